@@ -1,0 +1,35 @@
+"""Every bound of the wire in one place. Bytes and seconds, unless the name says otherwise."""
+
+SPEC_BYTES_MAX = 128 * 1024
+"""A job's specification as sent: it travels with every lease."""
+
+PAYLOAD_BYTES_MAX = 8 * 1024 * 1024
+"""The server's `max_payload`."""
+
+INLINE_VALUE_BYTES_MAX = 64 * 1024
+"""A task's value above this becomes a blob."""
+
+CHUNK_BYTES_MAX = 512 * 1024
+"""A lender reports results in parts whose values add up to at most about this."""
+
+STDERR_TAIL_BYTES_MAX = 8 * 1024
+
+ARRAY_COUNT_MAX = 1_000_000
+CHUNK_RESULTS_MAX = 1_000
+
+ARGV_ENTRIES_MAX = 256
+ARGV_ENTRY_CHARS_MAX = 32 * 1024
+ENV_ENTRIES_MAX = 64
+INPUTS_MAX = 64
+OUTPUTS_MAX = 64
+RETRIES_MAX = 10
+
+MEMORY_BYTES_MIN = 1024 * 1024
+MEMORY_BYTES_MAX = 1 << 40
+TIME_S_MAX = 7 * 86_400.0
+OUTPUT_BYTES_MAX = 64 * 1024 * 1024
+SCRATCH_BYTES_MAX = 1 << 40
+BLOB_BYTES_MAX = 1 << 40
+
+QUEUE_S_MAX = 7 * 86_400.0
+"""How long a job may wait: less than JOBS keeps it, so that a replay always sees a live job."""

@@ -1,0 +1,37 @@
+"""Names that people and machines give to things, and the patterns they must match.
+
+A submitter or a lender is known by its public nkey of type user: `U`, then 55 base32 characters
+(NATS nkeys). Ids stand in subjects as single tokens, so none may hold `.`, `*`, `>` or a space.
+"""
+
+import re
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+from lender.protocol.errors import ProtocolError
+
+PUBLIC_KEY_PATTERN = r"^U[A-Z2-7]{55}$"
+JOB_ID_PATTERN = r"^[A-Za-z0-9_-]{8,64}$"
+LEASE_ID_PATTERN = r"^[A-Za-z0-9_-]{22}$"
+POOL_PATTERN = r"^[a-z0-9][a-z0-9-]{0,31}$"
+WORKLOAD_PATTERN = r"^[a-z][a-z0-9-]{0,31}$"
+SHA256_PATTERN = r"^[0-9a-f]{64}$"
+
+PublicKey = Annotated[str, StringConstraints(pattern=PUBLIC_KEY_PATTERN)]
+JobId = Annotated[str, StringConstraints(pattern=JOB_ID_PATTERN)]
+LeaseId = Annotated[str, StringConstraints(pattern=LEASE_ID_PATTERN)]
+PoolName = Annotated[str, StringConstraints(pattern=POOL_PATTERN)]
+WorkloadName = Annotated[str, StringConstraints(pattern=WORKLOAD_PATTERN)]
+Sha256 = Annotated[str, StringConstraints(pattern=SHA256_PATTERN)]
+
+
+def check_job_id(token: str) -> str:
+    """Return `token` if it is a job id.
+
+    Raises:
+        ProtocolError: it is not; the field is `subject`.
+    """
+    if re.fullmatch(JOB_ID_PATTERN, token) is None:
+        raise ProtocolError("subject", "a job id is 8 to 64 characters of A-Z a-z 0-9 _ -")
+    return token

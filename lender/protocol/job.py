@@ -1,0 +1,120 @@
+"""What a submitter asks for: the job specification, the signed document of the whole product."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from lender.protocol import bounds
+from lender.protocol.codec import Closed
+from lender.protocol.ids import JobId, PoolName, PublicKey, Sha256, WorkloadName
+
+Runtime = Literal["wasm", "process"]
+Arch = Literal["any", "x86_64", "aarch64"]
+Gpu = Literal["none", "nvidia"]
+
+TASK_PLACEHOLDER = "{task}"
+"""Stands in an argv entry for the task's index."""
+
+
+def _check_relative_path(path: str) -> str:
+    parts = path.split("/")
+    if any(part in ("", ".", "..") for part in parts) or not path.isprintable() or "\\" in path:
+        raise ValueError("must be a relative path without . or .. and of printable characters")
+    return path
+
+
+RelativePath = Annotated[
+    str, Field(min_length=1, max_length=240), AfterValidator(_check_relative_path)
+]
+
+
+class BlobRef(Closed):
+    """Content in the object store, named by its SHA-256."""
+
+    sha256: Sha256
+    size_bytes: int = Field(ge=0, le=bounds.BLOB_BYTES_MAX)
+
+
+class Input(Closed):
+    """A blob that a task sees read-only under `name` in its working folder."""
+
+    name: RelativePath
+    sha256: Sha256
+    size_bytes: int = Field(ge=0, le=bounds.BLOB_BYTES_MAX)
+
+
+class Array(Closed):
+    """Makes a job of `count` tasks, with indices from 0."""
+
+    count: int = Field(ge=1, le=bounds.ARRAY_COUNT_MAX)
+
+
+class Limits(Closed):
+    """What one task may use. A limit that is hit fails the task and is named in its result."""
+
+    cpu: int = Field(default=1, ge=1, le=256)
+    memory_bytes: int = Field(
+        default=512 << 20, ge=bounds.MEMORY_BYTES_MIN, le=bounds.MEMORY_BYTES_MAX
+    )
+    time_s: float = Field(default=300.0, gt=0, le=bounds.TIME_S_MAX, allow_inf_nan=False)
+    output_bytes: int = Field(default=1 << 20, ge=0, le=bounds.OUTPUT_BYTES_MAX)
+    scratch_bytes: int = Field(default=256 << 20, ge=0, le=bounds.SCRATCH_BYTES_MAX)
+    processes: int = Field(default=64, ge=1, le=4096)
+
+
+class Requires(Closed):
+    """What a machine must have to run the job at all."""
+
+    pool: PoolName = "default"
+    arch: Arch = "any"
+    gpu: Gpu = "none"
+
+
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+EnvValue = Annotated[str, Field(max_length=4096)]
+ArgvEntry = Annotated[str, Field(max_length=bounds.ARGV_ENTRY_CHARS_MAX, pattern=r"^[^\x00]*$")]
+
+
+class JobSpec(Closed):
+    """One job: a program, its inputs and limits, for one task or an array of them.
+
+    The submitter signs the encoded bytes; broker and lender verify the same bytes, so nothing on
+    the way can change what runs. Times are seconds since the epoch, on the submitter's clock.
+    """
+
+    v: Literal[1]
+    id: JobId
+    submitter: PublicKey
+    name: str = Field(default="", max_length=120)
+    workload: WorkloadName
+    runtime: Runtime
+    program: BlobRef | None = None
+    argv: tuple[ArgvEntry, ...] = Field(default=(), max_length=bounds.ARGV_ENTRIES_MAX)
+    env: dict[EnvName, EnvValue] = Field(default_factory=dict, max_length=bounds.ENV_ENTRIES_MAX)
+    inputs: tuple[Input, ...] = Field(default=(), max_length=bounds.INPUTS_MAX)
+    outputs: tuple[RelativePath, ...] = Field(default=(), max_length=bounds.OUTPUTS_MAX)
+    array: Array | None = None
+    limits: Limits = Limits()
+    requires: Requires = Requires()
+    retries: int = Field(default=0, ge=0, le=bounds.RETRIES_MAX)
+    created_at: float = Field(gt=0, allow_inf_nan=False)
+    not_after: float = Field(gt=0, allow_inf_nan=False)
+    """The job expires unless it has ended by then; at most a week after `created_at`."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.runtime == "wasm" and self.program is None:
+            raise ValueError("program: a wasm job names its module's blob")
+        if self.runtime == "process" and (self.program is not None or not self.argv):
+            raise ValueError("argv: a process job is a command line and has no program blob")
+        names = [one.name for one in self.inputs]
+        if len(set(names)) != len(names):
+            raise ValueError("inputs: two inputs share a name")
+        if not self.created_at < self.not_after <= self.created_at + bounds.QUEUE_S_MAX:
+            raise ValueError("not_after: must be within a week after created_at")
+        return self
+
+    @property
+    def task_count(self) -> int:
+        """Number of tasks: 1 without an array."""
+        return self.array.count if self.array else 1

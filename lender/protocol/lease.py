@@ -1,0 +1,123 @@
+"""What broker and lenders say to each other: leases, offers, control, and the done report."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lender.protocol import bounds
+from lender.protocol.codec import ContentType, Open
+from lender.protocol.ids import JobId, LeaseId, PublicKey
+from lender.protocol.job import Runtime
+from lender.protocol.result import TaskResult
+
+TaskRange = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]]
+"""(first task index, number of tasks)."""
+
+
+class Lease(Open):
+    """A message in a work queue: tasks of one job for whichever lender takes it.
+
+    `lease` is random and known only to the broker and to whoever got this message: it is the
+    token that a done report must show. `attempt` grows with every new lease of the same tasks.
+    """
+
+    v: Literal[1] = 1
+    lease: LeaseId
+    job: JobId
+    submitter: PublicKey
+    attempt: int = Field(ge=1)
+    ranges: tuple[TaskRange, ...] = Field(min_length=1)
+    spec: bytes = Field(max_length=bounds.SPEC_BYTES_MAX)
+    content_type: ContentType
+    signature: str = Field(max_length=100)
+
+    @property
+    def task_count(self) -> int:
+        """Number of tasks in the lease."""
+        return sum(count for _, count in self.ranges)
+
+    def tasks(self) -> list[int]:
+        """Task indices in the order in which they are to be run."""
+        return [index for first, count in self.ranges for index in range(first, first + count)]
+
+
+LenderPhase = Literal["unconsented", "lending", "yielding", "paused", "draining", "offline"]
+LeaseState = Literal["assigned", "preparing", "running", "frozen"]
+
+
+class HeldLease(Open):
+    """A lease that a lender holds."""
+
+    lease: LeaseId
+    job: JobId
+    submitter: PublicKey
+    state: LeaseState
+
+
+class Offer(Open):
+    """What a lender says that it can run now; its heartbeat.
+
+    `classes` are the class tokens that the owner's grants and the machine's capabilities allow;
+    `slots_free` is 0 whenever the lender would take no new lease (paused, yielding, busy).
+    """
+
+    v: Literal[1] = 1
+    lender: PublicKey
+    name: str = Field(max_length=120)
+    phase: LenderPhase
+    reason: str = Field(default="", max_length=400)
+    slots_total: int = Field(ge=0, le=4096)
+    slots_free: int = Field(ge=0, le=4096)
+    cpu_free: float = Field(ge=0)
+    memory_free_bytes: int = Field(ge=0)
+    vram_free_bytes: int = Field(default=0, ge=0)
+    arch: str = Field(max_length=32)
+    os: str = Field(max_length=32)
+    runtimes: tuple[Runtime, ...]
+    classes: tuple[str, ...] = Field(max_length=4096)
+    consent_digest: str = Field(max_length=64)
+    leases: tuple[HeldLease, ...] = Field(default=(), max_length=4096)
+
+
+class Control(Open):
+    """The broker's word to one lender.
+
+    open: these classes have work (`classes`); cancel: stop these leases (`leases`);
+    hello: a broker has started, offer at once.
+    """
+
+    v: Literal[1] = 1
+    kind: Literal["open", "cancel", "hello"]
+    classes: tuple[str, ...] = ()
+    leases: tuple[LeaseId, ...] = ()
+
+
+Outcome = Literal["finished", "refused", "evicted", "revoked", "invalid"]
+
+
+class Done(Open):
+    """A lender's report on a lease, answered with `DoneReply` after the commit.
+
+    Partial reports carry results only. A final one also gives the outcome for the tasks of the
+    lease that have no result: `finished` leaves none; `refused`, `evicted` and `revoked` hand
+    them back at no cost to the job; `invalid` says that the job can't be run anywhere (`field`
+    and `reason` tell its submitter why).
+    """
+
+    v: Literal[1] = 1
+    lease: LeaseId
+    job: JobId
+    submitter: PublicKey
+    results: tuple[TaskResult, ...] = Field(default=(), max_length=bounds.CHUNK_RESULTS_MAX)
+    final: bool
+    outcome: Outcome = "finished"
+    field: str = Field(default="", max_length=200)
+    reason: str = Field(default="", max_length=2000)
+
+
+class DoneReply(Open):
+    """committed: the results are durable; stale: the lease is no longer the lender's to answer."""
+
+    v: Literal[1] = 1
+    verdict: Literal["committed", "stale", "malformed"]
+    reason: str = ""

@@ -1,0 +1,75 @@
+"""What comes back: task results, chunks of an array's results, and the job's terminal record."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from lender.protocol import bounds
+from lender.protocol.codec import Open
+from lender.protocol.ids import JobId, LeaseId, PublicKey, Sha256
+
+LimitName = Literal["memory", "time", "output", "disk", "processes"]
+TerminalState = Literal["succeeded", "failed", "cancelled", "rejected", "expired"]
+
+
+class Output(Open):
+    """A file that a task left, as a blob."""
+
+    name: str = Field(max_length=240)
+    sha256: Sha256
+    size_bytes: int = Field(ge=0)
+
+
+class ValueBlob(Open):
+    """A task's value that was too large to travel inline."""
+
+    sha256: Sha256
+    size_bytes: int = Field(ge=0)
+
+
+class TaskResult(Open):
+    """The end of one task: its value is what it wrote to standard output."""
+
+    task: int = Field(ge=0)
+    state: Literal["succeeded", "failed"]
+    exit_code: int | None = None
+    value: bytes = Field(default=b"", max_length=bounds.INLINE_VALUE_BYTES_MAX)
+    value_blob: ValueBlob | None = None
+    outputs: tuple[Output, ...] = Field(default=(), max_length=bounds.OUTPUTS_MAX)
+    stderr_tail: bytes = Field(default=b"", max_length=bounds.STDERR_TAIL_BYTES_MAX)
+    limit: LimitName | None = None
+    error: str | None = Field(default=None, max_length=2000)
+    cpu_s: float = Field(default=0.0, ge=0)
+    duration_s: float = Field(default=0.0, ge=0)
+
+
+class Chunk(Open):
+    """Results of some tasks of an array, committed at `res.S.J.<first task>`."""
+
+    v: Literal[1] = 1
+    job: JobId
+    lease: LeaseId
+    attempt: int
+    lender: PublicKey
+    results: tuple[TaskResult, ...]
+
+
+class Terminal(Open):
+    """The job's last word, committed at `res.S.J`: exactly one per accepted job.
+
+    A job without array carries its one task's result here. `field` and `reason` are for a
+    rejected job (which field is wrong, and why) or say why it failed, expired or was cancelled.
+    """
+
+    v: Literal[1] = 1
+    job: str = Field(max_length=300)
+    state: TerminalState
+    field: str | None = None
+    reason: str | None = None
+    tasks_succeeded: int = 0
+    tasks_failed: int = 0
+    tasks_total: int = 0
+    result: TaskResult | None = None
+    lender: PublicKey | None = None
+    attempt: int | None = None
+    finished_at: float

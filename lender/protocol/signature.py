@@ -1,0 +1,85 @@
+"""Ed25519 signatures (RFC 8032) with NATS nkeys over the exact bytes of a specification."""
+
+import base64
+import binascii
+
+import nkeys
+from nacl.exceptions import BadSignatureError
+from nacl.signing import VerifyKey
+
+from lender.protocol.errors import ProtocolError
+
+SIGNATURE_HEADER = "Lender-Signature"
+
+_PUBLIC_KEY_CHARS = 56
+_SIGNATURE_BYTES = 64
+
+
+class Signer:
+    """A private key, made from an nkey seed of type user (`SU...`)."""
+
+    def __init__(self, seed: bytes) -> None:
+        try:
+            self._pair = nkeys.from_seed(bytearray(seed.strip()))
+            self.public_key: str = self._pair.public_key.decode()
+        except (nkeys.NkeysError, ValueError, binascii.Error) as error:
+            raise ProtocolError("seed", "not an nkey seed of type user (SU...)") from error
+        if not self.public_key.startswith("U"):
+            raise ProtocolError("seed", "not an nkey seed of type user (SU...)")
+
+    def sign(self, payload: bytes) -> str:
+        """Return the value of the header `Lender-Signature` for `payload`: unpadded base64url."""
+        signature: bytes = self._pair.sign(payload)
+        return base64.urlsafe_b64encode(signature).rstrip(b"=").decode()
+
+
+def seed_from_entropy(entropy: bytes) -> bytes:
+    """Return the nkey seed of type user made from 32 random bytes."""
+    seed: bytes = nkeys.encode_seed(entropy, nkeys.PREFIX_BYTE_USER)
+    return seed
+
+
+def verify(public_key: str, payload: bytes, signature: str | None) -> None:
+    """Check that `signature` is `public_key`'s over exactly `payload`.
+
+    Raises:
+        ProtocolError: it is missing, malformed or someone else's; the field is `signature`.
+    """
+    if signature is None:
+        raise ProtocolError("signature", f"missing: sign the payload, header {SIGNATURE_HEADER}")
+    try:
+        raw = base64.b64decode(
+            signature + "=" * (-len(signature) % 4), altchars=b"-_", validate=True
+        )
+    except (binascii.Error, ValueError) as error:
+        raise ProtocolError("signature", "not base64url") from error
+    if len(raw) != _SIGNATURE_BYTES:
+        raise ProtocolError("signature", f"an Ed25519 signature has {_SIGNATURE_BYTES} bytes")
+    try:
+        VerifyKey(_key_bytes(public_key)).verify(payload, raw)
+    except BadSignatureError as error:
+        raise ProtocolError("signature", "does not match the payload and the submitter") from error
+
+
+def check_public_key(public_key: str) -> str:
+    """Return `public_key` if it is a well-formed nkey of type user, checksum included.
+
+    Raises:
+        ProtocolError: it is not.
+    """
+    _key_bytes(public_key)
+    return public_key
+
+
+def _key_bytes(public_key: str) -> bytes:
+    fault = ProtocolError("submitter", "not a public nkey of type user (U..., 56 characters)")
+    if len(public_key) != _PUBLIC_KEY_CHARS or not public_key.startswith("U"):
+        raise fault
+    try:
+        raw = base64.b32decode(public_key)
+    except (binascii.Error, ValueError) as error:
+        raise fault from error
+    body, checksum = raw[:-2], int.from_bytes(raw[-2:], "little")
+    if nkeys.crc16(bytearray(body)) != checksum:
+        raise fault
+    return body[1:]

@@ -1,0 +1,83 @@
+"""The three streams and the blob bucket, as JetStream configuration (facts: docs/protocol.md).
+
+JOBS and RESULTS take one message per subject and discard new ones, so the server itself refuses
+a second submission of a job id and a second result of a task. RESULTS outlives JOBS: a job that
+the ledger still holds always finds its result on a replay.
+"""
+
+from typing import Any
+
+from lender.protocol import subjects
+
+JOBS = "JOBS"
+WORK = "WORK"
+RESULTS = "RESULTS"
+BLOBS = "OBJ_blobs"
+
+ACK_WAIT_S = 30.0
+"""A lease whose lender went silent is redelivered after this, should the broker be down too."""
+
+IN_PROGRESS_S = 10.0
+"""How often a lender extends the lease's ack wait."""
+
+_DAY_NS = 86_400 * 1_000_000_000
+_SMALLEST_DUPLICATE_WINDOW_NS = 100_000_000
+
+_ONE_PER_SUBJECT: dict[str, Any] = {
+    "retention": "limits",
+    "storage": "file",
+    "discard": "new",
+    "discard_new_per_subject": True,
+    "max_msgs_per_subject": 1,
+    "allow_direct": True,
+    # A message id would let a second, different submission look accepted: the subject decides.
+    "duplicate_window": _SMALLEST_DUPLICATE_WINDOW_NS,
+}
+
+
+def stream_configs(replicas: int = 1) -> list[dict[str, Any]]:
+    """Return the configuration of every stream, for `$JS.API.STREAM.CREATE`."""
+    jobs = {
+        **_ONE_PER_SUBJECT,
+        "name": JOBS,
+        "subjects": [subjects.SUBMIT_FILTER, subjects.CANCEL_FILTER],
+        "max_age": 8 * _DAY_NS,
+    }
+    results = {
+        **_ONE_PER_SUBJECT,
+        "name": RESULTS,
+        "subjects": [subjects.RESULT_FILTER],
+        "max_age": 16 * _DAY_NS,
+        "allow_atomic": True,
+    }
+    work = {
+        "name": WORK,
+        "subjects": [subjects.WORK_FILTER],
+        "retention": "workqueue",
+        "storage": "file",
+        "allow_direct": True,
+        "duplicate_window": _SMALLEST_DUPLICATE_WINDOW_NS,
+    }
+    blobs = {
+        "name": BLOBS,
+        "subjects": ["$O.blobs.C.>", "$O.blobs.M.>"],
+        "storage": "file",
+        "discard": "new",
+        "allow_rollup_hdrs": True,
+        "allow_direct": True,
+        "max_age": 16 * _DAY_NS,
+    }
+    return [{**config, "num_replicas": replicas} for config in (jobs, work, results, blobs)]
+
+
+def consumer_config(class_token: str) -> dict[str, Any]:
+    """Return the durable pull consumer that lenders share for a class."""
+    return {
+        "durable_name": class_token,
+        "filter_subject": subjects.work(class_token),
+        "ack_policy": "explicit",
+        "ack_wait": int(ACK_WAIT_S * 1e9),
+        "max_deliver": -1,
+        "max_waiting": 8192,
+        "max_ack_pending": 65_536,
+    }

@@ -1,0 +1,91 @@
+"""Subjects, as drawn in docs/protocol.md. S is a submitter's public key, L a lender's, J a job."""
+
+from typing import NamedTuple
+
+from lender.protocol.errors import ProtocolError
+
+SUBMIT_FILTER = "submit.*.*"
+CANCEL_FILTER = "cancel.*.*"
+WORK_FILTER = "work.*"
+RESULT_FILTER = "res.>"
+OFFER_FILTER = "offer.*"
+DONE_FILTER = "done.*"
+QUERY_FILTER = "query.*"
+
+
+def submit(submitter: str, job: str) -> str:
+    """Where S publishes job J, durably; the server refuses a second message there."""
+    return f"submit.{submitter}.{job}"
+
+
+def cancel(submitter: str, job: str) -> str:
+    """Where S asks for the end of job J, durably."""
+    return f"cancel.{submitter}.{job}"
+
+
+def work(class_token: str) -> str:
+    """The work queue of a class."""
+    return f"work.{class_token}"
+
+
+def result(submitter: str, job: str) -> str:
+    """Where the terminal record of job J is committed."""
+    return f"res.{submitter}.{job}"
+
+
+def chunk(submitter: str, job: str, first_task: int) -> str:
+    """Where a part of an array's results is committed, named by the first task in it."""
+    return f"res.{submitter}.{job}.{first_task}"
+
+
+def event(submitter: str, job: str) -> str:
+    """Core NATS: what was just committed for job J."""
+    return f"event.{submitter}.{job}"
+
+
+def offer(lender: str) -> str:
+    """Core NATS: what L can run now; also its heartbeat."""
+    return f"offer.{lender}"
+
+
+def control(lender: str) -> str:
+    """Core NATS: the broker's words to L."""
+    return f"ctl.{lender}"
+
+
+def done(lender: str) -> str:
+    """Request: L reports results of a lease; the answer comes after the commit."""
+    return f"done.{lender}"
+
+
+def query(submitter: str) -> str:
+    """Request: S asks the broker about its own jobs."""
+    return f"query.{submitter}"
+
+
+class JobSubject(NamedTuple):
+    """A parsed `submit.S.J`, `cancel.S.J`, `res.S.J` or `res.S.J.<first task>`."""
+
+    verb: str
+    submitter: str
+    job: str
+    first_task: int | None
+
+
+def parse_job_subject(subject: str) -> JobSubject:
+    """Split a subject that names a job.
+
+    Raises:
+        ProtocolError: it does not.
+    """
+    verb, *tokens = subject.split(".")
+    if verb in ("submit", "cancel", "res") and len(tokens) == 2:
+        return JobSubject(verb, tokens[0], tokens[1], None)
+    if verb == "res" and len(tokens) == 3 and tokens[2].isdecimal():
+        return JobSubject(verb, tokens[0], tokens[1], int(tokens[2]))
+    raise ProtocolError("subject", f"names no job: {subject[:200]!r}")
+
+
+def last_token(subject: str) -> str:
+    """Return the principal of `offer.L`, `ctl.L`, `done.L`, `query.S`, or the class of `work.C`."""
+    return subject.rsplit(".", 1)[1]
