@@ -1,0 +1,1 @@
+"""The daemon's decisions, pure: consent, headroom, leases, attempts. `handle(now, event)`."""

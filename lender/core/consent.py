@@ -1,0 +1,126 @@
+"""What the owner has agreed to: grants, the tombstones that beat them, and the stored intent.
+
+Standard library only: `lender pause` and `lender revoke` read it without the daemon.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One scoped, expiring consent record, in the owner's own words on this machine.
+
+    Attributes:
+        id: never used again after a revocation.
+        submitter: public key; there is no wildcard.
+        workload: name of the workload.
+        digest: SHA-256 that the program must have, or None for any program of the workload.
+        cpu: most cores that one task may ask for.
+        memory_bytes: most memory that one task may ask for.
+        not_after: end of the consent, seconds since the epoch.
+        granted_at: when the owner agreed, seconds since the epoch.
+    """
+
+    id: str
+    submitter: str
+    workload: str
+    digest: str | None
+    cpu: int
+    memory_bytes: int
+    not_after: float
+    granted_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a lease wants to run, in the terms that a grant speaks of."""
+
+    submitter: str
+    workload: str
+    digest: str | None
+    cpu: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the owner's consent does not cover an `Ask`."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """All grants on this machine and the ids of those that were revoked.
+
+    A tombstone names the grants that it ends, so it beats them whatever the clock says.
+    """
+
+    grants: tuple[Grant, ...] = ()
+    revoked: frozenset[str] = frozenset()
+
+    def valid(self, now: float) -> tuple[Grant, ...]:
+        """Return the grants that hold at `now`, in order of their ids."""
+        held = (g for g in self.grants if g.id not in self.revoked and now < g.not_after)
+        return tuple(sorted(held, key=lambda grant: grant.id))
+
+    def covers(self, ask: Ask, now: float) -> Grant | Refusal:
+        """Return the grant that allows `ask`, or why none does."""
+        grants = [g for g in self.valid(now) if g.submitter == ask.submitter]
+        if not grants:
+            return Refusal("no grant names this submitter")
+        grants = [g for g in grants if g.workload == ask.workload]
+        if not grants:
+            return Refusal(f"no grant allows workload {ask.workload} to this submitter")
+        faults = [(_fault(grant, ask), grant) for grant in grants]
+        for fault, grant in faults:
+            if fault is None:
+                return grant
+        return Refusal(str(faults[0][0]))
+
+    def digest(self, now: float) -> str:
+        """Return a short digest of what is allowed at `now`: it changes when consent does."""
+        return hashlib.sha256(repr(self.valid(now)).encode()).hexdigest()[:16]
+
+    def next_expiry(self, now: float) -> float | None:
+        """Return when the next grant ends."""
+        return min((grant.not_after for grant in self.valid(now)), default=None)
+
+
+def _fault(grant: Grant, ask: Ask) -> str | None:
+    if grant.digest is not None and ask.digest != grant.digest:
+        return f"grant {grant.id} is pinned to another program"
+    if ask.cpu > grant.cpu:
+        return f"asks for {ask.cpu} cores, grant {grant.id} allows {grant.cpu}"
+    if ask.memory_bytes > grant.memory_bytes:
+        return (
+            f"asks for {ask.memory_bytes} bytes of memory, "
+            f"grant {grant.id} allows {grant.memory_bytes}"
+        )
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """The owner's last word on lending at all; level-triggered, survives a reboot.
+
+    Attributes:
+        paused: nothing runs until the owner resumes.
+        paused_at: seconds since the epoch; 0 when never paused.
+    """
+
+    paused: bool = False
+    paused_at: float = 0.0
+
+
+def selected(
+    grants: Iterable[Grant], submitter: str | None = None, workload: str | None = None
+) -> tuple[Grant, ...]:
+    """Return the grants that a revocation of `submitter` and/or `workload` ends."""
+    return tuple(
+        grant
+        for grant in grants
+        if submitter in (None, grant.submitter) and workload in (None, grant.workload)
+    )

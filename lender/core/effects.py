@@ -1,0 +1,143 @@
+"""What the daemon's shell is to do: the imperative effects that `Lender.handle` returns, in order.
+
+Freeze, thaw and kill are carried out, and verified, before the next effect.
+"""
+
+from dataclasses import dataclass
+
+from lender.protocol.job import JobSpec
+from lender.protocol.lease import Done, Lease, Offer
+
+
+@dataclass(frozen=True, slots=True)
+class SendOffer:
+    """Publish what we can run now; also the heartbeat."""
+
+    offer: Offer
+
+
+@dataclass(frozen=True, slots=True)
+class PullWork:
+    """Ask a class queue for up to `batch` leases; ends in one `PullEnded`."""
+
+    work_class: str
+    batch: int
+    expires_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSandbox:
+    """Fetch the inputs and prepare a sandbox; ends in SandboxPrepared or PreparationFailed."""
+
+    lease: Lease
+    spec: JobSpec
+    grant: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunTasks:
+    """Run these tasks one after another; `TasksEnded` tells their results, in parts or at once."""
+
+    lease: str
+    tasks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeSandbox:
+    """Stop every process of the sandbox where it stands."""
+
+    lease: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThawSandbox:
+    """Let a frozen sandbox go on."""
+
+    lease: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSandbox:
+    """Kill what is left of the sandbox, verify, wipe its scratch. No SandboxGone follows."""
+
+    lease: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendReport:
+    """Spool the report, ask the broker to commit it until it answers: `ReportAnswered`."""
+
+    lease: str
+    number: int
+    report: Done
+
+
+@dataclass(frozen=True, slots=True)
+class AckLease:
+    """Take the message off the work queue for good."""
+
+    delivery: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnLease:
+    """Give the message back to the queue untouched (no slot left), after a delay."""
+
+    delivery: int
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendLease:
+    """Tell the queue that the lease is still being worked on."""
+
+    delivery: int
+
+
+@dataclass(frozen=True, slots=True)
+class WriteReceipt:
+    """Append a receipt of one attempt to the owner's log.
+
+    Times are seconds since the epoch; `ended` is why it stopped, in words.
+    """
+
+    lease: str
+    job: str
+    job_name: str
+    submitter: str
+    workload: str
+    runtime: str
+    program_sha256: str | None
+    grant: str
+    attempt: int
+    outcome: str
+    ended: str
+    tasks_run: int
+    tasks_failed: int
+    started_at: float
+    ended_at: float
+    cpu_s: float
+    bytes_in: int
+    bytes_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """The drain is over: nothing runs, everything reported."""
+
+
+Effect = (
+    SendOffer
+    | PullWork
+    | OpenSandbox
+    | RunTasks
+    | FreezeSandbox
+    | ThawSandbox
+    | CloseSandbox
+    | SendReport
+    | AckLease
+    | ReturnLease
+    | ExtendLease
+    | WriteReceipt
+    | Exit
+)

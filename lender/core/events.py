@@ -1,0 +1,192 @@
+"""What can happen to a lender: the past-tense events that `Lender.handle` takes."""
+
+from dataclasses import dataclass
+
+from lender.core.consent import Consent, Intent
+from lender.protocol.job import Gpu, Runtime
+from lender.protocol.lease import Lease
+from lender.protocol.result import TaskResult
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentLoaded:
+    """Grants and tombstones were (re-)read from disk."""
+
+    consent: Consent
+
+
+@dataclass(frozen=True, slots=True)
+class IntentLoaded:
+    """The owner's stored intent was (re-)read from disk."""
+
+    intent: Intent
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What this machine can run at all, as its self-test has shown."""
+
+    arch: str
+    os: str
+    runtimes: frozenset[Runtime]
+    gpu: Gpu = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class CapabilitiesFound:
+    """The self-test of the sandboxes ended."""
+
+    capabilities: Capabilities
+
+
+@dataclass(frozen=True, slots=True)
+class HeadroomSampled:
+    """A reading of the machine.
+
+    Attributes:
+        cpu_others: cores kept busy by processes that are not ours, 0 to the number of cores.
+        memory_available_bytes: what could be used without swapping.
+        vram_free_bytes: over all granted GPUs; 0 without one.
+    """
+
+    cpu_others: float
+    memory_available_bytes: int
+    vram_free_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerConnected:
+    """The NATS connection is up (again)."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerDisconnected:
+    """The NATS connection is down; running work goes on, nothing new comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerGreeted:
+    """A broker started and asks for an offer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassesOpened:
+    """The broker says that these classes have work."""
+
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesCancelled:
+    """The broker says that these leases are no longer ours."""
+
+    leases: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseDelivered:
+    """A pull brought a lease. `delivery` is the shell's handle of the queue message."""
+
+    work_class: str
+    delivery: int
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseMalformed:
+    """A pull brought something that is no lease."""
+
+    work_class: str
+    delivery: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PullEnded:
+    """The pull of a class is over: satisfied, expired, refused or cut off."""
+
+    work_class: str
+    refused: bool
+    """The server had no such consumer: don't pull again until the class is opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxPrepared:
+    """The inputs are there, the program is compiled, the sandbox stands."""
+
+    lease: str
+
+
+@dataclass(frozen=True, slots=True)
+class PreparationFailed:
+    """The sandbox could not be prepared.
+
+    `invalid`: the job itself is at fault (an input whose hash doesn't match, a module that
+    doesn't parse), with the field that is wrong; otherwise this machine is.
+    """
+
+    lease: str
+    invalid: bool
+    field: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TasksEnded:
+    """Some tasks of a lease ended, in the order of the lease."""
+
+    lease: str
+    results: tuple[TaskResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxGone:
+    """The sandbox is dead and was not closed by us (killed from outside, or crashed)."""
+
+    lease: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportAnswered:
+    """The broker answered report `number` of a lease."""
+
+    lease: str
+    number: int
+    accepted: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRequested:
+    """Take no new work, finish what runs by `deadline` (seconds, the clock of `now`)."""
+
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class TimeAdvanced:
+    """Nothing happened but time: `next_deadline()` has come."""
+
+
+Event = (
+    ConsentLoaded
+    | IntentLoaded
+    | CapabilitiesFound
+    | HeadroomSampled
+    | BrokerConnected
+    | BrokerDisconnected
+    | BrokerGreeted
+    | ClassesOpened
+    | LeasesCancelled
+    | LeaseDelivered
+    | LeaseMalformed
+    | PullEnded
+    | SandboxPrepared
+    | PreparationFailed
+    | TasksEnded
+    | SandboxGone
+    | ReportAnswered
+    | DrainRequested
+    | TimeAdvanced
+)
