@@ -1,0 +1,1 @@
+"""The `lender` command: one module per verb, imported only when its verb is typed."""
