@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # The reader of a pipe went away; Python would complain again while flushing at exit.
-        sys.stdout = None  # type: ignore[assignment]  # nothing may be written any more
+        sys.stdout = None
         return Exit.FAILED
     return status
 

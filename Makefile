@@ -1,0 +1,45 @@
+# Two commands matter: `make demo` and `make test`. The others are parts of them.
+.PHONY: help demo test check venv wasm schemas footprint clean
+
+BIN := .venv/bin
+
+help:
+	@echo 'make demo       lend three machines, run real work on them, pause one, revoke another'
+	@echo 'make test       everything that CI runs: style, types, import rules, tests'
+	@echo 'make check      style, types and import rules only'
+	@echo 'make footprint  memory and CPU of an idle lenderd'
+	@echo 'make wasm       build the workloads and test modules from source'
+	@echo 'make schemas    write docs/schemas from the code'
+	@echo 'make clean      remove what the targets above made'
+
+demo:
+	@.ci/venv server
+	@$(BIN)/python -m bench.demo
+
+venv:
+	@.ci/venv server,dev
+
+check: venv
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	@.ci/packages bubblewrap
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report --include='lender/core/*,lender/protocol/*,broker/core/*' --fail-under=100
+
+footprint:
+	@.ci/venv server
+	@$(BIN)/python bench/footprint.py
+
+wasm:
+	@.ci/packages clang lld wasi-libc libclang-rt-14-dev-wasm32
+	workloads/build.sh
+
+schemas: venv
+	$(BIN)/python docs/generate_schemas.py
+
+clean:
+	rm -rf .venv build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
