@@ -1,0 +1,50 @@
+"""Settings of lenderd: `lenderd.toml`, environment `LENDERD_*`, command line."""
+
+import socket
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from lender.protocol.ids import PoolName
+from lender.protocol.job import Runtime
+
+
+class DaemonSettings(BaseSettings):
+    """What the machine's owner or administrator may set; consent is not among it."""
+
+    model_config = SettingsConfigDict(env_prefix="LENDERD_", extra="forbid")
+
+    url: str = "nats://127.0.0.1:4222"
+    """Where the fleet's NATS server is."""
+    credentials: Path | None = None
+    """File with an nkey seed for the NATS server, where it asks for one."""
+    state: Path | None = None
+    """State folder: consent, receipts, identity. None: `default_state_path()`."""
+    name: str = Field(default_factory=socket.gethostname, max_length=120)
+    """What people call this machine."""
+    pools: list[PoolName] = Field(default=["default"], min_length=1)
+    runtimes: list[Runtime] = ["wasm", "process"]
+    """Runtimes that may be offered where the self-test shows that they hold."""
+    workloads: Path | None = None
+    """Folder of the workload catalogue. None: the one that came with the package."""
+    slots: int | None = Field(default=None, ge=1, le=1024)
+    """Leases at a time. None: one less than the machine has cores, at least one."""
+    reserve_memory_bytes: int = Field(default=1 << 30, ge=0)
+    """Memory that is never lent."""
+    yield_cpu_others: float | None = Field(default=None, gt=0)
+    """Cores kept busy by others above which lent work is frozen. None: half of the machine's."""
+    frozen_handback_s: float = Field(default=10.0, gt=0)
+    """Frozen work is handed back after this, and its memory freed."""
+    drain_s: float = Field(default=10.0, ge=0)
+    """On SIGTERM running work may go on for so long."""
+    user: str | None = None
+    """Started as root: the ordinary user to become. Sandboxes never run as root."""
+    log_level: str = "info"
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, level: str) -> str:
+        if level not in ("debug", "info", "warning", "error"):
+            raise ValueError("must be debug, info, warning or error")
+        return level

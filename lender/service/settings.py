@@ -1,0 +1,68 @@
+"""Reads a program's settings from a TOML file and the environment (pydantic-settings).
+
+Used by lenderd and the broker. The environment beats the file. A key that is not known is
+refused, and the nearest known one named: a misspelt limit must not silently be no limit.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings
+
+
+class SettingsError(Exception):
+    """A setting that can't be used; the message names the place, the key and the mend."""
+
+
+Settings = TypeVar("Settings", bound=BaseSettings)
+
+
+def load(
+    model: type[Settings],
+    path: Path | None,
+    overrides: Mapping[str, Any],
+    environment: Mapping[str, str] = os.environ,
+) -> Settings:
+    """Return `model` filled from `overrides` (the command line), environment and `path`, if given.
+
+    Raises:
+        SettingsError: an unreadable file, an unknown key, or a value of the wrong kind.
+    """
+    known = list(model.model_fields)
+    prefix = model.model_config.get("env_prefix", "")
+    for name in environment:
+        if prefix and name.startswith(prefix) and name[len(prefix) :].lower() not in known:
+            raise _unknown("environment", name, [prefix + key.upper() for key in known])
+    table = _read(path) if path else {}
+    for key in table:
+        if key not in known:
+            raise _unknown(str(path), key, known)
+    from_environment = {name.upper() for name in environment}
+    # pydantic-settings ranks arguments above the environment, so the file steps back by itself.
+    file_values = {k: v for k, v in table.items() if f"{prefix}{k}".upper() not in from_environment}
+    try:
+        return model(**{**file_values, **overrides})
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in fault["loc"])
+        raise SettingsError(f"setting {key!r}: {fault['msg']}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SettingsError(f"can't read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not TOML: {error}") from error
+
+
+def _unknown(place: str, key: str, known: list[str]) -> SettingsError:
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+    return SettingsError(f"{place}: unknown setting {key!r}; {hint}")
