@@ -1,0 +1,269 @@
+"""A NATS connection that comes back by itself, and says so."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from nats import errors as nats_errors
+from nats.aio.client import Client, Server
+from nats.aio.msg import Msg
+
+from lender.link.errors import (
+    DisconnectedError,
+    LinkError,
+    NoRespondersError,
+    NotConnectedError,
+    PayloadTooLargeError,
+    RequestTimeoutError,
+)
+from lender.link.inbox import Inbox
+
+logger = logging.getLogger(__name__)
+
+NO_RESPONDERS = "503"
+
+_BACKOFF_FIRST_S = 0.05
+_BACKOFF_MAX_S = 4.0
+_FIRST_CONNECT_PAUSE_S = 0.2
+# A half-open line is noticed after about 15 s.
+_PING_INTERVAL_S = 5
+_PINGS_OUTSTANDING_MAX = 2
+_CLOSE_TIMEOUT_S = 5.0
+_FLUSH_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The line is up (again); subscriptions are in place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The line broke; reconnecting goes on by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """It won't come back by itself: our own `close`, or the server refused for good.
+
+    nats-py gives up on a revoked or expired credential, and on a protocol violation. `reason`
+    holds the server's words, None after our own close. Who wants to go on connects anew.
+    """
+
+    reason: str | None
+
+
+State = Connected | Disconnected | Closed
+Listener = Callable[[State], None]
+"""Called in the event loop; must neither block nor raise."""
+
+
+class ConnectError(LinkError):
+    """No server reached within the time allowed; names the last error."""
+
+
+class Connection:
+    """A connection; `nc` is the nats-py client for whatever needs no more than it offers."""
+
+    def __init__(self, nc: Client, on_state: Listener | None = None) -> None:
+        self.nc = nc
+        self.inbox: Inbox
+        self.last_error: Exception | None = None
+        self._listeners: list[Listener] = [on_state] if on_state else []
+        self._waiting: set[asyncio.Future[Msg]] = set()
+        self._closing = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether a server is on the line, as far as is known."""
+        return self.nc.is_connected
+
+    def watch(self, listener: Listener) -> Callable[[], None]:
+        """Have each change of state reported; returns what ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def awaited(self) -> asyncio.Future[Msg]:
+        """Make a future that fails with DisconnectedError when the line breaks before it is set.
+
+        Cancel it when it is not needed any more.
+        """
+        future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        future.add_done_callback(self._waiting.discard)
+        return future
+
+    async def publish(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        headers: dict[str, str] | None = None,
+        reply: str = "",
+    ) -> None:
+        """Hand a message to the server, or refuse it here.
+
+        Unlike `nc.publish`, nothing is kept for later while there is no server.
+
+        Raises:
+            NotConnectedError, PayloadTooLargeError.
+        """
+        if not self.nc.is_connected:
+            raise NotConnectedError("no NATS server on the line")
+        size = len(payload)
+        if headers:
+            # "NATS/1.0", a blank line, and ": " and a line end for each.
+            size += 12 + sum(len(key) + len(value.encode()) + 4 for key, value in headers.items())
+        if size > self.nc.max_payload:
+            raise PayloadTooLargeError(size, self.nc.max_payload)
+        await self.nc.publish(subject, payload, reply, headers)
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        headers: dict[str, str] | None = None,
+        timeout_s: float = 5.0,
+    ) -> Msg:
+        """Publish and wait for the one answer; ends early when the line breaks.
+
+        Raises:
+            NotConnectedError, PayloadTooLargeError, NoRespondersError: nothing has happened.
+            DisconnectedError, RequestTimeoutError: the outcome is unknown.
+        """
+        answer: asyncio.Future[Msg] = self.awaited()
+
+        def settle(_: int, msg: Msg) -> None:
+            if not answer.done():
+                answer.set_result(msg)
+
+        token, reply = self.inbox.add(settle)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.publish(subject, payload, headers, reply)
+                msg = await answer
+        except TimeoutError:
+            raise RequestTimeoutError(subject, timeout_s) from None
+        finally:
+            self.inbox.drop(token)
+            answer.cancel()
+        if status(msg) == NO_RESPONDERS:
+            raise NoRespondersError(subject)
+        return msg
+
+    async def close(self) -> None:
+        """Close for good; `Closed(None)` is reported."""
+        self._closing = True
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await self.nc.close()
+        except TimeoutError:
+            logger.warning("nats: closing took over %s s, given up", _CLOSE_TIMEOUT_S)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _report(self, state: State) -> None:
+        if not isinstance(state, Connected):
+            for future in self._waiting:
+                if not future.done():
+                    future.set_exception(DisconnectedError("the line broke before the answer"))
+        for listener in tuple(self._listeners):
+            listener(state)
+
+    async def _on_disconnected(self) -> None:
+        self._report(Disconnected())
+
+    async def _on_reconnected(self) -> None:
+        self._report(Connected())
+
+    async def _on_closed(self) -> None:
+        error = self.nc.last_error
+        self._report(Closed(None if self._closing else str(error or "closed by the server")))
+
+    async def _on_error(self, error: Exception) -> None:
+        self.last_error = error
+        transport: Any = self.nc._transport  # noqa: SLF001 - no public way to it
+        if transport is not None and not self.nc.is_connected:
+            # nats-py forgets the socket of a failed handshake without closing it.
+            transport.close()
+        lasting = isinstance(error, nats_errors.SlowConsumerError) or "ermission" in str(error)
+        logger.log(logging.WARNING if lasting else logging.INFO, "nats: %r", error)
+
+
+def status(msg: Msg) -> str | None:
+    """Return the status code that the server put in place of a message; None for a message."""
+    return msg.headers.get("Status") if msg.headers else None
+
+
+async def connect(
+    url: str,
+    *,
+    name: str,
+    credentials: Path | None = None,
+    inbox_prefix: str = "_INBOX",
+    on_state: Listener | None = None,
+    timeout_s: float | None = None,
+) -> Connection:
+    """Connect, and from then on reconnect forever with a random, growing pause.
+
+    Args:
+        url: one address, or several of one cluster separated by commas.
+        name: shown in the server's monitoring.
+        credentials: file with our nkey seed.
+        inbox_prefix: where replies come; a restricted user has one of its own.
+        on_state: told of every later change of state.
+        timeout_s: bound on reaching a server the first time; None tries forever.
+
+    Raises:
+        ConnectError: `timeout_s` went by.
+        OSError: the credentials can't be read.
+    """
+    nc = Client()
+    connection = Connection(nc, on_state)
+    options: dict[str, Any] = {
+        "reconnect_time_wait": _FIRST_CONNECT_PAUSE_S * (1 + random.random()),  # noqa: S311 - jitter
+    }
+    if credentials:
+        options["nkeys_seed"] = str(credentials)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await nc.connect(
+                [part.strip() for part in url.split(",")],
+                name=name,
+                inbox_prefix=inbox_prefix,
+                error_cb=connection._on_error,  # noqa: SLF001 - wired up here only
+                disconnected_cb=connection._on_disconnected,  # noqa: SLF001
+                reconnected_cb=connection._on_reconnected,  # noqa: SLF001
+                closed_cb=connection._on_closed,  # noqa: SLF001
+                max_reconnect_attempts=-1,
+                reconnect_to_server_handler=_next_server,
+                ping_interval=_PING_INTERVAL_S,
+                max_outstanding_pings=_PINGS_OUTSTANDING_MAX,
+                flush_timeout=_FLUSH_TIMEOUT_S,
+                **options,
+            )
+    except TimeoutError:
+        await connection.close()
+        raise ConnectError(
+            f"no NATS server at {url} within {timeout_s} s; last error: {connection.last_error}"
+        ) from None
+    connection.inbox = Inbox(nc)
+    await connection.inbox.open()
+    return connection
+
+
+def _next_server(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
+    """Choose the server tried least, after a full-jitter exponential pause.
+
+    Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    """
+    server = min(servers, key=lambda candidate: candidate.reconnects)
+    longest_s = min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2 ** min(server.reconnects, 10))
+    return server, random.uniform(0, longest_s)  # noqa: S311 - jitter

@@ -1,0 +1,49 @@
+"""One subscription for all replies to a connection, told apart by an integer token."""
+
+from collections.abc import Callable
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+Handler = Callable[[int, Msg], None]
+"""Called with the token and the message; must neither block nor raise."""
+
+# Replies are asked for, so their senders bound them; beyond this the client drops and logs.
+_PENDING_MESSAGES_MAX = 262_144
+_PENDING_BYTES_MAX = 256 * 1024 * 1024
+
+
+class Inbox:
+    """Routes replies to handlers: a dictionary look-up per message, no task, no timer."""
+
+    def __init__(self, nc: Client) -> None:
+        self.subject = nc.new_inbox()
+        self._nc = nc
+        self._skip = len(self.subject) + 1
+        self._handlers: dict[int, Handler] = {}
+        self._last_token = 0
+
+    async def open(self) -> None:
+        """Subscribe; nats-py subscribes again by itself after a reconnect."""
+        await self._nc.subscribe(
+            f"{self.subject}.*",
+            cb=self._route,
+            pending_msgs_limit=_PENDING_MESSAGES_MAX,
+            pending_bytes_limit=_PENDING_BYTES_MAX,
+        )
+
+    def add(self, handler: Handler) -> tuple[int, str]:
+        """Register a handler; returns its token and the reply subject that leads to it."""
+        self._last_token = token = self._last_token + 1
+        self._handlers[token] = handler
+        return token, f"{self.subject}.{token}"
+
+    def drop(self, token: int) -> None:
+        """Forget a handler; replies that still come are dropped."""
+        self._handlers.pop(token, None)
+
+    async def _route(self, msg: Msg) -> None:
+        token = int(msg.subject[self._skip :])
+        handler = self._handlers.get(token)
+        if handler is not None:
+            handler(token, msg)
