@@ -1,0 +1,1 @@
+"""What belongs to the render workload on the submitter's side."""
