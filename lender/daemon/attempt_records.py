@@ -1,0 +1,120 @@
+"""Which processes belong to which sandbox: how `pause` and `revoke` find them without the daemon.
+
+Standard library only. The executor writes a record before it lets a sandbox go. Records need no
+fsync: the processes that they name don't outlive a power cut either.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lender.daemon.durable import write_whole
+from lender.daemon.state import boot_id
+from lender.sandbox.tree import Root
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One sandbox that stands.
+
+    Attributes:
+        lease: id of the lease it serves; names the file.
+        job: id of the job.
+        submitter: public key.
+        workload: name of the workload.
+        grant: id of the grant that allows it.
+        roots: the processes on top of its trees.
+        scratch: its folder; wiped by a revoke only if it lies directly in the state's `scratch`.
+    """
+
+    lease: str
+    job: str
+    submitter: str
+    workload: str
+    grant: str
+    roots: tuple[Root, ...]
+    scratch: Path
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptReading:
+    """All records, and the files that are none: what those stand for can't be verified."""
+
+    records: tuple[AttemptRecord, ...]
+    unreadable: tuple[Path, ...]
+
+
+class AttemptRecords:
+    """The records in one folder, a file per lease."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write(self, record: AttemptRecord) -> None:
+        """Keep `record` until `remove`; an earlier one of the same lease is replaced.
+
+        Raises:
+            OSError: it could not be written; then the sandbox must not be let go.
+        """
+        content = {
+            "v": 1,
+            "boot_id": boot_id(),
+            "lease": record.lease,
+            "job": record.job,
+            "submitter": record.submitter,
+            "workload": record.workload,
+            "grant": record.grant,
+            "roots": [list(root) for root in record.roots],
+            "scratch": str(record.scratch),
+        }
+        write_whole(self._path(record.lease), json.dumps(content).encode(), durable=False)
+
+    def remove(self, lease: str) -> None:
+        """Forget the record of `lease`, if there is one: its processes are gone."""
+        self._path(lease).unlink(missing_ok=True)
+
+    def read_all(self) -> AttemptReading:
+        """Read every record; those of an earlier boot name no process any more: roots are empty.
+
+        Raises:
+            OSError: the folder can't be listed (a missing one counts as empty).
+        """
+        boot = boot_id()
+        records, unreadable = [], []
+        for path in _listed(self._folder):
+            try:
+                record = _decode(json.loads(path.read_bytes()), boot)
+            except FileNotFoundError:
+                continue  # ended while we looked
+            except (OSError, ValueError, KeyError, TypeError):
+                unreadable.append(path)
+            else:
+                records.append(record)
+        return AttemptReading(tuple(records), tuple(unreadable))
+
+    def _path(self, lease: str) -> Path:
+        return self._folder / f"{lease}.json"
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        paths = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    return [p for p in paths if p.suffix == ".json" and not p.name.startswith(".")]
+
+
+def _decode(content: Mapping[str, Any], boot: str) -> AttemptRecord:
+    same_boot = content["boot_id"] == boot
+    roots = [Root(int(pid), int(start)) for pid, start in content["roots"]] if same_boot else []
+    return AttemptRecord(
+        lease=str(content["lease"]),
+        job=str(content["job"]),
+        submitter=str(content["submitter"]),
+        workload=str(content["workload"]),
+        grant=str(content["grant"]),
+        roots=tuple(roots),
+        scratch=Path(content["scratch"]),
+    )

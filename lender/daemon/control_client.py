@@ -1,0 +1,88 @@
+"""Asks lenderd one question over its control socket, blocking, standard library only."""
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+REPLY_BYTES_MAX = 16 << 20
+"""A reply above this is not read to its end: status of a thousand leases is about 300 KB."""
+
+_SOCKET_PATH_BYTES_MAX = 107
+
+
+class UnreachableError(Exception):
+    """No usable answer.
+
+    Attributes:
+        silent: a process holds the socket but did not answer in time (stopped, hung or too
+            busy); False: nobody listens.
+    """
+
+    def __init__(self, reason: str, *, silent: bool) -> None:
+        super().__init__(reason)
+        self.silent = silent
+
+
+def ask(socket_path: Path, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    """Send `request` (`{"verb": ...}`; the protocol version is added) and return the reply.
+
+    The reply has `ok`; where that is False, `error` has `code` and `message`.
+
+    Args:
+        socket_path: of any length.
+        request: the verb and its arguments.
+        timeout_s: bound of the whole exchange.
+
+    Raises:
+        UnreachableError: lenderd is gone, silent, or talks something else.
+    """
+    deadline = time.monotonic() + timeout_s
+    line = json.dumps({"v": 1, **request}).encode() + b"\n"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            connection.settimeout(timeout_s)
+            with address_of(socket_path) as address:
+                connection.connect(address)
+            connection.sendall(line)
+            reply = json.loads(_read_line(connection, deadline))
+        except (TimeoutError, BlockingIOError) as error:
+            raise UnreachableError(f"no answer within {timeout_s:g} s", silent=True) from error
+        except OSError as error:
+            raise UnreachableError(error.strerror or str(error), silent=False) from error
+        except ValueError as error:
+            raise UnreachableError("the answer is no JSON line", silent=True) from error
+    if not isinstance(reply, dict) or not isinstance(reply.get("ok"), bool):
+        raise UnreachableError("the answer is not of this protocol", silent=True)
+    return reply
+
+
+@contextlib.contextmanager
+def address_of(path: Path) -> Iterator[str]:
+    """A name of the socket at `path` that sockaddr_un can hold, also where `path` is longer."""
+    if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+def _read_line(connection: socket.socket, deadline: float) -> bytes:
+    received = bytearray()
+    while not received.endswith(b"\n"):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        connection.settimeout(left)
+        part = connection.recv(1 << 16)
+        if not part or len(received) > REPLY_BYTES_MAX:
+            raise ValueError("cut off")
+        received += part
+    return bytes(received)

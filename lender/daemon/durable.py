@@ -1,0 +1,50 @@
+"""Files that are whole after a crash or a power cut: the old content or the new, nothing between.
+
+Standard library only: the owner's verbs use it without the daemon.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def write_whole(path: Path, content: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
+    """Put `content` at `path`: temporary file, fsync, rename, fsync of the folder.
+
+    Readers ignore names with a leading dot, so an interrupted call leaves nothing that counts.
+
+    Args:
+        path: an existing file is replaced.
+        content: all of it.
+        mode: permission bits of the file.
+        durable: False leaves both fsyncs out: whole for every reader of this boot, but a power
+            cut may undo it.
+
+    Raises:
+        OSError: nothing was changed at `path` (full disk, no permission), or only the folder's
+            fsync failed; either way the content is not known to be durable.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with os.fdopen(os.open(draft, flags, mode), "wb") as file:
+            file.write(content)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

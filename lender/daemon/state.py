@@ -1,0 +1,166 @@
+"""The state folder: where a lender keeps consent, identity, running attempts and receipts.
+
+Standard library only: `lender pause` and `lender revoke` read it without the daemon.
+
+The folder itself has mode 0711 and the control socket 0666, so that anyone local can reach the
+socket to pause; everything else in it is 0700 or 0600, so that they reach nothing more.
+"""
+
+import fcntl
+import json
+import os
+from io import TextIOWrapper
+from pathlib import Path
+
+from lender.sandbox.tree import Root, alive, identify
+
+
+class AlreadyRunningError(Exception):
+    """Another lenderd serves this state folder."""
+
+
+class StateFolder:
+    """Names of everything under one state folder; nothing is made before `create`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def grants(self) -> Path:
+        """One TOML file per grant; only the owner's `lender grant` writes here."""
+        return self.path / "grants"
+
+    @property
+    def tombstones(self) -> Path:
+        """One file per revoked grant, named by its id; that it exists is what counts."""
+        return self.path / "tombstones"
+
+    def tombstone(self, grant_id: str) -> Path:
+        """What, when it exists, ends this grant: looked at right before a program starts."""
+        return self.tombstones / grant_id
+
+    @property
+    def intent(self) -> Path:
+        """The owner's last word: paused or not."""
+        return self.path / "intent.json"
+
+    @property
+    def attempts(self) -> Path:
+        """One JSON file per sandbox that stands."""
+        return self.path / "attempts"
+
+    @property
+    def spool(self) -> Path:
+        """Reports that the broker has not answered."""
+        return self.path / "spool"
+
+    @property
+    def receipts(self) -> Path:
+        """The hash-chained log of what ran."""
+        return self.path / "receipts.jsonl"
+
+    @property
+    def scratch(self) -> Path:
+        """One folder per lease."""
+        return self.path / "scratch"
+
+    @property
+    def cache(self) -> Path:
+        """Blobs by their SHA-256."""
+        return self.path / "cache" / "sha256"
+
+    @property
+    def identity(self) -> Path:
+        """The lender's own nkey seed."""
+        return self.path / "identity.nk"
+
+    @property
+    def control_socket(self) -> Path:
+        """Where lenderd listens for the owner's verbs."""
+        return self.path / "control.sock"
+
+    @property
+    def pid_file(self) -> Path:
+        """Which process lenderd is, for a revoke that must end it."""
+        return self.path / "lenderd.pid"
+
+    def create(self) -> None:
+        """Make what is missing and set the modes of all folders.
+
+        Raises:
+            OSError: the path can't be made or belongs to someone else.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.chmod(0o711)
+        private = (self.grants, self.tombstones, self.attempts, self.spool, self.scratch)
+        for folder in (*private, self.cache.parent, self.cache):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o700)
+
+    def owner_uid(self) -> int:
+        """Who owns this machine's lending: the user that the folder belongs to.
+
+        Raises:
+            OSError: there is no such folder.
+        """
+        return self.path.stat().st_uid
+
+
+def default_state_path() -> Path:
+    """`$LENDER_STATE`; /var/lib/lender for root; else `$XDG_STATE_HOME/lender` or its default."""
+    named = os.environ.get("LENDER_STATE")
+    if named:
+        return Path(named)
+    if os.geteuid() == 0:
+        return Path("/var/lib/lender")
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "lender"
+
+
+def boot_id() -> str:
+    """Tells this boot from any other; empty where the kernel does not say (not Linux)."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def write_pid(state: StateFolder) -> TextIOWrapper:
+    """Record the calling process as the lenderd of `state`; keep the returned file open.
+
+    Its lock ends with the process, so a second lenderd on the same folder is told at once.
+
+    Raises:
+        AlreadyRunningError: another process holds the lock.
+        OSError: the file can't be written.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    file = os.fdopen(os.open(state.pid_file, flags, 0o600), "r+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise AlreadyRunningError(f"another lenderd serves {state.path}: stop it first") from error
+    pid = os.getpid()
+    file.truncate()
+    record = {"pid": pid, "start_time": identify(pid).start_time, "boot_id": boot_id()}
+    file.write(json.dumps(record))
+    file.flush()
+    return file
+
+
+def read_pid(state: StateFolder) -> Root | None:
+    """The lenderd of `state`, or None: none was recorded, or that process is gone.
+
+    Raises:
+        OSError: the record is there but can't be read.
+    """
+    try:
+        record = json.loads(state.pid_file.read_bytes())
+        root = Root(int(record["pid"]), int(record["start_time"]))
+        recorded_boot = record["boot_id"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        return None  # only ever half written by a lenderd that died while starting
+    return root if recorded_boot == boot_id() and alive(root) else None
