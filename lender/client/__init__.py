@@ -1,0 +1,57 @@
+"""Submitting to lender from Python: `async with Client() as client: ...`.
+
+async with Client() as client:
+    job = await client.submit(["sha256sum", "file.bin"], inputs=["file.bin"])
+    print((await job.result()).value.decode())
+"""
+
+from lender.client.client import Client
+from lender.client.collector import TaskRecord
+from lender.client.errors import (
+    Cancelled,
+    ClientError,
+    ContentFault,
+    Expired,
+    JobEnded,
+    JobFailed,
+    JobIdTaken,
+    KeyFault,
+    NoSuchJob,
+    NotAdmitted,
+    Rejected,
+    Unreachable,
+    error_of,
+)
+from lender.client.job import Job, JobResult
+from lender.client.specs import Content, JobRequest, inputs_by_name
+from lender.protocol.job import Limits, Requires
+from lender.protocol.query import JobStatus
+from lender.protocol.result import TaskResult, Terminal
+
+__all__ = [
+    "Cancelled",
+    "Client",
+    "ClientError",
+    "Content",
+    "ContentFault",
+    "Expired",
+    "Job",
+    "JobEnded",
+    "JobFailed",
+    "JobIdTaken",
+    "JobRequest",
+    "JobResult",
+    "JobStatus",
+    "KeyFault",
+    "Limits",
+    "NoSuchJob",
+    "NotAdmitted",
+    "Rejected",
+    "Requires",
+    "TaskRecord",
+    "TaskResult",
+    "Terminal",
+    "Unreachable",
+    "error_of",
+    "inputs_by_name",
+]

@@ -1,0 +1,40 @@
+"""End a job: what runs is stopped, what waits never starts, what is done stays done."""
+
+import argparse
+
+from lender.cli.connect import add_connection_options, with_client
+from lender.cli.exits import CommandError, Exit
+from lender.client import Client
+
+EXAMPLES = """\
+  lender cancel 01JD8Z0W3V6Y9QK2M4T7RXA5BC"""
+
+_CONFIRMED_WITHIN_S = 10.0
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_connection_options(parser)
+    parser.add_argument("job", metavar="JOB", help="the job's id")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask for the end and wait for the broker's word."""
+
+    async def cancel(client: Client) -> int:
+        job = await client.get(args.job)
+        await job.cancel()
+        try:
+            terminal = await job.ended(_CONFIRMED_WITHIN_S)
+        except TimeoutError:
+            raise CommandError(
+                Exit.PARTIAL,
+                f"the cancellation of {job.id} is stored, but no broker has confirmed it yet; "
+                "it will when it runs: see lender jobs",
+            ) from None
+        if terminal.state == "cancelled":
+            print(f"cancelled {job.id}")
+            return Exit.DONE
+        raise CommandError(Exit.FAILED, f"job {job.id} had ended before: {terminal.state}")
+
+    return with_client(args, cancel)

@@ -1,0 +1,58 @@
+"""What the submitter's verbs share: which server, which key, and errors as exit codes."""
+
+import argparse
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from lender.cli.exits import CommandError, Exit
+from lender.client import Client, ClientError, NotAdmitted, Unreachable
+
+INTERRUPTED = 130
+"""128 + SIGINT, as shells have it."""
+
+_CODES: dict[type[ClientError], Exit] = {
+    NotAdmitted: Exit.NOT_PERMITTED,
+    Unreachable: Exit.UNREACHABLE,
+}
+
+
+class LeftBehind(Exception):  # noqa: N818 - nothing went wrong: the person left, the job goes on
+    """The person has stopped waiting."""
+
+
+def add_connection_options(parser: argparse.ArgumentParser) -> None:
+    """Add --url and --key."""
+    parser.add_argument(
+        "--url", help="NATS server; default $LENDER_URL, else nats://127.0.0.1:4222"
+    )
+    add_key_option(parser)
+
+
+def add_key_option(parser: argparse.ArgumentParser) -> None:
+    """Add --key."""
+    parser.add_argument(
+        "--key",
+        type=Path,
+        metavar="FILE",
+        help="your key; default $LENDER_KEY, else ~/.config/lender/submitter.nk",
+    )
+
+
+def with_client(args: argparse.Namespace, work: Callable[[Client], Awaitable[int]]) -> int:
+    """Run `work` with a connected client; returns its exit code.
+
+    Raises:
+        CommandError: what went wrong, with the mend.
+    """
+
+    async def connected() -> int:
+        async with Client(args.url, args.key) as client:
+            return await work(client)
+
+    try:
+        return asyncio.run(connected())
+    except LeftBehind:
+        return INTERRUPTED
+    except ClientError as error:
+        raise CommandError(_CODES.get(type(error), Exit.FAILED), str(error)) from error

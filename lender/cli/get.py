@@ -1,0 +1,52 @@
+"""Fetch a job's result and files.
+
+A single task's value comes to standard output and its files into DIR (default: this folder). Of
+an array, DIR receives each value as DIR/TASK and files as DIR/TASK.out/; without DIR the values
+come to standard output in the order of the tasks. Ends with the task's exit code.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lender.cli.connect import add_connection_options, with_client
+from lender.cli.delivery import ArrayDelivery, deliver_task
+from lender.cli.exits import CommandError, Exit
+from lender.cli.progress import Progress
+from lender.cli.waiting import attended
+from lender.client import Client
+
+EXAMPLES = """\
+  lender get 01JD8Z0W3V6Y9QK2M4T7RXA5BC
+  lender get --wait 01JD8Z0W3V6Y9QK2M4T7RXA5BC results/"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_connection_options(parser)
+    parser.add_argument("job", metavar="JOB", help="the job's id")
+    parser.add_argument("into", nargs="?", type=Path, metavar="DIR", help="folder for files")
+    parser.add_argument("--wait", action="store_true", help="wait until the job has ended")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fetch, or say that there is nothing to fetch yet."""
+
+    async def get(client: Client) -> int:
+        job = await client.get(args.job)
+        terminal = await job.terminal()
+        if terminal is None and not args.wait:
+            why = await client.why(job)
+            raise CommandError(
+                Exit.FAILED, f"job {job.id} has not ended ({why}); --wait waits for it"
+            )
+        if job.spec.array is None:
+            if terminal is None:
+                terminal = await attended(client, job, job.ended())
+            return await deliver_task(job, terminal, args.into or Path(), as_json=args.json)
+        progress = Progress(job.spec.task_count, sys.stderr)
+        delivery = ArrayDelivery(job, args.into, progress, as_json=args.json)
+        return await attended(client, job, delivery.run())
+
+    return with_client(args, get)

@@ -1,0 +1,143 @@
+"""The options that describe a job, shared by submit and map."""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from lender.cli.exits import CommandError, Exit
+from lender.cli.quantities import duration_s, size_bytes
+from lender.client import Content, JobRequest, Limits, inputs_by_name
+
+
+def add_job_options(parser: argparse.ArgumentParser) -> None:
+    """Add everything that describes a job, and the command."""
+    files = parser.add_argument_group("files")
+    files.add_argument(
+        "--in",
+        dest="inputs",
+        action="append",
+        default=[],
+        metavar="FILE[=NAME]",
+        help="a file that the task sees, as NAME or as you wrote it; may be repeated",
+    )
+    files.add_argument(
+        "--out",
+        dest="outputs",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a file that the task leaves and that comes back; may be repeated",
+    )
+    files.add_argument("--wasm", type=Path, metavar="FILE", help="run this WebAssembly module")
+    limits = parser.add_argument_group("limits of a task")
+    limits.add_argument("--cpu", type=int, metavar="N", help="cores")
+    limits.add_argument("--mem", type=size_bytes, metavar="SIZE", help="memory, such as 512M")
+    limits.add_argument("--timeout", type=duration_s, metavar="S", help="running time, such as 5m")
+    job = parser.add_argument_group("job")
+    job.add_argument("--retries", type=int, default=0, metavar="N", help="run a failed task again")
+    job.add_argument("--name", default="", metavar="TEXT", help="for people to read")
+    job.add_argument(
+        "--workload", metavar="NAME", help="what owners grant; default command, or wasm"
+    )
+    parser.add_argument("command", nargs="*", metavar="-- CMD ARGS", help="the command to run")
+
+
+def job_request(args: argparse.Namespace, array: int | None = None) -> JobRequest:
+    """Return the job that the options describe.
+
+    Raises:
+        CommandError: they contradict each other or a limit is out of its range.
+    """
+    command, inputs, outputs = list(args.command), args.inputs, args.outputs
+    if not inputs and not outputs:
+        command, inputs, outputs = take_trailing_files(command)
+        if inputs or outputs:
+            _note(f"taken as files of the job: {', '.join([*inputs, *outputs])}")
+    if args.wasm is None and not command:
+        raise CommandError(Exit.USAGE, "no command: put it behind --, or name a module by --wasm")
+    limits = {"cpu": args.cpu, "memory_bytes": args.mem, "time_s": args.timeout}
+    try:
+        return JobRequest(
+            argv=command,
+            wasm=args.wasm,
+            inputs=_named_inputs(inputs, command),
+            outputs=outputs,
+            array=array,
+            name=args.name,
+            workload=args.workload,
+            limits=Limits(**{name: value for name, value in limits.items() if value is not None}),
+            retries=args.retries,
+        )
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        raise CommandError(Exit.USAGE, f"{fault['loc'][0]}: {fault['msg']}") from error
+
+
+def take_trailing_files(command: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Split `--in F` and `--out F` off the end of a command that names these files before.
+
+    `sha256sum file.bin --in file.bin` is the command `sha256sum file.bin` with an input. A
+    command's own `--in other.wav`, whose file it names only there, stays part of the command.
+
+    Returns:
+        The command, inputs and outputs; all or none of the trailing options are taken.
+    """
+    rest = list(command)
+    found: list[tuple[str, str]] = []
+    while option := _file_option(rest):
+        verb, value, words = option
+        found.insert(0, (verb, value))
+        del rest[-words:]
+    if not all(_is_named(value, rest) for _, value in found):
+        return list(command), [], []
+    inputs = [value for verb, value in found if verb == "--in"]
+    outputs = [value for verb, value in found if verb == "--out"]
+    return rest, inputs, outputs
+
+
+def _file_option(words: Sequence[str]) -> tuple[str, str, int] | None:
+    """Return the file option at the end: its name, its value, and its number of words."""
+    verb, equals, value = words[-1].partition("=") if words else ("", "", "")
+    if equals and verb in ("--in", "--out"):
+        return verb, value, 1
+    if len(words) >= 2 and words[-2] in ("--in", "--out"):
+        return words[-2], words[-1], 2
+    return None
+
+
+def _is_named(value: str, words: Sequence[str]) -> bool:
+    """Tell whether the file, or the name that the task sees, stands in one of the words."""
+    names = [value, *value.rpartition("=")[::2]]
+    patterns = [
+        rf"(?<![\w./-])(?:\./)?{re.escape(name.removeprefix('./'))}(?![\w/-]|\.\w)"
+        for name in names
+        if name
+    ]
+    return any(re.search(pattern, word) for pattern in patterns for word in words)
+
+
+def _named_inputs(inputs: Sequence[str], command: Sequence[str]) -> dict[str, Content]:
+    named: dict[str, Content] = {}
+    for text in inputs:
+        file, equals, name = text.rpartition("=")
+        # A file that is really called so is not taken apart.
+        one: dict[str, Content] = (
+            {name: Path(file)} if equals and not Path(text).exists() else inputs_by_name([text])
+        )
+        for task_name, content in one.items():
+            if task_name in named:
+                raise CommandError(
+                    Exit.USAGE, f"two inputs are called {task_name!r}; use --in FILE=NAME"
+                )
+            if task_name != text and text in command:
+                _note(f"the task sees {text} as {task_name}: use that name in the command")
+            named[task_name] = content
+    return named
+
+
+def _note(text: str) -> None:
+    print(f"lender: {text}", file=sys.stderr)

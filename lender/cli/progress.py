@@ -1,0 +1,80 @@
+"""Progress of an array on standard error: a bar on a terminal, a line now and then in a pipe."""
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import TextIO
+
+from lender.client import TaskRecord
+
+_BAR_CHARS = 30
+_REDRAW_S = 0.1
+_LINE_EVERY_S = 2.0
+_LENDERS_SHOWN_MAX = 4
+_KEY_CHARS_SHOWN = 8
+
+
+class Progress:
+    """Counts task results and shows them, not more often than a person reads."""
+
+    def __init__(
+        self, total: int, stream: TextIO, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._total = total
+        self._stream = stream
+        self._clock = clock
+        self._by_lender: Counter[str] = Counter()
+        self._failed = 0
+        self._terminal = stream.isatty()
+        self._started = self._shown_at = clock()
+
+    @property
+    def done(self) -> int:
+        """Number of results so far."""
+        return self._by_lender.total()
+
+    def count(self, record: TaskRecord) -> None:
+        """Take a result in."""
+        self._by_lender[record.lender] += 1
+        self._failed += record.result.state == "failed"
+        pause_s = _REDRAW_S if self._terminal else _LINE_EVERY_S
+        if self.done == self._total or self._clock() - self._shown_at >= pause_s:
+            self._show()
+
+    def say(self, text: str) -> None:
+        """Print a line without tearing the bar."""
+        self._print(f"\r\x1b[K{text}\n" if self._terminal else f"{text}\n")
+
+    def close(self) -> None:
+        """End the bar's line."""
+        if self._terminal and self.done:
+            self._show()
+            self._print("\n")
+
+    def _show(self) -> None:
+        self._shown_at = self._clock()
+        line = self._line()
+        if self._terminal:
+            columns = shutil.get_terminal_size().columns
+            self._print(f"\r\x1b[K{line[: columns - 1]}")
+        else:
+            self._print(f"{line}\n")
+
+    def _line(self) -> str:
+        seconds = max(self._clock() - self._started, 1e-3)
+        failed = f", {self._failed} failed" if self._failed else ""
+        shown = self._by_lender.most_common(_LENDERS_SHOWN_MAX)
+        lenders = "  ".join(f"{key[:_KEY_CHARS_SHOWN]} {count}" for key, count in shown)
+        more = len(self._by_lender) - len(shown)
+        counts = f"{self.done}/{self._total}{failed}  {self.done / seconds:.0f}/s  {lenders}"
+        if more:
+            counts += f"  and {more} more"
+        if not self._terminal:
+            return counts
+        filled = _BAR_CHARS * self.done // self._total
+        return f"[{'#' * filled}{'.' * (_BAR_CHARS - filled)}] {counts}"
+
+    def _print(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()

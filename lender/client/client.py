@@ -1,0 +1,195 @@
+"""The submitter's way in: submit jobs, follow them, ask about them."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from lender.client.contents import Contents
+from lender.client.errors import ClientError, NotAdmitted, Unreachable
+from lender.client.insistence import insist
+from lender.client.job import Job, Session
+from lender.client.job_ids import ENTROPY_BYTES, job_id
+from lender.client.keys import default_key_path, read_key
+from lender.client.ledger import Ledger
+from lender.client.specs import DAY_S, Content, JobRequest, inputs_by_name, job_spec, payload_of
+from lender.link.api import JetStream
+from lender.link.connection import ConnectError, connect
+from lender.protocol import codec, subjects
+from lender.protocol.job import Limits, Requires
+from lender.protocol.query import JobStatus, Query, QueryReply
+
+DEFAULT_URL = "nats://127.0.0.1:4222"
+
+
+class Client:
+    """An async context manager that holds one connection as one submitter.
+
+    The connection comes back by itself: whatever is awaited goes on after a server's restart.
+    Every method may raise NotAdmitted (the server forbids it) and Unreachable (no server or
+    broker answered within `timeout_s`; doing the same again is always safe).
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        key: Path | None = None,
+        *,
+        timeout_s: float = 30.0,
+        connect_timeout_s: float = 5.0,
+        now: Callable[[], float] = time.time,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """Prepare; nothing is opened yet.
+
+        Args:
+            url: of the NATS server; `$LENDER_URL`, else port 4222 of this machine.
+            key: file with the submitter's seed; see `default_key_path`.
+            timeout_s: bound on each exchange with server or broker, repetitions included.
+            connect_timeout_s: bound on reaching a server at first.
+            now: the clock, seconds since the epoch.
+            entropy: returns so many random bytes, for job ids.
+        """
+        self.url = url or os.environ.get("LENDER_URL") or DEFAULT_URL
+        self._key_path = key or default_key_path(os.environ)
+        self._timeout_s = timeout_s
+        self._connect_timeout_s = connect_timeout_s
+        self._now = now
+        self._entropy = entropy
+        self._session: Session
+
+    async def __aenter__(self) -> Self:
+        signer = read_key(self._key_path)
+        self.public_key = signer.public_key
+        try:
+            connection = await connect(
+                self.url,
+                name="lender-client",
+                credentials=self._key_path,
+                inbox_prefix=f"_INBOX_{signer.public_key}",
+                timeout_s=self._connect_timeout_s,
+            )
+        except ConnectError as error:
+            raise self._connect_fault(error) from error
+        jetstream = JetStream(connection)
+        self._session = Session(
+            connection,
+            jetstream,
+            Ledger(connection, jetstream, signer, self._timeout_s),
+            Contents(connection, jetstream, self._timeout_s),
+            self._timeout_s,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.connection.close()
+
+    async def submit(
+        self,
+        argv: Sequence[str] = (),
+        *,
+        wasm: Content | None = None,
+        inputs: Mapping[str, Content] | Iterable[str | Path] = (),
+        outputs: Sequence[str] = (),
+        array: int | None = None,
+        name: str = "",
+        workload: str | None = None,
+        env: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+        requires: Requires | None = None,
+        retries: int = 0,
+        queue_s: float = DAY_S,
+    ) -> Job:
+        """Upload what the job needs and have it accepted; returns without waiting for its end.
+
+        Args:
+            argv: the command line; with `wasm`, the arguments of the module.
+            wasm: a WebAssembly module to run instead of a command.
+            inputs: files (named for the task as here, see `inputs_by_name`), or contents by name.
+            outputs: files that the task leaves and that are to come back.
+            array: number of tasks; `{task}` in an argument becomes the task's index.
+            name: for people to read.
+            workload: what the owners' grants name; `command`, or `wasm` with a module.
+            env: environment of the task.
+            limits: of one task.
+            requires: what a machine must have.
+            retries: how often a failed task is run again.
+            queue_s: seconds from now by which the job must have ended, at most a week.
+
+        Raises:
+            Rejected: a field breaks a rule of the protocol.
+            ContentFault: a file can't be read.
+        """
+        request = JobRequest(
+            argv=argv,
+            wasm=wasm,
+            inputs=inputs if isinstance(inputs, Mapping) else inputs_by_name(inputs),
+            outputs=outputs,
+            array=array,
+            name=name,
+            workload=workload,
+            env=env or {},
+            limits=limits or Limits(),
+            requires=requires or Requires(),
+            retries=retries,
+            queue_s=queue_s,
+        )
+        return await self.submit_request(request)
+
+    async def submit_request(self, request: JobRequest) -> Job:
+        """Like `submit`, for a request that was put together elsewhere."""
+        contents, now = self._session.contents, self._now()
+        spec = job_spec(
+            request,
+            job=job_id(now, self._entropy(ENTROPY_BYTES)),
+            submitter=self.public_key,
+            now=now,
+            program=await contents.store(request.wasm) if request.wasm is not None else None,
+            inputs={name: await contents.store(one) for name, one in request.inputs.items()},
+        )
+        await self._session.ledger.submit(spec.id, payload_of(spec))
+        return Job(self._session, spec)
+
+    async def get(self, job: str) -> Job:
+        """Return a handle on a job of this submitter's.
+
+        Raises:
+            NoSuchJob: the ledger holds none under this id.
+            Rejected: what it holds breaks the protocol.
+        """
+        return Job(self._session, await self._session.ledger.read(job))
+
+    async def jobs(self) -> tuple[JobStatus, ...]:
+        """Return what the broker knows of this submitter's jobs, newest first."""
+        return await self._ask(Query())
+
+    async def why(self, job: Job | str) -> str:
+        """Say in words what a job waits for, or what became of it; empty if nobody knows it."""
+        found = await self._ask(Query(job=job if isinstance(job, str) else job.id))
+        return (found[0].why or found[0].state) if found else ""
+
+    async def _ask(self, query: Query) -> tuple[JobStatus, ...]:
+        subject = subjects.query(self.public_key)
+        headers: dict[str, str] = {codec.CONTENT_TYPE_HEADER: codec.MSGPACK}
+        connection = self._session.connection
+
+        async def attempt() -> QueryReply:
+            msg = await connection.request(subject, codec.encode(query), headers)
+            return codec.decode(QueryReply, msg.data)
+
+        reply = await insist(connection, subject, attempt, self._timeout_s)
+        if reply.error:
+            raise ClientError(f"the broker refused the question ({reply.error})", "ask another")
+        return reply.jobs
+
+    def _connect_fault(self, error: ConnectError) -> ClientError:
+        if "authorization" in str(error).lower():
+            return NotAdmitted(
+                f"the server at {self.url} does not know this key",
+                f"have its operator run `lender-broker allow NAME {self.public_key}`",
+            )
+        return Unreachable(
+            f"no NATS server at {self.url}",
+            "start one with `lender-broker --embedded`, or name another by --url or LENDER_URL",
+        )

@@ -1,0 +1,150 @@
+"""What can go wrong for a submitter. Each error says what happened and what to do about it."""
+
+# ruff: noqa: N818  # these read as what happened, and asyncio has a CancelledError already
+
+from lender.protocol.result import Terminal
+
+
+class ClientError(Exception):
+    """Base of all of them.
+
+    Attributes:
+        mend: what the person who reads it can do.
+    """
+
+    def __init__(self, problem: str, mend: str) -> None:
+        super().__init__(f"{problem}: {mend}")
+        self.mend = mend
+
+
+class KeyFault(ClientError):
+    """The submitter's key is missing, unreadable, or readable by others."""
+
+
+class Unreachable(ClientError):
+    """No NATS server, or no broker behind it, answered in time."""
+
+
+class NotAdmitted(ClientError):
+    """The NATS server does not know this submitter's key, or forbids what was asked."""
+
+
+class JobIdTaken(ClientError):
+    """The job id was used before, for another specification."""
+
+    def __init__(self, job: str) -> None:
+        super().__init__(
+            f"job id {job} is taken by another specification",
+            "submit under a new id, or ask for that job's result",
+        )
+        self.job = job
+
+
+class NoSuchJob(ClientError):
+    """The ledger holds no job of this submitter under that id."""
+
+    def __init__(self, job: str) -> None:
+        super().__init__(
+            f"no job {job}",
+            "list yours with `lender jobs`; the ledger keeps a job for 8 days",
+        )
+        self.job = job
+
+
+class ContentFault(ClientError):
+    """A blob that is missing or damaged, or an output that may not be written."""
+
+
+class Rejected(ClientError):
+    """The job breaks a rule of the protocol and never ran.
+
+    Attributes:
+        field: dotted path of the field at fault.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(
+            f"rejected, {field}: {reason}", "mend that field and submit under a new job id"
+        )
+        self.field = field
+        self.reason = reason
+
+
+class JobEnded(ClientError):
+    """Base of the ends of a job that are no success.
+
+    Attributes:
+        terminal: the job's committed last word.
+    """
+
+    def __init__(self, terminal: Terminal, problem: str, mend: str) -> None:
+        super().__init__(f"job {terminal.job} {problem}", mend)
+        self.terminal = terminal
+
+
+class JobFailed(JobEnded):
+    """At least one task failed: its exit code, the limit that it hit, or the error say why."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__(terminal, f"failed{_failure_of(terminal)}", _mend_of(terminal))
+
+    @property
+    def exit_code(self) -> int | None:
+        """The task's exit code; None for an array and where the task never exited."""
+        return self.terminal.result.exit_code if self.terminal.result else None
+
+
+class Cancelled(JobEnded):
+    """The job was cancelled before it had ended."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__(terminal, "was cancelled", "submit it again if that was not intended")
+
+
+class Expired(JobEnded):
+    """The job had not ended by its `not_after`."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        waited = f" ({terminal.reason})" if terminal.reason else ""
+        super().__init__(
+            terminal,
+            f"expired{waited}",
+            "give it more time (queue_s), or ask an owner to grant its workload",
+        )
+
+
+def error_of(terminal: Terminal) -> ClientError | None:
+    """Return the error that a terminal record stands for; None for a success."""
+    match terminal.state:
+        case "succeeded":
+            return None
+        case "failed":
+            return JobFailed(terminal)
+        case "cancelled":
+            return Cancelled(terminal)
+        case "expired":
+            return Expired(terminal)
+        case "rejected":
+            return Rejected(terminal.field or "payload", terminal.reason or "no reason given")
+
+
+def _failure_of(terminal: Terminal) -> str:
+    result = terminal.result
+    if result is None:
+        counts = f" {terminal.tasks_failed} of {terminal.tasks_total} tasks"
+        return counts + (f" ({terminal.reason})" if terminal.reason else "")
+    if result.limit is not None:
+        return f" at its {result.limit} limit"
+    if result.error is not None:
+        return f" ({result.error})"
+    return f" with exit code {result.exit_code}"
+
+
+def _mend_of(terminal: Terminal) -> str:
+    result = terminal.result
+    if result is None:
+        return "read the failed tasks' standard error in their results"
+    if result.limit is not None:
+        return f"raise the {result.limit} limit of the job, or make the task smaller"
+    return "read its standard error"

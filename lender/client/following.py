@@ -1,0 +1,128 @@
+"""A job's results as they are committed: events for speed, RESULTS for truth."""
+
+import asyncio
+import logging
+from typing import Final, Self
+
+from nats import errors as nats_errors
+from nats.aio.subscription import Subscription
+
+from lender.client.collector import Collector, Sweep, TaskRecord
+from lender.client.errors import Unreachable
+from lender.client.records import decode_record, read_record
+from lender.link.api import JetStream
+from lender.link.connection import Connection
+from lender.link.errors import LinkError
+from lender.protocol import subjects
+from lender.protocol.job import JobSpec
+from lender.protocol.result import Terminal
+
+logger = logging.getLogger(__name__)
+
+SUBJECT_HEADER: Final = "Lender-Subject"
+"""Of an event: the subject in RESULTS that it is a copy of."""
+
+_SILENCE_S = 1.0
+_EVENTS_PENDING_MAX = 1024
+_EVENT_BYTES_PENDING_MAX = 64 * 1024 * 1024
+
+
+class Following:
+    """One watch over one job.
+
+    Events are subscribed before RESULTS is first read, so nothing falls between the two. After
+    that, a second of silence makes it read again: a lost event costs time, never a result. It
+    survives whatever the network does by trying again; the caller bounds the time.
+    """
+
+    def __init__(
+        self, connection: Connection, jetstream: JetStream, spec: JobSpec, *, with_tasks: bool
+    ) -> None:
+        """Prepare to follow the job; `with_tasks` asks for an array's every task result."""
+        self._connection = connection
+        self._jetstream = jetstream
+        self._submitter, self._job = spec.submitter, spec.id
+        # A job without array has its one task's result in the terminal record.
+        self._chunked = with_tasks and spec.array is not None
+        self._collector = Collector(spec.task_count)
+        self._terminal_looked_for = False
+        self._sweep: Sweep | None = Sweep(self._collector)
+        self._events: Subscription
+
+    @property
+    def terminal(self) -> Terminal | None:
+        """The job's last word, once seen."""
+        return self._collector.terminal
+
+    @property
+    def complete(self) -> bool:
+        """Nothing more will come."""
+        return self._collector.complete if self._chunked else self.terminal is not None
+
+    async def __aenter__(self) -> Self:
+        self._events = await self._connection.nc.subscribe(
+            subjects.event(self._submitter, self._job),
+            pending_msgs_limit=_EVENTS_PENDING_MAX,
+            pending_bytes_limit=_EVENT_BYTES_PENDING_MAX,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if not self._connection.nc.is_closed:
+            await self._events.unsubscribe()
+
+    async def more(self) -> list[TaskRecord]:
+        """Wait for news; returns the task results that are new, which may be none.
+
+        Raises:
+            Unreachable: the connection was closed for good.
+            ContentFault: RESULTS holds something that this client can't read.
+        """
+        if self._sweep is None:
+            return await self._listen()
+        try:
+            return await self._read(self._sweep)
+        except LinkError as error:
+            logger.info("reading the results of %s: %s; trying again", self._job, error)
+            self._sweep = None
+            return []
+
+    async def _listen(self) -> list[TaskRecord]:
+        try:
+            msg = await self._events.next_msg(timeout=_SILENCE_S)
+        except nats_errors.TimeoutError:
+            self._start_sweep()
+            return []
+        except (nats_errors.ConnectionClosedError, nats_errors.BadSubscriptionError) as error:
+            raise Unreachable(
+                "the connection was closed", "connect again and ask for the job by its id"
+            ) from error
+        headers = msg.headers or {}
+        copied_from = headers.get(SUBJECT_HEADER, "")
+        if not copied_from.startswith("res."):
+            return []
+        record = decode_record(copied_from, headers, msg.data)
+        if isinstance(record, Terminal):
+            self._start_sweep()
+        return self._collector.take(record)
+
+    async def _read(self, sweep: Sweep) -> list[TaskRecord]:
+        """Read the terminal record first: every chunk that it counts was stored before it."""
+        if self.terminal is None and not self._terminal_looked_for:
+            subject = subjects.result(self._submitter, self._job)
+            record = await read_record(self._jetstream, subject)
+            self._terminal_looked_for = True
+            return self._collector.take(record) if record else []
+        tasks = sweep.plan() if self._chunked else []
+        if not tasks:
+            self._sweep = None
+            return []
+        names = [subjects.chunk(self._submitter, self._job, task) for task in tasks]
+        reads = (read_record(self._jetstream, name) for name in names)
+        found = [record for record in await asyncio.gather(*reads) if record]
+        sweep.looked(tasks, len(found))
+        return [task for record in found for task in self._collector.take(record)]
+
+    def _start_sweep(self) -> None:
+        self._sweep = Sweep(self._collector)
+        self._terminal_looked_for = False

@@ -1,0 +1,61 @@
+"""Repeat what may be repeated until it is done, the server forbids it, or time is up."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from lender.client.errors import NotAdmitted, Unreachable
+from lender.link.connection import Connection
+from lender.link.errors import LinkError
+
+logger = logging.getLogger(__name__)
+
+_PAUSE_S = 0.2
+
+Result = TypeVar("Result")
+
+
+async def insist(
+    connection: Connection,
+    subject: str,
+    attempt: Callable[[], Awaitable[Result]],
+    timeout_s: float,
+) -> Result:
+    """Return what `attempt` returns once it raises no LinkError any more.
+
+    Args:
+        connection: asked for the server's own complaint, since it sends those apart.
+        subject: what the attempt publishes to or reads, for the messages.
+        attempt: may be repeated, whatever became of the earlier ones.
+        timeout_s: bound on all attempts together.
+
+    Raises:
+        NotAdmitted: the server forbids this subject to us.
+        Unreachable: time is up; the outcome of the last attempt may be unknown.
+    """
+    last: LinkError | None = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                try:
+                    return await attempt()
+                except LinkError as error:
+                    last = error
+                logger.info("%s: %s; trying again", subject, last)
+                if refusal := _refusal(connection, subject):
+                    raise NotAdmitted(
+                        f"the server forbids it ({refusal})",
+                        "have the operator run `lender-broker allow NAME` with your public key",
+                    )
+                await asyncio.sleep(_PAUSE_S)
+    except TimeoutError:
+        raise Unreachable(
+            f"{subject}: no success within {timeout_s:g} s ({last or 'no answer'})",
+            "check that NATS and the broker run, then do the same again: that is always safe",
+        ) from last
+
+
+def _refusal(connection: Connection, subject: str) -> str | None:
+    text = str(connection.last_error or "").lower()
+    return text if "permissions violation" in text and subject.lower() in text else None

@@ -1,0 +1,146 @@
+"""A submitted job, seen from its submitter's side."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lender.client.collector import TaskRecord
+from lender.client.contents import Contents
+from lender.client.destinations import destination
+from lender.client.errors import error_of
+from lender.client.following import Following
+from lender.client.insistence import insist
+from lender.client.ledger import Ledger
+from lender.client.records import Record, read_record
+from lender.link.api import JetStream
+from lender.link.connection import Connection
+from lender.protocol import subjects
+from lender.protocol.job import JobSpec
+from lender.protocol.result import TaskResult, Terminal
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """A job that succeeded.
+
+    Attributes:
+        terminal: its committed last word.
+        value: what its task wrote to standard output; empty for an array, see `Job.results`.
+    """
+
+    terminal: Terminal
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What the jobs of one client share."""
+
+    connection: Connection
+    jetstream: JetStream
+    ledger: Ledger
+    contents: Contents
+    timeout_s: float
+
+
+class Job:
+    """A handle: holds no state of the job, so that any number of them may be made and dropped."""
+
+    def __init__(self, session: Session, spec: JobSpec) -> None:
+        self.spec = spec
+        self._session = session
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.spec.id
+
+    async def terminal(self) -> Terminal | None:
+        """Return the job's last word as of now, None while it goes on.
+
+        Raises:
+            NotAdmitted, Unreachable: it can't be read.
+        """
+        session, spec = self._session, self.spec
+        subject = subjects.result(spec.submitter, spec.id)
+
+        async def attempt() -> Record | None:
+            return await read_record(session.jetstream, subject)
+
+        record = await insist(session.connection, subject, attempt, session.timeout_s)
+        return record if isinstance(record, Terminal) else None
+
+    async def ended(self, timeout_s: float | None = None) -> Terminal:
+        """Wait for the job's end and return its last word, good or bad.
+
+        Raises:
+            TimeoutError: it has not ended within `timeout_s`; it goes on.
+            Unreachable: the connection was closed for good.
+        """
+        async with asyncio.timeout(timeout_s), self._following(with_tasks=False) as following:
+            while (terminal := following.terminal) is None:
+                await following.more()
+        return terminal
+
+    async def result(self, timeout_s: float | None = None) -> JobResult:
+        """Wait for the job's success.
+
+        Raises:
+            JobFailed, Cancelled, Expired, Rejected: it ended otherwise.
+            TimeoutError: it has not ended within `timeout_s`; it goes on.
+            ContentFault, Unreachable: its value can't be fetched.
+        """
+        async with asyncio.timeout(timeout_s):
+            terminal = await self.ended()
+            if error := error_of(terminal):
+                raise error
+            value = await self.value(terminal.result) if terminal.result else b""
+        return JobResult(terminal, value)
+
+    async def results(self) -> AsyncIterator[TaskRecord]:
+        """Yield each task's result once, as it is committed, until the job has ended.
+
+        Failed tasks are yielded like the others: see `TaskRecord.result.state`. What became of
+        the whole job is then `await job.ended()`.
+        """
+        async with self._following(with_tasks=True) as following:
+            while not following.complete:
+                for record in await following.more():
+                    yield record
+
+    async def value(self, result: TaskResult) -> bytes:
+        """Return the whole value of a task's result, also when it travelled as a blob.
+
+        Raises:
+            ContentFault: the blob is gone or damaged.
+            Unreachable: it could not be fetched.
+        """
+        blob = result.value_blob
+        return await self._session.contents.fetch(blob.sha256) if blob else result.value
+
+    async def download(self, result: TaskResult, folder: Path) -> list[Path]:
+        """Write a task's outputs under `folder`, each whole or not at all; returns their paths.
+
+        Raises:
+            ContentFault: an output is gone or damaged, may not be written, or was not asked for.
+            Unreachable: it could not be fetched.
+        """
+        paths = []
+        for output in result.outputs:
+            path = destination(folder, output.name, self.spec.outputs)
+            await self._session.contents.fetch_into(output.sha256, path)
+            paths.append(path)
+        return paths
+
+    async def cancel(self) -> None:
+        """Ask for the job's end; its last word then comes as `cancelled`, unless it has one.
+
+        Raises:
+            NotAdmitted, Unreachable: not known to be accepted.
+        """
+        await self._session.ledger.cancel(self.id)
+
+    def _following(self, *, with_tasks: bool) -> Following:
+        session = self._session
+        return Following(session.connection, session.jetstream, self.spec, with_tasks=with_tasks)

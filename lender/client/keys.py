@@ -1,0 +1,71 @@
+"""The submitter's private key on disk: an nkey seed in a file that only its owner can read."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from lender.client.errors import KeyFault
+from lender.protocol.errors import ProtocolError
+from lender.protocol.signature import Signer, seed_from_entropy
+
+ENTROPY_BYTES = 32
+_SEED_CHARS_MAX = 4096
+
+
+def default_key_path(environment: Mapping[str, str]) -> Path:
+    """Return `$LENDER_KEY`, or `lender/submitter.nk` in the XDG configuration folder."""
+    if chosen := environment.get("LENDER_KEY"):
+        return Path(chosen)
+    configuration = environment.get("XDG_CONFIG_HOME")
+    base = Path(configuration) if configuration else Path.home() / ".config"
+    return base / "lender" / "submitter.nk"
+
+
+def create_key(path: Path, entropy: bytes) -> Signer:
+    """Write a new key with mode 0600, durably, and return it.
+
+    Args:
+        path: where to; missing folders are made with mode 0700.
+        entropy: 32 random bytes.
+
+    Raises:
+        KeyFault: the file exists (a key is never overwritten) or can't be written.
+    """
+    seed = seed_from_entropy(entropy)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(seed + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        raise KeyFault(
+            f"{path} exists and is not overwritten",
+            "use it as it is, or choose another file with --key",
+        ) from None
+    except OSError as error:
+        raise KeyFault(f"can't write {path}: {error.strerror}", "choose another --key") from error
+    return Signer(seed)
+
+
+def read_key(path: Path) -> Signer:
+    """Read a key.
+
+    Raises:
+        KeyFault: there is none, it is no nkey seed, or others than its owner can read it.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            seed = file.read(_SEED_CHARS_MAX)
+    except FileNotFoundError:
+        raise KeyFault(f"no key at {path}", "make one with `lender keygen`") from None
+    except OSError as error:
+        raise KeyFault(f"can't read {path}: {error.strerror}", "choose another --key") from error
+    if mode & 0o077:
+        raise KeyFault(f"others can read the key {path}", f"close it with `chmod 600 {path}`")
+    try:
+        return Signer(seed)
+    except ProtocolError as error:
+        raise KeyFault(f"{path} holds no submitter's key", error.reason) from error

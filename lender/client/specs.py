@@ -1,0 +1,116 @@
+"""From a submitter's words to a specification: names for inputs, defaults, the wire's checks."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+
+from pydantic import ValidationError
+
+from lender.client.errors import Rejected
+from lender.protocol import bounds, codec
+from lender.protocol.job import Array, BlobRef, Input, JobSpec, Limits, Requires
+
+Content = Path | bytes
+"""A file to be read, or the bytes themselves."""
+
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobRequest:
+    """What a job is to be, before its files have been uploaded.
+
+    Attributes:
+        argv: the command line; of a wasm job, the arguments after the program's name.
+        wasm: a WebAssembly module (WASI preview 1); None makes a process job.
+        inputs: what each task sees, by its name in the working folder.
+        outputs: names of the files to bring back.
+        array: number of tasks, None for a job of one task without index.
+        workload: what the owners grant; `wasm` or `command` unless named.
+        queue_s: how long the job may take to end, at most a week.
+    """
+
+    argv: Sequence[str] = ()
+    wasm: Content | None = None
+    inputs: Mapping[str, Content] = field(default_factory=dict)
+    outputs: Sequence[str] = ()
+    array: int | None = None
+    name: str = ""
+    workload: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    requires: Requires = field(default_factory=Requires)
+    retries: int = 0
+    queue_s: float = DAY_S
+
+
+def inputs_by_name(files: Iterable[str | Path]) -> dict[str, Content]:
+    """Name each file for the task as it was named here, or by its last part if it lies elsewhere.
+
+    `data/x.npz` stays `data/x.npz`; `/srv/x.npz` and `../x.npz` become `x.npz`, so that a command
+    that names the first works unchanged.
+    """
+    named: dict[str, Content] = {}
+    for file in files:
+        path = PurePath(file)
+        outside = path.is_absolute() or ".." in path.parts
+        named[path.name if outside else path.as_posix()] = Path(file)
+    return named
+
+
+def job_spec(
+    request: JobRequest,
+    *,
+    job: str,
+    submitter: str,
+    now: float,
+    program: BlobRef | None,
+    inputs: Mapping[str, BlobRef],
+) -> JobSpec:
+    """Return the specification of a request whose contents are known by their digests.
+
+    Raises:
+        Rejected: a field breaks a rule of the wire; nothing was sent.
+    """
+    try:
+        return JobSpec(
+            v=1,
+            id=job,
+            submitter=submitter,
+            name=request.name,
+            workload=request.workload or ("command" if program is None else "wasm"),
+            runtime="process" if program is None else "wasm",
+            program=program,
+            argv=tuple(request.argv),
+            env=dict(request.env),
+            inputs=tuple(
+                Input(name=name, sha256=blob.sha256, size_bytes=blob.size_bytes)
+                for name, blob in inputs.items()
+            ),
+            outputs=tuple(request.outputs),
+            array=None if request.array is None else Array(count=request.array),
+            limits=request.limits,
+            requires=request.requires,
+            retries=request.retries,
+            created_at=now,
+            not_after=now + request.queue_s,
+        )
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in fault["loc"]) or error.title
+        raise Rejected(place, fault["msg"]) from error
+
+
+def payload_of(spec: JobSpec) -> bytes:
+    """Return the exact bytes to sign and send.
+
+    Raises:
+        Rejected: they are more than a specification may have.
+    """
+    payload = codec.encode(spec)
+    if len(payload) > bounds.SPEC_BYTES_MAX:
+        raise Rejected(
+            "payload",
+            f"{len(payload)} bytes, at most {bounds.SPEC_BYTES_MAX}: send data as inputs",
+        )
+    return payload
