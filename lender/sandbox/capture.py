@@ -1,0 +1,57 @@
+"""Take a task's output from its pipes: bounded, whatever the task writes."""
+
+import os
+
+from lender.sandbox.plan import STDERR_TAIL_BYTES
+
+_CHUNK_BYTES = 1 << 16
+
+
+class Capture:
+    """What a task wrote: the value up to its limit, the tail of standard error.
+
+    Attributes:
+        over: the task wrote more to standard output than it may.
+    """
+
+    def __init__(self, output_bytes_max: int) -> None:
+        self._output_bytes_max = output_bytes_max
+        self._value = bytearray()
+        self._stderr = bytearray()
+        self.over = False
+
+    @property
+    def value(self) -> bytes:
+        """Standard output, cut at the limit."""
+        return bytes(self._value)
+
+    @property
+    def stderr_tail(self) -> bytes:
+        """The last 8 KiB of standard error."""
+        return bytes(self._stderr)
+
+    def take_stdout(self, fd: int) -> bool:
+        """Read what a non-blocking pipe holds; False at its end."""
+        while (piece := _read(fd)) is not None:
+            if not piece:
+                return False
+            room = self._output_bytes_max - len(self._value)
+            self.over = self.over or len(piece) > room
+            self._value += piece[:room]
+        return True
+
+    def take_stderr(self, fd: int) -> bool:
+        """Read what a non-blocking pipe holds; False at its end."""
+        while (piece := _read(fd)) is not None:
+            if not piece:
+                return False
+            self._stderr += piece
+            del self._stderr[:-STDERR_TAIL_BYTES]
+        return True
+
+
+def _read(fd: int) -> bytes | None:
+    try:
+        return os.read(fd, _CHUNK_BYTES)
+    except BlockingIOError:
+        return None

@@ -1,0 +1,108 @@
+"""Length-prefixed frames over a Unix stream socket: a JSON header and raw bytes behind it.
+
+Daemon, launcher and sandboxes speak it. A frame may carry descriptors (SCM_RIGHTS, unix(7)); the
+kernel keeps them at the frame's first byte, so they are counted in the prefix and taken in order.
+"""
+
+import array
+import json
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+_PREFIX = struct.Struct("!IIB")
+_CHUNK_BYTES = 1 << 18
+HEADER_BYTES_MAX = 4 << 20
+FDS_MAX = 4
+
+
+class FrameError(Exception):
+    """The other side broke the protocol, or sent more than was agreed."""
+
+
+class Frame(NamedTuple):
+    """One message.
+
+    Attributes:
+        header: JSON object.
+        body: raw bytes.
+        fds: descriptors, owned by the receiver.
+    """
+
+    header: dict[str, Any]
+    body: bytes = b""
+    fds: tuple[int, ...] = ()
+
+
+def encode(frame: Frame) -> bytes:
+    """The bytes of a frame; its descriptors travel beside them."""
+    header = json.dumps(frame.header, separators=(",", ":")).encode()
+    return _PREFIX.pack(len(header), len(frame.body), len(frame.fds)) + header + frame.body
+
+
+class Decoder:
+    """Bytes and descriptors in, frames out."""
+
+    def __init__(self, body_bytes_max: int) -> None:
+        self._body_bytes_max = body_bytes_max
+        self._buffer = bytearray()
+        self._fds: list[int] = []
+
+    def feed(self, data: bytes, fds: Iterable[int] = ()) -> list[Frame]:
+        """The frames that are complete now.
+
+        Raises:
+            FrameError: a length over its bound, or a header that is no JSON object.
+        """
+        self._buffer += data
+        self._fds += fds
+        frames = []
+        while (frame := self._next()) is not None:
+            frames.append(frame)
+        return frames
+
+    def _next(self) -> Frame | None:
+        if len(self._buffer) < _PREFIX.size:
+            return None
+        header_bytes, body_bytes, fd_count = _PREFIX.unpack_from(self._buffer)
+        if header_bytes > HEADER_BYTES_MAX or body_bytes > self._body_bytes_max:
+            raise FrameError(f"frame of {header_bytes} + {body_bytes} bytes")
+        end = _PREFIX.size + header_bytes + body_bytes
+        if len(self._buffer) < end:
+            return None
+        raw = bytes(self._buffer[_PREFIX.size : end])
+        del self._buffer[:end]
+        fds, self._fds = tuple(self._fds[:fd_count]), self._fds[fd_count:]
+        try:
+            header = json.loads(raw[:header_bytes])
+        except ValueError as error:
+            raise FrameError("header is no JSON") from error
+        if not isinstance(header, dict) or len(fds) != fd_count:
+            raise FrameError("header is no object, or descriptors are missing")
+        return Frame(header, raw[header_bytes:], fds)
+
+
+def send(sock: socket.socket, frame: Frame) -> None:
+    """Send over a blocking socket.
+
+    Raises:
+        OSError: the other side is gone.
+    """
+    data = encode(frame)
+    if frame.fds:
+        rights = array.array("i", frame.fds)
+        sent = sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        data = data[sent:]
+    sock.sendall(data)
+
+
+def receive(sock: socket.socket) -> tuple[bytes, Sequence[int]]:
+    """What is there, with its descriptors; b"" at the end of the stream.
+
+    Raises:
+        OSError: the other side is gone.
+        BlockingIOError: a non-blocking socket has nothing.
+    """
+    data, fds, _flags, _address = socket.recv_fds(sock, _CHUNK_BYTES, FDS_MAX)
+    return data, fds

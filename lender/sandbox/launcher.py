@@ -1,0 +1,212 @@
+"""The daemon's side of the launcher: start it, ask it for held processes, hear how they end."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lender.sandbox import frames
+from lender.sandbox.frames import Frame
+from lender.sandbox.plan import RUNTIMES, Runtime
+from lender.sandbox.port import PrepareFailedError, RefusedError, SandboxGoneError
+from lender.sandbox.tree import Root
+
+_CLOSE_TIMEOUT_S = 5.0
+
+
+class LauncherGoneError(Exception):
+    """The launcher is dead, and all sandboxes with it. Start another one."""
+
+
+class Exit(NamedTuple):
+    """How a process ended.
+
+    Attributes:
+        status: exit code, or the negative number of the signal that killed it.
+        cpu_s: user and system time of it and of all that it waited for.
+        memory_peak_bytes: largest resident size of one of them.
+    """
+
+    status: int
+    cpu_s: float
+    memory_peak_bytes: int
+
+
+class Child(NamedTuple):
+    """A held process.
+
+    Attributes:
+        id: what the launcher calls it.
+        root: its identity, to be recorded before `go`.
+        channel: its socket, non-blocking; the caller's to close.
+        ended: done when it was reaped.
+    """
+
+    id: int
+    root: Root
+    channel: socket.socket
+    ended: asyncio.Future[Exit]
+
+
+class Launcher:
+    """One launcher process. Start it from the main thread: it dies with the thread that did."""
+
+    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
+        self._process = process
+        self._control = control
+        self._decoder = frames.Decoder(body_bytes_max=0)
+        self._loop = asyncio.get_running_loop()
+        self._sending = asyncio.Lock()
+        self._answers: dict[int, asyncio.Future[Frame]] = {}
+        self._ended: dict[int, asyncio.Future[Exit]] = {}
+        self._last_id = 0
+        self._why_gone = "the launcher was killed"
+        self._gone = False
+        self._loop.add_reader(control, self._on_readable)
+
+    @classmethod
+    async def start(
+        cls, *, drop_to: tuple[int, int] | None = None, preload: Sequence[Runtime] = ()
+    ) -> "Launcher":
+        """Start the launcher process.
+
+        Args:
+            drop_to: uid and gid to switch to; needed when this process is root.
+            preload: runtimes to load at once rather than when first used. With `drop_to` it is
+                all of them, since their files may be out of that user's reach.
+
+        Raises:
+            LauncherGoneError: it died at once.
+        """
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with theirs:
+            process = subprocess.Popen(  # noqa: ASYNC220 - a few milliseconds, once
+                [sys.executable, "-I", "-m", "lender.sandbox.launcher_main", str(theirs.fileno())],
+                env={},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        launcher = cls(process, ours)
+        wanted = list(preload if drop_to is None else RUNTIMES)
+        try:
+            request = {"do": "configure", "drop_to": drop_to, "preload": wanted}
+            await launcher._ask(0, request)
+        except LauncherGoneError:
+            await launcher.close()
+            raise
+        return launcher
+
+    @property
+    def pid(self) -> int:
+        """Process id of the launcher."""
+        return self._process.pid
+
+    async def spawn(self, runtime: Runtime) -> Child:
+        """Fork a process that waits for `go`.
+
+        Raises:
+            PrepareFailedError: no process could be made, or the runtime is not installed.
+            LauncherGoneError: the launcher is dead.
+        """
+        self._last_id += 1
+        ended = self._ended[self._last_id] = self._loop.create_future()
+        request = {"do": "spawn", "runtime": runtime}
+        header, _, fds = await self._ask(self._last_id, request)
+        if header["event"] == "failed":
+            del self._ended[self._last_id]
+            raise PrepareFailedError(f"no {runtime} sandbox: {header['error']}")
+        channel = socket.socket(fileno=fds[0])
+        channel.setblocking(False)
+        root = Root(header["pid"], header["start_time"])
+        return Child(header["id"], root, channel, ended)
+
+    async def go(self, child: Child, abort_if_exists: Sequence[Path] = ()) -> None:
+        """Let a held process run, unless one of the paths exists right before.
+
+        Raises:
+            RefusedError: one does; the process was killed.
+            SandboxGoneError: the process was killed while it was held.
+            LauncherGoneError: the launcher is dead.
+        """
+        if child.ended.done():
+            raise SandboxGoneError("killed before it started")
+        paths = [os.fspath(path) for path in abort_if_exists]
+        header = (await self._ask(child.id, {"do": "go", "abort_if_exists": paths})).header
+        if header["event"] == "refused":
+            raise RefusedError(header["path"])
+        if header["event"] == "exited":
+            raise SandboxGoneError("killed before it started")
+
+    async def close(self) -> None:
+        """End it, and with it every sandbox; returns when it is gone. Idempotent."""
+        self._on_gone()
+        try:
+            await asyncio.to_thread(self._process.wait, _CLOSE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+
+    async def _ask(self, number: int, request: dict[str, Any]) -> Frame:
+        """Send a request and wait for its answer; one at a time for each id."""
+        if self._gone:
+            raise LauncherGoneError(self._why_gone)
+        answer: asyncio.Future[Frame] = self._loop.create_future()
+        self._answers[number] = answer
+        try:
+            async with self._sending:
+                data = frames.encode(Frame({**request, "id": number}))
+                await self._loop.sock_sendall(self._control, data)
+            return await answer
+        except OSError as error:
+            raise LauncherGoneError(self._why_gone) from error
+        finally:
+            self._answers.pop(number, None)
+
+    def _on_readable(self) -> None:
+        try:
+            data, fds = frames.receive(self._control)
+            received = self._decoder.feed(data, fds)
+        except BlockingIOError:
+            return
+        except (OSError, frames.FrameError):
+            self._on_gone()
+            return
+        for frame in received:
+            self._on_report(frame)
+        if not data:
+            self._on_gone()
+
+    def _on_report(self, frame: Frame) -> None:
+        header = frame.header
+        if header["event"] == "broken":
+            self._why_gone = header["error"]
+        if header["event"] == "exited" and header["id"] in self._ended:
+            end = Exit(header["status"], header["cpu_s"], header["memory_peak_bytes"])
+            self._ended.pop(header["id"]).set_result(end)
+        answer = self._answers.get(header.get("id", -1))
+        if answer is not None and not answer.done():
+            answer.set_result(frame)
+        else:
+            for fd in frame.fds:
+                os.close(fd)  # nobody waits for it any more
+
+    def _on_gone(self) -> None:
+        if self._gone:
+            return
+        self._gone = True
+        self._loop.remove_reader(self._control)
+        self._control.close()
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(LauncherGoneError(self._why_gone))
+        for ended in self._ended.values():
+            ended.set_result(Exit(-9, 0.0, 0))

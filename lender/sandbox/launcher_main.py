@@ -1,0 +1,200 @@
+"""The launcher: a small process that forks every sandbox and takes them with it when it dies.
+
+It starts with an empty environment, in its own session, with no descriptor but its socket. Being
+single-threaded and small it forks fast and safely, which the daemon can't. Each child is held
+before it does anything until the daemon has recorded it and says go.
+
+Requests: `configure` {drop_to, preload}, `spawn` {id, runtime}, `go` {id, abort_if_exists}.
+Reports: `ready`, `spawned` {id, pid, start_time} with the sandbox's socket, `started`, `refused`
+{id, path}, `failed` {id, error}, `exited` {id, status, cpu_s, memory_peak_bytes},
+`broken` {error}.
+"""
+
+import contextlib
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+from typing import Any, NamedTuple, NoReturn
+
+from lender.sandbox import confine, frames, tree
+from lender.sandbox.frames import Frame
+
+_RUNNERS = {"wasm": "lender.sandbox.wasm_runner", "process": "lender.sandbox.process_runner"}
+_GO = b"g"
+_REQUEST_BODY_BYTES_MAX = 0
+
+
+class _Child(NamedTuple):
+    id: int
+    root: tree.Root
+    go: int
+
+
+class _Launcher:
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._decoder = frames.Decoder(_REQUEST_BODY_BYTES_MAX)
+        self._children: dict[int, _Child] = {}
+        self._yields = False
+        self._wake, wake = os.pipe()
+        os.set_blocking(wake, False)
+        # The handlers do nothing: the signal's number in the pipe ends the poll.
+        signal.set_wakeup_fd(wake)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, lambda _number, _frame: None)
+
+    def serve(self) -> None:
+        """Until the daemon closes its end or dies; then nothing of ours is left."""
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        try:
+            while True:
+                ready = dict(poll.poll())
+                if self._wake in ready:
+                    if signal.SIGTERM in os.read(self._wake, 512):
+                        return
+                    self._reap()
+                if self._control.fileno() in ready:
+                    data, fds = frames.receive(self._control)
+                    if not data:
+                        return
+                    for frame in self._decoder.feed(data, fds):
+                        self._handle(frame.header)
+        except Exception as error:
+            # Nobody reads our standard error; say it where the daemon can log it.
+            with contextlib.suppress(OSError):
+                self._report("broken", error="".join(traceback.format_exception(error)))
+            raise
+        finally:
+            self._kill_all()
+
+    def _handle(self, request: dict[str, Any]) -> None:
+        match request:
+            case {"do": "configure", "id": number, "drop_to": drop_to, "preload": preload}:
+                self._configure(number, drop_to, preload)
+            case {"do": "spawn", "id": number, "runtime": runtime}:
+                self._spawn(number, _RUNNERS[runtime])
+            case {"do": "go", "id": number, "abort_if_exists": paths}:
+                self._go(number, paths)
+
+    def _configure(self, number: int, drop_to: list[int] | None, preload: list[str]) -> None:
+        self._yields = confine.yield_session_to_owner()
+        for runtime in preload:
+            # One that is not installed here fails when it is asked for.
+            with contextlib.suppress(ImportError):
+                importlib.import_module(_RUNNERS[runtime]).preload()
+        if drop_to is not None:
+            confine.become(*drop_to)
+        confine.never_gain_privileges()
+        confine.limit_core_dumps()
+        confine.adopt_orphans()
+        confine.die_with_parent(os.getppid(), signal.SIGTERM)
+        # What is allocated by now stays shared with every fork.
+        gc.collect()
+        gc.freeze()
+        self._report("ready", id=number)
+
+    def _spawn(self, number: int, runner: str) -> None:
+        self._yields = self._yields or confine.yield_session_to_owner()
+        if 0 in os.getresuid():
+            self._report("failed", id=number, error="a sandbox is never started as root")
+            return
+        try:
+            module = importlib.import_module(runner)
+            # Loaded here once, it costs the forks nothing.
+            module.preload()
+            held, go = os.pipe()
+            ours, theirs = socket.socketpair()
+            parent, pid = os.getpid(), os.fork()
+        except (ImportError, OSError) as error:
+            self._report("failed", id=number, error=str(error))
+            return
+        if pid == 0:
+            _be_held(module.main, theirs.detach(), held, parent)
+        os.close(held)
+        theirs.close()
+        self._children[pid] = _Child(number, tree.identify(pid), go)
+        with ours:
+            self._report(
+                "spawned", (ours.fileno(),), id=number, **self._children[pid].root._asdict()
+            )
+
+    def _go(self, number: int, abort_if_exists: list[str]) -> None:
+        child = next((c for c in self._children.values() if c.id == number), None)
+        if child is None:
+            return  # it died while it was held; `exited` says so
+        for path in abort_if_exists:
+            if os.path.lexists(path):
+                os.kill(child.root.pid, signal.SIGKILL)
+                self._report("refused", id=number, path=path)
+                return
+        with contextlib.suppress(BrokenPipeError):
+            os.write(child.go, _GO)
+        self._report("started", id=number)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            child = self._children.pop(pid, None)
+            if child is not None:
+                os.close(child.go)
+                self._kill_orphans()
+                self._report(
+                    "exited",
+                    id=child.id,
+                    status=os.waitstatus_to_exitcode(status),
+                    cpu_s=usage.ru_utime + usage.ru_stime,
+                    memory_peak_bytes=usage.ru_maxrss * 1024,
+                )
+
+    def _kill_orphans(self) -> None:
+        """What a dead sandbox left behind has become our child."""
+        ours = {child.root for child in self._children.values()}
+        tree.kill(tree.children(os.getpid()) - ours)
+
+    def _kill_all(self) -> None:
+        tree.kill(tree.children(os.getpid()))
+
+    def _report(self, event: str, fds: tuple[int, ...] = (), **fields: object) -> None:
+        frames.send(self._control, Frame({"event": event, **fields}, fds=fds))
+
+
+def _be_held(main: Any, channel: int, held: int, parent: int) -> NoReturn:  # noqa: ANN401 - a module's function
+    """The child: wait for the daemon's word, then be the sandbox. Never returns."""
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        os.setpgid(0, 0)
+        confine.die_with_parent(parent, signal.SIGKILL)
+        confine.keep_only((0, 1, 2, channel, held))
+        if os.read(held, 1) == _GO:
+            os.close(held)
+            with socket.socket(fileno=channel) as sock:
+                main(sock)
+            status = 0
+    finally:
+        os._exit(status)
+
+
+def main() -> None:
+    """Serve the daemon on the descriptor that its command line names."""
+    fd = int(sys.argv[1])
+    confine.keep_only((0, 1, 2, fd))
+    _Launcher(socket.socket(fileno=fd)).serve()
+
+
+if __name__ == "__main__":
+    main()

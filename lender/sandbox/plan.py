@@ -1,0 +1,156 @@
+"""What a sandbox is asked to do and what a task came to: plain records, standard library only.
+
+They cross from the daemon into the sandbox's own process, whose start must stay cheap.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+Runtime = Literal["wasm", "process"]
+LimitName = Literal["memory", "time", "output", "disk", "processes"]
+
+RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
+STDERR_TAIL_BYTES = 8192
+WORK_FOLDER = "/work"
+
+
+class Limits(NamedTuple):
+    """What one task may use.
+
+    Attributes:
+        cpu: cores; kept by admission only, no runtime enforces it without cgroups yet.
+        memory_bytes: linear memory for wasm; resident memory of all processes together.
+        time_s: running time of one task; time spent frozen does not count.
+        output_bytes: length of the value (standard output).
+        scratch_bytes: everything in the scratch folder together, inputs left out.
+        processes: processes and threads at once; wasm has one anyway.
+    """
+
+    cpu: float
+    memory_bytes: int
+    time_s: float
+    output_bytes: int
+    scratch_bytes: int
+    processes: int
+
+
+class SandboxPlan(NamedTuple):
+    """One lease's sandbox.
+
+    Attributes:
+        lease: lease id, for names and messages only.
+        runtime: how the tasks are run.
+        job: job id, shown to the tasks as LENDER_JOB.
+        task_count: tasks of the whole job, shown as LENDER_TASK_COUNT.
+        program: the wasm module, verified by its hash; None for a process.
+        argv: a command line; for wasm the arguments behind the program's name. `{task}` in an
+            entry becomes the task's index.
+        env: the job's own environment; LENDER_ names are ours.
+        inputs: name relative to the working folder -> verified file that is only read.
+        outputs: names relative to the working folder, for `outputs.collect`.
+        limits: per task.
+        scratch: an empty folder that the sandbox's user can write; everything in it is ours to
+            wipe.
+        module_cache: folder private to this user for compiled modules; None keeps none.
+    """
+
+    lease: str
+    runtime: Runtime
+    job: str
+    task_count: int
+    program: Path | None
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    inputs: Mapping[str, Path]
+    outputs: tuple[str, ...]
+    limits: Limits
+    scratch: Path
+    module_cache: Path | None = None
+
+    def argv_of(self, task: int) -> list[str]:
+        """The command line of one task."""
+        return [entry.replace("{task}", str(task)) for entry in self.argv]
+
+    def env_of(self, task: int) -> dict[str, str]:
+        """The environment of one task; ours wins over the job's."""
+        return {
+            **self.env,
+            "LENDER_JOB": self.job,
+            "LENDER_TASK": str(task),
+            "LENDER_TASK_COUNT": str(self.task_count),
+        }
+
+
+class TaskOutcome(NamedTuple):
+    """How one task ended.
+
+    Attributes:
+        task: index in the job.
+        state: succeeded means exit code 0 and no limit hit.
+        exit_code: of the command or of WASI's proc_exit; None when it was stopped or trapped.
+        value: standard output.
+        stderr_tail: the last 8 KiB of standard error.
+        limit: the limit that ended it.
+        error: in words, for a person; None for a plain exit.
+        cpu_s: user and system time.
+        memory_peak_bytes: linear memory for wasm; largest single process otherwise.
+        started_at: monotonic clock (CLOCK_MONOTONIC) when the task started.
+        duration_s: from then to its end, time spent frozen included.
+    """
+
+    task: int
+    state: Literal["succeeded", "failed"]
+    exit_code: int | None = None
+    value: bytes = b""
+    stderr_tail: bytes = b""
+    limit: LimitName | None = None
+    error: str | None = None
+    cpu_s: float = 0.0
+    memory_peak_bytes: int = 0
+    started_at: float = 0.0
+    duration_s: float = 0.0
+
+
+def plan_to_wire(plan: SandboxPlan) -> dict[str, Any]:
+    """The plan as JSON values."""
+    return {
+        **plan._asdict(),
+        "limits": plan.limits._asdict(),
+        "env": dict(plan.env),
+        "inputs": {name: str(path) for name, path in plan.inputs.items()},
+        "program": None if plan.program is None else str(plan.program),
+        "scratch": str(plan.scratch),
+        "module_cache": None if plan.module_cache is None else str(plan.module_cache),
+    }
+
+
+def plan_from_wire(fields: Mapping[str, Any]) -> SandboxPlan:
+    """The plan that `plan_to_wire` wrote."""
+    cache, program = fields["module_cache"], fields["program"]
+    return SandboxPlan(
+        **{
+            **fields,
+            "limits": Limits(**fields["limits"]),
+            "argv": tuple(fields["argv"]),
+            "outputs": tuple(fields["outputs"]),
+            "inputs": {name: Path(path) for name, path in fields["inputs"].items()},
+            "program": None if program is None else Path(program),
+            "scratch": Path(fields["scratch"]),
+            "module_cache": None if cache is None else Path(cache),
+        }
+    )
+
+
+def outcome_to_wire(outcome: TaskOutcome) -> tuple[dict[str, Any], bytes]:
+    """The outcome as JSON values and the bytes behind them."""
+    header = outcome._asdict()
+    header["value"] = len(outcome.value)
+    del header["stderr_tail"]
+    return header, outcome.value + outcome.stderr_tail
+
+
+def outcome_from_wire(header: Mapping[str, Any], body: bytes) -> TaskOutcome:
+    """The outcome that `outcome_to_wire` wrote."""
+    cut = header["value"]
+    return TaskOutcome(**{**header, "value": body[:cut], "stderr_tail": body[cut:]})

@@ -1,0 +1,86 @@
+"""The interface between the daemon and any sandbox."""
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from lender.sandbox.plan import Limits, SandboxPlan, TaskOutcome
+from lender.sandbox.tree import Root
+
+__all__ = [
+    "Limits",
+    "PrepareFailedError",
+    "RecordRoots",
+    "RefusedError",
+    "Root",
+    "Sandbox",
+    "SandboxGoneError",
+    "SandboxPlan",
+    "TaskOutcome",
+]
+
+RecordRoots = Callable[[tuple[Root, ...]], Awaitable[None]]
+"""Called with the root processes before any of them may run; must have written them durably when
+it returns, so that `lender revoke` finds them without the daemon."""
+
+
+class PrepareFailedError(Exception):
+    """The sandbox could not be made ready.
+
+    Attributes:
+        reason: in words, for the submitter.
+        invalid: the job itself is at fault (its module doesn't parse); another machine would
+            refuse it too. Otherwise this machine is.
+        field: the field of the specification that is wrong, when `invalid`.
+    """
+
+    def __init__(self, reason: str, *, invalid: bool = False, field: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.invalid = invalid
+        self.field = field
+
+
+class RefusedError(Exception):
+    """The owner's word came first: `path` appeared between the launch and the go."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"not started: {path} exists")
+        self.path = path
+
+
+class SandboxGoneError(Exception):
+    """The sandbox was killed, or died, under a call. Its task has no outcome."""
+
+
+class Sandbox(Protocol):
+    """One lease's sandbox. One task at a time."""
+
+    @property
+    def root_pids(self) -> tuple[Root, ...]:
+        """The processes to freeze, thaw or kill with `lender.sandbox.tree`; () when none."""
+        ...
+
+    async def prepare(self) -> None:
+        """Start it, place the inputs, compile the program. Not execution time.
+
+        Raises:
+            PrepareFailedError: the module doesn't parse, an input can't be read, no process.
+            RefusedError: a path of `abort_if_exists` was there right before the start.
+            SandboxGoneError: it was killed meanwhile.
+        """
+        ...
+
+    async def run(self, task_index: int) -> TaskOutcome:
+        """Run one task in a scratch folder that holds the inputs and nothing else.
+
+        What the task wrote stays there until the next `run` or `close`.
+
+        Raises:
+            SandboxGoneError: it was killed, closed or crashed.
+            RefusedError: a sandbox that ended with its last task was not started again.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Kill what is left and wipe the scratch folder's contents, nothing else. Idempotent."""
+        ...

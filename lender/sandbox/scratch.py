@@ -1,0 +1,169 @@
+"""The scratch folder: place inputs, measure it, wipe it. Nothing here follows a link.
+
+What lies in it was made by a hostile program: names of any bytes, folders deeper than a path can
+say or without permissions, links to anywhere. `wipe` and `Inputs.restore` run only while no
+process of the sandbox does.
+"""
+
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+
+from lender.sandbox.port import PrepareFailedError
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ENTRIES_MAX = 100_000
+_COPY_BYTES = 1 << 20
+
+
+class TooMuchError(Exception):
+    """The folder holds more entries than we count, or hides some from us."""
+
+
+class Inputs:
+    """Read-only copies of a plan's inputs in its scratch folder, made again when tampered with."""
+
+    def __init__(self, scratch: Path, inputs: Mapping[str, Path]) -> None:
+        self._scratch = scratch
+        self._inputs = {check_name(name): path for name, path in inputs.items()}
+        self._marks: dict[str, tuple[int, int, int] | None] = {}
+        self.names = frozenset(self._inputs)
+
+    def restore(self) -> None:
+        """Bring the folder to what a task may expect: the inputs and nothing else.
+
+        Raises:
+            PrepareFailedError: an input can't be read, or two of them collide.
+        """
+        wipe(self._scratch, self.names)
+        for name, source in self._inputs.items():
+            target = self._scratch / name
+            if name not in self._marks or _mark(target) != self._marks[name]:
+                self._place(source, target)
+                self._marks[name] = _mark(target)
+
+    def _place(self, source: Path, target: Path) -> None:
+        try:
+            target.unlink(missing_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _copy(source, target)
+        except OSError as error:
+            raise PrepareFailedError(f"input {target.name}: {error.strerror}") from error
+
+
+def check_name(name: str) -> str:
+    """A name relative to the scratch folder that can't lead out of it.
+
+    Raises:
+        PrepareFailedError: it could.
+    """
+    path = PurePosixPath(name)
+    if not name or "\0" in name or path.is_absolute() or ".." in path.parts or path.name == "":
+        raise PrepareFailedError(
+            f"{name!r} is no name below the working folder", invalid=True, field="inputs"
+        )
+    return str(path)
+
+
+def used_bytes(scratch: Path, without: Iterable[str] = ()) -> int:
+    """Disk space taken by the folder's content. Safe beside running tasks.
+
+    Raises:
+        TooMuchError: there are too many entries, or some that we may not see.
+    """
+    skipped = {str(scratch / name) for name in without}
+    total, entries, folders = 0, 0, [str(scratch)]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as content:
+                for entry in content:
+                    entries += 1
+                    if entries > _ENTRIES_MAX:
+                        raise TooMuchError(f"more than {_ENTRIES_MAX} files")
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif entry.path not in skipped:
+                        total += entry.stat(follow_symlinks=False).st_blocks * 512
+        except FileNotFoundError:
+            continue  # removed while we looked
+        except OSError as error:
+            raise TooMuchError(f"a folder can't be measured: {error.strerror}") from error
+    return total
+
+
+def wipe(scratch: Path, keep: Iterable[str] = ()) -> None:
+    """Remove the folder's content, but not what `keep` names, and not the folder.
+
+    Raises:
+        OSError: something can't be removed.
+    """
+    folder = os.open(scratch, _FOLDER)
+    try:
+        _wipe(folder, frozenset(keep))
+    finally:
+        os.close(folder)
+
+
+def _wipe(folder: int, keep: frozenset[str]) -> None:
+    for name in os.listdir(folder):
+        below = frozenset(k[len(name) + 1 :] for k in keep if k.startswith(f"{name}/"))
+        is_folder = _is_folder(folder, name)
+        if below and is_folder:
+            inner = os.open(name, _FOLDER, dir_fd=folder)
+            try:
+                _wipe(inner, below)
+            finally:
+                os.close(inner)
+        elif is_folder:
+            _remove_tree(folder, name)
+        elif name not in keep:
+            os.unlink(name, dir_fd=folder)
+
+
+def _remove_tree(top: int, name: str) -> None:
+    """Remove a folder of any depth: its subfolders are first moved up beside it."""
+    pending, moved, prefix = [name], 0, f".wiped-{os.urandom(8).hex()}-"
+    while pending:
+        current = pending.pop()
+        os.chmod(current, 0o700, dir_fd=top)
+        inner = os.open(current, _FOLDER, dir_fd=top)
+        try:
+            for child in os.listdir(inner):  # noqa: PTH208 - a descriptor
+                if _is_folder(inner, child):
+                    os.chmod(child, 0o700, dir_fd=inner)
+                    moved += 1
+                    os.rename(child, f"{prefix}{moved}", src_dir_fd=inner, dst_dir_fd=top)
+                    pending.append(f"{prefix}{moved}")
+                else:
+                    os.unlink(child, dir_fd=inner)
+        finally:
+            os.close(inner)
+        os.rmdir(current, dir_fd=top)
+
+
+def _is_folder(folder: int, name: str) -> bool:
+    return stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+
+
+def _mark(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_ctime_ns
+
+
+def _copy(source: Path, target: Path) -> None:
+    reader = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        writer = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+        try:
+            while piece := os.read(reader, _COPY_BYTES):
+                rest = memoryview(piece)
+                while rest:
+                    rest = rest[os.write(writer, rest) :]
+        finally:
+            os.close(writer)
+    finally:
+        os.close(reader)

@@ -1,0 +1,208 @@
+"""The wasm runtime: WASI preview 1 in a process of its own, a fresh instance for each task.
+
+The guest sees its scratch folder as /work and as the current folder, its arguments, its
+environment, a clock and random numbers; WASI preview 1 gives it no way to name anything else.
+What runs too long is ended by the engine's epoch, and where it sleeps inside a host call, which
+epochs don't interrupt, by ending this process.
+"""
+
+import os
+import socket
+import time
+from types import ModuleType
+from typing import Any
+
+from lender.sandbox import confine, runner, scratch
+from lender.sandbox.plan import WORK_FOLDER, LimitName, SandboxPlan, TaskOutcome
+from lender.sandbox.port import PrepareFailedError
+from lender.sandbox.runner import Reporter
+from lender.sandbox.wasm_watch import Run, Watch
+
+_TABLE_ELEMENTS_MAX = 1_000_000
+_ERROR_CHARS_MAX = 500
+# A failed guest whose memory came this close to its limit failed because of it.
+_PAGE_BYTES = 1 << 16
+_NEAR_LIMIT = 15 / 16
+# Shared memories escape the store's limits; the others widen the engine for nothing that we run.
+_FEATURES_OFF = ("wasm_threads", "shared_memory", "wasm_gc", "wasm_component_model")
+
+
+def preload() -> None:
+    """Import what the forks need, while its files can still be read.
+
+    Raises:
+        ImportError: wasmtime is not installed (there is no wheel for 32-bit ARM).
+    """
+    import wasmtime  # noqa: F401, PLC0415 - 6 MiB that a lender without wasm work never pays
+
+    from lender.sandbox import module_cache  # noqa: F401, PLC0415 - imports wasmtime
+
+
+def main(sock: socket.socket) -> None:
+    """Be the sandbox of one plan."""
+    confine.yield_to_owner()
+    runner.serve(sock, _WasmRunner)
+
+
+class _WasmRunner:
+    def __init__(self, plan: SandboxPlan, reporter: Reporter) -> None:
+        import wasmtime  # noqa: PLC0415 - see preload
+
+        from lender.sandbox import module_cache  # noqa: PLC0415 - see preload
+
+        if plan.program is None:
+            raise PrepareFailedError("a wasm job names its module", invalid=True, field="program")
+        self._wasmtime = wasmtime
+        self._plan = plan
+        self._reporter = reporter
+        self._engine = wasmtime.Engine(_config(wasmtime))
+        self._module = module_cache.load(self._engine, plan.program, plan.module_cache)
+        self._linker = wasmtime.Linker(self._engine)
+        self._linker.define_wasi()
+        _check_interface(self._module)
+        self._inputs = scratch.Inputs(plan.scratch, plan.inputs)
+        self._inputs.restore()
+        sizes = [path.stat().st_size for path in plan.inputs.values()]
+        confine.limit_file_size(max([plan.limits.scratch_bytes, *sizes]))
+        self._stdout, self._stdout_path = _pipe()
+        self._stderr, self._stderr_path = _pipe()
+        self._watch = Watch(
+            plan.limits,
+            drain=self._drain,
+            exceeds_disk=self._exceeds_disk,
+            interrupt=self._engine.increment_epoch,
+            give_up=self._give_up,
+        )
+
+    def run(self, task: int) -> TaskOutcome:
+        self._inputs.restore()
+        run = Run(task, self._plan.limits.output_bytes)
+        store = self._store(task)
+        exit_code, error = None, None
+        exports: Any = None
+        with self._watch.watching(run):
+            try:
+                exports = self._linker.instantiate(store, self._module).exports(store)
+                exports["_start"](store)
+                exit_code = 0
+            except self._wasmtime.ExitTrap as trap:
+                exit_code = trap.code
+            except (self._wasmtime.WasmtimeError, self._wasmtime.Trap) as trap:
+                error = str(trap)
+        memory_bytes = 0 if exports is None else exports["memory"].data_len(store)
+        store.close()
+        self._drain(run)
+        limit = run.limit or self._limit_hit(run, exit_code, error, memory_bytes)
+        return _outcome(run, exit_code, limit, error, memory_bytes)
+
+    def _store(self, task: int) -> Any:  # noqa: ANN401 - wasmtime is imported late
+        plan, wasi = self._plan, self._wasmtime.WasiConfig()
+        wasi.argv = ["program", *plan.argv_of(task)]
+        wasi.env = list(plan.env_of(task).items())
+        wasi.stdout_file = self._stdout_path
+        wasi.stderr_file = self._stderr_path
+        wasi.preopen_dir(str(plan.scratch), WORK_FOLDER)
+        # C libraries resolve a relative path against a preopened folder of that name.
+        wasi.preopen_dir(str(plan.scratch), ".")
+        store = self._wasmtime.Store(self._engine)
+        store.set_limits(
+            memory_size=plan.limits.memory_bytes,
+            table_elements=_TABLE_ELEMENTS_MAX,
+            instances=1,
+            tables=16,
+            memories=1,
+        )
+        store.set_epoch_deadline(1)
+        store.set_wasi(wasi)
+        return store
+
+    def _limit_hit(
+        self, run: Run, exit_code: int | None, error: str | None, memory_bytes: int
+    ) -> LimitName | None:
+        if run.capture.over:
+            return "output"
+        if self._exceeds_disk():
+            return "disk"
+        # The engine doesn't say that it refused to grow a memory; the guest just fails then.
+        limit_bytes = self._plan.limits.memory_bytes
+        near_bytes = min(limit_bytes - _PAGE_BYTES, limit_bytes * _NEAR_LIMIT)
+        refused = error is not None and "exceeds memory limits" in error
+        if exit_code != 0 and (refused or memory_bytes > near_bytes):
+            return "memory"
+        return None
+
+    def _drain(self, run: Run) -> None:
+        run.capture.take_stdout(self._stdout)
+        run.capture.take_stderr(self._stderr)
+
+    def _exceeds_disk(self) -> bool:
+        try:
+            used_bytes = scratch.used_bytes(self._plan.scratch, self._inputs.names)
+        except scratch.TooMuchError:
+            return True
+        return used_bytes > self._plan.limits.scratch_bytes
+
+    def _give_up(self, run: Run) -> None:
+        """The guest sits in a host call: report for it and end the process under it."""
+        self._reporter.send(_outcome(run, None, run.limit, None, 0), last=True)
+        os._exit(0)
+
+
+def _config(wasmtime: ModuleType) -> Any:  # noqa: ANN401 - wasmtime is imported late
+    config = wasmtime.Config()
+    config.epoch_interruption = True
+    # One lease compiles on one core: the others are the owner's.
+    config.parallel_compilation = False
+    for feature in _FEATURES_OFF:
+        if hasattr(wasmtime.Config, feature):
+            setattr(config, feature, False)
+    return config
+
+
+def _check_interface(module: Any) -> None:  # noqa: ANN401 - wasmtime is imported late
+    """Raise PrepareFailedError unless it is a command for WASI preview 1."""
+    strange = {one.module for one in module.imports} - {"wasi_snapshot_preview1"}
+    missing = {"_start", "memory"} - {one.name for one in module.exports}
+    if strange or missing:
+        what = f"imports {', '.join(sorted(strange))}" if strange else "exports no "
+        what += "" if strange else " and no ".join(sorted(missing))
+        raise PrepareFailedError(
+            f"the module {what}: not a WASI preview 1 command", invalid=True, field="program"
+        )
+
+
+def _pipe() -> tuple[int, str]:
+    """A pipe's end to read from, and a path that opens its other end.
+
+    A pipe and no file: its size is bounded, and the guest's files have a size limit of their own.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    return reader, f"/proc/self/fd/{writer}"
+
+
+def _outcome(
+    run: Run, exit_code: int | None, limit: LimitName | None, error: str | None, memory_bytes: int
+) -> TaskOutcome:
+    return TaskOutcome(
+        task=run.index,
+        state="succeeded" if exit_code == 0 and limit is None else "failed",
+        exit_code=exit_code,
+        value=run.capture.value,
+        stderr_tail=run.capture.stderr_tail,
+        limit=limit,
+        error=f"hit its {limit} limit" if limit else _cause(error),
+        cpu_s=time.process_time() - run.cpu_s,
+        memory_peak_bytes=memory_bytes,
+        started_at=run.started_at,
+        duration_s=time.monotonic() - run.started_at,
+    )
+
+
+def _cause(error: str | None) -> str | None:
+    """The line of the engine's report that says why; the backtrace before it says where."""
+    if error is None:
+        return None
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    causes = [line for line in lines if "wasm trap" in line] or lines
+    return causes[0][:_ERROR_CHARS_MAX]
