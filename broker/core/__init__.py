@@ -1,0 +1,1 @@
+"""The broker's decisions: pure state machines, no I/O, no clock, no randomness."""

@@ -1,0 +1,92 @@
+"""What becomes of a submission: a job, or a rejection that names the field and the reason."""
+
+from collections.abc import Container
+from dataclasses import dataclass
+
+from broker.core.events import Headers
+from lender.protocol import bounds
+from lender.protocol.codec import (
+    CONTENT_TYPE_HEADER,
+    MSGPACK,
+    ContentType,
+    content_type_of,
+    decode,
+)
+from lender.protocol.errors import ProtocolError
+from lender.protocol.ids import check_job_id
+from lender.protocol.job import JobSpec
+from lender.protocol.signature import SIGNATURE_HEADER, verify
+from lender.protocol.subjects import parse_job_subject
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A specification that may run, as its submitter signed it."""
+
+    spec: JobSpec
+    payload: bytes
+    content_type: ContentType
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a submission can't run; told in `content_type`."""
+
+    field: str
+    reason: str
+    content_type: ContentType
+
+
+def admit(
+    subject: str, headers: Headers, payload: bytes, submitters: Container[str], now: float | None
+) -> Admission | Rejection:
+    """Check a submission from outside, in full.
+
+    Args:
+        subject: `submit.S.J` as published.
+        headers: of the message.
+        payload: of the message.
+        submitters: public keys that may submit.
+        now: seconds since the epoch; None for a replay, where a job that is late has expired
+            and is not refused.
+    """
+    content_type = MSGPACK
+    try:
+        content_type = content_type_of(headers.get(CONTENT_TYPE_HEADER))
+        spec = _checked(subject, payload, content_type, submitters)
+        signature = headers.get(SIGNATURE_HEADER)
+        verify(spec.submitter, payload, signature)
+        _check_time(spec, now)
+    except ProtocolError as error:
+        return Rejection(error.field, error.reason, content_type)
+    # verify() has refused a missing signature.
+    return Admission(spec, payload, content_type, signature or "")
+
+
+def _checked(
+    subject: str, payload: bytes, content_type: ContentType, submitters: Container[str]
+) -> JobSpec:
+    if len(payload) > bounds.SPEC_BYTES_MAX:
+        raise ProtocolError(
+            "payload",
+            f"{len(payload)} bytes; a specification has at most {bounds.SPEC_BYTES_MAX}: "
+            "put data into blobs",
+        )
+    _, submitter, job, _ = parse_job_subject(subject)
+    check_job_id(job)
+    spec = decode(JobSpec, payload, content_type)
+    if spec.id != job:
+        raise ProtocolError("id", "differs from the job id in the subject")
+    if spec.submitter != submitter:
+        raise ProtocolError("submitter", "differs from the submitter in the subject")
+    if submitter not in submitters:
+        raise ProtocolError(
+            "submitter", "unknown here: the operator allows it with `lender-broker allow NAME KEY`"
+        )
+    return spec
+
+
+def _check_time(spec: JobSpec, now: float | None) -> None:
+    if now is not None and spec.not_after <= now:
+        raise ProtocolError("not_after", "already past when the job arrived")

@@ -1,0 +1,178 @@
+"""The broker's decisions: events in, effects out; no I/O, no clock, no randomness of its own."""
+
+from collections.abc import Callable
+
+from broker.core import feed, lifecycle, presence, queries, reports
+from broker.core.effects import DeleteWork, Effect
+from broker.core.events import (
+    CancelReplayed,
+    CancelRequested,
+    ClockJumped,
+    Committed,
+    DoneReported,
+    Event,
+    FeedFailed,
+    HearingLost,
+    HearingRestored,
+    JobReplayed,
+    JobSubmitted,
+    LeaseFed,
+    LeaseReplayed,
+    OfferReceived,
+    QueryReceived,
+    ReplayCompleted,
+    ResultReplayed,
+    SubmittersChanged,
+    TimePassed,
+)
+from broker.core.holding import set_back
+from broker.core.job import JobKey
+from broker.core.leases import LEASE_TTL_S
+from broker.core.replay import Replay
+from broker.core.state import Due, State
+
+FEED_UNKNOWN = "the work queue did not answer"
+
+
+class Broker:
+    """Admits jobs, leases their tasks to lenders, and decides what is committed.
+
+    Starts in replay: `ResultReplayed` for all of RESULTS, `JobReplayed` and `CancelReplayed` for
+    JOBS, `LeaseReplayed` for WORK, then `ReplayCompleted`. No effect leaves before that.
+    """
+
+    def __init__(
+        self, new_lease_id: Callable[[], str], submitters: frozenset[str] = frozenset()
+    ) -> None:
+        """Start with nothing known.
+
+        Args:
+            new_lease_id: returns an unguessable id of 22 base64url characters on each call.
+            submitters: public keys that may submit.
+        """
+        self.state = State(new_lease_id, submitters)
+        self._replay: Replay | None = Replay(self.state)
+
+    def handle(self, now: float, event: Event) -> list[Effect]:
+        """Take up one event, and what has fallen due by `now` (seconds since the epoch).
+
+        Raises:
+            RuntimeError: an event that can't be at this point, such as an offer in the replay.
+        """
+        if self._replay is not None:
+            return self._handle_replay(now, self._replay, event)
+        self._dispatch(now, event)
+        return self._settle(now)
+
+    def next_deadline(self) -> float | None:
+        """Return when `handle(now, TimePassed())` is wanted at the latest; None for never."""
+        first = self.state.due.first()
+        return first[0] if first is not None else None
+
+    def _handle_replay(self, now: float, replay: Replay, event: Event) -> list[Effect]:
+        match event:
+            case ResultReplayed():
+                replay.result(event)
+            case JobReplayed():
+                replay.job(event)
+            case CancelReplayed():
+                replay.cancelled(event)
+            case LeaseReplayed():
+                replay.lease(event)
+            case ReplayCompleted():
+                replay.complete(now)
+                self._replay = None
+                return self._settle(now)
+            case SubmittersChanged():
+                self.state.submitters = event.submitters
+            case _:
+                raise RuntimeError(f"{type(event).__name__} before the replay is complete")
+        return []
+
+    def _dispatch(self, now: float, event: Event) -> None:
+        """Take up what came from outside."""
+        state = self.state
+        match event:
+            case JobSubmitted():
+                lifecycle.submit(state, now, event.subject, event.headers, event.payload)
+            case CancelRequested():
+                lifecycle.cancel(state, now, event.subject)
+            case OfferReceived():
+                presence.hear_offer(state, now, event.lender, event.payload)
+            case DoneReported():
+                reports.hear_report(state, now, event)
+            case QueryReceived():
+                queries.answer(state, now, event)
+            case _:
+                self._note(now, event)
+
+    def _note(self, now: float, event: Event) -> None:
+        """Take up what the service has to tell."""
+        match event:
+            case Committed():
+                self.state.outbox.committed(event.token)
+            case LeaseFed():
+                self._note_fed(event)
+            case FeedFailed():
+                self._feed_failed(now, event)
+            case SubmittersChanged():
+                self.state.submitters = event.submitters
+            case ClockJumped():
+                self._shift_clock(event.by_s)
+            case HearingLost():
+                self.state.deaf = True
+            case HearingRestored():
+                self.state.deaf = False
+                self.state.fleet.hear_all(now)
+            case TimePassed():
+                pass
+            case _:
+                raise RuntimeError(f"{type(event).__name__} after the replay is complete")
+
+    def _settle(self, now: float) -> list[Effect]:
+        due = self.state.due
+        while (first := due.first()) is not None and first[0] <= now:
+            due.drop(first[1])
+            self._fall_due(now, first[1])
+        feed.feed(self.state, now)
+        return self.state.outbox.drain()
+
+    def _fall_due(self, now: float, due: Due) -> None:
+        if self.state.deaf and due.kind in ("lender", "lease"):
+            self.state.due.set(due, now + LEASE_TTL_S)
+            return
+        match due.kind:
+            case "job":
+                lifecycle.expire(self.state, now, JobKey(*due.name))
+            case "rest":
+                job = self.state.jobs[JobKey(*due.name)]
+                job.wake(now)
+                self.state.enqueue(job)
+            case "lender":
+                presence.notice_silence(self.state, now, due.name[0])
+            case "lease":
+                presence.end_grace(self.state, due.name[0])
+
+    def _note_fed(self, event: LeaseFed) -> None:
+        lease = self.state.leases.get(event.lease)
+        if lease is not None:
+            lease.sequence = event.sequence
+            presence.tell_opened(self.state, lease.class_token)
+        elif not self.state.leases.was_finished(event.lease):
+            self.state.outbox.emit(DeleteWork(event.sequence))  # given up in the meantime
+
+    def _feed_failed(self, now: float, event: FeedFailed) -> None:
+        lease = self.state.leases.get(event.lease)
+        if lease is None or lease.holder is not None:
+            return  # given up in the meantime, or stored after all
+        set_back(self.state, now, lease, f"{FEED_UNKNOWN}: {event.reason}", lender=None)
+        self.state.forget_lease(lease, finished=False)
+
+    def _shift_clock(self, by_s: float) -> None:
+        """Waiting goes on as if the clock had not jumped; only jobs expire by the new time."""
+        for due, at in self.state.due.items():
+            if due.kind != "job":
+                self.state.due.set(due, at + by_s)
+        self.state.fleet.shift(by_s)
+        for job in self.state.jobs:
+            job.shift(by_s)

@@ -1,0 +1,83 @@
+"""What the broker's core wants done, as the service carries it out: imperative, immutable."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lender.protocol.codec import ContentType
+from lender.protocol.lease import Control, DoneReply, Lease
+from lender.protocol.query import QueryReply
+
+ALL_LENDERS = "all"
+"""Addressee of a control message to every lender, at `ctl.all`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A message of RESULTS."""
+
+    subject: str
+    headers: Mapping[str, str]
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Store all records atomically, in the order of the effects, then tell `Committed(token)`.
+
+    A record whose subject RESULTS already holds has lost: the first commit wins.
+    """
+
+    token: int
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FeedWork:
+    """Queue a lease in its class, then tell `LeaseFed` or `FeedFailed`."""
+
+    class_token: str
+    lease: Lease
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteWork:
+    """Delete this message of WORK, if it is still there."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer a request."""
+
+    reply_to: str
+    message: DoneReply | QueryReply
+    content_type: ContentType
+
+
+@dataclass(frozen=True, slots=True)
+class PublishEvent:
+    """Tell whoever listens, at most once."""
+
+    subject: str
+    headers: Mapping[str, str]
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendControl:
+    """Tell a lender, or `ALL_LENDERS`."""
+
+    lender: str
+    control: Control
+
+
+@dataclass(frozen=True, slots=True)
+class Warn:
+    """Log something that an operator may want to know."""
+
+    text: str
+
+
+Effect = Commit | FeedWork | DeleteWork | Reply | PublishEvent | SendControl | Warn

@@ -1,0 +1,207 @@
+"""One live job: its state, which of its tasks wait, and what has been learned about it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from broker.core.admission import Admission
+from broker.core.ranges import RangeSet
+from lender.protocol.classes import WorkClass
+from lender.protocol.codec import ContentType
+from lender.protocol.lease import TaskRange
+from lender.protocol.query import JobState
+
+ENDED: Final[frozenset[JobState]] = frozenset(
+    ("succeeded", "failed", "cancelled", "rejected", "expired")
+)
+
+TRANSITIONS: Final[dict[JobState, frozenset[JobState]]] = {
+    "queued": frozenset(("running", "cancelled", "rejected", "expired")),
+    "running": ENDED,
+    "succeeded": frozenset(),
+    "failed": frozenset(),
+    "cancelled": frozenset(),
+    "rejected": frozenset(),
+    "expired": frozenset(),
+}
+
+BACKOFF_FIRST_S = 0.1
+BACKOFF_MAX_S = 10.0
+_BACKOFF_DOUBLINGS_MAX = 10
+_SAMPLES_MAX = 1_000
+
+
+class JobKey(NamedTuple):
+    """Job ids are the submitter's own: only the pair names a job."""
+
+    submitter: str
+    job: str
+
+
+class Step(NamedTuple):
+    """Where a task stands: the number of its next attempt, and how often its work has failed.
+
+    Tasks at the same step are interchangeable, so that a million of them are one interval.
+    """
+
+    attempt: int
+    failures: int
+
+
+FIRST_STEP = Step(1, 0)
+
+
+@dataclass(slots=True)
+class Avoided:
+    """A lender that refused the job: for how long another one is preferred."""
+
+    refusals: int
+    until: float
+
+
+class Resting(NamedTuple):
+    """Tasks that were refused: not handed out again before `until`."""
+
+    until: float
+    step: Step
+    tasks: RangeSet
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A job between its admission and its terminal record.
+
+    Each task is in exactly one place: pending at some step, resting, open in one lease, or
+    settled (its result committed, or on its way into a commit).
+    """
+
+    key: JobKey
+    order: int
+    """Submission order; FIFO inside a submitter."""
+    name: str
+    class_token: str
+    total: int
+    is_array: bool
+    retries: int
+    submitted_at: float
+    not_after: float
+    payload: bytes
+    content_type: ContentType
+    signature: str
+    state: JobState = "queued"
+    pending: dict[Step, RangeSet] = field(default_factory=dict)
+    leases: set[str] = field(default_factory=set)
+    succeeded: int = 0
+    failed: int = 0
+    mean_s: float | None = None
+    """Mean time of a task as measured; None before the first result."""
+    resting: list[Resting] = field(default_factory=list)
+    setbacks: int = 0
+    """Refusals since the last result."""
+    setback_reason: str = ""
+    avoided: dict[str, Avoided] = field(default_factory=dict)
+    _samples: int = 0
+
+    @classmethod
+    def of(cls, admission: Admission, order: int) -> "Job":
+        """Return the admitted job, none of its tasks pending yet."""
+        spec = admission.spec
+        return cls(
+            key=JobKey(spec.submitter, spec.id),
+            order=order,
+            name=spec.name,
+            class_token=WorkClass.of(spec).token,
+            total=spec.task_count,
+            is_array=spec.array is not None,
+            retries=spec.retries,
+            submitted_at=spec.created_at,
+            not_after=spec.not_after,
+            payload=admission.payload,
+            content_type=admission.content_type,
+            signature=admission.signature,
+        )
+
+    @property
+    def settled(self) -> int:
+        """Number of tasks that have their result."""
+        return self.succeeded + self.failed
+
+    @property
+    def pending_count(self) -> int:
+        """Number of tasks that can be leased now."""
+        return sum(len(tasks) for tasks in self.pending.values())
+
+    @property
+    def rest_until(self) -> float | None:
+        """When the first resting tasks can be leased again; None when none rests."""
+        return min((one.until for one in self.resting), default=None)
+
+    def enter(self, state: JobState) -> None:
+        """Go to `state`.
+
+        Raises:
+            RuntimeError: the table forbids it.
+        """
+        if state not in TRANSITIONS[self.state]:
+            raise RuntimeError(f"job {self.key}: {self.state} -> {state}")
+        self.state = state
+
+    def put_back(self, step: Step, tasks: Iterable[TaskRange]) -> None:
+        """Let tasks wait for a lease at `step`."""
+        waiting = self.pending.setdefault(step, RangeSet())
+        waiting.add_all(tasks)
+        if not waiting:
+            del self.pending[step]
+
+    def take(self, count: int) -> tuple[Step, RangeSet]:
+        """Take up to `count` pending tasks of one step: those that were tried most come first."""
+        step = max(self.pending)
+        waiting = self.pending[step]
+        taken = waiting.take(count)
+        if not waiting:
+            del self.pending[step]
+        return step, taken
+
+    def measure(self, duration_s: float) -> None:
+        """Learn from one task's time; old ones weigh less from the 1,000th on."""
+        self._samples = min(self._samples + 1, _SAMPLES_MAX)
+        mean_s = self.mean_s or 0.0
+        self.mean_s = mean_s + (duration_s - mean_s) / self._samples
+
+    def set_back(
+        self, now: float, step: Step, tasks: RangeSet, reason: str, lender: str | None
+    ) -> None:
+        """Let refused tasks rest, longer each time, and prefer others to `lender` for a while."""
+        self.resting.append(Resting(now + _backoff_s(self.setbacks), step, tasks))
+        self.setbacks += 1
+        self.setback_reason = reason
+        if lender is not None:
+            avoided = self.avoided.setdefault(lender, Avoided(0, 0.0))
+            avoided.until = now + 2 * _backoff_s(avoided.refusals)
+            avoided.refusals += 1
+
+    def wake(self, now: float) -> None:
+        """Let tasks that have rested wait for a lease again."""
+        for one in self.resting:
+            if one.until <= now:
+                self.put_back(one.step, one.tasks)
+        self.resting = [one for one in self.resting if one.until > now]
+
+    def shift(self, by_s: float) -> None:
+        """Move what was noted by the clock, after the clock itself has been moved."""
+        self.resting = [one._replace(until=one.until + by_s) for one in self.resting]
+        for avoided in self.avoided.values():
+            avoided.until += by_s
+
+    def avoids(self, lender: str, now: float) -> bool:
+        """Tell whether another lender is to be preferred to `lender`."""
+        avoided = self.avoided.get(lender)
+        return avoided is not None and now < avoided.until
+
+    def progressed(self) -> None:
+        """A result came: earlier refusals say nothing about the next lease."""
+        self.setbacks = 0
+
+
+def _backoff_s(times: int) -> float:
+    return min(BACKOFF_MAX_S, BACKOFF_FIRST_S * (1 << min(times, _BACKOFF_DOUBLINGS_MAX)))

@@ -1,0 +1,146 @@
+"""Outstanding leases: in WORK waiting for whoever comes, or held by a lender."""
+
+from collections import Counter
+from collections.abc import KeysView
+from dataclasses import dataclass
+
+from broker.core.job import JobKey, Step
+from broker.core.ranges import RangeSet
+from broker.core.recent import Recent
+
+LEASE_TTL_S = 2.5
+"""A lender that holds leases offers every 0.5 s; silent for this long, it has lost them."""
+
+UNLISTED_GRACE_S = 1.0
+"""For a final report that is overtaken by the offer that no longer lists its lease."""
+
+FINISHED_MAX = 65_536
+"""Ended leases that are remembered to answer a report whose first answer was lost."""
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """Tasks of one job, assigned.
+
+    `claim` is the lender in whose room the lease is counted (see Fleet): its holder, or a guess
+    until there is one; None while no lender has room.
+    """
+
+    id: str
+    job: JobKey
+    class_token: str
+    step: Step
+    ranges: RangeSet
+    open: RangeSet
+    """The tasks of it that have no result yet."""
+    fed_at: float
+    claim: str | None = None
+    holder: str | None = None
+    sequence: int | None = None
+    """Of its message in WORK, once known."""
+
+
+class Leases:
+    """All outstanding leases, and who answered for those that ended."""
+
+    def __init__(self) -> None:
+        self._live: dict[str, Lease] = {}
+        self._held: dict[str, set[str]] = {}
+        self._finished: Recent[str, str | None] = Recent(FINISHED_MAX)
+        self._unclaimed: dict[str, dict[str, None]] = {}
+        self.waiting: Counter[str] = Counter()
+        """Leases without a holder, by class."""
+        self.served: Counter[str] = Counter()
+        """Outstanding leases, by submitter."""
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __contains__(self, lease_id: str) -> bool:
+        return lease_id in self._live
+
+    def get(self, lease_id: str) -> Lease | None:
+        """Return an outstanding lease."""
+        return self._live.get(lease_id)
+
+    def add(self, lease: Lease) -> None:
+        """Take up a lease that nobody holds yet."""
+        self._live[lease.id] = lease
+        self._unclaimed.setdefault(lease.class_token, {})[lease.id] = None
+        self.waiting[lease.class_token] += 1
+        self.served[lease.job.submitter] += 1
+
+    def claim(self, lease: Lease, lender: str | None) -> None:
+        """Note in whose room the lease is counted."""
+        lease.claim = lender
+        if lender is None:
+            self._unclaimed.setdefault(lease.class_token, {})[lease.id] = None
+        else:
+            self._drop_unclaimed(lease)
+
+    def unclaimed(self, class_token: str) -> Lease | None:
+        """Return a lease of the class that is counted nowhere."""
+        for lease_id in self._unclaimed.get(class_token, ()):
+            return self._live[lease_id]
+        return None
+
+    def unclaimed_classes(self) -> KeysView[str]:
+        """Return the classes of the leases that are counted nowhere."""
+        return self._unclaimed.keys()
+
+    def hold(self, lease: Lease, lender: str) -> None:
+        """Note who took the lease."""
+        lease.holder = lender
+        self._held.setdefault(lender, set()).add(lease.id)
+        _decrement(self.waiting, lease.class_token)
+
+    def holds_any(self, lender: str) -> bool:
+        """Tell whether `lender` holds a lease."""
+        return lender in self._held
+
+    def held_by(self, lender: str) -> list[Lease]:
+        """Return what `lender` holds, in order of handing out."""
+        held = [self._live[lease_id] for lease_id in self._held.get(lender, ())]
+        return sorted(held, key=lambda lease: (lease.fed_at, lease.id))
+
+    def drop(self, lease: Lease) -> None:
+        """Forget a lease: lost, cancelled or never fed. Reports on it are stale from now on."""
+        del self._live[lease.id]
+        self._drop_unclaimed(lease)
+        _decrement(self.served, lease.job.submitter)
+        if lease.holder is None:
+            _decrement(self.waiting, lease.class_token)
+            return
+        held = self._held[lease.holder]
+        held.discard(lease.id)
+        if not held:
+            del self._held[lease.holder]
+
+    def finish(self, lease: Lease) -> None:
+        """End a lease that its holder has answered for."""
+        self.drop(lease)
+        self.remember(lease.id, lease.holder)
+
+    def remember(self, lease_id: str, holder: str | None) -> None:
+        """Note an ended lease; None as holder where a replay can't know it."""
+        self._finished[lease_id] = holder
+
+    def was_finished(self, lease_id: str) -> bool:
+        """Tell whether the lease ended with its holder's last word."""
+        return lease_id in self._finished
+
+    def was_finished_by(self, lease_id: str, lender: str) -> bool:
+        """Tell whether `lender`, as far as is known, gave the last word on the lease."""
+        return lease_id in self._finished and self._finished[lease_id] in (None, lender)
+
+    def _drop_unclaimed(self, lease: Lease) -> None:
+        unclaimed = self._unclaimed.get(lease.class_token, {})
+        unclaimed.pop(lease.id, None)
+        if not unclaimed:
+            self._unclaimed.pop(lease.class_token, None)
+
+
+def _decrement(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]

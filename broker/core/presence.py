@@ -1,0 +1,117 @@
+"""What lenders say of themselves, and what their silence says."""
+
+from broker.core.effects import SendControl, Warn
+from broker.core.fleet import Lender
+from broker.core.holding import cancel_stray, hold, lose, silent_at, watch
+from broker.core.leases import UNLISTED_GRACE_S
+from broker.core.state import Due, State
+from lender.protocol.codec import decode
+from lender.protocol.errors import ProtocolError
+from lender.protocol.lease import Control, HeldLease, Offer
+
+REMIND_S = 2.0
+"""A lender with free slots that leaves work in its queues is told of them again, this often."""
+
+
+def hear_offer(state: State, now: float, lender_id: str, payload: bytes) -> None:
+    """Take up an offer: who is there, with which room, holding which leases."""
+    try:
+        offer = decode(Offer, payload)
+    except ProtocolError as error:
+        state.outbox.emit(Warn(f"offer of {lender_id}: {error}"))
+        return
+    if offer.lender != lender_id:
+        state.outbox.emit(Warn(f"offer of {lender_id} speaks for {offer.lender}"))
+        return
+    added = state.fleet.hear(now, offer)
+    watch(state, now, lender_id)
+    _match_leases(state, now, lender_id, offer.leases)
+    if offer.phase == "offline":
+        _give_up(state, lender_id)
+        return
+    _tell_open(state, lender_id, added & state.open_classes)
+    state.stir_lender(lender_id)
+    _remind(state, now, lender_id)
+
+
+def tell_opened(state: State, class_token: str) -> None:
+    """A class's queue exists: tell the lenders that list it, once."""
+    if class_token not in state.open_classes:
+        state.open_classes.add(class_token)
+        for lender in state.fleet.of_class(class_token):
+            _tell_open(state, lender.id, frozenset((class_token,)))
+
+
+def notice_silence(state: State, now: float, lender_id: str) -> None:
+    """The time is up for a lender that may have spoken since: give it up, or wait on."""
+    lender = state.fleet.get(lender_id)
+    if lender is None:
+        _lose_held(state, lender_id)
+        return
+    if silent_at(state, lender_id, lender.heard_at) <= now:
+        _give_up(state, lender_id)
+    else:
+        watch(state, now, lender_id)
+
+
+def end_grace(state: State, lease_id: str) -> None:
+    """Its holder no longer lists the lease, nor has it reported the end of it: it is lost."""
+    lease = state.leases.get(lease_id)
+    if lease is not None:
+        lose(state, lease)
+
+
+def _match_leases(state: State, now: float, lender_id: str, listed: tuple[HeldLease, ...]) -> None:
+    strays = []
+    for held in listed:
+        lease = state.leases.get(held.lease)
+        if lease is None:
+            if not state.leases.was_finished_by(held.lease, lender_id):
+                strays.append(held.lease)
+        elif lease.holder is None:
+            hold(state, now, lease, lender_id)
+        elif lease.holder == lender_id:
+            state.due.drop(Due("lease", (lease.id,)))
+        else:
+            strays.append(held.lease)
+    cancel_stray(state, lender_id, strays)
+    listed_ids = {held.lease for held in listed}
+    for lease in state.leases.held_by(lender_id):
+        grace = Due("lease", (lease.id,))
+        if lease.id not in listed_ids and grace not in state.due:
+            state.due.set(grace, now + UNLISTED_GRACE_S)
+
+
+def _lose_held(state: State, lender_id: str) -> None:
+    for lease in state.leases.held_by(lender_id):
+        lose(state, lease)
+
+
+def _give_up(state: State, lender_id: str) -> None:
+    _lose_held(state, lender_id)
+    state.due.drop(Due("lender", (lender_id,)))
+    for lease_id in state.fleet.forget(lender_id):
+        lease = state.leases.get(lease_id)
+        if lease is not None:
+            state.leases.claim(lease, None)
+            state.stirred.add(lease.class_token)
+
+
+def _tell_open(state: State, lender_id: str, class_tokens: frozenset[str]) -> None:
+    if class_tokens:
+        control = Control(kind="open", classes=tuple(sorted(class_tokens)))
+        state.outbox.emit(SendControl(lender_id, control))
+
+
+def _remind(state: State, now: float, lender_id: str) -> None:
+    lender = state.fleet.get(lender_id)
+    if lender is None or not _is_idle(lender) or lender.reminded_at + REMIND_S > now:
+        return
+    waiting = lender.classes & state.leases.waiting.keys() & state.open_classes
+    if waiting:
+        lender.reminded_at = now
+        _tell_open(state, lender_id, frozenset(waiting))
+
+
+def _is_idle(lender: Lender) -> bool:
+    return lender.offer.phase == "lending" and lender.offer.slots_free > 0

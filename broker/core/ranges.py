@@ -1,0 +1,124 @@
+"""Sets of task indices that cost memory by intervals, not by tasks."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from typing import Self
+
+from lender.protocol.lease import TaskRange
+
+
+class RangeSet:
+    """A set of non-negative integers as sorted, disjoint, non-touching intervals.
+
+    An untouched array of a million tasks is one interval. Each operation costs a binary search
+    and, at worst, one move of the interval list.
+    """
+
+    __slots__ = ("_ends", "_size", "_starts")
+
+    def __init__(self, ranges: Iterable[TaskRange] = ()) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []  # exclusive
+        self._size = 0
+        for first, count in ranges:
+            self.add(first, count)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __contains__(self, index: int) -> bool:
+        at = bisect_right(self._starts, index) - 1
+        return at >= 0 and index < self._ends[at]
+
+    def __iter__(self) -> Iterator[TaskRange]:
+        for start, end in zip(self._starts, self._ends, strict=True):
+            yield start, end - start
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RangeSet):
+            return NotImplemented
+        return self._starts == other._starts and self._ends == other._ends
+
+    __hash__ = None  # type: ignore[assignment]  # mutable
+
+    def __repr__(self) -> str:
+        return f"RangeSet({list(self)})"
+
+    def copy(self) -> Self:
+        """Return an independent copy."""
+        return type(self)(self)
+
+    def add(self, first: int, count: int = 1) -> None:
+        """Add `count` indices from `first`; those already there stay."""
+        low, high = first, first + count
+        left = bisect_left(self._ends, low)  # touching neighbours are merged
+        right = bisect_right(self._starts, high)
+        if left < right:
+            low = min(low, self._starts[left])
+            high = max(high, self._ends[right - 1])
+            self._size -= self._span(left, right)
+        self._starts[left:right] = [low]
+        self._ends[left:right] = [high]
+        self._size += high - low
+
+    def remove(self, first: int, count: int = 1) -> None:
+        """Remove `count` indices from `first`; those not there are no matter."""
+        low, high = first, first + count
+        left = bisect_right(self._ends, low)
+        right = bisect_left(self._starts, high)
+        if left >= right:
+            return
+        kept_starts, kept_ends = [], []
+        if self._starts[left] < low:
+            kept_starts.append(self._starts[left])
+            kept_ends.append(low)
+        if self._ends[right - 1] > high:
+            kept_starts.append(high)
+            kept_ends.append(self._ends[right - 1])
+        self._size -= self._span(left, right)
+        self._starts[left:right] = kept_starts
+        self._ends[left:right] = kept_ends
+        self._size += sum(kept_ends) - sum(kept_starts)
+
+    def add_all(self, other: Iterable[TaskRange]) -> None:
+        """Add every range of `other`."""
+        for first, count in other:
+            self.add(first, count)
+
+    def remove_all(self, other: Iterable[TaskRange]) -> None:
+        """Remove every range of `other`."""
+        for first, count in other:
+            self.remove(first, count)
+
+    def overlap(self, other: Iterable[TaskRange]) -> "RangeSet":
+        """Return the indices that are in this set and in `other`."""
+        common = RangeSet()
+        for first, count in other:
+            end = first + count
+            left = bisect_right(self._ends, first)
+            right = bisect_left(self._starts, end)
+            for start, stop in zip(self._starts[left:right], self._ends[left:right], strict=True):
+                low = max(start, first)
+                common.add(low, min(stop, end) - low)
+        return common
+
+    def take(self, count: int) -> "RangeSet":
+        """Remove and return the `count` lowest indices, or all if there are fewer."""
+        taken = RangeSet()
+        whole = 0
+        for start, end in zip(self._starts, self._ends, strict=True):
+            wanted = count - len(taken)
+            if end - start > wanted:
+                if wanted:
+                    taken.add(start, wanted)
+                    self._starts[whole] = start + wanted
+                break
+            taken.add(start, end - start)
+            whole += 1
+        del self._starts[:whole]
+        del self._ends[:whole]
+        self._size -= len(taken)
+        return taken
+
+    def _span(self, left: int, right: int) -> int:
+        return sum(self._ends[left:right]) - sum(self._starts[left:right])

@@ -1,0 +1,162 @@
+"""Messages of RESULTS: how they are written, and what their headers tell a replay.
+
+The header `Lender-Record` sums a record up (JSON), so that a replay reads headers only, however
+large the values are. RESULTS has a single writer: what stands there was written here.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic import TypeAdapter
+
+from broker.core.effects import PublishEvent, Record
+from broker.core.events import Headers
+from broker.core.ranges import RangeSet
+from lender.protocol import bounds, subjects
+from lender.protocol.codec import CONTENT_TYPE_HEADER, ContentType, encode
+from lender.protocol.lease import TaskRange
+from lender.protocol.query import JobState
+from lender.protocol.result import Chunk, TaskResult, Terminal
+
+SUMMARY_HEADER = "Lender-Record"
+SUBJECT_HEADER = "Lender-Subject"
+"""Of an event: the subject of the record that it is a copy of."""
+
+_STATE: TypeAdapter[JobState] = TypeAdapter(JobState)
+_RESULT_OVERHEAD_BYTES = 300
+_OUTPUT_OVERHEAD_BYTES = 120
+_JOB_CHARS_MAX = 300
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkSummary:
+    """Which tasks of an array a chunk ends, and in which attempt."""
+
+    tasks: tuple[TaskRange, ...]
+    failed: int
+    attempt: int
+
+    def dump(self) -> str:
+        """Return the header's value."""
+        return json.dumps(
+            {"t": self.tasks, "f": self.failed, "a": self.attempt},
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def load(cls, headers: Headers) -> Self | None:
+        """Read a header's value; None if it is not one."""
+        try:
+            fields: dict[str, Any] = json.loads(headers[SUMMARY_HEADER])
+            tasks = tuple((int(first), int(count)) for first, count in fields["t"])
+            return cls(tasks, int(fields["f"]), int(fields["a"]))
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalSummary:
+    """How a job ended."""
+
+    name: str
+    state: JobState
+    total: int
+    succeeded: int
+    failed: int
+    submitted_at: float
+
+    def dump(self) -> str:
+        """Return the header's value."""
+        return json.dumps(
+            {
+                "n": self.name,
+                "s": self.state,
+                "t": self.total,
+                "o": self.succeeded,
+                "f": self.failed,
+                "at": self.submitted_at,
+            },
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def load(cls, headers: Headers) -> Self | None:
+        """Read a header's value; None if it is not one."""
+        try:
+            fields: dict[str, Any] = json.loads(headers[SUMMARY_HEADER])
+            return cls(
+                str(fields["n"]),
+                _STATE.validate_python(fields["s"]),
+                int(fields["t"]),
+                int(fields["o"]),
+                int(fields["f"]),
+                float(fields["at"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+def chunk_record(submitter: str, chunk: Chunk, content_type: ContentType) -> Record:
+    """Return the record of a piece of an array's results."""
+    tasks = RangeSet((result.task, 1) for result in chunk.results)
+    failed = sum(result.state == "failed" for result in chunk.results)
+    return Record(
+        subjects.chunk(submitter, chunk.job, min(result.task for result in chunk.results)),
+        {
+            CONTENT_TYPE_HEADER: content_type,
+            SUMMARY_HEADER: ChunkSummary(tuple(tasks), failed, chunk.attempt).dump(),
+        },
+        encode(chunk, content_type),
+    )
+
+
+def terminal_record(
+    submitter: str,
+    job: str,
+    terminal: Terminal,
+    summary: TerminalSummary,
+    content_type: ContentType,
+) -> Record:
+    """Return the record that ends a job; a rejected one's subject may hold any tokens."""
+    return Record(
+        subjects.result(submitter, job),
+        {CONTENT_TYPE_HEADER: content_type, SUMMARY_HEADER: summary.dump()},
+        encode(terminal, content_type),
+    )
+
+
+def cut_job_token(token: str) -> str:
+    """Return a subject's token as what `Terminal.job` takes."""
+    return token[:_JOB_CHARS_MAX]
+
+
+def event_of(submitter: str, job: str, record: Record) -> PublishEvent:
+    """Return the event that tells of a committed record."""
+    return PublishEvent(
+        subjects.event(submitter, job),
+        {**record.headers, SUBJECT_HEADER: record.subject},
+        record.payload,
+    )
+
+
+def in_chunks(results: Iterable[TaskResult]) -> Iterator[tuple[TaskResult, ...]]:
+    """Split results, in their order, so that no chunk is much above `CHUNK_BYTES_MAX`."""
+    chunk: list[TaskResult] = []
+    size_bytes = 0
+    for result in results:
+        adds_bytes = (
+            _RESULT_OVERHEAD_BYTES
+            + len(result.value)
+            + len(result.stderr_tail)
+            + len(result.error or "")
+            + sum(_OUTPUT_OVERHEAD_BYTES + len(output.name) for output in result.outputs)
+        )
+        if chunk and size_bytes + adds_bytes > bounds.CHUNK_BYTES_MAX:
+            yield tuple(chunk)
+            chunk, size_bytes = [], 0
+        chunk.append(result)
+        size_bytes += adds_bytes
+    if chunk:
+        yield tuple(chunk)

@@ -1,0 +1,203 @@
+"""From what the streams hold back to what the broker knew."""
+
+from dataclasses import dataclass, field
+
+from broker.core.admission import Rejection, admit
+from broker.core.effects import ALL_LENDERS, DeleteWork, SendControl, Warn
+from broker.core.events import CancelReplayed, JobReplayed, LeaseReplayed, ResultReplayed
+from broker.core.feed import FAILURES_HEADER
+from broker.core.job import Job, JobKey, Step
+from broker.core.leases import Lease
+from broker.core.lifecycle import (
+    cancel,
+    end,
+    end_of_array,
+    key_of,
+    reject_submission,
+    remember_ended,
+    take_up,
+)
+from broker.core.ranges import RangeSet
+from broker.core.records import ChunkSummary, TerminalSummary
+from broker.core.state import State
+from lender.protocol import lease as wire
+from lender.protocol.codec import decode
+from lender.protocol.errors import ProtocolError
+from lender.protocol.lease import Control, TaskRange
+from lender.protocol.subjects import parse_job_subject
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What RESULTS holds of an array that has no terminal record."""
+
+    tasks: RangeSet = field(default_factory=RangeSet)
+    failed: int = 0
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    """A lease that WORK holds."""
+
+    attempt: int
+    sequence: int
+    id: str
+    job: JobKey
+    ranges: tuple[TaskRange, ...]
+    failures: int
+
+
+def _attempt_then_sequence(queued: _Queued) -> tuple[int, int]:
+    return queued.attempt, queued.sequence
+
+
+class Replay:
+    """Takes RESULTS, JOBS and WORK, in this order, and at the end puts the state together.
+
+    WORK holds the outstanding leases, RESULTS the settled tasks; what is in neither is pending.
+    Where two leases have a task (a lost one whose message outlived the crash), the one with the
+    higher attempt number has it.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._ended: dict[JobKey, TerminalSummary | None] = {}
+        self._answered: set[JobKey] = set()
+        """Ended jobs whose every task has its result."""
+        self._progress: dict[JobKey, _Progress] = {}
+        self._rejected: list[tuple[JobKey, Rejection]] = []
+        self._cancelled: list[str] = []
+        self._queued: list[_Queued] = []
+
+    def result(self, event: ResultReplayed) -> None:
+        """Take a record of RESULTS."""
+        subject = parse_job_subject(event.subject)
+        key = JobKey(subject.submitter, subject.job)
+        if subject.first_task is None:
+            terminal = TerminalSummary.load(event.headers)
+            self._ended[key] = terminal
+            self._progress.pop(key, None)
+            if terminal is not None and terminal.state in ("succeeded", "failed"):
+                self._answered.add(key)
+            return
+        chunk = ChunkSummary.load(event.headers)
+        if chunk is None:
+            self._state.outbox.emit(Warn(f"{event.subject}: not this broker's record, ignored"))
+            return
+        progress = self._progress.setdefault(key, _Progress())
+        progress.tasks.add_all(chunk.tasks)
+        progress.failed += chunk.failed
+        progress.attempt = max(progress.attempt, chunk.attempt)
+
+    def job(self, event: JobReplayed) -> None:
+        """Take a submission of JOBS."""
+        key = key_of(event.subject)
+        if key in self._ended:
+            summary = self._ended.pop(key)
+            if summary is not None:
+                remember_ended(self._state, key, summary, "")
+            return
+        admitted = admit(
+            event.subject, event.headers, event.payload, self._state.submitters, now=None
+        )
+        if isinstance(admitted, Rejection):
+            self._rejected.append((key, admitted))
+        else:
+            take_up(self._state, admitted)
+
+    def cancelled(self, event: CancelReplayed) -> None:
+        """Take a cancellation of JOBS."""
+        self._cancelled.append(event.subject)
+
+    def lease(self, event: LeaseReplayed) -> None:
+        """Take a lease of WORK."""
+        try:
+            message = decode(wire.Lease, event.payload)
+            failures = int(event.headers.get(FAILURES_HEADER, "0"))
+        except (ProtocolError, ValueError) as error:
+            self._state.outbox.emit(Warn(f"WORK {event.sequence}: no lease, deleted: {error}"))
+            self._state.outbox.emit(DeleteWork(event.sequence))
+            return
+        key = JobKey(message.submitter, message.job)
+        self._queued.append(
+            _Queued(message.attempt, event.sequence, message.lease, key, message.ranges, failures)
+        )
+
+    def complete(self, now: float) -> None:
+        """Put the state together, end what has to end, and call the lenders."""
+        state = self._state
+        for key, rejection in self._rejected:
+            reject_submission(state, now, key, rejection)
+        unclaimed: dict[JobKey, RangeSet] = {}
+        for job in state.jobs:
+            unclaimed[job.key] = self._unsettled(job)
+        attempts = self._adopt_leases(now, unclaimed)
+        for job in list(state.jobs):
+            if job.settled == job.total:
+                end(state, now, job, end_of_array(job))
+                continue
+            step = Step(attempts.get(job.key, 0) + 1, 0)
+            job.put_back(step, unclaimed[job.key])
+            state.enqueue(job)
+        for subject in self._cancelled:
+            cancel(state, now, subject)
+        state.outbox.emit(SendControl(ALL_LENDERS, Control(kind="hello")))
+
+    def _unsettled(self, job: Job) -> RangeSet:
+        unsettled = RangeSet([(0, job.total)])
+        progress = self._progress.get(job.key)
+        if progress is not None:
+            unsettled.remove_all(progress.tasks)
+            job.failed = progress.failed
+            job.succeeded = len(progress.tasks) - progress.failed
+            job.enter("running")
+        return unsettled
+
+    def _adopt_leases(self, now: float, unclaimed: dict[JobKey, RangeSet]) -> dict[JobKey, int]:
+        """Take up the leases that still have something to do; delete the other messages.
+
+        Returns:
+            The highest attempt number seen of each live job.
+        """
+        nothing = RangeSet()
+        attempts = {key: progress.attempt for key, progress in self._progress.items()}
+        for queued in sorted(self._queued, key=_attempt_then_sequence, reverse=True):
+            attempts[queued.job] = max(attempts.get(queued.job, 0), queued.attempt)
+            if not self._adopt(now, queued, unclaimed.get(queued.job, nothing)):
+                self._state.outbox.emit(DeleteWork(queued.sequence))
+        return attempts
+
+    def _adopt(self, now: float, queued: _Queued, unclaimed: RangeSet) -> bool:
+        state = self._state
+        if queued.id in state.leases:
+            return False
+        tasks = RangeSet(queued.ranges)
+        if self._is_answered(queued.job, tasks):
+            state.leases.remember(queued.id, None)  # its holder may not have got the answer
+            return False
+        open_tasks = unclaimed.overlap(tasks)
+        if not open_tasks:
+            return False
+        unclaimed.remove_all(open_tasks)
+        job = state.jobs[queued.job]
+        lease = Lease(
+            id=queued.id,
+            job=queued.job,
+            class_token=job.class_token,
+            step=Step(queued.attempt, queued.failures),
+            ranges=tasks,
+            open=open_tasks,
+            fed_at=now,
+            sequence=queued.sequence,
+        )
+        job.leases.add(lease.id)
+        state.leases.add(lease)
+        state.open_classes.add(job.class_token)
+        return True
+
+    def _is_answered(self, key: JobKey, tasks: RangeSet) -> bool:
+        progress = self._progress.get(key)
+        if progress is not None:
+            return len(progress.tasks.overlap(tasks)) == len(tasks)
+        return key in self._answered

@@ -1,0 +1,141 @@
+"""Done reports: whose they are, which results are new, and what becomes of the rest."""
+
+from broker.core.effects import Record, Reply
+from broker.core.events import DoneReported
+from broker.core.holding import hand_back, hold, set_back
+from broker.core.job import Job, Step
+from broker.core.leases import Lease
+from broker.core.lifecycle import Ending, commit, end, end_of_array
+from broker.core.records import chunk_record, in_chunks
+from broker.core.state import State
+from lender.protocol.codec import MSGPACK, decode
+from lender.protocol.errors import ProtocolError
+from lender.protocol.lease import Done, DoneReply
+from lender.protocol.result import Chunk, TaskResult
+
+_COMMITTED = DoneReply(verdict="committed")
+_STALE = DoneReply(verdict="stale", reason="the lease is not this lender's, or no longer")
+
+
+def hear_report(state: State, now: float, event: DoneReported) -> None:
+    """Take up a report and answer it once what it says is durable."""
+    lender = state.fleet.get(event.lender)
+    if lender is not None:
+        lender.heard_at = now
+    try:
+        verdict = _take_up(state, now, event.lender, decode(Done, event.payload))
+    except ProtocolError as error:
+        verdict = DoneReply(verdict="malformed", reason=str(error))
+    state.outbox.after_commit(Reply(event.reply_to, verdict, MSGPACK))
+
+
+def _take_up(state: State, now: float, lender: str, done: Done) -> DoneReply:
+    lease = state.leases.get(done.lease)
+    if lease is None:
+        # The answer to the lease's last report was lost, so it is given again.
+        return _COMMITTED if state.leases.was_finished_by(done.lease, lender) else _STALE
+    if lease.holder not in (None, lender):
+        return _STALE
+    _check(lease, done)
+    if lease.holder is None:
+        hold(state, now, lease, lender)
+    # Results that the lease has brought before are repeated: their answer was lost.
+    fresh = [result for result in done.results if result.task in lease.open]
+    job = state.jobs[lease.job]
+    ended = _settle(state, job, lease, fresh)
+    invalid = False
+    if done.final:
+        invalid = done.outcome == "invalid" and bool(lease.open)
+        if lease.open and not invalid:
+            _hand_back_rest(state, now, lease, lender, done)
+        state.forget_lease(lease, finished=True)
+    records = _chunks(job, lease, lender, ended) if job.is_array else []
+    if invalid:
+        ending = Ending("rejected", done.field or "payload", done.reason)
+        end(state, now, job, ending, records)
+    elif job.settled == job.total:
+        ending = end_of_array(job) if job.is_array else _end_of_task(ended[0], lease, lender)
+        end(state, now, job, ending, records)
+    elif records:
+        commit(state, job.key, records)
+    return _COMMITTED
+
+
+def _check(lease: Lease, done: Done) -> None:
+    if lease.job != (done.submitter, done.job):
+        raise ProtocolError("job", "is not the lease's job")
+    seen: set[int] = set()
+    for number, result in enumerate(done.results):
+        if result.task not in lease.ranges:
+            raise ProtocolError(f"results.{number}.task", "is not a task of the lease")
+        if result.task in seen:
+            raise ProtocolError(f"results.{number}.task", "is reported twice")
+        seen.add(result.task)
+
+
+def _settle(state: State, job: Job, lease: Lease, fresh: list[TaskResult]) -> list[TaskResult]:
+    """Count what has ended; put back what has failed and may be tried again."""
+    step = lease.step
+    ended = []
+    for result in fresh:
+        lease.open.remove(result.task)
+        job.measure(result.duration_s)
+        if result.state == "failed" and step.failures < job.retries:
+            job.put_back(Step(step.attempt + 1, step.failures + 1), [(result.task, 1)])
+            continue
+        ended.append(result)
+        if result.state == "succeeded":
+            job.succeeded += 1
+        else:
+            job.failed += 1
+    if fresh:
+        job.progressed()
+        state.enqueue(job)
+    return ended
+
+
+def _hand_back_rest(state: State, now: float, lease: Lease, lender: str, done: Done) -> None:
+    """Lease the tasks without a result anew.
+
+    An evicted or revoked lease was fine for its lender, which offers no slots now. After a
+    refusal the same lender may well be the next to pull it, hence a rest; so too after a
+    report that calls itself finished and leaves tasks out.
+    """
+    if done.outcome in ("evicted", "revoked"):
+        hand_back(state, lease)
+    else:
+        reason = done.reason or "left out by its lender"
+        set_back(state, now, lease, reason, lender)
+
+
+def _chunks(job: Job, lease: Lease, lender: str, ended: list[TaskResult]) -> list[Record]:
+    return [
+        chunk_record(
+            job.key.submitter,
+            Chunk(
+                job=job.key.job,
+                lease=lease.id,
+                attempt=lease.step.attempt,
+                lender=lender,
+                results=results,
+            ),
+            job.content_type,
+        )
+        for results in in_chunks(ended)
+    ]
+
+
+def _end_of_task(result: TaskResult, lease: Lease, lender: str) -> Ending:
+    reason = None
+    if result.state == "failed":
+        if result.limit is not None:
+            reason = f"the {result.limit} limit was hit"
+        else:
+            reason = result.error or f"exit code {result.exit_code}"
+    return Ending(
+        result.state,
+        reason=reason,
+        result=result,
+        lender=lender,
+        attempt=lease.step.attempt,
+    )

@@ -1,0 +1,125 @@
+"""Everything that the broker knows, in one place; it owns no decision."""
+
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+from broker.core.backlog import Backlog
+from broker.core.fleet import Fleet
+from broker.core.history import History
+from broker.core.job import Job, JobKey
+from broker.core.leases import Lease, Leases
+from broker.core.outbox import Outbox
+from broker.core.priority_map import PriorityMap
+
+
+class Due(NamedTuple):
+    """What waits: a job's end of life or rest, a lender's silence, an unlisted lease's grace."""
+
+    kind: Literal["job", "rest", "lender", "lease"]
+    name: tuple[str, ...]
+
+
+class Jobs:
+    """The live jobs, found by key and by submitter."""
+
+    def __init__(self) -> None:
+        self._by_submitter: dict[str, dict[JobKey, Job]] = {}
+        self._orders = 0
+
+    def __contains__(self, key: JobKey) -> bool:
+        return self.get(key) is not None
+
+    def __iter__(self) -> Iterator[Job]:
+        for jobs in self._by_submitter.values():
+            yield from jobs.values()
+
+    def next_order(self) -> int:
+        """Return the number of the next submission."""
+        self._orders += 1
+        return self._orders
+
+    def get(self, key: JobKey) -> Job | None:
+        """Return a live job."""
+        return self._by_submitter.get(key.submitter, {}).get(key)
+
+    def __getitem__(self, key: JobKey) -> Job:
+        return self._by_submitter[key.submitter][key]
+
+    def add(self, job: Job) -> None:
+        """Take up a job."""
+        self._by_submitter.setdefault(job.key.submitter, {})[job.key] = job
+
+    def drop(self, job: Job) -> None:
+        """Forget a job that has ended."""
+        jobs = self._by_submitter[job.key.submitter]
+        del jobs[job.key]
+        if not jobs:
+            del self._by_submitter[job.key.submitter]
+
+    def newest(self, submitter: str) -> Iterator[Job]:
+        """Yield the submitter's live jobs, the last submitted first."""
+        return reversed(self._by_submitter.get(submitter, {}).values())
+
+
+class State:
+    """The parts of the broker's memory, and the few moves that touch several of them."""
+
+    def __init__(self, new_lease_id: Callable[[], str], submitters: frozenset[str]) -> None:
+        self.new_lease_id = new_lease_id
+        self.submitters = submitters
+        self.jobs = Jobs()
+        self.leases = Leases()
+        self.fleet = Fleet()
+        self.backlog = Backlog()
+        self.history = History()
+        self.outbox = Outbox()
+        self.due: PriorityMap[Due] = PriorityMap()
+        self.deaf = False
+        """Whether lenders can't be heard, for no fault of theirs."""
+        self.open_classes: set[str] = set()
+        """Classes whose queue is known to exist."""
+        self.stirred: set[str] = set()
+        """Classes whose backlog or room has grown since the last feed."""
+
+    def enqueue(self, job: Job) -> None:
+        """Let the job's pending tasks be fed, and its resting ones when they have rested."""
+        if job.pending:
+            self.backlog.add(job)
+            self.stirred.add(job.class_token)
+        if job.rest_until is not None:
+            self.due.set(Due("rest", job.key), job.rest_until)
+
+    def stir_lender(self, lender_id: str) -> None:
+        """Note that a lender may have room for the classes that it lists."""
+        lender = self.fleet.get(lender_id)
+        if lender is not None and lender.has_room:
+            self.stirred |= lender.classes & self.backlog.classes()
+            self.stirred |= lender.classes & self.leases.unclaimed_classes()
+
+    def claim(self, lease: Lease, lender_id: str) -> None:
+        """Count a lease to a lender in the fleet, and no longer to another."""
+        self._release(lease)
+        self.leases.claim(lease, lender_id)
+        self.fleet.claim(lender_id, lease.id)
+
+    def forget_lease(self, lease: Lease, *, finished: bool) -> None:
+        """End a lease; only of a finished one are later reports answered as committed."""
+        self._release(lease)
+        self.jobs[lease.job].leases.discard(lease.id)
+        self.due.drop(Due("lease", (lease.id,)))
+        if finished:
+            self.leases.finish(lease)
+        else:
+            self.leases.drop(lease)
+
+    def forget_job(self, job: Job) -> None:
+        """Drop a job that has ended and has no lease any more."""
+        self.jobs.drop(job)
+        self.backlog.drop(job)
+        self.due.drop(Due("job", job.key))
+        self.due.drop(Due("rest", job.key))
+
+    def _release(self, lease: Lease) -> None:
+        if lease.claim is not None and self.fleet.get(lease.claim) is not None:
+            self.fleet.release(lease.claim, lease.id)
+            self.stir_lender(lease.claim)
