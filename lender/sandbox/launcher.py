@@ -53,9 +53,19 @@ class Child(NamedTuple):
 
 
 class Launcher:
-    """One launcher process. Start it from the main thread: it dies with the thread that did."""
+    """One launcher process. Start it from the main thread: it dies with the thread that did.
 
-    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
+    Attributes:
+        drop_to: uid and gid of the sandboxes, where they are not ours.
+    """
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        control: socket.socket,
+        drop_to: tuple[int, int] | None,
+    ) -> None:
+        self.drop_to = drop_to
         self._process = process
         self._control = control
         self._decoder = frames.Decoder(body_bytes_max=0)
@@ -95,7 +105,7 @@ class Launcher:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        launcher = cls(process, ours)
+        launcher = cls(process, ours, drop_to)
         wanted = list(preload if drop_to is None else RUNTIMES)
         try:
             request = {"do": "configure", "drop_to": drop_to, "preload": wanted}
@@ -118,11 +128,11 @@ class Launcher:
             LauncherGoneError: the launcher is dead.
         """
         self._last_id += 1
-        ended = self._ended[self._last_id] = self._loop.create_future()
-        request = {"do": "spawn", "runtime": runtime}
-        header, _, fds = await self._ask(self._last_id, request)
+        number = self._last_id
+        ended = self._ended[number] = self._loop.create_future()
+        header, _, fds = await self._ask(number, {"do": "spawn", "runtime": runtime})
         if header["event"] == "failed":
-            del self._ended[self._last_id]
+            del self._ended[number]
             raise PrepareFailedError(f"no {runtime} sandbox: {header['error']}")
         channel = socket.socket(fileno=fds[0])
         channel.setblocking(False)

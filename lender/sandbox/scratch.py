@@ -98,6 +98,8 @@ def wipe(scratch: Path, keep: Iterable[str] = ()) -> None:
     Raises:
         OSError: something can't be removed.
     """
+    # A task may have taken the permissions of its own working folder.
+    scratch.chmod(0o700)
     folder = os.open(scratch, _FOLDER)
     try:
         _wipe(folder, frozenset(keep))

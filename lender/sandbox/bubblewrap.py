@@ -1,0 +1,90 @@
+"""The walls of the process runtime as bubblewrap's arguments (bwrap(1)). Pure but for `find`.
+
+Measured: bwrap is pid 1 of the sandbox and shows its own environment there, so it starts with an
+empty one and reads its options from a descriptor; its root and /dev are writable until they are
+mounted again; RLIMIT_NPROC is set inside, where it counts the sandbox only. --new-session is left
+out on purpose: the launcher's session has no terminal that could be typed into, and a session of
+its own would give each sandbox a full share of the processor beside the owner's (sched(7),
+autogroup).
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+
+from lender.sandbox.plan import WORK_FOLDER, Limits
+
+_PATH = "/usr/bin:/bin"
+_SEARCH = f"{_PATH}:/usr/local/bin:/run/current-system/sw/bin"
+_TMP_BYTES_MAX = 256 << 20
+_SHM_BYTES_MAX = 64 << 20
+# An address space is mostly reserved and never touched: the watcher counts what is touched.
+_ADDRESS_SPACE_FACTOR = 2
+_ADDRESS_SPACE_BYTES_MIN = 256 << 20
+
+
+def find() -> str | None:
+    """Where bubblewrap is installed."""
+    return shutil.which("bwrap", path=_SEARCH)
+
+
+def options(
+    scratch: str,
+    env: Mapping[str, str],
+    inputs: Mapping[str, str],
+    limits: Limits,
+    fds: Mapping[str, int],
+) -> bytes:
+    """What bwrap reads from its --args descriptor.
+
+    Args:
+        scratch: folder on the host that becomes /work.
+        env: the whole environment of the command, less PATH and HOME.
+        inputs: name below /work -> file on the host, bound read-only.
+        limits: sizes of the memory file systems follow its memory.
+        fds: bwrap options that take a descriptor, without their dashes.
+
+    Raises:
+        ValueError: a zero byte would end one argument and begin another.
+    """
+    words = [
+        *("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"),
+        *("--uid", "65534", "--gid", "65534", "--cap-drop", "ALL", "--hostname", "lender"),
+        *("--clearenv", "--setenv", "PATH", _PATH, "--setenv", "HOME", WORK_FOLDER),
+        *("--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin"),
+        *("--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"),
+        *("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"),
+        *("--ro-bind-try", "/etc/alternatives", "/etc/alternatives"),
+        *("--proc", "/proc", "--dev", "/dev"),
+        *("--size", str(min(limits.memory_bytes, _SHM_BYTES_MAX)), "--tmpfs", "/dev/shm"),  # noqa: S108 - inside
+        *("--size", str(min(limits.memory_bytes, _TMP_BYTES_MAX)), "--tmpfs", "/tmp"),  # noqa: S108 - inside
+        *("--bind", scratch, WORK_FOLDER),
+    ]
+    for name, path in inputs.items():
+        words += ["--ro-bind", path, f"{WORK_FOLDER}/{name}"]
+    for name, value in env.items():
+        words += ["--setenv", name, value]
+    for option, fd in fds.items():
+        words += [f"--{option}", str(fd)]
+    words += ["--chdir", WORK_FOLDER, "--remount-ro", "/dev", "--remount-ro", "/"]
+    if any("\0" in word for word in words):
+        raise ValueError("a zero byte in a name or in the environment")
+    return b"".join(os.fsencode(word) + b"\0" for word in words)
+
+
+def command(argv: list[str], limits: Limits) -> list[str]:
+    """The command line behind bwrap's options: limits first, then the job's own."""
+    space_bytes = limits.memory_bytes * _ADDRESS_SPACE_FACTOR + _ADDRESS_SPACE_BYTES_MIN
+    return [
+        "/usr/bin/prlimit",
+        f"--nproc={limits.processes + 1}",  # bwrap's own init counts
+        "--core=1",
+        "--nofile=256",
+        f"--fsize={max(limits.scratch_bytes, 1)}",
+        f"--as={space_bytes}",
+        "--memlock=0",
+        "--msgqueue=0",
+        "--sigpending=128",
+        "--",
+        *argv,
+    ]

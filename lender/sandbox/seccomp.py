@@ -1,0 +1,136 @@
+"""A system call filter for process sandboxes, as classic BPF (seccomp(2)). Pure.
+
+It takes away what an ordinary program never needs and a hostile one looks at first: the kernel's
+newest and largest interfaces, other namespaces, keys that belong to the owner's session, sockets
+that a network namespace does not contain, and what is counted per user of the host. setsid()
+succeeds without effect: a session of its own would get a full share of the processor beside the
+owner's (sched(7), autogroup).
+"""
+
+import errno
+import platform
+import struct
+from collections.abc import Iterator
+
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+# Offsets in struct seccomp_data; the low halves of 64-bit arguments, little-endian.
+_NUMBER, _ARCHITECTURE, _ARGUMENT_0, _ARGUMENT_1 = 0, 4, 16, 24
+_X32 = 0x40000000
+_NEW_NAMESPACES = 0x7E020080  # CLONE_NEW* of clone(2), time namespaces too
+_TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
+_SOCKET_FAMILIES = (1, 2, 10, 16)  # unix, IPv4, IPv6, netlink: contained by the namespaces
+
+_AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+# System call numbers: (x86_64, aarch64); None where there is none.
+_DENIED: dict[str, tuple[int | None, int | None]] = {
+    "acct": (163, 89),
+    "add_key": (248, 217),
+    "bpf": (321, 280),
+    "clock_adjtime": (305, 266),
+    "clock_settime": (227, 112),
+    "delete_module": (176, 106),
+    "fanotify_init": (300, 262),
+    "finit_module": (313, 273),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fsopen": (430, 430),
+    "fspick": (433, 433),
+    "init_module": (175, 105),
+    "inotify_init": (253, None),
+    "inotify_init1": (294, 26),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "io_uring_setup": (425, 425),
+    "ioperm": (173, None),
+    "iopl": (172, None),
+    "kcmp": (312, 272),
+    "kexec_file_load": (320, 294),
+    "kexec_load": (246, 104),
+    "keyctl": (250, 219),
+    "lookup_dcookie": (212, 18),
+    "memfd_secret": (447, 447),
+    "modify_ldt": (154, None),
+    "mount": (165, 40),
+    "mount_setattr": (442, 442),
+    "move_mount": (429, 429),
+    "name_to_handle_at": (303, 264),
+    "open_by_handle_at": (304, 265),
+    "open_tree": (428, 428),
+    "perf_event_open": (298, 241),
+    "pidfd_getfd": (438, 438),
+    "pivot_root": (155, 41),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "ptrace": (101, 117),
+    "quotactl": (179, 60),
+    "quotactl_fd": (443, 443),
+    "reboot": (169, 142),
+    "request_key": (249, 218),
+    "setns": (308, 268),
+    "settimeofday": (164, 170),
+    "swapoff": (168, 225),
+    "swapon": (167, 224),
+    "syslog": (103, 116),
+    "umount2": (166, 39),
+    "unshare": (272, 97),
+    "uselib": (134, None),
+    "userfaultfd": (323, 282),
+    "vhangup": (153, 58),
+}
+_CLONE, _CLONE3, _IOCTL, _SETSID, _SOCKET = (56, 220), (435, 435), (16, 29), (112, 157), (41, 198)
+
+
+def program(machine: str | None = None) -> bytes | None:
+    """The filter for a machine (`uname -m`; this one by default), None where we have none."""
+    machine = machine or platform.machine()
+    if machine not in _AUDIT:
+        return None
+    column = list(_AUDIT).index(machine)
+    return b"".join(_instructions(machine, column))
+
+
+def _instructions(machine: str, column: int) -> Iterator[bytes]:
+    yield _code(_LOAD, _ARCHITECTURE)
+    yield _code(_EQUAL, _AUDIT[machine], 1, 0)
+    yield _code(_RETURN, _KILL)
+    yield _code(_LOAD, _NUMBER)
+    if machine == "x86_64":
+        yield from _answer(_AT_LEAST, _X32, errno.ENOSYS)
+    for numbers in _DENIED.values():
+        number = numbers[column]
+        if number is not None:
+            yield from _answer(_EQUAL, number, errno.EPERM)
+    # Its flags lie in memory that the filter can't read: the C library falls back to clone.
+    yield from _answer(_EQUAL, _CLONE3[column], errno.ENOSYS)
+    yield from _answer(_EQUAL, _SETSID[column], 0)
+    yield from _with_argument(
+        _CLONE[column], _ARGUMENT_0, [*_answer(_ANY_BIT, _NEW_NAMESPACES, errno.EPERM)]
+    )
+    requests = [i for request in _TERMINAL_INPUT for i in _answer(_EQUAL, request, errno.EPERM)]
+    yield from _with_argument(_IOCTL[column], _ARGUMENT_1, requests)
+    left = len(_SOCKET_FAMILIES)
+    families = [
+        _code(_EQUAL, family, left - place, 0) for place, family in enumerate(_SOCKET_FAMILIES)
+    ]
+    families.append(_code(_RETURN, _ERRNO | errno.EAFNOSUPPORT))
+    yield from _with_argument(_SOCKET[column], _ARGUMENT_0, families)
+    yield _code(_RETURN, _ALLOW)
+
+
+def _answer(test: int, value: int, error: int) -> Iterator[bytes]:
+    """Refuse where the test holds, go on behind where it does not."""
+    yield _code(test, value, 0, 1)
+    yield _code(_RETURN, _ERRNO | error)
+
+
+def _with_argument(number: int, argument: int, tests: list[bytes]) -> Iterator[bytes]:
+    """Tests on one argument of one system call; the next test sees the number again."""
+    yield _code(_EQUAL, number, 0, len(tests) + 2)
+    yield _code(_LOAD, argument)
+    yield from tests
+    yield _code(_LOAD, _NUMBER)
+
+
+def _code(operation: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    return struct.pack("=HBBI", operation, if_true, if_false, value)
