@@ -58,14 +58,20 @@ class ThawSandbox:
 
 @dataclass(frozen=True, slots=True)
 class CloseSandbox:
-    """Kill what is left of the sandbox, verify, wipe its scratch. No SandboxGone follows."""
+    """Kill what is left of the sandbox, verify, wipe its scratch. No SandboxGone follows.
+
+    Asked for exactly once per OpenSandbox, also after PreparationFailed and SandboxGone.
+    """
 
     lease: str
 
 
 @dataclass(frozen=True, slots=True)
 class SendReport:
-    """Spool the report, ask the broker to commit it until it answers: `ReportAnswered`."""
+    """Spool the report, ask the broker to commit it until it answers: `ReportAnswered`.
+
+    The reports of a lease are sent in the order of their numbers, which count from 1.
+    """
 
     lease: str
     number: int

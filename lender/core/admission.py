@@ -1,0 +1,134 @@
+"""A lease from outside becomes a plan, or is refused with a reason: the lender's own check.
+
+The broker has checked the same before. A fault here means that it lies or knows less than we
+do, so the answer is a refusal that costs the job nothing, never a verdict on the job.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from lender.core.consent import Ask, Consent, Grant, Refusal
+from lender.core.events import Capabilities
+from lender.protocol.classes import WorkClass
+from lender.protocol.codec import decode
+from lender.protocol.errors import ProtocolError
+from lender.protocol.job import JobSpec, Runtime
+from lender.protocol.lease import Lease, TaskRange
+from lender.protocol.signature import verify
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueEntry:
+    """A workload that this machine knows; `sha256` pins its program, None pins none."""
+
+    runtime: Runtime
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a lease is held against: the owner's consent and what the machine can do."""
+
+    consent: Consent
+    capabilities: Capabilities
+    workloads: Mapping[str, CatalogueEntry]
+    slots_total: int
+    memory_free_bytes: int
+    """What could be lent if no lease were held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The lease may run: this job, under this grant."""
+
+    spec: JobSpec
+    grant: Grant
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The lease may not run here."""
+
+    reason: str
+
+
+def admit(now: float, lease: Lease, work_class: str, rules: Rules) -> Plan | Refused:
+    """Decide on a lease that the queue of `work_class` delivered."""
+    try:
+        verify(lease.submitter, lease.spec, lease.signature)
+        spec = decode(JobSpec, lease.spec, lease.content_type)
+    except ProtocolError as error:
+        return Refused(f"the specification does not hold: {error}")
+    fault = (
+        _lease_fault(now, lease, work_class, spec)
+        or _machine_fault(spec, rules)
+        or _catalogue_fault(spec, rules.workloads)
+    )
+    if fault is not None:
+        return Refused(fault)
+    grant = rules.consent.covers(ask_of(spec), now)
+    if isinstance(grant, Refusal):
+        return Refused(grant.reason)
+    return Plan(spec, grant)
+
+
+def ask_of(spec: JobSpec) -> Ask:
+    """Return what a job wants to run, in the terms of a grant."""
+    return Ask(
+        submitter=spec.submitter,
+        workload=spec.workload,
+        digest=spec.program.sha256 if spec.program else None,
+        cpu=spec.limits.cpu,
+        memory_bytes=spec.limits.memory_bytes,
+    )
+
+
+def _lease_fault(now: float, lease: Lease, work_class: str, spec: JobSpec) -> str | None:
+    if (spec.id, spec.submitter) != (lease.job, lease.submitter):
+        return "the lease names another job or submitter than the signed specification"
+    if WorkClass.of(spec).token != work_class:
+        return f"the job does not belong in class {work_class}"
+    if not _disjoint_within(lease.ranges, spec.task_count):
+        return f"the lease's tasks are not distinct tasks of an array of {spec.task_count}"
+    if now >= spec.not_after:
+        return "the job has expired"
+    return None
+
+
+def _machine_fault(spec: JobSpec, rules: Rules) -> str | None:
+    capabilities, limits = rules.capabilities, spec.limits
+    if spec.runtime not in capabilities.runtimes:
+        return f"runtime {spec.runtime} does not work on this machine"
+    if spec.requires.arch not in ("any", capabilities.arch):
+        return f"the job needs {spec.requires.arch}, this machine is {capabilities.arch}"
+    if spec.requires.gpu not in ("none", capabilities.gpu):
+        return f"the job needs a GPU ({spec.requires.gpu}), this machine lends none"
+    if limits.cpu > rules.slots_total:
+        return f"a task asks for {limits.cpu} cores, this machine lends {rules.slots_total}"
+    if limits.memory_bytes > rules.memory_free_bytes:
+        return (
+            f"a task asks for {limits.memory_bytes} bytes of memory, "
+            f"{rules.memory_free_bytes} are spare"
+        )
+    return None
+
+
+def _catalogue_fault(spec: JobSpec, workloads: Mapping[str, CatalogueEntry]) -> str | None:
+    entry = workloads.get(spec.workload)
+    if entry is None:
+        return f"workload {spec.workload} is not in this machine's catalogue"
+    if entry.runtime != spec.runtime:
+        return f"workload {spec.workload} is run by {entry.runtime}, not by {spec.runtime}"
+    digest = ask_of(spec).digest
+    if entry.sha256 is not None and entry.sha256 != digest:
+        return f"the program is not the one that the catalogue knows as {spec.workload}"
+    return None
+
+
+def _disjoint_within(ranges: Iterable[TaskRange], task_count: int) -> bool:
+    end = 0
+    for first, count in sorted(ranges):
+        if first < end:
+            return False
+        end = first + count
+    return end <= task_count

@@ -1,0 +1,119 @@
+"""What the broker is told about one held lease, from its delivery to its ack."""
+
+from lender.core.effects import AckLease, Effect, ExtendLease, SendReport
+from lender.protocol.bounds import CHUNK_BYTES_MAX, CHUNK_RESULTS_MAX
+from lender.protocol.lease import Done, Lease, Outcome
+from lender.protocol.result import TaskResult
+from lender.protocol.streams import IN_PROGRESS_S
+
+PARTIAL_S = 0.1
+"""Partial reports of one lease are at least this far apart, but for parts of full size."""
+
+_FIELD_CHARS_MAX = 200
+_REASON_CHARS_MAX = 2000
+_FRAME_BYTES = 256
+"""About what a result takes beside its variable fields."""
+
+
+class LeaseReport:
+    """Results on their way to the broker, and the queue message that they answer.
+
+    It holds at most one part's results; the shell sends the reports of a lease in order.
+    """
+
+    def __init__(self, now: float, delivery: int, lease: Lease) -> None:
+        self._lease = lease
+        self._delivery = delivery
+        self._results: list[TaskResult] = []
+        self._results_bytes = 0
+        self._sent_at = now
+        self._extended_at = now
+        self._number = 0
+        self._final_number: int | None = None
+
+    @property
+    def lease(self) -> Lease:
+        """The lease, as delivered."""
+        return self._lease
+
+    def redelivered(self, delivery: int) -> None:
+        """Answer this message of the queue from now on: it is the same lease again."""
+        self._delivery = delivery
+
+    def add(self, now: float, results: tuple[TaskResult, ...]) -> list[Effect]:
+        """Take up results; parts of full size go out at once."""
+        effects: list[Effect] = []
+        for result in results:
+            size_bytes = result_bytes(result)
+            if (
+                len(self._results) >= CHUNK_RESULTS_MAX
+                or self._results_bytes + size_bytes > CHUNK_BYTES_MAX
+            ):
+                effects.append(self._send(now, final=False))
+            self._results.append(result)
+            self._results_bytes += size_bytes
+        return effects
+
+    def finish(self, now: float, outcome: Outcome, field: str = "", reason: str = "") -> SendReport:
+        """Send the final report, with the results that are left."""
+        return self._send(now, final=True, outcome=outcome, field=field, reason=reason)
+
+    def drop_results(self) -> None:
+        """Forget the results that were not sent: consent for them is withdrawn."""
+        self._results, self._results_bytes = [], 0
+
+    def is_final(self, number: int) -> bool:
+        """Tell whether report `number` was the last word on the lease."""
+        return number == self._final_number
+
+    def due(self, now: float) -> list[Effect]:
+        """Send what has waited long enough, and extend the lease."""
+        effects: list[Effect] = []
+        if self._results and now >= self._sent_at + PARTIAL_S:
+            effects.append(self._send(now, final=False))
+        if now >= self._extended_at + IN_PROGRESS_S:
+            self._extended_at = now
+            effects.append(ExtendLease(self._delivery))
+        return effects
+
+    def ack(self) -> AckLease:
+        """Take the lease off the queue: it is answered, or no longer ours."""
+        return AckLease(self._delivery)
+
+    def next_deadline(self) -> float:
+        """Return when `due` has something to do."""
+        extend_at = self._extended_at + IN_PROGRESS_S
+        return min(extend_at, self._sent_at + PARTIAL_S) if self._results else extend_at
+
+    def _send(
+        self,
+        now: float,
+        *,
+        final: bool,
+        outcome: Outcome = "finished",
+        field: str = "",
+        reason: str = "",
+    ) -> SendReport:
+        self._number += 1
+        if final:
+            self._final_number = self._number
+        report = Done(
+            lease=self._lease.lease,
+            job=self._lease.job,
+            submitter=self._lease.submitter,
+            results=tuple(self._results),
+            final=final,
+            outcome=outcome,
+            field=field[:_FIELD_CHARS_MAX],
+            reason=reason[:_REASON_CHARS_MAX],
+        )
+        self._sent_at = now
+        self.drop_results()
+        return SendReport(self._lease.lease, self._number, report)
+
+
+def result_bytes(result: TaskResult) -> int:
+    """Return about how many bytes a result takes on the wire."""
+    outputs = sum(len(one.name) + len(one.sha256) for one in result.outputs)
+    error = len(result.error or "")
+    return _FRAME_BYTES + len(result.value) + len(result.stderr_tail) + outputs + error

@@ -1,0 +1,71 @@
+"""What `lender status` shows: a read-only view of the core."""
+
+from dataclasses import dataclass
+
+from lender.core.attempt import AttemptState
+from lender.core.consent import Grant
+from lender.core.lease_run import LeaseRun
+from lender.protocol.lease import LenderPhase
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStatus:
+    """One lease that has a sandbox. Times are seconds since the epoch."""
+
+    lease: str
+    job: str
+    job_name: str
+    submitter: str
+    workload: str
+    runtime: str
+    grant: str
+    attempt: int
+    state: AttemptState
+    started_at: float
+    tasks_total: int
+    tasks_left: int
+    cpu: int
+    memory_bytes: int
+
+    @classmethod
+    def of(cls, run: LeaseRun) -> "AttemptStatus":
+        """Return the view of a run."""
+        spec = run.plan.spec
+        return cls(
+            lease=run.lease.lease,
+            job=spec.id,
+            job_name=spec.name,
+            submitter=spec.submitter,
+            workload=spec.workload,
+            runtime=spec.runtime,
+            grant=run.plan.grant.id,
+            attempt=run.lease.attempt,
+            state=run.state,
+            started_at=run.started_at,
+            tasks_total=run.lease.task_count,
+            tasks_left=run.tasks_left,
+            cpu=spec.limits.cpu,
+            memory_bytes=spec.limits.memory_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LenderStatus:
+    """The lender as of its last event.
+
+    `leases_unanswered` counts the leases whose work is over but whose final report the broker
+    has not answered.
+    """
+
+    phase: LenderPhase
+    reason: str
+    connected: bool
+    slots_total: int
+    slots_free: int
+    cpu_free: float
+    memory_free_bytes: int
+    attempts: tuple[AttemptStatus, ...]
+    leases_unanswered: int
+    grants: tuple[Grant, ...]
+    classes: tuple[str, ...]
+    consent_digest: str
