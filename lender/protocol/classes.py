@@ -7,11 +7,14 @@ takes what its owner has not allowed (docs/decisions/0003-classes.md).
 
 from typing import NamedTuple, Self
 
+from pydantic import TypeAdapter, ValidationError
+
 from lender.protocol.errors import ProtocolError
-from lender.protocol.job import Gpu, JobSpec, Runtime
+from lender.protocol.ids import PoolName, PublicKey, WorkloadName
+from lender.protocol.job import Arch, Gpu, JobSpec, Runtime
 
 _SEPARATOR = "_"
-_PARTS = 6
+_PARTS = TypeAdapter(tuple[PoolName, Runtime, Arch, Gpu, PublicKey, WorkloadName])
 
 
 class WorkClass(NamedTuple):
@@ -19,7 +22,7 @@ class WorkClass(NamedTuple):
 
     pool: str
     runtime: Runtime
-    arch: str
+    arch: Arch
     gpu: Gpu
     submitter: str
     workload: str
@@ -27,7 +30,7 @@ class WorkClass(NamedTuple):
     @property
     def token(self) -> str:
         """The class as one subject token and consumer name."""
-        return _SEPARATOR.join(self).replace("x86_64", "x8664")
+        return _SEPARATOR.join(self).replace("_x86_64_", "_x8664_")
 
     @classmethod
     def of(cls, spec: JobSpec) -> Self:
@@ -50,15 +53,8 @@ class WorkClass(NamedTuple):
             ProtocolError: it names none.
         """
         parts = token.split(_SEPARATOR)
-        if len(parts) != _PARTS or parts[1] not in ("wasm", "process"):
-            raise ProtocolError("class", f"not a class: {token[:120]!r}")
-        pool, runtime, arch, gpu, submitter, workload = parts
-        arch = "x86_64" if arch == "x8664" else arch
-        return cls(
-            pool,
-            "wasm" if runtime == "wasm" else "process",
-            arch,
-            "nvidia" if gpu == "nvidia" else "none",
-            submitter,
-            workload,
-        )
+        parts[2:3] = ["x86_64" if part == "x8664" else part for part in parts[2:3]]
+        try:
+            return cls(*_PARTS.validate_python(tuple(parts)))
+        except ValidationError as error:
+            raise ProtocolError("class", f"not a class: {token[:120]!r}") from error

@@ -4,10 +4,11 @@ The content type stands in the header `Content-Type`. JSON carries byte strings 
 (RFC 4648, section 4); MessagePack carries them as they are.
 """
 
-from typing import Literal, TypeVar
+import base64
+from typing import Annotated, Literal, TypeVar
 
 import msgpack
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError
 
 from lender.protocol.errors import ProtocolError
 
@@ -25,11 +26,24 @@ _UNPACK_ERRORS = (
 )
 
 
+_FIELD_CHARS_MAX = 200
+_REASON_CHARS_MAX = 2000
+
+
+def _to_base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+# Pydantic by itself writes the URL-safe alphabet, which strict decoders elsewhere refuse.
+Bytes = Annotated[bytes, PlainSerializer(_to_base64, when_used="json")]
+"""A byte string: itself in MessagePack, base64 in JSON. Either alphabet is read."""
+
+
 class Closed(BaseModel):
     """Base of what a submitter writes: an unknown field is a mistake, and is refused."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, ser_json_bytes="base64", val_json_bytes="base64"
+        extra="forbid", strict=True, frozen=True, val_json_bytes="base64", allow_inf_nan=False
     )
 
 
@@ -37,7 +51,7 @@ class Open(BaseModel):
     """Base of what lenders and brokers write: a newer peer's unknown fields are ignored."""
 
     model_config = ConfigDict(
-        extra="ignore", strict=True, frozen=True, ser_json_bytes="base64", val_json_bytes="base64"
+        extra="ignore", strict=True, frozen=True, val_json_bytes="base64", allow_inf_nan=False
     )
 
 
@@ -90,4 +104,4 @@ def _first_fault(error: ValidationError) -> ProtocolError:
     fault = error.errors(include_url=False, include_input=False)[0]
     field = ".".join(str(part) for part in fault["loc"]) or "payload"
     reason = "unknown field" if fault["type"] == "extra_forbidden" else fault["msg"]
-    return ProtocolError(field, reason)
+    return ProtocolError(field[:_FIELD_CHARS_MAX], reason[:_REASON_CHARS_MAX])

@@ -1,5 +1,6 @@
 """What a submitter asks for: the job specification, the signed document of the whole product."""
 
+from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -15,12 +16,23 @@ Gpu = Literal["none", "nvidia"]
 TASK_PLACEHOLDER = "{task}"
 """Stands in an argv entry for the task's index."""
 
+_NAME_BYTES_MAX = 255  # Linux and macOS: NAME_MAX
+
 
 def _check_relative_path(path: str) -> str:
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts) or not path.isprintable() or "\\" in path:
         raise ValueError("must be a relative path without . or .. and of printable characters")
+    if any(len(part.encode()) > _NAME_BYTES_MAX for part in parts):
+        raise ValueError(f"no part of a path may be longer than {_NAME_BYTES_MAX} bytes")
     return path
+
+
+def _check_printable(text: str) -> str:
+    # It is shown to owners in a terminal.
+    if not text.isprintable():
+        raise ValueError("must be of printable characters")
+    return text
 
 
 RelativePath = Annotated[
@@ -56,7 +68,7 @@ class Limits(Closed):
     memory_bytes: int = Field(
         default=512 << 20, ge=bounds.MEMORY_BYTES_MIN, le=bounds.MEMORY_BYTES_MAX
     )
-    time_s: float = Field(default=300.0, gt=0, le=bounds.TIME_S_MAX, allow_inf_nan=False)
+    time_s: float = Field(default=300.0, gt=0, le=bounds.TIME_S_MAX)
     output_bytes: int = Field(default=1 << 20, ge=0, le=bounds.OUTPUT_BYTES_MAX)
     scratch_bytes: int = Field(default=256 << 20, ge=0, le=bounds.SCRATCH_BYTES_MAX)
     processes: int = Field(default=64, ge=1, le=4096)
@@ -70,8 +82,9 @@ class Requires(Closed):
     gpu: Gpu = "none"
 
 
+JobName = Annotated[str, Field(max_length=120), AfterValidator(_check_printable)]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
-EnvValue = Annotated[str, Field(max_length=4096)]
+EnvValue = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")]
 ArgvEntry = Annotated[str, Field(max_length=bounds.ARGV_ENTRY_CHARS_MAX, pattern=r"^[^\x00]*$")]
 
 
@@ -85,7 +98,7 @@ class JobSpec(Closed):
     v: Literal[1]
     id: JobId
     submitter: PublicKey
-    name: str = Field(default="", max_length=120)
+    name: JobName = ""
     workload: WorkloadName
     runtime: Runtime
     program: BlobRef | None = None
@@ -97,8 +110,8 @@ class JobSpec(Closed):
     limits: Limits = Limits()
     requires: Requires = Requires()
     retries: int = Field(default=0, ge=0, le=bounds.RETRIES_MAX)
-    created_at: float = Field(gt=0, allow_inf_nan=False)
-    not_after: float = Field(gt=0, allow_inf_nan=False)
+    created_at: float = Field(gt=0)
+    not_after: float = Field(gt=0)
     """The job expires unless it has ended by then; at most a week after `created_at`."""
 
     @model_validator(mode="after")
@@ -110,6 +123,8 @@ class JobSpec(Closed):
         names = [one.name for one in self.inputs]
         if len(set(names)) != len(names):
             raise ValueError("inputs: two inputs share a name")
+        if any(str(parent) in names for name in names for parent in PurePosixPath(name).parents):
+            raise ValueError("inputs: the name of one is a folder of another")
         if not self.created_at < self.not_after <= self.created_at + bounds.QUEUE_S_MAX:
             raise ValueError("not_after: must be within a week after created_at")
         return self

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lender.protocol import bounds
-from lender.protocol.codec import ContentType, Open
+from lender.protocol.codec import Bytes, ContentType, Open
 from lender.protocol.ids import JobId, LeaseId, PublicKey
 from lender.protocol.job import Runtime
 from lender.protocol.result import TaskResult
@@ -27,7 +27,7 @@ class Lease(Open):
     submitter: PublicKey
     attempt: int = Field(ge=1)
     ranges: tuple[TaskRange, ...] = Field(min_length=1)
-    spec: bytes = Field(max_length=bounds.SPEC_BYTES_MAX)
+    spec: Bytes = Field(max_length=bounds.SPEC_BYTES_MAX)
     content_type: ContentType
     signature: str = Field(max_length=100)
 

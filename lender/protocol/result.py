@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from lender.protocol import bounds
-from lender.protocol.codec import Open
+from lender.protocol.codec import Bytes, Open
 from lender.protocol.ids import JobId, LeaseId, PublicKey, Sha256
 
 LimitName = Literal["memory", "time", "output", "disk", "processes"]
@@ -33,10 +33,10 @@ class TaskResult(Open):
     task: int = Field(ge=0)
     state: Literal["succeeded", "failed"]
     exit_code: int | None = None
-    value: bytes = Field(default=b"", max_length=bounds.INLINE_VALUE_BYTES_MAX)
+    value: Bytes = Field(default=b"", max_length=bounds.INLINE_VALUE_BYTES_MAX)
     value_blob: ValueBlob | None = None
     outputs: tuple[Output, ...] = Field(default=(), max_length=bounds.OUTPUTS_MAX)
-    stderr_tail: bytes = Field(default=b"", max_length=bounds.STDERR_TAIL_BYTES_MAX)
+    stderr_tail: Bytes = Field(default=b"", max_length=bounds.STDERR_TAIL_BYTES_MAX)
     limit: LimitName | None = None
     error: str | None = Field(default=None, max_length=2000)
     cpu_s: float = Field(default=0.0, ge=0)

@@ -80,6 +80,6 @@ def _key_bytes(public_key: str) -> bytes:
     except (binascii.Error, ValueError) as error:
         raise fault from error
     body, checksum = raw[:-2], int.from_bytes(raw[-2:], "little")
-    if nkeys.crc16(bytearray(body)) != checksum:
+    if body[0] != nkeys.PREFIX_BYTE_USER or nkeys.crc16(bytearray(body)) != checksum:
         raise fault
     return body[1:]

@@ -1,5 +1,6 @@
 """Subjects, as drawn in docs/protocol.md. S is a submitter's public key, L a lender's, J a job."""
 
+import re
 from typing import NamedTuple
 
 from lender.protocol.errors import ProtocolError
@@ -81,11 +82,11 @@ def parse_job_subject(subject: str) -> JobSubject:
     verb, *tokens = subject.split(".")
     if verb in ("submit", "cancel", "res") and len(tokens) == 2:
         return JobSubject(verb, tokens[0], tokens[1], None)
-    if verb == "res" and len(tokens) == 3 and tokens[2].isdecimal():
+    if verb == "res" and len(tokens) == 3 and re.fullmatch(r"[0-9]{1,7}", tokens[2]):
         return JobSubject(verb, tokens[0], tokens[1], int(tokens[2]))
     raise ProtocolError("subject", f"names no job: {subject[:200]!r}")
 
 
 def last_token(subject: str) -> str:
     """Return the principal of `offer.L`, `ctl.L`, `done.L`, `query.S`, or the class of `work.C`."""
-    return subject.rsplit(".", 1)[1]
+    return subject.rpartition(".")[2]
