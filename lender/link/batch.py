@@ -110,7 +110,7 @@ async def _commit_batch(
     """
     opening: list[Msg] = []
     token, reply = connection.inbox.add(lambda _, msg: opening.append(msg))
-    batch = {"Nats-Batch-Id": f"{connection.inbox.subject[-22:]}-{token}"}
+    batch = {"Nats-Batch-Id": f"{connection.inbox.id}-{token}"}
     expected = {_EXPECTED_LAST_SEQUENCE: str(expected_last_sequence)}
     try:
         for number, record in enumerate(records[:-1], 1):

@@ -20,6 +20,7 @@ from lender.link.errors import (
     PayloadTooLargeError,
     RequestTimeoutError,
 )
+from lender.link.hardened import HardenedClient
 from lender.link.inbox import Inbox
 
 logger = logging.getLogger(__name__)
@@ -83,9 +84,14 @@ class Connection:
         return self.nc.is_connected
 
     def watch(self, listener: Listener) -> Callable[[], None]:
-        """Have each change of state reported; returns what ends that."""
+        """Have each change of state reported; returns what ends that, any number of times."""
         self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+
+        def unwatch() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return unwatch
 
     def awaited(self) -> asyncio.Future[Msg]:
         """Make a future that fails with DisconnectedError when the line breaks before it is set.
@@ -198,8 +204,13 @@ class Connection:
 
 
 def status(msg: Msg) -> str | None:
-    """Return the status code that the server put in place of a message; None for a message."""
-    return msg.headers.get("Status") if msg.headers else None
+    """Return the status code that the server sent in place of a message; None for a message.
+
+    A stored message may carry a header `Status` of its author's making; the server always adds
+    its sequence to it.
+    """
+    headers = msg.headers
+    return headers.get("Status") if headers and "Nats-Sequence" not in headers else None
 
 
 async def connect(
@@ -225,7 +236,7 @@ async def connect(
         ConnectError: `timeout_s` went by.
         OSError: the credentials can't be read.
     """
-    nc = Client()
+    nc = HardenedClient()
     connection = Connection(nc, on_state)
     options: dict[str, Any] = {
         "reconnect_time_wait": _FIRST_CONNECT_PAUSE_S * (1 + random.random()),  # noqa: S311 - jitter

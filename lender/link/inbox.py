@@ -18,6 +18,8 @@ class Inbox:
 
     def __init__(self, nc: Client) -> None:
         self.subject = nc.new_inbox()
+        self.id = self.subject.rpartition(".")[2]
+        """Unique among all connections (a NUID); with a token, a unique name for anything."""
         self._nc = nc
         self._skip = len(self.subject) + 1
         self._handlers: dict[int, Handler] = {}
@@ -43,6 +45,7 @@ class Inbox:
         self._handlers.pop(token, None)
 
     async def _route(self, msg: Msg) -> None:
+        # JetStream's deliveries keep their own subject and so have no place here.
         token = int(msg.subject[self._skip :])
         handler = self._handlers.get(token)
         if handler is not None:
