@@ -14,6 +14,9 @@ from pathlib import Path
 
 from lender.sandbox.tree import Root, alive, identify
 
+SYSTEM_STATE = Path("/var/lib/lender")
+"""The state folder of a lenderd that root started."""
+
 
 class AlreadyRunningError(Exception):
     """Another lenderd serves this state folder."""
@@ -70,6 +73,11 @@ class StateFolder:
         return self.path / "cache" / "sha256"
 
     @property
+    def modules(self) -> Path:
+        """Compiled wasm modules; native code of our own making, so private."""
+        return self.path / "cache" / "modules"
+
+    @property
     def identity(self) -> Path:
         """The lender's own nkey seed."""
         return self.path / "identity.nk"
@@ -93,7 +101,7 @@ class StateFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self.path.chmod(0o711)
         private = (self.grants, self.tombstones, self.attempts, self.spool, self.scratch)
-        for folder in (*private, self.cache.parent, self.cache):
+        for folder in (*private, self.cache.parent, self.cache, self.modules):
             folder.mkdir(exist_ok=True)
             folder.chmod(0o700)
 
@@ -112,7 +120,7 @@ def default_state_path() -> Path:
     if named:
         return Path(named)
     if os.geteuid() == 0:
-        return Path("/var/lib/lender")
+        return SYSTEM_STATE
     base = os.environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "lender"
 

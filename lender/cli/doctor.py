@@ -1,0 +1,37 @@
+"""Check this machine, read-only, with a mend for each fault. Exits with 1 where it can't lend."""
+
+import argparse
+from dataclasses import asdict
+
+from lender.cli.checks import Check, examine
+from lender.cli.exits import Exit
+from lender.cli.owner import add_options, open_state, print_json
+from lender.cli.words import say
+
+EXAMPLES = """\
+  lender doctor
+  lender doctor --json"""
+
+_MARKS = {"ok": "✓", "info": "·", "warning": "!", "blocker": "✗"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    add_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the checks and print them."""
+    checks = examine(open_state(args))
+    blocked = any(check.level == "blocker" for check in checks)
+    if args.json:
+        print_json("doctor", {"can_lend": not blocked, "checks": [asdict(c) for c in checks]})
+    else:
+        say([line for check in checks for line in _lines(check)])
+        say(["✗ this machine can't lend yet" if blocked else "✓ this machine can lend"])
+    return Exit.FAILED if blocked else Exit.DONE
+
+
+def _lines(check: Check) -> list[str]:
+    mend = [f"    mend: {check.mend}"] if check.mend else []
+    return [f"{_MARKS[check.level]} {check.text}", *mend]

@@ -1,0 +1,115 @@
+"""What the owner's verbs have in common: the state folder, who may use it, a word to lenderd.
+
+Standard library only: pause, revoke and status must start fast and work when nothing else does.
+"""
+
+import argparse
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lender.cli.exits import CommandError, Exit
+from lender.daemon.control_client import UnreachableError, ask
+from lender.daemon.state import SYSTEM_STATE, StateFolder, default_state_path
+
+ANSWER_S = 0.5
+"""lenderd answers in this time or counts as silent."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every owner verb."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead")
+    parser.add_argument(
+        "--state", type=Path, metavar="DIR", help="state folder; else $LENDER_STATE or the default"
+    )
+
+
+def find_state(args: argparse.Namespace) -> StateFolder:
+    """The state folder that the options name, whether or not it exists.
+
+    A user without one of their own means the machine's.
+    """
+    path = args.state or default_state_path()
+    if args.state is None and not path.exists() and SYSTEM_STATE.exists():
+        path = SYSTEM_STATE
+    return StateFolder(path.absolute())
+
+
+def open_state(args: argparse.Namespace) -> StateFolder:
+    """The existing state folder, for its owner alone; root acts as the owner.
+
+    Raises:
+        CommandError: there is none (5), or it belongs to another user (4).
+    """
+    state = find_state(args)
+    if not is_owner(state):
+        raise CommandError(
+            Exit.NOT_PERMITTED,
+            f"{state.path} belongs to uid {state.owner_uid()}: only that user and root may do this",
+        )
+    become_owner(state)
+    return state
+
+
+def is_owner(state: StateFolder) -> bool:
+    """Whether this user may act as the owner of an existing state folder.
+
+    Raises:
+        CommandError: there is none.
+    """
+    try:
+        return os.geteuid() in (0, state.owner_uid())
+    except OSError as error:
+        raise CommandError(
+            Exit.UNREACHABLE,
+            f"no lender at {state.path}: {error.strerror}; name its state folder with --state",
+        ) from error
+
+
+def become_owner(state: StateFolder) -> None:
+    """As root, turn into the folder's owner for good.
+
+    So nothing in a folder that another user writes can point root at a stranger's processes or
+    files, and what is written here stays readable for that user's lenderd.
+    """
+    status = state.path.stat()
+    if os.geteuid() == 0 and status.st_uid != 0:
+        os.setgroups([])
+        os.setresgid(status.st_gid, status.st_gid, status.st_gid)
+        os.setresuid(status.st_uid, status.st_uid, status.st_uid)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How lenderd took a request.
+
+    Attributes:
+        outcome: `answered`; `refused` (it answered with an error); `silent` (the socket takes
+            connections, but no answer came in time); `absent` (nobody listens).
+        reply: the answer; empty without one.
+        reason: why it is not `answered`, in words.
+    """
+
+    outcome: Literal["answered", "refused", "silent", "absent"]
+    reply: dict[str, Any]
+    reason: str = ""
+
+
+def tell(state: StateFolder, verb: str, timeout_s: float = ANSWER_S) -> Told:
+    """Ask lenderd to carry out `verb`; never raises for a lenderd that is in trouble."""
+    try:
+        reply = ask(state.control_socket, {"verb": verb}, timeout_s)
+    except UnreachableError as error:
+        return Told("silent" if error.silent else "absent", {}, str(error))
+    if not reply["ok"]:
+        fault = reply.get("error")
+        message = fault.get("message") if isinstance(fault, dict) else None
+        return Told("refused", reply, str(message))
+    return Told("answered", reply)
+
+
+def print_json(verb: str, fields: dict[str, Any]) -> None:
+    """Print the verb's one JSON document."""
+    print(json.dumps({"schema": f"lender.{verb}/1", **fields}, indent=2))

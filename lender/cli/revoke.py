@@ -1,0 +1,113 @@
+"""Withdraw grants. Their work is killed and wiped at once; nothing is asked.
+
+Works with lenderd stopped, hung or gone, without NATS, and on a full disk. First the withdrawal is
+saved, then every process of the revoked grants is killed, then lenderd is told; a lenderd that
+does not answer within half a second is killed too, so that it can start nothing more.
+What is printed was verified.
+"""
+
+import argparse
+import time
+
+from lender.cli.exits import CommandError, Exit
+from lender.cli.owner import add_options, open_state, print_json
+from lender.cli.revocation import Outcome, Selection, revoke
+from lender.cli.words import clock, count, duration, say, size
+from lender.daemon.attempt_records import AttemptRecords
+from lender.daemon.consent_files import ConsentReading, load_consent
+from lender.daemon.state import StateFolder
+
+EXAMPLES = """\
+  lender revoke --all
+  lender revoke --submitter alice
+  lender revoke --submitter alice --workload render
+  lender revoke --grant G-k3x7qa2m"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("--all", action="store_true", help="every grant on this machine")
+    parser.add_argument("--submitter", metavar="KEY|NAME", help="grants of this submitter")
+    parser.add_argument("--workload", "--class", metavar="NAME", help="grants of this workload")
+    parser.add_argument("--grant", metavar="ID", help="this one grant")
+    add_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do everything first, tell afterwards: a closed pipe must not come between."""
+    if not (args.all or args.submitter or args.workload or args.grant):
+        raise CommandError(
+            Exit.USAGE, "say what to withdraw: --all, --submitter, --workload or --grant"
+        )
+    state = open_state(args)
+    outcome = revoke(state, _selection(args, state))
+    if args.json:
+        print_json("revoke", outcome.as_json())
+    else:
+        say(_lines(outcome, load_consent(state)))
+    return Exit.DONE if outcome.complete else Exit.PARTIAL
+
+
+def _selection(args: argparse.Namespace, state: StateFolder) -> Selection:
+    """What the words mean here.
+
+    Raises:
+        CommandError: they match no grant and nothing that runs.
+    """
+    reading = load_consent(state)
+    submitters = None
+    if args.submitter is not None:
+        named = {key for key, name in reading.names.items() if name == args.submitter}
+        submitters = frozenset(named or {args.submitter})
+    selection = Selection(args.all, submitters, args.workload, args.grant)
+    attempts = AttemptRecords(state.attempts).read_all().records
+    known = (
+        args.all
+        or any(selection.ends(grant) for grant in reading.consent.grants)
+        or any(fault.path.stem == args.grant for fault in reading.ignored)
+        or any(selection.stops(attempt) for attempt in attempts)
+    )
+    if not known:
+        raise CommandError(Exit.FAILED, "no grant matches; `lender grants` lists them")
+    return selection
+
+
+def _lines(outcome: Outcome, after: ConsentReading) -> list[str]:
+    lines = []
+    if not outcome.not_saved:
+        lines.append(
+            f"✓ {clock(outcome.saved_at)} {count(len(outcome.grants), 'grant')} withdrawn "
+            f"(saved on this machine)"
+        )
+    elif outcome.set_aside:
+        lines.append(
+            f"! no tombstone could be saved ({outcome.not_saved}); the files of "
+            f"{count(len(outcome.set_aside), 'grant')} were set aside instead"
+        )
+    else:
+        lines.append(f"✗ the withdrawal could not be saved ({outcome.not_saved}): free some space")
+    took = duration(outcome.stopped_s)
+    if outcome.verified:
+        lines.append(
+            f"✓ {clock(outcome.stopped_at)} {count(outcome.jobs, 'job')}, "
+            f"{count(outcome.processes, 'process')} stopped - verified, none left, after {took}"
+        )
+    else:
+        left = ", ".join(str(pid) for pid in outcome.remaining)
+        lines.append(f"✗ not verified that nothing is left ({left or outcome.doubt}), after {took}")
+    if outcome.scratch_left:
+        lines.append(f"✗ scratch could not be deleted: {', '.join(outcome.scratch_left)}")
+    elif outcome.jobs or outcome.freed_bytes:
+        lines.append(f"✓ scratch deleted ({size(outcome.freed_bytes)})")
+    if outcome.daemon == "killed":
+        lines.append("! lenderd did not answer; it was killed. The broker is told on reconnect.")
+    elif outcome.daemon == "absent":
+        lines.append("! lenderd does not run; stopped without it. The broker hears at its start.")
+    elif outcome.daemon == "silent":
+        lines.append("✗ lenderd does not answer and could not be killed: end it by hand")
+    held = after.consent.valid(time.time())
+    if held:
+        lines.append(f"{count(len(held), 'other grant')} still holds: lender grants")
+    else:
+        lines.append("Nothing can run until you type `lender grant`.")
+    return lines
