@@ -112,7 +112,7 @@ class Broker:
             case Committed():
                 self.state.outbox.committed(event.token)
             case LeaseFed():
-                self._note_fed(event)
+                self._note_fed(now, event)
             case FeedFailed():
                 self._feed_failed(now, event)
             case SubmittersChanged():
@@ -122,8 +122,7 @@ class Broker:
             case HearingLost():
                 self.state.deaf = True
             case HearingRestored():
-                self.state.deaf = False
-                self.state.fleet.hear_all(now)
+                presence.restore_hearing(self.state, now)
             case TimePassed():
                 pass
             case _:
@@ -153,11 +152,11 @@ class Broker:
             case "lease":
                 presence.end_grace(self.state, due.name[0])
 
-    def _note_fed(self, event: LeaseFed) -> None:
+    def _note_fed(self, now: float, event: LeaseFed) -> None:
         lease = self.state.leases.get(event.lease)
         if lease is not None:
             lease.sequence = event.sequence
-            presence.tell_opened(self.state, lease.class_token)
+            presence.tell_opened(self.state, now, lease.class_token)
         elif not self.state.leases.was_finished(event.lease):
             self.state.outbox.emit(DeleteWork(event.sequence))  # given up in the meantime
 

@@ -68,8 +68,8 @@ class Fleet:
         """Return the usable slots of all lenders that list the class."""
         return self._slots.get(class_token, 0)
 
-    def hear(self, now: float, offer: Offer) -> frozenset[str]:
-        """Take up an offer; returns the classes that the lender did not list before."""
+    def hear(self, now: float, offer: Offer) -> tuple[Lender, frozenset[str]]:
+        """Take up an offer; returns the lender, and which classes it did not list before."""
         lender = self._lenders.get(offer.lender)
         if lender is None:
             lender = Lender(offer.lender, offer, frozenset(), now)
@@ -89,7 +89,7 @@ class Fleet:
             for token in lender.classes & before:
                 self._slots[token] += lender.slots - slots_before
         self._set_roomy(lender, roomy=lender.has_room)
-        return added
+        return lender, added
 
     def forget(self, lender_id: str) -> set[str]:
         """Drop a lender that is gone; returns the leases that were counted to it."""
@@ -99,10 +99,10 @@ class Fleet:
             self._unlist(token, lender, lender.slots)
         return lender.claims
 
-    def hear_all(self, now: float) -> None:
-        """Give every lender its time to speak up again, after nobody could be heard."""
+    def hear_all(self, at: float) -> None:
+        """Take every lender as heard at `at`, where nobody could be heard."""
         for lender in self._lenders.values():
-            lender.heard_at = now
+            lender.heard_at = at
 
     def shift(self, by_s: float) -> None:
         """Move what was noted by the clock, after the clock itself has been moved."""

@@ -1,5 +1,7 @@
 """What lenders say of themselves, and what their silence says."""
 
+from collections.abc import Set
+
 from broker.core.effects import SendControl, Warn
 from broker.core.fleet import Lender
 from broker.core.holding import cancel_stray, hold, lose, silent_at, watch
@@ -12,6 +14,9 @@ from lender.protocol.lease import Control, HeldLease, Offer
 REMIND_S = 2.0
 """A lender with free slots that leaves work in its queues is told of them again, this often."""
 
+RECONNECT_S = 4.0
+"""A lender's longest pause between two tries to reconnect: it is not silent before that."""
+
 
 def hear_offer(state: State, now: float, lender_id: str, payload: bytes) -> None:
     """Take up an offer: who is there, with which room, holding which leases."""
@@ -23,23 +28,23 @@ def hear_offer(state: State, now: float, lender_id: str, payload: bytes) -> None
     if offer.lender != lender_id:
         state.outbox.emit(Warn(f"offer of {lender_id} speaks for {offer.lender}"))
         return
-    added = state.fleet.hear(now, offer)
+    lender, added = state.fleet.hear(now, offer)
     watch(state, now, lender_id)
     _match_leases(state, now, lender_id, offer.leases)
     if offer.phase == "offline":
         _give_up(state, lender_id)
         return
-    _tell_open(state, lender_id, added & state.open_classes)
+    _tell_open(state, now, lender, added & state.open_classes)
     state.stir_lender(lender_id)
-    _remind(state, now, lender_id)
+    _remind(state, now, lender)
 
 
-def tell_opened(state: State, class_token: str) -> None:
+def tell_opened(state: State, now: float, class_token: str) -> None:
     """A class's queue exists: tell the lenders that list it, once."""
     if class_token not in state.open_classes:
         state.open_classes.add(class_token)
         for lender in state.fleet.of_class(class_token):
-            _tell_open(state, lender.id, frozenset((class_token,)))
+            _tell_open(state, now, lender, {class_token})
 
 
 def notice_silence(state: State, now: float, lender_id: str) -> None:
@@ -59,6 +64,15 @@ def end_grace(state: State, lease_id: str) -> None:
     lease = state.leases.get(lease_id)
     if lease is not None:
         lose(state, lease)
+
+
+def restore_hearing(state: State, now: float) -> None:
+    """Lenders can be heard again: give each the time to reconnect and speak up."""
+    state.deaf = False
+    state.fleet.hear_all(now + RECONNECT_S)
+    for due, _ in state.due.items():
+        if due.kind == "lease":
+            state.due.set(due, now + RECONNECT_S + UNLISTED_GRACE_S)
 
 
 def _match_leases(state: State, now: float, lender_id: str, listed: tuple[HeldLease, ...]) -> None:
@@ -97,21 +111,15 @@ def _give_up(state: State, lender_id: str) -> None:
             state.stirred.add(lease.class_token)
 
 
-def _tell_open(state: State, lender_id: str, class_tokens: frozenset[str]) -> None:
+def _tell_open(state: State, now: float, lender: Lender, class_tokens: Set[str]) -> None:
     if class_tokens:
-        control = Control(kind="open", classes=tuple(sorted(class_tokens)))
-        state.outbox.emit(SendControl(lender_id, control))
-
-
-def _remind(state: State, now: float, lender_id: str) -> None:
-    lender = state.fleet.get(lender_id)
-    if lender is None or not _is_idle(lender) or lender.reminded_at + REMIND_S > now:
-        return
-    waiting = lender.classes & state.leases.waiting.keys() & state.open_classes
-    if waiting:
         lender.reminded_at = now
-        _tell_open(state, lender_id, frozenset(waiting))
+        control = Control(kind="open", classes=tuple(sorted(class_tokens)))
+        state.outbox.emit(SendControl(lender.id, control))
 
 
-def _is_idle(lender: Lender) -> bool:
-    return lender.offer.phase == "lending" and lender.offer.slots_free > 0
+def _remind(state: State, now: float, lender: Lender) -> None:
+    idle = lender.offer.phase == "lending" and lender.offer.slots_free > 0
+    if idle and lender.reminded_at + REMIND_S <= now:
+        waiting = lender.classes & state.leases.waiting.keys()
+        _tell_open(state, now, lender, waiting & state.open_classes)

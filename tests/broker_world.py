@@ -1,0 +1,385 @@
+"""A model of the streams and of lenders around the broker's core, for tests without I/O."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from broker.core.broker import Broker
+from broker.core.effects import (
+    Commit,
+    DeleteWork,
+    Effect,
+    FeedWork,
+    PublishEvent,
+    Reply,
+    SendControl,
+    Warn,
+)
+from broker.core.events import (
+    CancelReplayed,
+    CancelRequested,
+    Committed,
+    DoneReported,
+    Event,
+    JobReplayed,
+    JobSubmitted,
+    LeaseFed,
+    LeaseReplayed,
+    OfferReceived,
+    QueryReceived,
+    ReplayCompleted,
+    ResultReplayed,
+    TimePassed,
+)
+from lender.protocol import subjects
+from lender.protocol.classes import WorkClass
+from lender.protocol.codec import (
+    CONTENT_TYPE_HEADER,
+    MSGPACK,
+    ContentType,
+    content_type_of,
+    decode,
+    encode,
+)
+from lender.protocol.job import Array, JobSpec, Requires
+from lender.protocol.lease import Done, DoneReply, HeldLease, Lease, Offer
+from lender.protocol.query import Query, QueryReply
+from lender.protocol.result import Chunk, TaskResult, Terminal
+from lender.protocol.signature import SIGNATURE_HEADER, Signer, seed_from_entropy
+
+START = 1_000_000.0
+ALICE, BOB = (Signer(seed_from_entropy(bytes([n] * 32))) for n in (1, 2))
+LENDERS = [Signer(seed_from_entropy(bytes([n] * 32))).public_key for n in range(10, 16)]
+L1, L2, L3 = LENDERS[:3]
+
+
+def job_spec(signer: Signer = ALICE, job: str = "job-0001", **fields: Any) -> JobSpec:
+    count = fields.pop("count", None)
+    return JobSpec(
+        **{
+            "v": 1,
+            "id": job,
+            "submitter": signer.public_key,
+            "workload": "command",
+            "runtime": "process",
+            "argv": ("true",),
+            "array": Array(count=count) if count else None,
+            "created_at": START,
+            "not_after": START + 86_400.0,
+            **fields,
+        }
+    )
+
+
+def class_of(signer: Signer = ALICE, workload: str = "command", **requires: Any) -> str:
+    spec = job_spec(signer, workload=workload, requires=Requires(**requires))
+    return WorkClass.of(spec).token
+
+
+@dataclass
+class Queued:
+    """A message in WORK."""
+
+    class_token: str
+    headers: dict[str, str]
+    payload: bytes
+
+    @property
+    def lease(self) -> Lease:
+        return decode(Lease, self.payload)
+
+
+@dataclass
+class World:
+    """The broker and what it sees. Commits land and feeds are acknowledged at once by default."""
+
+    submitters: frozenset[str] = frozenset((ALICE.public_key, BOB.public_key))
+    now: float = START
+    land_commits: bool = True
+    answer_feeds: bool = True
+    jobs: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    results: dict[str, tuple[dict[str, str], bytes]] = field(default_factory=dict)
+    work: dict[int, Queued] = field(default_factory=dict)
+    in_flight: list[Commit] = field(default_factory=list)
+    feeds: list[FeedWork] = field(default_factory=list)
+    replies: dict[str, DoneReply | QueryReply] = field(default_factory=dict)
+    events: list[PublishEvent] = field(default_factory=list)
+    controls: list[SendControl] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    refused_records: list[str] = field(default_factory=list)
+    work_sequence: int = 0
+    ids: int = 0
+    reply_number: int = 0
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    def new_lease_id(self) -> str:
+        self.ids += 1
+        return f"{self.ids:022d}"
+
+    # the broker's life
+
+    def start(self) -> None:
+        """Start a broker on what the streams hold."""
+        self.in_flight, self.feeds = [], []
+        self.broker = Broker(self.new_lease_id, self.submitters)
+        for subject, (headers, _) in self.results.items():
+            self.do(ResultReplayed(subject, headers))
+        for subject, headers, payload in self.jobs:
+            verb = subject.split(".")[0]
+            if verb == "submit":
+                self.do(JobReplayed(subject, headers, payload))
+            else:
+                self.do(CancelReplayed(subject))
+        for sequence, queued in self.work.items():
+            self.do(LeaseReplayed(sequence, queued.headers, queued.payload))
+        self.do(ReplayCompleted())
+
+    def do(self, event: Event) -> list[Effect]:
+        effects = self.broker.handle(self.now, event)
+        for effect in effects:
+            self._carry_out(effect)
+        return effects
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Commit():
+                self.in_flight.append(effect)
+                if self.land_commits:
+                    self.land()
+            case FeedWork():
+                self.feeds.append(effect)
+                if self.answer_feeds:
+                    self.store_feed()
+            case DeleteWork():
+                self.work.pop(effect.sequence, None)
+            case Reply():
+                self.replies[effect.reply_to] = effect.message
+            case PublishEvent():
+                self.events.append(effect)
+            case SendControl():
+                self.controls.append(effect)
+            case Warn():
+                self.warnings.append(effect.text)
+
+    def store(self, commit: Commit) -> None:
+        for record in commit.records:
+            if record.subject in self.results:
+                self.refused_records.append(record.subject)
+            else:
+                self.results[record.subject] = (dict(record.headers), record.payload)
+
+    def land(self) -> None:
+        """Let the oldest commit become durable, and say so."""
+        commit = self.in_flight.pop(0)
+        self.store(commit)
+        self.do(Committed(commit.token))
+
+    def store_feed(self) -> int:
+        """Let the oldest feed be stored, and say so."""
+        feed = self.feeds.pop(0)
+        self.work_sequence += 1
+        sequence = self.work_sequence
+        self.work[sequence] = Queued(feed.class_token, dict(feed.headers), encode(feed.lease))
+        self.do(LeaseFed(feed.lease.lease, sequence))
+        return sequence
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass, from one deadline to the next."""
+        end = self.now + seconds
+        while (deadline := self.broker.next_deadline()) is not None and deadline <= end:
+            self.now = max(self.now, deadline)
+            self.do(TimePassed())
+        self.now = end
+        self.do(TimePassed())
+
+    # submitters
+
+    def submit(
+        self,
+        spec: JobSpec,
+        signer: Signer = ALICE,
+        content_type: ContentType = MSGPACK,
+    ) -> JobSpec:
+        payload = encode(spec, content_type)
+        headers = {CONTENT_TYPE_HEADER: content_type, SIGNATURE_HEADER: signer.sign(payload)}
+        self.submit_raw(subjects.submit(signer.public_key, spec.id), headers, payload)
+        return spec
+
+    def submit_raw(self, subject: str, headers: dict[str, str], payload: bytes) -> None:
+        if any(subject == stored for stored, _, _ in self.jobs):
+            return  # as the stream does
+        self.jobs.append((subject, headers, payload))
+        self.do(JobSubmitted(subject, headers, payload))
+
+    def cancel(self, job: str, signer: Signer = ALICE) -> None:
+        subject = subjects.cancel(signer.public_key, job)
+        if any(subject == stored for stored, _, _ in self.jobs):
+            return
+        self.jobs.append((subject, {}, b""))
+        self.do(CancelRequested(subject))
+
+    def query(self, job: str | None = None, signer: Signer = ALICE) -> QueryReply:
+        reply = self._reply_to()
+        self.do(QueryReceived(signer.public_key, {}, encode(Query(job=job)), reply))
+        answer = self.replies[reply]
+        assert isinstance(answer, QueryReply)
+        return answer
+
+    def terminal(self, job: str = "job-0001", signer: Signer = ALICE) -> Terminal | None:
+        stored = self.results.get(subjects.result(signer.public_key, job))
+        if stored is None:
+            return None
+        headers, payload = stored
+        return decode(Terminal, payload, content_type_of(headers.get(CONTENT_TYPE_HEADER)))
+
+    def chunks(self, job: str = "job-0001", signer: Signer = ALICE) -> list[Chunk]:
+        prefix = subjects.result(signer.public_key, job) + "."
+        return [
+            decode(Chunk, payload, content_type_of(headers.get(CONTENT_TYPE_HEADER)))
+            for subject, (headers, payload) in self.results.items()
+            if subject.startswith(prefix)
+        ]
+
+    def tasks(self, job: str = "job-0001", signer: Signer = ALICE) -> list[TaskResult]:
+        return [result for chunk in self.chunks(job, signer) for result in chunk.results]
+
+    # lenders
+
+    def offer(
+        self,
+        lender: str = L1,
+        *,
+        classes: Iterable[str] | None = None,
+        slots: int = 2,
+        leases: Iterable[Lease] = (),
+        phase: str = "lending",
+    ) -> None:
+        held = tuple(
+            HeldLease(lease=lease.lease, job=lease.job, submitter=lease.submitter, state="running")
+            for lease in leases
+        )
+        free = max(0, slots - len(held)) if phase == "lending" else 0
+        offer = Offer.model_validate(
+            {
+                "lender": lender,
+                "name": "machine",
+                "phase": phase,
+                "slots_total": slots,
+                "slots_free": free,
+                "cpu_free": 1.0,
+                "memory_free_bytes": 1 << 30,
+                "arch": "x86_64",
+                "os": "linux",
+                "runtimes": ("process",),
+                "classes": tuple(classes if classes is not None else [class_of()]),
+                "consent_digest": "",
+                "leases": held,
+            }
+        )
+        self.do(OfferReceived(lender, encode(offer)))
+
+    def queued(self, class_token: str | None = None) -> list[Lease]:
+        return [
+            queued.lease
+            for queued in self.work.values()
+            if class_token in (None, queued.class_token)
+        ]
+
+    def pull(self, class_token: str | None = None) -> Lease:
+        """Look at the oldest lease of WORK; it stays there until it is acked."""
+        return self.queued(class_token)[0]
+
+    def ack(self, lease: Lease) -> None:
+        for sequence, queued in list(self.work.items()):
+            if queued.lease.lease == lease.lease:
+                del self.work[sequence]
+
+    def report(
+        self,
+        lease: Lease,
+        results: Iterable[TaskResult],
+        lender: str = L1,
+        *,
+        final: bool = True,
+        **fields: Any,
+    ) -> str:
+        """Send a report; returns where its answer goes."""
+        done = Done(
+            **{
+                "lease": lease.lease,
+                "job": lease.job,
+                "submitter": lease.submitter,
+                "results": tuple(results),
+                "final": final,
+                **fields,
+            }
+        )
+        return self.report_raw(encode(done), lender)
+
+    def report_raw(self, payload: bytes, lender: str = L1) -> str:
+        reply = self._reply_to()
+        self.do(DoneReported(lender, payload, reply))
+        return reply
+
+    def verdict(self, reply: str) -> str | None:
+        answer = self.replies.get(reply)
+        assert answer is None or isinstance(answer, DoneReply)
+        return answer.verdict if answer else None
+
+    def run(self, lease: Lease, lender: str = L1, duration_s: float = 1.0) -> str:
+        """Report success for every task of a lease and ack it; returns the verdict."""
+        reply = self.report(lease, (ok(task, duration_s) for task in lease.tasks()), lender)
+        self.ack(lease)
+        return self.verdict(reply) or ""
+
+    def cancelled(self, lender: str = L1) -> list[str]:
+        return [
+            lease
+            for sent in self.controls
+            if sent.lender == lender and sent.control.kind == "cancel"
+            for lease in sent.control.leases
+        ]
+
+    def opened(self, lender: str = L1) -> list[str]:
+        return [
+            token
+            for sent in self.controls
+            if sent.lender == lender and sent.control.kind == "open"
+            for token in sent.control.classes
+        ]
+
+    def _reply_to(self) -> str:
+        self.reply_number += 1
+        return f"_INBOX.{self.reply_number}"
+
+
+def ok(task: int = 0, duration_s: float = 1.0, value: bytes = b"") -> TaskResult:
+    return TaskResult(task=task, state="succeeded", exit_code=0, duration_s=duration_s, value=value)
+
+
+def bad(task: int = 0, **fields: Any) -> TaskResult:
+    return TaskResult(**{"task": task, "state": "failed", "exit_code": 1, **fields})
+
+
+def check_places(world: World) -> None:
+    """Each task of a live job is in exactly one place; leases and their counts agree."""
+    state = world.broker.state
+    leased = 0
+    for job in state.jobs:
+        places = [tasks for tasks in job.pending.values()]
+        places += [one.tasks for one in job.resting]
+        leases = [state.leases.get(lease_id) for lease_id in job.leases]
+        places += [lease.open for lease in leases if lease]
+        leased += len(leases)
+        seen = [
+            index for place in places for first, n in place for index in range(first, first + n)
+        ]
+        assert len(seen) == len(set(seen)), f"a task of {job.key} is in two places"
+        assert len(seen) + job.settled == job.total, f"a task of {job.key} is lost"
+        assert len(seen) > 0, f"{job.key} has all results and lives on"
+    assert leased == len(state.leases)
+    assert state.leases.served.total() == leased
+    claims = {lease_id for lender in state.fleet for lease_id in lender.claims}
+    assert claims <= {lease_id for job in state.jobs for lease_id in job.leases}

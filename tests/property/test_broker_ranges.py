@@ -1,0 +1,70 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.core.ranges import RangeSet
+
+indices = st.integers(0, 60)
+spans = st.tuples(indices, st.integers(1, 20))
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), spans),
+        st.tuples(st.just("remove"), spans),
+        st.tuples(st.just("take"), st.integers(0, 30)),
+    ),
+    max_size=30,
+)
+
+
+def members(ranges: RangeSet) -> set[int]:
+    return {index for first, count in ranges for index in range(first, first + count)}
+
+
+def assert_canonical(ranges: RangeSet) -> None:
+    last_end = -1
+    for first, count in ranges:
+        assert count > 0
+        assert first > last_end, "intervals overlap, touch or are out of order"
+        last_end = first + count
+
+
+@given(steps)
+def test_a_range_set_is_a_set(steps: list) -> None:
+    ranges, model = RangeSet(), set()
+    for verb, argument in steps:
+        if verb == "take":
+            expected = set(sorted(model)[:argument])
+            assert members(ranges.take(argument)) == expected
+            model -= expected
+        else:
+            first, count = argument
+            getattr(ranges, verb)(first, count)
+            span = set(range(first, first + count))
+            model = model | span if verb == "add" else model - span
+        assert members(ranges) == model
+        assert len(ranges) == len(model)
+        assert all((index in ranges) == (index in model) for index in range(90))
+        assert_canonical(ranges)
+
+
+@given(st.lists(spans, max_size=8), st.lists(spans, max_size=8))
+def test_overlap_and_bulk_changes_are_those_of_sets(left: list, right: list) -> None:
+    a, b = RangeSet(left), RangeSet(right)
+    common = a.overlap(b)
+    assert members(common) == members(a) & members(b)
+    assert_canonical(common)
+    joined, rest = a.copy(), a.copy()
+    joined.add_all(b)
+    rest.remove_all(b)
+    assert members(joined) == members(a) | members(b)
+    assert members(rest) == members(a) - members(b)
+    assert a == RangeSet(left), "a copy shares memory"
+
+
+def test_a_million_tasks_are_one_interval() -> None:
+    ranges = RangeSet([(0, 1_000_000)])
+    assert len(ranges) == 1_000_000
+    assert list(ranges) == [(0, 1_000_000)]
+    assert list(ranges.take(10)) == [(0, 10)]
+    assert list(ranges) == [(10, 999_990)]
+    assert repr(ranges) == "RangeSet([(10, 999990)])"
+    assert ranges != [(10, 999_990)]

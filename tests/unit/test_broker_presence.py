@@ -1,0 +1,196 @@
+"""Lenders that speak, fall silent, forget, or come back."""
+
+import pytest
+from broker_world import ALICE, BOB, L1, L2, World, class_of, job_spec, ok
+
+from broker.core.events import ClockJumped, HearingLost, HearingRestored, OfferReceived
+
+
+def held(world: World, lender: str = L1, **fields):
+    """A job's lease, held by a lender."""
+    world.submit(job_spec(**fields))
+    world.offer(lender)
+    lease = world.pull()
+    world.offer(lender, leases=[lease])
+    return lease
+
+
+def beat(world: World, lease, seconds: float, lender: str = L1) -> None:
+    for _ in range(int(seconds / 0.5)):
+        world.pass_time(0.5)
+        world.offer(lender, leases=[lease])
+
+
+def test_a_silent_lender_loses_its_leases_after_2_5_seconds() -> None:
+    world = World()
+    lease = held(world)
+    beat(world, lease, 10)
+    world.pass_time(2.4)
+    assert [one.attempt for one in world.queued()] == [1]
+    world.pass_time(0.2)
+    assert world.work == {}
+    assert world.verdict(world.report(lease, [ok()])) == "stale"
+    world.offer(L2)
+    assert [one.attempt for one in world.queued()] == [2]
+    assert world.run(world.pull(), L2) == "committed"
+    world.offer(L1, leases=[lease])
+    assert world.cancelled(L1) == [lease.lease]
+    assert world.terminal().lender == L2
+
+
+def test_an_idle_lender_is_forgotten_after_12_5_seconds() -> None:
+    world = World()
+    world.offer()
+    world.pass_time(12.4)
+    assert len(world.broker.state.fleet) == 1
+    world.pass_time(0.2)
+    assert len(world.broker.state.fleet) == 0
+    assert world.broker.next_deadline() is None
+
+
+def test_idle_offers_keep_a_lender_known() -> None:
+    world = World()
+    for _ in range(20):
+        world.offer()
+        world.pass_time(5)
+    assert len(world.broker.state.fleet) == 1
+
+
+def test_a_report_is_a_sign_of_life() -> None:
+    world = World()
+    lease = held(world, count=1)
+    for _ in range(5):
+        world.pass_time(2)
+        world.report(lease, [], final=False)
+    assert world.run(lease) == "committed"
+
+
+def test_a_holder_that_never_offers_is_watched_too() -> None:
+    world = World()
+    world.submit(job_spec())
+    world.offer(L1)
+    lease = world.pull()
+    world.report(lease, [], L2, final=False)
+    world.pass_time(12.6)
+    world.offer(L1)
+    assert [one.attempt for one in world.queued()] == [2]
+
+
+def test_a_lease_that_its_holder_forgot_is_lost_after_a_grace() -> None:
+    world = World()
+    lease = held(world)
+    world.offer()
+    world.pass_time(0.9)
+    assert world.queued() == [lease]
+    world.offer(leases=[lease])
+    world.pass_time(0.5)
+    world.offer()
+    world.pass_time(0.9)
+    assert world.queued() == [lease], "listing it again starts a new grace"
+    world.offer()
+    world.pass_time(0.2)
+    assert [one.attempt for one in world.queued()] == [2]
+
+
+def test_a_final_report_within_the_grace_counts() -> None:
+    world = World()
+    lease = held(world)
+    world.offer()
+    assert world.run(lease) == "committed"
+    world.pass_time(5)
+    assert world.terminal().state == "succeeded"
+
+
+def test_a_lender_that_says_good_bye_loses_its_leases_at_once() -> None:
+    world = World()
+    held(world)
+    world.offer(L2)
+    world.offer(L1, phase="offline")
+    assert [one.attempt for one in world.queued()] == [2]
+
+
+def test_a_lender_is_told_of_queues_as_they_open() -> None:
+    world = World()
+    world.offer(L1)
+    world.offer(L2, classes=[class_of(BOB)])
+    assert world.opened(L1) == []
+    world.submit(job_spec())
+    assert world.opened(L1) == [class_of()]
+    assert world.opened(L2) == []
+    world.offer(L2, classes=[class_of(BOB), class_of(ALICE)])
+    assert world.opened(L2) == [class_of(ALICE)]
+
+
+def test_a_lender_with_free_slots_is_reminded_of_work_that_waits() -> None:
+    world = World()
+    world.offer()
+    world.submit(job_spec())
+    assert len(world.opened()) == 1
+    for _ in range(10):
+        world.pass_time(1)
+        world.offer()
+    assert 3 < len(world.opened()) < 8
+    lease = world.pull()
+    world.offer(leases=[lease])
+    told = len(world.opened())
+    beat(world, lease, 5)
+    assert len(world.opened()) == told
+
+
+def test_nobody_is_given_up_while_the_broker_is_deaf() -> None:
+    world = World()
+    lease = held(world)
+    world.offer()  # it no longer lists the lease
+    world.do(HearingLost())
+    world.pass_time(60)
+    assert world.queued() == [lease]
+    world.do(HearingRestored())
+    world.pass_time(3)
+    world.offer(leases=[lease])
+    beat(world, lease, 5)
+    assert world.run(lease) == "committed"
+
+
+def test_silence_counts_again_after_deafness() -> None:
+    world = World()
+    held(world)
+    world.do(HearingLost())
+    world.pass_time(60)
+    world.do(HearingRestored())
+    world.pass_time(7)
+    world.offer(L2)
+    assert [one.attempt for one in world.queued()] == [2]
+
+
+@pytest.mark.parametrize("by_s", [-3600.0, 3600.0])
+def test_a_clock_that_jumps_gives_nobody_up(by_s: float) -> None:
+    world = World()
+    lease = held(world, not_after=world.now + 7200)
+    world.submit(job_spec(job="job-0002"))
+    other = world.queued()[-1]
+    world.report(other, [], L2, outcome="refused")
+    world.ack(other)
+    world.now += by_s
+    world.do(ClockJumped(by_s))
+    world.pass_time(0.05)
+    assert len(world.work) == 1
+    world.pass_time(0.1)
+    world.offer(leases=[lease])
+    assert len(world.work) == 2, "a rest lasts as long as it would have"
+    world.pass_time(2.6)
+    assert lease not in world.queued(), "silence is noticed as it would have been"
+
+
+def test_a_bad_offer_is_told_to_the_operator_and_nothing_else() -> None:
+    world = World()
+    world.do(OfferReceived(L1, b"\xc1"))
+    assert L1 in world.warnings[0]
+    world.submit(job_spec())
+    from lender.protocol.codec import encode
+    from lender.protocol.lease import Offer
+
+    world.offer(L1)
+    payload = encode(Offer.model_validate(world.broker.state.fleet.get(L1).offer.model_dump()))
+    world.do(OfferReceived(L2, payload))
+    assert "speaks for" in world.warnings[1]
+    assert world.broker.state.fleet.get(L2) is None
