@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
 
 from lender.protocol.job import JobSpec
 from lender.protocol.lease import Control, Done, DoneReply, Lease, Offer
@@ -32,6 +34,15 @@ MESSAGES: tuple[type[BaseModel], ...] = (
 )
 
 
+class Schema(GenerateJsonSchema):
+    """Says how byte strings look in JSON."""
+
+    def bytes_schema(self, _schema: core_schema.BytesSchema) -> JsonSchemaValue:
+        """A byte string in base64, as `lender.protocol.codec` writes and reads it."""
+        # A maximum length counts bytes, not characters of base64: it is not said.
+        return {"type": "string", "contentEncoding": "base64"}
+
+
 def schemas() -> Mapping[str, str]:
     """Return each file's name and content."""
     return {f"{message.__name__}.json": _text(message) for message in MESSAGES}
@@ -47,7 +58,7 @@ def stale(folder: Path) -> list[str]:
 def _text(message: type[BaseModel]) -> str:
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **message.model_json_schema(mode="validation"),
+        **message.model_json_schema(mode="validation", schema_generator=Schema),
     }
     return json.dumps(schema, indent=2) + "\n"
 

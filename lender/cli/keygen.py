@@ -5,6 +5,7 @@ the server knows you; nobody else ever needs it. An existing file is never overw
 """
 
 import argparse
+import json
 import os
 import sys
 
@@ -21,6 +22,7 @@ EXAMPLES = """\
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_key_option(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,8 +32,12 @@ def run(args: argparse.Namespace) -> int:
         public_key = create_key(path, os.urandom(ENTROPY_BYTES)).public_key
     except KeyFault as error:
         raise CommandError(Exit.FAILED, str(error)) from error
-    print(public_key)
-    _say_next_steps(path, public_key)
+    if args.json:
+        fields = {"schema": "lender.key/1", "public_key": public_key, "file": str(path)}
+        print(json.dumps(fields))
+    else:
+        print(public_key)
+        _say_next_steps(path, public_key)
     return Exit.DONE
 
 

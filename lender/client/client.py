@@ -15,6 +15,7 @@ from lender.client.keys import default_key_path, read_key
 from lender.client.ledger import Ledger
 from lender.client.specs import DAY_S, Content, JobRequest, inputs_by_name, job_spec, payload_of
 from lender.link.api import JetStream
+from lender.link.blobs import Blobs
 from lender.link.connection import ConnectError, connect
 from lender.protocol import codec, subjects
 from lender.protocol.job import Limits, Requires
@@ -73,16 +74,18 @@ class Client:
         except ConnectError as error:
             raise self._connect_fault(error) from error
         jetstream = JetStream(connection)
+        self._blobs = Blobs(connection)
         self._session = Session(
             connection,
             jetstream,
             Ledger(connection, jetstream, signer, self._timeout_s),
-            Contents(connection, jetstream, self._timeout_s),
+            Contents(connection, self._blobs, self._timeout_s),
             self._timeout_s,
         )
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._blobs.close()
         await self._session.connection.close()
 
     async def submit(
@@ -191,5 +194,5 @@ class Client:
             )
         return Unreachable(
             f"no NATS server at {self.url}",
-            "start one with `lender-broker --embedded`, or name another by --url or LENDER_URL",
+            "start one (`lender-broker serve --embedded`), or name another by --url or LENDER_URL",
         )

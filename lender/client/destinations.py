@@ -1,10 +1,7 @@
 """Where an output may be written: under the folder that was named, whatever a lender says."""
 
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -38,27 +35,10 @@ def destination(folder: Path, name: str, declared: Iterable[str]) -> Path:
             f"{target} lies outside of {folder} by a symbolic link",
             "remove that link or choose another folder",
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return target
-
-
-@contextmanager
-def replacing(target: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of `target` when all went well, and vanishes if not.
-
-    Raises:
-        ContentFault: it can't be written.
-    """
-    draft = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with draft.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ContentFault(
-            f"can't write {target}: {error.strerror}", "choose another folder"
+            f"can't make {target.parent}: {error.strerror}", "choose another folder"
         ) from error
-    finally:
-        draft.unlink(missing_ok=True)
+    return target

@@ -117,7 +117,9 @@ class Job:
             Unreachable: it could not be fetched.
         """
         blob = result.value_blob
-        return await self._session.contents.fetch(blob.sha256) if blob else result.value
+        if blob is None:
+            return result.value
+        return await self._session.contents.fetch(blob.sha256, blob.size_bytes)
 
     async def download(self, result: TaskResult, folder: Path) -> list[Path]:
         """Write a task's outputs under `folder`, each whole or not at all; returns their paths.
@@ -129,7 +131,7 @@ class Job:
         paths = []
         for output in result.outputs:
             path = destination(folder, output.name, self.spec.outputs)
-            await self._session.contents.fetch_into(output.sha256, path)
+            await self._session.contents.fetch_into(output.sha256, output.size_bytes, path)
             paths.append(path)
         return paths
 

@@ -1,0 +1,138 @@
+"""A broker that commits what a test tells it to, by docs/protocol.md, on a real server.
+
+The real one is held to the same contract by tests/acceptance.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from nats.aio.msg import Msg
+
+from lender.client.following import SUBJECT_HEADER
+from lender.link.api import JetStream, answer
+from lender.link.connection import Connection, connect
+from lender.protocol import codec, streams, subjects
+from lender.protocol.job import JobSpec
+from lender.protocol.query import JobStatus, QueryReply
+from lender.protocol.result import Chunk, TaskResult, Terminal, TerminalState
+from lender.protocol.signature import SIGNATURE_HEADER, verify
+
+LENDERS = ("U" + "A" * 55, "U" + "B" * 55)
+
+OnJob = Callable[["FakeBroker", JobSpec], Awaitable[None]]
+
+
+class FakeBroker:
+    """Hands each new job to `on_job`; `events` tells whether commits are told of."""
+
+    def __init__(self, connection: Connection, on_job: OnJob) -> None:
+        self.connection = connection
+        self.on_job = on_job
+        self.events = True
+        self.jobs: list[JobSpec] = []
+        self._content_types: dict[str, codec.ContentType] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        jetstream = JetStream(self.connection)
+        for config in streams.stream_configs():
+            await jetstream.ensure_stream(config)
+        nc = self.connection.nc
+        await nc.subscribe(subjects.SUBMIT_FILTER, cb=self._on_submit)
+        await nc.subscribe(subjects.CANCEL_FILTER, cb=self._on_cancel)
+        await nc.subscribe(subjects.QUERY_FILTER, cb=self._on_query)
+        await nc.flush()
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def finish(self, spec: JobSpec, state: TerminalState, **fields: object) -> None:
+        terminal = Terminal.model_validate(
+            {"job": spec.id, "state": state, "finished_at": 1.0, **fields}
+        )
+        await self._commit(spec, subjects.result(spec.submitter, spec.id), terminal)
+
+    async def succeed(self, spec: JobSpec, value: bytes = b"", **fields: object) -> None:
+        result = TaskResult.model_validate(
+            {"task": 0, "state": "succeeded", "exit_code": 0, "value": value, **fields}
+        )
+        await self.finish(
+            spec,
+            "succeeded",
+            result=result,
+            lender=LENDERS[0],
+            attempt=1,
+            tasks_succeeded=1,
+            tasks_total=1,
+        )
+
+    async def chunk(self, spec: JobSpec, tasks: list[int], lender: str = LENDERS[0]) -> None:
+        results = tuple(
+            TaskResult(task=task, state="succeeded", exit_code=0, value=b"v%d\n" % task)
+            for task in tasks
+        )
+        record = Chunk(job=spec.id, lease="l" * 22, attempt=1, lender=lender, results=results)
+        await self._commit(spec, subjects.chunk(spec.submitter, spec.id, min(tasks)), record)
+
+    async def _commit(self, spec: JobSpec, subject: str, record: Chunk | Terminal) -> None:
+        content_type = self._content_types[spec.id]
+        payload = codec.encode(record, content_type)
+        headers: dict[str, str] = {codec.CONTENT_TYPE_HEADER: content_type}
+        answer(await self.connection.request(subject, payload, headers))
+        if self.events:
+            event = subjects.event(spec.submitter, spec.id)
+            await self.connection.publish(event, payload, {**headers, SUBJECT_HEADER: subject})
+
+    async def _on_submit(self, msg: Msg) -> None:
+        headers = msg.headers or {}
+        content_type = codec.content_type_of(headers.get(codec.CONTENT_TYPE_HEADER))
+        spec = codec.decode(JobSpec, msg.data, content_type)
+        verify(spec.submitter, msg.data, headers.get(SIGNATURE_HEADER))
+        self.jobs.append(spec)
+        self._content_types[spec.id] = content_type
+        task = asyncio.create_task(self.on_job(self, spec))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _on_cancel(self, msg: Msg) -> None:
+        parsed = subjects.parse_job_subject(msg.subject)
+        for spec in self.jobs:
+            if spec.id == parsed.job:
+                await self.finish(spec, "cancelled", tasks_total=spec.task_count)
+
+    async def _on_query(self, msg: Msg) -> None:
+        statuses = tuple(
+            JobStatus(
+                job=spec.id,
+                name=spec.name,
+                state="queued",
+                tasks_total=spec.task_count,
+                tasks_succeeded=0,
+                tasks_failed=0,
+                tasks_running=0,
+                submitted_at=spec.created_at,
+                why="2 machines match, all owners present",
+            )
+            for spec in reversed(self.jobs)
+        )
+        await msg.respond(codec.encode(QueryReply(jobs=statuses)))
+
+
+@contextlib.asynccontextmanager
+async def fake_broker(url: str, on_job: OnJob) -> AsyncIterator[FakeBroker]:
+    """A running fake broker."""
+    async with await connect(url, name="fake-broker", timeout_s=10) as connection:
+        broker = FakeBroker(connection, on_job)
+        await broker.start()
+        try:
+            yield broker
+        finally:
+            await broker.stop()
+
+
+async def echo(broker: FakeBroker, spec: JobSpec) -> None:
+    """Every job succeeds at once with its command line as value."""
+    await broker.succeed(spec, " ".join(spec.argv).encode())

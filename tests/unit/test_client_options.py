@@ -1,0 +1,162 @@
+"""What people type: files behind the command, sizes, durations, ranges."""
+
+import argparse
+import io
+from pathlib import Path
+
+import pytest
+
+from lender.cli import map as map_verb
+from lender.cli import submit
+from lender.cli.exits import CommandError
+from lender.cli.job_options import job_request, take_trailing_files
+from lender.cli.progress import Progress
+from lender.cli.quantities import duration_s, size_bytes
+from lender.client import JobRequest, TaskRecord, TaskResult
+
+
+def request_of(*words: str) -> JobRequest:
+    parser = argparse.ArgumentParser()
+    submit.configure(parser)
+    return job_request(parser.parse_args(words))
+
+
+@pytest.mark.parametrize(
+    ("words", "command", "inputs", "outputs"),
+    [
+        ("sha256sum file.bin --in file.bin", "sha256sum file.bin", ["file.bin"], []),
+        ("sha256sum file.bin --in=file.bin", "sha256sum file.bin", ["file.bin"], []),
+        ("sort a -o b --in a --out b", "sort a -o b", ["a"], ["b"]),
+        ("wc b --in a=b", "wc b", ["a=b"], []),
+        ("wc ./a --in a", "wc ./a", ["a"], []),
+        # The file is named nowhere else: the command's own option.
+        ("player --in song.wav", "player --in song.wav", [], []),
+        ("tool --in song.wav --out x", "tool --in song.wav --out x", [], []),
+        # All or none.
+        ("sort a --in a --out b", "sort a --in a --out b", [], []),
+        # Part of another name is not the name.
+        ("cat file.binary --in file.bin", "cat file.binary --in file.bin", [], []),
+        ("cat data/a --in a", "cat data/a --in a", [], []),
+        # Not at the end.
+        ("tool a --in a --fast", "tool a --in a --fast", [], []),
+        ("", "", [], []),
+    ],
+)
+def test_trailing_files_are_ours_only_if_the_command_names_them(
+    words: str, command: str, inputs: list[str], outputs: list[str]
+) -> None:
+    assert take_trailing_files(words.split()) == (command.split(), inputs, outputs)
+
+
+def test_a_file_named_inside_a_shell_line_counts_as_named() -> None:
+    command, inputs, outputs = take_trailing_files(
+        ["sh", "-c", "sort <in.txt >out.txt", "--in", "in.txt", "--out", "out.txt"]
+    )
+    assert (command[-1], inputs, outputs) == ("sort <in.txt >out.txt", ["in.txt"], ["out.txt"])
+
+
+def test_the_documented_example(capsys: pytest.CaptureFixture[str]) -> None:
+    request = request_of("--", "sha256sum", "file.bin", "--in", "file.bin")
+    assert request.argv == ["sha256sum", "file.bin"]
+    assert request.inputs == {"file.bin": Path("file.bin")}
+    assert "taken as files of the job: file.bin" in capsys.readouterr().err
+
+
+def test_files_named_before_the_command_leave_it_as_it_is() -> None:
+    request = request_of("--in", "file.bin", "--", "tool", "file.bin", "--in", "file.bin")
+    assert request.argv == ["tool", "file.bin", "--in", "file.bin"]
+
+
+def test_limits_reach_the_job() -> None:
+    request = request_of("--cpu", "2", "--mem", "1G", "--timeout", "5m", "--", "true")
+    limits = request.limits
+    assert (limits.cpu, limits.memory_bytes, limits.time_s) == (2, 1 << 30, 300.0)
+
+
+def test_an_input_may_be_renamed_and_a_clash_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = tmp_path / "a=b"
+    odd.touch()
+    request = request_of("--in", "x.bin=y", "--in", str(odd), "--", "cat", str(odd))
+    assert list(request.inputs) == ["y", "a=b"]
+    assert "as a=b" in capsys.readouterr().err
+    with pytest.raises(CommandError, match="two inputs are called 'x'"):
+        request_of("--in", "a/../x", "--in", "/x", "--", "true")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [((), "no command"), (("--cpu", "0", "--", "true"), "cpu: "), (("--mem", "1K", "x"), "memory")],
+)
+def test_what_makes_no_job_is_a_usage_error(words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(CommandError, match=message) as caught:
+        request_of(*words)
+    assert caught.value.code == 2
+
+
+def test_sizes_and_durations() -> None:
+    assert [size_bytes(text) for text in ("7", "1K", "512M", "1.5G", "2GiB", "1t")] == [
+        7,
+        1024,
+        512 << 20,
+        3 << 29,
+        2 << 30,
+        1 << 40,
+    ]
+    assert [duration_s(text) for text in ("90", "90s", "5m", "1.5h", "2d")] == [
+        90,
+        90,
+        300,
+        5400,
+        172_800,
+    ]
+    for wrong in ("", "-1", "1X", "G"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            size_bytes(wrong)
+        with pytest.raises(argparse.ArgumentTypeError):
+            duration_s(wrong)
+
+
+def test_an_array_starts_at_zero() -> None:
+    assert map_verb.task_count("0-999") == 1000
+    with pytest.raises(argparse.ArgumentTypeError, match="does not start at 0"):
+        map_verb.task_count("5-9")
+    with pytest.raises(argparse.ArgumentTypeError, match="no range"):
+        map_verb.task_count("1000")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def feed(progress: Progress, lenders: str) -> None:
+    for task, lender in enumerate(lenders):
+        state = "failed" if lender == "x" else "succeeded"
+        progress.count(TaskRecord(TaskResult(task=task, state=state), lender * 56, 1))
+
+
+def test_progress_in_a_pipe_is_plain_lines_and_not_many() -> None:
+    now = iter(range(100))
+    stream = io.StringIO()
+    progress = Progress(6, stream, lambda: next(now) / 2)
+    feed(progress, "aabxab")
+    progress.close()
+    lines = stream.getvalue().splitlines()
+    assert lines[-1].startswith("6/6, 1 failed")
+    assert "aaaaaaaa 3" in lines[-1]
+    assert len(lines) < 6
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_progress_on_a_terminal_is_one_bar() -> None:
+    stream = Terminal()
+    now = iter(range(100))
+    progress = Progress(4, stream, lambda: float(next(now)))
+    feed(progress, "abcdef"[:4])
+    progress.say("task 3 failed")
+    progress.close()
+    text = stream.getvalue()
+    assert "[##############################] 4/4" in text
+    assert text.count("\n") == 2

@@ -1,0 +1,110 @@
+"""What a submitter says becomes a specification, or an error that names the field."""
+
+from pathlib import Path
+
+import pytest
+
+from lender.client.errors import (
+    Cancelled,
+    ClientError,
+    Expired,
+    JobFailed,
+    Rejected,
+    error_of,
+)
+from lender.client.specs import JobRequest, inputs_by_name, job_spec, payload_of
+from lender.protocol.codec import decode
+from lender.protocol.job import BlobRef, JobSpec, Limits
+from lender.protocol.result import TaskResult, Terminal, TerminalState
+
+SUBMITTER = "U" + "A" * 55
+BLOB = BlobRef(sha256="0" * 64, size_bytes=3)
+
+
+def spec_of(request: JobRequest, program: BlobRef | None = None) -> JobSpec:
+    return job_spec(
+        request,
+        job="job-0001",
+        submitter=SUBMITTER,
+        now=100.0,
+        program=program,
+        inputs=dict.fromkeys(request.inputs, BLOB),
+    )
+
+
+def test_a_command_becomes_a_process_job() -> None:
+    spec = spec_of(JobRequest(argv=["ls"], inputs={"a": b""}, outputs=["b"], queue_s=5))
+    assert (spec.runtime, spec.workload, spec.argv) == ("process", "command", ("ls",))
+    assert (spec.inputs[0].name, spec.outputs, spec.not_after) == ("a", ("b",), 105.0)
+    assert decode(JobSpec, payload_of(spec)) == spec
+
+
+def test_a_module_becomes_a_wasm_job_and_an_array_has_a_count() -> None:
+    spec = spec_of(JobRequest(wasm=b"", array=12, workload="render"), program=BLOB)
+    assert (spec.runtime, spec.workload, spec.task_count) == ("wasm", "render", 12)
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (JobRequest(argv=["x"], array=0), "count"),
+        (JobRequest(argv=["x"], array=10_000_000), "count"),
+        (JobRequest(argv=["x"], inputs={"../up": b""}), "name"),
+        (JobRequest(argv=["x"], outputs=["/etc/passwd"]), "outputs.0"),
+        (JobRequest(argv=["x"], retries=99), "retries"),
+        (JobRequest(argv=["x"], workload="No Such"), "workload"),
+        (JobRequest(), "JobSpec"),
+    ],
+)
+def test_a_wrong_field_is_named_before_anything_is_sent(request_: JobRequest, field: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        spec_of(request_)
+    assert caught.value.field == field
+    assert caught.value.reason in str(caught.value)
+
+
+def test_an_oversized_specification_is_refused_here() -> None:
+    spec = spec_of(JobRequest(argv=["x" * 30_000] * 5))
+    with pytest.raises(Rejected, match="send data as inputs"):
+        payload_of(spec)
+
+
+def test_inputs_keep_their_relative_names() -> None:
+    named = inputs_by_name(["data/x.npz", "./y", "/srv/z", "../w"])
+    assert list(named) == ["data/x.npz", "y", "z", "w"]
+    assert named["z"] == Path("/srv/z")
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [("failed", JobFailed), ("cancelled", Cancelled), ("expired", Expired), ("rejected", Rejected)],
+)
+def test_every_bad_end_is_an_error_with_a_mend(
+    state: TerminalState, kind: type[ClientError]
+) -> None:
+    error = error_of(Terminal(job="job-0001", state=state, finished_at=1.0))
+    assert isinstance(error, kind)
+    assert error.mend in str(error)
+
+
+def test_success_is_no_error() -> None:
+    assert error_of(Terminal(job="job-0001", state="succeeded", finished_at=1.0)) is None
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (TaskResult(task=0, state="failed", limit="memory"), "raise the memory limit"),
+        (TaskResult(task=0, state="failed", exit_code=3), "exit code 3"),
+        (TaskResult(task=0, state="failed", error="no such program"), "no such program"),
+    ],
+)
+def test_a_failure_says_why(result: TaskResult, words: str) -> None:
+    last = Terminal(job="job-0001", state="failed", result=result, finished_at=1.0)
+    error = JobFailed(last)
+    assert words in str(error)
+    assert error.exit_code == result.exit_code
+
+
+def test_limits_are_the_wires_own() -> None:
+    assert spec_of(JobRequest(argv=["x"], limits=Limits(cpu=3))).limits.cpu == 3
