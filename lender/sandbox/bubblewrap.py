@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Mapping
 
-from lender.sandbox.plan import WORK_FOLDER, Limits
+from lender.sandbox.plan import FILE_MARGIN_BYTES, WORK_FOLDER, Limits
 
 _PATH = "/usr/bin:/bin"
 _SEARCH = f"{_PATH}:/usr/local/bin:/run/current-system/sw/bin"
@@ -80,7 +80,7 @@ def command(argv: list[str], limits: Limits) -> list[str]:
         f"--nproc={limits.processes + 1}",  # bwrap's own init counts
         "--core=1",
         "--nofile=256",
-        f"--fsize={max(limits.scratch_bytes, 1)}",
+        f"--fsize={limits.scratch_bytes + FILE_MARGIN_BYTES}",
         f"--as={space_bytes}",
         "--memlock=0",
         "--msgqueue=0",

@@ -3,7 +3,6 @@
 Thin calls of prctl(2) and friends. Standard library only: it runs in the launcher and its forks.
 """
 
-import contextlib
 import ctypes
 import os
 import resource
@@ -83,9 +82,7 @@ def limit_core_dumps() -> None:
 
 def limit_file_size(size_bytes: int) -> None:
     """Writes beyond it fail with EFBIG; Python ignores SIGXFSZ."""
-    size_bytes = max(size_bytes, 1)
-    with contextlib.suppress(ValueError):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, size_bytes))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, size_bytes))
 
 
 def keep_only(fds: Iterable[int]) -> None:

@@ -13,6 +13,8 @@ LimitName = Literal["memory", "time", "output", "disk", "processes"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 STDERR_TAIL_BYTES = 8192
 WORK_FOLDER = "/work"
+# One file may be this much larger than the whole folder may: then the folder is seen to be over.
+FILE_MARGIN_BYTES = 1 << 16
 
 
 class Limits(NamedTuple):

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from lender.sandbox import confine, runner, scratch
-from lender.sandbox.plan import WORK_FOLDER, LimitName, SandboxPlan, TaskOutcome
+from lender.sandbox.plan import FILE_MARGIN_BYTES, WORK_FOLDER, LimitName, SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.runner import Reporter
 from lender.sandbox.wasm_watch import Run, Watch
@@ -63,7 +63,7 @@ class _WasmRunner:
         self._inputs = scratch.Inputs(plan.scratch, plan.inputs)
         self._inputs.restore()
         sizes = [path.stat().st_size for path in plan.inputs.values()]
-        confine.limit_file_size(max([plan.limits.scratch_bytes, *sizes]))
+        confine.limit_file_size(max([plan.limits.scratch_bytes + FILE_MARGIN_BYTES, *sizes]))
         self._stdout, self._stdout_path = _pipe()
         self._stderr, self._stderr_path = _pipe()
         self._watch = Watch(
