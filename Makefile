@@ -14,7 +14,7 @@ help:
 
 demo:
 	@.ci/venv server
-	@$(BIN)/python -m bench.demo
+	@$(BIN)/python -m deploy.local.demo
 
 venv:
 	@.ci/venv server,dev

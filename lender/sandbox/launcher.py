@@ -120,6 +120,11 @@ class Launcher:
         """Process id of the launcher."""
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether the launcher still runs, as far as is known."""
+        return not self._gone
+
     async def spawn(self, runtime: Runtime) -> Child:
         """Fork a process that waits for `go`.
 

@@ -1,0 +1,1 @@
+"""Ways to run lender: on one machine, on Kubernetes, over Headscale."""

@@ -1,0 +1,302 @@
+"""Starts a broker with an embedded NATS server and lenders, each with its own state and consent.
+
+Everything runs as real processes through the commands that people use, and is gone when the
+fleet is closed. Started as root, the lenders become an ordinary user: sandboxes never run as root.
+"""
+
+import json
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+READY_S = 30.0
+STOP_S = 15.0
+ORDINARY_USER = "nobody"
+GRANTED_WORKLOADS = ("render", "checksum", "wasm", "command")
+
+
+class FleetError(Exception):
+    """A part of the fleet did not start; the message ends with what it said."""
+
+
+def command(name: str) -> str:
+    """Return the path of one of our commands, from the environment that runs us."""
+    return str(Path(sys.executable).parent / name)
+
+
+def wait_until(condition: Callable[[], bool], what: str, within_s: float = READY_S) -> None:
+    """Wait for `condition`, with a bound.
+
+    Raises:
+        FleetError: it did not come true in time.
+    """
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise FleetError(f"{what} did not happen within {within_s:.0f} s")
+        time.sleep(0.02)
+
+
+class Part:
+    """One process of the fleet, with its log."""
+
+    def __init__(self, name: str, argv: Sequence[str], env: Mapping[str, str], log: Path) -> None:
+        self.name = name
+        self.argv = list(argv)
+        self.env = dict(env)
+        self.log = log
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process (again); its log is continued."""
+        out: IO[bytes]
+        with self.log.open("ab") as out:
+            # A session of its own: Ctrl-C goes to us, who stop the parts in order.
+            self.process = subprocess.Popen(
+                self.argv,
+                env={**os.environ, **self.env},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running part."""
+        assert self.process is not None
+        return self.process.pid
+
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process is not None and self.process.poll() is None
+
+    def kill(self) -> None:
+        """End it with SIGKILL, as a power cut would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def stop(self) -> None:
+        """End it with SIGTERM, and with SIGKILL should it not heed."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def said(self) -> str:
+        """Return the end of the log."""
+        return self.log.read_text(errors="replace")[-4000:] if self.log.exists() else ""
+
+
+class Lender(Part):
+    """A lenderd with its state folder."""
+
+    def __init__(self, name: str, folder: Path, url: str, env: Mapping[str, str]) -> None:
+        self.state = folder / name
+        argv = [command("lenderd"), "--state", str(self.state), "--url", url, "--name", name]
+        super().__init__(name, argv, env, folder / f"{name}.log")
+
+    def owner(self, *verb: str, within_s: float = 30.0) -> subprocess.CompletedProcess[str]:
+        """Run a `lender` verb as this machine's owner."""
+        return subprocess.run(
+            [command("lender"), verb[0], "--state", str(self.state), *verb[1:]],
+            capture_output=True,
+            text=True,
+            timeout=within_s,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def status(self) -> dict[str, object]:
+        """Return what `lender status --json` says."""
+        said: dict[str, object] = json.loads(self.owner("status", "--json").stdout or "{}")
+        return said
+
+    def lending(self) -> bool:
+        """Whether it is connected and would take work."""
+        status = self.status()
+        return status.get("connected") is True and status.get("phase") == "lending"
+
+
+class Fleet:
+    """A broker and lenders; `with Fleet(...) as fleet`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        lenders: Sequence[str] = ("desk",),
+        *,
+        workloads: Sequence[str] = GRANTED_WORKLOADS,
+        env: Mapping[str, str] | None = None,
+        grant: bool = True,
+        url: str | None = None,
+    ) -> None:
+        """Prepare a fleet below `folder`.
+
+        Args:
+            folder: a folder of its own; with root, one that an ordinary user may enter.
+            lenders: names of the machines.
+            workloads: what each owner grants to the one submitter.
+            env: settings of the lenders (`LENDERD_...`).
+            grant: False leaves every machine without consent.
+            url: a NATS server that runs already, instead of one embedded in the broker.
+        """
+        self.folder = folder
+        self.key = folder / "submitter.nk"
+        self._names = tuple(lenders)
+        self._workloads = tuple(workloads)
+        self._grant = grant
+        # Lenders on one machine would otherwise step back before each other's work.
+        self._env = {"LENDERD_YIELD_CPU_OTHERS": "1000", "LENDERD_SLOTS": "1", **(env or {})}
+        if os.geteuid() == 0:
+            self._env["LENDERD_USER"] = ORDINARY_USER
+        self._ready = folder / "broker.json"
+        self._url = url
+        self.broker = self._broker(port=0)
+        self.lenders: dict[str, Lender] = {}
+        self.submitter = ""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Where the embedded NATS server listens."""
+        return str(json.loads(self._ready.read_text())["url"])
+
+    @property
+    def submitter_seed(self) -> bytes:
+        """The submitter's private key, an nkey seed."""
+        return self.key.read_bytes().strip()
+
+    def submit(self, *arguments: str, within_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Run a submitter's verb (`submit`, `map`, `jobs`, ...) as the fleet's submitter."""
+        verb = [command("lender"), arguments[0], "--url", self.url, "--key", str(self.key)]
+        return subprocess.run(
+            [*verb, *arguments[1:]],
+            capture_output=True,
+            text=True,
+            timeout=within_s,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            cwd=self.folder,
+        )
+
+    def start(self) -> None:
+        """Start everything and wait until every machine with consent lends."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.submitter = self._new_key()
+        self.start_broker()
+        port = int(self.url.rsplit(":", 1)[1])
+        self.broker = self._restartable(port)
+        for name in self._names:
+            self.add(name)
+        if self._grant:
+            for lender in self.lenders.values():
+                self.wait_lending(lender)
+
+    def start_broker(self) -> None:
+        """Start the broker (again) and wait until it has replayed its streams."""
+        self._ready.unlink(missing_ok=True)
+        self.broker.start()
+        self._wait(self.broker, self._ready.exists)
+
+    def add(self, name: str) -> Lender:
+        """Add a machine to the fleet, with its owner's consent."""
+        lender = Lender(name, self.folder, self.url, self._env)
+        self.lenders[name] = lender
+        lender.state.mkdir(mode=0o711, exist_ok=True)
+        if os.geteuid() == 0:
+            user = pwd.getpwnam(ORDINARY_USER)
+            os.chown(lender.state, user.pw_uid, user.pw_gid)
+        lender.start()
+        self._wait(lender, lambda: lender.owner("status").returncode != 5)
+        for workload in self._workloads if self._grant else ():
+            self.grant(lender, workload)
+        return lender
+
+    def grant(self, lender: Lender, workload: str) -> None:
+        """Say the owner's yes to one workload of the submitter."""
+        verb = ("grant", f"demo={self.submitter}", "--workload", workload, "--cpu", "2")
+        said = lender.owner(*verb, "--mem", "2G", "--expires", "1d", "--yes")
+        if said.returncode:
+            raise FleetError(f"{lender.name}: {said.stderr}")
+
+    def wait_lending(self, lender: Lender) -> None:
+        """Wait until a machine is connected and lends."""
+        self._wait(lender, lender.lending)
+
+    def stop(self) -> None:
+        """Stop every part, lenders first so that they hand their work back."""
+        for lender in self.lenders.values():
+            if lender.alive():
+                assert lender.process is not None
+                lender.process.send_signal(signal.SIGCONT)
+                lender.process.terminate()
+        for lender in self.lenders.values():
+            lender.stop()
+        self.broker.stop()
+
+    def remove(self) -> None:
+        """Delete the fleet's folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _broker(self, port: int) -> Part:
+        argv = [command("lender-broker"), "serve", "--ready-file", str(self._ready)]
+        if self._url is None:
+            argv += ["--embedded", "--store", str(self.folder / "nats"), "--port", str(port)]
+        else:
+            argv += ["--url", self._url]
+        return Part("broker", argv, {}, self.folder / "broker.log")
+
+    def _restartable(self, port: int) -> Part:
+        part = self._broker(port)
+        part.process = self.broker.process
+        return part
+
+    def _new_key(self) -> str:
+        said = subprocess.run(
+            [command("lender"), "keygen", "--key", str(self.key), "--json"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        public_key: str = json.loads(said.stdout)["public_key"]
+        return public_key
+
+    def _wait(self, part: Part, condition: Callable[[], bool]) -> None:
+        def ready_or_dead() -> bool:
+            return condition() or not part.alive()
+
+        try:
+            wait_until(ready_or_dead, f"the start of {part.name}")
+        except FleetError as error:
+            raise FleetError(f"{error}\n{part.said()}") from error
+        if not part.alive():
+            raise FleetError(f"{part.name} ended:\n{part.said()}")

@@ -1,0 +1,42 @@
+"""Which workloads this machine knows: `workload.toml` of each folder of the catalogue.
+
+Only what a lease is checked against is read here: name, runtime and the pinned program. The
+format is described in workloads/README.md.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+
+from lender.core.admission import CatalogueEntry
+from lender.protocol.ids import SHA256_PATTERN, WORKLOAD_PATTERN
+
+
+class CatalogueError(Exception):
+    """A workload's description can't be used; the message names file and key."""
+
+
+def read_catalogue(folder: Path) -> dict[str, CatalogueEntry]:
+    """Return the workloads described in the folders of `folder`, by name.
+
+    Raises:
+        CatalogueError: a description is malformed.
+    """
+    return dict(_read(path) for path in sorted(folder.glob("*/workload.toml")))
+
+
+def _read(path: Path) -> tuple[str, CatalogueEntry]:
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CatalogueError(f"{path}: {error}") from error
+    name, runtime, sha256 = table.get("name"), table.get("runtime"), table.get("sha256")
+    if not isinstance(name, str) or re.fullmatch(WORKLOAD_PATTERN, name) is None:
+        raise CatalogueError(f"{path}: name: must match {WORKLOAD_PATTERN}")
+    if runtime not in ("wasm", "process"):
+        raise CatalogueError(f"{path}: runtime: must be wasm or process")
+    if sha256 is not None and (
+        not isinstance(sha256, str) or re.fullmatch(SHA256_PATTERN, sha256) is None
+    ):
+        raise CatalogueError(f"{path}: sha256: must be 64 hexadecimal digits")
+    return name, CatalogueEntry("wasm" if runtime == "wasm" else "process", sha256)

@@ -1,0 +1,199 @@
+"""One lease's sandbox, from its inputs to its results: carries out OpenSandbox and RunTasks."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lender.core.effects import OpenSandbox
+from lender.core.events import Event, PreparationFailed, SandboxGone, SandboxPrepared, TasksEnded
+from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
+from lender.daemon.consent_files import read_consent
+from lender.daemon.inputs import InputCache, InputError
+from lender.daemon.results import ResultMaker
+from lender.daemon.state import StateFolder
+from lender.link.errors import LinkError
+from lender.protocol.job import BlobRef, Input
+from lender.protocol.result import TaskResult
+from lender.sandbox import scratch, tree
+from lender.sandbox.port import (
+    Limits,
+    PrepareFailedError,
+    RecordRoots,
+    RefusedError,
+    Sandbox,
+    SandboxGoneError,
+    SandboxPlan,
+)
+
+log = logging.getLogger(__name__)
+
+FLUSH_S = 0.02
+"""Results of short tasks are told in batches about this far apart."""
+
+OpenPort = Callable[[SandboxPlan, RecordRoots], Sandbox]
+
+
+@dataclass(frozen=True, slots=True)
+class Machinery:
+    """What every execution works with. `post` takes the daemon's events."""
+
+    open_sandbox: OpenPort
+    state: StateFolder
+    records: AttemptRecords
+    inputs: InputCache
+    results: ResultMaker
+    post: Callable[[Event], None]
+
+
+class Execution:
+    """The sandbox of one lease. `freeze` and `close` are verified before they return."""
+
+    def __init__(self, machinery: Machinery, effect: OpenSandbox) -> None:
+        self._machinery = machinery
+        self._effect = effect
+        self._lease = effect.lease.lease
+        self._scratch = machinery.state.scratch / self._lease
+        self._sandbox: Sandbox | None = None
+        self._roots: tuple[tree.Root, ...] = ()
+        self._thawed = asyncio.Event()
+        self._thawed.set()
+        self._closed = False
+        self._work = asyncio.create_task(self._prepare())
+
+    @property
+    def roots(self) -> tuple[tree.Root, ...]:
+        """The processes to stop, as far as they were started."""
+        return self._roots
+
+    def run(self, tasks: tuple[int, ...]) -> None:
+        """Run tasks one after another and tell their results."""
+        self._work = asyncio.create_task(self._run(tasks))
+
+    def freeze(self) -> tree.StopReport:
+        """Stop every process, and keep what is about to start from starting."""
+        self._thawed.clear()
+        return tree.freeze(self._roots)
+
+    def thaw(self) -> tree.StopReport:
+        """Let it go on."""
+        report = tree.thaw(self._roots)
+        self._thawed.set()
+        return report
+
+    def close(self) -> tuple[tree.StopReport, asyncio.Task[None]]:
+        """Kill everything now; the task that is returned wipes the scratch folder."""
+        self._closed = True
+        self._work.cancel()
+        report = tree.kill(self._roots)
+        return report, asyncio.create_task(self._clean_up())
+
+    async def _prepare(self) -> None:
+        try:
+            self._sandbox = self._machinery.open_sandbox(await self._plan(), self._record)
+            await self._sandbox.prepare()
+        except PrepareFailedError as error:
+            self._failed(error.reason, invalid=error.invalid, field=error.field)
+        except (RefusedError, SandboxGoneError, LinkError, OSError) as error:
+            self._failed(str(error), invalid=False, field="")
+        else:
+            self._post(SandboxPrepared(self._lease))
+
+    async def _plan(self) -> SandboxPlan:
+        spec, limits, fetch = self._effect.spec, self._effect.spec.limits, self._fetch
+        program = await fetch("program", spec.program) if spec.program else None
+        inputs = {one.name: await fetch(f"inputs {one.name}", one) for one in spec.inputs}
+        self._scratch.mkdir(mode=0o700)
+        return SandboxPlan(
+            lease=self._lease,
+            runtime=spec.runtime,
+            job=spec.id,
+            task_count=spec.task_count,
+            program=program,
+            argv=spec.argv,
+            env=spec.env,
+            inputs=inputs,
+            outputs=spec.outputs,
+            limits=Limits(
+                cpu=limits.cpu,
+                memory_bytes=limits.memory_bytes,
+                time_s=limits.time_s,
+                output_bytes=limits.output_bytes,
+                scratch_bytes=limits.scratch_bytes,
+                processes=limits.processes,
+            ),
+            scratch=self._scratch,
+            module_cache=self._machinery.state.modules,
+        )
+
+    async def _fetch(self, field: str, blob: BlobRef | Input) -> Path:
+        try:
+            return await self._machinery.inputs.fetch(blob.sha256, blob.size_bytes)
+        except InputError as error:
+            raise PrepareFailedError(error.reason, invalid=True, field=field) from error
+
+    async def _record(self, roots: tuple[tree.Root, ...]) -> None:
+        """Write down what is about to run, then make sure that it still may.
+
+        `lender revoke` writes its tombstone before it reads the records: either it finds this
+        record, or we find its tombstone.
+        """
+        spec = self._effect.spec
+        self._roots = roots
+        record = AttemptRecord(
+            lease=self._lease,
+            job=spec.id,
+            submitter=spec.submitter,
+            workload=spec.workload,
+            grant=self._effect.grant,
+            roots=roots,
+            scratch=self._scratch,
+        )
+        self._machinery.records.write(record)
+        if self._effect.grant in read_consent(self._machinery.state).revoked:
+            raise SandboxGoneError(f"grant {self._effect.grant} was revoked")
+        await self._thawed.wait()
+
+    async def _run(self, tasks: tuple[int, ...]) -> None:
+        assert self._sandbox is not None
+        make = self._machinery.results.make
+        clock = asyncio.get_running_loop().time
+        ended: list[TaskResult] = []
+        flushed_at = clock()
+        try:
+            for task in tasks:
+                await self._thawed.wait()
+                outcome = await self._sandbox.run(task)
+                ended.append(await make(self._effect.spec, self._scratch, outcome))
+                if clock() - flushed_at >= FLUSH_S:
+                    self._post(TasksEnded(self._lease, tuple(ended)))
+                    ended, flushed_at = [], clock()
+        except (SandboxGoneError, RefusedError, LinkError, OSError) as error:
+            reason = str(error)
+        else:
+            reason = ""
+        if ended:
+            self._post(TasksEnded(self._lease, tuple(ended)))
+        if reason:
+            self._post(SandboxGone(self._lease, reason))
+
+    async def _clean_up(self) -> None:
+        await asyncio.gather(self._work, return_exceptions=True)
+        if self._sandbox is not None:
+            await self._sandbox.close()
+        await asyncio.to_thread(_remove, self._scratch)
+        self._machinery.records.remove(self._lease)
+
+    def _failed(self, reason: str, *, invalid: bool, field: str) -> None:
+        self._post(PreparationFailed(self._lease, invalid, field, reason))
+
+    def _post(self, event: Event) -> None:
+        if not self._closed:
+            self._machinery.post(event)
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        scratch.wipe(folder)
+        folder.rmdir()

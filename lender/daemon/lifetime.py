@@ -1,0 +1,274 @@
+"""One run of lenderd: brings the parts up in order, and takes them down again."""
+
+import asyncio
+import logging
+import platform
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lender.core.config import Config
+from lender.core.events import (
+    Capabilities,
+    CapabilitiesFound,
+    DrainRequested,
+    Event,
+    ReportAnswered,
+)
+from lender.core.headroom import Reserve
+from lender.core.lender import Lender
+from lender.daemon import leftovers
+from lender.daemon.attempt_records import AttemptRecords
+from lender.daemon.catalogue import read_catalogue
+from lender.daemon.clock import Clock
+from lender.daemon.control import ControlServer
+from lender.daemon.execution import Machinery
+from lender.daemon.identity import load_or_create
+from lender.daemon.inputs import InputCache
+from lender.daemon.owner import OwnerVerbs
+from lender.daemon.privilege import become, drop_to
+from lender.daemon.receipts import ReceiptLog
+from lender.daemon.reporter import Reporter
+from lender.daemon.results import ResultMaker
+from lender.daemon.sampling import sample_forever
+from lender.daemon.settings import DaemonSettings
+from lender.daemon.shell import Shell
+from lender.daemon.spool import Spool
+from lender.daemon.state import StateFolder, default_state_path, write_pid
+from lender.daemon.today import Today
+from lender.daemon.work_queues import WorkQueues
+from lender.link.blobs import Blobs
+from lender.link.connection import Closed, Connection, State, connect
+from lender.protocol.lease import DoneReply
+from lender.sandbox import selftest
+from lender.sandbox.launcher import Launcher
+from lender.sandbox.lease_sandbox import LeaseSandbox
+from lender.sandbox.plan import SandboxPlan
+from lender.sandbox.port import RecordRoots
+from lender.sensors import memory
+from lender.sensors.gpu import GpuMeter
+from lender.service.notify import notify, watchdog_interval_s
+
+log = logging.getLogger(__name__)
+
+REPORT_GRACE_S = 2.0
+"""After the drain's deadline: for the last reports to be answered."""
+
+
+class StartError(Exception):
+    """lenderd can't go on; the message says what to mend."""
+
+
+class Lifetime:
+    """Owns every part. `run` returns after `stop`, or raises what ended it."""
+
+    def __init__(self, settings: DaemonSettings) -> None:
+        self._settings = settings
+        self._state = StateFolder(settings.state or default_state_path())
+        self._clock = Clock()
+        self._stopping = asyncio.Event()
+        self._hurried = asyncio.Event()
+        self._background: set[asyncio.Task[None]] = set()
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._connection: Connection | None = None
+        self._runtimes: dict[str, dict[str, object]] = {}
+
+    def stop(self) -> None:
+        """Hand the work back and end; a second call does not wait for running work."""
+        if self._stopping.is_set():
+            self._hurried.set()
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Serve until `stop`.
+
+        Raises:
+            PrivilegeError, AlreadyRunning, CatalogueError, StartError: what to mend.
+        """
+        ids = drop_to(self._settings.user)
+        self._state.create()
+        self._launcher = await Launcher.start(drop_to=ids)
+        try:
+            if ids is not None:
+                become(ids, self._state.path)
+            with write_pid(self._state):
+                leftovers.clear(self._state)
+                await self._serve()
+        finally:
+            await self._launcher.close()
+
+    async def _serve(self) -> None:
+        signer = load_or_create(self._state.identity)
+        self._public_key = signer.public_key
+        receipts = ReceiptLog(self._state.receipts)
+        today = Today(receipts.read())
+        self._core = Lender(self._config(signer.public_key))
+        self._queues = WorkQueues(signer.public_key, self._post)
+        self._reporter = Reporter(
+            Spool(self._state.spool), self._queues.ask_commit, self._on_answer
+        )
+        self._shell = Shell(self._core, self._clock, self._queues, self._reporter, receipts, today)
+        owner = OwnerVerbs(self._state, self._core, self._shell, today, self._facts, self._clock)
+        control = ControlServer(
+            self._state.control_socket, owner.handlers(), self._state.owner_uid()
+        )
+        gpu = GpuMeter.open()
+        await self._test_sandboxes(gpu)
+        owner.load()
+        await control.start()
+        try:
+            self._spawn(sample_forever(self._shell, gpu))
+            self._spawn(self._join_fleet(f"lender-{self._settings.name}"))
+            self._spawn(self._watch())
+            notify("READY=1")
+            log.info("lender %s serves %s", signer.public_key, self._state.path)
+            await self._until_stopped()
+        finally:
+            notify("STOPPING=1")
+            await self._take_down(control)
+
+    async def _until_stopped(self) -> None:
+        stopping = asyncio.create_task(self._stopping.wait())
+        waiting: set[asyncio.Future[Any]] = {stopping, self._failure}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if self._failure.done():
+            stopping.cancel()
+            self._failure.result()
+        drain_s = self._settings.drain_s
+        log.info("stopping; running work has %.0f s", drain_s)
+        self._post(DrainRequested(self._clock() + drain_s))
+        ends = [asyncio.create_task(one.wait()) for one in (self._shell.finished, self._hurried)]
+        await asyncio.wait(
+            ends, timeout=drain_s + REPORT_GRACE_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        for end in ends:
+            end.cancel()
+
+    async def _take_down(self, control: ControlServer) -> None:
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._shell.close()
+        await self._reporter.close()
+        await control.close()
+        await self._queues.close()
+        if self._connection:
+            await self._connection.close()
+
+    async def _join_fleet(self, name: str) -> None:
+        """Connect, however long it takes: the owner's verbs don't wait for it."""
+        connection = await connect(
+            self._settings.url,
+            name=name,
+            credentials=self._settings.credentials,
+            inbox_prefix=f"_INBOX_{self._public_key}",
+            on_state=self._on_connection,
+        )
+        self._connection = connection
+        blobs = Blobs(connection)
+        machinery = Machinery(
+            open_sandbox=self._open_sandbox,
+            state=self._state,
+            records=AttemptRecords(self._state.attempts),
+            inputs=InputCache(self._state.cache, blobs),
+            results=ResultMaker(blobs),
+            post=self._post,
+        )
+        self._shell.equip(machinery)
+        await self._queues.start(connection)
+        if left := self._reporter.resume():
+            log.info("%d reports of an earlier run are sent again", left)
+
+    async def _test_sandboxes(self, gpu: GpuMeter | None) -> None:
+        found = await selftest.check(self._launcher, self._state.scratch)
+        works = set()
+        for runtime, verdict in found.items():
+            missing = None if isinstance(verdict, selftest.Available) else verdict
+            allowed = runtime in self._settings.runtimes
+            self._runtimes[runtime] = {
+                "available": missing is None and allowed,
+                "reason": missing.reason if missing else "",
+                "mend": missing.mend if missing else "",
+            }
+            if missing:
+                log.warning("runtime %s is not offered: %s", runtime, missing.reason)
+            elif allowed:
+                works.add(runtime)
+        capabilities = Capabilities(
+            arch=platform.machine(),
+            os=platform.system().lower(),
+            runtimes=frozenset(works),
+            gpu="nvidia" if gpu else "none",
+        )
+        self._post(CapabilitiesFound(capabilities))
+
+    async def _watch(self) -> None:
+        """Feed systemd's watchdog from this very loop; notice the launcher's death."""
+        interval_s = watchdog_interval_s() or 1.0
+        while True:
+            notify("WATCHDOG=1")
+            if not self._launcher.alive:
+                error = StartError("the launcher died, and every sandbox with it; restart lenderd")
+                self._failure.set_exception(error)
+                return
+            await asyncio.sleep(min(interval_s, 1.0))
+
+    def _config(self, public_key: str) -> Config:
+        settings = self._settings
+        cores = float(psutil.cpu_count() or 1)
+        yield_at = settings.yield_cpu_others or cores / 2
+        return Config(
+            lender=public_key,
+            name=settings.name,
+            pools=tuple(settings.pools),
+            workloads=read_catalogue(settings.workloads or _installed_workloads()),
+            cores=cores,
+            slots=settings.slots or max(1, int(cores) - 1),
+            memory_bytes=memory.total_bytes(),
+            reserve=Reserve(memory_bytes=settings.reserve_memory_bytes, yield_cpu_others=yield_at),
+            frozen_handback_s=settings.frozen_handback_s,
+        )
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "name": self._settings.name,
+            "lender": self._public_key,
+            "connected": self._queues.connected,
+            "url": self._settings.url,
+            "runtimes": self._runtimes,
+        }
+
+    def _open_sandbox(self, plan: SandboxPlan, record: RecordRoots) -> LeaseSandbox:
+        return LeaseSandbox(plan, self._launcher, record)
+
+    def _post(self, event: Event) -> None:
+        self._shell.post(event)
+
+    def _on_answer(self, lease: str, number: int, reply: DoneReply) -> None:
+        accepted = reply.verdict == "committed"
+        self._post(ReportAnswered(lease, number, accepted, reply.reason))
+
+    def _on_connection(self, state: State) -> None:
+        if isinstance(state, Closed) and state.reason and not self._failure.done():
+            error = StartError(f"the NATS server closed the connection for good: {state.reason}")
+            self._failure.set_exception(error)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._on_background_end)
+
+    def _on_background_end(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) and not self._failure.done():
+            self._failure.set_exception(error)
+
+
+def _installed_workloads() -> Path:
+    """Return the catalogue beside our own package, where it was installed or checked out."""
+    found = Path(__file__).resolve().parents[2] / "workloads"
+    if not found.is_dir():
+        raise StartError(f"no workload catalogue at {found}: set `workloads` (LENDERD_WORKLOADS)")
+    return found

@@ -1,0 +1,84 @@
+"""`lenderd`: lends what this machine doesn't use, as far as its owner has agreed."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from lender.daemon.catalogue import CatalogueError
+from lender.daemon.lifetime import Lifetime, StartError
+from lender.daemon.privilege import PrivilegeError
+from lender.daemon.settings import DaemonSettings
+from lender.daemon.state import AlreadyRunningError
+from lender.service.settings import SettingsError, load
+
+EXAMPLES = """examples:
+  lenderd                                 lend to the fleet at nats://127.0.0.1:4222
+  lenderd --url nats://broker.lab:4222    lend to another fleet
+  lenderd --config ~/.config/lender/lenderd.toml
+Nothing runs before its owner has agreed: lender grant --help
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code."""
+    arguments = _parse(argv)
+    try:
+        settings = load(DaemonSettings, _config_file(arguments.config), _overrides(arguments))
+    except SettingsError as error:
+        print(f"lenderd: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        uvloop.run(_serve(settings))
+    except (PrivilegeError, CatalogueError, AlreadyRunningError, StartError) as error:
+        print(f"lenderd: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+async def _serve(settings: DaemonSettings) -> None:
+    lifetime = Lifetime(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lifetime.stop)
+    await lifetime.run()
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="lenderd",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", type=Path, help="TOML file (default: lenderd.toml, if any)")
+    parser.add_argument("--state", type=Path, help="state folder ($LENDER_STATE)")
+    parser.add_argument("--url", help="NATS server of the fleet")
+    parser.add_argument("--name", help="what people call this machine")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
+    return parser.parse_args(argv)
+
+
+def _config_file(named: Path | None) -> Path | None:
+    """Return the file that was named, or the usual one where there is one."""
+    if named is not None:
+        return named
+    base = os.environ.get("XDG_CONFIG_HOME")
+    folder = Path(base) if base else Path("~/.config").expanduser()
+    usual = folder / "lender" / "lenderd.toml"
+    return usual if usual.exists() else None
+
+
+def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    given = {name: value for name, value in vars(arguments).items() if name != "config"}
+    return {name: value for name, value in given.items() if value is not None}

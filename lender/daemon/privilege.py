@@ -1,0 +1,44 @@
+"""lenderd as root: becomes the ordinary user that it was told, or refuses."""
+
+import os
+import pwd
+from pathlib import Path
+
+
+class PrivilegeError(Exception):
+    """Started as root without a user to become."""
+
+
+def drop_to(user: str | None) -> tuple[int, int] | None:
+    """Return the uid and gid to become; None when this process is no root.
+
+    Raises:
+        PrivilegeError: root, and `user` is missing, unknown or root itself.
+    """
+    if os.geteuid() != 0:
+        return None
+    if user is None:
+        raise PrivilegeError(
+            "lenderd does not run work as root: start it as an ordinary user, or set "
+            "`user` (LENDERD_USER) to the one that it is to become"
+        )
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError as error:
+        raise PrivilegeError(f"no user {user!r} on this machine") from error
+    if entry.pw_uid == 0:
+        raise PrivilegeError(f"{user} is root: choose an ordinary user")
+    return entry.pw_uid, entry.pw_gid
+
+
+def become(ids: tuple[int, int], state: Path) -> None:
+    """Give the state folder and the folders in it to the user, and become it, for good.
+
+    Files are left alone: a hard link among them could name anything.
+    """
+    uid, gid = ids
+    for folder in (state, *(one for one in state.iterdir() if one.is_dir())):
+        os.chown(folder, uid, gid, follow_symlinks=False)
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)

@@ -1,0 +1,84 @@
+"""Asks the broker to commit reports, each lease's in order, until it answers."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from lender.daemon.spool import Spool, Spooled
+from lender.protocol.codec import encode
+from lender.protocol.lease import Done, DoneReply
+
+log = logging.getLogger(__name__)
+
+RETRY_S_MIN = 0.1
+RETRY_S_MAX = 2.0
+
+
+class BrokerSilentError(Exception):
+    """No broker answered; the report is asked again."""
+
+
+Ask = Callable[[bytes], Awaitable[DoneReply]]
+Answered = Callable[[str, int, DoneReply], None]
+
+
+class Reporter:
+    """One sending task per lease with unanswered reports.
+
+    A final report must not overtake a partial one: the broker would lease the partial one's
+    tasks again.
+    """
+
+    def __init__(self, spool: Spool, ask: Ask, answered: Answered) -> None:
+        self._spool = spool
+        self._ask = ask
+        self._answered = answered
+        self._waiting: dict[str, deque[Spooled]] = {}
+        self._senders: dict[str, asyncio.Task[None]] = {}
+
+    def resume(self) -> int:
+        """Send what an earlier process left behind; returns how many reports that is."""
+        left = self._spool.pending()
+        for report in left:
+            self._queue(report)
+        return len(left)
+
+    def send(self, lease: str, number: int, report: Done) -> None:
+        """Spool `report` and see it answered."""
+        spooled = Spooled(lease, number, encode(report))
+        self._spool.put(spooled)
+        self._queue(spooled)
+
+    async def close(self) -> None:
+        """Stop sending; what is unanswered stays in the spool."""
+        senders = list(self._senders.values())
+        for sender in senders:
+            sender.cancel()
+        await asyncio.gather(*senders, return_exceptions=True)
+
+    def _queue(self, report: Spooled) -> None:
+        self._waiting.setdefault(report.lease, deque()).append(report)
+        if report.lease not in self._senders:
+            sender = asyncio.create_task(self._drain(report.lease))
+            self._senders[report.lease] = sender
+
+    async def _drain(self, lease: str) -> None:
+        waiting = self._waiting[lease]
+        while waiting:
+            report = waiting[0]
+            reply = await self._until_answered(report)
+            waiting.popleft()
+            self._spool.remove(lease, report.number)
+            self._answered(lease, report.number, reply)
+        del self._waiting[lease], self._senders[lease]
+
+    async def _until_answered(self, report: Spooled) -> DoneReply:
+        delay_s = RETRY_S_MIN
+        while True:
+            try:
+                return await self._ask(report.payload)
+            except BrokerSilentError as error:
+                log.info("report %d of lease %s: %s", report.number, report.lease, error)
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, RETRY_S_MAX)

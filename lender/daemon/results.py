@@ -1,0 +1,60 @@
+"""Turns a task's outcome into the result that travels: large values and outputs become blobs."""
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+from lender.link.blobs import Blobs
+from lender.protocol.bounds import INLINE_VALUE_BYTES_MAX
+from lender.protocol.job import JobSpec
+from lender.protocol.result import Output, TaskResult, ValueBlob
+from lender.sandbox.outputs import OutputRefusedError, collect
+from lender.sandbox.plan import TaskOutcome
+
+
+class ResultMaker:
+    """Uploads what is too large to travel inline."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+
+    async def make(self, spec: JobSpec, scratch: Path, outcome: TaskOutcome) -> TaskResult:
+        """Return the result of one task; its outputs still lie in `scratch`.
+
+        Raises:
+            LinkError: the blob store can't be reached.
+        """
+        result = TaskResult(
+            task=outcome.task,
+            state=outcome.state,
+            exit_code=outcome.exit_code,
+            stderr_tail=outcome.stderr_tail,
+            limit=outcome.limit,
+            error=outcome.error,
+            cpu_s=outcome.cpu_s,
+            duration_s=outcome.duration_s,
+        )
+        changes: dict[str, object] = {}
+        if len(outcome.value) <= INLINE_VALUE_BYTES_MAX:
+            changes["value"] = outcome.value
+        else:
+            sha256, size_bytes = await self._blobs.put_bytes(outcome.value)
+            changes["value_blob"] = ValueBlob(sha256=sha256, size_bytes=size_bytes)
+        if spec.outputs and outcome.state == "succeeded":
+            try:
+                changes["outputs"] = await self._upload(spec, scratch)
+            except OutputRefusedError as error:
+                changes |= {"state": "failed", "error": str(error)}
+        return result.model_copy(update=changes)
+
+    async def _upload(self, spec: JobSpec, scratch: Path) -> tuple[Output, ...]:
+        collected = collect(scratch, spec.outputs, spec.limits.scratch_bytes)
+        uploaded = []
+        with ExitStack() as open_files:
+            files = [
+                (one.name, open_files.enter_context(os.fdopen(one.fd, "rb"))) for one in collected
+            ]
+            for name, file in files:
+                sha256, size_bytes = await self._blobs.put_stream(file)
+                uploaded.append(Output(name=name, sha256=sha256, size_bytes=size_bytes))
+        return tuple(uploaded)

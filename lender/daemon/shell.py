@@ -1,0 +1,131 @@
+"""The shell around the core: takes events in, carries the effects out, in order."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from lender.core import effects
+from lender.core.effects import Effect
+from lender.core.events import Event, TimeAdvanced
+from lender.core.lender import Lender
+from lender.daemon.execution import Execution, Machinery
+from lender.daemon.receipts import ReceiptLog
+from lender.daemon.reporter import Reporter
+from lender.daemon.today import Today
+from lender.daemon.work_queues import WorkQueues
+from lender.sandbox import tree
+
+log = logging.getLogger(__name__)
+
+
+class Shell:
+    """Owns the executions and the timer; everything else is a part that it is given.
+
+    An event is handled, and all its effects are carried out, before the next one: when `post`
+    returns to a caller outside of the shell, a freeze or a kill that the event asked for has
+    been verified. `stopped` holds the reports of such stops until somebody takes them.
+    """
+
+    def __init__(
+        self,
+        core: Lender,
+        clock: Callable[[], float],
+        queues: WorkQueues,
+        reporter: Reporter,
+        receipts: ReceiptLog,
+        today: Today,
+    ) -> None:
+        self._core = core
+        self._clock = clock
+        self._queues = queues
+        self._reporter = reporter
+        self._receipts = receipts
+        self._today = today
+        self._machinery: Machinery
+        self._executions: dict[str, Execution] = {}
+        self._cleaning: set[asyncio.Task[None]] = set()
+        self._events: deque[Event] = deque()
+        self._handling = False
+        self._timer: asyncio.TimerHandle | None = None
+        self.stopped: list[tree.StopReport] = []
+        self.finished = asyncio.Event()
+
+    @property
+    def executions(self) -> Mapping[str, Execution]:
+        """The sandboxes that stand, by lease."""
+        return self._executions
+
+    def equip(self, machinery: Machinery) -> None:
+        """Give the parts that sandboxes are made with; before the first lease."""
+        self._machinery = machinery
+
+    def post(self, event: Event) -> None:
+        """Handle `event`; one that comes up meanwhile is handled after it."""
+        self._events.append(event)
+        if self._handling:
+            return
+        self._handling = True
+        try:
+            while self._events:
+                happened = self._events.popleft()
+                log.debug("event %s", happened)
+                for effect in self._core.handle(self._clock(), happened):
+                    self._perform(effect)
+        finally:
+            self._handling = False
+        self._arm()
+
+    async def close(self) -> None:
+        """Kill every sandbox that is left and wait for the clean-up."""
+        if self._timer:
+            self._timer.cancel()
+        for lease in list(self._executions):
+            self._close(lease)
+        await asyncio.gather(*self._cleaning)
+
+    def _arm(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        deadline = self._core.next_deadline()
+        if deadline is None:
+            self._timer = None
+            return
+        delay_s = max(0.0, deadline - self._clock())
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self.post, TimeAdvanced())
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case effects.OpenSandbox():
+                execution = Execution(self._machinery, effect)
+                self._executions[effect.lease.lease] = execution
+            case effects.RunTasks():
+                self._executions[effect.lease].run(effect.tasks)
+            case effects.FreezeSandbox():
+                self.stopped.append(self._executions[effect.lease].freeze())
+            case effects.ThawSandbox():
+                self._executions[effect.lease].thaw()
+            case effects.CloseSandbox():
+                self._close(effect.lease)
+            case effects.SendReport():
+                self._reporter.send(effect.lease, effect.number, effect.report)
+            case effects.WriteReceipt():
+                receipt = _receipt(effect)
+                self._receipts.append(receipt)
+                self._today.count(receipt)
+            case effects.Exit():
+                self.finished.set()
+            case _:
+                self._queues.perform(effect)
+
+    def _close(self, lease: str) -> None:
+        report, cleaning = self._executions.pop(lease).close()
+        self.stopped.append(report)
+        if not report.verified:
+            log.error("lease %s: processes %s did not die", lease, report.remaining)
+        self._cleaning.add(cleaning)
+        cleaning.add_done_callback(self._cleaning.discard)
+
+
+def _receipt(effect: effects.WriteReceipt) -> dict[str, object]:
+    return {name: getattr(effect, name) for name in effect.__slots__}
