@@ -1,0 +1,145 @@
+"""The lender's own check of a lease: what it runs, and what it refuses with which words."""
+
+from typing import Any
+
+import pytest
+from core_world import (
+    ALICE,
+    BOB,
+    CATALOGUE,
+    GIB,
+    MACHINE,
+    PROGRAM,
+    START,
+    array_spec,
+    class_of,
+    make_grant,
+    make_lease,
+    make_spec,
+)
+
+from lender.core.admission import Plan, Refused, Rules, admit
+from lender.core.consent import Consent
+from lender.core.events import Capabilities
+from lender.protocol.codec import encode
+from lender.protocol.job import JobSpec
+from lender.protocol.lease import Lease
+
+GRANTS = (
+    make_grant("G-1", cpu=2, memory_bytes=2 * GIB),
+    make_grant("G-2", workload="pinned"),
+    make_grant("G-3", workload="command"),
+    make_grant("G-4", workload="unheard-of"),
+)
+
+
+def rules(**changes: object) -> Rules:
+    fields: dict[str, Any] = {
+        "consent": Consent(GRANTS),
+        "capabilities": MACHINE,
+        "workloads": CATALOGUE,
+        "slots_total": 4,
+        "memory_free_bytes": 4 * GIB,
+    }
+    return Rules(**(fields | changes))
+
+
+def reason(lease: Lease, spec: JobSpec | None = None, **changes: object) -> str:
+    answer = admit(START, lease, class_of(spec or make_spec()), rules(**changes))
+    assert isinstance(answer, Refused)
+    return answer.reason
+
+
+def refuses(spec: JobSpec, **changes: object) -> str:
+    return reason(make_lease(spec), spec, **changes)
+
+
+def test_an_honest_lease_becomes_a_plan_under_its_grant() -> None:
+    spec = array_spec(10)
+    lease = make_lease(spec, ranges=((5, 5), (0, 5)))
+    assert admit(START, lease, class_of(spec), rules()) == Plan(spec, GRANTS[0])
+
+
+def test_a_json_specification_is_verified_over_its_own_bytes() -> None:
+    payload = encode(make_spec(), "application/json")
+    lease = make_lease(
+        spec=make_spec(), content_type="application/json", signature=ALICE.sign(payload)
+    ).model_copy(update={"spec": payload})
+    assert isinstance(admit(START, lease, class_of(), rules()), Plan)
+
+
+def test_a_specification_that_was_not_signed_by_its_submitter_never_runs() -> None:
+    assert "signature: does not match" in reason(make_lease(signer=BOB))
+    assert "signature: an Ed25519" in reason(make_lease(signature="AAAA"))
+    tampered = make_lease().model_copy(update={"spec": encode(make_spec(argv=("--evil",)))})
+    assert "signature: does not match" in reason(tampered)
+
+
+def test_a_specification_that_does_not_decode_is_refused() -> None:
+    junk = make_lease().model_copy(update={"spec": b"junk", "signature": ALICE.sign(b"junk")})
+    assert "the specification does not hold" in reason(junk)
+
+
+@pytest.mark.parametrize("changes", [{"job": "job-00002"}, {"submitter": BOB.public_key}])
+def test_a_lease_must_name_what_was_signed(changes: dict[str, str]) -> None:
+    spec = make_spec()
+    payload = encode(spec)
+    signer = BOB if "submitter" in changes else ALICE
+    lease = make_lease(spec).model_copy(update={"signature": signer.sign(payload), **changes})
+    assert "another job or submitter" in reason(lease)
+
+
+@pytest.mark.parametrize(
+    "ranges", [((0, 11),), ((10, 1),), ((0, 5), (4, 2)), ((3, 1), (3, 1)), ((0, 10**18),)]
+)
+def test_tasks_must_be_distinct_and_of_the_array(ranges: tuple[tuple[int, int], ...]) -> None:
+    spec = array_spec(10)
+    assert "not distinct tasks" in reason(make_lease(spec, ranges=ranges), spec)
+
+
+def test_a_lease_of_another_class_is_refused() -> None:
+    assert "does not belong in class" in reason(make_lease(), make_spec(workload="pinned"))
+
+
+def test_an_expired_job_is_refused() -> None:
+    assert refuses(make_spec(not_after=START)) == "the job has expired"
+
+
+def test_what_the_machine_cannot_do_is_refused() -> None:
+    assert "runtime wasm does not work" in refuses(
+        make_spec(), capabilities=Capabilities("x86_64", "linux", frozenset())
+    )
+    assert "needs aarch64" in refuses(make_spec(requires={"arch": "aarch64"}))
+    assert "needs a GPU" in refuses(make_spec(requires={"gpu": "nvidia"}))
+    assert "asks for 2 cores, this machine lends 1" in refuses(
+        make_spec(limits={"cpu": 2}), slots_total=1
+    )
+    assert "bytes of memory" in refuses(make_spec(), memory_free_bytes=GIB // 4)
+
+
+def test_its_own_architecture_and_gpu_are_fine() -> None:
+    spec = make_spec(requires={"arch": "x86_64", "gpu": "nvidia"})
+    machine = Capabilities("x86_64", "linux", frozenset({"wasm"}), "nvidia")
+    answer = admit(START, make_lease(spec), class_of(spec), rules(capabilities=machine))
+    assert isinstance(answer, Plan)
+
+
+def test_the_catalogue_must_know_workload_runtime_and_program() -> None:
+    assert "not in this machine's catalogue" in refuses(make_spec(workload="unheard-of"))
+    assert "is run by process, not by wasm" in refuses(make_spec(workload="command"))
+    other = {"sha256": "00" * 32, "size_bytes": 1}
+    assert "not the one that the catalogue" in refuses(make_spec(workload="pinned", program=other))
+    pinned = make_spec(workload="pinned")
+    assert pinned.program is not None
+    assert pinned.program.sha256 == PROGRAM
+    assert isinstance(admit(START, make_lease(pinned), class_of(pinned), rules()), Plan)
+
+
+def test_a_command_has_no_program() -> None:
+    spec = make_spec(workload="command", runtime="process", program=None, argv=("true",))
+    assert isinstance(admit(START, make_lease(spec), class_of(spec), rules()), Plan)
+
+
+def test_what_the_owner_has_not_allowed_is_refused() -> None:
+    assert refuses(make_spec(), consent=Consent()) == "no grant names this submitter"
+    assert "asks for 3 cores" in refuses(make_spec(limits={"cpu": 3}))
