@@ -52,7 +52,7 @@ class ArrayDelivery:
         self._as_json = as_json
         self._waiting: dict[int, TaskRecord] = {}
         self._next = 0
-        self._failed: list[int] = []
+        self._failed = 0
 
     async def run(self) -> int:
         """Follow the job to its end; returns the exit code.
@@ -68,19 +68,24 @@ class ArrayDelivery:
                 raise CommandError(
                     Exit.FAILED, f"can't make {self._folder}: {error.strerror}"
                 ) from error
-        async for record in self._job.results():
-            self._progress.count(record)
-            if record.result.state == "failed":
-                self._note_failure(record)
-            if self._folder is not None:
-                await self._to_folder(record, self._folder)
-            else:
-                self._waiting[record.result.task] = record
-                await self._to_stdout()
-        for task in sorted(self._waiting):
-            await self._print(self._waiting.pop(task))
-        self._progress.close()
+        try:
+            async for record in self._job.results():
+                await self._take(record)
+            for task in sorted(self._waiting):
+                await self._print(self._waiting.pop(task))
+        finally:
+            self._progress.close()
         return self._verdict(error_of(await self._job.ended()))
+
+    async def _take(self, record: TaskRecord) -> None:
+        self._progress.count(record)
+        if record.result.state == "failed":
+            self._note_failure(record)
+        if self._folder is not None:
+            await self._to_folder(record, self._folder)
+        else:
+            self._waiting[record.result.task] = record
+            await self._to_stdout()
 
     def _verdict(self, error: ClientError | None) -> int:
         if error is None:
@@ -89,8 +94,8 @@ class ArrayDelivery:
         return Exit.FAILED
 
     def _note_failure(self, record: TaskRecord) -> None:
-        self._failed.append(record.result.task)
-        if len(self._failed) > _FAILURES_SHOWN_MAX:
+        self._failed += 1
+        if self._failed > _FAILURES_SHOWN_MAX:
             return
         result = record.result
         cause = result.error or (

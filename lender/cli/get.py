@@ -45,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
             if terminal is None:
                 terminal = await attended(client, job, job.ended())
             return await deliver_task(job, terminal, args.into or Path(), as_json=args.json)
+        if job.spec.outputs and args.into is None:
+            print("lender: name a folder to get the output files as well", file=sys.stderr)
         progress = Progress(job.spec.task_count, sys.stderr)
         delivery = ArrayDelivery(job, args.into, progress, as_json=args.json)
         return await attended(client, job, delivery.run())

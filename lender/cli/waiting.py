@@ -66,9 +66,7 @@ async def _first(
     interrupt = asyncio.create_task(interrupts.get())
     both: set[asyncio.Future[Any]] = {running, interrupt}
     try:
-        done, _ = await asyncio.wait(
-            both, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED
-        )
+        done, _ = await asyncio.wait(both, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
     finally:
         interrupt.cancel()
     if not done:

@@ -18,6 +18,7 @@ from lender.link.api import JetStream
 from lender.link.blobs import Blobs
 from lender.link.connection import ConnectError, connect
 from lender.protocol import codec, subjects
+from lender.protocol.errors import ProtocolError
 from lender.protocol.job import Limits, Requires
 from lender.protocol.query import JobStatus, Query, QueryReply
 
@@ -181,13 +182,20 @@ class Client:
             msg = await connection.request(subject, codec.encode(query), headers)
             return codec.decode(QueryReply, msg.data)
 
-        reply = await insist(connection, subject, attempt, self._timeout_s)
+        try:
+            reply = await insist(connection, subject, attempt, self._timeout_s)
+        except ProtocolError as error:
+            raise ClientError(
+                f"can't read the broker's answer ({error})", "update this client"
+            ) from error
         if reply.error:
             raise ClientError(f"the broker refused the question ({reply.error})", "ask another")
         return reply.jobs
 
     def _connect_fault(self, error: ConnectError) -> ClientError:
-        if "authorization" in str(error).lower():
+        text = str(error).lower()
+        # The server resets the connection right behind its refusal, which may then be lost.
+        if "authorization" in text or "reset by peer" in text:
             return NotAdmitted(
                 f"the server at {self.url} does not know this key",
                 f"have its operator run `lender-broker allow NAME {self.public_key}`",

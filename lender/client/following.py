@@ -8,7 +8,8 @@ from nats import errors as nats_errors
 from nats.aio.subscription import Subscription
 
 from lender.client.collector import Collector, Sweep, TaskRecord
-from lender.client.errors import Unreachable
+from lender.client.errors import ContentFault, Unreachable
+from lender.client.insistence import check_allowed
 from lender.client.records import decode_record, read_record
 from lender.link.api import JetStream
 from lender.link.connection import Connection
@@ -76,6 +77,7 @@ class Following:
 
         Raises:
             Unreachable: the connection was closed for good.
+            NotAdmitted: the server forbids reading the job's results.
             ContentFault: RESULTS holds something that this client can't read.
         """
         if self._sweep is None:
@@ -83,6 +85,7 @@ class Following:
         try:
             return await self._read(self._sweep)
         except LinkError as error:
+            check_allowed(self._connection, subjects.result(self._submitter, self._job))
             logger.info("reading the results of %s: %s; trying again", self._job, error)
             self._sweep = None
             return []
@@ -101,7 +104,11 @@ class Following:
         copied_from = headers.get(SUBJECT_HEADER, "")
         if not copied_from.startswith("res."):
             return []
-        record = decode_record(copied_from, headers, msg.data)
+        try:
+            record = decode_record(copied_from, headers, msg.data)
+        except ContentFault as error:
+            logger.warning("an event is passed over: %s", error)
+            return []
         if isinstance(record, Terminal):
             self._start_sweep()
         return self._collector.take(record)

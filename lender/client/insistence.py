@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
 from lender.client.errors import NotAdmitted, Unreachable
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 async def insist(
     connection: Connection,
     subject: str,
-    attempt: Callable[[], Awaitable[Result]],
+    attempt: Callable[[], Coroutine[None, None, Result]],
     timeout_s: float,
 ) -> Result:
     """Return what `attempt` returns once it raises no LinkError any more.
@@ -34,20 +34,23 @@ async def insist(
         NotAdmitted: the server forbids this subject to us.
         Unreachable: time is up; the outcome of the last attempt may be unknown.
     """
+    complaint = connection.last_error
     last: LinkError | None = None
     try:
         async with asyncio.timeout(timeout_s):
             while True:
+                trying = asyncio.ensure_future(attempt())
                 try:
-                    return await attempt()
+                    while not trying.done():
+                        await asyncio.wait({trying}, timeout=_PAUSE_S)
+                        if connection.last_error is not complaint:
+                            check_allowed(connection, subject)
+                    return await trying
                 except LinkError as error:
                     last = error
+                finally:
+                    trying.cancel()
                 logger.info("%s: %s; trying again", subject, last)
-                if refusal := _refusal(connection, subject):
-                    raise NotAdmitted(
-                        f"the server forbids it ({refusal})",
-                        "have the operator run `lender-broker allow NAME` with your public key",
-                    )
                 await asyncio.sleep(_PAUSE_S)
     except TimeoutError:
         raise Unreachable(
@@ -56,6 +59,15 @@ async def insist(
         ) from last
 
 
-def _refusal(connection: Connection, subject: str) -> str | None:
-    text = str(connection.last_error or "").lower()
-    return text if "permissions violation" in text and subject.lower() in text else None
+def check_allowed(connection: Connection, subject: str) -> None:
+    """Stop waiting for an answer that the server, as it has just said, will never give.
+
+    Raises:
+        NotAdmitted: its last complaint forbids the subject.
+    """
+    text = str(connection.last_error).lower()
+    if "permissions violation" in text and subject.lower() in text:
+        raise NotAdmitted(
+            f"the server forbids it ({text})",
+            "have the operator run `lender-broker allow NAME` with your public key",
+        )

@@ -7,6 +7,8 @@ from lender.link.connection import Connection
 from lender.link.errors import JetStreamError, PayloadTooLargeError
 from lender.link.message import StoredMessage
 from lender.protocol import codec, streams, subjects
+from lender.protocol.errors import ProtocolError
+from lender.protocol.ids import check_job_id
 from lender.protocol.job import JobSpec
 from lender.protocol.signature import SIGNATURE_HEADER, Signer
 
@@ -61,14 +63,21 @@ class Ledger:
 
         Raises:
             NoSuchJob: the ledger holds none under this id.
-            ProtocolError: it holds one that breaks the protocol; the broker has rejected it.
+            Rejected: what it holds breaks the protocol.
             NotAdmitted, Unreachable: it can't be read.
         """
-        stored = await self._get(subjects.submit(self._signer.public_key, job))
+        try:
+            subject = subjects.submit(self._signer.public_key, check_job_id(job))
+        except ProtocolError as error:
+            raise NoSuchJob(job) from error
+        stored = await self._get(subject)
         if stored is None:
             raise NoSuchJob(job)
-        content_type = codec.content_type_of(stored.headers.get(codec.CONTENT_TYPE_HEADER))
-        return codec.decode(JobSpec, stored.payload, content_type)
+        try:
+            content_type = codec.content_type_of(stored.headers.get(codec.CONTENT_TYPE_HEADER))
+            return codec.decode(JobSpec, stored.payload, content_type)
+        except ProtocolError as error:
+            raise Rejected(error.field, error.reason) from error
 
     async def _get(self, subject: str) -> StoredMessage | None:
         async def attempt() -> StoredMessage | None:
