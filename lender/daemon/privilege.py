@@ -32,12 +32,12 @@ def drop_to(user: str | None) -> tuple[int, int] | None:
 
 
 def become(ids: tuple[int, int], state: Path) -> None:
-    """Give the state folder and the folders in it to the user, and become it, for good.
+    """Give the state folder and all folders below it to the user, and become it, for good.
 
     Files are left alone: a hard link among them could name anything.
     """
     uid, gid = ids
-    for folder in (state, *(one for one in state.iterdir() if one.is_dir())):
+    for folder, _, _ in os.walk(state):
         os.chown(folder, uid, gid, follow_symlinks=False)
     os.setgroups([])
     os.setgid(gid)
