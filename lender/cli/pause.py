@@ -13,7 +13,7 @@ from lender.cli.exits import CommandError, Exit
 from lender.cli.owner import Told, add_options, become_owner, find_state, is_owner, print_json, tell
 from lender.cli.words import count, duration, say
 from lender.core.consent import Intent
-from lender.daemon.attempt_records import AttemptRecords
+from lender.daemon.attempt_records import AttemptReading, AttemptRecords
 from lender.daemon.consent_files import write_intent
 from lender.daemon.state import StateFolder
 from lender.sandbox import tree
@@ -73,6 +73,7 @@ def _pause_as_guest(state: StateFolder) -> dict[str, Any]:
         "processes": found.get("processes", 0),
         "jobs": found.get("jobs", 0),
         "remaining": [],
+        "unreadable_records": [],
         "stopped_ms": None,
         "verified_ms": round((time.monotonic() - started) * 1000, 3),
         "verified_by": "lenderd",
@@ -91,7 +92,10 @@ def _save(state: StateFolder) -> str:
 
 
 def _freeze(state: StateFolder) -> dict[str, Any]:
-    reading = AttemptRecords(state.attempts).read_all()
+    try:
+        reading = AttemptRecords(state.attempts).read_all()
+    except OSError:
+        reading = AttemptReading((), (state.attempts,))
     report = tree.freeze([root for record in reading.records for root in record.roots])
     alive = {r.job for r in reading.records if any(tree.alive(root) for root in r.roots)}
     return {
@@ -119,8 +123,10 @@ def _lines(outcome: dict[str, Any]) -> list[str]:
     elif outcome["verified"]:
         lines.append(f"✓ paused: no job was running, verified after {after}")
     else:
-        left = ", ".join(str(pid) for pid in outcome["remaining"]) or "some that have no record"
-        lines.append(f"✗ not all stand still after {after}: process {left}; lender revoke --all")
+        left = ", ".join(str(pid) for pid in outcome["remaining"])
+        doubt = f"process {left}" if left else f"can't read {outcome['unreadable_records'][0]}"
+        lines.append(f"✗ not verified that all stand still after {after}: {doubt}")
+        lines.append("  To end it instead: lender revoke --all")
     if outcome["not_saved"]:
         lines.append(f"! the pause could not be saved ({outcome['not_saved']}): a restart ends it")
     if outcome["daemon"] == "absent":

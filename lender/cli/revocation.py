@@ -24,6 +24,8 @@ from lender.daemon.receipts import ReceiptLog
 from lender.daemon.state import StateFolder, read_pid
 from lender.sandbox import scratch, tree
 
+_KILL_S = 5.0
+_KILL_AGAIN_S = 1.0  # after a kill that ran into its bound
 _WIPE_S = 1.0
 
 
@@ -106,12 +108,12 @@ def revoke(state: StateFolder, selection: Selection) -> Outcome:
     outcome, started = Outcome(), time.monotonic()
     _withdraw(state, selection, outcome)
     attempts = _Attempts(state, selection)
-    first = attempts.kill(outcome)
+    first = attempts.kill(outcome, _KILL_S)
     if first.verified:
         attempts.wipe(outcome)
     _tell(state, outcome, distrusted=attempts.unreadable)
     # Once more: what was being launched when the tombstones came has a record by now.
-    last = attempts.kill(outcome)
+    last = attempts.kill(outcome, _KILL_S if first.verified else _KILL_AGAIN_S)
     outcome.processes = first.processes + last.processes
     outcome.remaining = last.remaining
     if attempts.unreadable and outcome.daemon != "killed":
@@ -153,7 +155,7 @@ class _Attempts:
         self._seen: dict[str, AttemptRecord] = {}
         self.unreadable: tuple[Path, ...] = ()
 
-    def kill(self, outcome: Outcome) -> tree.StopReport:
+    def kill(self, outcome: Outcome, timeout_s: float) -> tree.StopReport:
         """Kill all that have a record now or had one before."""
         records: tuple[AttemptRecord, ...] = ()
         try:
@@ -165,7 +167,8 @@ class _Attempts:
         alive = {r.job for r in fresh.values() if any(tree.alive(root) for root in r.roots)}
         outcome.jobs += len(alive)
         self._seen |= fresh
-        return tree.kill([root for record in self._seen.values() for root in record.roots])
+        roots = [root for record in self._seen.values() for root in record.roots]
+        return tree.kill(roots, timeout_s)
 
     def wipe(self, outcome: Outcome) -> None:
         """Delete their scratch folders, once they are dead."""

@@ -7,13 +7,14 @@ What is printed was verified.
 """
 
 import argparse
+import contextlib
 import time
 
 from lender.cli.exits import CommandError, Exit
 from lender.cli.owner import add_options, open_state, print_json
 from lender.cli.revocation import Outcome, Selection, revoke
 from lender.cli.words import clock, count, duration, say, size
-from lender.daemon.attempt_records import AttemptRecords
+from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
 from lender.daemon.consent_files import ConsentReading, load_consent
 from lender.daemon.state import StateFolder
 
@@ -60,7 +61,9 @@ def _selection(args: argparse.Namespace, state: StateFolder) -> Selection:
         named = {key for key, name in reading.names.items() if name == args.submitter}
         submitters = frozenset(named or {args.submitter})
     selection = Selection(args.all, submitters, args.workload, args.grant)
-    attempts = AttemptRecords(state.attempts).read_all().records
+    attempts: tuple[AttemptRecord, ...] = ()
+    with contextlib.suppress(OSError):  # told of when the kill can't be verified
+        attempts = AttemptRecords(state.attempts).read_all().records
     known = (
         args.all
         or any(selection.ends(grant) for grant in reading.consent.grants)
@@ -88,9 +91,10 @@ def _lines(outcome: Outcome, after: ConsentReading) -> list[str]:
         lines.append(f"✗ the withdrawal could not be saved ({outcome.not_saved}): free some space")
     took = duration(outcome.stopped_s)
     if outcome.verified:
+        stopped = f"{count(outcome.jobs, 'job')}, {count(outcome.processes, 'process')} stopped"
         lines.append(
-            f"✓ {clock(outcome.stopped_at)} {count(outcome.jobs, 'job')}, "
-            f"{count(outcome.processes, 'process')} stopped - verified, none left, after {took}"
+            f"✓ {clock(outcome.stopped_at)} {stopped if outcome.jobs else 'no job was running'} - "
+            f"verified, none left, after {took}"
         )
     else:
         left = ", ".join(str(pid) for pid in outcome.remaining)

@@ -1,0 +1,287 @@
+"""`lender revoke`: dead, wiped, withdrawn for good, whatever state lenderd and the disk are in."""
+
+import contextlib
+import itertools
+import os
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from owner_machine import ALICE, BOB, Machine, grant, machine, until
+
+from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
+from lender.daemon.consent_files import load_consent, read_consent
+from lender.daemon.receipts import ReceiptLog
+from lender.sandbox import tree
+
+__all__ = ["machine"]
+
+
+def gone(record: AttemptRecord) -> bool:
+    return not tree.members(record.roots) and not record.scratch.exists()
+
+
+def test_with_lenderd_up_it_kills_wipes_and_withdraws(machine: Machine) -> None:
+    record = machine.attempt("one", grant(machine.state, "G-1"))
+    daemon = machine.daemon()
+    members = tree.members(record.roots)
+    assert len(members) > 1
+    code, told = machine.json("revoke", "--all")
+    assert code == 0
+    assert told["schema"] == "lender.revoke/1"
+    assert told["grants"] == ["G-1"]
+    assert (told["jobs"], told["daemon"], told["verified"]) == (1, "answered", True)
+    assert told["processes"] >= len(members)
+    assert told["freed_bytes"] >= 100_000
+    assert gone(record)
+    assert not any(tree.alive(member) for member in members)
+    assert daemon.poll() is None
+    assert read_consent(machine.state).valid(time.time()) == ()
+
+
+def test_with_lenderd_stopped_it_is_killed_and_nothing_is_left(machine: Machine) -> None:
+    record = machine.attempt("one", grant(machine.state, "G-1"))
+    daemon = machine.daemon()
+    os.kill(daemon.pid, signal.SIGSTOP)
+    done = machine.lender("revoke", "--all")
+    assert done.returncode == 0, done.stderr
+    assert "1 grant withdrawn (saved on this machine)" in done.stdout
+    assert "lenderd did not answer; it was killed" in done.stdout
+    assert "Nothing can run until you type `lender grant`." in done.stdout
+    assert gone(record)
+    assert daemon.wait(5) == -signal.SIGKILL
+    receipts = list(ReceiptLog(machine.state.receipts).read())
+    assert [(r["job"], r["outcome"]) for r in receipts] == [("job-one", "revoked")]
+
+
+def test_with_lenderd_dead_and_its_socket_left_behind(machine: Machine) -> None:
+    record = machine.attempt("one", grant(machine.state, "G-1"))
+    daemon = machine.daemon()
+    daemon.kill()
+    daemon.wait()
+    code, told = machine.json("revoke", "--all")
+    assert (code, told["daemon"]) == (0, "absent")
+    assert gone(record)
+
+
+def test_what_lenderd_was_launching_meanwhile_is_killed_too(machine: Machine) -> None:
+    grant(machine.state, "G-1")
+    machine.daemon(launch_on_reload="G-1")
+    code, told = machine.json("revoke", "--grant", "G-1")
+    assert (code, told["jobs"], told["processes"]) == (0, 1, 1)
+    assert not (machine.state.scratch / "late").exists()
+
+
+def test_one_submitters_work_ends_and_the_others_goes_on(machine: Machine) -> None:
+    of_alice = machine.attempt("one", grant(machine.state, "G-1", ALICE))
+    of_bob = machine.attempt("two", grant(machine.state, "G-2", BOB))
+    machine.daemon()
+    done = machine.lender("revoke", "--submitter", "alice")
+    assert done.returncode == 0
+    assert "1 other grant still holds" in done.stdout
+    assert gone(of_alice)
+    assert len(tree.members(of_bob.roots)) > 1
+    assert [g.id for g in read_consent(machine.state).valid(time.time())] == ["G-2"]
+
+
+def test_a_workload_can_be_withdrawn_from_one_submitter(machine: Machine) -> None:
+    grant(machine.state, "G-1", ALICE, "render")
+    grant(machine.state, "G-2", ALICE, "checksum")
+    grant(machine.state, "G-3", BOB, "render")
+    assert machine.lender("revoke", "--submitter", ALICE, "--class", "render").returncode == 0
+    assert [g.id for g in read_consent(machine.state).valid(time.time())] == ["G-2", "G-3"]
+
+
+def test_work_whose_grant_file_was_deleted_by_hand_is_still_ended(machine: Machine) -> None:
+    record = machine.attempt("one", grant(machine.state, "G-1"))
+    (machine.state.grants / "G-1.toml").unlink()
+    assert machine.lender("revoke", "--submitter", ALICE).returncode == 0
+    assert gone(record)
+
+
+def test_a_revoked_grant_stays_dead_when_its_file_is_put_back(machine: Machine) -> None:
+    grant(machine.state, "G-1")
+    path = machine.state.grants / "G-1.toml"
+    content = path.read_bytes()
+    assert machine.lender("revoke", "--all").returncode == 0
+    path.write_bytes(content)
+    assert read_consent(machine.state).valid(time.time()) == ()
+
+
+def test_a_faulty_grant_is_withdrawn_before_it_is_mended(machine: Machine) -> None:
+    grant(machine.state, "G-1")
+    path = machine.state.grants / "G-1.toml"
+    content = path.read_text()
+    path.write_text(content + "broken")
+    assert machine.lender("revoke", "--all").returncode == 0
+    path.write_text(content)
+    assert read_consent(machine.state).valid(time.time()) == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ([], 2, "say what to withdraw"),
+        (["--submitter", "nobody"], 1, "no grant matches"),
+        (["--grant", "G-9"], 1, "no grant matches"),
+        (["--al", "--nonsense"], 2, "unrecognized arguments"),
+    ],
+)
+def test_words_that_mean_nothing_withdraw_nothing(
+    machine: Machine, arguments: list[str], code: int, says: str
+) -> None:
+    grant(machine.state, "G-1")
+    done = machine.lender("revoke", *arguments)
+    assert done.returncode == code
+    assert says in done.stderr
+    assert len(read_consent(machine.state).valid(time.time())) == 1
+
+
+def test_without_room_for_content_the_tombstones_are_empty_and_hold(machine: Machine) -> None:
+    record = machine.attempt("one", grant(machine.state, "G-1"))
+
+    def no_room() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    code, told = machine.json("revoke", "--all", preexec_fn=no_room)
+    assert (code, told["not_saved"]) == (0, "")
+    assert gone(record)
+    assert read_consent(machine.state).valid(time.time()) == ()
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A small disk of its own without a free block or inode."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a tmpfs needs root")
+    place = tmp_path / "disk"
+    place.mkdir()
+    options = "size=1m,nr_inodes=64,mode=755"
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("this root may not mount a tmpfs")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def fill(place: Path) -> None:
+    with (place / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+    with contextlib.suppress(OSError):
+        for number in itertools.count():
+            (place / f"filler-{number}").touch()
+    with pytest.raises(OSError, match="space"):
+        (place / "one-more").touch()
+
+
+def test_on_a_full_disk_it_says_what_is_not_saved_and_still_kills(full_disk: Path) -> None:
+    made = Machine(full_disk / "state")
+    try:
+        record = made.attempt("one", grant(made.state, "G-1"))
+        os.kill(made.daemon().pid, signal.SIGSTOP)
+        # What the guest leaves is on this disk too: it must not free the room beforehand.
+        fill(full_disk)
+        done = made.lender("revoke", "--all")
+        assert done.returncode == 6
+        assert "no tombstone could be saved (No space left on device)" in done.stdout
+        assert "the files of 1 grant were set aside instead" in done.stdout
+        assert gone(record)
+        assert load_consent(made.state).consent.valid(time.time()) == ()
+    finally:
+        made.close()
+
+
+def test_an_attempt_that_cannot_be_read_ends_lenderd_and_all_below_it(machine: Machine) -> None:
+    grant(machine.state, "G-1")
+    daemon = machine.daemon()
+    (machine.state.attempts / "torn.json").write_text("{")
+    code, told = machine.json("revoke", "--all")
+    assert (code, told["daemon"]) == (0, "killed")
+    assert daemon.wait(5) == -signal.SIGKILL
+
+
+def test_an_unreadable_record_without_lenderd_is_not_called_verified(machine: Machine) -> None:
+    (machine.state.attempts / "torn.json").write_text("{")
+    done = machine.lender("revoke", "--all")
+    assert done.returncode == 6
+    assert "torn.json can't be read: remove it" in done.stdout
+
+
+def test_records_of_an_earlier_boot_kill_nobody(machine: Machine) -> None:
+    record = machine.attempt("one", grant(machine.state, "G-1"))
+    path = machine.state.attempts / "one.json"
+    path.write_text(path.read_text().replace('"boot_id": "', '"boot_id": "0'))
+    assert machine.lender("revoke", "--all").returncode == 0
+    assert len(tree.members(record.roots)) > 1
+    assert not record.scratch.exists()
+
+
+def test_only_folders_of_the_scratch_are_wiped(machine: Machine, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    linked = machine.state.scratch / "linked"
+    linked.symlink_to(precious)
+    (precious / "file").write_text("mine")
+    for lease, scratch in (("out", precious), ("linked", linked)):
+        AttemptRecords(machine.state.attempts).write(
+            AttemptRecord(lease, "job", ALICE, "render", "G-1", (), scratch)
+        )
+    done = machine.lender("revoke", "--all")
+    assert done.returncode == 6
+    assert f"{precious} (not below" in done.stdout
+    assert (precious / "file").read_text() == "mine"
+    assert not linked.is_symlink()
+
+
+def test_links_and_locked_folders_in_the_scratch_are_no_obstacle(
+    machine: Machine, tmp_path: Path
+) -> None:
+    (tmp_path / "precious").write_text("mine")
+    record = machine.attempt("one", grant(machine.state, "G-1"))
+    (record.scratch / "link").symlink_to(tmp_path / "precious")
+    (record.scratch / "folder" / "inner").mkdir(parents=True)
+    (record.scratch / "to").symlink_to(tmp_path)
+    (record.scratch / "folder").chmod(0)
+    record.scratch.chmod(0)
+    assert machine.lender("revoke", "--all").returncode == 0
+    assert gone(record)
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_a_closed_pipe_stops_nothing(machine: Machine) -> None:
+    record = machine.attempt("one", grant(machine.state, "G-1"))
+    reader, writer = os.pipe()
+    os.close(reader)
+    machine.lender("revoke", "--all", stdout=writer)
+    os.close(writer)
+    assert gone(record)
+
+
+def test_a_strangers_state_folder_is_not_for_others(machine: Machine) -> None:
+    record = machine.attempt("one", grant(machine.state, "G-1"))
+    for arguments in (["revoke", "--all"], ["resume"], ["grants"], ["log"], ["doctor"]):
+        done = machine.lender_as_stranger(*arguments)
+        assert done.returncode == 4, (arguments, done.stdout, done.stderr)
+        assert "only that user and root" in done.stderr
+    assert len(tree.members(record.roots)) > 1
+
+
+def test_root_acts_as_the_folders_owner_and_cannot_be_pointed_at_others(machine: Machine) -> None:
+    machine.open_up()
+    of_root = machine.attempt("one", grant(machine.state, "G-1"))
+    for path in [machine.state.path, *machine.state.path.rglob("*")]:
+        os.chown(path, 65534, 65534, follow_symlinks=False)
+    done = machine.lender("revoke", "--all")
+    assert done.returncode == 6, done.stdout
+    assert "not verified that nothing is left" in done.stdout
+    assert len(tree.members(of_root.roots)) > 1
+    until(lambda: machine.state.tombstone("G-1").exists(), "the withdrawal")
+    assert machine.state.tombstone("G-1").stat().st_uid == 65534

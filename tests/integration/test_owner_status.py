@@ -1,0 +1,230 @@
+"""`lender status`, `grants`, `doctor` and `log`: what an owner can read, and from where."""
+
+import json
+import os
+import pty
+import signal
+import socket
+import time
+
+import pytest
+from owner_machine import ALICE, BOB, LENDER, Machine, grant, machine
+
+from lender.daemon.receipts import ReceiptLog
+from lender.daemon.state import StateFolder
+
+__all__ = ["machine"]
+
+
+def test_status_tells_who_runs_what_and_who_may(machine: Machine) -> None:
+    machine.attempt("one", grant(machine.state, "G-1"))
+    machine.daemon()
+    done = machine.lender("status")
+    assert done.returncode == 0
+    assert done.stdout.startswith("● Lending    desk-7 · connected to nats://")
+    assert "for alice  render  running  3/8 tasks  6m12s" in done.stdout
+    assert "Allowed  alice: render until" in done.stdout
+    assert "lender revoke --all" in done.stdout
+    assert "no wasm: no wheel. 64 bit" in done.stdout
+
+
+def test_a_jobs_name_cannot_steer_the_owners_terminal(machine: Machine) -> None:
+    machine.attempt("one", grant(machine.state, "G-1"))
+    machine.daemon()
+    assert "\x1b" not in machine.lender("status").stdout
+
+
+def test_status_as_json_is_versioned(machine: Machine) -> None:
+    grant(machine.state, "G-1")
+    machine.daemon()
+    code, told = machine.json("status")
+    assert (code, told["schema"], told["phase"]) == (0, "lender.status/1", "lending")
+    assert told["grants"][0]["submitter"] == ALICE
+
+
+def test_check_answers_by_its_exit_code(machine: Machine) -> None:
+    assert machine.lender("status", "--check").returncode == 5
+    machine.daemon()
+    assert machine.lender("status", "--check").returncode == 3
+    grant(machine.state, "G-1")
+    assert machine.lender("status", "--check").returncode == 0
+    machine.lender("pause")
+    assert machine.lender("status", "--check").returncode == 3
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_without_lenderd_the_files_tell(machine: Machine, *, stopped: bool) -> None:
+    grant(machine.state, "G-1")
+    grant(machine.state, "G-2", BOB, not_after=time.time() - 1)
+    machine.lender("pause")
+    if stopped:
+        os.kill(machine.daemon().pid, signal.SIGSTOP)
+    done = machine.lender("status")
+    assert done.returncode == 5
+    reason = "lenderd does not answer" if stopped else "lenderd does not run"
+    assert done.stdout.startswith(f"○ Not lending: {reason}")
+    assert "Paused   by you" in done.stdout
+    assert "alice: render" in done.stdout
+    assert "bob" not in done.stdout
+
+
+def test_a_stranger_sees_the_status_but_no_file(machine: Machine) -> None:
+    machine.attempt("one", grant(machine.state, "G-1"))
+    assert machine.lender_as_stranger("status").returncode == 5
+    machine.daemon()
+    assert "for alice  render" in machine.lender_as_stranger("status").stdout
+
+
+def test_no_lender_here_names_the_way_out(machine: Machine) -> None:
+    done = machine.lender("status", "--state", "/nonexistent/lender")
+    assert done.returncode == 5
+    assert "name its state folder with --state" in done.stderr
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_colours_are_for_terminals_without_no_color(machine: Machine, *, no_color: bool) -> None:
+    machine.daemon()
+    environment = {"LENDER_STATE": str(machine.state.path), "TERM": "xterm", "LANG": "C.UTF-8"}
+    if no_color:
+        environment["NO_COLOR"] = "1"
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(LENDER, ["lender", "status"], environment)
+    shown = b""
+    while True:
+        try:
+            part = os.read(terminal, 4096)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+    os.waitpid(pid, 0)
+    os.close(terminal)
+    assert "○".encode() in shown
+    assert (b"\x1b[" in shown) is not no_color
+
+
+def test_grants_lists_what_holds_what_ended_and_what_is_ignored(machine: Machine) -> None:
+    grant(machine.state, "G-1")
+    grant(machine.state, "G-2", BOB, not_after=time.time() - 60)
+    (machine.state.grants / "G-3.toml").write_text("id = 3")
+    machine.lender("revoke", "--submitter", "alice")
+    done = machine.lender("grants")
+    assert "○ G-1  alice: render, ≤2 cores, ≤1 GiB, withdrawn; was until" in done.stdout
+    assert "○ G-2  bob: render, ≤2 cores, ≤1 GiB, ended" in done.stdout
+    assert "! ignored: " in done.stdout
+    code, told = machine.json("grants")
+    assert [g["state"] for g in told["grants"]] == ["withdrawn", "ended"]
+    assert (code, len(told["ignored"])) == (0, 1)
+
+
+RECEIPT = {
+    "lease": "L",
+    "job": "J-7Q2mAx91",
+    "job_name": "fold-42",
+    "submitter": ALICE,
+    "workload": "render",
+    "runtime": "wasm",
+    "program_sha256": "9f86" * 16,
+    "grant": "G-1",
+    "attempt": 1,
+    "outcome": "revoked",
+    "ended": "you revoked",
+    "tasks_run": 12,
+    "tasks_failed": 1,
+    "started_at": 1_800_000_000.0,
+    "ended_at": 1_800_000_060.0,
+    "cpu_s": 42.0,
+    "bytes_in": 10 << 20,
+    "bytes_out": 4096,
+}
+
+
+def test_log_tells_what_ran_for_whom_and_why_it_ended(machine: Machine) -> None:
+    assert machine.lender("log").stdout == "Nothing has run here.\n"
+    grant(machine.state, "G-1")
+    log = ReceiptLog(machine.state.receipts)
+    log.append(RECEIPT)
+    log.append({**RECEIPT, "job": "J-other123"})
+    done = machine.lender("log", "J-7Q2")
+    assert "J-7Q2mAx91 fold-42  receipt 1, attempt 1" in done.stdout
+    assert "started for alice under grant G-1 (you agreed" in done.stdout
+    assert "program sha256:9f869f869f86…" in done.stdout
+    assert "12 tasks, 1 failed · CPU 42.0 s · in 10 MiB · out 4 KiB" in done.stdout
+    assert "revoked: you revoked" in done.stdout
+    assert "J-other" not in done.stdout
+    assert "(1 earlier: lender log --last N)" in machine.lender("log", "--last", "1").stdout
+    assert machine.lender("log", "J-none").returncode == 1
+    told = machine.json("log")[1]
+    assert [r["job"] for r in told["receipts"]] == ["J-7Q2mAx91", "J-other123"]
+
+
+def test_log_shows_an_edited_line(machine: Machine) -> None:
+    log = ReceiptLog(machine.state.receipts)
+    for _ in range(3):
+        log.append(RECEIPT)
+    assert machine.lender("log", "--verify").returncode == 0
+    content = machine.state.receipts.read_text()
+    machine.state.receipts.write_text(content.replace('"cpu_s":42.0', '"cpu_s":1.0', 1))
+    done = machine.lender("log", "--verify")
+    assert done.returncode == 1
+    assert "✗ line 1: edited" in done.stdout
+    assert "✗ line 1: edited" in machine.lender("log").stdout
+
+
+def test_doctor_finds_what_keeps_a_machine_from_lending(machine: Machine) -> None:
+    code, told = machine.json("doctor")
+    levels = {check["name"]: check["level"] for check in told["checks"]}
+    assert (code, told["schema"], told["can_lend"]) == (1, "lender.doctor/1", False)
+    assert levels["consent"] == "blocker"
+    assert levels["daemon"] == "blocker"
+    assert all(c["mend"] for c in told["checks"] if c["level"] == "blocker")
+
+
+def test_doctor_sees_an_unreachable_nats_server_and_one_that_refuses(machine: Machine) -> None:
+    grant(machine.state, "G-1")
+    machine.daemon(url="nats://127.0.0.1:1")
+    assert "no NATS server at 127.0.0.1:1" in machine.lender("doctor").stdout
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        (machine.state.path / "again").mkdir()
+        other = Machine(machine.state.path / "again")
+        try:
+            grant(other.state, "G-1")
+            other.daemon(url=f"nats://127.0.0.1:{port}")
+            shown = other.lender("doctor").stdout
+        finally:
+            other.close()
+    assert f"connected to nats://127.0.0.1:{port}" in shown
+
+
+def test_doctor_names_loose_modes_and_faulty_files(machine: Machine) -> None:
+    grant(machine.state, "G-1")
+    grant(machine.state, "G-2", BOB)
+    (machine.state.grants / "G-1.toml").chmod(0o666)
+    machine.state.grants.chmod(0o755)
+    (machine.state.tombstones / "no grant's name").touch()
+    told = machine.json("doctor")[1]
+    texts = "\n".join(f"{c['name']}: {c['text']}" for c in told["checks"])
+    assert "state.mode: others can reach" in texts
+    assert "it can be written by others" in texts
+    assert "consent.ban: every grant counts as withdrawn" in texts
+
+
+def test_doctor_notices_a_clock_that_was_set_back(machine: Machine) -> None:
+    grant(machine.state, "G-1")
+    ahead = time.time() + 7200
+    os.utime(machine.state.grants, (ahead, ahead))
+    assert "the clock is behind" in machine.lender("doctor").stdout
+
+
+def test_doctor_changes_nothing(machine: Machine) -> None:
+    def look(state: StateFolder) -> str:
+        found = sorted(state.path.rglob("*"))
+        return json.dumps([(str(p), p.lstat().st_mtime_ns, p.lstat().st_mode) for p in found])
+
+    grant(machine.state, "G-1")
+    before = look(machine.state)
+    machine.lender("doctor")
+    assert look(machine.state) == before
