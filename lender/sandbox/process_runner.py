@@ -124,7 +124,7 @@ class _Command:
         self._clock = RunningTime(started_at, _TICK_S)
         self._status = b""
         self._limit: LimitName | None = None
-        self._next_look_s = self._next_disk_s = _TICK_S
+        self._next_look_s, self._next_disk_s = _TICK_S, _DISK_S
         self._processes_max = 0
         self._cpu_s = 0.0
         self._memory_peak_bytes = 0
