@@ -1,0 +1,118 @@
+"""Small parts of lenderd: the words to systemd, the catalogue, today's sum, the user to become."""
+
+import os
+import pwd
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from lender.core.admission import CatalogueEntry
+from lender.daemon.catalogue import CatalogueError, read_catalogue
+from lender.daemon.clock import Clock
+from lender.daemon.identity import load_or_create
+from lender.daemon.privilege import PrivilegeError, drop_to
+from lender.daemon.today import Today
+from lender.protocol.errors import ProtocolError
+from lender.service.notify import notify, watchdog_interval_s
+from workloads import catalogue
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_systemd_hears_that_the_daemon_is_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, abstract: bool
+) -> None:
+    name = f"@lender-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(name.replace("@", "\0", 1))
+        listener.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", name)
+        assert notify("READY=1")
+        assert listener.recv(100) == b"READY=1"
+
+
+def test_without_systemd_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    assert not notify("READY=1")
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere/at/all")
+    assert not notify("READY=1")
+
+
+def test_the_watchdog_is_fed_twice_in_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "60000000")
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    assert watchdog_interval_s() == 30.0
+    monkeypatch.setenv("WATCHDOG_PID", "1")
+    assert watchdog_interval_s() is None
+
+
+def test_the_daemon_and_the_catalogue_agree_on_every_workload() -> None:
+    ours = catalogue.load()
+    folder = Path(catalogue.__file__).parent
+    assert read_catalogue(folder) == {
+        name: CatalogueEntry(one.runtime, one.sha256) for name, one in ours.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('name = "Bad Name"\nruntime = "wasm"', "name"),
+        ('name = "x"\nruntime = "docker"', "runtime"),
+        ('name = "x"\nruntime = "wasm"\nsha256 = "12"', "sha256"),
+        ("name = ", "workload.toml"),
+    ],
+)
+def test_a_malformed_workload_is_named(tmp_path: Path, text: str, named: str) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "workload.toml").write_text(text)
+    with pytest.raises(CatalogueError, match=named):
+        read_catalogue(tmp_path)
+
+
+def test_the_identity_is_made_once_and_private(tmp_path: Path) -> None:
+    path = tmp_path / "identity.nk"
+    first = load_or_create(path)
+    assert load_or_create(path).public_key == first.public_key
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_damaged_identity_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "identity.nk"
+    path.write_text("not a seed")
+    with pytest.raises(ProtocolError, match="seed"):
+        load_or_create(path)
+    assert path.read_text() == "not a seed"
+
+
+def test_today_counts_jobs_once_and_seconds_of_each_lease() -> None:
+    now = time.time()
+    receipts = [
+        {"job": "a", "started_at": now - 2, "ended_at": now},
+        {"job": "a", "started_at": now - 1, "ended_at": now},
+        {"job": "old", "started_at": now - 200_000, "ended_at": now - 190_000},
+        {"kind": "repair"},
+    ]
+    summary = Today(receipts).summary()
+    assert summary == {"jobs": 1, "seconds": 3.0}
+
+
+def test_the_clock_starts_at_the_wall_clock_and_never_goes_back() -> None:
+    clock = Clock()
+    first = clock()
+    assert abs(first - time.time()) < 5
+    assert clock() >= first
+
+
+def test_root_needs_an_ordinary_user_to_become(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    for user, reason in ((None, "does not run work as root"), ("root", "is root")):
+        with pytest.raises(PrivilegeError, match=reason):
+            drop_to(user)
+    with pytest.raises(PrivilegeError, match="no user"):
+        drop_to("no-such-user-at-all")
+    nobody = pwd.getpwnam("nobody")
+    assert drop_to("nobody") == (nobody.pw_uid, nobody.pw_gid)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert drop_to(None) is None
