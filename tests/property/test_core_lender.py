@@ -1,0 +1,468 @@
+"""Whatever owners, machines, brokers and sandboxes do, in any order: the lender's promises hold.
+
+A model shell carries out every effect, checks it against what it knows to be allowed, and feeds
+outcomes back at any time, in any order of leases, late, twice, or never.
+"""
+
+from dataclasses import dataclass, field
+
+from core_world import (
+    ALICE,
+    BOB,
+    BUSY,
+    CALM,
+    MACHINE,
+    START,
+    array_spec,
+    class_of,
+    lease_id,
+    make_config,
+    make_grant,
+    make_lease,
+    make_spec,
+    results,
+)
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from lender.core.consent import Consent, Grant, Intent
+from lender.core.effects import (
+    AckLease,
+    CloseSandbox,
+    Effect,
+    Exit,
+    ExtendLease,
+    FreezeSandbox,
+    OpenSandbox,
+    PullWork,
+    ReturnLease,
+    RunTasks,
+    SendOffer,
+    SendReport,
+    ThawSandbox,
+    WriteReceipt,
+)
+from lender.core.events import (
+    BrokerConnected,
+    BrokerDisconnected,
+    BrokerGreeted,
+    CapabilitiesFound,
+    ClassesOpened,
+    ConsentLoaded,
+    DrainRequested,
+    Event,
+    IntentLoaded,
+    LeaseDelivered,
+    LeaseMalformed,
+    LeasesCancelled,
+    PreparationFailed,
+    PullEnded,
+    ReportAnswered,
+    SandboxGone,
+    SandboxPrepared,
+    TasksEnded,
+    TimeAdvanced,
+)
+from lender.core.lender import Lender
+from lender.core.pulling import PULL_EXPIRES_S
+from lender.protocol.lease import Lease
+
+SIGNERS = {"alice": ALICE, "bob": BOB}
+SLOTS = 3
+HANDBACK_S = 10.0
+
+names = st.sampled_from(sorted(SIGNERS))
+picks = st.integers(0, 1 << 16)
+
+
+@dataclass
+class Sandbox:
+    """What the model shell knows of one sandbox."""
+
+    lease: Lease
+    grant: Grant
+    cpu: int
+    open: bool = True
+    frozen: bool = False
+    prepared: bool = False
+    running: bool = False
+    receipts: int = 0
+
+
+@dataclass
+class Told:
+    """What the broker was told of one lease."""
+
+    tasks: set[int] = field(default_factory=set)
+    numbers: int = 0
+    final: int | None = None
+    unanswered: list[int] = field(default_factory=list)
+
+
+class ModelShell(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        config = make_config(slots=SLOTS, frozen_handback_s=HANDBACK_S)
+        self.lender = Lender(config)
+        self.now = START
+        self.grants: dict[str, Grant] = {}
+        self.revoked: set[str] = set()
+        self.paused = True
+        self.connected = False
+        self.busy = False
+        self.drain_deadline: float | None = None
+        self.exits = 0
+        self.sandboxes: dict[str, Sandbox] = {}
+        self.told: dict[str, Told] = {}
+        self.leases: dict[str, Lease] = {}
+        self.delivered = 0
+        self.deliveries: dict[int, str] = {}
+        """Deliveries that wait for their end: handle to lease."""
+        self.pulls: set[str] = set()
+        self.produced: dict[str, set[int]] = {}
+
+    # Carrying out effects, each held against what is allowed at that moment.
+
+    def tell(self, event: Event) -> None:
+        for effect in self.lender.handle(self.now, event):
+            self.carry_out(effect)
+        deadline = self.lender.next_deadline()
+        assert deadline is None or deadline > self.now, "the shell would spin"
+
+    def carry_out(self, effect: Effect) -> None:
+        match effect:
+            case OpenSandbox(lease=lease, spec=spec, grant=grant):
+                assert not self.paused
+                assert self.drain_deadline is None
+                assert lease.lease not in self.sandboxes, "run twice"
+                assert self.allows(self.grants[grant])
+                self.sandboxes[lease.lease] = Sandbox(lease, self.grants[grant], spec.limits.cpu)
+            case RunTasks(lease=lease_, tasks=tasks):
+                sandbox = self.sandboxes[lease_]
+                assert not self.paused
+                assert sandbox.open
+                assert sandbox.prepared
+                assert not sandbox.running
+                assert not sandbox.frozen
+                assert self.allows(sandbox.grant)
+                assert list(tasks) == sandbox.lease.tasks()
+                sandbox.running = True
+            case FreezeSandbox(lease=lease_):
+                assert self.sandboxes[lease_].open
+                assert not self.sandboxes[lease_].frozen
+                self.sandboxes[lease_].frozen = True
+            case ThawSandbox(lease=lease_):
+                assert not self.paused
+                assert self.sandboxes[lease_].open
+                assert self.sandboxes[lease_].frozen
+                self.sandboxes[lease_].frozen = False
+            case CloseSandbox(lease=lease_):
+                assert self.sandboxes[lease_].open, "closed twice"
+                self.sandboxes[lease_].open = False
+            case WriteReceipt(lease=lease_):
+                self.sandboxes[lease_].receipts += 1
+                assert not self.sandboxes[lease_].open
+            case _:
+                self.carry_out_on_the_wire(effect)
+
+    def carry_out_on_the_wire(self, effect: Effect) -> None:
+        match effect:
+            case SendReport(lease=lease_, number=number, report=report):
+                told = self.told.setdefault(lease_, Told())
+                assert told.final is None, "a report after the last word"
+                told.numbers += 1
+                assert number == told.numbers
+                tasks = [one.task for one in report.results]
+                assert len(set(tasks)) == len(tasks)
+                assert not told.tasks & set(tasks), "reported twice"
+                assert set(tasks) <= self.produced.get(lease_, set())
+                told.tasks |= set(tasks)
+                told.unanswered.append(number)
+                if report.final:
+                    told.final = number
+                    complete = told.tasks == set(self.leases[lease_].tasks())
+                    assert report.outcome != "finished" or complete
+                    assert report.outcome == "finished" or report.reason
+            case AckLease(delivery=delivery) | ReturnLease(delivery=delivery):
+                assert delivery in self.deliveries, "ended twice"
+                del self.deliveries[delivery]
+            case ExtendLease(delivery=delivery):
+                assert delivery in self.deliveries
+            case PullWork(work_class=work_class, batch=batch):
+                assert not self.paused
+                assert self.connected
+                assert work_class not in self.pulls
+                assert 0 < batch <= SLOTS - self.cpu_open()
+                self.pulls.add(work_class)
+            case SendOffer(offer=offer):
+                assert self.connected
+                if self.paused:
+                    assert (offer.phase, offer.slots_free) == ("paused", 0)
+                if not any(self.allows(grant) for grant in self.grants.values()):
+                    assert (offer.slots_free, offer.classes) == (0, ())
+            case Exit():
+                assert self.drain_deadline is not None
+                self.exits += 1
+            case _:
+                raise AssertionError(effect)
+
+    def allows(self, grant: Grant) -> bool:
+        return grant.id not in self.revoked and self.now < grant.not_after
+
+    def cpu_open(self) -> int:
+        return sum(one.cpu for one in self.sandboxes.values() if one.open)
+
+    # The owner.
+
+    @initialize()
+    def start(self) -> None:
+        self.tell(CapabilitiesFound(MACHINE))
+        self.tell(CALM)
+        self.connected = True
+        self.tell(BrokerConnected())
+        self.grant("alice", 1000.0)
+        self.resume()
+        self.tell(ClassesOpened((class_of(),)))
+
+    @rule(name=names, duration_s=st.floats(0.5, 100.0))
+    def grant(self, name: str, duration_s: float) -> None:
+        id_ = f"G-{len(self.grants)}"
+        not_after = self.now + duration_s
+        self.grants[id_] = make_grant(id_, SIGNERS[name], not_after=not_after, cpu=2)
+        self.load_consent()
+
+    @rule(pick=picks)
+    def revoke(self, pick: int) -> None:
+        self.revoked.add(f"G-{pick % len(self.grants)}")
+        self.load_consent()
+
+    def load_consent(self) -> None:
+        self.tell(ConsentLoaded(Consent(tuple(self.grants.values()), frozenset(self.revoked))))
+
+    @rule()
+    def pause(self) -> None:
+        self.paused = True
+        self.tell(IntentLoaded(Intent(True, self.now)))
+
+    @rule()
+    def resume(self) -> None:
+        self.paused = False
+        self.tell(IntentLoaded(Intent(False, self.now)))
+
+    @precondition(lambda self: self.drain_deadline is None)
+    @rule(duration_s=st.floats(0.0, 30.0), really=st.integers(0, 9))
+    def drain(self, duration_s: float, really: int) -> None:
+        if really == 9:
+            self.drain_deadline = self.now + duration_s
+            self.tell(DrainRequested(self.drain_deadline))
+
+    @rule()
+    def lend_again(self) -> None:
+        """The owner resumes, the machine is calm, a broker is there with work."""
+        self.resume()
+        self.sample(busy=False)
+        self.wait(6.0)
+        self.sample(busy=False)
+        self.connection(up=True)
+        self.grant("alice", 500.0)
+        self.open_class("alice")
+
+    # The machine and time.
+
+    @rule(busy=st.booleans())
+    def sample(self, *, busy: bool) -> None:
+        self.busy = busy
+        self.tell(BUSY if busy else CALM)
+
+    @rule(duration_s=st.floats(0.001, 20.0))
+    def wait(self, duration_s: float) -> None:
+        end = self.now + duration_s
+        while (at := self.lender.next_deadline()) is not None and at <= end:
+            self.now = at
+            self.tell(TimeAdvanced())
+        self.now = end
+
+    @rule(duration_s=st.floats(0.001, 60.0))
+    def oversleep(self, duration_s: float) -> None:
+        """Time passes and the shell was not scheduled: the next event comes first."""
+        self.now += duration_s
+
+    # The broker.
+
+    @rule(
+        name=st.sampled_from(["alice", "alice", "alice", "bob"]),
+        tasks=st.integers(1, 5),
+        cpu=st.integers(1, 3),
+        forged=st.booleans(),
+    )
+    def deliver(self, name: str, tasks: int, cpu: int, *, forged: bool) -> None:
+        limits = {"cpu": cpu}
+        spec = array_spec(tasks, limits=limits)
+        if name == "bob":
+            spec = make_spec(BOB, array={"count": tasks}, limits=limits)
+        signer = SIGNERS[name] if not (forged and tasks == 1) else ALICE
+        lease = make_lease(spec, len(self.leases), signer=signer)
+        self.leases[lease.lease] = lease
+        self.hand_over(lease, class_of(spec))
+
+    def deliver_again(self, pick: int) -> None:
+        """The queue's ack wait ran out, or an ack was lost: the older message is void."""
+        lease = self.leases[lease_id(pick % len(self.leases))]
+        for delivery, held in list(self.deliveries.items()):
+            if held == lease.lease:
+                del self.deliveries[delivery]
+        self.hand_over(lease, class_of())
+
+    def hand_over(self, lease: Lease, work_class: str) -> None:
+        self.delivered = self.delivered + 1
+        self.deliveries[self.delivered] = lease.lease
+        self.tell(LeaseDelivered(work_class, self.delivered, lease))
+
+    def deliver_junk(self) -> None:
+        self.delivered = self.delivered + 1
+        self.deliveries[self.delivered] = "junk"
+        self.tell(LeaseMalformed(class_of(), self.delivered, "junk"))
+        assert self.delivered not in self.deliveries
+
+    @precondition(lambda self: self.told)
+    @rule(pick=picks, accepted=st.integers(0, 4))
+    def answer(self, pick: int, accepted: int) -> None:
+        """Answers come in order per lease, and now and then twice."""
+        lease = sorted(self.told)[pick % len(self.told)]
+        told = self.told[lease]
+        number = told.unanswered[0] if told.unanswered else max(1, told.numbers)
+        told.unanswered = told.unanswered[1:]
+        self.tell(ReportAnswered(lease, number, accepted > 0, "" if accepted else "stale"))
+
+    def cancel(self, pick: int) -> None:
+        self.tell(LeasesCancelled((lease_id(pick % (len(self.leases) + 1)),)))
+
+    def connection(self, *, up: bool) -> None:
+        if up:
+            self.connected = True
+            self.tell(BrokerConnected())
+        else:
+            self.connected = False
+            self.tell(BrokerDisconnected())
+            for work_class in sorted(self.pulls):
+                self.end_pull(work_class, refused=False)
+
+    def greet(self) -> None:
+        if self.connected:
+            self.tell(BrokerGreeted())
+
+    def open_class(self, name: str) -> None:
+        self.tell(ClassesOpened((class_of(make_spec(SIGNERS[name])),)))
+
+    @precondition(lambda self: self.pulls)
+    @rule(pick=picks, refused=st.booleans())
+    def pull_ended(self, pick: int, *, refused: bool) -> None:
+        self.end_pull(sorted(self.pulls)[pick % len(self.pulls)], refused=refused)
+
+    def end_pull(self, work_class: str, *, refused: bool) -> None:
+        self.pulls.discard(work_class)
+        self.tell(PullEnded(work_class, refused))
+
+    @precondition(lambda self: self.leases)
+    @rule(pick=picks, kind=st.integers(0, 6))
+    def disturb(self, pick: int, kind: int) -> None:
+        match kind:
+            case 0:
+                self.greet()
+            case 1:
+                self.deliver_junk()
+            case 2:
+                self.deliver_again(pick)
+            case 3:
+                self.cancel(pick)
+            case 4:
+                self.connection(up=pick % 2 == 0)
+            case 5:
+                self.open_class(sorted(SIGNERS)[pick % 2])
+            case _:
+                self.sandbox_gone(pick)
+
+    # The sandboxes; what they tell may come after they were closed.
+
+    def picked(self, pick: int) -> Sandbox:
+        return self.sandboxes[sorted(self.sandboxes)[pick % len(self.sandboxes)]]
+
+    @precondition(lambda self: any(not one.prepared for one in self.sandboxes.values()))
+    @rule(pick=picks, fails=st.integers(0, 7), invalid=st.booleans())
+    def prepared(self, pick: int, fails: int, *, invalid: bool) -> None:
+        waiting = [one for one in self.sandboxes.values() if not one.prepared]
+        sandbox = waiting[pick % len(waiting)]
+        lease = sandbox.lease.lease
+        if fails == 0:
+            self.tell(PreparationFailed(lease, invalid, "argv", "broken"))
+        else:
+            sandbox.prepared = True
+            self.tell(SandboxPrepared(lease))
+
+    @precondition(lambda self: any(one.running for one in self.sandboxes.values()))
+    @rule(pick=picks, count=st.integers(1, 6), failed=st.booleans())
+    def tasks_ended(self, pick: int, count: int, *, failed: bool) -> None:
+        running = sorted(name for name, one in self.sandboxes.items() if one.running)
+        lease = self.sandboxes[running[pick % len(running)]].lease
+        produced = self.produced.setdefault(lease.lease, set())
+        left = [task for task in lease.tasks() if task not in produced][:count]
+        again = sorted(produced)[:1]  # told twice
+        produced |= set(left)
+        state = "failed" if failed else "succeeded"
+        self.tell(TasksEnded(lease.lease, results(*again, *left, state=state)))
+
+    def sandbox_gone(self, pick: int) -> None:
+        if self.sandboxes:
+            self.tell(SandboxGone(self.picked(pick).lease.lease, "killed"))
+
+    # What must hold between events.
+
+    @invariant()
+    def nothing_is_open_outside_consent(self) -> None:
+        if self.lender.next_deadline() is None or self.lender.next_deadline() > self.now:  # type: ignore[operator]  # checked on the left
+            for sandbox in self.sandboxes.values():
+                assert not sandbox.open or self.allows(sandbox.grant)
+
+    @invariant()
+    def the_last_owner_word_wins(self) -> None:
+        opened = [one for one in self.sandboxes.values() if one.open]
+        if self.paused:
+            assert all(one.frozen for one in opened)
+        elif not self.busy and self.lender.status().phase == "lending":
+            assert not any(one.frozen for one in opened)
+        if self.busy:
+            assert all(one.frozen for one in opened)
+
+    @invariant()
+    def no_more_cores_are_lent_than_there_are_slots(self) -> None:
+        assert self.cpu_open() <= SLOTS
+
+    @invariant()
+    def every_attempt_that_ended_has_one_receipt(self) -> None:
+        for sandbox in self.sandboxes.values():
+            assert sandbox.receipts == (not sandbox.open)
+
+    @invariant()
+    def the_lender_exits_once(self) -> None:
+        assert self.exits <= 1
+
+    def teardown(self) -> None:
+        """Shut down: whatever came before, every delivery ends, and nothing stays open."""
+        self.now += PULL_EXPIRES_S
+        self.drain_deadline = self.now + 1.0
+        self.tell(DrainRequested(self.drain_deadline))
+        self.now = self.drain_deadline
+        self.tell(TimeAdvanced())
+        assert self.exits == 1
+        assert not any(one.open for one in self.sandboxes.values())
+        for lease, told in self.told.items():
+            for number in told.unanswered:
+                self.tell(ReportAnswered(lease, number, True, ""))
+        assert not self.deliveries, "a delivery that was neither acked nor returned"
+
+
+ModelShell.TestCase.settings = settings(
+    max_examples=100, stateful_step_count=40, deadline=None, print_blob=True
+)
+test_any_sequence_keeps_the_promises = ModelShell.TestCase
