@@ -1,0 +1,121 @@
+"""The state folder's modes, the records of attempts, and which process lenderd is."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
+from lender.daemon.state import (
+    SYSTEM_STATE,
+    AlreadyRunningError,
+    StateFolder,
+    default_state_path,
+    read_pid,
+    write_pid,
+)
+from lender.sandbox.tree import Root, identify
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateFolder:
+    made = StateFolder(tmp_path / "a" / "state")
+    made.create()
+    return made
+
+
+def test_only_the_way_to_the_socket_is_open(state: StateFolder) -> None:
+    assert state.path.stat().st_mode & 0o777 == 0o711
+    for folder in state.path.iterdir():
+        assert folder.stat().st_mode & 0o777 == 0o700
+    state.grants.chmod(0o777)
+    state.create()
+    assert state.grants.stat().st_mode & 0o777 == 0o700
+    assert state.owner_uid() == os.geteuid()
+
+
+def test_where_the_state_is_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LENDER_STATE", "/named")
+    assert default_state_path() == Path("/named")
+    monkeypatch.delenv("LENDER_STATE")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert default_state_path() == SYSTEM_STATE
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert default_state_path() == tmp_path / "lender"
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_state_path() == tmp_path / ".local" / "state" / "lender"
+
+
+def test_records_are_read_as_they_were_written(state: StateFolder) -> None:
+    records = AttemptRecords(state.attempts)
+    record = AttemptRecord(
+        "L", "J", "U", "render", "G-1", (Root(1, 2), Root(3, 4)), state.scratch / "L"
+    )
+    records.write(record)
+    assert records.read_all().records == (record,)
+    records.remove("L")
+    records.remove("L")
+    assert records.read_all().records == ()
+
+
+def test_records_of_another_boot_name_no_process(state: StateFolder) -> None:
+    records = AttemptRecords(state.attempts)
+    records.write(AttemptRecord("L", "J", "U", "render", "G-1", (Root(1, 2),), Path("/s")))
+    path = state.attempts / "L.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "boot_id": "other"}))
+    assert records.read_all().records[0].roots == ()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"roots": [[1]]}'])
+def test_what_is_no_record_is_told_apart(state: StateFolder, content: str) -> None:
+    (state.attempts / "x.json").write_text(content)
+    (state.attempts / ".x.json.1.new").write_text("half")
+    reading = AttemptRecords(state.attempts).read_all()
+    assert reading.records == ()
+    assert reading.unreadable == (state.attempts / "x.json",)
+
+
+def test_no_folder_means_no_attempt(tmp_path: Path) -> None:
+    assert AttemptRecords(tmp_path / "none").read_all().records == ()
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from lender.daemon.state import StateFolder, write_pid
+file = write_pid(StateFolder(Path(sys.argv[1])))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_one_lenderd_per_state_folder_and_none_after_its_death(state: StateFolder) -> None:
+    assert read_pid(state) is None
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(state.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert read_pid(state) == identify(holder.pid)
+        with pytest.raises(AlreadyRunningError):
+            write_pid(state)
+        assert read_pid(state) == identify(holder.pid)
+        holder.kill()
+    assert read_pid(state) is None
+    file = write_pid(state)
+    assert read_pid(state) == identify(os.getpid())
+    file.close()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}', '{"pid": 1, "start_time": 2}'])
+def test_half_a_pid_file_names_nobody(state: StateFolder, content: str) -> None:
+    state.pid_file.write_text(content)
+    assert read_pid(state) is None
