@@ -24,7 +24,9 @@ from lender.link.errors import (
 RECORDS_MAX = 1000
 """Records in one commit: the server's own limit on a batch."""
 
-_WRONG_LAST_SEQUENCE = 10071
+WRONG_LAST_SEQUENCE = 10071
+"""JetStream's error code of a failed compare-and-set."""
+
 _SUBJECT_TAKEN = 10077
 _EXPECTED_LAST_SEQUENCE = "Nats-Expected-Last-Sequence"
 
@@ -91,7 +93,7 @@ async def commit(
     except (DisconnectedError, RequestTimeoutError) as error:
         raise CommitUnknownError(str(error)) from error
     except JetStreamError as error:
-        if error.err_code == _WRONG_LAST_SEQUENCE:
+        if error.err_code == WRONG_LAST_SEQUENCE:
             actual = re.search(r"\d+$", error.description)
             if actual:
                 raise WrongLastSequenceError(expected_last_sequence, int(actual[0])) from None

@@ -64,7 +64,7 @@ Listener = Callable[[State], None]
 
 
 class ConnectError(LinkError):
-    """No server reached within the time allowed; names the last error."""
+    """No server reached within the time allowed; names the error."""
 
 
 class Connection:
@@ -187,6 +187,7 @@ class Connection:
         self._report(Disconnected())
 
     async def _on_reconnected(self) -> None:
+        self.last_error = None
         self._report(Connected())
 
     async def _on_closed(self) -> None:
@@ -194,7 +195,9 @@ class Connection:
         self._report(Closed(None if self._closing else str(error or "closed by the server")))
 
     async def _on_error(self, error: Exception) -> None:
-        self.last_error = error
+        if not (isinstance(error, OSError) and self.last_error):
+            # The server's words say more than the hang-up that follows them.
+            self.last_error = error
         transport: Any = self.nc._transport  # noqa: SLF001 - no public way to it
         if transport is not None and not self.nc.is_connected:
             # nats-py forgets the socket of a failed handshake without closing it.
@@ -263,7 +266,7 @@ async def connect(
     except TimeoutError:
         await connection.close()
         raise ConnectError(
-            f"no NATS server at {url} within {timeout_s} s; last error: {connection.last_error}"
+            f"no NATS server at {url} within {timeout_s} s: {connection.last_error}"
         ) from None
     connection.inbox = Inbox(nc)
     await connection.inbox.open()

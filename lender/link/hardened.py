@@ -1,16 +1,26 @@
-"""nats-py's client, proof against bytes that a hostile publisher may put on the wire.
-
-The server passes on subjects and header blocks that are no UTF-8. nats-py decodes them in its
-read loop, where a UnicodeDecodeError ends the loop: one such message would leave a connection
-deaf, and in a stream it would do so again after every restart.
-"""
+"""nats-py's client, proof against hostile bytes and against a line that breaks at a bad moment."""
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 
 class HardenedClient(Client):
-    """Replaces what can't be decoded by U+FFFD, which no valid id contains."""
+    """Keeps reading, and keeps nobody waiting.
+
+    The server passes on subjects and header blocks that are no UTF-8. nats-py decodes them in its
+    read loop, where a UnicodeDecodeError ends the loop: one such message would leave a connection
+    deaf, and in a stream it would do so again after every restart. Here, what can't be decoded is
+    replaced by U+FFFD, which no valid id contains.
+    """
+
+    async def _attempt_reconnect(self) -> None:
+        """Let go whoever waits for a flush of the broken line, then reconnect."""
+        waiting = self._flush_queue
+        while waiting is not None and not waiting.empty():
+            flushed = waiting.get_nowait()
+            if not flushed.done():
+                flushed.set_result(None)
+        await super()._attempt_reconnect()
 
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None

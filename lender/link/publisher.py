@@ -22,10 +22,13 @@ class Publisher:
 
     A future fails with PublishUnknownError (line broken, or no answer within `timeout_s`),
     JetStreamError (refused, not stored) or NoRespondersError (no stream takes the subject).
+
+    Under `sync_interval: always` the server syncs each message by itself, a few thousand in a
+    second: `in_flight_max` has to be worth less than `timeout_s`.
     """
 
     def __init__(
-        self, connection: Connection, *, in_flight_max: int = 4096, timeout_s: float = 5.0
+        self, connection: Connection, *, in_flight_max: int = 1024, timeout_s: float = 10.0
     ) -> None:
         self._connection = connection
         self._timeout_s = timeout_s

@@ -44,7 +44,12 @@ class PullEnded:
 
 
 class Delivery:
-    """A message of a work queue, to be acknowledged by whoever has done the work."""
+    """A message of a work queue, to be acknowledged by whoever has done the work.
+
+    A server that was killed may have forgotten that it delivered: then it delivers again, to
+    anybody, with `num_delivered` 1, and ignores (never answers) what is said about the earlier
+    delivery. What was acknowledged with `ack_sync` stays gone.
+    """
 
     __slots__ = ("_ack_subject", "_connection", "headers", "num_delivered", "payload", "sequence",
                  "subject")  # fmt: skip
