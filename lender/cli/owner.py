@@ -6,9 +6,8 @@ Standard library only: pause, revoke and status must start fast and work when no
 import argparse
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from lender.cli.exits import CommandError, Exit
 from lender.daemon.control_client import UnreachableError, ask
@@ -81,8 +80,7 @@ def become_owner(state: StateFolder) -> None:
         os.setresuid(status.st_uid, status.st_uid, status.st_uid)
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """How lenderd took a request.
 
     Attributes:

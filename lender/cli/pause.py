@@ -12,9 +12,8 @@ from typing import Any
 from lender.cli.exits import CommandError, Exit
 from lender.cli.owner import Told, add_options, become_owner, find_state, is_owner, print_json, tell
 from lender.cli.words import count, duration, say
-from lender.core.consent import Intent
 from lender.daemon.attempt_records import AttemptReading, AttemptRecords
-from lender.daemon.consent_files import write_intent
+from lender.daemon.intent_file import write_paused
 from lender.daemon.state import StateFolder
 from lender.sandbox import tree
 
@@ -85,7 +84,7 @@ def _pause_as_guest(state: StateFolder) -> dict[str, Any]:
 def _save(state: StateFolder) -> str:
     """Save the pause; return why it could not be."""
     try:
-        write_intent(state, Intent(paused=True, paused_at=time.time()))
+        write_paused(state, time.time(), paused=True)
     except OSError as error:
         return error.strerror or str(error)
     return ""

@@ -1,12 +1,12 @@
 """Clear a pause: lend again what you have granted. Clears no revocation."""
 
 import argparse
+import time
 
 from lender.cli.exits import CommandError, Exit
 from lender.cli.owner import add_options, open_state, print_json, tell
 from lender.cli.words import say
-from lender.core.consent import Intent
-from lender.daemon.consent_files import write_intent
+from lender.daemon.intent_file import write_paused
 
 EXAMPLES = """\
   lender resume"""
@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     """Save that lending goes on, and tell lenderd."""
     state = open_state(args)
     try:
-        write_intent(state, Intent(paused=False))
+        write_paused(state, time.time(), paused=False)
     except OSError as error:
         raise CommandError(
             Exit.FAILED, f"still paused, could not save otherwise: {error.strerror}"

@@ -6,17 +6,15 @@ fsync: the processes that they name don't outlive a power cut either.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lender.daemon.durable import write_whole
 from lender.daemon.state import boot_id
 from lender.sandbox.tree import Root
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptRecord:
+class AttemptRecord(NamedTuple):
     """One sandbox that stands.
 
     Attributes:
@@ -38,8 +36,7 @@ class AttemptRecord:
     scratch: Path
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptReading:
+class AttemptReading(NamedTuple):
     """All records, and the files that are none: what those stand for can't be verified."""
 
     records: tuple[AttemptRecord, ...]

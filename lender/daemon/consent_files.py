@@ -11,15 +11,16 @@ import json
 import os
 import re
 import stat
+import time
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from lender.core.consent import Consent, Grant, Intent
 from lender.daemon.durable import sync_folder, write_whole
+from lender.daemon.intent_file import read_paused, write_paused
 from lender.daemon.state import StateFolder
 
 # The same as in lender.protocol.ids (a test holds them together), which imports pydantic.
@@ -32,16 +33,16 @@ NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9@._-]{0,63}"
 
 _GRANT_FILE_BYTES_MAX = 64 * 1024
 _GRANT_KEYS = {
-    "id": str,
-    "submitter": str,
-    "name": str,
-    "workload": str,
-    "digest": str,
-    "not_after": datetime,
-    "granted_at": datetime,
-    "granted_by_uid": int,
-    "text_shown_sha256": str,
-    "limits": dict,
+    "id": "str",
+    "submitter": "str",
+    "name": "str",
+    "workload": "str",
+    "digest": "str",
+    "not_after": "datetime",
+    "granted_at": "datetime",
+    "granted_by_uid": "int",
+    "text_shown_sha256": "str",
+    "limits": "dict",
 }
 _OPTIONAL_KEYS = {"name", "digest"}
 _LIMIT_KEYS = {"cpu", "memory_bytes"}
@@ -156,8 +157,8 @@ def write_grant(
     ]
     content = "\n".join(line for line in lines if line) + "\n"
     try:
-        _decode_grant(tomllib.loads(content))
-    except (_FaultError, tomllib.TOMLDecodeError) as error:
+        _decode_grant(_parse(content))
+    except _FaultError as error:
         raise ValueError(str(error)) from error
     write_whole(path, content.encode())
     return path
@@ -209,14 +210,8 @@ def withdraw_grants(state: StateFolder, grant_ids: Iterable[str]) -> tuple[str, 
 
 def read_intent(state: StateFolder) -> Intent:
     """The owner's last word on lending at all; one that can't be read counts as a pause."""
-    try:
-        content = json.loads(state.intent.read_bytes())
-        paused, paused_at = content["paused"], float(content["paused_at"])
-    except FileNotFoundError:
-        return Intent()
-    except (OSError, ValueError, KeyError, TypeError):
-        return Intent(paused=True)
-    return Intent(paused=paused is not False, paused_at=paused_at)
+    paused, paused_at = read_paused(state)
+    return Intent(paused, paused_at)
 
 
 def write_intent(state: StateFolder, intent: Intent) -> None:
@@ -225,8 +220,7 @@ def write_intent(state: StateFolder, intent: Intent) -> None:
     Raises:
         OSError: it could not be made durable.
     """
-    content = {"v": 1, "paused": intent.paused, "paused_at": intent.paused_at}
-    write_whole(state.intent, json.dumps(content).encode())
+    write_paused(state, intent.paused_at, paused=intent.paused)
 
 
 def _read_tombstones(state: StateFolder, *, any_grant: bool) -> tuple[set[str], list[IgnoredFile]]:
@@ -260,13 +254,20 @@ def _read_file(path: Path) -> bytes:
 def _read_grant(path: Path) -> tuple[Grant, str]:
     _check_owner(path.lstat(), "it")
     try:
-        table = tomllib.loads(_read_file(path).decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        table = _parse(_read_file(path).decode())
+    except UnicodeDecodeError as error:
         raise _FaultError(f"is not TOML: {error}") from error
     grant = _decode_grant(table)
     if path.name != f"{grant.id}.toml":
         raise _FaultError(f"holds grant {grant.id}: its name should be {grant.id}.toml")
     return grant, table.get("name", "")
+
+
+def _parse(content: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(content)
+    except tomllib.TOMLDecodeError as error:
+        raise _FaultError(f"is not TOML: {error}") from error
 
 
 def _check_owner(status: os.stat_result, what: str) -> None:
@@ -285,8 +286,8 @@ def _decode_grant(table: dict[str, Any]) -> Grant:
     if missing:
         raise _FaultError(f"lacks {min(missing)!r}")
     for key, value in table.items():
-        if type(value) is not _GRANT_KEYS[key]:
-            raise _FaultError(f"{key} is no {_GRANT_KEYS[key].__name__}")
+        if type(value).__name__ != _GRANT_KEYS[key]:
+            raise _FaultError(f"{key} is no {_GRANT_KEYS[key]}")
     limits = table["limits"]
     if limits.keys() != _LIMIT_KEYS:
         raise _FaultError(f"limits are exactly {sorted(_LIMIT_KEYS)}")
@@ -316,15 +317,17 @@ def _check_pattern(table: dict[str, Any], key: str, pattern: str) -> None:
 
 
 def _timestamp(table: dict[str, Any], key: str) -> float:
-    moment: datetime = table[key]
-    if moment.tzinfo is None:
+    if table[key].tzinfo is None:
         raise _FaultError(f"{key} has no time zone: end it with Z for UTC")
-    return moment.timestamp()
+    timestamp: float = table[key].timestamp()
+    return timestamp
 
 
 def _moment(timestamp: float) -> str:
+    """An RFC 3339 date and time with microseconds, in UTC."""
     try:
-        return datetime.fromtimestamp(timestamp, UTC).isoformat().replace("+00:00", "Z")
+        seconds, microseconds = divmod(round(timestamp * 1_000_000), 1_000_000)
+        return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{microseconds:06d}Z"
     except (OverflowError, OSError) as error:
         raise ValueError(f"{timestamp} is no time") from error
 
