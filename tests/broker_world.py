@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from broker.core.broker import Broker
@@ -84,7 +85,7 @@ class Queued:
     headers: dict[str, str]
     payload: bytes
 
-    @property
+    @cached_property
     def lease(self) -> Lease:
         return decode(Lease, self.payload)
 
@@ -236,11 +237,11 @@ class World:
 
     def chunks(self, job: str = "job-0001", signer: Signer = ALICE) -> list[Chunk]:
         prefix = subjects.result(signer.public_key, job) + "."
-        return [
-            decode(Chunk, payload, content_type_of(headers.get(CONTENT_TYPE_HEADER)))
-            for subject, (headers, payload) in self.results.items()
-            if subject.startswith(prefix)
-        ]
+        return [self.chunk(subject) for subject in self.results if subject.startswith(prefix)]
+
+    def chunk(self, subject: str) -> Chunk:
+        headers, payload = self.results[subject]
+        return decode(Chunk, payload, content_type_of(headers.get(CONTENT_TYPE_HEADER)))
 
     def tasks(self, job: str = "job-0001", signer: Signer = ALICE) -> list[TaskResult]:
         return [result for chunk in self.chunks(job, signer) for result in chunk.results]

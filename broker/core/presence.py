@@ -1,6 +1,6 @@
 """What lenders say of themselves, and what their silence says."""
 
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 
 from broker.core.effects import SendControl, Warn
 from broker.core.fleet import Lender
@@ -70,7 +70,7 @@ def restore_hearing(state: State, now: float) -> None:
     """Lenders can be heard again: give each the time to reconnect and speak up."""
     state.deaf = False
     state.fleet.hear_all(now + RECONNECT_S)
-    for due, _ in state.due.items():
+    for due in state.due.keys():
         if due.kind == "lease":
             state.due.set(due, now + RECONNECT_S + UNLISTED_GRACE_S)
 
@@ -111,7 +111,7 @@ def _give_up(state: State, lender_id: str) -> None:
             state.stirred.add(lease.class_token)
 
 
-def _tell_open(state: State, now: float, lender: Lender, class_tokens: Set[str]) -> None:
+def _tell_open(state: State, now: float, lender: Lender, class_tokens: AbstractSet[str]) -> None:
     if class_tokens:
         lender.reminded_at = now
         control = Control(kind="open", classes=tuple(sorted(class_tokens)))

@@ -165,7 +165,7 @@ def test_failures_of_the_work_consume_retries() -> None:
 @pytest.mark.parametrize("outcome", ["refused", "evicted", "revoked"])
 def test_a_lease_handed_back_costs_no_retry(outcome: str) -> None:
     world = World()
-    world.submit(job_spec())
+    world.submit(job_spec(retries=1))
     world.offer()
     for attempt in range(1, 5):
         lease = world.pull()
@@ -174,10 +174,13 @@ def test_a_lease_handed_back_costs_no_retry(outcome: str) -> None:
         world.ack(lease)
         world.pass_time(15)
         world.offer()
+    lease = world.pull()
+    world.report(lease, [bad()])
+    world.ack(lease)
     world.run(world.pull())
     terminal = world.terminal()
     assert terminal is not None
-    assert (terminal.state, terminal.attempt) == ("succeeded", 5)
+    assert (terminal.state, terminal.attempt) == ("succeeded", 6)
 
 
 def test_results_of_an_evicted_lease_count() -> None:

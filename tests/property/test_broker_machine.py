@@ -1,0 +1,316 @@
+"""Random submitters, lenders, crashes and losses against the broker's core.
+
+Whatever happens, in whatever order: each accepted job ends in exactly one terminal record, each
+task of an array in exactly one result, no lease that may still answer shares a task with
+another, and nothing is forgotten.
+"""
+
+from collections import Counter
+
+from broker_world import (
+    ALICE,
+    BOB,
+    L1,
+    L2,
+    L3,
+    START,
+    World,
+    bad,
+    check_places,
+    class_of,
+    job_spec,
+    ok,
+)
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from broker.core.events import ClockJumped, FeedFailed, HearingLost, HearingRestored
+from lender.protocol.lease import Lease
+
+SIGNERS = (ALICE, BOB)
+LENDER_IDS = (L1, L2, L3)
+CLASSES = tuple(
+    class_of(signer, workload) for signer in SIGNERS for workload in ("command", "render")
+)
+ENDED = ("succeeded", "failed", "cancelled", "rejected", "expired")
+
+SLOTS_MAX = 4
+
+signers = st.sampled_from(SIGNERS)
+lenders = st.sampled_from(LENDER_IDS)
+fractions = st.floats(0, 1)
+durations = st.sampled_from((0.0, 0.001, 0.05, 0.5, 20.0))
+
+
+class BrokerMachine(RuleBasedStateMachine):
+    @initialize()
+    def start(self) -> None:
+        self.world = World()
+        self.numbers = Counter[str]()
+        self.held: dict[str, dict[str, Lease]] = {lender: {} for lender in LENDER_IDS}
+        self.offered: dict[str, tuple[str, ...]] = dict.fromkeys(LENDER_IDS, ())
+        self.records_seen = 0
+        self.done: dict[tuple[str, str], set[int]] = {}
+        self.accepted: dict[tuple[str, str], int] = {}
+        self.answered: set[tuple[str, str]] = set()
+        for lender in (L1, L2):
+            self.offered[lender] = CLASSES
+            self.offer_again(lender)
+
+    # submitters
+
+    @rule(
+        signer=signers,
+        count=st.one_of(st.none(), st.integers(1, 40)),
+        retries=st.integers(0, 2),
+        workload=st.sampled_from(("command", "render")),
+        life_s=st.sampled_from((5.0, 3600.0, 86_400.0)),
+    )
+    def submit(self, signer, count, retries, workload, life_s) -> None:
+        self.numbers["job"] += 1
+        spec = job_spec(
+            signer,
+            f"job-{self.numbers['job']:05d}",
+            count=count,
+            retries=retries,
+            workload=workload,
+            created_at=self.world.now,
+            not_after=self.world.now + life_s,
+        )
+        self.accepted[signer.public_key, spec.id] = count or 0
+        self.world.submit(spec, signer)
+
+    @rule(signer=signers)
+    def submit_nonsense(self, signer) -> None:
+        self.numbers["job"] += 1
+        job = f"job-{self.numbers['job']:05d}"
+        self.accepted[signer.public_key, job] = 0
+        self.world.submit_raw(f"submit.{signer.public_key}.{job}", {}, b"\xc1")
+
+    @rule(signer=signers, at=fractions)
+    def cancel(self, signer, at) -> None:
+        number = round(at * (self.numbers["job"] + 1))
+        self.world.cancel(f"job-{number:05d}", signer)
+
+    # lenders
+
+    @rule(
+        lender=lenders,
+        classes=st.one_of(st.just(CLASSES), st.sets(st.sampled_from(CLASSES))),
+        slots=st.integers(0, SLOTS_MAX),
+        phase=st.sampled_from(("lending", "lending", "lending", "paused", "offline")),
+    )
+    def offer(self, lender, classes, slots, phase) -> None:
+        self.offered[lender] = tuple(sorted(classes)) if phase == "lending" else ()
+        self._offer(lender, classes, slots, phase)
+
+    @rule(lender=lenders)
+    def offer_again(self, lender) -> None:
+        self._offer(lender, self.offered[lender], 3, "lending")
+
+    def _offer(self, lender, classes, slots, phase) -> None:
+        before = len(self.world.controls)
+        self.world.offer(
+            lender, classes=classes, slots=slots, phase=phase, leases=self.held[lender].values()
+        )
+        self._obey(before)
+
+    def _obey(self, before: int) -> None:
+        for sent in self.world.controls[before:]:
+            if sent.control.kind == "cancel":
+                for lease in sent.control.leases:
+                    self.held[sent.lender].pop(lease, None)
+
+    @precondition(lambda self: self.world.work)
+    @rule(lender=lenders, tell=st.booleans(), at=fractions)
+    def pull(self, lender, tell, at) -> None:
+        """Take a message of a listed class; the queue may deliver one that another holds."""
+        takable = [
+            queued.lease
+            for queued in self.world.work.values()
+            if queued.class_token in self.offered[lender]
+        ]
+        if takable and len(self.held[lender]) < SLOTS_MAX:
+            lease = takable[int(at * (len(takable) - 1))]
+            self.held[lender][lease.lease] = lease
+            if tell:
+                self.offer_again(lender)
+
+    @rule(signer=signers, count=st.integers(1, 40))
+    def submit_and_pull(self, signer, count) -> None:
+        self.submit(signer, count, 1, "command", 3600.0)
+        self.streams_catch_up()
+        for lender in LENDER_IDS:
+            self.pull(lender, tell=True, at=1.0)
+
+    @precondition(lambda self: any(self.held.values()))
+    @rule(data=st.data(), final=st.booleans(), duration_s=durations)
+    def report(self, data, final, duration_s) -> None:
+        lender, lease = self._some_held(data)
+        tasks = lease.tasks()
+        done = data.draw(st.sets(st.sampled_from(tasks)))
+        if data.draw(st.booleans()):
+            done = set(tasks)
+        failed = data.draw(st.sets(st.sampled_from(tasks), max_size=2))
+        outcome = "finished"
+        if final and done != set(tasks):
+            outcome = data.draw(
+                st.sampled_from(("finished", "refused", "evicted", "revoked", "invalid"))
+            )
+        results = [bad(n) if n in failed else ok(n, duration_s) for n in sorted(done)]
+        signer = next(one for one in SIGNERS if one.public_key == lease.submitter)
+        ended = self.world.terminal(lease.job, signer)
+        reply = self.world.report(lease, results, lender, final=final, outcome=outcome)
+        lost_reply = data.draw(st.booleans())
+        verdict = self.world.verdict(reply)
+        assert verdict != "malformed"
+        if ended is not None and ended.state in ("cancelled", "expired"):
+            assert verdict != "committed" or (lender, lease.lease) in self.answered
+        if final and verdict == "committed":
+            self.answered.add((lender, lease.lease))
+        if verdict == "stale" or (verdict == "committed" and final and not lost_reply):
+            self.held[lender].pop(lease.lease, None)
+            self.world.ack(lease)
+
+    def _some_held(self, data) -> tuple[str, Lease]:
+        return data.draw(
+            st.sampled_from(
+                [(lender, lease) for lender, held in self.held.items() for lease in held.values()]
+            )
+        )
+
+    @rule(lender=lenders)
+    def lender_crashes(self, lender) -> None:
+        self.held[lender].clear()
+
+    # the world
+
+    @rule(seconds=st.sampled_from((0.01, 0.2, 0.5, 1.1, 2.6, 13.0)))
+    def time_passes(self, seconds) -> None:
+        before = len(self.world.controls)
+        self.world.pass_time(seconds)
+        self._obey(before)
+
+    @rule(by_s=st.sampled_from((-100.0, 100.0)))
+    def clock_jumps(self, by_s) -> None:
+        self.world.now += by_s
+        self.world.do(ClockJumped(by_s))
+
+    @rule(deaf=st.booleans())
+    def line_breaks_or_heals(self, deaf) -> None:
+        self.world.do(HearingLost() if deaf else HearingRestored())
+
+    @rule(land=st.booleans(), answer=st.booleans())
+    def servers_pace_changes(self, land, answer) -> None:
+        self.world.land_commits, self.world.answer_feeds = land, answer
+
+    @precondition(lambda self: self.world.in_flight or self.world.feeds)
+    @rule()
+    def streams_catch_up(self) -> None:
+        while self.world.in_flight:
+            self.world.land()
+        while self.world.feeds:
+            self.world.store_feed()
+
+    @precondition(lambda self: self.world.feeds)
+    @rule(stored=st.booleans())
+    def feed_fails(self, stored) -> None:
+        feed = self.world.feeds[0]
+        if stored:
+            # Stored, but the answer is lost; a later LeaseFed never comes.
+            do, self.world.do = self.world.do, lambda _: []
+            self.world.store_feed()
+            self.world.do = do
+        else:
+            self.world.feeds.pop(0)
+        self.world.do(FeedFailed(feed.lease.lease, "timeout"))
+
+    @rule(landed=st.integers(0, 3), fed=st.booleans())
+    def broker_crashes(self, landed, fed) -> None:
+        for commit in self.world.in_flight[:landed]:
+            self.world.store(commit)
+        if fed and self.world.feeds:
+            do, self.world.do = self.world.do, lambda _: []
+            self.world.store_feed()
+            self.world.do = do
+        self.world.start()
+
+    # what must hold
+
+    @invariant()
+    def every_task_is_in_one_place(self) -> None:
+        check_places(self.world)
+
+    @invariant()
+    def no_two_live_leases_share_a_task(self) -> None:
+        state = self.world.broker.state
+        for job in state.jobs:
+            tasks = Counter(
+                index
+                for lease_id in job.leases
+                for first, count in state.leases.get(lease_id).open
+                for index in range(first, first + count)
+            )
+            assert not tasks or max(tasks.values()) == 1
+
+    @invariant()
+    def nothing_is_committed_twice(self) -> None:
+        assert self.world.refused_records == []
+        new = list(self.world.results)[self.records_seen :]
+        self.records_seen += len(new)
+        for subject in new:
+            _, submitter, job, *chunk = subject.split(".")
+            for result in self.world.chunk(subject).results if chunk else ():
+                done = self.done.setdefault((submitter, job), set())
+                assert result.task not in done, "a task has two results"
+                assert result.task < self.accepted[submitter, job]
+                done.add(result.task)
+
+    @invariant()
+    def feeding_is_bounded(self) -> None:
+        leases = self.world.broker.state.leases
+        for lender in self.world.broker.state.fleet:
+            guessed = [one for one in lender.claims if leases.get(one).holder is None]
+            assert len(guessed) <= 2 * SLOTS_MAX
+
+    def teardown(self) -> None:
+        """Let good lenders finish everything: each accepted job has its one last word."""
+        if not hasattr(self, "world"):
+            return  # it failed before its start
+        world = self.world
+        world.land_commits = world.answer_feeds = True
+        self.streams_catch_up()
+        world.do(HearingRestored())
+        for held in self.held.values():
+            held.clear()
+        for _ in range(400):
+            if not list(world.broker.state.jobs):
+                break
+            world.pass_time(1.0)
+            world.offer(L1, classes=CLASSES, slots=SLOTS_MAX)
+            for lease in world.queued():
+                world.run(lease, L1)
+        for (submitter, job), count in self.accepted.items():
+            signer = next(one for one in SIGNERS if one.public_key == submitter)
+            terminal = world.terminal(job, signer)
+            assert terminal is not None, f"{job} never ended"
+            assert terminal.state in ENDED
+            if count:
+                tasks = world.tasks(job, signer)
+                assert len(tasks) == terminal.tasks_succeeded + terminal.tasks_failed
+                assert sum(one.state == "failed" for one in tasks) == terminal.tasks_failed
+                if terminal.state in ("succeeded", "failed"):
+                    assert sorted(one.task for one in tasks) == list(range(count))
+        assert len(world.broker.state.leases) == 0
+        assert world.refused_records == []
+
+
+TestBroker = BrokerMachine.TestCase
+TestBroker.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
