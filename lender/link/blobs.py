@@ -70,7 +70,7 @@ class Blobs:
             OSError: the file can't be read.
             BlobCorruptError: the file changed while it was being read; nothing was stored.
         """
-        with path.open("rb") as file:  # noqa: ASYNC230 - see get_to
+        with path.open("rb") as file:
             return await self._put(file)
 
     async def put_bytes(self, content: bytes) -> tuple[str, int]:
@@ -106,7 +106,7 @@ class Blobs:
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
             # Opened right here: a thread would open it even after a cancellation.
-            with part.open("xb") as file:  # noqa: ASYNC230
+            with part.open("xb") as file:
                 size = await self._get(sha256, file, max_bytes)
                 await asyncio.to_thread(_sync, file)
             await asyncio.to_thread(part.replace, path)
