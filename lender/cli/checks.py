@@ -1,5 +1,6 @@
 """The checks of `lender doctor`: each looks, changes nothing, and knows a mend."""
 
+import encodings.idna  # noqa: F401  # found by name later, when root has become the owner
 import importlib.util
 import os
 import platform
@@ -69,6 +70,10 @@ def examine(state: StateFolder) -> list[Check]:
 
 
 def _state_folder(state: StateFolder) -> Iterator[Check]:
+    if not state.path.exists():
+        mend = "lender grant makes it; name another one with --state"
+        yield Check("state", "blocker", f"no lender at {state.path}", mend)
+        return
     status = state.path.stat()
     if status.st_mode & 0o022:
         yield Check(

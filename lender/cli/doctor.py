@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from lender.cli.checks import Check, examine
 from lender.cli.exits import Exit
-from lender.cli.owner import add_options, open_state, print_json
+from lender.cli.owner import add_options, find_state, open_state, print_json
 from lender.cli.words import say
 
 EXAMPLES = """\
@@ -22,7 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the checks and print them."""
-    checks = examine(open_state(args))
+    state = find_state(args)
+    checks = examine(open_state(args) if state.path.exists() else state)
     blocked = any(check.level == "blocker" for check in checks)
     if args.json:
         print_json("doctor", {"can_lend": not blocked, "checks": [asdict(c) for c in checks]})

@@ -25,6 +25,13 @@ EXAMPLES = """\
   lender revoke --grant G-k3x7qa2m"""
 
 
+_DAEMON = {
+    "killed": "! lenderd did not answer; it was killed. The broker is told on reconnect.",
+    "absent": "! lenderd does not run; stopped without it. The broker hears at its start.",
+    "silent": "✗ lenderd does not answer and could not be killed: end it by hand",
+}
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("--all", action="store_true", help="every grant on this machine")
@@ -76,42 +83,42 @@ def _selection(args: argparse.Namespace, state: StateFolder) -> Selection:
 
 
 def _lines(outcome: Outcome, after: ConsentReading) -> list[str]:
-    lines = []
-    if not outcome.not_saved:
-        lines.append(
-            f"✓ {clock(outcome.saved_at)} {count(len(outcome.grants), 'grant')} withdrawn "
-            f"(saved on this machine)"
-        )
-    elif outcome.set_aside:
-        lines.append(
-            f"! no tombstone could be saved ({outcome.not_saved}); the files of "
-            f"{count(len(outcome.set_aside), 'grant')} were set aside instead"
-        )
-    else:
-        lines.append(f"✗ the withdrawal could not be saved ({outcome.not_saved}): free some space")
-    took = duration(outcome.stopped_s)
-    if outcome.verified:
-        stopped = f"{count(outcome.jobs, 'job')}, {count(outcome.processes, 'process')} stopped"
-        lines.append(
-            f"✓ {clock(outcome.stopped_at)} {stopped if outcome.jobs else 'no job was running'} - "
-            f"verified, none left, after {took}"
-        )
-    else:
-        left = ", ".join(str(pid) for pid in outcome.remaining)
-        lines.append(f"✗ not verified that nothing is left ({left or outcome.doubt}), after {took}")
+    lines = [_withdrawn(outcome), _stopped(outcome)]
     if outcome.scratch_left:
         lines.append(f"✗ scratch could not be deleted: {', '.join(outcome.scratch_left)}")
     elif outcome.jobs or outcome.freed_bytes:
         lines.append(f"✓ scratch deleted ({size(outcome.freed_bytes)})")
-    if outcome.daemon == "killed":
-        lines.append("! lenderd did not answer; it was killed. The broker is told on reconnect.")
-    elif outcome.daemon == "absent":
-        lines.append("! lenderd does not run; stopped without it. The broker hears at its start.")
-    elif outcome.daemon == "silent":
-        lines.append("✗ lenderd does not answer and could not be killed: end it by hand")
-    held = after.consent.valid(time.time())
+    if outcome.daemon in _DAEMON:
+        lines.append(_DAEMON[outcome.daemon])
+    held = len(after.consent.valid(time.time()))
     if held:
-        lines.append(f"{count(len(held), 'other grant')} still holds: lender grants")
+        lines.append(f"{count(held, 'other grant')} still hold{'s' if held == 1 else ''}.")
     else:
         lines.append("Nothing can run until you type `lender grant`.")
     return lines
+
+
+def _withdrawn(outcome: Outcome) -> str:
+    if not outcome.grants:
+        return "✓ no grant to withdraw"
+    grants = count(len(outcome.grants), "grant")
+    if not outcome.not_saved:
+        return f"✓ {clock(outcome.saved_at)} {grants} withdrawn (saved on this machine)"
+    if outcome.set_aside:
+        return (
+            f"! no tombstone could be saved ({outcome.not_saved}); the files of "
+            f"{count(len(outcome.set_aside), 'grant')} were set aside instead"
+        )
+    return f"✗ the withdrawal could not be saved ({outcome.not_saved}): free some space"
+
+
+def _stopped(outcome: Outcome) -> str:
+    took = duration(outcome.stopped_s)
+    if not outcome.verified:
+        left = ", ".join(str(pid) for pid in outcome.remaining)
+        return f"✗ not verified that nothing is left ({left or outcome.doubt}), after {took}"
+    stopped = f"{count(outcome.jobs, 'job')}, {count(outcome.processes, 'process')} stopped"
+    return (
+        f"✓ {clock(outcome.stopped_at)} {stopped if outcome.jobs else 'no job was running'} - "
+        f"verified, none left, after {took}"
+    )

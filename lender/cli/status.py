@@ -28,7 +28,7 @@ EXAMPLES = """\
 
 _MARKS = {"lending": "●"}
 _PHASES = {
-    "unconsented": "Not lending: you have granted nothing",
+    "unconsented": "Not lending",
     "lending": "Lending",
     "yielding": "Stepping back",
     "paused": "Paused",
@@ -121,8 +121,8 @@ def _lines(status: dict[str, Any], *, answered: bool) -> list[str]:
     lines += _section("Allowed", [_allowed(g, names) for g in status.get("grants", [])])
     today = status.get("today") or {}
     if "jobs" in today:
-        spent = duration(today.get("seconds", 0))
-        lines.append(f"  Today    {count(today['jobs'], 'job')} · {spent}")
+        spent = f" · {duration(today['seconds'])}" if today.get("seconds") else ""
+        lines.append(f"  Today    {count(today['jobs'], 'job')}{spent}")
     for fault in status.get("ignored_grants", []):
         lines.append(f"! ignored: {fault['path']}: {fault['reason']}")
     for name, runtime in (status.get("runtimes") or {}).items():

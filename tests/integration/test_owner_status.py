@@ -6,6 +6,7 @@ import pty
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 from owner_machine import ALICE, BOB, LENDER, Machine, grant, machine
@@ -180,6 +181,13 @@ def test_doctor_finds_what_keeps_a_machine_from_lending(machine: Machine) -> Non
     assert levels["consent"] == "blocker"
     assert levels["daemon"] == "blocker"
     assert all(c["mend"] for c in told["checks"] if c["level"] == "blocker")
+
+
+def test_doctor_helps_before_there_is_a_lender(machine: Machine, tmp_path: Path) -> None:
+    done = machine.lender("doctor", "--state", str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert "no lender at" in done.stdout
+    assert "Python 3" in done.stdout
 
 
 def test_doctor_sees_an_unreachable_nats_server_and_one_that_refuses(machine: Machine) -> None:
