@@ -1,7 +1,7 @@
 """A stand-in lenderd: the real control server and pid file over a core of a few lines.
 
-`owner_stand_in.py STATE BEHAVIOUR`: the behaviour's `launch_on_reload` makes a reload answer only
-after one more attempt was started, as a launch that was under way would be.
+`owner_stand_in.py STATE BEHAVIOUR`: the behaviour's `launch_on_reload` and `launch_on_pause` name
+a grant under which one more attempt is started before the answer, as a launch under way would be.
 """
 
 import asyncio
@@ -76,6 +76,8 @@ class StandIn:
         write_intent(self.state, Intent(paused=True, paused_at=time.time()))
         records = self.records.read_all().records
         report = tree.freeze([root for r in records for root in r.roots])
+        if self.behaviour.get("launch_on_pause"):
+            self._launch(self.behaviour["launch_on_pause"])
         return {
             "report": {
                 "verified": report.verified,

@@ -152,6 +152,18 @@ def test_bad_input_gets_an_error_object_and_nobody_else_notices(
     assert served.ask("status")["ok"] is True
 
 
+def test_a_long_answer_arrives_whole_at_a_slow_reader_that_asks_no_more(serve: Serve) -> None:
+    with serve().connect() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.sendall(b'{"v":1,"verb":"status","size":3000000}\n')
+        slow.shutdown(socket.SHUT_WR)
+        received = b""
+        while part := slow.recv(50_000):
+            received += part
+            time.sleep(0.001)
+    assert len(json.loads(received)["filler"]) == 3_000_000
+
+
 def test_half_a_request_is_not_carried_out(serve: Serve) -> None:
     served = serve()
     with served.connect() as connection:

@@ -5,6 +5,7 @@ import signal
 
 from owner_machine import Machine, grant, machine, until
 
+from lender.daemon.attempt_records import AttemptRecords
 from lender.daemon.consent_files import read_intent
 from lender.sandbox import tree
 
@@ -23,6 +24,14 @@ def test_all_processes_stand_still_when_it_returns(machine: Machine) -> None:
     assert (told["verified"], told["daemon"], told["jobs"]) == (True, "answered", 2)
     assert told["processes"] >= len(members)
     assert read_intent(machine.state).paused
+
+
+def test_what_lenderd_was_launching_meanwhile_stands_still_too(machine: Machine) -> None:
+    machine.daemon(launch_on_pause="G-1")
+    code, told = machine.json("pause")
+    assert (code, told["processes"], told["jobs"]) == (0, 1, 1)
+    (late,) = AttemptRecords(machine.state.attempts).read_all().records
+    assert all(tree.stopped(root) for root in late.roots)
 
 
 def test_a_stopped_lenderd_does_not_hold_it_up(machine: Machine) -> None:
