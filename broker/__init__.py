@@ -1,0 +1,1 @@
+"""The broker: who gets which machine's time, and which result counts."""

@@ -70,9 +70,9 @@ def restore_hearing(state: State, now: float) -> None:
     """Lenders can be heard again: give each the time to reconnect and speak up."""
     state.deaf = False
     state.fleet.hear_all(now + RECONNECT_S)
-    for due in state.due.keys():
+    for due, at in state.due.items():
         if due.kind == "lease":
-            state.due.set(due, now + RECONNECT_S + UNLISTED_GRACE_S)
+            state.due.set(due, max(at, now + RECONNECT_S + UNLISTED_GRACE_S))
 
 
 def _match_leases(state: State, now: float, lender_id: str, listed: tuple[HeldLease, ...]) -> None:

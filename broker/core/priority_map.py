@@ -31,10 +31,6 @@ class PriorityMap(Generic[K]):
         """Return the number of `key`, or `default`."""
         return self._number.get(key, default)
 
-    def keys(self) -> list[K]:
-        """Return all keys, in no order."""
-        return list(self._number)
-
     def items(self) -> list[tuple[K, float]]:
         """Return all keys and their numbers, in no order."""
         return list(self._number.items())

@@ -1,0 +1,162 @@
+"""Group commit: what is decided while a batch is on its way goes into the next one."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from broker.core.effects import Commit
+from broker.core.events import Committed
+from lender.link.api import JetStream
+from lender.link.batch import (
+    RECORDS_MAX,
+    CommitUnknownError,
+    Record,
+    SubjectTakenError,
+    WrongLastSequenceError,
+    commit,
+)
+from lender.link.connection import Connection
+from lender.link.errors import JetStreamError, LinkError, NoRespondersError, NotConnectedError
+from lender.protocol.streams import RESULTS
+
+logger = logging.getLogger(__name__)
+
+BATCH_BYTES_MAX = 4 * 1024 * 1024
+
+_PAUSE_FIRST_S = 0.02
+_PAUSE_MAX_S = 2.0
+_UNAVAILABLE = 500
+
+
+class FencedError(Exception):
+    """Another broker writes to the same streams: this one must not go on."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another broker has committed results; mend: run one broker per NATS account"
+            " (this one ends, and may be started again once the other is stopped)"
+        )
+
+
+class Committer:
+    """Writes RESULTS, one batch at a time, each onto exactly the state that it knows.
+
+    A batch whose outcome is unknown is looked for in the stream before it is sent again.
+    """
+
+    def __init__(
+        self, connection: Connection, last_sequence: int, report: Callable[[Committed], None]
+    ) -> None:
+        """Prepare.
+
+        Args:
+            connection: to a server with the stream RESULTS.
+            last_sequence: of RESULTS as replayed.
+            report: takes the outcome of each commit, in their order.
+        """
+        self._connection = connection
+        self._js = JetStream(connection)
+        self._last_sequence = last_sequence
+        self._report = report
+        self._waiting: deque[Commit] = deque()
+        self._wake = asyncio.Event()
+
+    def add(self, effect: Commit) -> None:
+        """Queue a commit."""
+        self._waiting.append(effect)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Commit for ever.
+
+        Raises:
+            FencedError: see there.
+            LinkError: the server refuses what no retry can mend.
+        """
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                commits = self._next_batch()
+                await self._store(
+                    [
+                        Record(one.subject, one.payload, dict(one.headers))
+                        for effect in commits
+                        for one in effect.records
+                    ]
+                )
+                for effect in commits:
+                    self._report(Committed(effect.token))
+
+    def _next_batch(self) -> list[Commit]:
+        """Take as many commits as fit, at least one."""
+        commits: list[Commit] = []
+        records = size_bytes = 0
+        while self._waiting:
+            effect = self._waiting[0]
+            records += len(effect.records)
+            size_bytes += sum(len(record.payload) for record in effect.records)
+            if commits and (records > RECORDS_MAX or size_bytes > BATCH_BYTES_MAX):
+                break
+            commits.append(self._waiting.popleft())
+        return commits
+
+    async def _store(self, records: Sequence[Record]) -> None:
+        pause_s = _PAUSE_FIRST_S
+        while records:
+            try:
+                self._last_sequence = await commit(self._connection, records, self._last_sequence)
+            except SubjectTakenError:
+                records = await self._not_taken(records)
+            except (CommitUnknownError, WrongLastSequenceError) as error:
+                logger.info("a commit of %d records: %s", len(records), error)
+                if await self._has_landed(records):
+                    return
+            except (NotConnectedError, NoRespondersError):
+                pass
+            except JetStreamError as error:
+                if error.code < _UNAVAILABLE:
+                    raise
+                logger.warning("RESULTS is not available: %s", error)
+            else:
+                return
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _PAUSE_MAX_S)
+
+    async def _has_landed(self, records: Sequence[Record]) -> bool:
+        """Learn whether the batch was stored; waits for a server that can tell.
+
+        Raises:
+            FencedError: somebody else's records stand in its place.
+        """
+        pause_s = _PAUSE_FIRST_S
+        while True:
+            try:
+                state = await self._js.stream_state(RESULTS)
+                if state.last_sequence == self._last_sequence:
+                    return False
+                page = await self._js.get_page(RESULTS, self._last_sequence + 1, len(records))
+            except LinkError as error:
+                logger.info("RESULTS can't be read yet: %s", error)
+            else:
+                stored = [(message.subject, message.payload) for message in page.messages]
+                if stored and stored != [(one.subject, one.payload) for one in records]:
+                    raise FencedError
+                if stored:
+                    self._last_sequence = page.messages[-1].sequence
+                    return True
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _PAUSE_MAX_S)
+
+    async def _not_taken(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Leave out what RESULTS holds already: the first commit has won."""
+        try:
+            stored = [await self._js.get_last(RESULTS, one.subject) for one in records]
+        except LinkError as error:
+            logger.info("RESULTS can't be read yet: %s", error)
+            return records
+        for record, first in zip(records, stored, strict=True):
+            if first is not None:
+                logger.warning("%s is taken: its first record counts", record.subject)
+        return [one for one, first in zip(records, stored, strict=True) if first is None]

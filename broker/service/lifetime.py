@@ -1,0 +1,102 @@
+"""The broker's process: its NATS server, its connection, its readiness, its end."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from broker.service.service import Service
+from broker.service.settings import BrokerSettings
+from broker.service.submitters import SubmittersFile
+from lender.link.connection import connect
+from lender.link.embedded import EmbeddedServer
+from lender.link.errors import LinkError
+from lender.service.notify import notify
+
+logger = logging.getLogger(__name__)
+
+_CONNECT_TIMEOUT_S = 30.0
+_WATCH_S = 0.2
+_RESTART_PAUSE_S = 1.0
+
+
+class Lifetime:
+    """Runs until `stop`, or until something fails that no retry can mend."""
+
+    def __init__(self, settings: BrokerSettings, ready_file: Path | None) -> None:
+        self._settings = settings
+        self._ready_file = ready_file
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """End in good order."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Serve.
+
+        Raises:
+            ExceptionGroup: of LinkError, FencedError, ConnectionClosedError or OSError.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(self._serve())
+            stopping = tasks.create_task(self._stop.wait())
+            await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+            serving.cancel()
+            stopping.cancel()
+        notify("STOPPING=1")
+
+    async def _serve(self) -> None:
+        settings = self._settings
+        async with contextlib.AsyncExitStack() as stack:
+            url = settings.url
+            if settings.embedded:
+                url = await stack.enter_async_context(self._embedded())
+            connection = await connect(
+                url,
+                name="lender-broker",
+                credentials=settings.credentials,
+                timeout_s=_CONNECT_TIMEOUT_S,
+            )
+            await stack.enter_async_context(connection)
+            submitters = SubmittersFile(settings.state)
+            service = Service(connection, submitters, settings.submitters, settings.replicas)
+            await service.run(lambda: self._ready(url))
+
+    @contextlib.asynccontextmanager
+    async def _embedded(self) -> AsyncIterator[str]:
+        """Run the embedded server, and start it again on its store should it end."""
+        settings = self._settings
+        store = settings.store if settings.store is not None else settings.state / "nats"
+        async with EmbeddedServer(store, port=settings.port or None) as server:
+            watch = asyncio.create_task(_keep_running(server))
+            try:
+                yield server.url
+            finally:
+                watch.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await watch
+
+    def _ready(self, url: str) -> None:
+        logger.info("ready: %s", url)
+        notify("READY=1")
+        if self._ready_file is not None:
+            draft = self._ready_file.with_name(self._ready_file.name + ".new")
+            draft.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+            draft.replace(self._ready_file)
+
+
+async def _keep_running(server: EmbeddedServer) -> None:
+    while True:
+        await asyncio.sleep(_WATCH_S)
+        if server.pid is not None:
+            continue
+        logger.warning("the embedded NATS server has ended; it is started again")
+        try:
+            await server.start()
+        except LinkError as error:
+            logger.warning("it can't be started: %s", error)
+            await asyncio.sleep(_RESTART_PAUSE_S)

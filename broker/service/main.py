@@ -1,0 +1,130 @@
+"""`lender-broker`: gives submitters' jobs to the machines that lend, and commits their results."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from broker.service.committer import FencedError
+from broker.service.lifetime import Lifetime
+from broker.service.service import ConnectionClosedError
+from broker.service.settings import BrokerSettings
+from broker.service.submitters import SubmittersError, SubmittersFile
+from lender.link.errors import LinkError
+from lender.service.settings import SettingsError, load
+
+EXAMPLES = """examples:
+  lender-broker serve --embedded               NATS on 127.0.0.1:4222, state in ~/.local/state
+  lender-broker serve --url nats://nats.lab:4222
+  lender-broker allow alice UCXY...            she may submit, at once
+  lender-broker forbid alice                   she may not any more
+
+Settings also come from a TOML file (--config) and from the environment:
+  LENDER_BROKER_URL, _EMBEDDED, _PORT, _STORE, _STATE, _CREDENTIALS, _SUBMITTERS, _REPLICAS,
+  _LOG_LEVEL; in the file, a table [submitters] with name = "U..." allows submitters, too.
+
+exit codes: 0 ended as asked, 1 something failed (stderr says what to do), 2 bad usage or setting
+"""
+
+_FAILURES = (LinkError, FencedError, ConnectionClosedError, SubmittersError, OSError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = _parse(argv)
+    try:
+        settings = load(BrokerSettings, _config_file(arguments.config), _overrides(arguments))
+    except SettingsError as error:
+        return _fail(error, code=2)
+    try:
+        if arguments.command == "serve":
+            logging.basicConfig(
+                level=settings.log_level.upper(),
+                format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+            )
+            uvloop.run(_serve(settings, arguments.ready_file))
+        elif arguments.command == "allow":
+            SubmittersFile(settings.state).allow(arguments.name, arguments.key)
+        else:
+            SubmittersFile(settings.state).forbid(arguments.name)
+    except _FAILURES as error:
+        return _fail(error, code=1)
+    except BaseExceptionGroup as group:
+        first = _first(group)
+        if isinstance(first, _FAILURES):
+            return _fail(first, code=1)
+        raise
+    return 0
+
+
+async def _serve(settings: BrokerSettings, ready_file: Path | None) -> None:
+    lifetime = Lifetime(settings, ready_file)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lifetime.stop)
+    await lifetime.run()
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="lender-broker",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", type=Path, help="TOML file (default: broker.toml, if any)")
+    common.add_argument("--state", type=Path, help="state folder")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", parents=[common], help="run the broker")
+    serve.add_argument("--url", help="NATS server to use")
+    serve.add_argument(
+        "--embedded", action="store_true", default=None, help="run a NATS server as part of this"
+    )
+    serve.add_argument("--store", type=Path, help="folder of the embedded server")
+    serve.add_argument("--port", type=int, help="port of the embedded server; 0 takes a free one")
+    serve.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
+    serve.add_argument(
+        "--ready-file", type=Path, help="written when the broker serves: JSON with url and pid"
+    )
+    allow = commands.add_parser("allow", parents=[common], help="let a submitter in")
+    allow.add_argument("name", help="what people call it")
+    allow.add_argument("key", help="its public key, U... (`lender keygen` prints it)")
+    forbid = commands.add_parser("forbid", parents=[common], help="let a submitter in no more")
+    forbid.add_argument("name", help="as it was allowed")
+    return parser.parse_args(argv)
+
+
+def _config_file(named: Path | None) -> Path | None:
+    """Return the file that was named, or the usual one where there is one."""
+    if named is not None:
+        return named
+    base = os.environ.get("XDG_CONFIG_HOME")
+    folder = Path(base) if base else Path("~/.config").expanduser()
+    usual = folder / "lender" / "broker.toml"
+    return usual if usual.exists() else None
+
+
+def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    given = vars(arguments).items()
+    known = BrokerSettings.model_fields
+    return {name: value for name, value in given if name in known and value is not None}
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _fail(error: BaseException, code: int) -> int:
+    print(f"lender-broker: {error}", file=sys.stderr)  # noqa: T201
+    return code

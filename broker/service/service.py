@@ -1,0 +1,271 @@
+"""The event loop around the core: what comes in becomes events, effects go out."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from typing import assert_never
+
+from nats.aio.msg import Msg
+
+from broker.core.broker import Broker
+from broker.core.effects import (
+    Commit,
+    DeleteWork,
+    Effect,
+    FeedWork,
+    PublishEvent,
+    Reply,
+    SendControl,
+    Warn,
+)
+from broker.core.events import (
+    ClockJumped,
+    DoneReported,
+    Event,
+    HearingLost,
+    HearingRestored,
+    OfferReceived,
+    QueryReceived,
+    ReplayCompleted,
+    SubmittersChanged,
+    TimePassed,
+)
+from broker.service import replay
+from broker.service.clock import Clock
+from broker.service.committer import Committer
+from broker.service.feeder import Feeder
+from broker.service.submitters import SubmittersError, SubmittersFile
+from lender.link.api import JetStream
+from lender.link.connection import Closed, Connected, Connection, State
+from lender.link.errors import NotConnectedError, PayloadTooLargeError
+from lender.link.reader import StreamReader
+from lender.protocol import streams, subjects
+from lender.protocol.codec import CONTENT_TYPE_HEADER, MSGPACK, encode
+
+logger = logging.getLogger(__name__)
+
+QUEUE_MAX = 2_000
+"""Events that wait for the core; whoever brings more waits."""
+
+STALL_S = 1.0
+"""A loop that comes this much too late has kept lenders waiting, not they it."""
+
+INBOX_PREFIX = "_INBOX"
+"""A reply subject is the caller's choice: answers go to inboxes only, never to our subjects."""
+
+_IDLE_S = 5.0
+_TURN_EVENTS_MAX = 64
+_LENDERS_PENDING_MAX = 65_536
+
+
+class ConnectionClosedError(Exception):
+    """The NATS server refuses us for good."""
+
+
+class Service:
+    """One broker on one connection."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        file: SubmittersFile,
+        configured: Mapping[str, str],
+        replicas: int = 1,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            connection: to a NATS server with JetStream.
+            file: submitters that were allowed by command.
+            configured: submitters of the settings (name to public key).
+            replicas: of every stream.
+        """
+        self._connection = connection
+        self._file = file
+        self._configured = frozenset(configured.values())
+        self._replicas = replicas
+        self._clock = Clock()
+        self._core = Broker(_new_lease_id)
+        self._events: asyncio.Queue[Event] = asyncio.Queue(QUEUE_MAX)
+        # Outcomes come from callbacks, are bounded by what was asked for, and go first.
+        self._outcomes: asyncio.Queue[Event] = asyncio.Queue()
+        self._wake = asyncio.Event()
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._feeder = Feeder(connection, self._note)
+        self._committer: Committer
+
+    async def run(self, on_ready: Callable[[], None]) -> None:
+        """Replay the streams, say so, and serve until cancelled.
+
+        Raises:
+            FencedError: another broker is at work.
+            ConnectionClosedError: the server refuses us for good.
+            LinkError, SubmittersError: what no retry can mend.
+        """
+        jetstream = JetStream(self._connection)
+        for config in streams.stream_configs(self._replicas):
+            await jetstream.ensure_stream(config)
+        unwatch = self._connection.watch(self._on_state)
+        try:
+            async with StreamReader(self._connection, streams.JOBS, []) as jobs:
+                effects = await self._replay(jobs)
+                await self._subscribe()
+                await self._serve(jobs, effects, on_ready)
+        finally:
+            unwatch()
+            self._feeder.close()
+
+    async def _replay(self, jobs: StreamReader) -> list[Effect]:
+        core, now = self._core, self._clock.now()
+        self._file.changed()
+        core.handle(now, self._submitters())
+        results = replay.ResultsReplay(self._connection)
+        async for result in results.events():
+            core.handle(now, result)
+        async for batch in jobs:
+            for message in batch.messages:
+                core.handle(now, replay.replayed(message))
+            await asyncio.sleep(0)
+            if batch.caught_up:
+                break
+        async for lease in replay.leases(self._connection):
+            core.handle(now, lease)
+        self._committer = Committer(self._connection, results.last_sequence, self._note)
+        return core.handle(self._clock.now(), ReplayCompleted())
+
+    async def _serve(
+        self, jobs: StreamReader, effects: list[Effect], on_ready: Callable[[], None]
+    ) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._committer.run())
+            tasks.create_task(self._feeder.run_feeds())
+            tasks.create_task(self._feeder.run_deletions())
+            tasks.create_task(self._read_jobs(jobs))
+            tasks.create_task(self._end_with_connection())
+            await self._carry_out(effects)
+            on_ready()
+            await self._loop()
+
+    async def _loop(self) -> None:
+        while True:
+            await self._sleep()
+            if jump_s := self._clock.jump():
+                await self._handle(ClockJumped(jump_s))
+            for _ in range(_TURN_EVENTS_MAX):
+                if not self._outcomes.empty():
+                    event = self._outcomes.get_nowait()
+                elif not self._events.empty():
+                    event = self._events.get_nowait()
+                else:
+                    break
+                await self._handle(event)
+            await self._handle(TimePassed())
+            await asyncio.sleep(0)  # those who fill the queues have their turn
+
+    async def _sleep(self) -> None:
+        """Wait for an event, or until something falls due."""
+        if not (self._outcomes.empty() and self._events.empty()):
+            return
+        now, deadline = self._clock.now(), self._core.next_deadline()
+        wake_at = now + _IDLE_S if deadline is None else min(now + _IDLE_S, deadline)
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wake_at - now):
+                await self._wake.wait()
+        if self._clock.now() > wake_at + STALL_S and self._connection.connected:
+            logger.warning("the broker stood still; lenders are given time to be heard")
+            await self._handle(HearingRestored())
+
+    async def _handle(self, event: Event) -> None:
+        await self._carry_out(self._core.handle(self._clock.now(), event))
+
+    async def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Commit():
+                    self._committer.add(effect)
+                case FeedWork():
+                    self._feeder.feed(effect)
+                case DeleteWork():
+                    self._feeder.delete(effect)
+                case Reply():
+                    headers = {CONTENT_TYPE_HEADER: effect.content_type}
+                    payload = encode(effect.message, effect.content_type)
+                    await self._publish(effect.reply_to, payload, headers)
+                case PublishEvent():
+                    await self._publish(effect.subject, effect.payload, effect.headers)
+                case SendControl():
+                    payload = encode(effect.control)
+                    headers = {CONTENT_TYPE_HEADER: MSGPACK}
+                    await self._publish(subjects.control(effect.lender), payload, headers)
+                case Warn():
+                    logger.warning("%s", effect.text)
+                case _:
+                    assert_never(effect)
+
+    async def _publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
+        """Tell at most once: who misses it asks or reports again, or is told again."""
+        try:
+            await self._connection.publish(subject, payload, dict(headers))
+        except (NotConnectedError, PayloadTooLargeError) as error:
+            logger.info("%s is not told: %s", subject, error)
+
+    async def _read_jobs(self, jobs: StreamReader) -> None:
+        async for batch in jobs:
+            if self._file.changed():
+                try:
+                    await self._put(self._submitters())
+                except SubmittersError as error:
+                    logger.warning("%s; the submitters stay as they were", error)
+            for message in batch.messages:
+                await self._put(replay.live(message))
+
+    async def _subscribe(self) -> None:
+        nc = self._connection.nc
+        for subject, listener in (
+            (subjects.OFFER_FILTER, self._on_offer),
+            (subjects.DONE_FILTER, self._on_done),
+            (subjects.QUERY_FILTER, self._on_query),
+        ):
+            await nc.subscribe(subject, cb=listener, pending_msgs_limit=_LENDERS_PENDING_MAX)
+
+    async def _on_offer(self, msg: Msg) -> None:
+        await self._put(OfferReceived(subjects.last_token(msg.subject), msg.data))
+
+    async def _on_done(self, msg: Msg) -> None:
+        if msg.reply.startswith(INBOX_PREFIX):
+            lender = subjects.last_token(msg.subject)
+            await self._put(DoneReported(lender, msg.data, msg.reply))
+
+    async def _on_query(self, msg: Msg) -> None:
+        if msg.reply.startswith(INBOX_PREFIX):
+            submitter = subjects.last_token(msg.subject)
+            await self._put(QueryReceived(submitter, msg.headers or {}, msg.data, msg.reply))
+
+    def _on_state(self, state: State) -> None:
+        if isinstance(state, Closed):
+            if not self._closed.done():
+                reason = f"the NATS server closed the connection for good: {state.reason}"
+                self._closed.set_exception(ConnectionClosedError(reason))
+        else:
+            self._note(HearingRestored() if isinstance(state, Connected) else HearingLost())
+
+    async def _end_with_connection(self) -> None:
+        await self._closed
+
+    async def _put(self, event: Event) -> None:
+        await self._events.put(event)
+        self._wake.set()
+
+    def _note(self, event: Event) -> None:
+        self._outcomes.put_nowait(event)
+        self._wake.set()
+
+    def _submitters(self) -> SubmittersChanged:
+        return SubmittersChanged(self._configured | frozenset(self._file.read().values()))
+
+
+def _new_lease_id() -> str:
+    return secrets.token_urlsafe(16)

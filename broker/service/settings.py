@@ -1,0 +1,59 @@
+"""Settings of lender-broker: a TOML file, environment `LENDER_BROKER_*`, command line."""
+
+import os
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from lender.protocol.errors import ProtocolError
+from lender.protocol.signature import check_public_key
+
+DEFAULT_PORT = 4222
+
+
+def default_state() -> Path:
+    """Return `$XDG_STATE_HOME/lender-broker` (XDG Base Directory Specification)."""
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path("~/.local/state").expanduser()) / "lender-broker"
+
+
+class BrokerSettings(BaseSettings):
+    """What the operator may set."""
+
+    model_config = SettingsConfigDict(env_prefix="LENDER_BROKER_", extra="forbid")
+
+    url: str = f"nats://127.0.0.1:{DEFAULT_PORT}"
+    """Where the NATS server is; not looked at with `embedded`."""
+    embedded: bool = False
+    """Run a NATS server as part of this process."""
+    port: int = Field(default=DEFAULT_PORT, ge=0, le=65_535)
+    """Of the embedded server on 127.0.0.1; 0 takes a free one."""
+    store: Path | None = None
+    """Folder of the embedded server. None: `nats` in the state folder."""
+    state: Path = Field(default_factory=default_state)
+    """Folder of `submitters.toml`, which `allow` and `forbid` write."""
+    credentials: Path | None = None
+    """File with an nkey seed for the NATS server, where it asks for one."""
+    submitters: dict[str, str] = {}
+    """Who may submit, besides those that were allowed by command: name = public key."""
+    replicas: int = Field(default=1, ge=1, le=5)
+    """Of every stream; more than 1 needs a NATS cluster."""
+    log_level: str = "info"
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, level: str) -> str:
+        if level not in ("debug", "info", "warning", "error"):
+            raise ValueError("must be debug, info, warning or error")
+        return level
+
+    @field_validator("submitters")
+    @classmethod
+    def _are_keys(cls, submitters: dict[str, str]) -> dict[str, str]:
+        for name, key in submitters.items():
+            try:
+                check_public_key(key)
+            except ProtocolError as error:
+                raise ValueError(f"{name}: {error.reason}") from error
+        return submitters
