@@ -212,6 +212,7 @@ class Fleet:
         """Start everything and wait until every machine with consent lends."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.submitter = self._new_key()
+        self._allow("demo", self.submitter)
         self.start_broker()
         port = int(self.url.rsplit(":", 1)[1])
         self.broker = self._restartable(port)
@@ -236,7 +237,7 @@ class Fleet:
             user = pwd.getpwnam(ORDINARY_USER)
             os.chown(lender.state, user.pw_uid, user.pw_gid)
         lender.start()
-        self._wait(lender, lambda: lender.owner("status").returncode != 5)
+        self._wait(lender, lambda: lender.owner("status").returncode == 0)
         for workload in self._workloads if self._grant else ():
             self.grant(lender, workload)
         return lender
@@ -268,9 +269,10 @@ class Fleet:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _broker(self, port: int) -> Part:
-        argv = [command("lender-broker"), "serve", "--ready-file", str(self._ready)]
+        argv = [command("lender-broker"), "serve", "--state", str(self.folder / "broker")]
+        argv += ["--ready-file", str(self._ready)]
         if self._url is None:
-            argv += ["--embedded", "--store", str(self.folder / "nats"), "--port", str(port)]
+            argv += ["--embedded", "--port", str(port)]
         else:
             argv += ["--url", self._url]
         return Part("broker", argv, {}, self.folder / "broker.log")
@@ -289,6 +291,10 @@ class Fleet:
         )
         public_key: str = json.loads(said.stdout)["public_key"]
         return public_key
+
+    def _allow(self, name: str, public_key: str) -> None:
+        allow = ("allow", "--state", str(self.folder / "broker"), name, public_key)
+        subprocess.run([command("lender-broker"), *allow], check=True)
 
     def _wait(self, part: Part, condition: Callable[[], bool]) -> None:
         def ready_or_dead() -> bool:

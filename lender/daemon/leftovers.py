@@ -16,7 +16,11 @@ def clear(state: StateFolder) -> None:
     kill; a record says what to look for all the same.
     """
     records = AttemptRecords(state.attempts)
-    for record in records.read_all().records:
+    reading = records.read_all()
+    for path in reading.unreadable:
+        log.warning("%s can't be read; what it named died with its launcher", path)
+        path.unlink()
+    for record in reading.records:
         report = tree.kill(record.roots)
         if report.processes:
             log.warning("lease %s: killed %d leftover processes", record.lease, report.processes)

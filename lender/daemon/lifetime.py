@@ -88,11 +88,11 @@ class Lifetime:
             PrivilegeError, AlreadyRunning, CatalogueError, StartError: what to mend.
         """
         ids = drop_to(self._settings.user)
-        self._state.create()
         self._launcher = await Launcher.start(drop_to=ids)
         try:
             if ids is not None:
                 become(ids, self._state.path)
+            self._state.create()
             with write_pid(self._state):
                 leftovers.clear(self._state)
                 await self._serve()

@@ -90,10 +90,12 @@ class OwnerVerbs:
 
     def pause(self, _request: dict[str, Any], _peer: Peer) -> Answer:
         """Keep the intent durably and freeze everything; tells what stands still."""
-        write_intent(self._state, Intent(paused=True, paused_at=time.time()))
+        intent = Intent(paused=True, paused_at=time.time())
         self._shell.stopped.clear()
         jobs = len(self._shell.executions)
-        self._shell.post(IntentLoaded(read_intent(self._state)))
+        # First what the owner sees: a full disk must not keep anything running.
+        self._shell.post(IntentLoaded(intent))
+        write_intent(self._state, intent)
         stopped = self._shell.stopped
         report = {
             "verified": all(one.verified for one in stopped),

@@ -37,6 +37,7 @@ def become(ids: tuple[int, int], state: Path) -> None:
     Files are left alone: a hard link among them could name anything.
     """
     uid, gid = ids
+    state.mkdir(parents=True, exist_ok=True)
     for folder, _, _ in os.walk(state):
         os.chown(folder, uid, gid, follow_symlinks=False)
     os.setgroups([])
