@@ -233,7 +233,7 @@ class Workshop:
         return made
 
 
-async def until(condition: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], what: str, timeout_s: float = 45.0) -> None:
     """Wait for a condition of the real world, with a bound."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -84,11 +84,12 @@ class _Launcher:
                 self._go(number, paths)
 
     def _configure(self, number: int, drop_to: list[int] | None, preload: list[str]) -> None:
-        self._yields = confine.yield_session_to_owner()
         for runtime in preload:
             # One that is not installed here fails when it is asked for.
             with contextlib.suppress(ImportError):
                 importlib.import_module(_RUNNERS[runtime]).preload()
+        # Not before the imports: from here on a busy owner leaves this session very little.
+        self._yields = confine.yield_session_to_owner()
         if drop_to is not None:
             confine.become(*drop_to)
         confine.never_gain_privileges()

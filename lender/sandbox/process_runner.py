@@ -215,6 +215,9 @@ class _Command:
             return "output"
         if exit_code == _FILE_TOO_LARGE or self._exceeds_disk():
             return "disk"
+        # The kernel's own high-water mark: it holds also where the watcher came too late.
+        if exit_code != 0 and self._memory_peak_bytes > self._plan.limits.memory_bytes:
+            return "memory"
         if exit_code != 0 and self._processes_max >= self._plan.limits.processes:
             return "processes"
         return None

@@ -68,8 +68,12 @@ def cpu_s(init_pid: int) -> float:
 
 
 def _processes(init_pid: int) -> list[Path]:
+    folder = Path(f"/proc/{init_pid}/root/proc")
     try:
-        content = list(Path(f"/proc/{init_pid}/root/proc").iterdir())
+        # Until bubblewrap has changed its root, this is the host's own /proc.
+        if folder.stat().st_dev == Path("/proc").stat().st_dev:
+            return []
+        content = list(folder.iterdir())
     except OSError:
         return []
     return [entry for entry in content if entry.name.isdigit() and entry.name != "1"]

@@ -180,8 +180,11 @@ async def test_memory_of_many_small_processes_counts_together(workshop: Workshop
 
 
 async def test_many_small_files_hit_the_disk_limit(workshop: Workshop) -> None:
-    outcome = await attack(
-        workshop, "for i in $(seq 300); do head -c 65536 /dev/zero > $i; done; sleep 3600"
+    outcome = await python(
+        workshop,
+        "import time\n"
+        "for i in range(300): open(str(i), 'wb').write(bytes(65536))\n"
+        "time.sleep(3600)",
     )
     assert outcome.limit == "disk"
 

@@ -148,7 +148,7 @@ async def test_a_sandbox_killed_under_a_task_is_gone_and_leaves_nothing(
     sandbox = await workshop.prepared(runtime, "spin")
     running = asyncio.create_task(sandbox.run(0))
     (root,) = sandbox.root_pids
-    await until(lambda: _cpu_ticks(root) > 2, "the task computes")
+    await until(lambda: _cpu_ticks(root) > 0, "the task computes")
     met = tree.members([root])
     report = await asyncio.to_thread(tree.kill, [root])
     assert report.verified
@@ -195,7 +195,7 @@ async def test_time_spent_frozen_does_not_count(workshop: Workshop, runtime: Run
     sandbox = await workshop.prepared(runtime, "spin", limits=LIMITS._replace(time_s=1.0))
     running = asyncio.create_task(sandbox.run(0))
     (root,) = sandbox.root_pids
-    await until(lambda: _cpu_ticks(root) > 2, "the task computes")
+    await until(lambda: _cpu_ticks(root) > 0, "the task computes")
     assert (await asyncio.to_thread(tree.freeze, [root])).verified
     before = _cpu_ticks(root)
     await asyncio.sleep(1.5)  # the length of the freeze is what is tested

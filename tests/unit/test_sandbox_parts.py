@@ -1,0 +1,117 @@
+"""The small parts that sandboxes are made of, each by itself."""
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from lender.sandbox import bubblewrap, frames, scratch, seccomp, usage
+from lender.sandbox.capture import Capture
+from lender.sandbox.clock import RunningTime
+from lender.sandbox.frames import Decoder, Frame, FrameError
+from lender.sandbox.plan import (
+    Limits,
+    SandboxPlan,
+    TaskOutcome,
+    outcome_from_wire,
+    outcome_to_wire,
+    plan_from_wire,
+    plan_to_wire,
+)
+from lender.sandbox.port import PrepareFailedError
+
+LIMITS = Limits(1, 64 << 20, 1.5, 100, 1 << 20, 8)
+
+
+def test_frames_survive_any_cut() -> None:
+    sent = [Frame({"task": 1}), Frame({"a": "ü"}, b"\0body")]
+    data = b"".join(map(frames.encode, sent))
+    decoder = Decoder(body_bytes_max=100)
+    assert [f for i in range(len(data)) for f in decoder.feed(data[i : i + 1])] == sent
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        struct.pack("!IIB", 2, 101, 0),
+        struct.pack("!IIB", frames.HEADER_BYTES_MAX + 1, 0, 0),
+        struct.pack("!IIB", 2, 0, 0) + b"{x",
+        struct.pack("!IIB", 2, 0, 0) + b"[]",
+        struct.pack("!IIB", 2, 0, 1) + b"{}",
+    ],
+)
+def test_a_frame_that_breaks_the_protocol_is_refused(data: bytes) -> None:
+    with pytest.raises(FrameError):
+        Decoder(body_bytes_max=100).feed(data)
+
+
+def test_plan_and_outcome_cross_the_socket_unchanged(tmp_path: Path) -> None:
+    plan = SandboxPlan(
+        *("l", "wasm", "j", 2, tmp_path / "p", ("a",), {"K": "v"}, {"i": tmp_path / "i"}),
+        *(("o",), LIMITS, tmp_path, None),
+    )
+    assert plan_from_wire(plan_to_wire(plan)) == plan
+    outcome = TaskOutcome(3, "failed", 1, b"value", b"stderr", "time", "why", 1.0, 2, 3.0, 4.0)
+    assert outcome_from_wire(*outcome_to_wire(outcome)) == outcome
+
+
+def test_running_time_leaves_out_what_was_frozen() -> None:
+    clock = RunningTime(now=10.0, step_s=0.02)
+    assert clock.advance(10.02) == pytest.approx(0.02)
+    assert clock.advance(3610.0) == pytest.approx(0.10)
+
+
+@pytest.mark.parametrize(("written", "over"), [(b"x" * 5, False), (b"x" * 6, True)])
+def test_a_value_is_cut_at_its_limit(written: bytes, *, over: bool) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.write(writer, written)
+    capture = Capture(5)
+    assert capture.take_stdout(reader)
+    os.close(writer)
+    assert not capture.take_stdout(reader)
+    os.close(reader)
+    assert (capture.value, capture.over) == (b"xxxxx", over)
+
+
+@pytest.mark.parametrize("where", ["env", "inputs", "scratch"])
+def test_a_zero_byte_cannot_become_an_argument_of_bubblewrap(where: str) -> None:
+    """`x\\0--bind\\0/\\0/mnt` in a value would otherwise mount the owner's disk."""
+    evil = "x\0--bind\0/\0/mnt"
+    with pytest.raises(ValueError, match="zero byte"):
+        bubblewrap.options(
+            evil if where == "scratch" else "/s",
+            {"K": evil if where == "env" else "v"},
+            {"i": evil if where == "inputs" else "/i"},
+            LIMITS,
+            {},
+        )
+
+
+@pytest.mark.parametrize("name", ["", ".", "/etc/x", "../x", "a/../../x", "a\0b"])
+def test_an_input_name_that_leads_out_is_refused(name: str) -> None:
+    with pytest.raises(PrepareFailedError):
+        scratch.check_name(name)
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_filters_jumps_stay_inside_of_it(machine: str) -> None:
+    code = seccomp.program(machine)
+    assert code is not None
+    instructions = list(struct.iter_unpack("=HBBI", code))
+    for place, (operation, if_true, if_false, _value) in enumerate(instructions):
+        if operation & 0x07 == 0x05:
+            assert place + 1 + max(if_true, if_false) < len(instructions)
+    assert instructions[-1][0] == 0x06
+    assert len(instructions) < 4096
+
+
+def test_an_unknown_processor_has_no_filter() -> None:
+    assert seccomp.program("riscv64") is None
+
+
+def test_the_hosts_processes_never_count_as_a_sandboxs() -> None:
+    """A sandbox that is still being set up has the host's root, and its /proc."""
+    assert usage.measure(os.getpid()) == usage.Usage(0, 0)
+    assert usage.proportional_bytes(os.getpid()) == 0
