@@ -171,6 +171,7 @@ class BrokerMachine(RuleBasedStateMachine):
         lost_reply = data.draw(st.booleans())
         verdict = self.world.verdict(reply)
         assert verdict != "malformed"
+        assert verdict is None or not self.world.in_flight, "told before it was durable"
         if ended is not None and ended.state in ("cancelled", "expired"):
             assert verdict != "committed" or (lender, lease.lease) in self.answered
         if final and verdict == "committed":

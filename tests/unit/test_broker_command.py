@@ -1,0 +1,126 @@
+"""`lender-broker`: settings, submitters, and what it says when something is wrong."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from broker_parts import ALICE, COMMAND, MALLORY
+
+from broker.service.clock import Clock
+from broker.service.settings import BrokerSettings, default_state
+from broker.service.submitters import SubmittersError, SubmittersFile
+from lender.service.settings import SettingsError, load
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def test_help_shows_examples() -> None:
+    said = run("--help")
+    assert said.returncode == 0
+    assert "lender-broker serve --embedded" in said.stdout
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest_known(tmp_path: Path) -> None:
+    config = tmp_path / "broker.toml"
+    config.write_text("embeded = true\n")
+    said = run("serve", "--config", str(config))
+    assert said.returncode == 2
+    assert "did you mean 'embedded'" in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+def test_submitters_are_allowed_and_forbidden(tmp_path: Path) -> None:
+    state = ("--state", str(tmp_path / "state"))
+    assert run("allow", "alice", ALICE.public_key, *state).returncode == 0
+    assert run("allow", "mallory", MALLORY.public_key, *state).returncode == 0
+    assert run("forbid", "mallory", *state).returncode == 0
+    assert SubmittersFile(tmp_path / "state").read() == {"alice": ALICE.public_key}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("allow", "alice", "UABC"), "lender keygen"),
+        (("allow", "a b", ALICE.public_key), "is no name"),
+        (("forbid", "bob"), "was never allowed"),
+    ],
+)
+def test_mistakes_say_how_to_mend_them(
+    tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    said = run(*arguments, "--state", str(tmp_path))
+    assert said.returncode == 1
+    assert says in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+def test_a_store_in_use_is_told(tmp_path: Path) -> None:
+    said = run("serve", "--embedded", "--store", "/proc/nowhere", "--state", str(tmp_path))
+    assert said.returncode == 1
+    assert said.stderr.startswith("lender-broker: ")
+    assert "Traceback" not in said.stderr
+
+
+def test_a_broken_table_is_told_and_left_alone(tmp_path: Path) -> None:
+    file = SubmittersFile(tmp_path)
+    for text in ("alice = ", 'alice = "UABC"', "alice = 3"):
+        file.path.write_text(text)
+        with pytest.raises(SubmittersError, match="submitters.toml"):
+            file.read()
+        with pytest.raises(SubmittersError):
+            file.allow("bob", ALICE.public_key)
+        assert file.path.read_text() == text
+
+
+def test_a_change_of_the_table_is_noticed_once(tmp_path: Path) -> None:
+    file = SubmittersFile(tmp_path)
+    assert file.changed()
+    assert not file.changed()
+    SubmittersFile(tmp_path).allow("alice", ALICE.public_key)
+    assert file.changed()
+    assert not file.changed()
+    assert file.path.stat().st_mode & 0o077 == 0
+
+
+def test_settings_name_submitters_by_their_keys(tmp_path: Path) -> None:
+    config = tmp_path / "broker.toml"
+    config.write_text(f'[submitters]\nalice = "{ALICE.public_key}"\n')
+    assert load(BrokerSettings, config, {}, {}).submitters == {"alice": ALICE.public_key}
+    config.write_text('[submitters]\nalice = "U"\n')
+    with pytest.raises(SettingsError, match="alice"):
+        load(BrokerSettings, config, {}, {})
+    with pytest.raises(SettingsError, match="must be debug"):
+        load(BrokerSettings, None, {"log_level": "loud"}, {})
+
+
+def test_the_state_lies_where_the_desktop_keeps_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/somewhere")
+    assert default_state() == Path("/somewhere/lender-broker")
+    monkeypatch.delenv("XDG_STATE_HOME")
+    assert default_state().parts[-3:] == (".local", "state", "lender-broker")
+
+
+def test_the_clock_follows_jumps_of_the_wall_clock_and_tells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    assert clock.jump() == 0.0
+    before = clock.now()
+    import time
+
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 100.0)
+    assert clock.now() < before + 50
+    assert clock.jump() == pytest.approx(100.0, abs=1.0)
+    assert clock.now() > before + 99
+    assert clock.jump() == 0.0
