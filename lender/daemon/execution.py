@@ -37,7 +37,12 @@ OpenPort = Callable[[SandboxPlan, RecordRoots], Sandbox]
 
 @dataclass(frozen=True, slots=True)
 class Machinery:
-    """What every execution works with. `post` takes the daemon's events."""
+    """What every execution works with.
+
+    `post` takes the daemon's events. `reread_consent` has the core hear what the owner's files
+    say now: a sandbox that is gone may have been killed by `lender revoke`, which tells the
+    daemon last.
+    """
 
     open_sandbox: OpenPort
     state: StateFolder
@@ -45,6 +50,7 @@ class Machinery:
     inputs: InputCache
     results: ResultMaker
     post: Callable[[Event], None]
+    reread_consent: Callable[[], None]
 
 
 class Execution:
@@ -176,6 +182,7 @@ class Execution:
         if ended:
             self._post(TasksEnded(self._lease, tuple(ended)))
         if reason:
+            self._machinery.reread_consent()
             self._post(SandboxGone(self._lease, reason))
 
     async def _clean_up(self) -> None:
@@ -186,6 +193,7 @@ class Execution:
         self._machinery.records.remove(self._lease)
 
     def _failed(self, reason: str, *, invalid: bool, field: str) -> None:
+        self._machinery.reread_consent()
         self._post(PreparationFailed(self._lease, invalid, field, reason))
 
     def _post(self, event: Event) -> None:

@@ -110,13 +110,15 @@ class Lifetime:
             Spool(self._state.spool), self._queues.ask_commit, self._on_answer
         )
         self._shell = Shell(self._core, self._clock, self._queues, self._reporter, receipts, today)
-        owner = OwnerVerbs(self._state, self._core, self._shell, today, self._facts, self._clock)
+        self._owner = OwnerVerbs(
+            self._state, self._core, self._shell, today, self._facts, self._clock
+        )
         control = ControlServer(
-            self._state.control_socket, owner.handlers(), self._state.owner_uid()
+            self._state.control_socket, self._owner.handlers(), self._state.owner_uid()
         )
         gpu = GpuMeter.open()
         await self._test_sandboxes(gpu)
-        owner.load()
+        self._owner.load()
         await control.start()
         try:
             self._spawn(sample_forever(self._shell, gpu))
@@ -175,6 +177,7 @@ class Lifetime:
             inputs=InputCache(self._state.cache, blobs),
             results=ResultMaker(blobs),
             post=self._post,
+            reread_consent=self._owner.load,
         )
         self._shell.equip(machinery)
         await self._queues.start(connection)

@@ -241,9 +241,16 @@ async def connect(
     """
     nc = HardenedClient()
     connection = Connection(nc, on_state)
-    options: dict[str, Any] = {
-        "reconnect_time_wait": _FIRST_CONNECT_PAUSE_S * (1 + random.random()),  # noqa: S311 - jitter
-    }
+    first_pause_s = _FIRST_CONNECT_PAUSE_S * (1 + random.random())  # noqa: S311 - jitter
+    options: dict[str, Any] = {"reconnect_time_wait": first_pause_s}
+
+    async def back_off(error: Exception) -> None:
+        # nats-py paces its first connection by this option alone, without end.
+        if not nc.is_connected and not hasattr(connection, "inbox"):
+            pause_s = nc.options["reconnect_time_wait"]
+            nc.options["reconnect_time_wait"] = min(_BACKOFF_MAX_S, 1.3 * pause_s)
+        await connection._on_error(error)  # noqa: SLF001 - wired up here only
+
     if credentials:
         options["nkeys_seed"] = str(credentials)
     try:
@@ -252,8 +259,8 @@ async def connect(
                 [part.strip() for part in url.split(",")],
                 name=name,
                 inbox_prefix=inbox_prefix,
-                error_cb=connection._on_error,  # noqa: SLF001 - wired up here only
-                disconnected_cb=connection._on_disconnected,  # noqa: SLF001
+                error_cb=back_off,
+                disconnected_cb=connection._on_disconnected,  # noqa: SLF001 - wired up here only
                 reconnected_cb=connection._on_reconnected,  # noqa: SLF001
                 closed_cb=connection._on_closed,  # noqa: SLF001
                 max_reconnect_attempts=-1,
@@ -268,6 +275,7 @@ async def connect(
         raise ConnectError(
             f"no NATS server at {url} within {timeout_s} s: {connection.last_error}"
         ) from None
+    nc.options["reconnect_time_wait"] = first_pause_s
     connection.inbox = Inbox(nc)
     await connection.inbox.open()
     return connection
