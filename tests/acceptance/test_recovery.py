@@ -11,8 +11,8 @@ from deploy.local.fleet import Fleet
 from lender.client.client import Client
 from lender.client.job import Job
 from lender.link.embedded import EmbeddedServer
-from lender.protocol.result import Chunk, Terminal
 from lender.protocol import codec
+from lender.protocol.result import Chunk, Terminal
 
 TASKS = 200
 KILL_AFTER = 40
