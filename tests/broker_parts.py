@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import msgpack
 import nats as nats_py
+import psutil
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -48,16 +49,27 @@ class BrokerProcess:
 
     async def start(self) -> None:
         self.ready_file.unlink(missing_ok=True)
+        self._spawn()
+        await until(lambda: self.ready_file.exists() or not self.alive, "the broker's start")
+        assert self.alive, self.log()
+
+    def _spawn(self) -> None:
         with (self.folder / "broker.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*COMMAND, *self.arguments, "--state", str(self.folder)], stdout=log, stderr=log
             )
-        await until(lambda: self.ready_file.exists() or not self.alive, "the broker's start")
-        assert self.alive, self.log()
 
     @property
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
+
+    def children(self) -> list[psutil.Process]:
+        assert self.process is not None
+        return psutil.Process(self.process.pid).children()
+
+    @property
+    def url(self) -> str:
+        return str(json.loads(self.ready_file.read_text())["url"])
 
     def log(self) -> str:
         return (self.folder / "broker.log").read_text()
@@ -99,7 +111,7 @@ async def connect(url: str) -> Client:
     )
 
 
-def spec_fields(job: str, signer: Signer = ALICE, **changes: Any) -> dict[str, Any]:
+def spec_fields(job: str, signer: Signer = ALICE, **changes: object) -> dict[str, Any]:
     return {
         "v": 1,
         "id": job,
@@ -200,7 +212,8 @@ class FakeLender:
         self.held: dict[str, dict[str, Any]] = {}
         self.ran: Counter[int] = Counter()
         self.verdicts: Counter[str] = Counter()
-        self.phase = "lending"
+        self.offered = 0
+        """Leases in the last offer."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -228,9 +241,9 @@ class FakeLender:
                     "v": 1,
                     "lender": self.lender,
                     "name": "fake",
-                    "phase": self.phase,
+                    "phase": "lending",
                     "slots_total": self.slots,
-                    "slots_free": self.slots - len(self.held) if self.phase == "lending" else 0,
+                    "slots_free": self.slots - len(self.held),
                     "cpu_free": 1.0,
                     "memory_free_bytes": 1 << 30,
                     "arch": "x86_64",
@@ -242,6 +255,9 @@ class FakeLender:
                 }
             ),
         )
+
+        await self.nc.flush()
+        self.offered = len(self.held)
 
     async def _on_control(self, msg: Msg) -> None:
         control = msgpack.unpackb(msg.data)
@@ -262,8 +278,7 @@ class FakeLender:
             try:
                 queue = await js.pull_subscribe_bind(token, stream="WORK")
                 while True:
-                    while len(self.held) >= self.slots or self.phase != "lending":
-                        await asyncio.sleep(0.002)
+                    await until(lambda: len(self.held) < self.slots, "a free slot", 3600, 0.002)
                     for msg in await queue.fetch(1, timeout=1):
                         self._take(msg)
             except (NatsError, JetStreamError, TimeoutError):

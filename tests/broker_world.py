@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from broker.core.broker import Broker
 from broker.core.effects import (
@@ -54,7 +53,7 @@ LENDERS = [Signer(seed_from_entropy(bytes([n] * 32))).public_key for n in range(
 L1, L2, L3 = LENDERS[:3]
 
 
-def job_spec(signer: Signer = ALICE, job: str = "job-0001", **fields: Any) -> JobSpec:
+def job_spec(signer: Signer = ALICE, job: str = "job-0001", **fields: object) -> JobSpec:
     count = fields.pop("count", None)
     return JobSpec(
         **{
@@ -72,7 +71,7 @@ def job_spec(signer: Signer = ALICE, job: str = "job-0001", **fields: Any) -> Jo
     )
 
 
-def class_of(signer: Signer = ALICE, workload: str = "command", **requires: Any) -> str:
+def class_of(signer: Signer = ALICE, workload: str = "command", **requires: object) -> str:
     spec = job_spec(signer, workload=workload, requires=Requires(**requires))
     return WorkClass.of(spec).token
 
@@ -304,7 +303,7 @@ class World:
         lender: str = L1,
         *,
         final: bool = True,
-        **fields: Any,
+        **fields: object,
     ) -> str:
         """Send a report; returns where its answer goes."""
         done = Done(
@@ -360,7 +359,7 @@ def ok(task: int = 0, duration_s: float = 1.0, value: bytes = b"") -> TaskResult
     return TaskResult(task=task, state="succeeded", exit_code=0, duration_s=duration_s, value=value)
 
 
-def bad(task: int = 0, **fields: Any) -> TaskResult:
+def bad(task: int = 0, **fields: object) -> TaskResult:
     return TaskResult(**{"task": task, "state": "failed", "exit_code": 1, **fields})
 
 
@@ -369,7 +368,7 @@ def check_places(world: World) -> None:
     state = world.broker.state
     leased = 0
     for job in state.jobs:
-        places = [tasks for tasks in job.pending.values()]
+        places = list(job.pending.values())
         places += [one.tasks for one in job.resting]
         leases = [state.leases.get(lease_id) for lease_id in job.leases]
         places += [lease.open for lease in leases if lease]

@@ -1,6 +1,7 @@
 """The broker's decisions: events in, effects out; no I/O, no clock, no randomness of its own."""
 
 from collections.abc import Callable
+from typing import assert_never
 
 from broker.core import feed, lifecycle, presence, queries, reports
 from broker.core.effects import DeleteWork, Effect
@@ -151,6 +152,8 @@ class Broker:
                 presence.notice_silence(self.state, now, due.name[0])
             case "lease":
                 presence.end_grace(self.state, due.name[0])
+            case _:
+                assert_never(due.kind)
 
     def _note_fed(self, now: float, event: LeaseFed) -> None:
         lease = self.state.leases.get(event.lease)

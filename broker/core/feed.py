@@ -3,7 +3,7 @@
 from heapq import heapify, heappop, heappush
 
 from broker.core.effects import FeedWork
-from broker.core.job import Job
+from broker.core.job import Job, JobKey
 from broker.core.leases import Lease
 from broker.core.ranges import RangeSet
 from broker.core.state import State
@@ -18,6 +18,10 @@ FAILURES_HEADER = "Lender-Failures"
 """Of a lease's message: how often the work of its tasks has failed before (absent: never)."""
 
 
+_Ready = tuple[int, float, str, JobKey]
+"""Of a class: its submitter's outstanding leases, the order of its oldest job, that job."""
+
+
 def feed(state: State, now: float) -> None:
     """Fill the queues of the stirred classes, as deep as there is room.
 
@@ -25,18 +29,15 @@ def feed(state: State, now: float) -> None:
     in a queue without being counted to a lender takes room before anything new.
     """
     stirred, state.stirred = state.stirred, set()
-    ready: list[tuple[int, float, str]] = []
+    ready: list[_Ready] = []
     for token in stirred:
         _claim_waiting(state, token)
         _push(state, ready, token)
     heapify(ready)
     set_aside: list[Job] = []
     while ready:
-        served, _, token = heappop(ready)
-        first = state.backlog.first(token)
-        if first is None:
-            continue
-        job = state.jobs[first[1]]
+        served, _, token, key = heappop(ready)
+        job = state.jobs[key]
         if served != state.leases.served[job.key.submitter]:
             _push(state, ready, token, sift=True)
             continue
@@ -73,14 +74,12 @@ def lease_size(mean_s: float | None, remaining: int, slots: int) -> int:
     return max(1, int(min(by_time, by_share)))
 
 
-def _push(
-    state: State, ready: list[tuple[int, float, str]], token: str, *, sift: bool = False
-) -> None:
+def _push(state: State, ready: list[_Ready], token: str, *, sift: bool = False) -> None:
     first = state.backlog.first(token)
     if first is None:
         return
     order, key = first
-    entry = (state.leases.served[key.submitter], order, token)
+    entry = (state.leases.served[key.submitter], order, token, key)
     if sift:
         heappush(ready, entry)
     else:

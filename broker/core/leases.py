@@ -59,6 +59,9 @@ class Leases:
     def __contains__(self, lease_id: str) -> bool:
         return lease_id in self._live
 
+    def __getitem__(self, lease_id: str) -> Lease:
+        return self._live[lease_id]
+
     def get(self, lease_id: str) -> Lease | None:
         """Return an outstanding lease."""
         return self._live.get(lease_id)

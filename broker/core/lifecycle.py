@@ -167,9 +167,7 @@ def key_of(subject: str) -> JobKey:
 def _let_go(state: State, job: Job) -> None:
     cancelled: dict[str, list[str]] = {}
     for lease_id in sorted(job.leases):
-        lease = state.leases.get(lease_id)
-        if lease is None:
-            raise AssertionError(f"job {job.key} names a lease that is not live")
+        lease = state.leases[lease_id]
         if not lease.open:
             state.forget_lease(lease, finished=True)
             continue

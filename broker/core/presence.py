@@ -61,9 +61,7 @@ def notice_silence(state: State, now: float, lender_id: str) -> None:
 
 def end_grace(state: State, lease_id: str) -> None:
     """Its holder no longer lists the lease, nor has it reported the end of it: it is lost."""
-    lease = state.leases.get(lease_id)
-    if lease is not None:
-        lose(state, lease)
+    lose(state, state.leases[lease_id])
 
 
 def restore_hearing(state: State, now: float) -> None:
@@ -105,10 +103,9 @@ def _give_up(state: State, lender_id: str) -> None:
     _lose_held(state, lender_id)
     state.due.drop(Due("lender", (lender_id,)))
     for lease_id in state.fleet.forget(lender_id):
-        lease = state.leases.get(lease_id)
-        if lease is not None:
-            state.leases.claim(lease, None)
-            state.stirred.add(lease.class_token)
+        lease = state.leases[lease_id]
+        state.leases.claim(lease, None)
+        state.stirred.add(lease.class_token)
 
 
 def _tell_open(state: State, now: float, lender: Lender, class_tokens: AbstractSet[str]) -> None:

@@ -72,8 +72,8 @@ def _jobs(state: State, now: float, submitter: str, query: Query) -> tuple[JobSt
 
 
 def _tasks_running(state: State, job: Job) -> int:
-    leases = (state.leases.get(lease_id) for lease_id in job.leases)
-    return sum(len(lease.open) for lease in leases if lease is not None and lease.holder)
+    leases = (state.leases[lease_id] for lease_id in job.leases)
+    return sum(len(lease.open) for lease in leases if lease.holder is not None)
 
 
 def _why(state: State, now: float, job: Job) -> str:

@@ -99,7 +99,11 @@ async def test_a_server_killed_under_load_loses_and_doubles_nothing(
 
 @pytest.mark.parametrize("landed", [True, False])
 async def test_an_unknown_outcome_is_looked_up(
-    running: Running, connection: Connection, monkeypatch: pytest.MonkeyPatch, landed: bool
+    running: Running,
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    landed: bool,
 ) -> None:
     calls = 0
 

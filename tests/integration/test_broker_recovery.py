@@ -1,11 +1,9 @@
 """kill -9 of the broker and of NATS in the middle of an array; a second broker; a full id."""
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import psutil
 from broker_parts import (
     ALICE,
     LENDERS,
@@ -87,13 +85,8 @@ async def test_an_embedded_server_that_is_killed_comes_back(tmp_path: Path) -> N
     broker.run("allow", "alice", ALICE.public_key)
     try:
         await broker.start()
-        url = json.loads(broker.ready_file.read_text())["url"]
-        nc = await connect(url)
-        (child,) = (
-            Path(f"/proc/{broker.process.pid}/task/{broker.process.pid}/children")
-            .read_text()
-            .split()
-        )
+        nc = await connect(broker.url)
+        (child,) = broker.children()
         child.kill()
         await until(lambda: not nc.is_connected, "the loss")
         await until(lambda: nc.is_connected, "the server's return")

@@ -6,6 +6,7 @@ another, and nothing is forgotten.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 
 from broker_world import (
     ALICE,
@@ -13,7 +14,6 @@ from broker_world import (
     L1,
     L2,
     L3,
-    START,
     World,
     bad,
     check_places,
@@ -33,6 +33,7 @@ from hypothesis.stateful import (
 
 from broker.core.events import ClockJumped, FeedFailed, HearingLost, HearingRestored
 from lender.protocol.lease import Lease
+from lender.protocol.signature import Signer
 
 SIGNERS = (ALICE, BOB)
 LENDER_IDS = (L1, L2, L3)
@@ -73,7 +74,9 @@ class BrokerMachine(RuleBasedStateMachine):
         workload=st.sampled_from(("command", "render")),
         life_s=st.sampled_from((5.0, 3600.0, 86_400.0)),
     )
-    def submit(self, signer, count, retries, workload, life_s) -> None:
+    def submit(
+        self, signer: Signer, count: int | None, retries: int, workload: str, life_s: float
+    ) -> None:
         self.numbers["job"] += 1
         spec = job_spec(
             signer,
@@ -88,14 +91,14 @@ class BrokerMachine(RuleBasedStateMachine):
         self.world.submit(spec, signer)
 
     @rule(signer=signers)
-    def submit_nonsense(self, signer) -> None:
+    def submit_nonsense(self, signer: Signer) -> None:
         self.numbers["job"] += 1
         job = f"job-{self.numbers['job']:05d}"
         self.accepted[signer.public_key, job] = 0
         self.world.submit_raw(f"submit.{signer.public_key}.{job}", {}, b"\xc1")
 
     @rule(signer=signers, at=fractions)
-    def cancel(self, signer, at) -> None:
+    def cancel(self, signer: Signer, at: float) -> None:
         number = round(at * (self.numbers["job"] + 1))
         self.world.cancel(f"job-{number:05d}", signer)
 
@@ -107,15 +110,15 @@ class BrokerMachine(RuleBasedStateMachine):
         slots=st.integers(0, SLOTS_MAX),
         phase=st.sampled_from(("lending", "lending", "lending", "paused", "offline")),
     )
-    def offer(self, lender, classes, slots, phase) -> None:
+    def offer(self, lender: str, classes: Iterable[str], slots: int, phase: str) -> None:
         self.offered[lender] = tuple(sorted(classes)) if phase == "lending" else ()
         self._offer(lender, classes, slots, phase)
 
     @rule(lender=lenders)
-    def offer_again(self, lender) -> None:
+    def offer_again(self, lender: str) -> None:
         self._offer(lender, self.offered[lender], 3, "lending")
 
-    def _offer(self, lender, classes, slots, phase) -> None:
+    def _offer(self, lender: str, classes: Iterable[str], slots: int, phase: str) -> None:
         before = len(self.world.controls)
         self.world.offer(
             lender, classes=classes, slots=slots, phase=phase, leases=self.held[lender].values()
@@ -130,7 +133,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.work)
     @rule(lender=lenders, tell=st.booleans(), at=fractions)
-    def pull(self, lender, tell, at) -> None:
+    def pull(self, lender: str, *, tell: bool, at: float) -> None:
         """Take a message of a listed class; the queue may deliver one that another holds."""
         takable = [
             queued.lease
@@ -144,7 +147,7 @@ class BrokerMachine(RuleBasedStateMachine):
                 self.offer_again(lender)
 
     @rule(signer=signers, count=st.integers(1, 40))
-    def submit_and_pull(self, signer, count) -> None:
+    def submit_and_pull(self, signer: Signer, count: int | None) -> None:
         self.submit(signer, count, 1, "command", 3600.0)
         self.streams_catch_up()
         for lender in LENDER_IDS:
@@ -152,7 +155,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: any(self.held.values()))
     @rule(data=st.data(), final=st.booleans(), duration_s=durations)
-    def report(self, data, final, duration_s) -> None:
+    def report(self, data: st.DataObject, *, final: bool, duration_s: float) -> None:
         lender, lease = self._some_held(data)
         tasks = lease.tasks()
         done = data.draw(st.sets(st.sampled_from(tasks)))
@@ -180,7 +183,7 @@ class BrokerMachine(RuleBasedStateMachine):
             self.held[lender].pop(lease.lease, None)
             self.world.ack(lease)
 
-    def _some_held(self, data) -> tuple[str, Lease]:
+    def _some_held(self, data: st.DataObject) -> tuple[str, Lease]:
         return data.draw(
             st.sampled_from(
                 [(lender, lease) for lender, held in self.held.items() for lease in held.values()]
@@ -188,28 +191,28 @@ class BrokerMachine(RuleBasedStateMachine):
         )
 
     @rule(lender=lenders)
-    def lender_crashes(self, lender) -> None:
+    def lender_crashes(self, lender: str) -> None:
         self.held[lender].clear()
 
     # the world
 
     @rule(seconds=st.sampled_from((0.01, 0.2, 0.5, 1.1, 2.6, 13.0)))
-    def time_passes(self, seconds) -> None:
+    def time_passes(self, seconds: float) -> None:
         before = len(self.world.controls)
         self.world.pass_time(seconds)
         self._obey(before)
 
     @rule(by_s=st.sampled_from((-100.0, 100.0)))
-    def clock_jumps(self, by_s) -> None:
+    def clock_jumps(self, by_s: float) -> None:
         self.world.now += by_s
         self.world.do(ClockJumped(by_s))
 
     @rule(deaf=st.booleans())
-    def line_breaks_or_heals(self, deaf) -> None:
+    def line_breaks_or_heals(self, *, deaf: bool) -> None:
         self.world.do(HearingLost() if deaf else HearingRestored())
 
     @rule(land=st.booleans(), answer=st.booleans())
-    def servers_pace_changes(self, land, answer) -> None:
+    def servers_pace_changes(self, *, land: bool, answer: bool) -> None:
         self.world.land_commits, self.world.answer_feeds = land, answer
 
     @precondition(lambda self: self.world.in_flight or self.world.feeds)
@@ -222,7 +225,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.feeds)
     @rule(stored=st.booleans())
-    def feed_fails(self, stored) -> None:
+    def feed_fails(self, *, stored: bool) -> None:
         feed = self.world.feeds[0]
         if stored:
             # Stored, but the answer is lost; a later LeaseFed never comes.
@@ -234,7 +237,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.world.do(FeedFailed(feed.lease.lease, "timeout"))
 
     @rule(landed=st.integers(0, 3), fed=st.booleans())
-    def broker_crashes(self, landed, fed) -> None:
+    def broker_crashes(self, landed: int, *, fed: bool) -> None:
         for commit in self.world.in_flight[:landed]:
             self.world.store(commit)
         if fed and self.world.feeds:

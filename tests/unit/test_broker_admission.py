@@ -6,6 +6,7 @@ import pytest
 from broker_world import ALICE, BOB, START, World, job_spec
 
 from broker.core.admission import Admission, Rejection, admit
+from broker.core.events import SubmittersChanged
 from lender.protocol import bounds
 from lender.protocol.codec import JSON, MSGPACK, encode
 from lender.protocol.signature import Signer, seed_from_entropy
@@ -15,7 +16,7 @@ KNOWN = frozenset((ALICE.public_key, BOB.public_key))
 SUBJECT = f"submit.{ALICE.public_key}.job-0001"
 
 
-def fields(**changes: Any) -> dict[str, Any]:
+def fields(**changes: object) -> dict[str, Any]:
     return {**job_spec().model_dump(exclude_none=True), **changes}
 
 
@@ -124,7 +125,6 @@ def test_a_rejected_job_is_told_to_whoever_listens_and_asks() -> None:
 
 
 def test_submitters_come_and_go_while_the_broker_runs() -> None:
-    from broker.core.events import SubmittersChanged
 
     world = World()
     world.do(SubmittersChanged(frozenset((ALICE.public_key,))))

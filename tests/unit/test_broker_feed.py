@@ -3,14 +3,17 @@
 from collections import Counter
 
 import pytest
-from broker_world import ALICE, BOB, L1, L2, L3, World, class_of, job_spec
+from broker_world import ALICE, BOB, L1, L2, L3, World, bad, class_of, job_spec
 
 from broker.core.feed import lease_size
+from lender.protocol.signature import Signer
 
 ANY = [class_of(ALICE), class_of(BOB)]
 
 
-def submit_many(world: World, count: int, signer=ALICE, prefix: str = "job", **fields) -> None:
+def submit_many(
+    world: World, count: int, signer: Signer = ALICE, prefix: str = "job", **fields: str
+) -> None:
     for number in range(count):
         world.submit(job_spec(signer, f"{prefix}-{number:04d}", **fields), signer)
 
@@ -236,7 +239,6 @@ def test_a_task_that_failed_before_says_so_in_its_lease() -> None:
     world = World()
     world.submit(job_spec(retries=3))
     world.offer()
-    from broker_world import bad
 
     lease = world.pull()
     world.report(lease, [bad()])

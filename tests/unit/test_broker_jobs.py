@@ -1,9 +1,20 @@
 """A job's way through the broker, seen from its submitter and from its lenders."""
 
+import re
+from pathlib import Path
+
 import pytest
 from broker_world import ALICE, BOB, L1, L2, START, World, bad, class_of, job_spec, ok
 
-from broker.core.events import FeedFailed, JobSubmitted, LeaseFed, OfferReceived
+from broker.core.broker import Broker
+from broker.core.events import (
+    Committed,
+    FeedFailed,
+    JobSubmitted,
+    LeaseFed,
+    OfferReceived,
+    ReplayCompleted,
+)
 from broker.core.job import TRANSITIONS, Job
 from lender.protocol.codec import JSON, encode
 from lender.protocol.lease import Done
@@ -54,7 +65,6 @@ def test_nothing_is_told_before_it_is_durable() -> None:
 
 
 def test_commits_land_in_order() -> None:
-    from broker.core.events import Committed
 
     world = World(land_commits=False)
     with pytest.raises(RuntimeError, match="oldest"):
@@ -391,8 +401,6 @@ def test_the_table_of_states_is_kept() -> None:
 
 
 def test_events_that_can_not_be_are_our_own_mistake() -> None:
-    from broker.core.broker import Broker
-    from broker.core.events import ReplayCompleted
 
     broker = Broker(lambda: "", frozenset())
     with pytest.raises(RuntimeError, match="before"):
@@ -407,3 +415,12 @@ def test_a_class_is_no_other_class() -> None:
     world.submit(job_spec(workload="checksum"))
     world.offer(classes=[class_of()])
     assert world.work == {}
+
+
+def test_the_readme_shows_the_table_of_states() -> None:
+    text = (Path(__file__).parents[2] / "broker" / "README.md").read_text()
+    shown = {
+        source: frozenset(targets.split(" | "))
+        for source, targets in re.findall(r"^(\w+) +-> (\w+(?: \| \w+)*)$", text, re.MULTILINE)
+    }
+    assert shown == {state: targets for state, targets in TRANSITIONS.items() if targets}

@@ -4,9 +4,11 @@ import pytest
 from broker_world import ALICE, BOB, L1, L2, World, class_of, job_spec, ok
 
 from broker.core.events import ClockJumped, HearingLost, HearingRestored, OfferReceived
+from lender.protocol.codec import encode
+from lender.protocol.lease import Lease, Offer
 
 
-def held(world: World, lender: str = L1, **fields):
+def held(world: World, lender: str = L1, **fields: float) -> Lease:
     """A job's lease, held by a lender."""
     world.submit(job_spec(**fields))
     world.offer(lender)
@@ -15,7 +17,7 @@ def held(world: World, lender: str = L1, **fields):
     return lease
 
 
-def beat(world: World, lease, seconds: float, lender: str = L1) -> None:
+def beat(world: World, lease: Lease, seconds: float, lender: str = L1) -> None:
     for _ in range(int(seconds / 0.5)):
         world.pass_time(0.5)
         world.offer(lender, leases=[lease])
@@ -186,11 +188,30 @@ def test_a_bad_offer_is_told_to_the_operator_and_nothing_else() -> None:
     world.do(OfferReceived(L1, b"\xc1"))
     assert L1 in world.warnings[0]
     world.submit(job_spec())
-    from lender.protocol.codec import encode
-    from lender.protocol.lease import Offer
 
     world.offer(L1)
     payload = encode(Offer.model_validate(world.broker.state.fleet.get(L1).offer.model_dump()))
     world.do(OfferReceived(L2, payload))
     assert "speaks for" in world.warnings[1]
     assert world.broker.state.fleet.get(L2) is None
+
+
+def test_a_lease_lost_before_its_feed_was_answered_is_deleted_when_it_is() -> None:
+    world = World(answer_feeds=False)
+    world.submit(job_spec())
+    world.offer(L1)
+    lease = world.feeds[0].lease
+    world.offer(L1, leases=[lease])
+    world.pass_time(3)
+    sequence = world.store_feed()
+    assert sequence not in world.work
+
+
+def test_a_lease_that_is_listed_after_its_last_report_is_left_alone() -> None:
+    world = World()
+    lease = held(world)
+    world.report(lease, [ok()])
+    world.offer(leases=[lease])
+    assert world.cancelled() == []
+    world.offer(L2, leases=[lease])
+    assert world.cancelled(L2) == [lease.lease], "another one must not run it again"

@@ -3,6 +3,8 @@
 import pytest
 from broker_world import ALICE, L1, L2, START, World, bad, class_of, job_spec, ok
 
+from broker.core.broker import Broker
+from broker.core.events import JobReplayed, ReplayCompleted, SubmittersChanged
 from lender.protocol.lease import Lease
 
 
@@ -94,7 +96,7 @@ def test_a_missing_terminal_record_is_made_up_for() -> None:
 
 
 @pytest.mark.parametrize("landed", [True, False])
-def test_a_commit_in_flight_at_the_crash_counts_if_it_landed(landed: bool) -> None:
+def test_a_commit_in_flight_at_the_crash_counts_if_it_landed(*, landed: bool) -> None:
     world = World(land_commits=False)
     world.submit(job_spec())
     world.offer()
@@ -213,8 +215,6 @@ def test_what_waits_in_the_queues_takes_room_before_anything_new() -> None:
 
 
 def test_submitters_are_told_before_the_jobs_are_replayed() -> None:
-    from broker.core.broker import Broker
-    from broker.core.events import JobReplayed, ReplayCompleted, SubmittersChanged
 
     world = World()
     world.submit(job_spec())
@@ -233,7 +233,7 @@ def test_a_lease_of_a_job_that_is_gone_is_deleted() -> None:
     world.jobs.clear()
     world.start()
     assert world.work == {}
-    assert isinstance(world.broker.next_deadline(), type(None))
+    assert world.broker.next_deadline() is None
 
 
 def test_a_partial_lease_goes_on_with_what_is_left() -> None:
