@@ -1,0 +1,95 @@
+"""The main job as people use it: real commands, real daemons, real sandboxes."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from deploy.local.fleet import Fleet, wait_until
+from lender.client.client import Client
+from workloads import catalogue
+
+CONTENT = b"lend me your ears\n" * 10_000
+
+
+def test_a_file_is_hashed_on_somebody_elses_machine(fleet: Fleet) -> None:
+    (fleet.folder / "file.bin").write_bytes(CONTENT)
+    said = fleet.submit("submit", "--", "sha256sum", "file.bin", "--in", "file.bin")
+    assert said.returncode == 0, said.stderr
+    assert said.stdout == f"{hashlib.sha256(CONTENT).hexdigest()}  file.bin\n"
+
+
+def test_a_wasm_module_runs_over_an_input(fleet: Fleet) -> None:
+    (fleet.folder / "file.bin").write_bytes(CONTENT)
+    module = catalogue.load()["checksum"].entry
+    said = fleet.submit("submit", "--wasm", str(module), "--in", "file.bin", "--", "file.bin")
+    assert said.returncode == 0, said.stderr
+    assert said.stdout == f"{hashlib.sha256(CONTENT).hexdigest()}  file.bin\n"
+
+
+def test_an_output_file_comes_back(fleet: Fleet) -> None:
+    arguments = ("--out", "sum.txt", "--", "sh", "-c", "echo forty-two > sum.txt")
+    said = fleet.submit("submit", *arguments)
+    assert said.returncode == 0, said.stderr
+    assert (fleet.folder / "sum.txt").read_text() == "forty-two\n"
+
+
+def test_the_exit_code_is_the_tasks_own(fleet: Fleet) -> None:
+    said = fleet.submit("submit", "--", "sh", "-c", "echo no >&2; exit 7")
+    assert said.returncode == 7
+    assert "no" in said.stderr
+
+
+async def test_pause_moves_the_work_on_and_resume_brings_it_back(fleet: Fleet) -> None:
+    desk, attic = fleet.lenders["desk"], fleet.lenders["attic"]
+    said = desk.owner("pause", "--json")
+    assert said.returncode == 0, said.stderr
+    assert desk.owner("status", "--check").returncode == 3
+    async with Client(fleet.url, fleet.key) as client:
+        job = await client.submit(["sh", "-c", "echo {task}"], array=10)
+        ran_on = {record.lender async for record in job.results()}
+        assert ran_on == {attic.status()["lender"]}
+        assert desk.owner("resume").returncode == 0
+        wait_until(desk.lending, "desk lending again")
+        assert attic.owner("pause").returncode == 0
+        job = await client.submit(["sh", "-c", "echo {task}"], array=10)
+        assert {record.lender async for record in job.results()} == {desk.status()["lender"]}
+
+
+async def test_a_revoked_task_runs_elsewhere_and_costs_no_retry(fleet: Fleet) -> None:
+    """The job must not notice, though it allows no retry."""
+    async with Client(fleet.url, fleet.key) as client:
+        job = await client.submit(["sh", "-c", "sleep 1; echo done"], array=4)
+        holder = _whoever_runs(fleet, job.id)
+        said = fleet.lenders[holder].owner("revoke", "--all")
+        assert said.returncode == 0, said.stdout + said.stderr
+        values = [record.result.value async for record in job.results()]
+        assert values == [b"done\n"] * 4
+        terminal = await job.ended(timeout_s=10)
+        assert (terminal.state, terminal.tasks_failed) == ("succeeded", 0)
+    log = json.loads(fleet.lenders[holder].owner("log", job.id, "--json").stdout)
+    assert "revoked" in json.dumps(log)
+    assert not list((fleet.lenders[holder].state / "scratch").iterdir())
+
+
+def test_nothing_runs_on_a_machine_whose_owner_has_said_nothing(fleet_folder: Path) -> None:
+    with Fleet(fleet_folder, ("desk",), grant=False) as fleet:
+        said = fleet.submit("submit", "--no-wait", "--", "true")
+        assert said.returncode == 0, said.stderr
+        waiting = fleet.submit("jobs", "--json")
+        assert '"queued"' in waiting.stdout
+        assert fleet.lenders["desk"].status()["phase"] == "unconsented"
+
+
+def _whoever_runs(fleet: Fleet, job: str) -> str:
+    found: list[str] = []
+
+    def running() -> bool:
+        for name, lender in fleet.lenders.items():
+            listed = lender.status()["running"]
+            assert isinstance(listed, list)
+            if any(one["job"] == job and one["state"] == "running" for one in listed):
+                found.append(name)
+        return bool(found)
+
+    wait_until(running, f"job {job} running somewhere")
+    return found[0]
