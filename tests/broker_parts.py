@@ -180,16 +180,20 @@ class Submitter:
         await subscription.unsubscribe()
         return results
 
-    async def query(self, job: str) -> dict[str, Any]:
+    async def status(self, job: str, within_s: float = 10.0) -> dict[str, Any]:
+        """Ask the broker, which may not have read the submission yet."""
         payload = json.dumps({"v": 1, "job": job}).encode()
-        msg = await self.nc.request(
-            f"query.{self.signer.public_key}",
-            payload,
-            headers={"Content-Type": "application/json"},
-            timeout=5,
-        )
-        answer: dict[str, Any] = json.loads(msg.data)
-        return answer["jobs"][0]
+        headers = {"Content-Type": "application/json"}
+        end = time.monotonic() + within_s
+        while time.monotonic() < end:
+            msg = await self.nc.request(
+                f"query.{self.signer.public_key}", payload, headers=headers, timeout=5
+            )
+            jobs: list[dict[str, Any]] = json.loads(msg.data)["jobs"]
+            if jobs:
+                return jobs[0]
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"{job} is not known within {within_s} s")
 
 
 def read(msg: Msg) -> dict[str, Any]:

@@ -137,7 +137,7 @@ async def test_a_stranger_is_refused_until_the_operator_allows_it(
     assert "lender-broker allow" in terminal["reason"]
     assert broker.run("allow", "mallory", MALLORY.public_key).returncode == 0
     await mallory.submit(spec_fields("job-0002", MALLORY))
-    assert (await mallory.query("job-0002"))["state"] == "queued"
+    assert (await mallory.status("job-0002"))["state"] == "queued"
     assert broker.run("forbid", "mallory").returncode == 0
     await mallory.submit(spec_fields("job-0003", MALLORY))
     assert (await mallory.terminal("job-0003"))["field"] == "submitter"
@@ -145,7 +145,7 @@ async def test_a_stranger_is_refused_until_the_operator_allows_it(
 
 async def test_a_job_that_nobody_lends_for_waits_and_says_so(alice: Submitter) -> None:
     await alice.submit(spec_fields("job-0001"))
-    status = await alice.query("job-0001")
+    status = await alice.status("job-0001")
     assert status["state"] == "queued"
     assert status["why"].startswith("no machine offers it")
 

@@ -60,7 +60,8 @@ class BrokerMachine(RuleBasedStateMachine):
         self.records_seen = 0
         self.done: dict[tuple[str, str], set[int]] = {}
         self.accepted: dict[tuple[str, str], int] = {}
-        self.answered: set[tuple[str, str]] = set()
+        self.told: dict[str, set[int]] = {}
+        self.answered: set[str] = set()
         for lender in (L1, L2):
             self.offered[lender] = CLASSES
             self.offer_again(lender)
@@ -176,9 +177,13 @@ class BrokerMachine(RuleBasedStateMachine):
         assert verdict != "malformed"
         assert verdict is None or not self.world.in_flight, "told before it was durable"
         if ended is not None and ended.state in ("cancelled", "expired"):
-            assert verdict != "committed" or (lender, lease.lease) in self.answered
-        if final and verdict == "committed":
-            self.answered.add((lender, lease.lease))
+            # Committed only what had been answered before the end.
+            assert verdict != "committed" or lease.lease in self.answered
+        if verdict == "committed":
+            told = self.told.setdefault(lease.lease, set())
+            told |= done
+            if final or told == set(tasks):
+                self.answered.add(lease.lease)
         if verdict == "stale" or (verdict == "committed" and final and not lost_reply):
             self.held[lender].pop(lease.lease, None)
             self.world.ack(lease)
