@@ -19,13 +19,16 @@ class Signer:
     """A private key, made from an nkey seed of type user (`SU...`)."""
 
     def __init__(self, seed: bytes) -> None:
+        fault = ProtocolError("seed", "not an nkey seed of type user (SU...)")
+        seed = seed.strip()
         try:
-            self._pair = nkeys.from_seed(bytearray(seed.strip()))
+            # nkeys does not look at the checksum: a typing error would make another identity.
+            if not seed.startswith(b"SU") or not _checksum_holds(_from_base32(seed)):
+                raise fault
+            self._pair = nkeys.from_seed(bytearray(seed))
             self.public_key: str = self._pair.public_key.decode()
-        except (nkeys.NkeysError, ValueError, binascii.Error) as error:
-            raise ProtocolError("seed", "not an nkey seed of type user (SU...)") from error
-        if not self.public_key.startswith("U"):
-            raise ProtocolError("seed", "not an nkey seed of type user (SU...)")
+        except (nkeys.NkeysError, ValueError) as error:
+            raise fault from error
 
     def sign(self, payload: bytes) -> str:
         """Return the value of the header `Lender-Signature` for `payload`: unpadded base64url."""
@@ -76,10 +79,18 @@ def _key_bytes(public_key: str) -> bytes:
     if len(public_key) != _PUBLIC_KEY_CHARS or not public_key.startswith("U"):
         raise fault
     try:
-        raw = base64.b32decode(public_key)
-    except (binascii.Error, ValueError) as error:
+        raw = _from_base32(public_key.encode())
+    except ValueError as error:
         raise fault from error
-    body, checksum = raw[:-2], int.from_bytes(raw[-2:], "little")
-    if body[0] != nkeys.PREFIX_BYTE_USER or nkeys.crc16(bytearray(body)) != checksum:
+    if raw[0] != nkeys.PREFIX_BYTE_USER or not _checksum_holds(raw):
         raise fault
-    return body[1:]
+    return raw[1:-2]
+
+
+def _from_base32(text: bytes) -> bytes:
+    return base64.b32decode(text + b"=" * (-len(text) % 8))
+
+
+def _checksum_holds(raw: bytes) -> bool:
+    checksum: int = nkeys.crc16(bytearray(raw[:-2]))
+    return checksum == int.from_bytes(raw[-2:], "little")

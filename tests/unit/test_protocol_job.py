@@ -1,0 +1,137 @@
+"""What a job may say."""
+
+import pytest
+from core_world import PROGRAM, START, array_spec, make_spec
+from pydantic import ValidationError
+
+from lender.protocol.job import JobSpec
+from lender.protocol.lease import Lease
+
+BLOB = {"sha256": PROGRAM, "size_bytes": 1}
+
+
+def refused(match: str, **changes: object) -> None:
+    with pytest.raises(ValidationError, match=match):
+        make_spec(**changes)  # type: ignore[arg-type]  # a test's keyword soup
+
+
+def named(*names: str) -> tuple[dict[str, object], ...]:
+    return tuple({"name": name, **BLOB} for name in names)
+
+
+def test_a_job_has_one_task_or_those_of_its_array() -> None:
+    assert make_spec().task_count == 1
+    assert array_spec(7).task_count == 7
+
+
+@pytest.mark.parametrize("count", [0, -1, 1_000_001, 10_000_000])
+def test_an_array_has_between_one_and_a_million_tasks(count: int) -> None:
+    refused("array.count", array={"count": count})
+
+
+@pytest.mark.parametrize(
+    "path", ["a", "a/b.bin", "ä/ö", "-rf", "a b", "...", "a..b", "x" * 240, "~", "$HOME", "c:"]
+)
+def test_a_path_that_stays_inside_is_accepted(path: str) -> None:
+    assert make_spec(outputs=(path,)).outputs == (path,)
+    assert make_spec(inputs=named(path)).inputs[0].name == path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "/",
+        "/etc/passwd",
+        "..",
+        "a/../b",
+        "a/..",
+        ".",
+        "./a",
+        "a//b",
+        "a/",
+        "a\\b",
+        "a\x00b",
+        "a\nb",
+        "a\u202eb",
+        "x" * 241,
+        "ä" * 200,
+    ],
+)
+def test_a_path_that_could_leave_or_deceive_is_refused(path: str) -> None:
+    refused("outputs", outputs=(path,))
+    refused("inputs", inputs=named(path))
+
+
+def test_inputs_do_not_collide() -> None:
+    refused("two inputs share a name", inputs=named("a", "b", "a"))
+    refused("the name of one is a folder of another", inputs=named("a/b/c", "a"))
+    assert len(make_spec(inputs=named("a/b", "a/c", "ab")).inputs) == 3
+
+
+def test_a_wasm_job_names_its_module_and_a_process_job_its_command() -> None:
+    refused("a wasm job names its module", program=None)
+    refused("a process job is a command line", runtime="process", argv=("true",))
+    refused("a process job is a command line", runtime="process", program=None)
+    assert make_spec(runtime="process", program=None, argv=("true",)).argv == ("true",)
+
+
+def test_a_job_expires_within_a_week_after_it_was_made() -> None:
+    week_s = 7 * 86_400.0
+    assert make_spec(created_at=START, not_after=START + week_s)
+    for not_after in (START - 1.0, START, START + week_s + 1.0):
+        refused("not_after", created_at=START, not_after=not_after)
+
+
+def test_nothing_that_reaches_a_command_line_holds_a_zero_byte() -> None:
+    refused("argv", argv=("a\x00b",))
+    refused("env", env={"A": "a\x00b"})
+    refused("env", env={"A=B": "x"})
+
+
+@pytest.mark.parametrize("name", ["\x1b[2J", "a\nb", "\u202e", "x" * 121])
+def test_a_name_cannot_paint_over_an_owners_terminal(name: str) -> None:
+    refused("name", name=name)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("id", "short"),
+        ("id", "with.dots.in"),
+        ("id", "job-00001\n"),
+        ("submitter", "U" * 55),
+        ("submitter", "*"),
+        ("workload", "Render"),
+        ("v", 2),
+        ("retries", 11),
+        ("limits", {"memory_bytes": 1}),
+        ("limits", {"time_s": float("inf")}),
+        ("limits", {"time_s": 0.0}),
+        ("requires", {"pool": "a_b"}),
+        ("requires", {"arch": "vax"}),
+    ],
+)
+def test_every_field_has_its_bounds(field: str, value: object) -> None:
+    refused(field, **{field: value})
+
+
+def test_a_lease_lists_its_tasks_in_order() -> None:
+    spec = array_spec(10)
+    lease = Lease(
+        lease="x" * 22,
+        job=spec.id,
+        submitter=spec.submitter,
+        attempt=1,
+        ranges=((7, 2), (0, 3)),
+        spec=b"",
+        content_type="application/json",
+        signature="",
+    )
+    assert lease.tasks() == [7, 8, 0, 1, 2]
+    assert lease.task_count == 5
+
+
+def test_the_default_limits_are_modest() -> None:
+    limits = JobSpec.model_validate(make_spec().model_dump()).limits
+    assert (limits.cpu, limits.memory_bytes) == (1, 512 << 20)

@@ -1,0 +1,129 @@
+"""Subjects, classes, ids and streams."""
+
+import pytest
+from core_world import ALICE, class_of, make_spec
+
+from lender.protocol import subjects
+from lender.protocol.classes import WorkClass
+from lender.protocol.errors import ProtocolError
+from lender.protocol.ids import check_job_id
+from lender.protocol.streams import consumer_config, stream_configs
+from lender.protocol.subjects import JobSubject, last_token, parse_job_subject
+
+S, J = ALICE.public_key, "job-00001"
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """The server's rule for wildcards."""
+    wanted, tokens = pattern.split("."), subject.split(".")
+    if wanted[-1] == ">":
+        wanted, tokens = wanted[:-1], tokens[: len(wanted) - 1]
+    return len(wanted) == len(tokens) and all(
+        one in ("*", token) for one, token in zip(wanted, tokens, strict=True)
+    )
+
+
+def test_every_subject_is_one_that_its_filter_catches() -> None:
+    for pattern, subject in [
+        (subjects.SUBMIT_FILTER, subjects.submit(S, J)),
+        (subjects.CANCEL_FILTER, subjects.cancel(S, J)),
+        (subjects.WORK_FILTER, subjects.work(class_of())),
+        (subjects.RESULT_FILTER, subjects.result(S, J)),
+        (subjects.RESULT_FILTER, subjects.chunk(S, J, 40)),
+        (subjects.OFFER_FILTER, subjects.offer(S)),
+        (subjects.DONE_FILTER, subjects.done(S)),
+        (subjects.QUERY_FILTER, subjects.query(S)),
+    ]:
+        assert matches(pattern, subject), (pattern, subject)
+    assert subjects.event(S, J) == f"event.{S}.{J}"
+    assert subjects.control(S) == f"ctl.{S}"
+
+
+def test_a_job_subject_is_taken_apart() -> None:
+    assert parse_job_subject(subjects.submit(S, J)) == JobSubject("submit", S, J, None)
+    assert parse_job_subject(subjects.cancel(S, J)) == JobSubject("cancel", S, J, None)
+    assert parse_job_subject(subjects.result(S, J)) == JobSubject("res", S, J, None)
+    assert parse_job_subject(subjects.chunk(S, J, 40)) == JobSubject("res", S, J, 40)
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "",
+        "submit",
+        "submit.a",
+        "submit.a.b.1",
+        "event.a.b",
+        "res.a.b.x",
+        "res.a.b.1.2",
+        "res.a.b.٣",
+        "res.a.b." + "9" * 5000,
+    ],
+)
+def test_a_subject_that_names_no_job_is_refused(subject: str) -> None:
+    with pytest.raises(ProtocolError, match="names no job") as caught:
+        parse_job_subject(subject)
+    assert caught.value.field == "subject"
+
+
+def test_the_last_token_is_the_principal() -> None:
+    assert last_token(subjects.done(S)) == S
+    assert last_token("bare") == "bare"
+
+
+def test_a_job_id_is_checked() -> None:
+    assert check_job_id(J) == J
+    for token in ("short", "x" * 65, "has space", "job-00001\n", "a.b.c.d.e"):
+        with pytest.raises(ProtocolError, match="8 to 64 characters"):
+            check_job_id(token)
+
+
+@pytest.mark.parametrize("arch", ["any", "x86_64", "aarch64"])
+@pytest.mark.parametrize("gpu", ["none", "nvidia"])
+@pytest.mark.parametrize("pool", ["default", "x8664", "lab-2"])
+def test_a_class_is_one_token_that_names_its_parts(arch: str, gpu: str, pool: str) -> None:
+    spec = make_spec(requires={"arch": arch, "gpu": gpu, "pool": pool})
+    token = WorkClass.of(spec).token
+    assert not set(token) & set(".*> \t\r\n/\\")
+    assert WorkClass.parse(token) == WorkClass.of(spec)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        "a_b",
+        class_of() + "_more",
+        class_of().replace("_any_", "_vax_"),
+        class_of().replace("_any_", "_x86_64_"),
+        class_of().replace("_none_", "_amd_"),
+        class_of().replace("_wasm_", "_java_"),
+        class_of().replace("default", "De.fault"),
+        class_of().replace(ALICE.public_key, "*"),
+        class_of().replace("render", ""),
+    ],
+)
+def test_a_token_that_names_no_class_is_refused(token: str) -> None:
+    with pytest.raises(ProtocolError, match="not a class") as caught:
+        WorkClass.parse(token)
+    assert caught.value.field == "class"
+
+
+def test_jobs_and_results_take_one_message_a_subject() -> None:
+    configs = {one["name"]: one for one in stream_configs(replicas=3)}
+    assert set(configs) == {"JOBS", "WORK", "RESULTS", "OBJ_blobs"}
+    assert {one["num_replicas"] for one in configs.values()} == {3}
+    for name in ("JOBS", "RESULTS"):
+        one = configs[name]
+        assert (one["max_msgs_per_subject"], one["discard"]) == (1, "new")
+        assert one["discard_new_per_subject"]
+    assert configs["RESULTS"]["allow_atomic"]
+    assert configs["WORK"]["retention"] == "workqueue"
+    assert configs["RESULTS"]["max_age"] > configs["JOBS"]["max_age"]
+
+
+def test_a_class_has_one_shared_consumer() -> None:
+    config = consumer_config(class_of())
+    assert (config["durable_name"], config["filter_subject"]) == (class_of(), f"work.{class_of()}")
+    assert config["ack_policy"] == "explicit"
+    assert config["ack_wait"] == 30 * 10**9
