@@ -73,7 +73,8 @@ SLOTS = 3
 HANDBACK_S = 10.0
 
 names = st.sampled_from(sorted(SIGNERS))
-picks = st.integers(0, 1 << 16)
+picks = st.integers(0, 5)
+durations_s = st.sampled_from([0.5, 2.0, 9.0, 40.0, 500.0])
 
 
 @dataclass
@@ -184,6 +185,7 @@ class ModelShell(RuleBasedStateMachine):
                     complete = told.tasks == set(self.leases[lease_].tasks())
                     assert report.outcome != "finished" or complete
                     assert report.outcome == "finished" or report.reason
+                    assert report.outcome != "revoked" or not tasks, "its results are dropped"
             case AckLease(delivery=delivery) | ReturnLease(delivery=delivery):
                 assert delivery in self.deliveries, "ended twice"
                 del self.deliveries[delivery]
@@ -215,17 +217,17 @@ class ModelShell(RuleBasedStateMachine):
 
     # The owner.
 
-    @initialize()
-    def start(self) -> None:
+    @initialize(duration_s=durations_s)
+    def start(self, duration_s: float) -> None:
         self.tell(CapabilitiesFound(MACHINE))
         self.tell(CALM)
         self.connected = True
         self.tell(BrokerConnected())
-        self.grant("alice", 1000.0)
+        self.grant("alice", duration_s)
         self.resume()
         self.tell(ClassesOpened((class_of(),)))
 
-    @rule(name=names, duration_s=st.floats(0.5, 100.0))
+    @rule(name=names, duration_s=durations_s)
     def grant(self, name: str, duration_s: float) -> None:
         id_ = f"G-{len(self.grants)}"
         not_after = self.now + duration_s
@@ -257,15 +259,15 @@ class ModelShell(RuleBasedStateMachine):
             self.drain_deadline = self.now + duration_s
             self.tell(DrainRequested(self.drain_deadline))
 
-    @rule()
-    def lend_again(self) -> None:
+    @rule(duration_s=durations_s)
+    def lend_again(self, duration_s: float) -> None:
         """The owner resumes, the machine is calm, a broker is there with work."""
         self.resume()
         self.sample(busy=False)
         self.wait(6.0)
         self.sample(busy=False)
         self.connection(up=True)
-        self.grant("alice", 500.0)
+        self.grant("alice", duration_s)
         self.open_class("alice")
 
     # The machine and time.
@@ -305,6 +307,11 @@ class ModelShell(RuleBasedStateMachine):
         lease = make_lease(spec, len(self.leases), signer=signer)
         self.leases[lease.lease] = lease
         self.hand_over(lease, class_of(spec))
+
+    @rule(cpus=st.lists(st.integers(1, 2), min_size=2, max_size=4))
+    def deliver_many(self, cpus: list[int]) -> None:
+        for cpu in cpus:
+            self.deliver("alice", 3, cpu, forged=False)
 
     def deliver_again(self, pick: int) -> None:
         """The queue's ack wait ran out, or an ack was lost: the older message is void."""
@@ -389,7 +396,7 @@ class ModelShell(RuleBasedStateMachine):
         return self.sandboxes[sorted(self.sandboxes)[pick % len(self.sandboxes)]]
 
     @precondition(lambda self: any(not one.prepared for one in self.sandboxes.values()))
-    @rule(pick=picks, fails=st.integers(0, 7), invalid=st.booleans())
+    @rule(pick=picks, fails=st.integers(0, 3), invalid=st.booleans())
     def prepared(self, pick: int, fails: int, *, invalid: bool) -> None:
         waiting = [one for one in self.sandboxes.values() if not one.prepared]
         sandbox = waiting[pick % len(waiting)]
@@ -401,16 +408,32 @@ class ModelShell(RuleBasedStateMachine):
             self.tell(SandboxPrepared(lease))
 
     @precondition(lambda self: any(one.running for one in self.sandboxes.values()))
-    @rule(pick=picks, count=st.integers(1, 6), failed=st.booleans())
+    @rule(pick=picks, count=st.integers(1, 3), failed=st.booleans())
     def tasks_ended(self, pick: int, count: int, *, failed: bool) -> None:
         running = sorted(name for name, one in self.sandboxes.items() if one.running)
         lease = self.sandboxes[running[pick % len(running)]].lease
+        self.end_tasks(lease, count, "failed" if failed else "succeeded")
+
+    def end_tasks(self, lease: Lease, count: int, state: str) -> None:
         produced = self.produced.setdefault(lease.lease, set())
         left = [task for task in lease.tasks() if task not in produced][:count]
         again = sorted(produced)[:1]  # told twice
         produced |= set(left)
-        state = "failed" if failed else "succeeded"
         self.tell(TasksEnded(lease.lease, results(*again, *left, state=state)))
+
+    @rule(late_s=st.sampled_from([0.0, 0.2, 0.2, 3.0, 60.0]), answered=st.booleans())
+    def work(self, late_s: float, *, answered: bool) -> None:
+        """Every sandbox makes a step, and the broker may answer all that it was told."""
+        self.now += late_s
+        for lease, sandbox in list(self.sandboxes.items()):
+            if sandbox.open and not sandbox.prepared:
+                sandbox.prepared = True
+                self.tell(SandboxPrepared(lease))
+            elif sandbox.open and sandbox.running and not sandbox.frozen:
+                self.end_tasks(sandbox.lease, 1, "succeeded")
+        for lease, told in self.told.items() if answered else ():
+            while told.unanswered:
+                self.tell(ReportAnswered(lease, told.unanswered.pop(0), True, ""))
 
     def sandbox_gone(self, pick: int) -> None:
         if self.sandboxes:
@@ -463,6 +486,6 @@ class ModelShell(RuleBasedStateMachine):
 
 
 ModelShell.TestCase.settings = settings(
-    max_examples=100, stateful_step_count=40, deadline=None, print_blob=True
+    max_examples=250, stateful_step_count=50, deadline=None, print_blob=True
 )
 test_any_sequence_keeps_the_promises = ModelShell.TestCase
