@@ -381,5 +381,7 @@ def check_places(world: World) -> None:
         assert len(seen) > 0, f"{job.key} has all results and lives on"
     assert leased == len(state.leases)
     assert state.leases.served.total() == leased
+    live = [state.leases[lease_id] for job in state.jobs for lease_id in job.leases]
+    assert state.leases.waiting.total() == sum(lease.holder is None for lease in live)
     claims = {lease_id for lender in state.fleet for lease_id in lender.claims}
     assert claims <= {lease_id for job in state.jobs for lease_id in job.leases}

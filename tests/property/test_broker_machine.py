@@ -65,6 +65,7 @@ class BrokerMachine(RuleBasedStateMachine):
         for lender in (L1, L2):
             self.offered[lender] = CLASSES
             self.offer_again(lender)
+        self.submit_and_pull(ALICE, 7)
 
     # submitters
 
@@ -152,11 +153,15 @@ class BrokerMachine(RuleBasedStateMachine):
         self.submit(signer, count, 1, "command", 3600.0)
         self.streams_catch_up()
         for lender in LENDER_IDS:
+            self.offer_again(lender)
             self.pull(lender, tell=True, at=1.0)
 
-    @precondition(lambda self: any(self.held.values()))
     @rule(data=st.data(), final=st.booleans(), duration_s=durations)
     def report(self, data: st.DataObject, *, final: bool, duration_s: float) -> None:
+        if not any(self.held.values()):
+            self.submit_and_pull(data.draw(signers), data.draw(st.integers(1, 40)))
+        if not any(self.held.values()):
+            return
         lender, lease = self._some_held(data)
         tasks = lease.tasks()
         done = data.draw(st.sets(st.sampled_from(tasks)))
@@ -187,6 +192,15 @@ class BrokerMachine(RuleBasedStateMachine):
         if verdict == "stale" or (verdict == "committed" and final and not lost_reply):
             self.held[lender].pop(lease.lease, None)
             self.world.ack(lease)
+
+    @rule(data=st.data(), duration_s=durations)
+    def report_partly(self, data: st.DataObject, duration_s: float) -> None:
+        self.report(data, final=False, duration_s=duration_s)
+
+    @rule(data=st.data())
+    def report_while_the_server_is_slow(self, data: st.DataObject) -> None:
+        self.world.land_commits = False
+        self.report(data, final=True, duration_s=0.1)
 
     def _some_held(self, data: st.DataObject) -> tuple[str, Lease]:
         return data.draw(
@@ -322,4 +336,4 @@ class BrokerMachine(RuleBasedStateMachine):
 
 
 TestBroker = BrokerMachine.TestCase
-TestBroker.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
+TestBroker.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
