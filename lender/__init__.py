@@ -1,0 +1,1 @@
+"""Machines lend what they do not use; their owners stay sovereign."""
