@@ -431,7 +431,7 @@ class ModelShell(RuleBasedStateMachine):
                 self.tell(SandboxPrepared(lease))
             elif sandbox.open and sandbox.running and not sandbox.frozen:
                 self.end_tasks(sandbox.lease, 1, "succeeded")
-        for lease, told in self.told.items() if answered else ():
+        for lease, told in list(self.told.items()) if answered else ():
             while told.unanswered:
                 self.tell(ReportAnswered(lease, told.unanswered.pop(0), True, ""))
 
@@ -479,7 +479,7 @@ class ModelShell(RuleBasedStateMachine):
         self.tell(TimeAdvanced())
         assert self.exits == 1
         assert not any(one.open for one in self.sandboxes.values())
-        for lease, told in self.told.items():
+        for lease, told in list(self.told.items()):
             for number in told.unanswered:
                 self.tell(ReportAnswered(lease, number, True, ""))
         assert not self.deliveries, "a delivery that was neither acked nor returned"
