@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from nats.aio.msg import Msg
 
-from lender.client.following import SUBJECT_HEADER
 from lender.link.api import JetStream, answer
 from lender.link.connection import Connection, connect
 from lender.protocol import codec, streams, subjects
@@ -84,7 +83,9 @@ class FakeBroker:
         answer(await self.connection.request(subject, payload, headers))
         if self.events:
             event = subjects.event(spec.submitter, spec.id)
-            await self.connection.publish(event, payload, {**headers, SUBJECT_HEADER: subject})
+            await self.connection.publish(
+                event, payload, {**headers, subjects.SUBJECT_HEADER: subject}
+            )
 
     async def _on_submit(self, msg: Msg) -> None:
         headers = msg.headers or {}

@@ -21,8 +21,6 @@ from lender.protocol.query import JobState
 from lender.protocol.result import Chunk, TaskResult, Terminal
 
 SUMMARY_HEADER = "Lender-Record"
-SUBJECT_HEADER = "Lender-Subject"
-"""Of an event: the subject of the record that it is a copy of."""
 
 _STATE: TypeAdapter[JobState] = TypeAdapter(JobState)
 _RESULT_OVERHEAD_BYTES = 300
@@ -136,7 +134,7 @@ def event_of(submitter: str, job: str, record: Record) -> PublishEvent:
     """Return the event that tells of a committed record."""
     return PublishEvent(
         subjects.event(submitter, job),
-        {**record.headers, SUBJECT_HEADER: record.subject},
+        {**record.headers, subjects.SUBJECT_HEADER: record.subject},
         record.payload,
     )
 

@@ -20,7 +20,6 @@ from lender.protocol.result import Terminal
 
 logger = logging.getLogger(__name__)
 
-SUBJECT_HEADER: Final = "Lender-Subject"
 """Of an event: the subject in RESULTS that it is a copy of."""
 
 _SILENCE_S = 1.0
@@ -101,7 +100,7 @@ class Following:
                 "the connection was closed", "connect again and ask for the job by its id"
             ) from error
         headers = msg.headers or {}
-        copied_from = headers.get(SUBJECT_HEADER, "")
+        copied_from = headers.get(subjects.SUBJECT_HEADER, "")
         if not copied_from.startswith("res."):
             return []
         try:

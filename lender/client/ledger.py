@@ -3,6 +3,7 @@
 from lender.client.errors import JobIdTaken, NoSuchJob, Rejected
 from lender.client.insistence import insist
 from lender.link.api import JetStream, answer
+from lender.link.batch import SUBJECT_TAKEN
 from lender.link.connection import Connection
 from lender.link.errors import JetStreamError, PayloadTooLargeError
 from lender.link.message import StoredMessage
@@ -11,9 +12,6 @@ from lender.protocol.errors import ProtocolError
 from lender.protocol.ids import check_job_id
 from lender.protocol.job import JobSpec
 from lender.protocol.signature import SIGNATURE_HEADER, Signer
-
-SUBJECT_TAKEN = 10077
-"""JetStream's refusal of a second message where one per subject is allowed."""
 
 
 class Ledger:

@@ -27,7 +27,8 @@ RECORDS_MAX = 1000
 WRONG_LAST_SEQUENCE = 10071
 """JetStream's error code of a failed compare-and-set."""
 
-_SUBJECT_TAKEN = 10077
+SUBJECT_TAKEN = 10077
+"""JetStream's error code of a second message on a subject that takes one."""
 _EXPECTED_LAST_SEQUENCE = "Nats-Expected-Last-Sequence"
 
 
@@ -97,7 +98,7 @@ async def commit(
             actual = re.search(r"\d+$", error.description)
             if actual:
                 raise WrongLastSequenceError(expected_last_sequence, int(actual[0])) from None
-        if error.err_code == _SUBJECT_TAKEN:
+        if error.err_code == SUBJECT_TAKEN:
             raise SubjectTakenError("a record's subject already holds its message") from None
         raise
 

@@ -13,6 +13,9 @@ OFFER_FILTER = "offer.*"
 DONE_FILTER = "done.*"
 QUERY_FILTER = "query.*"
 
+SUBJECT_HEADER = "Lender-Subject"
+"""Of an event: the subject in RESULTS that it is a copy of."""
+
 
 def submit(submitter: str, job: str) -> str:
     """Where S publishes job J, durably; the server refuses a second message there."""
