@@ -3,12 +3,10 @@
 import argparse
 import asyncio
 import logging
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import uvloop
 
@@ -18,7 +16,7 @@ from broker.service.service import ConnectionClosedError
 from broker.service.settings import BrokerSettings
 from broker.service.submitters import SubmittersError, SubmittersFile
 from lender.link.errors import LinkError
-from lender.service.settings import SettingsError, load
+from lender.service.settings import SettingsError, find_file, given, load
 
 EXAMPLES = """examples:
   lender-broker serve --embedded               NATS on 127.0.0.1:4222, state in ~/.local/state
@@ -40,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = _parse(argv)
     try:
-        settings = load(BrokerSettings, _config_file(arguments.config), _overrides(arguments))
+        said = given(BrokerSettings, vars(arguments))
+        settings = load(BrokerSettings, find_file(arguments.config, "broker.toml"), said)
     except SettingsError as error:
         return _fail(error, code=2)
     try:
@@ -100,22 +99,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     forbid = commands.add_parser("forbid", parents=[common], help="let a submitter in no more")
     forbid.add_argument("name", help="as it was allowed")
     return parser.parse_args(argv)
-
-
-def _config_file(named: Path | None) -> Path | None:
-    """Return the file that was named, or the usual one where there is one."""
-    if named is not None:
-        return named
-    base = os.environ.get("XDG_CONFIG_HOME")
-    folder = Path(base) if base else Path("~/.config").expanduser()
-    usual = folder / "lender" / "broker.toml"
-    return usual if usual.exists() else None
-
-
-def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
-    given = vars(arguments).items()
-    known = BrokerSettings.model_fields
-    return {name: value for name, value in given if name in known and value is not None}
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from typing import Final, Self
+from typing import Self
 
 from nats import errors as nats_errors
 from nats.aio.subscription import Subscription

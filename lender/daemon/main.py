@@ -3,12 +3,10 @@
 import argparse
 import asyncio
 import logging
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import uvloop
 
@@ -17,7 +15,7 @@ from lender.daemon.lifetime import Lifetime, StartError
 from lender.daemon.privilege import PrivilegeError
 from lender.daemon.settings import DaemonSettings
 from lender.daemon.state import AlreadyRunningError
-from lender.service.settings import SettingsError, load
+from lender.service.settings import SettingsError, find_file, given, load
 
 EXAMPLES = """examples:
   lenderd                                 lend to the fleet at nats://127.0.0.1:4222
@@ -31,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code."""
     arguments = _parse(argv)
     try:
-        settings = load(DaemonSettings, _config_file(arguments.config), _overrides(arguments))
+        said = given(DaemonSettings, vars(arguments))
+        settings = load(DaemonSettings, find_file(arguments.config, "lenderd.toml"), said)
     except SettingsError as error:
         print(f"lenderd: {error}", file=sys.stderr)  # noqa: T201
         return 2
@@ -67,18 +66,3 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", help="what people call this machine")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     return parser.parse_args(argv)
-
-
-def _config_file(named: Path | None) -> Path | None:
-    """Return the file that was named, or the usual one where there is one."""
-    if named is not None:
-        return named
-    base = os.environ.get("XDG_CONFIG_HOME")
-    folder = Path(base) if base else Path("~/.config").expanduser()
-    usual = folder / "lender" / "lenderd.toml"
-    return usual if usual.exists() else None
-
-
-def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
-    given = {name: value for name, value in vars(arguments).items() if name != "config"}
-    return {name: value for name, value in given.items() if value is not None}

@@ -53,6 +53,25 @@ def load(
         raise SettingsError(f"setting {key!r}: {fault['msg']}") from error
 
 
+def find_file(named: Path | None, usual: str) -> Path | None:
+    """Return the file that was named, or `usual` in the user's configuration where there is one.
+
+    Source of the place: XDG Base Directory Specification.
+    """
+    if named is not None:
+        return named
+    base = os.environ.get("XDG_CONFIG_HOME")
+    folder = Path(base) if base else Path("~/.config").expanduser()
+    found = folder / "lender" / usual
+    return found if found.exists() else None
+
+
+def given(model: type[BaseSettings], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the command line says about settings of `model`."""
+    known = model.model_fields
+    return {name: value for name, value in arguments.items() if name in known and value is not None}
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
