@@ -18,6 +18,9 @@ from lender.protocol.job import JobSpec
 from lender.protocol.signature import SIGNATURE_HEADER, verify
 from lender.protocol.subjects import parse_job_subject
 
+CLOCK_SKEW_S = 3600.0
+"""How far a submitter's clock may be ahead of ours."""
+
 
 @dataclass(frozen=True, slots=True)
 class Admission:
@@ -39,7 +42,11 @@ class Rejection:
 
 
 def admit(
-    subject: str, headers: Headers, payload: bytes, submitters: Container[str], now: float | None
+    subject: str,
+    headers: Headers,
+    payload: bytes,
+    submitters: Container[str] | None,
+    now: float | None,
 ) -> Admission | Rejection:
     """Check a submission from outside, in full.
 
@@ -47,7 +54,8 @@ def admit(
         subject: `submit.S.J` as published.
         headers: of the message.
         payload: of the message.
-        submitters: public keys that may submit.
+        submitters: public keys that may submit; None for a replay: what the ledger accepted goes
+            on, though its submitter be forbidden since, or the list be lost.
         now: seconds since the epoch; None for a replay, where a job that is late has expired
             and is not refused.
     """
@@ -65,7 +73,7 @@ def admit(
 
 
 def _checked(
-    subject: str, payload: bytes, content_type: ContentType, submitters: Container[str]
+    subject: str, payload: bytes, content_type: ContentType, submitters: Container[str] | None
 ) -> JobSpec:
     if len(payload) > bounds.SPEC_BYTES_MAX:
         raise ProtocolError(
@@ -80,7 +88,7 @@ def _checked(
         raise ProtocolError("id", "differs from the job id in the subject")
     if spec.submitter != submitter:
         raise ProtocolError("submitter", "differs from the submitter in the subject")
-    if submitter not in submitters:
+    if submitters is not None and submitter not in submitters:
         raise ProtocolError(
             "submitter", "unknown here: the operator allows it with `lender-broker allow NAME KEY`"
         )
@@ -88,5 +96,10 @@ def _checked(
 
 
 def _check_time(spec: JobSpec, now: float | None) -> None:
-    if now is not None and spec.not_after <= now:
+    if now is None:
+        return
+    if spec.not_after <= now:
         raise ProtocolError("not_after", "already past when the job arrived")
+    if spec.created_at > now + CLOCK_SKEW_S:
+        # Waiting longer than the ledger keeps it, the job would be forgotten.
+        raise ProtocolError("created_at", "lies in the future: set the clock")

@@ -98,9 +98,7 @@ class Replay:
             if summary is not None:
                 remember_ended(self._state, key, summary, "")
             return
-        admitted = admit(
-            event.subject, event.headers, event.payload, self._state.submitters, now=None
-        )
+        admitted = admit(event.subject, event.headers, event.payload, submitters=None, now=None)
         if isinstance(admitted, Rejection):
             self._rejected.append((key, admitted))
         else:

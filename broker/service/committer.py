@@ -32,9 +32,9 @@ _UNAVAILABLE = 500
 class FencedError(Exception):
     """Another broker writes to the same streams: this one must not go on."""
 
-    def __init__(self) -> None:
+    def __init__(self, seen: str = "somebody else has committed results") -> None:
         super().__init__(
-            "another broker has committed results; mend: run one broker per NATS account"
+            f"{seen}; mend: run one broker per NATS account"
             " (this one ends, and may be started again once the other is stopped)"
         )
 

@@ -34,12 +34,17 @@ from broker.core.events import (
 )
 from broker.service import replay
 from broker.service.clock import Clock
-from broker.service.committer import Committer
+from broker.service.committer import Committer, FencedError
 from broker.service.feeder import Feeder
 from broker.service.submitters import SubmittersError, SubmittersFile
 from lender.link.api import JetStream
 from lender.link.connection import Closed, Connected, Connection, State
-from lender.link.errors import NotConnectedError, PayloadTooLargeError
+from lender.link.errors import (
+    NoRespondersError,
+    NotConnectedError,
+    OutcomeUnknownError,
+    PayloadTooLargeError,
+)
 from lender.link.reader import StreamReader
 from lender.protocol import streams, subjects
 from lender.protocol.codec import CONTENT_TYPE_HEADER, MSGPACK, encode
@@ -57,6 +62,7 @@ INBOX_PREFIX = "_INBOX"
 
 _IDLE_S = 5.0
 _TURN_EVENTS_MAX = 64
+PING_S = 1.0
 _LENDERS_PENDING_MAX = 65_536
 
 
@@ -104,6 +110,7 @@ class Service:
             ConnectionClosedError: the server refuses us for good.
             LinkError, SubmittersError: what no retry can mend.
         """
+        await self._refuse_second()
         jetstream = JetStream(self._connection)
         for config in streams.stream_configs(self._replicas):
             await jetstream.ensure_stream(config)
@@ -116,6 +123,14 @@ class Service:
         finally:
             unwatch()
             self._feeder.close()
+
+    async def _refuse_second(self) -> None:
+        """Leave a fleet alone that has a broker: its own commits would end at ours."""
+        try:
+            await self._connection.request(subjects.query("ping"), timeout_s=PING_S)
+        except (NoRespondersError, OutcomeUnknownError):
+            return
+        raise FencedError("another broker serves this fleet")
 
     async def _replay(self, jobs: StreamReader) -> list[Effect]:
         core, now = self._core, self._clock.now()

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deploy.local.bars import Bars
-from deploy.local.fleet import ORDINARY_USER, Fleet, FleetError, Lender
+from deploy.local.fleet import ORDINARY_USER, Fleet, FleetError, Lender, wait_until
 from lender.client.client import Client
 from lender.client.job import Job
 from lender.protocol.job import Limits
@@ -128,8 +128,10 @@ async def _owners(fleet: Fleet, bars: Bars, tiles: int) -> None:
     """What two of the owners do meanwhile."""
     attic, studio = fleet.lenders["attic"], fleet.lenders["studio"]
     await bars.reached(tiles * PAUSE_AT)
+    await asyncio.to_thread(wait_until, attic.busy, "work on attic", 5.0)
     await _owner_says(bars, attic, "paused", "pause")
     await bars.reached(tiles * REVOKE_AT)
+    await asyncio.to_thread(wait_until, studio.busy, "work on studio", 5.0)
     await _owner_says(bars, studio, "revoked", "revoke", "--all")
     await bars.reached(tiles * RESUME_AT)
     await _owner_says(bars, attic, "", "resume")

@@ -130,6 +130,11 @@ class Lender(Part):
         status = self.status()
         return status.get("connected") is True and status.get("phase") == "lending"
 
+    def busy(self) -> bool:
+        """Whether a task runs here right now."""
+        running = self.status().get("running")
+        return isinstance(running, list) and any(one["state"] == "running" for one in running)
+
 
 class Fleet:
     """A broker and lenders; `with Fleet(...) as fleet`."""

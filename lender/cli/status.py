@@ -137,7 +137,7 @@ def _lines(status: dict[str, Any], *, answered: bool) -> list[str]:
 def _room(status: dict[str, Any]) -> str:
     headroom = status.get("headroom") or {}
     cores, memory = headroom.get("cpu"), headroom.get("memory_bytes")
-    spare = f" · {cores:g} cores" if isinstance(cores, int | float) else ""
+    spare = f" · {cores:.2g} cores" if isinstance(cores, int | float) else ""
     spare += f" and {size(memory)} to spare" if isinstance(memory, int | float) else ""
     return f"  Slots    {status.get('slots_free')} of {status.get('slots_total')} free{spare}"
 

@@ -25,6 +25,9 @@ def clear(state: StateFolder) -> None:
         if report.processes:
             log.warning("lease %s: killed %d leftover processes", record.lease, report.processes)
         records.remove(record.lease)
-    for folder in state.scratch.iterdir():
-        scratch.wipe(folder)
-        folder.rmdir()
+    for left in state.scratch.iterdir():
+        if left.is_symlink() or not left.is_dir():
+            left.unlink()
+        else:
+            scratch.wipe(left)
+            left.rmdir()

@@ -41,6 +41,7 @@ from lender.daemon.today import Today
 from lender.daemon.work_queues import WorkQueues
 from lender.link.blobs import Blobs
 from lender.link.connection import Closed, Connection, State, connect
+from lender.protocol.errors import ProtocolError
 from lender.protocol.lease import DoneReply
 from lender.sandbox import selftest
 from lender.sandbox.launcher import Launcher
@@ -100,7 +101,11 @@ class Lifetime:
             await self._launcher.close()
 
     async def _serve(self) -> None:
-        signer = load_or_create(self._state.identity)
+        try:
+            signer = load_or_create(self._state.identity)
+        except ProtocolError as error:
+            mend = "restore it, or remove it: the machine then enrols under a new key"
+            raise StartError(f"{self._state.identity}: {error.reason}; {mend}") from error
         self._public_key = signer.public_key
         receipts = ReceiptLog(self._state.receipts)
         today = Today(receipts.read())

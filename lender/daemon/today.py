@@ -13,15 +13,22 @@ class Today:
         self._jobs: set[str] = set()
         self._seconds = 0.0
         for receipt in receipts:
-            if "job" in receipt:
-                self.count(receipt)
+            self.count(receipt)
 
     def count(self, receipt: Mapping[str, Any]) -> None:
-        """Take a receipt into account if it ended today."""
+        """Take a receipt into account if it ended today.
+
+        The log is history, and `lender revoke` writes to it as well: what lacks a time counts
+        as a job without seconds, and what was damaged does not count.
+        """
         self._turn()
-        if receipt["ended_at"] >= self._midnight:
-            self._jobs.add(receipt["job"])
-            self._seconds += receipt["ended_at"] - receipt["started_at"]
+        job, ended_at = receipt.get("job"), receipt.get("ended_at")
+        started_at = receipt.get("started_at", ended_at)
+        if not isinstance(started_at, int | float) or not isinstance(ended_at, int | float):
+            return
+        if isinstance(job, str) and ended_at >= self._midnight:
+            self._jobs.add(job)
+            self._seconds += ended_at - started_at
 
     def summary(self) -> dict[str, float]:
         """Return the number of jobs and the seconds that their leases took together."""

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
+from pydantic_settings import SettingsError as UnreadableError
 
 
 class SettingsError(Exception):
@@ -51,6 +52,8 @@ def load(
         fault = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in fault["loc"])
         raise SettingsError(f"setting {key!r}: {fault['msg']}") from error
+    except UnreadableError as error:
+        raise SettingsError(f"{error}: a list is written as JSON, '[\"default\"]'") from error
 
 
 def find_file(named: Path | None, usual: str) -> Path | None:

@@ -135,3 +135,10 @@ def test_submitters_come_and_go_while_the_broker_runs() -> None:
     world.do(SubmittersChanged(frozenset((ALICE.public_key, BOB.public_key))))
     world.submit(job_spec(BOB, "job-0002"), BOB)
     assert world.terminal("job-0002", BOB) is None
+
+
+def test_a_job_from_the_future_would_outlive_the_ledger_and_is_rejected() -> None:
+    world = World()
+    world.submit(job_spec(created_at=START + 7200, not_after=START + 7300))
+    terminal = world.terminal()
+    assert (terminal.state, terminal.field) == ("rejected", "created_at")

@@ -214,12 +214,11 @@ def test_what_waits_in_the_queues_takes_room_before_anything_new() -> None:
     assert len(world.work) == 6
 
 
-def test_submitters_are_told_before_the_jobs_are_replayed() -> None:
-
+def test_a_lost_list_of_submitters_rejects_nothing_that_was_accepted() -> None:
     world = World()
     world.submit(job_spec())
-    broker = Broker(world.new_lease_id)
-    broker.handle(START, SubmittersChanged(world.submitters))
+    broker = Broker(world.new_lease_id, frozenset())
+    broker.handle(START, SubmittersChanged(frozenset()))
     broker.handle(START, JobReplayed(*world.jobs[0]))
     effects = broker.handle(START, ReplayCompleted())
     assert len(effects) == 1

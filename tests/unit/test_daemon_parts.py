@@ -93,6 +93,8 @@ def test_today_counts_jobs_once_and_seconds_of_each_lease() -> None:
         {"job": "a", "started_at": now - 1, "ended_at": now},
         {"job": "old", "started_at": now - 200_000, "ended_at": now - 190_000},
         {"kind": "repair"},
+        {"job": "a", "ended_at": now},
+        {"job": "b", "started_at": now, "ended_at": "never"},
     ]
     summary = Today(receipts).summary()
     assert summary == {"jobs": 1, "seconds": 3.0}

@@ -67,6 +67,14 @@ def test_a_wrong_value_names_its_key(tmp_path: Path, text: str, named: str) -> N
         read(tmp_path, text)
 
 
+def test_a_list_in_the_environment_says_how_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LENDERD_POOLS", "default")
+    with pytest.raises(SettingsError, match=r"pools.*written as JSON"):
+        read(tmp_path, "", {"LENDERD_POOLS": "default"})
+
+
 def test_a_file_that_is_no_toml_says_so(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="is not TOML"):
         read(tmp_path, "= 3")
