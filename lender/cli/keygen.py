@@ -8,11 +8,12 @@ import argparse
 import json
 import os
 import sys
+from pathlib import Path
 
 from lender.cli.connect import add_key_option
 from lender.cli.exits import CommandError, Exit
 from lender.client.errors import KeyFault
-from lender.client.keys import ENTROPY_BYTES, create_key, default_key_path
+from lender.client.keys import ENTROPY_BYTES, create_key, default_key_path, read_key
 
 EXAMPLES = """\
   lender keygen
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         public_key = create_key(path, os.urandom(ENTROPY_BYTES)).public_key
     except KeyFault as error:
-        raise CommandError(Exit.FAILED, str(error)) from error
+        raise CommandError(Exit.FAILED, f"{error}{_public_half(path)}") from error
     if args.json:
         fields = {"schema": "lender.key/1", "public_key": public_key, "file": str(path)}
         print(json.dumps(fields))
@@ -39,6 +40,14 @@ def run(args: argparse.Namespace) -> int:
         print(public_key)
         _say_next_steps(path, public_key)
     return Exit.DONE
+
+
+def _public_half(path: Path) -> str:
+    """Say which key stands there already: nothing else shows it."""
+    try:
+        return f"\nits public key: {read_key(path).public_key}"
+    except KeyFault:
+        return ""
 
 
 def _say_next_steps(path: os.PathLike[str], public_key: str) -> None:
