@@ -1,0 +1,38 @@
+"""Content that does not hold what the specification says ends the job with a reason."""
+
+import hashlib
+
+import nats
+import pytest
+
+from deploy.local.fleet import Fleet
+from lender.client.client import Client
+from lender.client.errors import Rejected
+
+
+async def test_a_module_that_does_not_parse_is_rejected(fleet: Fleet) -> None:
+    async with Client(fleet.url, fleet.key) as client:
+        job = await client.submit([], wasm=b"\0asm this is no module")
+        with pytest.raises(Rejected) as rejected:
+            await job.result(timeout_s=30)
+    assert rejected.value.field == "program"
+
+
+async def test_a_blob_with_another_hash_is_rejected(fleet: Fleet) -> None:
+    """Swapped after its upload, while every owner has paused."""
+    promised = b"what the submitter signed"
+    name = hashlib.sha256(promised).hexdigest()
+    for lender in fleet.lenders.values():
+        lender.owner("pause")
+    async with Client(fleet.url, fleet.key) as client:
+        job = await client.submit(["cat", "input"], inputs={"input": promised})
+        attacker = await nats.connect(fleet.url)
+        store = await attacker.jetstream().object_store("blobs")
+        await store.put(name, b"what somebody else stored")
+        await attacker.close()
+        for lender in fleet.lenders.values():
+            lender.owner("resume")
+        with pytest.raises(Rejected) as rejected:
+            await job.result(timeout_s=30)
+    assert "input" in rejected.value.field
+    assert name in rejected.value.reason
