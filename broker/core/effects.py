@@ -7,9 +7,6 @@ from lender.protocol.codec import ContentType
 from lender.protocol.lease import Control, DoneReply, Lease
 from lender.protocol.query import QueryReply
 
-ALL_LENDERS = "all"
-"""Addressee of a control message to every lender, at `ctl.all`."""
-
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -67,7 +64,7 @@ class PublishEvent:
 
 @dataclass(frozen=True, slots=True)
 class SendControl:
-    """Tell a lender, or `ALL_LENDERS`."""
+    """Tell a lender, or all of them: `subjects.ALL_LENDERS`."""
 
     lender: str
     control: Control

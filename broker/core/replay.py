@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from broker.core.admission import Rejection, admit
-from broker.core.effects import ALL_LENDERS, DeleteWork, SendControl, Warn
+from broker.core.effects import DeleteWork, SendControl, Warn
 from broker.core.events import CancelReplayed, JobReplayed, LeaseReplayed, ResultReplayed
 from broker.core.feed import FAILURES_HEADER
 from broker.core.job import Job, JobKey, Step
@@ -21,6 +21,7 @@ from broker.core.ranges import RangeSet
 from broker.core.records import ChunkSummary, TerminalSummary
 from broker.core.state import State
 from lender.protocol import lease as wire
+from lender.protocol import subjects
 from lender.protocol.codec import decode
 from lender.protocol.errors import ProtocolError
 from lender.protocol.lease import Control, TaskRange
@@ -140,7 +141,7 @@ class Replay:
             state.enqueue(job)
         for subject in self._cancelled:
             cancel(state, now, subject)
-        state.outbox.emit(SendControl(ALL_LENDERS, Control(kind="hello")))
+        state.outbox.emit(SendControl(subjects.ALL_LENDERS, Control(kind="hello")))
 
     def _unsettled(self, job: Job) -> RangeSet:
         unsettled = RangeSet([(0, job.total)])

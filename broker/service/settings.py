@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lender.protocol.errors import ProtocolError
 from lender.protocol.signature import check_public_key
+from lender.service.settings import LogLevel
 
 DEFAULT_PORT = 4222
 
@@ -39,14 +40,7 @@ class BrokerSettings(BaseSettings):
     """Who may submit, besides those that were allowed by command: name = public key."""
     replicas: int = Field(default=1, ge=1, le=5)
     """Of every stream; more than 1 needs a NATS cluster."""
-    log_level: str = "info"
-
-    @field_validator("log_level")
-    @classmethod
-    def _known_level(cls, level: str) -> str:
-        if level not in ("debug", "info", "warning", "error"):
-            raise ValueError("must be debug, info, warning or error")
-        return level
+    log_level: LogLevel = "info"
 
     @field_validator("submitters")
     @classmethod

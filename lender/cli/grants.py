@@ -8,7 +8,7 @@ from lender.cli.exits import Exit
 from lender.cli.owner import add_options, open_state, print_json
 from lender.cli.words import count, key, moment, say, size
 from lender.core.consent import Grant
-from lender.daemon.consent_files import ConsentReading, load_consent
+from lender.daemon.consent_files import ConsentReading, grant_fields, load_consent
 
 EXAMPLES = """\
   lender grants
@@ -43,18 +43,8 @@ def entry(grant: Grant, reading: ConsentReading, now: float) -> dict[str, Any]:
         holds = "withdrawn"
     else:
         holds = "holds" if now < grant.not_after else "ended"
-    return {
-        "id": grant.id,
-        "state": holds,
-        "submitter": grant.submitter,
-        "name": reading.names.get(grant.submitter, ""),
-        "workload": grant.workload,
-        "digest": grant.digest,
-        "cpu": grant.cpu,
-        "memory_bytes": grant.memory_bytes,
-        "not_after": grant.not_after,
-        "granted_at": grant.granted_at,
-    }
+    name = reading.names.get(grant.submitter, "")
+    return {"id": grant.id, "state": holds, **grant_fields(grant, name)}
 
 
 def _lines(listed: list[dict[str, Any]], reading: ConsentReading) -> list[str]:

@@ -4,7 +4,6 @@ Standard library only: `lender pause` and `lender revoke` read it without the da
 """
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -113,14 +112,3 @@ class Intent:
 
     paused: bool = False
     paused_at: float = 0.0
-
-
-def selected(
-    grants: Iterable[Grant], submitter: str | None = None, workload: str | None = None
-) -> tuple[Grant, ...]:
-    """Return the grants that a revocation of `submitter` and/or `workload` ends."""
-    return tuple(
-        grant
-        for grant in grants
-        if submitter in (None, grant.submitter) and workload in (None, grant.workload)
-    )

@@ -115,6 +115,21 @@ def load_consent(state: StateFolder) -> ConsentReading:
     return ConsentReading(consent, names, (*ignored, *bans), ban)
 
 
+def grant_fields(grant: Grant, name: str) -> dict[str, Any]:
+    """Return a grant as JSON values, with what the owner calls its submitter."""
+    return {
+        "id": grant.id,
+        "submitter": grant.submitter,
+        "name": name,
+        "workload": grant.workload,
+        "digest": grant.digest,
+        "cpu": grant.cpu,
+        "memory_bytes": grant.memory_bytes,
+        "not_after": grant.not_after,
+        "granted_at": grant.granted_at,
+    }
+
+
 def write_grant(
     state: StateFolder,
     grant: Grant,

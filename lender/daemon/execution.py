@@ -1,7 +1,7 @@
 """One lease's sandbox, from its inputs to its results: carries out OpenSandbox and RunTasks."""
 
 import asyncio
-import logging
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +26,6 @@ from lender.sandbox.port import (
     SandboxGoneError,
     SandboxPlan,
 )
-
-log = logging.getLogger(__name__)
 
 FLUSH_S = 0.02
 """Results of short tasks are told in batches about this far apart."""
@@ -62,7 +60,6 @@ class Execution:
         self._lease = effect.lease.lease
         self._scratch = machinery.state.scratch / self._lease
         self._sandbox: Sandbox | None = None
-        self._roots: tuple[tree.Root, ...] = ()
         self._thawed = asyncio.Event()
         self._thawed.set()
         self._closed = False
@@ -71,7 +68,7 @@ class Execution:
     @property
     def roots(self) -> tuple[tree.Root, ...]:
         """The processes to stop, as far as they were started."""
-        return self._roots
+        return self._sandbox.root_pids if self._sandbox else ()
 
     def run(self, tasks: tuple[int, ...]) -> None:
         """Run tasks one after another and tell their results."""
@@ -80,11 +77,11 @@ class Execution:
     def freeze(self) -> tree.StopReport:
         """Stop every process, and keep what is about to start from starting."""
         self._thawed.clear()
-        return tree.freeze(self._roots)
+        return tree.freeze(self.roots)
 
     def thaw(self) -> tree.StopReport:
         """Let it go on."""
-        report = tree.thaw(self._roots)
+        report = tree.thaw(self.roots)
         self._thawed.set()
         return report
 
@@ -92,7 +89,7 @@ class Execution:
         """Kill everything now; the task that is returned wipes the scratch folder."""
         self._closed = True
         self._work.cancel()
-        report = tree.kill(self._roots)
+        report = tree.kill(self.roots)
         return report, asyncio.create_task(self._clean_up())
 
     async def _prepare(self) -> None:
@@ -146,7 +143,6 @@ class Execution:
         record, or we find its tombstone.
         """
         spec = self._effect.spec
-        self._roots = roots
         record = AttemptRecord(
             lease=self._lease,
             job=spec.id,
@@ -189,7 +185,8 @@ class Execution:
         await asyncio.gather(self._work, return_exceptions=True)
         if self._sandbox is not None:
             await self._sandbox.close()
-        await asyncio.to_thread(_remove, self._scratch)
+        with contextlib.suppress(FileNotFoundError):  # never made
+            await asyncio.to_thread(scratch.remove, self._scratch)
         self._machinery.records.remove(self._lease)
 
     def _failed(self, reason: str, *, invalid: bool, field: str) -> None:
@@ -199,9 +196,3 @@ class Execution:
     def _post(self, event: Event) -> None:
         if not self._closed:
             self._machinery.post(event)
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        scratch.wipe(folder)
-        folder.rmdir()

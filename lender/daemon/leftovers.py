@@ -26,8 +26,4 @@ def clear(state: StateFolder) -> None:
             log.warning("lease %s: killed %d leftover processes", record.lease, report.processes)
         records.remove(record.lease)
     for left in state.scratch.iterdir():
-        if left.is_symlink() or not left.is_dir():
-            left.unlink()
-        else:
-            scratch.wipe(left)
-            left.rmdir()
+        scratch.remove(left)

@@ -8,7 +8,7 @@ from lender.core.consent import Intent
 from lender.core.events import ConsentLoaded, DrainRequested, IntentLoaded
 from lender.core.lender import Lender
 from lender.core.status import LenderStatus
-from lender.daemon.consent_files import load_consent, read_intent, write_intent
+from lender.daemon.consent_files import grant_fields, load_consent, read_intent, write_intent
 from lender.daemon.control import Handler, Peer
 from lender.daemon.shell import Shell
 from lender.daemon.state import StateFolder
@@ -66,17 +66,7 @@ class OwnerVerbs:
         reading = load_consent(self._state)
         now = self._clock()
         grants = [
-            {
-                "id": grant.id,
-                "submitter": grant.submitter,
-                "name": reading.names.get(grant.submitter, ""),
-                "workload": grant.workload,
-                "digest": grant.digest,
-                "cpu": grant.cpu,
-                "memory_bytes": grant.memory_bytes,
-                "not_after": grant.not_after,
-                "granted_at": grant.granted_at,
-            }
+            grant_fields(grant, reading.names.get(grant.submitter, ""))
             for grant in reading.consent.valid(now)
         ]
         ignored = [{"path": str(one.path), "reason": one.reason} for one in reading.ignored]

@@ -3,11 +3,12 @@
 import socket
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lender.protocol.ids import PoolName
 from lender.protocol.job import Runtime
+from lender.service.settings import LogLevel
 
 
 class DaemonSettings(BaseSettings):
@@ -40,11 +41,4 @@ class DaemonSettings(BaseSettings):
     """On SIGTERM running work may go on for so long."""
     user: str | None = None
     """Started as root: the ordinary user to become. Sandboxes never run as root."""
-    log_level: str = "info"
-
-    @field_validator("log_level")
-    @classmethod
-    def _known_level(cls, level: str) -> str:
-        if level not in ("debug", "info", "warning", "error"):
-            raise ValueError("must be debug, info, warning or error")
-        return level
+    log_level: LogLevel = "info"

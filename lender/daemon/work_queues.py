@@ -35,8 +35,6 @@ log = logging.getLogger(__name__)
 
 DONE_TIMEOUT_S = 5.0
 PULL_AGAIN_S = 0.2
-EVERYBODY = "all"
-"""The lender that a control word to all lenders is addressed to."""
 
 
 class WorkQueues:
@@ -55,7 +53,7 @@ class WorkQueues:
         """Listen to the broker on an open connection."""
         self._connection = connection
         connection.watch(self._on_state)
-        for name in (self._lender, EVERYBODY):
+        for name in (self._lender, subjects.ALL_LENDERS):
             await connection.nc.subscribe(subjects.control(name), cb=self._on_control)
         self._post(BrokerConnected())
 

@@ -13,6 +13,9 @@ OFFER_FILTER = "offer.*"
 DONE_FILTER = "done.*"
 QUERY_FILTER = "query.*"
 
+ALL_LENDERS = "all"
+"""Stands for L in `ctl.L` when the broker speaks to every lender."""
+
 SUBJECT_HEADER = "Lender-Subject"
 """Of an event: the subject in RESULTS that it is a copy of."""
 

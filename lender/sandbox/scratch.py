@@ -92,6 +92,19 @@ def used_bytes(scratch: Path, without: Iterable[str] = ()) -> int:
     return total
 
 
+def remove(left: Path) -> None:
+    """Remove a scratch folder and all below it, or whatever stands in its place.
+
+    Raises:
+        OSError: something can't be removed, or there is nothing.
+    """
+    if left.is_symlink() or not left.is_dir():
+        left.unlink()
+    else:
+        wipe(left)
+        left.rmdir()
+
+
 def wipe(scratch: Path, keep: Iterable[str] = ()) -> None:
     """Remove the folder's content, but not what `keep` names, and not the folder.
 

@@ -9,9 +9,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
 from pydantic_settings import BaseSettings
 from pydantic_settings import SettingsError as UnreadableError
 
@@ -19,6 +19,15 @@ from pydantic_settings import SettingsError as UnreadableError
 class SettingsError(Exception):
     """A setting that can't be used; the message names the place, the key and the mend."""
 
+
+def _known_level(level: str) -> str:
+    if level not in ("debug", "info", "warning", "error"):
+        raise ValueError("must be debug, info, warning or error")
+    return level
+
+
+LogLevel = Annotated[str, AfterValidator(_known_level)]
+"""How much a program tells of itself, by the names of Python's logging."""
 
 Settings = TypeVar("Settings", bound=BaseSettings)
 

@@ -2,7 +2,7 @@
 
 from core_world import ALICE, BOB, DAY_S, GIB, PROGRAM, START, make_grant
 
-from lender.core.consent import Ask, Consent, Refusal, selected
+from lender.core.consent import Ask, Consent, Refusal
 
 
 def ask(**changes: object) -> Ask:
@@ -62,11 +62,3 @@ def test_the_digest_changes_with_what_is_allowed() -> None:
     consent = Consent((make_grant(not_after=START + 1),))
     assert consent.digest(START) == consent.digest(START + 0.5)
     assert consent.digest(START) != consent.digest(START + 1)
-
-
-def test_a_revocation_selects_by_submitter_and_workload() -> None:
-    one, two = make_grant("G-1"), make_grant("G-2", BOB, workload="command")
-    assert selected([one, two]) == (one, two)
-    assert selected([one, two], submitter=BOB.public_key) == (two,)
-    assert selected([one, two], workload="render") == (one,)
-    assert selected([one, two], ALICE.public_key, "command") == ()
