@@ -81,7 +81,6 @@ class OwnerVerbs:
     def pause(self, _request: dict[str, Any], _peer: Peer) -> Answer:
         """Keep the intent durably and freeze everything; tells what stands still."""
         intent = Intent(paused=True, paused_at=time.time())
-        self._shell.stopped.clear()
         jobs = len(self._shell.executions)
         # First what the owner sees: a full disk must not keep anything running.
         self._shell.post(IntentLoaded(intent))

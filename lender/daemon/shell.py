@@ -24,7 +24,7 @@ class Shell:
 
     An event is handled, and all its effects are carried out, before the next one: when `post`
     returns to a caller outside of the shell, a freeze or a kill that the event asked for has
-    been verified. `stopped` holds the reports of such stops until somebody takes them.
+    been verified. `stopped` holds the reports of the stops that the last `post` led to.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Shell:
         if self._handling:
             return
         self._handling = True
+        self.stopped = []
         try:
             while self._events:
                 happened = self._events.popleft()
