@@ -14,9 +14,9 @@ from lender.core.events import (
     ClassesOpened,
     ConsentLoaded,
     Event,
-    HeadroomSampled,
     IntentLoaded,
     LeaseDelivered,
+    MachineSampled,
     ReportAnswered,
     SandboxPrepared,
     TasksEnded,
@@ -24,6 +24,7 @@ from lender.core.events import (
 )
 from lender.core.headroom import Reserve
 from lender.core.lender import Lender
+from lender.core.signals import GpuSignal, Signals
 from lender.protocol.classes import WorkClass
 from lender.protocol.codec import encode
 from lender.protocol.job import JobSpec
@@ -143,8 +144,8 @@ def every(kind: type[E], effects: Iterable[Effect]) -> list[E]:
     return [effect for effect in effects if isinstance(effect, kind)]
 
 
-CALM = HeadroomSampled(cpu_others=0.5, memory_available_bytes=12 * GIB, vram_free_bytes=7)
-BUSY = HeadroomSampled(cpu_others=3.0, memory_available_bytes=12 * GIB)
+CALM = MachineSampled(Signals(0.5, 12 * GIB, gpus=(GpuSignal("GPU-0", 7),)))
+BUSY = MachineSampled(Signals(3.0, 12 * GIB))
 MACHINE = Capabilities("x86_64", "linux", frozenset({"wasm", "process"}))
 
 

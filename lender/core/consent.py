@@ -6,6 +6,9 @@ Standard library only: `lender pause` and `lender revoke` read it without the da
 import hashlib
 from dataclasses import dataclass
 
+from lender.core.budget import UNLIMITED, Budget
+from lender.core.schedule import ALWAYS, When
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:
@@ -20,6 +23,9 @@ class Grant:
         memory_bytes: most memory that one task may ask for.
         not_after: end of the consent, seconds since the epoch.
         granted_at: when the owner agreed, seconds since the epoch.
+        vram_bytes: most GPU memory that one task may ask for; 0: no GPU at all.
+        when: at which times of the owner's it holds.
+        budget: how much it may use up in a day and in a week.
     """
 
     id: str
@@ -30,6 +36,9 @@ class Grant:
     memory_bytes: int
     not_after: float
     granted_at: float
+    vram_bytes: int = 0
+    when: When = ALWAYS
+    budget: Budget = UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,8 @@ class Ask:
     digest: str | None
     cpu: int
     memory_bytes: int
+    gpu: bool = False
+    vram_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +109,13 @@ def _fault(grant: Grant, ask: Ask) -> str | None:
             f"asks for {ask.memory_bytes} bytes of memory, "
             f"grant {grant.id} allows {grant.memory_bytes}"
         )
+    if ask.gpu and not grant.vram_bytes:
+        return f"asks for a GPU, grant {grant.id} allows none"
+    if ask.vram_bytes > grant.vram_bytes:
+        return (
+            f"asks for {ask.vram_bytes} bytes of GPU memory, "
+            f"grant {grant.id} allows {grant.vram_bytes}"
+        )
     return None
 
 
@@ -105,10 +123,32 @@ def _fault(grant: Grant, ask: Ask) -> str | None:
 class Intent:
     """The owner's last word on lending at all; level-triggered, survives a reboot.
 
+    Times are seconds since the epoch.
+
     Attributes:
-        paused: nothing runs until the owner resumes.
-        paused_at: seconds since the epoch; 0 when never paused.
+        paused: nothing new is taken until the owner resumes, or `until` has come.
+        paused_at: when the word was said; 0 when none was.
+        until: the pause ends by itself; None: only the owner ends it.
+        finish_by: running work may go on until then, and is evicted after it; None: it stands
+            still at once.
     """
 
     paused: bool = False
     paused_at: float = 0.0
+    until: float | None = None
+    finish_by: float | None = None
+
+    def holds(self, now: float) -> bool:
+        """Tell whether nothing new may be taken at `now`."""
+        return self.paused and (self.until is None or now < self.until)
+
+    def finishing(self, now: float) -> bool:
+        """Tell whether running work may go on at `now` although nothing new may be taken."""
+        return self.holds(now) and self.finish_by is not None and now < self.finish_by
+
+    def next_change(self, now: float) -> float | None:
+        """Return when time alone changes what this word means."""
+        if not self.holds(now):
+            return None
+        moments = (self.until, self.finish_by)
+        return min((one for one in moments if one is not None and one > now), default=None)

@@ -104,7 +104,8 @@ class ExtendLease:
 class WriteReceipt:
     """Append a receipt of one attempt to the owner's log.
 
-    Times are seconds since the epoch; `ended` is why it stopped, in words.
+    Times are seconds since the epoch; `ended` is why it stopped, in words. `inputs` are names and
+    SHA-256; `energy_wh` is an estimate, `energy_method` says how it was made.
     """
 
     lease: str
@@ -114,6 +115,7 @@ class WriteReceipt:
     workload: str
     runtime: str
     program_sha256: str | None
+    inputs: tuple[tuple[str, str], ...]
     grant: str
     attempt: int
     outcome: str
@@ -123,8 +125,26 @@ class WriteReceipt:
     started_at: float
     ended_at: float
     cpu_s: float
+    memory_peak_bytes: int
+    gpu_s: float
+    vram_peak_bytes: int
     bytes_in: int
     bytes_out: int
+    network_attempts_blocked: int
+    energy_wh: float
+    energy_method: str
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeSubmitter:
+    """Delete what is kept of a submitter whose consent was withdrawn: inputs, modules, results."""
+
+    submitter: str
+
+
+@dataclass(frozen=True, slots=True)
+class LetSleep:
+    """Everything was handed back and answered: the machine may sleep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,5 +165,7 @@ Effect = (
     | ReturnLease
     | ExtendLease
     | WriteReceipt
+    | PurgeSubmitter
+    | LetSleep
     | Exit
 )

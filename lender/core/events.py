@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from lender.core.budget import Usage
 from lender.core.consent import Consent, Intent
+from lender.core.signals import Signals
 from lender.protocol.job import Gpu, Runtime
 from lender.protocol.lease import Lease
 from lender.protocol.result import TaskResult
@@ -40,18 +42,50 @@ class CapabilitiesFound:
 
 
 @dataclass(frozen=True, slots=True)
-class HeadroomSampled:
-    """A reading of the machine.
+class MachineSampled:
+    """A reading of the machine and of its owner's presence."""
+
+    signals: Signals
+
+
+@dataclass(frozen=True, slots=True)
+class UsageMetered:
+    """What a lease's sandbox has used up so far, cumulative since it was opened.
 
     Attributes:
-        cpu_others: cores kept busy by processes that are not ours, 0 to the number of cores.
-        memory_available_bytes: what could be used without swapping.
-        vram_free_bytes: over all granted GPUs; 0 without one.
+        lease: whose.
+        cpu_s: CPU time of all its processes, dead ones included as far as known.
+        memory_peak_bytes: the most that was seen at once.
+        network_attempts_blocked: tries to reach a network that it does not have.
+        gpu_s: time that a GPU computed for it.
+        vram_peak_bytes: the most GPU memory that was seen at once.
     """
 
-    cpu_others: float
-    memory_available_bytes: int
-    vram_free_bytes: int = 0
+    lease: str
+    cpu_s: float
+    memory_peak_bytes: int
+    network_attempts_blocked: int = 0
+    gpu_s: float = 0.0
+    vram_peak_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRecalled:
+    """What receipts of this week say that was used up: grant, end in epoch seconds, amount."""
+
+    entries: tuple[tuple[str, float, Usage], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SleepAnnounced:
+    """The machine is about to sleep: everything goes back before it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class WokenUp:
+    """The machine slept for `slept_s` seconds, announced or not."""
+
+    slept_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +207,11 @@ Event = (
     ConsentLoaded
     | IntentLoaded
     | CapabilitiesFound
-    | HeadroomSampled
+    | MachineSampled
+    | UsageMetered
+    | UsageRecalled
+    | SleepAnnounced
+    | WokenUp
     | BrokerConnected
     | BrokerDisconnected
     | BrokerGreeted

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from lender.core.events import HeadroomSampled
+from lender.core.signals import Signals
 from lender.protocol.bounds import MEMORY_BYTES_MIN
 
 
@@ -75,11 +75,11 @@ class Headroom:
         self._reserve = reserve
         self._cores = cores
         self._memory_bytes = memory_bytes
-        self._sample: HeadroomSampled | None = None
+        self._sample: Signals | None = None
         self._calm_since: float | None = None
         self.verdict = Verdict(yields=True, reason="the machine has not been measured yet")
 
-    def sampled(self, now: float, sample: HeadroomSampled) -> None:
+    def sampled(self, now: float, sample: Signals) -> None:
         """Take up a reading."""
         first = self._sample is None
         self._sample = sample
@@ -105,9 +105,9 @@ class Headroom:
             self.verdict = Verdict(yields=True, reason=reason)
 
     @property
-    def sample(self) -> HeadroomSampled:
+    def sample(self) -> Signals:
         """The last reading; zeros before the first."""
-        return self._sample or HeadroomSampled(0.0, 0)
+        return self._sample or Signals(0.0, 0)
 
     def slots_total(self, slots: int) -> int:
         """Return how many of `slots` the reserve leaves: a slot is one core lent."""
@@ -134,7 +134,7 @@ class Headroom:
         available = self.sample.memory_available_bytes - self._reserve.memory_bytes
         return max(0, min(available, self._memory_bytes) - committed_bytes)
 
-    def _trouble(self, sample: HeadroomSampled) -> str | None:
+    def _trouble(self, sample: Signals) -> str | None:
         limit = self._reserve.yield_cpu_others
         if limit is not None and sample.cpu_others > limit:
             return f"others use {sample.cpu_others:.1f} cores, over {limit:g}"
@@ -143,7 +143,7 @@ class Headroom:
             return f"{_mib(sample.memory_available_bytes)} of memory available, under {kept}"
         return None
 
-    def _not_calm(self, sample: HeadroomSampled) -> str | None:
+    def _not_calm(self, sample: Signals) -> str | None:
         if sample.cpu_others > self._reserve.cpu_back:
             back = self._reserve.cpu_back
             return f"others use {sample.cpu_others:.1f} cores, lends again at {back:g}"
@@ -154,7 +154,7 @@ class Headroom:
         return None
 
 
-def _figures(sample: HeadroomSampled) -> str:
+def _figures(sample: Signals) -> str:
     available = _mib(sample.memory_available_bytes)
     return f"others use {sample.cpu_others:.1f} cores, {available} of memory available"
 

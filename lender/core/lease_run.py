@@ -101,6 +101,7 @@ class LeaseRun:
             workload=spec.workload,
             runtime=spec.runtime,
             program_sha256=spec.program.sha256 if spec.program else None,
+            inputs=tuple((one.name, one.sha256) for one in spec.inputs),
             grant=self.plan.grant.id,
             attempt=self.lease.attempt,
             outcome=self.state,
@@ -110,8 +111,14 @@ class LeaseRun:
             started_at=self.started_at,
             ended_at=now,
             cpu_s=self._cpu_s,
+            memory_peak_bytes=0,
+            gpu_s=0.0,
+            vram_peak_bytes=0,
             bytes_in=program_bytes + sum(one.size_bytes for one in spec.inputs),
             bytes_out=self._bytes_out,
+            network_attempts_blocked=0,
+            energy_wh=0.0,
+            energy_method="not measured",
         )
 
 

@@ -18,11 +18,11 @@ from lender.core.events import (
     ConsentLoaded,
     DrainRequested,
     Event,
-    HeadroomSampled,
     IntentLoaded,
     LeaseDelivered,
     LeaseMalformed,
     LeasesCancelled,
+    MachineSampled,
     PreparationFailed,
     PullEnded,
     ReportAnswered,
@@ -70,7 +70,7 @@ class Lender:
             ConsentLoaded: self._on_consent,
             IntentLoaded: self._on_intent,
             CapabilitiesFound: self._on_capabilities,
-            HeadroomSampled: self._on_headroom,
+            MachineSampled: self._on_sampled,
             BrokerConnected: self._on_connected,
             BrokerDisconnected: self._on_disconnected,
             BrokerGreeted: self._on_greeted,
@@ -253,8 +253,8 @@ class Lender:
         self._consent.can_run(event.capabilities)
         return []
 
-    def _on_headroom(self, now: float, event: HeadroomSampled) -> list[Effect]:
-        self._headroom.sampled(now, event)
+    def _on_sampled(self, now: float, event: MachineSampled) -> list[Effect]:
+        self._headroom.sampled(now, event.signals)
         return []
 
     def _on_connected(self, _now: float, _event: BrokerConnected) -> list[Effect]:

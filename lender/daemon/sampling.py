@@ -2,7 +2,8 @@
 
 import asyncio
 
-from lender.core.events import HeadroomSampled
+from lender.core.events import MachineSampled
+from lender.core.signals import GpuSignal, Signals
 from lender.daemon.shell import Shell
 from lender.sensors import memory
 from lender.sensors.cpu import CpuMeter
@@ -18,10 +19,10 @@ async def sample_forever(shell: Shell, gpu: GpuMeter | None) -> None:
     meter = CpuMeter()
     while True:
         roots = [root.pid for one in shell.executions.values() for root in one.roots]
-        sample = HeadroomSampled(
+        signals = Signals(
             cpu_others=meter.read(roots),
             memory_available_bytes=memory.available_bytes(),
-            vram_free_bytes=gpu.vram_free_bytes() if gpu else 0,
+            gpus=(GpuSignal("all", gpu.vram_free_bytes()),) if gpu else (),
         )
-        shell.post(sample)
+        shell.post(MachineSampled(signals))
         await asyncio.sleep(BUSY_SAMPLE_S if shell.executions else IDLE_SAMPLE_S)

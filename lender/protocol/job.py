@@ -80,6 +80,8 @@ class Requires(Closed):
     pool: PoolName = "default"
     arch: Arch = "any"
     gpu: Gpu = "none"
+    vram_bytes: int = Field(default=0, ge=0, le=bounds.MEMORY_BYTES_MAX)
+    """GPU memory that one task takes at most."""
 
 
 JobName = Annotated[str, Field(max_length=120), AfterValidator(_check_printable)]

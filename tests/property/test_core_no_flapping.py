@@ -4,16 +4,16 @@ from core_world import GIB, START
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lender.core.events import HeadroomSampled
 from lender.core.headroom import Headroom, Reserve
+from lender.core.signals import Signals
 
 RESERVE = Reserve(memory_bytes=GIB, yield_cpu_others=2.0, stay_s=5.0)
 
 samples = st.builds(
-    HeadroomSampled, cpu_others=st.floats(0, 4), memory_available_bytes=st.integers(0, 3 * GIB)
+    Signals, cpu_others=st.floats(0, 4), memory_available_bytes=st.integers(0, 3 * GIB)
 )
 near_the_thresholds = st.builds(
-    HeadroomSampled,
+    Signals,
     cpu_others=st.sampled_from([1.4, 1.5, 1.6, 1.9, 2.0, 2.1]),
     memory_available_bytes=st.sampled_from([GIB - 1, GIB, GIB + 1, 2 * GIB]),
 )
@@ -22,7 +22,7 @@ steps = st.lists(st.tuples(st.floats(0.01, 8.0), samples | near_the_thresholds),
 
 @given(steps)
 def test_it_lends_again_only_after_unbroken_calm(
-    steps: list[tuple[float, HeadroomSampled]],
+    steps: list[tuple[float, Signals]],
 ) -> None:
     room = Headroom(RESERVE, cores=4.0, memory_bytes=8 * GIB)
     now, troubled_at = START, None
@@ -44,7 +44,7 @@ def test_it_lends_again_only_after_unbroken_calm(
 
 @given(steps, st.integers(0, 8), st.integers(0, 8), st.integers(0, 4 * GIB))
 def test_what_is_lent_never_exceeds_what_is_spare(
-    steps: list[tuple[float, HeadroomSampled]], slots: int, cpu: int, memory_bytes: int
+    steps: list[tuple[float, Signals]], slots: int, cpu: int, memory_bytes: int
 ) -> None:
     room = Headroom(RESERVE, cores=4.0, memory_bytes=8 * GIB)
     now = START

@@ -5,8 +5,8 @@ import math
 import pytest
 from core_world import GIB, START
 
-from lender.core.events import HeadroomSampled
 from lender.core.headroom import Headroom, Reserve
+from lender.core.signals import Signals
 
 RESERVE = Reserve(cores=1.0, memory_bytes=GIB, yield_cpu_others=2.0, stay_s=5.0)
 
@@ -15,8 +15,8 @@ def headroom(reserve: Reserve = RESERVE) -> Headroom:
     return Headroom(reserve, cores=4.0, memory_bytes=8 * GIB)
 
 
-def sample(cpu_others: float = 0.0, memory_bytes: int = 4 * GIB) -> HeadroomSampled:
-    return HeadroomSampled(cpu_others, memory_bytes)
+def sample(cpu_others: float = 0.0, memory_bytes: int = 4 * GIB) -> Signals:
+    return Signals(cpu_others, memory_bytes)
 
 
 def test_what_was_never_measured_is_not_spare() -> None:
