@@ -13,7 +13,7 @@ from lender.cli.exits import CommandError, Exit
 from lender.cli.owner import Told, add_options, become_owner, find_state, is_owner, print_json, tell
 from lender.cli.words import count, duration, say
 from lender.daemon.attempt_records import AttemptReading, AttemptRecords
-from lender.daemon.intent_file import write_paused
+from lender.daemon.intent_file import StoredIntent, write_stored
 from lender.daemon.state import StateFolder
 from lender.sandbox import tree
 
@@ -84,7 +84,7 @@ def _pause_as_guest(state: StateFolder) -> dict[str, Any]:
 def _save(state: StateFolder) -> str:
     """Save the pause; return why it could not be."""
     try:
-        write_paused(state, time.time(), paused=True)
+        write_stored(state, StoredIntent(paused=True, paused_at=time.time()))
     except OSError as error:
         return error.strerror or str(error)
     return ""

@@ -6,7 +6,7 @@ import time
 from lender.cli.exits import CommandError, Exit
 from lender.cli.owner import add_options, open_state, print_json, tell
 from lender.cli.words import say
-from lender.daemon.intent_file import write_paused
+from lender.daemon.intent_file import StoredIntent, write_stored
 
 EXAMPLES = """\
   lender resume"""
@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     """Save that lending goes on, and tell lenderd."""
     state = open_state(args)
     try:
-        write_paused(state, time.time(), paused=False)
+        write_stored(state, StoredIntent(paused=False, paused_at=time.time()))
     except OSError as error:
         raise CommandError(
             Exit.FAILED, f"still paused, could not save otherwise: {error.strerror}"

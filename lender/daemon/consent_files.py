@@ -20,7 +20,7 @@ from typing import Any
 
 from lender.core.consent import Consent, Grant, Intent
 from lender.daemon.durable import sync_folder, write_whole
-from lender.daemon.intent_file import read_paused, write_paused
+from lender.daemon.intent_file import StoredIntent, read_stored, write_stored
 from lender.daemon.state import StateFolder
 
 # The same as in lender.protocol.ids (a test holds them together), which imports pydantic.
@@ -225,8 +225,7 @@ def withdraw_grants(state: StateFolder, grant_ids: Iterable[str]) -> tuple[str, 
 
 def read_intent(state: StateFolder) -> Intent:
     """The owner's last word on lending at all; one that can't be read counts as a pause."""
-    paused, paused_at = read_paused(state)
-    return Intent(paused, paused_at)
+    return Intent(*read_stored(state))
 
 
 def write_intent(state: StateFolder, intent: Intent) -> None:
@@ -235,7 +234,8 @@ def write_intent(state: StateFolder, intent: Intent) -> None:
     Raises:
         OSError: it could not be made durable.
     """
-    write_paused(state, intent.paused_at, paused=intent.paused)
+    fields = (intent.paused, intent.paused_at, intent.until, intent.finish_by)
+    write_stored(state, StoredIntent(*fields))
 
 
 def _read_tombstones(state: StateFolder, *, any_grant: bool) -> tuple[set[str], list[IgnoredFile]]:

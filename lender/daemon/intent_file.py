@@ -1,31 +1,65 @@
-"""Whether lending is paused, on disk: the one file that `lender pause` writes.
+"""The owner's last word on lending, on disk: the one file that pause, drain and resume write.
 
 Plain values and light imports: a pause must not wait for what reading grants needs. See
 `consent_files` for the same in the core's words.
 """
 
 import json
+from math import isfinite
+from typing import Any, NamedTuple
 
 from lender.daemon.durable import write_whole
 from lender.daemon.state import StateFolder
 
 
-def write_paused(state: StateFolder, paused_at: float, *, paused: bool) -> None:
+class StoredIntent(NamedTuple):
+    """The fields of `lender.core.consent.Intent`, in its order, without what that imports."""
+
+    paused: bool = False
+    paused_at: float = 0.0
+    until: float | None = None
+    finish_by: float | None = None
+
+    def holds(self, now: float) -> bool:
+        """Tell whether nothing new may be taken at `now`."""
+        return self.paused and (self.until is None or now < self.until)
+
+
+def write_stored(state: StateFolder, intent: StoredIntent) -> None:
     """Keep the owner's last word, durably.
 
     Raises:
         OSError: it could not be made durable.
     """
-    content = {"v": 1, "paused": paused, "paused_at": paused_at}
-    write_whole(state.intent, json.dumps(content).encode())
+    write_whole(state.intent, json.dumps({"v": 1, **intent._asdict()}).encode())
 
 
-def read_paused(state: StateFolder) -> tuple[bool, float]:
-    """Whether lending is paused, and since when; what can't be read counts as a pause."""
+def read_stored(state: StateFolder) -> StoredIntent:
+    """The owner's last word; what can't be read counts as a pause without an end."""
     try:
         content = json.loads(state.intent.read_bytes())
-        return content["paused"] is not False, float(content["paused_at"])
+        if content["v"] == 1:  # a later version may mean more
+            return StoredIntent(
+                content["paused"] is not False,
+                _moment(content["paused_at"]),
+                *(None if content.get(k) is None else _moment(content[k]) for k in _ENDS),
+            )
     except FileNotFoundError:
-        return False, 0.0
-    except (OSError, ValueError, KeyError, TypeError):
-        return True, 0.0
+        return StoredIntent()
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
+        pass
+    return StoredIntent(paused=True)
+
+
+_ENDS = ("until", "finish_by")
+
+
+def _moment(value: Any) -> float:  # noqa: ANN401 - whatever the file holds
+    """Seconds since the epoch.
+
+    Raises:
+        TypeError, ValueError, OverflowError: it is none.
+    """
+    if isinstance(value, bool) or not isfinite(value):
+        raise ValueError("no time")
+    return float(value)
