@@ -3,6 +3,9 @@
 import math
 from dataclasses import dataclass
 
+from lender.core.comfort import Comfort
+from lender.core.findings import most_cores
+from lender.core.policy import Rung
 from lender.core.signals import Signals
 from lender.protocol.bounds import MEMORY_BYTES_MIN
 
@@ -161,3 +164,60 @@ def _figures(sample: Signals) -> str:
 
 def _mib(size_bytes: int) -> str:
     return f"{size_bytes / (1 << 20):.0f} MiB"
+
+
+class Spare:
+    """What of the machine's cores and memory can be lent beside what leases hold already."""
+
+    def __init__(self, comfort: Comfort, slots: int, memory_bytes: int) -> None:
+        """Read `comfort` anew at every question.
+
+        Args:
+            comfort: the verdict on the last reading.
+            slots: most cores lent at once.
+            memory_bytes: most memory lent at once.
+        """
+        self._comfort = comfort
+        self._slots = slots
+        self._memory_bytes = memory_bytes
+
+    @property
+    def slots_total(self) -> int:
+        """How many slots the limits ever leave, at the best of times: a slot is one core lent.
+
+        A part of a core is a slot too: it runs part of the time.
+        """
+        policy, cores = self._comfort.policy, self._comfort.cores
+        lent = (min(one.cores, most_cores(one, cores)) for one in (policy.in_use, policy.away))
+        return min(self._slots, math.ceil(max(lent)))
+
+    def slots_free(self, cpu_committed: int, memory_committed_bytes: int) -> int:
+        """Return how many more cores could be lent beside what is committed to leases."""
+        verdict = self._comfort.verdict
+        if verdict.rung < Rung.REDUCED or not verdict.new_work:
+            return 0
+        if self.memory_free_bytes(memory_committed_bytes) < MEMORY_BYTES_MIN:
+            return 0
+        return max(0, min(self._slots, math.ceil(verdict.cores)) - cpu_committed)
+
+    def cpu_free(self, cpu_committed: int) -> float:
+        """Return the cores that may be lent and that neither others nor leases use."""
+        signals, verdict = self._comfort.signals, self._comfort.verdict
+        idle = 0.0 if signals is None else self._comfort.cores - signals.cpu_others
+        return max(0.0, min(idle, verdict.cores) - cpu_committed)
+
+    def memory_free_bytes(self, committed_bytes: int = 0) -> int:
+        """Return what could be lent beside `committed_bytes`.
+
+        What leases may still grow to is counted as used, and also what they use already: the
+        error is on the owner's side.
+        """
+        signals, kept = self._comfort.signals, self._comfort.limits.memory_kept_bytes
+        available = 0.0 if signals is None else signals.memory_available_bytes - kept.at
+        return max(0, min(int(available), self._memory_bytes) - committed_bytes)
+
+    @property
+    def vram_free_bytes(self) -> int:
+        """The memory of the GPU that has the most of it, less what the owner keeps."""
+        signals, kept = self._comfort.signals, self._comfort.limits.vram_kept_bytes
+        return 0 if signals is None else max(0, signals.vram_free_bytes - kept)
