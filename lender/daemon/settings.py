@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lender.daemon.policy_settings import PolicySettings
 from lender.protocol.ids import PoolName
 from lender.protocol.job import Runtime
 from lender.service.settings import LogLevel
@@ -32,9 +33,11 @@ class DaemonSettings(BaseSettings):
     slots: int | None = Field(default=None, ge=1, le=1024)
     """Leases at a time. None: one less than the machine has cores, at least one."""
     reserve_memory_bytes: int = Field(default=1 << 30, ge=0)
-    """Memory that is never lent."""
+    """Memory that is never lent, where `policy` names none."""
     yield_cpu_others: float | None = Field(default=None, gt=0)
-    """Cores kept busy by others above which lent work is frozen. None: half of the machine's."""
+    """Cores kept busy by others above which lent work is frozen. None: as `policy` says."""
+    policy: PolicySettings = PolicySettings()
+    """When lent work steps back, and how far."""
     frozen_handback_s: float = Field(default=10.0, gt=0)
     """Frozen work is handed back after this, and its memory freed."""
     drain_s: float = Field(default=10.0, ge=0)
