@@ -40,11 +40,17 @@ class StandIn:
             }
             for g in reading.consent.valid(now)
         ]
-        paused = read_intent(self.state).paused
+        intent = read_intent(self.state)
+        paused = intent.holds(now)
         phase = "paused" if paused else "lending" if grants else "unconsented"
         records = self.records.read_all().records
         return {
+            **self.behaviour.get("status", {}),
             "phase": phase,
+            "paused": paused,
+            "paused_at": intent.paused_at,
+            "paused_until": intent.until,
+            "finish_by": intent.finish_by,
             "reason": "",
             "name": "desk-7",
             "connected": True,
@@ -72,9 +78,12 @@ class StandIn:
             "runtimes": {"wasm": {"available": False, "reason": "no wheel", "mend": "64 bit"}},
         }
 
-    def pause(self, _request: Answer, _peer: Peer) -> Answer:
-        write_intent(self.state, Intent(paused=True, paused_at=time.time()))
+    def pause(self, request: Answer, _peer: Peer) -> Answer:
+        intent = Intent(True, **request.get("intent", {"paused_at": time.time()}))
+        write_intent(self.state, intent)
         records = self.records.read_all().records
+        if intent.finish_by is not None:
+            return {"report": {"verified": True, "processes": 0, "jobs": 0, "duration_s": 0.0}}
         report = tree.freeze([root for r in records for root in r.roots])
         if self.behaviour.get("launch_on_pause"):
             self._launch(self.behaviour["launch_on_pause"])

@@ -2,26 +2,33 @@
 
 A verb's module has a docstring (its help; the first line is its summary), an `EXAMPLES` text,
 `configure(parser)` and `run(args) -> int`. Modules load lazily: `lender pause` must not pay for
-what `lender submit` imports.
+what `lender submit` imports. A module may have `DEFAULTS`, the options' values where none is
+typed: then argparse is not even loaded for the bare verb.
 """
 
-import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 from lender.cli.exits import CommandError, Exit
 
 VERBS = {
     "status": "what this machine lends right now, and to whom",
+    "why": "why it lends right now, or why not, with the numbers",
+    "top": "your use against lent use, on one screen",
     "pause": "stop lending now; every process stands still before this returns",
-    "resume": "clear a pause",
+    "resume": "clear a pause or a drain",
+    "drain": "take nothing new; what runs may finish until a deadline",
     "grant": "agree, in your own words, to run a submitter's workload",
     "grants": "list what you have agreed to",
     "revoke": "withdraw grants; their work is killed and wiped at once",
     "log": "what ran here, for whom, and why it stopped",
+    "policy": "your limits, and what others would have lent",
+    "agent": "tell lenderd, from your session, whether you are here",
     "doctor": "check this machine, read-only, with a mend for each fault",
+    "completion": "print a shell's completion script",
     "keygen": "make a submitter's key",
     "submit": "run a command or a wasm module on somebody's machine",
     "map": "run an array of tasks",
@@ -37,40 +44,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb = arguments[0] if arguments else "--help"
     if verb in ("-h", "--help", "help"):
         _print_help()
-        return Exit.DONE
+        return _flushed(Exit.DONE)
     if verb not in VERBS:
         print(f"lender: no verb {verb!r}{_nearest(verb)}; see lender --help", file=sys.stderr)
         return Exit.USAGE
     module = importlib.import_module(f"lender.cli.{verb}")
     try:
-        status: int = module.run(_parser(verb, module).parse_args(arguments[1:]))
+        status: int = module.run(_options(verb, module, arguments[1:]))
     except CommandError as error:
         print(f"lender {verb}: {error}", file=sys.stderr)
-        return error.code
+        status = error.code
     except KeyboardInterrupt:
-        return 130
+        status = 130
     except BrokenPipeError:
-        # The reader of a pipe went away; Python would complain again while flushing at exit.
-        sys.stdout = None
-        return Exit.FAILED
+        status = Exit.FAILED
+    return _flushed(status)
+
+
+def _options(verb: str, module: ModuleType, arguments: list[str]) -> object:
+    defaults = getattr(module, "DEFAULTS", None)
+    if defaults is not None and not arguments:
+        return SimpleNamespace(**defaults)
+    from lender.cli.parsing import parse  # noqa: PLC0415  # loads argparse: 10 ms
+
+    return parse(verb, module, arguments)
+
+
+def _flushed(status: int) -> int:
+    """Write out what was printed; a reader that went away (`| head`) is no fault to report."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes again at exit, and would complain of it there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
-
-
-def _parser(verb: str, module: ModuleType) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"lender {verb}",
-        description=module.__doc__,
-        epilog=f"examples:\n{module.EXAMPLES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    module.configure(parser)
-    return parser
 
 
 def _print_help() -> None:
     print("usage: lender VERB [options]; lender VERB --help tells more, with examples\n")
     for verb, summary in VERBS.items():
-        print(f"  {verb:<8} {summary}")
+        print(f"  {verb:<10} {summary}")
 
 
 def _nearest(verb: str) -> str:

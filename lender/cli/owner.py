@@ -3,21 +3,26 @@
 Standard library only: pause, revoke and status must start fast and work when nothing else does.
 """
 
-import argparse
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lender.cli.exits import CommandError, Exit
 from lender.daemon.control_client import UnreachableError, ask
 from lender.daemon.state import SYSTEM_STATE, StateFolder, default_state_path
 
+if TYPE_CHECKING:  # loads only where there is something to parse: see `main`
+    import argparse
+
 ANSWER_S = 0.5
 """lenderd answers in this time or counts as silent."""
 
+DEFAULTS = {"json": False, "state": None}
+"""Of the options of every owner verb."""
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+
+def add_options(parser: "argparse.ArgumentParser") -> None:
     """Add the options of every owner verb."""
     parser.add_argument("--json", action="store_true", help="print one JSON document instead")
     parser.add_argument(
@@ -25,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def find_state(args: argparse.Namespace) -> StateFolder:
+def find_state(args: "argparse.Namespace") -> StateFolder:
     """The state folder that the options name, whether or not it exists.
 
     A user without one of their own means the machine's.
@@ -36,7 +41,7 @@ def find_state(args: argparse.Namespace) -> StateFolder:
     return StateFolder(path.absolute())
 
 
-def open_state(args: argparse.Namespace) -> StateFolder:
+def open_state(args: "argparse.Namespace") -> StateFolder:
     """The existing state folder, for its owner alone; root acts as the owner.
 
     Raises:
@@ -95,10 +100,15 @@ class Told(NamedTuple):
     reason: str = ""
 
 
-def tell(state: StateFolder, verb: str, timeout_s: float = ANSWER_S) -> Told:
+def tell(
+    state: StateFolder,
+    verb: str,
+    timeout_s: float = ANSWER_S,
+    fields: dict[str, Any] | None = None,
+) -> Told:
     """Ask lenderd to carry out `verb`; never raises for a lenderd that is in trouble."""
     try:
-        reply = ask(state.control_socket, {"verb": verb}, timeout_s)
+        reply = ask(state.control_socket, {"verb": verb, **(fields or {})}, timeout_s)
     except UnreachableError as error:
         return Told("silent" if error.silent else "absent", {}, str(error))
     if not reply["ok"]:

@@ -1,36 +1,79 @@
 """Stop lending now. When this returns, every process of every job stands still.
 
-The pause is saved first, so it survives a reboot. Then all processes of all jobs are stopped,
-whatever lenderd is doing, lenderd is told, and what the kernel says of each process is checked.
-Anyone on this machine may pause; only the owner may resume.
+All processes of all jobs are stopped first, whatever lenderd is doing. Then the pause is saved, so
+that it survives a reboot, lenderd is told, and what the kernel says of each process is checked.
+With --finish what runs may go on, and nothing new is taken. Anyone on this machine may pause;
+only the owner may say until when, and resume.
 """
 
-import argparse
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lender.cli.exits import CommandError, Exit
-from lender.cli.owner import Told, add_options, become_owner, find_state, is_owner, print_json, tell
-from lender.cli.words import count, duration, say
+from lender.cli.last_word import announce_pause, as_json, keep
+from lender.cli.owner import DEFAULTS as OWNER_DEFAULTS
+from lender.cli.owner import add_options, become_owner, find_state, is_owner, print_json, tell
+from lender.cli.words import count, duration, say, when
 from lender.daemon.attempt_records import AttemptReading, AttemptRecords
-from lender.daemon.intent_file import StoredIntent, write_stored
+from lender.daemon.intent_file import StoredIntent
 from lender.daemon.state import StateFolder
 from lender.sandbox import tree
 
+if TYPE_CHECKING:  # loads only where there is something to parse: see `main`
+    import argparse
+
 EXAMPLES = """\
   lender pause
-  lender pause --json"""
+  lender pause --for 2h
+  lender pause --until 18:00
+  lender pause --finish"""
+
+DEFAULTS = {**OWNER_DEFAULTS, "for_s": None, "until": None, "finish": False}
+
+_FINISH_S = 7 * 86_400.0
+"""What may finish has this long; then it is handed back like everything in a pause."""
+
+_GUEST_ANSWER_S = 5.0
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: "argparse.ArgumentParser") -> None:
     """Add the options."""
+    from lender.cli.moments import moment_s, span_s  # noqa: PLC0415  # loads argparse
+
+    ends = parser.add_mutually_exclusive_group()
+    ends.add_argument(
+        "--for", dest="for_s", type=span_s, metavar="2h", help="lend again by itself after this"
+    )
+    ends.add_argument(
+        "--until",
+        type=moment_s,
+        metavar="18:00",
+        help="lend again by itself then: today or tomorrow, or '2026-11-21 18:00'",
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
+        "--now", dest="finish", action="store_false", help="everything stands still (the default)"
+    )
+    how.add_argument(
+        "--finish", action="store_true", help="nothing new; what runs may finish, a week at most"
+    )
     add_options(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: "argparse.Namespace") -> int:
     """Pause, then tell what was verified."""
-    state = find_state(args)
-    outcome = _pause_as_owner(state) if is_owner(state) else _pause_as_guest(state)
+    state, started = find_state(args), time.monotonic()
+    intent = _intent(args, time.time())
+    if not is_owner(state):
+        if intent.until is not None or intent.finish_by is not None:
+            raise CommandError(
+                Exit.NOT_PERMITTED, "only the owner may say until when; `lender pause` alone works"
+            )
+        outcome = _pause_as_guest(state)
+    elif intent.finish_by is not None:
+        return _let_finish(state, intent, as_document=args.json)
+    else:
+        outcome = _pause_as_owner(state, intent, started)
     if args.json:
         print_json("pause", outcome)
     else:
@@ -38,13 +81,29 @@ def run(args: argparse.Namespace) -> int:
     return Exit.DONE if outcome["verified"] and not outcome["not_saved"] else Exit.PARTIAL
 
 
-def _pause_as_owner(state: StateFolder) -> dict[str, Any]:
-    started = time.monotonic()
+def _intent(args: "argparse.Namespace", now: float) -> StoredIntent:
+    until = now + args.for_s if args.for_s is not None else args.until
+    finish_by = now + _FINISH_S if args.finish else None
+    return StoredIntent(paused=True, paused_at=now, until=until, finish_by=finish_by)
+
+
+def _let_finish(state: StateFolder, intent: StoredIntent, *, as_document: bool) -> int:
+    from lender.cli import finishing  # noqa: PLC0415  # a plain pause does not need it
+
+    outcome = finishing.let_finish(state, intent)
+    if as_document:
+        print_json("pause", outcome)
+    else:
+        say(finishing.lines(outcome))
+    return finishing.exit_of(outcome)
+
+
+def _pause_as_owner(state: StateFolder, intent: StoredIntent, started: float) -> dict[str, Any]:
     become_owner(state)
-    not_saved = _save(state)
     first = _freeze(state)
     stopped_s = time.monotonic() - started
-    told = tell(state, "pause")
+    not_saved = keep(state, intent)
+    told = announce_pause(state, intent)
     # Once more: what lenderd was about to start has a record by now.
     last = _freeze(state)
     return {
@@ -52,15 +111,14 @@ def _pause_as_owner(state: StateFolder) -> dict[str, Any]:
         "stopped_ms": round(stopped_s * 1000, 3) if first["verified"] else None,
         "verified_ms": round((time.monotonic() - started) * 1000, 3),
         "verified_by": "kernel",
-        "not_saved": not_saved,
-        **_daemon(told),
+        **as_json(intent, not_saved, told),
     }
 
 
 def _pause_as_guest(state: StateFolder) -> dict[str, Any]:
     """Another local user reads no records: lenderd pauses, verifies and saves."""
     started = time.monotonic()
-    told = tell(state, "pause", timeout_s=5.0)
+    told = tell(state, "pause", timeout_s=_GUEST_ANSWER_S)
     if told.outcome != "answered":
         raise CommandError(
             Exit.UNREACHABLE, f"lenderd did not pause: {told.reason}; its owner or root can"
@@ -76,18 +134,8 @@ def _pause_as_guest(state: StateFolder) -> dict[str, Any]:
         "stopped_ms": None,
         "verified_ms": round((time.monotonic() - started) * 1000, 3),
         "verified_by": "lenderd",
-        "not_saved": "",
-        **_daemon(told),
+        **as_json(StoredIntent(), "", told),
     }
-
-
-def _save(state: StateFolder) -> str:
-    """Save the pause; return why it could not be."""
-    try:
-        write_stored(state, StoredIntent(paused=True, paused_at=time.time()))
-    except OSError as error:
-        return error.strerror or str(error)
-    return ""
 
 
 def _freeze(state: StateFolder) -> dict[str, Any]:
@@ -104,10 +152,6 @@ def _freeze(state: StateFolder) -> dict[str, Any]:
         "remaining": list(report.remaining),
         "unreadable_records": [str(path) for path in reading.unreadable],
     }
-
-
-def _daemon(told: Told) -> dict[str, Any]:
-    return {"daemon": told.outcome, "daemon_reason": told.reason}
 
 
 def _lines(outcome: dict[str, Any]) -> list[str]:
@@ -136,5 +180,11 @@ def _lines(outcome: dict[str, Any]) -> list[str]:
             f"! lenderd gave no answer ({outcome['daemon_reason']}); "
             f"stopped without it after {stopped}."
         )
-    lines.append("Nothing runs until you type `lender resume`.")
+    lines.append(_ending(outcome["until"]))
     return lines
+
+
+def _ending(until: float | None) -> str:
+    if until is None:
+        return "Nothing runs until you type `lender resume`."
+    return f"Nothing runs until {when(until, time.time())}; `lender resume` ends it sooner."

@@ -1,32 +1,39 @@
-"""Clear a pause: lend again what you have granted. Clears no revocation."""
+"""Clear a pause or a drain: lend again what you have granted. Clears no revocation."""
 
-import argparse
 import time
+from typing import TYPE_CHECKING
 
 from lender.cli.exits import CommandError, Exit
-from lender.cli.owner import add_options, open_state, print_json, tell
+from lender.cli.last_word import keep
+from lender.cli.owner import DEFAULTS, add_options, open_state, print_json, tell
 from lender.cli.words import say
-from lender.daemon.intent_file import StoredIntent, write_stored
+from lender.daemon.intent_file import StoredIntent
+
+if TYPE_CHECKING:  # loads only where there is something to parse: see `main`
+    import argparse
+
+__all__ = ["DEFAULTS", "EXAMPLES", "configure", "run"]
 
 EXAMPLES = """\
   lender resume"""
 
+_ANSWER_S = 5.0
 
-def configure(parser: argparse.ArgumentParser) -> None:
+
+def configure(parser: "argparse.ArgumentParser") -> None:
     """Add the options."""
     add_options(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: "argparse.Namespace") -> int:
     """Save that lending goes on, and tell lenderd."""
     state = open_state(args)
-    try:
-        write_stored(state, StoredIntent(paused=False, paused_at=time.time()))
-    except OSError as error:
+    fault = keep(state, StoredIntent(paused=False, paused_at=time.time()))
+    if fault:
         raise CommandError(
-            Exit.FAILED, f"still paused, could not save otherwise: {error.strerror}"
-        ) from error
-    told = tell(state, "resume", timeout_s=5.0)
+            Exit.FAILED, f"still paused, could not save otherwise: {fault}; mend that and try again"
+        )
+    told = tell(state, "resume", timeout_s=_ANSWER_S)
     if args.json:
         print_json("resume", {"daemon": told.outcome, "daemon_reason": told.reason})
     elif told.outcome == "answered":

@@ -24,6 +24,19 @@ def duration(seconds: float) -> str:
     return f"{hours // 24}d {hours % 24}h"
 
 
+def span(seconds: float) -> str:
+    """A time where seconds do not matter: `40 s`, `14 min`, `3 h 5 min`, `2 days`."""
+    if seconds < 60:
+        return f"{max(0, int(seconds))} s"
+    minutes = int(seconds) // 60
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{hours // 24} days"
+
+
 def size(count: float) -> str:
     """`512 bytes`, `1.1 GiB`; powers of 1024."""
     for unit in _SIZE_UNITS[:-1]:
@@ -43,6 +56,17 @@ def count(number: int, noun: str) -> str:
 def moment(timestamp: float) -> str:
     """Local date and minute: `21 Nov 2025 09:03`."""
     return time.strftime("%-d %b %Y %H:%M", time.localtime(timestamp))
+
+
+def when(timestamp: float, now: float) -> str:
+    """A local time, as short as its distance allows: `18:00`, `tomorrow 08:00`, `1 Dec`."""
+    then, today = time.localtime(timestamp), time.localtime(now)
+    tomorrow = time.localtime(time.mktime((*today[:2], today[2] + 1, 12, 0, 0, 0, 0, -1)))
+    if then[:3] == today[:3]:
+        return time.strftime("%H:%M", then)
+    if then[:3] == tomorrow[:3]:
+        return time.strftime("tomorrow %H:%M", then)
+    return time.strftime("%-d %b" if then[0] == today[0] else "%-d %b %Y", then)
 
 
 def clock(timestamp: float) -> str:

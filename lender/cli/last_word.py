@@ -1,0 +1,37 @@
+"""Keeps the owner's last word on lending and tells lenderd: for pause, drain and resume.
+
+Standard library only. The word is a level, not an event: a later one replaces it whole.
+"""
+
+from typing import Any
+
+from lender.cli.owner import Told, tell
+from lender.daemon.intent_file import StoredIntent, write_stored
+from lender.daemon.state import StateFolder
+
+
+def keep(state: StateFolder, intent: StoredIntent) -> str:
+    """Save it on this machine; return why that could not be done, empty where it was."""
+    try:
+        write_stored(state, intent)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def announce_pause(state: StateFolder, intent: StoredIntent) -> Told:
+    """Have lenderd carry it out, also where it could not be saved."""
+    fields = intent._asdict()
+    del fields["paused"]
+    return tell(state, "pause", fields={"intent": fields})
+
+
+def as_json(intent: StoredIntent, not_saved: str, told: Told) -> dict[str, Any]:
+    """The fields that every answer of these verbs has."""
+    return {
+        "until": intent.until,
+        "finish_by": intent.finish_by,
+        "not_saved": not_saved,
+        "daemon": told.outcome,
+        "daemon_reason": told.reason,
+    }
