@@ -43,7 +43,16 @@ def write_whole(path: Path, content: bytes, mode: int = 0o600, *, durable: bool 
 
 def sync_folder(folder: Path) -> None:
     """Make renames and removals in `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync(folder, os.O_DIRECTORY)
+
+
+def sync_file(path: Path) -> None:
+    """Make the content of a plain file survive a power cut; its name is its folder's matter."""
+    _sync(path, os.O_NOFOLLOW)
+
+
+def _sync(path: Path, flag: int) -> None:
+    handle = os.open(path, os.O_RDONLY | flag | os.O_CLOEXEC)
     try:
         os.fsync(handle)
     finally:

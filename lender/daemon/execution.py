@@ -127,12 +127,13 @@ class Execution:
                 processes=limits.processes,
             ),
             scratch=self._scratch,
-            module_cache=self._machinery.state.modules,
+            module_cache=self._machinery.state.modules(spec.submitter),
         )
 
     async def _fetch(self, field: str, blob: BlobRef | Input) -> Path:
         try:
-            return await self._machinery.inputs.fetch(blob.sha256, blob.size_bytes)
+            submitter = self._effect.spec.submitter
+            return await self._machinery.inputs.fetch(submitter, blob.sha256, blob.size_bytes)
         except InputError as error:
             raise PrepareFailedError(error.reason, invalid=True, field=field) from error
 

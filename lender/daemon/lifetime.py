@@ -111,9 +111,7 @@ class Lifetime:
         today = Today(receipts.read())
         self._core = Lender(self._config(signer.public_key))
         self._queues = WorkQueues(signer.public_key, self._post)
-        self._reporter = Reporter(
-            Spool(self._state.spool), self._queues.ask_commit, self._on_answer
-        )
+        self._reporter = Reporter(Spool(self._state), self._queues.ask_commit, self._on_answer)
         self._shell = Shell(self._core, self._clock, self._queues, self._reporter, receipts, today)
         self._owner = OwnerVerbs(
             self._state, self._core, self._shell, today, self._facts, self._clock
@@ -179,7 +177,7 @@ class Lifetime:
             open_sandbox=self._open_sandbox,
             state=self._state,
             records=AttemptRecords(self._state.attempts),
-            inputs=InputCache(self._state.cache, blobs),
+            inputs=InputCache(self._state, blobs),
             results=ResultMaker(blobs),
             post=self._post,
             reread_consent=self._owner.load,

@@ -4,9 +4,10 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from lender.daemon.spool import Spool, Spooled
-from lender.protocol.codec import encode
+from lender.protocol.codec import decode, encode
 from lender.protocol.lease import Done, DoneReply
 
 log = logging.getLogger(__name__)
@@ -46,9 +47,27 @@ class Reporter:
 
     def send(self, lease: str, number: int, report: Done) -> None:
         """Spool `report` and see it answered."""
-        spooled = Spooled(lease, number, encode(report))
+        spooled = Spooled(report.submitter, lease, number, encode(report))
         self._spool.put(spooled)
         self._queue(spooled)
+
+    def purge(self, submitter: str) -> None:
+        """Delete the results of a submitter that were not answered, here and in the spool.
+
+        The broker still hears the last word on each lease, so that it can give the tasks to
+        others: without results, and where those were all of it, as revoked.
+        """
+        self._spool.purge(submitter)
+        for lease, waiting in list(self._waiting.items()):
+            if waiting[0].submitter != submitter:
+                continue
+            self._senders.pop(lease).cancel()
+            last = self._waiting.pop(lease)[-1]
+            report = decode(Done, last.payload)
+            if report.final:
+                outcome = "revoked" if report.outcome == "finished" else report.outcome
+                emptied = report.model_copy(update={"results": (), "outcome": outcome})
+                self._queue(replace(last, payload=encode(emptied)))
 
     async def close(self) -> None:
         """Stop sending; what is unanswered stays in the spool."""
@@ -69,7 +88,7 @@ class Reporter:
             report = waiting[0]
             reply = await self._until_answered(report)
             waiting.popleft()
-            self._spool.remove(lease, report.number)
+            self._spool.remove(report)
             self._answered(lease, report.number, reply)
         del self._waiting[lease], self._senders[lease]
 

@@ -1,46 +1,77 @@
 """Reports that the broker has not answered yet, as files: a restarted daemon sends them again."""
 
+import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from lender.daemon.grant_file import SUBMITTER_PATTERN
+from lender.daemon.purge import remove, set_aside
+from lender.daemon.state import StateFolder
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """One report: number `number` of a lease, as encoded bytes."""
+    """One report: number `number` of a submitter's lease, as encoded bytes."""
 
+    submitter: str
     lease: str
     number: int
     payload: bytes
 
 
 class Spool:
-    """A folder with one file per report.
+    """A folder for each submitter, with one file per report.
 
     Written without fsync: it outlives a killed process; a power cut costs running the tasks again.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, state: StateFolder) -> None:
+        self._state = state
 
     def put(self, report: Spooled) -> None:
-        """Keep `report` until `remove`."""
-        path = self._path(report.lease, report.number)
-        draft = path.with_suffix(".new")
-        draft.write_bytes(report.payload)
-        draft.replace(path)
+        """Keep `report` until `remove`.
 
-    def remove(self, lease: str, number: int) -> None:
+        Raises:
+            OSError: it could not be written.
+        """
+        path = self._path(report)
+        draft = path.with_suffix(".new")
+        try:
+            draft.write_bytes(report.payload)
+            draft.replace(path)
+        except FileNotFoundError:  # the submitter's first, or the folder was just purged
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            draft.write_bytes(report.payload)
+            draft.replace(path)
+
+    def remove(self, report: Spooled) -> None:
         """Forget a report that was answered."""
-        self._path(lease, number).unlink(missing_ok=True)
+        self._path(report).unlink(missing_ok=True)
+
+    def purge(self, submitter: str) -> None:
+        """Delete all reports of a submitter."""
+        folder = self._state.reports(submitter)
+        try:
+            aside = set_aside(folder)
+        except OSError as error:
+            log.warning("%s can't be deleted: %s", folder, error)
+            return
+        if aside is not None:
+            remove(aside)
 
     def pending(self) -> list[Spooled]:
         """Return what an earlier process left unanswered, each lease's in order."""
         found = []
-        for path in sorted(self._folder.glob("*.report")):
+        for path in sorted(self._state.spool.glob("*/*.report")):
+            submitter = path.parent.name
             lease, _, number = path.stem.rpartition("-")
-            if lease and number.isdecimal():
-                found.append(Spooled(lease, int(number), path.read_bytes()))
+            if re.fullmatch(SUBMITTER_PATTERN, submitter) and lease and number.isdecimal():
+                found.append(Spooled(submitter, lease, int(number), path.read_bytes()))
         return found
 
-    def _path(self, lease: str, number: int) -> Path:
-        return self._folder / f"{lease}-{number:06d}.report"
+    def _path(self, report: Spooled) -> Path:
+        name = f"{report.lease}-{report.number:06d}.report"
+        return self._state.reports(report.submitter) / name

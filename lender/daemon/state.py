@@ -6,12 +6,14 @@ The folder itself has mode 0711 and the control socket 0666, so that anyone loca
 socket to pause; everything else in it is 0700 or 0600, so that they reach nothing more.
 """
 
+import contextlib
 import fcntl
 import json
 import os
 from io import TextIOWrapper
 from pathlib import Path
 
+from lender.sandbox import scratch
 from lender.sandbox.tree import Root, alive, identify
 
 SYSTEM_STATE = Path("/var/lib/lender")
@@ -54,7 +56,7 @@ class StateFolder:
 
     @property
     def spool(self) -> Path:
-        """Reports that the broker has not answered."""
+        """Reports that the broker has not answered, a folder for each submitter."""
         return self.path / "spool"
 
     @property
@@ -69,13 +71,20 @@ class StateFolder:
 
     @property
     def cache(self) -> Path:
-        """Blobs by their SHA-256."""
-        return self.path / "cache" / "sha256"
+        """What is kept of submitters to run their next job sooner, a folder for each of them."""
+        return self.path / "cache"
 
-    @property
-    def modules(self) -> Path:
-        """Compiled wasm modules; native code of our own making, so private."""
-        return self.path / "cache" / "modules"
+    def inputs(self, submitter: str) -> Path:
+        """A submitter's blobs by their SHA-256."""
+        return self.cache / submitter / "sha256"
+
+    def modules(self, submitter: str) -> Path:
+        """A submitter's compiled wasm modules; native code of our own making, so private."""
+        return self.cache / submitter / "modules"
+
+    def reports(self, submitter: str) -> Path:
+        """A submitter's results that the broker has not answered."""
+        return self.spool / submitter
 
     @property
     def identity(self) -> Path:
@@ -100,10 +109,18 @@ class StateFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self.path.chmod(0o711)
-        private = (self.grants, self.tombstones, self.attempts, self.spool, self.scratch)
-        for folder in (*private, self.cache.parent, self.cache, self.modules):
+        private = (self.grants, self.tombstones, self.attempts, self.scratch)
+        for folder in (*private, self.spool, self.cache):
             folder.mkdir(exist_ok=True)
             folder.chmod(0o700)
+        self._clear_old_layout()
+
+    def _clear_old_layout(self) -> None:
+        """Delete what version 0.1 kept of all submitters together; it can be had again."""
+        old = [self.cache / "sha256", self.cache / "modules", *self.spool.glob("*.report")]
+        for left in old:
+            with contextlib.suppress(FileNotFoundError):
+                scratch.remove(left)
 
     def owner_uid(self) -> int:
         """Who owns this machine's lending: the user that the folder belongs to.

@@ -52,7 +52,7 @@ def load(engine: wasmtime.Engine, program: Path, folder: Path | None) -> wasmtim
 def _entry(folder: Path, source: bytes) -> Path | None:
     """Where the compiled module lies; None when others could write there."""
     with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
+        folder.mkdir(mode=0o700, parents=True)
     found = folder.lstat()
     if found.st_uid != os.geteuid() or found.st_mode & _OTHERS_MAY_WRITE:
         return None

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from lender.core.budget import parse_budget
 from lender.core.consent import Consent, Grant, Intent
-from lender.daemon import consent_files
+from lender.core.schedule import parse_when
+from lender.daemon import grant_file
 from lender.daemon.consent_files import (
     load_consent,
     read_consent,
     read_intent,
+    sync_tombstones,
     withdraw_grants,
     write_grant,
     write_intent,
@@ -34,13 +37,47 @@ def state(tmp_path: Path) -> StateFolder:
 
 def test_a_grant_is_read_as_it_was_written(state: StateFolder) -> None:
     plain = replace(GRANT, id="G-2", digest=None)
+    full = replace(
+        GRANT,
+        id="G-3",
+        vram_bytes=4 << 30,
+        when=parse_when("Mon-Fri 18:00-08:00, Sat-Sun"),
+        budget=parse_budget(["5GB/week", "0.1kWh/day", "10cpuh/day"]),
+    )
     write_grant(state, GRANT, "shown", "alice@lab", granted_by_uid=7)
     write_grant(state, plain, "shown")
+    write_grant(state, full, "shown")
     reading = load_consent(state)
-    assert reading.consent == Consent((GRANT, plain))
+    assert reading.consent == Consent((GRANT, plain, full))
     assert reading.names == {GRANT.submitter: "alice@lab"}
     assert reading.ignored == ()
     assert (state.grants / "G-1.toml").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_of_the_first_version_means_what_was_agreed_to_then(state: StateFolder) -> None:
+    path = state.grants / "G-1.toml"
+    path.write_text(
+        f"""id = "G-1"
+submitter = "{GRANT.submitter}"
+workload = "render"
+digest = "{GRANT.digest}"
+not_after = 2027-01-15T09:00:00.250000Z
+granted_at = 2027-01-15T08:00:00.250000Z
+granted_by_uid = 0
+text_shown_sha256 = "00"
+
+[limits]
+cpu = 4
+memory_bytes = 2147483648
+"""
+    )
+    path.chmod(0o600)
+    reading = load_consent(state)
+    assert reading.ignored == ()
+    (grant,) = reading.consent.grants
+    assert grant == GRANT
+    assert grant.when.holds("present", 0)
+    assert (grant.vram_bytes, grant.budget) == (0, ())
 
 
 def test_an_id_is_never_taken_twice(state: StateFolder) -> None:
@@ -73,17 +110,39 @@ def test_what_would_not_be_read_is_not_written(
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ("cpu = 4", 'cpu = "4"', "limits.cpu is no positive whole number"),
-        ("cpu = 4", "cpu = true", "limits.cpu is no positive whole number"),
-        ("cpu = 4", "cpu = -1", "limits.cpu is no positive whole number"),
-        ("cpu = 4\n", "", "limits are exactly"),
-        ("cpu = 4", "cpu = 4\ngpu = 1", "limits are exactly"),
-        ("[limits]", 'when = "away"\n[limits]', "unknown key 'when'"),
+        ("cpu = 4", 'cpu = "4"', "limits.cpu is no whole number"),
+        ("cpu = 4", "cpu = true", "limits.cpu is no whole number"),
+        ("cpu = 4", "cpu = -1", "limits.cpu is no whole number"),
+        ("cpu = 4", "cpu = 0", "limits.cpu is no whole number"),
+        ("cpu = 4", "cpu = 4.0", "limits.cpu is no whole number"),
+        ("cpu = 4", f"cpu = {'9' * 400}", "limits.cpu is no whole number"),
+        ("cpu = 4", f"cpu = {'9' * 5000}", "is not TOML"),
+        ("cpu = 4", f"cpu = {'[' * 5000}", "is not TOML"),
+        ("cpu = 4\n", "", "lacks 'limits.cpu'"),
+        ("cpu = 4", "cpu = 4\ncores = 1", "unknown key 'limits.cores'"),
+        ("vram_bytes = 0", "vram_bytes = -1", "limits.vram_bytes is no whole number"),
+        (
+            "[limits]\ncpu = 4\nmemory_bytes = 2147483648\nvram_bytes = 0",
+            "limits = 4",
+            "is no dict",
+        ),
+        ('when = "always"', 'when = "sometimes"', "when: 'sometimes'"),
+        ('when = "always"', "when = 5", "when is no str"),
+        ('when = "always"', 'when = "away"\nwhen = "always"', "is not TOML"),
+        ('net = "none"', 'net = "full"', "net has not the form none"),
+        ("[limits]", "[budget]\ncpu_s_per_month = 1\n[limits]", "'budget.cpu_s_per_month'"),
+        ("[limits]", "[budget]\ncpu_s_per_day = 0\n[limits]", "budget.cpu_s_per_day is no"),
+        ("[limits]", "[budget]\ncpu_s_per_day = nan\n[limits]", "budget.cpu_s_per_day is no"),
+        ("[limits]", "[budget]\ncpu_s_per_day = inf\n[limits]", "budget.cpu_s_per_day is no"),
+        ("[limits]", "[budget]\ncpu_s_per_day = true\n[limits]", "budget.cpu_s_per_day is no"),
+        ("[limits]", "purpose = 1\n[limits]", "unknown key 'purpose'"),
         ("granted_by_uid = 0\n", "", "lacks 'granted_by_uid'"),
         ("granted_by_uid = 0", "granted_by_uid = 0.5", "granted_by_uid is no int"),
         ('workload = "render"', 'workload = "*"', "workload has not the form"),
         ('submitter = "U', 'submitter = "S', "submitter has not the form"),
         ("25Z", "25", "has no time zone"),
+        ("not_after = 2027-01-15T09:00:00.25Z", "not_after = 2027-01-15", "not_after is no"),
+        ("not_after = 2027-01-15T09:00:00.25Z", "", "lacks 'not_after'"),
         ("# Ends", "= Ends", "is not TOML"),
         ('id = "G-1"', 'id = "G-2"', "its name should be G-2.toml"),
     ],
@@ -133,6 +192,20 @@ def test_links_pipes_folders_and_huge_files_are_no_grants(
     assert len(reading.ignored) == 5
 
 
+def test_a_clock_far_away_neither_breaks_nor_prolongs(state: StateFolder) -> None:
+    path = write_grant(state, GRANT, "shown")
+    content = path.read_text()
+    start = "not_after = "
+    line = next(one for one in content.splitlines() if one.startswith(start))
+    for moment in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"):
+        path.write_text(content.replace(line, start + moment))
+        reading = load_consent(state)
+        held = reading.consent.valid(NOW)
+        assert len(held) == (1 if moment.startswith("9") else 0)
+    path.write_text(content)
+    assert read_consent(state).valid(GRANT.not_after) == ()
+
+
 def test_half_written_files_do_not_count(state: StateFolder) -> None:
     (state.grants / ".G-1.toml.99.new").write_text("half")
     (state.tombstones / ".G-1.99.new").write_text("half")
@@ -145,6 +218,7 @@ def test_a_tombstone_counts_by_its_name_alone(state: StateFolder) -> None:
     state.tombstone("G-1").touch()
     assert [g.id for g in read_consent(state).valid(NOW)] == ["G-2"]
     write_tombstones(state, ["G-2"], NOW)
+    sync_tombstones(state, ["G-1", "G-2"])
     assert read_consent(state).valid(NOW) == ()
 
 
@@ -192,7 +266,7 @@ def test_an_unreadable_intent_counts_as_a_pause(state: StateFolder, content: str
 
 
 def test_the_forms_are_those_of_the_wire() -> None:
-    assert f"^{consent_files.SUBMITTER_PATTERN}$" == ids.PUBLIC_KEY_PATTERN
-    assert f"^{consent_files.WORKLOAD_PATTERN}$" == ids.WORKLOAD_PATTERN
-    assert f"^{consent_files.SHA256_PATTERN}$" == ids.SHA256_PATTERN
-    assert re.fullmatch(consent_files.GRANT_ID_PATTERN, "..") is None
+    assert f"^{grant_file.SUBMITTER_PATTERN}$" == ids.PUBLIC_KEY_PATTERN
+    assert f"^{grant_file.WORKLOAD_PATTERN}$" == ids.WORKLOAD_PATTERN
+    assert f"^{grant_file.SHA256_PATTERN}$" == ids.SHA256_PATTERN
+    assert re.fullmatch(grant_file.GRANT_ID_PATTERN, "..") is None
