@@ -22,8 +22,8 @@ from lender.core.events import (
     TasksEnded,
     TimeAdvanced,
 )
-from lender.core.headroom import Reserve
 from lender.core.lender import Lender
+from lender.core.policy import Limits, Policy, Steps, Threshold
 from lender.core.signals import GpuSignal, Signals
 from lender.protocol.classes import WorkClass
 from lender.protocol.codec import encode
@@ -48,6 +48,13 @@ CATALOGUE = {
     "command": CatalogueEntry("process"),
 }
 
+LIMITS = Limits(
+    memory_kept_bytes=Threshold(GIB, GIB + GIB // 4),
+    cpu_others=Steps(frozen=Threshold(2.0, 1.5)),
+    stay_s=5.0,
+)
+"""The same with somebody there and without."""
+
 E = TypeVar("E", bound=Effect)
 
 
@@ -60,7 +67,7 @@ def make_config(**changes: object) -> Config:
         "cores": 4.0,
         "slots": 4,
         "memory_bytes": 16 * GIB,
-        "reserve": Reserve(memory_bytes=GIB, yield_cpu_others=2.0, stay_s=5.0),
+        "policy": Policy(in_use=LIMITS, away=LIMITS),
     }
     return Config(**(fields | changes))
 
@@ -75,6 +82,7 @@ def make_grant(id_: str = "G-1", signer: Signer = ALICE, **changes: object) -> G
         "memory_bytes": 8 * GIB,
         "not_after": START + 30 * DAY_S,
         "granted_at": START - DAY_S,
+        "vram_bytes": 8 * GIB,
     }
     return Grant(**(fields | changes))
 
@@ -144,7 +152,7 @@ def every(kind: type[E], effects: Iterable[Effect]) -> list[E]:
     return [effect for effect in effects if isinstance(effect, kind)]
 
 
-CALM = MachineSampled(Signals(0.5, 12 * GIB, gpus=(GpuSignal("GPU-0", 7),)))
+CALM = MachineSampled(Signals(0.5, 12 * GIB, gpus=(GpuSignal("GPU-0", 7 * GIB),)))
 BUSY = MachineSampled(Signals(3.0, 12 * GIB))
 MACHINE = Capabilities("x86_64", "linux", frozenset({"wasm", "process"}))
 

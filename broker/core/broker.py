@@ -28,9 +28,9 @@ from broker.core.events import (
 )
 from broker.core.holding import set_back
 from broker.core.job import JobKey
-from broker.core.leases import LEASE_TTL_S
 from broker.core.replay import Replay
 from broker.core.state import Due, State
+from lender.protocol.lease import LEASE_TTL_S
 
 FEED_UNKNOWN = "the work queue did not answer"
 

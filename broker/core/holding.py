@@ -5,12 +5,12 @@ from math import inf
 from broker.core.effects import DeleteWork, PublishEvent, SendControl
 from broker.core.fleet import OFFER_TTL_S
 from broker.core.job import Step
-from broker.core.leases import LEASE_TTL_S, Lease
+from broker.core.leases import Lease
 from broker.core.queries import status_of
 from broker.core.state import Due, State
 from lender.protocol import subjects
 from lender.protocol.codec import CONTENT_TYPE_HEADER, encode
-from lender.protocol.lease import Control
+from lender.protocol.lease import LEASE_TTL_S, Control
 
 STATE_HEADER = "Lender-State"
 """Of an event that is no copy of a record: the state that the job has entered."""

@@ -8,9 +8,6 @@ from broker.core.job import JobKey, Step
 from broker.core.ranges import RangeSet
 from broker.core.recent import Recent
 
-LEASE_TTL_S = 2.5
-"""A lender that holds leases offers every 0.5 s; silent for this long, it has lost them."""
-
 UNLISTED_GRACE_S = 1.0
 """For a final report that is overtaken by the offer that no longer lists its lease."""
 

@@ -35,6 +35,8 @@ class Rules:
     slots_total: int
     memory_free_bytes: int
     """What could be lent if no lease were held."""
+    vram_free_bytes: int = 0
+    """Of the GPU that has the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ def ask_of(spec: JobSpec) -> Ask:
         digest=spec.program.sha256 if spec.program else None,
         cpu=spec.limits.cpu,
         memory_bytes=spec.limits.memory_bytes,
+        gpu=spec.requires.gpu != "none",
+        vram_bytes=spec.requires.vram_bytes,
     )
 
 
@@ -96,19 +100,29 @@ def _lease_fault(now: float, lease: Lease, work_class: str, spec: JobSpec) -> st
 
 
 def _machine_fault(spec: JobSpec, rules: Rules) -> str | None:
-    capabilities, limits = rules.capabilities, spec.limits
+    capabilities = rules.capabilities
     if spec.runtime not in capabilities.runtimes:
         return f"runtime {spec.runtime} does not work on this machine"
     if spec.requires.arch not in ("any", capabilities.arch):
         return f"the job needs {spec.requires.arch}, this machine is {capabilities.arch}"
     if spec.requires.gpu not in ("none", capabilities.gpu):
         return f"the job needs a GPU ({spec.requires.gpu}), this machine lends none"
+    return _room_fault(spec, rules)
+
+
+def _room_fault(spec: JobSpec, rules: Rules) -> str | None:
+    limits = spec.limits
     if limits.cpu > rules.slots_total:
         return f"a task asks for {limits.cpu} cores, this machine lends {rules.slots_total}"
     if limits.memory_bytes > rules.memory_free_bytes:
         return (
             f"a task asks for {limits.memory_bytes} bytes of memory, "
             f"{rules.memory_free_bytes} are spare"
+        )
+    if spec.requires.vram_bytes > rules.vram_free_bytes:
+        return (
+            f"a task asks for {spec.requires.vram_bytes} bytes of GPU memory, "
+            f"{rules.vram_free_bytes} are free"
         )
     return None
 

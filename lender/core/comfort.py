@@ -142,7 +142,7 @@ def _figures(signals: Signals, presence: PresenceState) -> str:
         parts.append(f"pressure {max(pressures):.1f} %")
     if signals.temperature_c is not None:
         parts.append(f"{signals.temperature_c:.0f} °C")
-    charge = "" if signals.battery is None else f" ({signals.battery:.0%})"
+    charge = "" if signals.battery is None else f" ({signals.battery * 100:.0f} %)"
     parts.append(f"on battery{charge}" if signals.on_battery else "on mains")
     parts.append(presence_words(presence, signals.presence))
     return ", ".join(parts)

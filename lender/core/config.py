@@ -1,10 +1,11 @@
 """What the core is told once: who this lender is and what it may lend at most."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lender.core.admission import CatalogueEntry
-from lender.core.headroom import Reserve
+from lender.core.budget import UNLIMITED, Budget
+from lender.core.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,8 @@ class Config:
         cores: of the machine.
         slots: most cores lent at once; a lease takes as many as one of its tasks asks for.
         memory_bytes: most memory lent at once.
-        reserve: what the owner keeps.
+        policy: when the lender steps back, and how far.
+        budget: how much all lent work together may use up.
         frozen_handback_s: frozen work is handed back, and its memory freed, after this.
     """
 
@@ -30,5 +32,6 @@ class Config:
     cores: float
     slots: int
     memory_bytes: int
-    reserve: Reserve = field(default_factory=Reserve)
+    policy: Policy
+    budget: Budget = UNLIMITED
     frozen_handback_s: float = 10.0

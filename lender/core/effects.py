@@ -137,7 +137,10 @@ class WriteReceipt:
 
 @dataclass(frozen=True, slots=True)
 class PurgeSubmitter:
-    """Delete what is kept of a submitter whose consent was withdrawn: inputs, modules, results."""
+    """Delete what is kept of a submitter to whom no grant is left: inputs, modules, results.
+
+    Reports of theirs that wait for an answer lose their results; each is still answered.
+    """
 
     submitter: str
 

@@ -11,6 +11,7 @@ from lender.core.signals import PresenceState, Signals
 CORES_MIN: Final = 0.1
 """Less is not worth the stopping and starting."""
 
+_KIB = 1 << 10
 _MIB = 1 << 20
 _GIB = 1 << 30
 
@@ -189,15 +190,15 @@ class _Judge:
         limits, signals = self._limits, self._signals
         if signals.gpus:
             use = max(gpu.use_others for gpu in signals.gpus)
-            text = f"others use the GPU {use:.0%} of the time"
-            yield from self._stepped("gpu_others", limits.gpu_others, use, text, "{:.0%}".format)
+            text = f"others use the GPU {use * 100:.0f} % of the time"
+            yield from self._stepped("gpu_others", limits.gpu_others, use, text, _percent)
         if signals.metered and not limits.metered:
             text = "the network is paid by volume: nothing new is taken"
             yield Finding("metered", Rung.FULL, text, 1.0, 0.0, cores=self._most)
 
     def _battery(self, charge: float | None) -> Iterator[Finding]:
         enough = self._limits.battery_enough
-        text = "on battery" if charge is None else f"on battery, {charge:.0%} left"
+        text = "on battery" if charge is None else f"on battery, {charge * 100:.0f} % left"
         if enough is None:
             yield from self._asked("on_battery", self._limits.on_battery, text)
             return
@@ -205,7 +206,7 @@ class _Judge:
         value, limit = charge or 0.0, enough.back if self._back else enough.at
         if value < limit and self._limits.on_battery < Rung.FULL:
             rung = self._limits.on_battery
-            text += f", {'lends more from' if self._back else 'under'} {limit:.0%}"
+            text += f", {'lends more from' if self._back else 'under'} {limit * 100:.0f} %"
             cores = self._at(rung)
             yield Finding("on_battery", rung, text, value, enough.at, enough.back, cores)
 
@@ -254,7 +255,13 @@ class _Judge:
 
 
 def size(size_bytes: float) -> str:
-    """For people: `912 MiB`, `3.9 GiB`."""
+    """For people: `256 KiB`, `912 MiB`, `3.9 GiB`."""
+    if size_bytes < _MIB:
+        return f"{size_bytes / _KIB:.0f} KiB"
     if size_bytes < _GIB:
         return f"{size_bytes / _MIB:.0f} MiB"
     return f"{size_bytes / _GIB:.1f} GiB"
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.0f} %"

@@ -11,31 +11,48 @@ from lender.core.effects import (
     ThawSandbox,
     WriteReceipt,
 )
+from lender.core.hold import Hold
+from lender.core.metering import EnergyRate, Meter
 from lender.protocol.lease import Lease
 from lender.protocol.result import TaskResult
 
 
 class LeaseRun:
-    """An attempt from OpenSandbox to CloseSandbox: each is asked for exactly once."""
+    """An attempt from OpenSandbox to CloseSandbox: each is asked for exactly once.
+
+    Its processes stand still while it is held (frozen: a state that is told) and while it rests
+    (the pause of a duty cycle: it still runs, at less than full speed).
+
+    Attributes:
+        held: why it is frozen; None while it is not.
+        frozen_since: when that began, seconds since the epoch.
+        meter: what it has used up.
+    """
 
     def __init__(self, now: float, lease: Lease, plan: Plan) -> None:
         self.lease = lease
         self.plan = plan
         self.started_at = now
         self.state: AttemptState = "assigned"
+        self.held: Hold | None = None
         self.frozen_since: float | None = None
+        self.tasks_failed = 0
+        self.meter = Meter(_bytes_in(plan))
         self._tasks = tuple(lease.tasks())
         self._left = set(self._tasks)
         self._prepared = False
         self._told_to_run = False
-        self.tasks_failed = 0
-        self._cpu_s = 0.0
-        self._bytes_out = 0
+        self._rests = False
 
     @property
     def tasks_left(self) -> int:
         """Number of tasks without a result."""
         return len(self._left)
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether it holds GPU memory, which no freezing gives back."""
+        return self.plan.spec.requires.gpu != "none"
 
     def open(self) -> Effect:
         """Begin."""
@@ -43,14 +60,13 @@ class LeaseRun:
         return OpenSandbox(self.lease, self.plan.spec, self.plan.grant.id)
 
     def prepared(self) -> list[Effect]:
-        """Take up that the sandbox stands; while frozen it waits for the thaw."""
+        """Take up that the sandbox stands; while it stands still it waits for the thaw."""
         self._prepared = True
-        if self.state != "preparing":
-            return []
-        self.state = step(self.state, "running")
+        if self.state == "preparing":
+            self.state = step(self.state, "running")
         return self._run()
 
-    def take(self, results: tuple[TaskResult, ...]) -> tuple[TaskResult, ...]:
+    def take(self, results: tuple[TaskResult, ...], rate: EnergyRate) -> tuple[TaskResult, ...]:
         """Return those of `results` that end a task that had no result yet."""
         taken = []
         for result in results:
@@ -58,25 +74,33 @@ class LeaseRun:
                 continue
             self._left.discard(result.task)
             self.tasks_failed += result.state == "failed"
-            self._cpu_s += result.cpu_s
-            self._bytes_out += _bytes_out(result)
+            self.meter.result(result.cpu_s, _bytes_out(result), rate)
             taken.append(result)
         return tuple(taken)
 
-    def freeze(self, now: float) -> list[Effect]:
-        """Stop every process, if it is not so already."""
+    def freeze(self, now: float, hold: Hold) -> list[Effect]:
+        """Stop every process, if it is not frozen already."""
+        self.held = hold
         if self.state == "frozen":
             return []
         self.state = step(self.state, "frozen")
         self.frozen_since = now
+        # Also where it rests: a pause is answered with what was verified now.
         return [FreezeSandbox(self.lease.lease)]
 
-    def thaw(self) -> list[Effect]:
-        """Go on, if it is frozen."""
-        if self.state != "frozen":
+    def rest(self) -> list[Effect]:
+        """Stand still for a part of the duty cycle; ends a freeze without letting it run yet."""
+        stands = self._stands_still
+        self._release()
+        self._rests = True
+        return [] if stands else [FreezeSandbox(self.lease.lease)]
+
+    def go(self) -> list[Effect]:
+        """Run, if it stands still."""
+        if not self._stands_still:
             return []
-        self.state = step(self.state, "running" if self._prepared else "preparing")
-        self.frozen_since = None
+        self._release()
+        self._rests = False
         return [ThawSandbox(self.lease.lease), *self._run()]
 
     def end(self, now: float, state: AttemptState, ended: str) -> tuple[Effect, Effect]:
@@ -84,15 +108,23 @@ class LeaseRun:
         self.state = step(self.state, state)
         return CloseSandbox(self.lease.lease), self._receipt(now, ended)
 
+    @property
+    def _stands_still(self) -> bool:
+        return self.state == "frozen" or self._rests
+
+    def _release(self) -> None:
+        if self.state == "frozen":
+            self.state = step(self.state, "running" if self._prepared else "preparing")
+            self.held, self.frozen_since = None, None
+
     def _run(self) -> list[Effect]:
-        if self._told_to_run or not self._prepared:
+        if self._told_to_run or not self._prepared or self._stands_still:
             return []
         self._told_to_run = True
         return [RunTasks(self.lease.lease, self._tasks)]
 
     def _receipt(self, now: float, ended: str) -> WriteReceipt:
-        spec = self.plan.spec
-        program_bytes = spec.program.size_bytes if spec.program else 0
+        spec, meter = self.plan.spec, self.meter
         return WriteReceipt(
             lease=self.lease.lease,
             job=spec.id,
@@ -110,16 +142,21 @@ class LeaseRun:
             tasks_failed=self.tasks_failed,
             started_at=self.started_at,
             ended_at=now,
-            cpu_s=self._cpu_s,
-            memory_peak_bytes=0,
-            gpu_s=0.0,
-            vram_peak_bytes=0,
-            bytes_in=program_bytes + sum(one.size_bytes for one in spec.inputs),
-            bytes_out=self._bytes_out,
-            network_attempts_blocked=0,
-            energy_wh=0.0,
-            energy_method="not measured",
+            cpu_s=meter.usage.cpu_s,
+            memory_peak_bytes=meter.memory_peak_bytes,
+            gpu_s=meter.gpu_s,
+            vram_peak_bytes=meter.vram_peak_bytes,
+            bytes_in=meter.bytes_in,
+            bytes_out=meter.bytes_out,
+            network_attempts_blocked=meter.network_attempts_blocked,
+            energy_wh=meter.usage.energy_wh,
+            energy_method=meter.energy_method,
         )
+
+
+def _bytes_in(plan: Plan) -> int:
+    program_bytes = plan.spec.program.size_bytes if plan.spec.program else 0
+    return program_bytes + sum(one.size_bytes for one in plan.spec.inputs)
 
 
 def _bytes_out(result: TaskResult) -> int:

@@ -4,10 +4,13 @@ from collections.abc import Callable, Iterable
 
 from lender.core.admission import Plan
 from lender.core.attempt import AttemptState
+from lender.core.budget import Usage
 from lender.core.effects import AckLease, Effect
 from lender.core.events import PreparationFailed
+from lender.core.hold import Hold
 from lender.core.lease_report import LeaseReport
 from lender.core.lease_run import LeaseRun
+from lender.core.metering import EnergyRate
 from lender.protocol.lease import HeldLease, Lease, LeaseState, Outcome
 from lender.protocol.result import TaskResult
 
@@ -28,6 +31,7 @@ class Leases:
         self._reports: dict[str, LeaseReport] = {}
         self._runs: dict[str, LeaseRun] = {}
         self._let_go: dict[str, None] = {}
+        self._spent: list[tuple[str, Usage]] = []
         self.cpu_committed = 0
         self.memory_committed_bytes = 0
 
@@ -36,8 +40,13 @@ class Leases:
 
     @property
     def runs(self) -> Iterable[LeaseRun]:
-        """The leases that have a sandbox."""
+        """The leases that have a sandbox, oldest first."""
         return self._runs.values()
+
+    @property
+    def any_run(self) -> bool:
+        """Whether any lease has a sandbox."""
+        return bool(self._runs)
 
     def held(self) -> tuple[HeldLease, ...]:
         """Return what an offer says of them."""
@@ -98,13 +107,15 @@ class Leases:
         report = self._reports[event.lease]
         return [close, report.finish(now, outcome, event.field, event.reason), receipt]
 
-    def tasks_ended(self, now: float, lease: str, results: tuple[TaskResult, ...]) -> list[Effect]:
+    def tasks_ended(
+        self, now: float, lease: str, results: tuple[TaskResult, ...], rate: EnergyRate
+    ) -> list[Effect]:
         """Pass results on; after the last one the lease is finished."""
         run = self._runs.get(lease)
         if run is None:
             return []
         report = self._reports[lease]
-        effects = report.add(now, run.take(results))
+        effects = report.add(now, run.take(results, rate))
         if run.tasks_left:
             return effects
         failed = run.tasks_failed
@@ -112,14 +123,19 @@ class Leases:
         state: AttemptState = "failed" if failed else "succeeded"
         return [*effects, report.finish(now, "finished"), *self._close(now, run, state, ended)]
 
-    def evict(self, now: float, runs: Iterable[LeaseRun], reason: str) -> list[Effect]:
-        """Stop these; results that are there are reported, the other tasks handed back."""
-        effects: list[Effect] = []
-        for run in list(runs):
-            close, receipt = self._close(now, run, "evicted", reason)
+    def evict(self, now: float, runs: Iterable[tuple[LeaseRun, Hold]]) -> list[Effect]:
+        """Stop these, each for its reason; their results are reported, other tasks handed back.
+
+        Every sandbox is closed before anything is written or reported.
+        """
+        closed: list[Effect] = []
+        told: list[Effect] = []
+        for run, hold in list(runs):
+            close, receipt = self._close(now, run, "evicted", hold.reason)
             report = self._reports[run.lease.lease]
-            effects += [close, report.finish(now, "evicted", reason=reason), receipt]
-        return effects
+            closed.append(close)
+            told += [report.finish(now, "evicted", reason=hold.told), receipt]
+        return closed + told
 
     def revoke(
         self, now: float, withdrawn: Callable[[float, LeaseRun], str | None]
@@ -140,10 +156,17 @@ class Leases:
                 told += [report.finish(now, "revoked", reason=reason), receipt]
         return closed + told
 
+    def forget_expired(self, now: float, reason: str) -> list[Effect]:
+        """Stop all work whose leases ended while nobody looked; the broker gave them away."""
+        effects: list[Effect] = []
+        for lease in list(self._runs):
+            effects += self.drop(now, lease, reason)
+        return effects
+
     def sandbox_gone(self, now: float, lease: str, reason: str) -> list[Effect]:
         """Hand back what a dead sandbox has not done."""
-        run = self._runs.get(lease)
-        return self.evict(now, [run], f"the sandbox died: {reason}") if run else []
+        run, ended = self._runs.get(lease), f"the sandbox died: {reason}"
+        return self.evict(now, [(run, Hold(ended, told=ended))]) if run else []
 
     def answered(
         self, now: float, lease: str, number: int, *, accepted: bool, reason: str
@@ -162,20 +185,14 @@ class Leases:
         ended = self._close(now, run, "lost", reason) if run else ()
         return [*ended, *self._release(lease)]
 
-    def freeze(self, now: float) -> list[Effect]:
-        """Freeze every sandbox that is not frozen."""
-        return [effect for run in self._runs.values() for effect in run.freeze(now)]
-
-    def thaw(self) -> list[Effect]:
-        """Let every frozen sandbox go on."""
-        return [effect for run in self._runs.values() for effect in run.thaw()]
-
-    def frozen_for(self, now: float, duration_s: float) -> list[LeaseRun]:
-        """Return the runs that have been frozen for `duration_s` or longer."""
+    def frozen_for(self, now: float, duration_s: float) -> list[tuple[LeaseRun, Hold]]:
+        """Return the runs that have been frozen for `duration_s` or longer, with the reason."""
         return [
-            run
+            (run, run.held.after(f"frozen for {duration_s:g} s"))
             for run in self._runs.values()
-            if run.frozen_since is not None and now >= run.frozen_since + duration_s
+            if run.frozen_since is not None
+            and run.held is not None
+            and now >= run.frozen_since + duration_s
         ]
 
     def due(self, now: float) -> list[Effect]:
@@ -192,6 +209,16 @@ class Leases:
         ]
         return min(deadlines, default=None)
 
+    def run_of(self, lease: str) -> LeaseRun | None:
+        """Return the work on a lease, if it has a sandbox."""
+        return self._runs.get(lease)
+
+    def take_spent(self) -> list[tuple[str, Usage]]:
+        """Return what was used up since the last call, with the grants that pay for it."""
+        spent, self._spent = self._spent, []
+        spent += [(run.plan.grant.id, run.meter.untold()) for run in self._runs.values()]
+        return [(grant, usage) for grant, usage in spent if usage != Usage()]
+
     def _state_of(self, lease: str) -> LeaseState:
         run = self._runs.get(lease)
         if run is None:
@@ -206,6 +233,7 @@ class Leases:
         del self._runs[run.lease.lease]
         self.cpu_committed -= run.plan.spec.limits.cpu
         self.memory_committed_bytes -= run.plan.spec.limits.memory_bytes
+        self._spent.append((run.plan.grant.id, run.meter.untold()))
         return run.end(now, state, ended)
 
     def _release(self, lease: str) -> list[Effect]:

@@ -6,8 +6,14 @@ from typing import Any, Final
 
 from lender.core.admission import Refused, Rules, admit
 from lender.core.config import Config
-from lender.core.consent import Intent
-from lender.core.effects import Effect, Exit, ReturnLease, SendOffer
+from lender.core.effects import (
+    Effect,
+    Exit,
+    LetSleep,
+    PurgeSubmitter,
+    ReturnLease,
+    SendOffer,
+)
 from lender.core.events import (
     BrokerConnected,
     BrokerDisconnected,
@@ -28,22 +34,27 @@ from lender.core.events import (
     ReportAnswered,
     SandboxGone,
     SandboxPrepared,
+    SleepAnnounced,
     TasksEnded,
     TimeAdvanced,
+    UsageMetered,
+    UsageRecalled,
+    WokenUp,
 )
-from lender.core.headroom import Headroom
+from lender.core.headroom import Spare
+from lender.core.hold import NEEDED_HERE, Hold
 from lender.core.leases import HELD_MAX, Leases
-from lender.core.lender_state import Signals, derive, step
+from lender.core.lender_state import Grounds, derive, step
 from lender.core.offering import OfferPace
 from lender.core.pulling import Pulls
+from lender.core.regulation import Regulation
+from lender.core.restraint import Restraint
 from lender.core.status import AttemptStatus, LenderStatus
 from lender.core.valid_consent import ValidConsent
-from lender.protocol.lease import LenderPhase, Offer, Outcome
+from lender.protocol.lease import LEASE_TTL_S, LenderPhase, Offer, Outcome
 
 NO_SLOT_DELAY_S: Final = 0.1
 MALFORMED_DELAY_S: Final = 10.0
-
-_REASON_CHARS_MAX: Final = 400
 
 
 class Lender:
@@ -56,14 +67,17 @@ class Lender:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._consent = ValidConsent(config)
-        self._intent: Intent | None = None
+        self._restraint = Restraint(config)
         self._capabilities: Capabilities | None = None
         self._connected = False
         self._drain_deadline: float | None = None
         self._exited = False
+        self._let_sleep = False
         self._phase: LenderPhase = "paused"
-        self._headroom = Headroom(config.reserve, config.cores, config.memory_bytes)
+        self._spare = Spare(self._restraint.comfort, config.slots, config.memory_bytes)
         self._leases = Leases()
+        self._regulation = Regulation()
+        self._now = -math.inf
         self._pulls = Pulls()
         self._pace = OfferPace()
         self._handlers: dict[type, Callable[[float, Any], list[Effect]]] = {
@@ -81,8 +95,12 @@ class Lender:
             PullEnded: self._on_pull_ended,
             SandboxPrepared: lambda _, event: self._leases.prepared(event.lease),
             PreparationFailed: self._leases.preparation_failed,
+            UsageMetered: self._on_metered,
+            UsageRecalled: self._on_recalled,
+            SleepAnnounced: self._on_sleep,
+            WokenUp: self._on_woken,
             TasksEnded: lambda now, event: self._leases.tasks_ended(
-                now, event.lease, event.results
+                now, event.lease, event.results, self._restraint.energy_rate
             ),
             SandboxGone: lambda now, event: self._leases.sandbox_gone(
                 now, event.lease, event.reason
@@ -96,9 +114,11 @@ class Lender:
 
     def handle(self, now: float, event: Event) -> list[Effect]:
         """Take up `event` at `now` (seconds since the epoch, never going back)."""
+        self._now = now
         # What time has ended ends first: an event can't begin anything under what is over.
         effects = self._end_overdue(now)
         effects += self._handlers[type(event)](now, event)
+        self._count_spent(now)
         effects += self._end_overdue(now)
         effects += self._settle(now)
         return effects
@@ -110,6 +130,8 @@ class Lender:
         deadlines = [
             self._consent.until,
             self._drain_deadline,
+            self._restraint.next_deadline(self._now),
+            self._regulation.next_deadline,
             self._leases.next_deadline(self._config.frozen_handback_s),
             self._pulls.next_deadline(),
             self._pace.next_deadline() if self._online else None,
@@ -117,22 +139,28 @@ class Lender:
         at = min(one for one in deadlines if one is not None)
         return None if math.isinf(at) else at
 
-    def status(self) -> LenderStatus:
+    def status(self, now: float) -> LenderStatus:
         """Return the view that `lender status` shows."""
-        phase, reason = derive(self._signals())
+        phase, reason = derive(self._grounds(now))
+        restraint = self._restraint
         return LenderStatus(
             phase=phase,
             reason=reason,
             connected=self._connected,
             slots_total=self._slots_total,
-            slots_free=self._slots_free(),
-            cpu_free=self._headroom.cpu_free(self._leases.cpu_committed),
+            slots_free=self._slots_free(now),
+            cpu_free=self._spare.cpu_free(self._leases.cpu_committed),
             memory_free_bytes=self._memory_free_bytes,
             attempts=tuple(AttemptStatus.of(run) for run in self._leases.runs),
             leases_unanswered=len(self._leases) - len(tuple(self._leases.runs)),
             grants=tuple(self._consent.grants.values()),
+            closed=dict(self._consent.closed),
             classes=self._consent.classes,
             consent_digest=self._consent.digest,
+            intent=restraint.intent,
+            verdict=restraint.comfort.verdict,
+            signals=restraint.signals,
+            asleep=restraint.asleep,
         )
 
     # What holds after every event.
@@ -140,32 +168,56 @@ class Lender:
     def _end_overdue(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
         if now >= self._consent.until:
-            self._consent.renew(now)
-            effects += self._leases.revoke(now, self._consent.withdrawn)
+            effects += self._renew_consent(now)
+        self._consent.close(self._restraint.close_grants(now, self._consent.grants))
+        holds = self._restraint.holds(now)
+        going = self._regulation.evicted(self._leases.runs, holds)
+        effects += self._leases.evict(now, going)
         overdue = self._leases.frozen_for(now, self._config.frozen_handback_s)
-        if overdue:
-            hold = f"frozen for {self._config.frozen_handback_s:g} s: {self._hold_reason()}"
-            effects += self._leases.evict(now, overdue, hold)
+        effects += self._leases.evict(now, overdue)
         if self._drain_deadline is not None and now >= self._drain_deadline:
-            effects += self._leases.evict(now, self._leases.runs, "the lender shut down")
+            hold = Hold("the lender shut down", told="the lender shut down")
+            left = [(run, hold) for run in self._leases.runs]
+            effects += self._leases.evict(now, left)
         return effects
 
+    def _renew_consent(self, now: float) -> list[Effect]:
+        before = self._consent.submitters
+        self._consent.renew(now)
+        effects = self._leases.revoke(now, self._consent.withdrawn)
+        gone = sorted(before - self._consent.submitters)
+        return effects + [PurgeSubmitter(submitter) for submitter in gone]
+
     def _settle(self, now: float) -> list[Effect]:
-        phase, reason = derive(self._signals())
+        phase, reason = derive(self._grounds(now))
         self._phase = step(self._phase, phase)
-        frozen = self._hold_reason() is not None
-        effects = self._leases.freeze(now) if frozen else self._leases.thaw()
+        restraint = self._restraint
+        effects = self._regulation.settle(
+            now,
+            self._leases.runs,
+            restraint.holds(now),
+            restraint.cores,
+            Hold(restraint.comfort.verdict.reason),
+        )
         effects += self._leases.due(now)
         if self._online:
-            effects += self._offer(now, reason)
-        effects += self._pulls.next(now, frozenset(self._consent.classes), self._slots_free())
+            effects += self._offer(now, _told(phase, reason))
+        classes = frozenset(self._consent.classes)
+        effects += self._pulls.next(now, classes, self._slots_free(now))
+        if restraint.asleep and not self._let_sleep and not self._leases:
+            self._let_sleep = True
+            effects.append(LetSleep())
         if self._drain_deadline is not None and not self._exited:
             self._exited = not self._leases or now >= self._drain_deadline
             effects += [Exit()] if self._exited else []
         return effects
 
+    def _count_spent(self, now: float) -> None:
+        for grant, usage in self._leases.take_spent():
+            self._restraint.spending.count(grant, now, usage, self._restraint.utc_offset_s)
+
     def _offer(self, now: float, reason: str) -> list[Effect]:
-        slots_free = self._slots_free()
+        slots_free = self._slots_free(now)
         says = (
             self._phase,
             slots_free,
@@ -180,12 +232,12 @@ class Lender:
             lender=self._config.lender,
             name=self._config.name,
             phase=self._phase,
-            reason=reason[:_REASON_CHARS_MAX],
+            reason=reason,
             slots_total=self._slots_total,
             slots_free=slots_free,
-            cpu_free=self._headroom.cpu_free(self._leases.cpu_committed),
+            cpu_free=self._spare.cpu_free(self._leases.cpu_committed),
             memory_free_bytes=self._memory_free_bytes,
-            vram_free_bytes=self._headroom.sample.vram_free_bytes,
+            vram_free_bytes=self._spare.vram_free_bytes,
             arch=self._capabilities.arch,
             os=self._capabilities.os,
             runtimes=tuple(sorted(self._capabilities.runtimes)),
@@ -197,27 +249,35 @@ class Lender:
 
     # What is derived.
 
-    def _signals(self) -> Signals:
-        verdict = self._headroom.verdict
-        paused = "the owner's stored intent has not been read yet"
-        if self._intent is not None:
-            paused = "the owner paused lending" if self._intent.paused else ""
-        offline = "" if self._connected else "not connected to the broker"
+    def _grounds(self, now: float) -> Grounds:
+        consent, restraint = self._consent, self._restraint
+        paused, draining = restraint.paused(now), None
+        if restraint.intent is not None and restraint.intent.finishing(now):
+            if self._leases.any_run:
+                draining = "the owner takes nothing new; what runs may finish"
+            else:
+                paused = "the owner paused lending"
+        if self._drain_deadline is not None:
+            draining = "shutting down: nothing new"
+        offline = None if self._connected else "not connected to the broker"
         if self._capabilities is None:
             offline = "the sandboxes' self-test has not ended yet"
-        nothing = "" if self._consent.classes else "no grant names a workload that works here; "
-        return Signals(
-            paused=paused or None,
-            unconsented=None if self._consent.grants else "no valid grant on this machine",
-            draining=None if self._drain_deadline is None else "shutting down: nothing new",
-            offline=offline or None,
-            yielding=verdict.reason if verdict.yields else None,
-            lending=nothing + verdict.reason,
+        unconsented = None
+        if not consent.grants:
+            unconsented = "no valid grant on this machine"
+        elif self._capabilities is not None and not consent.classes and not consent.closed:
+            unconsented = "no grant names a workload that works here"
+        return Grounds(
+            paused=paused,
+            unconsented=unconsented,
+            draining=draining,
+            offline=offline,
+            yielding=restraint.yielding(
+                any_grant=bool(consent.grants),
+                any_open=len(consent.closed) < len(consent.grants),
+            ),
+            lending=restraint.comfort.verdict.reason,
         )
-
-    def _hold_reason(self) -> str | None:
-        signals = self._signals()
-        return signals.paused or signals.yielding
 
     @property
     def _online(self) -> bool:
@@ -225,17 +285,17 @@ class Lender:
 
     @property
     def _slots_total(self) -> int:
-        return self._headroom.slots_total(self._config.slots)
+        return self._spare.slots_total
 
     @property
     def _memory_free_bytes(self) -> int:
-        return self._headroom.memory_free_bytes(self._leases.memory_committed_bytes)
+        return self._spare.memory_free_bytes(self._leases.memory_committed_bytes)
 
-    def _slots_free(self) -> int:
-        if derive(self._signals())[0] != "lending" or len(self._leases) >= HELD_MAX:
+    def _slots_free(self, now: float) -> int:
+        if derive(self._grounds(now))[0] != "lending" or len(self._leases) >= HELD_MAX:
             return 0
-        return self._headroom.slots_free(
-            self._config.slots, self._leases.cpu_committed, self._leases.memory_committed_bytes
+        return self._spare.slots_free(
+            self._leases.cpu_committed, self._leases.memory_committed_bytes
         )
 
     # What each event changes by itself.
@@ -245,7 +305,7 @@ class Lender:
         return []
 
     def _on_intent(self, _now: float, event: IntentLoaded) -> list[Effect]:
-        self._intent = event.intent
+        self._restraint.intent = event.intent
         return []
 
     def _on_capabilities(self, _now: float, event: CapabilitiesFound) -> list[Effect]:
@@ -254,8 +314,30 @@ class Lender:
         return []
 
     def _on_sampled(self, now: float, event: MachineSampled) -> list[Effect]:
-        self._headroom.sampled(now, event.signals)
+        self._restraint.sampled(now, event.signals)
         return []
+
+    def _on_metered(self, _now: float, event: UsageMetered) -> list[Effect]:
+        run = self._leases.run_of(event.lease)
+        if run is not None:
+            run.meter.metered(event, self._restraint.energy_rate)
+        return []
+
+    def _on_recalled(self, _now: float, event: UsageRecalled) -> list[Effect]:
+        for grant, at, usage in event.entries:
+            self._restraint.spending.count(grant, at, usage, self._restraint.utc_offset_s)
+        return []
+
+    def _on_sleep(self, _now: float, _event: SleepAnnounced) -> list[Effect]:
+        self._restraint.asleep, self._let_sleep = True, False
+        return []
+
+    def _on_woken(self, now: float, event: WokenUp) -> list[Effect]:
+        self._restraint.woken()
+        self._pace.ask()
+        if event.slept_s < LEASE_TTL_S:
+            return []
+        return self._leases.forget_expired(now, "its lease expired while the machine slept")
 
     def _on_connected(self, _now: float, _event: BrokerConnected) -> list[Effect]:
         self._connected = True
@@ -289,22 +371,24 @@ class Lender:
             return known
         if len(self._leases) >= HELD_MAX:
             return [ReturnLease(delivery, NO_SLOT_DELAY_S)]
-        phase, reason = derive(self._signals())
+        phase, reason = derive(self._grounds(now))
         if phase != "lending" or self._capabilities is None:
             outcome: Outcome = "refused" if phase == "unconsented" else "evicted"
-            return self._leases.hand_back(now, delivery, lease, outcome, f"{phase}: {reason}")
+            told = f"{phase}: {_told(phase, reason)}"
+            return self._leases.hand_back(now, delivery, lease, outcome, told)
         rules = Rules(
-            consent=self._consent.consent,
+            consent=self._consent.open,
             capabilities=self._capabilities,
             workloads=self._config.workloads,
             slots_total=self._slots_total,
-            memory_free_bytes=self._headroom.memory_free_bytes(),
+            memory_free_bytes=self._spare.memory_free_bytes(),
+            vram_free_bytes=self._spare.vram_free_bytes,
         )
         plan = admit(now, lease, event.work_class, rules)
         if isinstance(plan, Refused):
             return self._leases.hand_back(now, delivery, lease, "refused", plan.reason)
         limits = plan.spec.limits
-        if limits.cpu > self._slots_free() or limits.memory_bytes > self._memory_free_bytes:
+        if limits.cpu > self._slots_free(now) or limits.memory_bytes > self._memory_free_bytes:
             self._pulls.turned_away(event.work_class)
             return [ReturnLease(delivery, NO_SLOT_DELAY_S)]
         self._pulls.served(event.work_class)
@@ -322,3 +406,8 @@ class Lender:
     def _on_drain(self, _now: float, event: DrainRequested) -> list[Effect]:
         self._drain_deadline = event.deadline
         return []
+
+
+def _told(phase: LenderPhase, reason: str) -> str:
+    """What others are told of the reason: nothing of the owner's presence or habits."""
+    return {"lending": "", "yielding": NEEDED_HERE}.get(phase, reason)

@@ -9,7 +9,7 @@ from lender.protocol.lease import LenderPhase
 
 
 @dataclass(frozen=True, slots=True)
-class Signals:
+class Grounds:
     """Why the lender might not lend, in words; None where it does not hold.
 
     The order of the fields is the precedence: the first that holds names the state, so the
@@ -27,23 +27,22 @@ class Signals:
 TRANSITIONS: Final[Mapping[LenderPhase, frozenset[LenderPhase]]] = {
     "paused": frozenset({"unconsented", "draining", "offline", "yielding", "lending"}),
     "unconsented": frozenset({"paused", "draining", "offline", "yielding", "lending"}),
-    # A drain ends with the process: only the owner's word is told before it.
-    "draining": frozenset({"paused", "unconsented"}),
+    "draining": frozenset({"paused", "unconsented", "offline", "yielding", "lending"}),
     "offline": frozenset({"paused", "unconsented", "draining", "yielding", "lending"}),
     "yielding": frozenset({"paused", "unconsented", "draining", "offline", "lending"}),
     "lending": frozenset({"paused", "unconsented", "draining", "offline", "yielding"}),
 }
 
-PRECEDENCE: Final = cast("tuple[LenderPhase, ...]", tuple(one.name for one in fields(Signals)))
+PRECEDENCE: Final = cast("tuple[LenderPhase, ...]", tuple(one.name for one in fields(Grounds)))
 
 
-def derive(signals: Signals) -> tuple[LenderPhase, str]:
+def derive(grounds: Grounds) -> tuple[LenderPhase, str]:
     """Return the state and the reason for it, in words."""
     for phase in PRECEDENCE[:-1]:
-        reason = getattr(signals, phase)
+        reason = getattr(grounds, phase)
         if reason is not None:
             return phase, reason
-    return "lending", signals.lending
+    return "lending", grounds.lending
 
 
 def step(phase: LenderPhase, to: LenderPhase) -> LenderPhase:

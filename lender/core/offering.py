@@ -23,7 +23,6 @@ def class_tokens(
 ) -> tuple[str, ...]:
     """Return the classes that `grants` allow and this machine can run, in order."""
     arches = [arch for arch in get_args(Arch) if arch in ("any", capabilities.arch)]
-    gpus: set[Gpu] = {"none", capabilities.gpu}
     tokens = {
         WorkClass(
             pool, config.workloads[one.workload].runtime, arch, gpu, one.submitter, one.workload
@@ -33,9 +32,13 @@ def class_tokens(
         and config.workloads[one.workload].runtime in capabilities.runtimes
         for pool in config.pools
         for arch in arches
-        for gpu in gpus
+        for gpu in _gpus(one, capabilities)
     }
     return tuple(sorted(tokens)[:CLASSES_MAX])
+
+
+def _gpus(grant: Grant, capabilities: Capabilities) -> set[Gpu]:
+    return {"none", capabilities.gpu} if grant.vram_bytes else {"none"}
 
 
 class OfferPace:

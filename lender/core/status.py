@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 from lender.core.attempt import AttemptState
-from lender.core.consent import Grant
+from lender.core.consent import Grant, Intent
 from lender.core.lease_run import LeaseRun
+from lender.core.policy import Verdict
+from lender.core.signals import Signals
 from lender.protocol.lease import LenderPhase
 
 
@@ -26,6 +28,11 @@ class AttemptStatus:
     tasks_left: int
     cpu: int
     memory_bytes: int
+    gpu: bool
+    held: str
+    cpu_s: float
+    memory_peak_bytes: int
+    network_attempts_blocked: int
 
     @classmethod
     def of(cls, run: LeaseRun) -> "AttemptStatus":
@@ -46,6 +53,11 @@ class AttemptStatus:
             tasks_left=run.tasks_left,
             cpu=spec.limits.cpu,
             memory_bytes=spec.limits.memory_bytes,
+            gpu=run.uses_gpu,
+            held=run.held.reason if run.held else "",
+            cpu_s=run.meter.usage.cpu_s,
+            memory_peak_bytes=run.meter.memory_peak_bytes,
+            network_attempts_blocked=run.meter.network_attempts_blocked,
         )
 
 
@@ -54,7 +66,7 @@ class LenderStatus:
     """The lender as of its last event.
 
     `leases_unanswered` counts the leases whose work is over but whose final report the broker
-    has not answered.
+    has not answered; `closed` says why a grant that holds allows nothing right now, by its id.
     """
 
     phase: LenderPhase
@@ -67,5 +79,10 @@ class LenderStatus:
     attempts: tuple[AttemptStatus, ...]
     leases_unanswered: int
     grants: tuple[Grant, ...]
+    closed: dict[str, str]
     classes: tuple[str, ...]
     consent_digest: str
+    intent: Intent | None
+    verdict: Verdict
+    signals: Signals | None
+    asleep: bool

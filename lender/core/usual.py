@@ -33,9 +33,7 @@ def dedicated_policy() -> Policy:
 def _in_use(cores: float) -> Limits:
     return Limits(
         cores=max(0.5, cores / 4),
-        cpu_others=Steps(
-            reduced=Threshold(cores / 4, cores / 5), frozen=Threshold(cores / 2, cores * 3 / 8)
-        ),
+        cpu_others=Steps(reduced=_a_quarter(cores), frozen=Threshold(cores / 2, cores * 3 / 8)),
         pressure_cpu=Steps(reduced=Threshold(10, 5), frozen=Threshold(40, 20)),
         pressure_memory=Steps(frozen=Threshold(2, 1), evicted=Threshold(10, 5)),
         pressure_io=Steps(reduced=Threshold(10, 5), frozen=Threshold(30, 15)),
@@ -56,9 +54,7 @@ def _in_use(cores: float) -> Limits:
 
 def _away(cores: float) -> Limits:
     return Limits(
-        cpu_others=Steps(
-            reduced=Threshold(cores / 4, cores / 5), frozen=Threshold(cores * 3 / 4, cores / 2)
-        ),
+        cpu_others=Steps(reduced=_a_quarter(cores), frozen=Threshold(cores * 3 / 4, cores / 2)),
         pressure_cpu=Steps(reduced=Threshold(30, 20), frozen=Threshold(70, 50)),
         pressure_memory=Steps(frozen=Threshold(10, 5), evicted=Threshold(25, 10)),
         pressure_io=Steps(reduced=Threshold(30, 15), frozen=Threshold(60, 40)),
@@ -74,3 +70,8 @@ def _away(cores: float) -> Limits:
         metered=False,
         stay_s=10.0,
     )
+
+
+def _a_quarter(cores: float) -> Threshold:
+    """Of the cores, on a small machine a quarter of one less than what a desktop idles at."""
+    return Threshold(max(cores / 4, 0.75), max(cores / 5, 0.5))

@@ -1,6 +1,7 @@
 """The owner's consent as it holds now: which grants, until when, for which classes."""
 
 import math
+from collections.abc import Mapping
 
 from lender.core.admission import ask_of
 from lender.core.config import Config
@@ -13,12 +14,15 @@ from lender.core.offering import class_tokens
 class ValidConsent:
     """The grants that hold, renewed whenever consent changes or `until` has come.
 
+    A grant that holds may be closed for a while: the owner is there, or a budget is used up.
+
     Attributes:
         consent: as last read from disk; nothing before.
         grants: those that hold, by id.
         until: when the next of them ends, seconds since the epoch; infinity for never.
         digest: changes when `grants` do.
-        classes: what they allow and this machine can run.
+        closed: why a grant that holds allows nothing right now, in words, by id.
+        classes: what the others allow and this machine can run.
     """
 
     def __init__(self, config: Config) -> None:
@@ -28,6 +32,7 @@ class ValidConsent:
         self.grants: dict[str, Grant] = {}
         self.until = -math.inf
         self.digest = ""
+        self.closed: Mapping[str, str] = {}
         self.classes: tuple[str, ...] = ()
 
     def loaded(self, consent: Consent) -> None:
@@ -46,9 +51,24 @@ class ValidConsent:
         expiry = self.consent.next_expiry(now)
         self.until = math.inf if expiry is None else expiry
         self.digest = self.consent.digest(now)
-        if self._capabilities is not None:
-            grants = self.grants.values()
-            self.classes = class_tokens(self._config, self._capabilities, grants)
+        self._name_classes()
+
+    def close(self, closed: Mapping[str, str]) -> None:
+        """Take up which grants allow nothing right now."""
+        renamed = closed.keys() != self.closed.keys()
+        self.closed = closed
+        if renamed:
+            self._name_classes()
+
+    @property
+    def open(self) -> Consent:
+        """The grants that allow something right now."""
+        return Consent(tuple(one for one in self.grants.values() if one.id not in self.closed))
+
+    @property
+    def submitters(self) -> frozenset[str]:
+        """Those to whom a grant that holds was given."""
+        return frozenset(grant.submitter for grant in self.grants.values())
 
     def withdrawn(self, now: float, run: LeaseRun) -> str | None:
         """Return why consent no longer covers `run`, in words; None while it does.
@@ -66,3 +86,7 @@ class ValidConsent:
         if now >= begun_under.not_after:
             return f"grant {begun_under.id} expired"
         return f"the owner withdrew grant {begun_under.id}"
+
+    def _name_classes(self) -> None:
+        if self._capabilities is not None:
+            self.classes = class_tokens(self._config, self._capabilities, self.open.grants)

@@ -71,7 +71,7 @@ class OwnerVerbs:
         ]
         ignored = [{"path": str(one.path), "reason": one.reason} for one in reading.ignored]
         return {
-            **_lending(self._core.status()),
+            **_lending(self._core.status(now)),
             **self._facts(),
             "grants": grants,
             "ignored_grants": ignored,

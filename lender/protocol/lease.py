@@ -10,6 +10,9 @@ from lender.protocol.ids import JobId, LeaseId, PublicKey
 from lender.protocol.job import Runtime
 from lender.protocol.result import TaskResult
 
+LEASE_TTL_S = 2.5
+"""A lender that holds leases offers every 0.5 s; silent for this long, it has lost them."""
+
 TaskRange = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]]
 """(first task index, number of tasks)."""
 

@@ -66,6 +66,7 @@ def test_a_lease_goes_from_delivery_to_ack() -> None:
         workload="render",
         runtime="wasm",
         program_sha256="ab" * 32,
+        inputs=(("scene.bin", "cd" * 32),),
         grant="G-1",
         attempt=1,
         outcome="succeeded",
@@ -75,8 +76,14 @@ def test_a_lease_goes_from_delivery_to_ack() -> None:
         started_at=START,
         ended_at=START + 3.0,
         cpu_s=0.5,
+        memory_peak_bytes=0,
+        gpu_s=0.0,
+        vram_peak_bytes=0,
         bytes_in=1500,
         bytes_out=1,
+        network_attempts_blocked=0,
+        energy_wh=0.0,
+        energy_method="not measurable",
     )
     assert every(AckLease, bench.answer(1)) == [AckLease(1)]
 
@@ -151,7 +158,7 @@ def test_results_before_the_tasks_were_told_to_run_are_nobodys() -> None:
     bench = Bench().ready()
     bench.deliver()
     assert not every(SendReport, bench.end(0))
-    assert bench.lender.status().attempts[0].tasks_left == 1
+    assert bench.lender.status(bench.now).attempts[0].tasks_left == 1
 
 
 def test_a_held_lease_is_extended_until_it_is_answered() -> None:
@@ -298,7 +305,7 @@ def test_a_lease_takes_as_many_slots_as_one_of_its_tasks_asks_for_cores() -> Non
     wide = make_lease(make_spec(limits={"cpu": 2}), 2)
     assert every(ReturnLease, bench.deliver(wide)) == [ReturnLease(2, 0.1)]
     assert every(OpenSandbox, bench.deliver(make_lease(number=3)))
-    assert bench.lender.status().slots_free == 0
+    assert bench.lender.status(bench.now).slots_free == 0
 
 
 def test_a_lease_whose_memory_other_leases_hold_waits_its_turn() -> None:
@@ -324,7 +331,7 @@ def test_a_broker_that_never_answers_is_not_worked_for_without_end() -> None:
     for number in range(HELD_MAX):
         bench.run(make_lease(number=number))
         effects = bench.end(0, number=number)
-    assert bench.lender.status().leases_unanswered == HELD_MAX
+    assert bench.lender.status(bench.now).leases_unanswered == HELD_MAX
     assert not every(PullWork, effects)
     assert every(ReturnLease, bench.deliver(make_lease(number=HELD_MAX)))
 
@@ -340,7 +347,7 @@ def test_the_memory_of_leases_that_are_over_is_bounded() -> None:
     ("stop", "outcome", "words"),
     [
         (lambda bench: bench.pause(), "evicted", "paused: the owner paused lending"),
-        (lambda bench: bench.tell(BUSY), "evicted", "yielding: others use 3.0 cores, over 2"),
+        (lambda bench: bench.tell(BUSY), "evicted", "yielding: the machine or its owner needs it"),
         (lambda bench: bench.consent(), "refused", "unconsented: no valid grant"),
         (lambda bench: bench.tell(BrokerDisconnected()), "evicted", "offline: not connected"),
     ],

@@ -1,5 +1,7 @@
 """What a lender offers, and how often."""
 
+from dataclasses import replace
+
 from core_world import (
     ALICE,
     BOB,
@@ -7,6 +9,7 @@ from core_world import (
     CALM,
     GIB,
     LENDER,
+    LIMITS,
     MACHINE,
     START,
     Bench,
@@ -31,8 +34,9 @@ from lender.core.events import (
     ConsentLoaded,
     TimeAdvanced,
 )
-from lender.core.headroom import Reserve
+from lender.core.hold import NEEDED_HERE
 from lender.core.offering import CLASSES_MAX, class_tokens
+from lender.core.policy import Policy
 from lender.protocol.classes import WorkClass
 
 
@@ -44,9 +48,9 @@ def test_an_offer_says_what_is_lent() -> None:
     bench = Bench().ready()
     offer = the(SendOffer, bench.tell(BrokerGreeted())).offer
     assert (offer.lender, offer.name, offer.phase) == (LENDER, "desk-7", "lending")
-    assert offer.reason == "others use 0.5 cores, 12288 MiB of memory available"
+    assert offer.reason == "", "nothing of the owner's presence"
     assert (offer.slots_total, offer.slots_free, offer.cpu_free) == (4, 4, 3.5)
-    assert (offer.memory_free_bytes, offer.vram_free_bytes) == (11 * GIB, 7)
+    assert (offer.memory_free_bytes, offer.vram_free_bytes) == (11 * GIB, 7 * GIB)
     assert (offer.arch, offer.os, offer.runtimes) == ("x86_64", "linux", ("process", "wasm"))
     assert offer.leases == ()
 
@@ -67,7 +71,9 @@ def test_it_lists_its_leases_with_their_states() -> None:
 def test_a_lender_that_lacks_anything_offers_no_slot() -> None:
     bench = Bench()
     bench.tell(BrokerConnected())
-    assert bench.lender.status().reason == "the owner's stored intent has not been read yet"
+    assert (
+        bench.lender.status(bench.now).reason == "the owner's stored intent has not been read yet"
+    )
     offer = the(SendOffer, bench.tell(CapabilitiesFound(MACHINE))).offer
     assert (offer.phase, offer.slots_free) == ("paused", 0)
     bench.pause(paused=False)
@@ -75,7 +81,7 @@ def test_a_lender_that_lacks_anything_offers_no_slot() -> None:
     assert (offer.phase, offer.classes) == ("unconsented", ())
     bench.consent(make_grant())
     offer = the(SendOffer, bench.tell(BrokerGreeted())).offer
-    assert (offer.phase, offer.reason) == ("yielding", "the machine has not been measured yet")
+    assert (offer.phase, offer.reason) == ("yielding", NEEDED_HERE)
     bench.tell(CALM)
     offer = the(SendOffer, bench.tell(BrokerGreeted())).offer
     assert (offer.phase, offer.slots_free) == ("lending", 4)
@@ -86,9 +92,9 @@ def test_without_a_self_test_it_is_offline_and_silent() -> None:
     bench.consent(make_grant())
     bench.pause(paused=False)
     bench.tell(CALM)
-    assert bench.lender.status().reason == "the sandboxes' self-test has not ended yet"
+    assert bench.lender.status(bench.now).reason == "the sandboxes' self-test has not ended yet"
     assert bench.tell(BrokerConnected()) == []
-    assert bench.lender.status().phase == "offline"
+    assert bench.lender.status(bench.now).phase == "offline"
 
 
 def test_grants_that_fit_nothing_here_are_told() -> None:
@@ -121,16 +127,17 @@ def test_the_heartbeat_is_slow_when_idle_and_quick_while_leases_are_held() -> No
 def test_nothing_is_offered_while_disconnected_and_at_once_when_back() -> None:
     bench = Bench().ready()
     bench.tell(BrokerDisconnected())
-    assert bench.lender.status().reason == "not connected to the broker"
+    assert bench.lender.status(bench.now).reason == "not connected to the broker"
     assert offers(bench, 60.0) == 0
     assert the(SendOffer, bench.tell(BrokerConnected())).offer.phase == "lending"
 
 
-def test_yielding_is_offered_with_its_reason() -> None:
+def test_yielding_is_offered_without_a_word_on_the_owner() -> None:
     bench = Bench().ready()
     offer = the(SendOffer, bench.tell(BUSY, 1.0)).offer
     assert (offer.phase, offer.slots_free) == ("yielding", 0)
-    assert offer.reason == "others use 3.0 cores, over 2"
+    assert offer.reason == NEEDED_HERE
+    assert bench.lender.status(bench.now).reason == "others use 3.0 cores, over 2.0"
 
 
 def test_classes_follow_grants_catalogue_machine_and_pools() -> None:
@@ -182,12 +189,13 @@ def test_an_expiry_changes_the_offer_when_its_time_comes() -> None:
 
 
 def test_a_reserve_of_every_core_lends_none() -> None:
-    bench = Bench(cores=1.0, reserve=Reserve(cores=1.0, memory_bytes=GIB)).ready()
-    assert bench.lender.status().slots_total == 0
+    limits = replace(LIMITS, cores_kept=1.0)
+    bench = Bench(cores=1.0, policy=Policy(in_use=limits, away=limits)).ready()
+    assert bench.lender.status(bench.now).slots_total == 0
     bench.open()
     effects = bench.deliver(make_lease())
     assert not every(SendOffer, [one for one in effects if not isinstance(one, SendOffer)])
-    assert bench.lender.status().attempts == ()
+    assert bench.lender.status(bench.now).attempts == ()
 
 
 def test_next_deadline_lies_ahead_and_without_anything_to_wait_for_there_is_none() -> None:

@@ -110,7 +110,7 @@ def test_yielding_freezes_and_hands_back_with_its_own_reason() -> None:
     bench.run()
     assert acts(bench.tell(BUSY)) == [FreezeSandbox(lease_id(1))]
     effects = bench.wait(10.0)
-    assert the(WriteReceipt, effects).ended == "frozen for 10 s: others use 3.0 cores, over 2"
+    assert the(WriteReceipt, effects).ended == "frozen for 10 s: others use 3.0 cores, over 2.0"
 
 
 def test_work_thaws_only_when_neither_owner_nor_machine_holds_it() -> None:
@@ -152,7 +152,7 @@ def test_only_what_the_revoked_grant_covered_is_stopped() -> None:
     bench.deliver(make_lease(spec, 2, signer=BOB), class_of(spec))
     effects = bench.consent(*grants, revoked=["G-2"])
     assert every(CloseSandbox, effects) == [CloseSandbox(lease_id(2))]
-    assert [one.lease for one in bench.lender.status().attempts] == [lease_id(1)]
+    assert [one.lease for one in bench.lender.status(bench.now).attempts] == [lease_id(1)]
 
 
 def test_a_lease_does_not_move_to_another_grant() -> None:
@@ -202,7 +202,7 @@ def test_a_drain_finishes_and_then_exits() -> None:
     bench.open()
     bench.run()
     assert acts(bench.tell(DrainRequested(START + 60.0))) == []
-    assert bench.lender.status().phase == "draining"
+    assert bench.lender.status(bench.now).phase == "draining"
     refused = the(SendReport, bench.deliver(make_lease(number=2))).report
     assert (refused.outcome, refused.reason) == ("evicted", "draining: shutting down: nothing new")
     assert not every(PullWork, bench.wait(1.0))
@@ -255,7 +255,7 @@ def test_status_shows_what_an_owner_asks() -> None:
     bench.end(0)
     bench.run(make_lease(number=2))
     bench.end(0, number=2)
-    status = bench.lender.status()
+    status = bench.lender.status(bench.now)
     assert (status.phase, status.connected) == ("lending", True)
     assert (status.slots_total, status.slots_free, status.leases_unanswered) == (4, 2, 1)
     assert status.grants == (make_grant(),)
@@ -276,7 +276,7 @@ def test_the_last_word_of_pause_and_resume_holds() -> None:
     bench.run()
     for paused in (True, False, True):
         bench.pause(paused=paused)
-    assert bench.lender.status().phase == "paused"
-    assert bench.lender.status().attempts[0].state == "frozen"
+    assert bench.lender.status(bench.now).phase == "paused"
+    assert bench.lender.status(bench.now).attempts[0].state == "frozen"
     bench.pause(paused=False)
-    assert bench.lender.status().attempts[0].state == "running"
+    assert bench.lender.status(bench.now).attempts[0].state == "running"

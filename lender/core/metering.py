@@ -1,0 +1,99 @@
+"""What one attempt uses up: readings and results become one sum, each second counted once."""
+
+from dataclasses import dataclass
+
+from lender.core.budget import Usage
+from lender.core.events import UsageMetered
+
+_J_PER_WH = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyRate:
+    """What a second of CPU time takes now.
+
+    Attributes:
+        joules_per_cpu_s: 0 or more.
+        method: where the figure comes from, in words.
+    """
+
+    joules_per_cpu_s: float = 0.0
+    method: str = "not measurable"
+
+
+class Meter:
+    """The sum of one attempt.
+
+    The sandbox's meter sees what still runs, results what ended: neither sees all, so the larger
+    of the two counts.
+
+    Attributes:
+        memory_peak_bytes: the most that was seen at once.
+        network_attempts_blocked: tries to reach a network.
+        gpu_s: time that a GPU computed for it.
+        vram_peak_bytes: the most GPU memory that was seen at once.
+        energy_method: how the energy was estimated last.
+    """
+
+    def __init__(self, bytes_in: int) -> None:
+        self.memory_peak_bytes = 0
+        self.network_attempts_blocked = 0
+        self.gpu_s = 0.0
+        self.vram_peak_bytes = 0
+        self.energy_method = EnergyRate().method
+        self._bytes_in = bytes_in
+        self._bytes_out = 0
+        self._results_cpu_s = 0.0
+        self._metered_cpu_s = 0.0
+        self._charged_cpu_s = 0.0
+        self._energy_wh = 0.0
+        self._told = Usage()
+
+    def metered(self, event: UsageMetered, rate: EnergyRate) -> None:
+        """Take up a reading of the sandbox; all of it is cumulative."""
+        self._metered_cpu_s = max(self._metered_cpu_s, event.cpu_s)
+        self.memory_peak_bytes = max(self.memory_peak_bytes, event.memory_peak_bytes)
+        self.network_attempts_blocked = max(
+            self.network_attempts_blocked, event.network_attempts_blocked
+        )
+        self.gpu_s = max(self.gpu_s, event.gpu_s)
+        self.vram_peak_bytes = max(self.vram_peak_bytes, event.vram_peak_bytes)
+        self._charge(rate)
+
+    def result(self, cpu_s: float, bytes_out: int, rate: EnergyRate) -> None:
+        """Take up what a task's result says."""
+        self._results_cpu_s += cpu_s
+        self._bytes_out += bytes_out
+        self._charge(rate)
+
+    @property
+    def usage(self) -> Usage:
+        """The sum so far."""
+        moved_bytes = self._bytes_in + self._bytes_out
+        return Usage(self._charged_cpu_s, moved_bytes, self._energy_wh)
+
+    @property
+    def bytes_in(self) -> int:
+        """What was fetched for it."""
+        return self._bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        """What it gave back."""
+        return self._bytes_out
+
+    def untold(self) -> Usage:
+        """Return what came since the last call."""
+        now, told = self.usage, self._told
+        self._told = now
+        return Usage(
+            now.cpu_s - told.cpu_s,
+            now.moved_bytes - told.moved_bytes,
+            now.energy_wh - told.energy_wh,
+        )
+
+    def _charge(self, rate: EnergyRate) -> None:
+        cpu_s = max(self._metered_cpu_s, self._results_cpu_s)
+        self._energy_wh += (cpu_s - self._charged_cpu_s) * rate.joules_per_cpu_s / _J_PER_WH
+        self._charged_cpu_s = cpu_s
+        self.energy_method = rate.method

@@ -1,0 +1,81 @@
+"""How much each sandbox may run: held, at full speed, or for a part of every second."""
+
+import math
+from collections.abc import Callable, Iterable
+
+from lender.core.effects import Effect
+from lender.core.hold import Hold
+from lender.core.lease_run import LeaseRun
+
+DUTY_PERIOD_S = 1.0
+"""Of a duty cycle: long against the cost of stopping a tree, short against a fan's patience."""
+
+_FULL = 1.0
+
+
+Holds = Callable[[LeaseRun], Hold | None]
+
+
+class Regulation:
+    """Freezes, thaws and throttles; names what has to go.
+
+    The oldest attempts get the cores that the verdict leaves. The one that gets less than it
+    asks for runs for that part of every period; those that get nothing stand still.
+    """
+
+    def __init__(self) -> None:
+        self._next_turn = math.inf
+
+    @property
+    def next_deadline(self) -> float:
+        """When a duty cycle turns, seconds since the epoch; infinity for never."""
+        return self._next_turn
+
+    def evicted(self, runs: Iterable[LeaseRun], holds: Holds) -> list[tuple[LeaseRun, Hold]]:
+        """Return the attempts that have to go, and why.
+
+        Freezing gives no GPU memory back: where others would stand still, those that use a GPU go.
+        """
+        found = []
+        for run in runs:
+            hold = holds(run)
+            if hold is not None and (hold.evict or run.uses_gpu):
+                found.append((run, hold))
+        return found
+
+    def settle(
+        self, now: float, runs: Iterable[LeaseRun], holds: Holds, cores: float, why: Hold
+    ) -> list[Effect]:
+        """Have each attempt run as much as it may.
+
+        Args:
+            now: seconds since the epoch.
+            runs: oldest first.
+            holds: tells what keeps one from running.
+            cores: that may be used by all of them together.
+            why: the reason for a bound on `cores`.
+        """
+        self._next_turn = math.inf
+        effects: list[Effect] = []
+        for run in runs:
+            hold = holds(run)
+            if hold is not None:
+                effects += run.freeze(now, hold)
+                continue
+            asked = float(run.plan.spec.limits.cpu)
+            share = min(_FULL, cores / asked)
+            cores = max(0.0, cores - asked)
+            if share <= 0:
+                effects += run.freeze(now, why)
+            elif share >= _FULL or self._on_duty(now, share):
+                effects += run.go()
+            else:
+                effects += run.rest()
+        return effects
+
+    def _on_duty(self, now: float, share: float) -> bool:
+        begin = math.floor(now / DUTY_PERIOD_S) * DUTY_PERIOD_S
+        rest_at = begin + share * DUTY_PERIOD_S
+        on = now < rest_at
+        self._next_turn = min(self._next_turn, rest_at if on else begin + DUTY_PERIOD_S)
+        return on

@@ -1,0 +1,72 @@
+"""What a policy would have made of readings that were recorded: how much lent, how often not."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from lender.core.comfort import Comfort
+from lender.core.policy import Policy, Rung, Verdict
+from lender.core.signals import Signals
+
+GAP_S: Final = 30.0
+"""Readings further apart were not taken in one go: the machine slept, or lenderd did not run."""
+
+
+@dataclass(slots=True)
+class Replay:
+    """The outcome.
+
+    Attributes:
+        since, until: of the first and the last reading, seconds since the epoch; 0: no reading.
+        measured_s: time between them, without gaps.
+        spent_s: time on each rung.
+        lent_core_s: cores that could have been lent, over that time, on each rung.
+        stepped_in: how often lent work would have had to step back, by the limit behind it.
+    """
+
+    since: float = 0.0
+    until: float = 0.0
+    measured_s: float = 0.0
+    spent_s: dict[Rung, float] = field(default_factory=lambda: dict.fromkeys(Rung, 0.0))
+    lent_core_s: dict[Rung, float] = field(default_factory=lambda: dict.fromkeys(Rung, 0.0))
+    stepped_in: Counter[str] = field(default_factory=Counter)
+
+
+def replay(
+    rows: Iterable[tuple[float, Signals]], policy: Policy, cores: float, slots: int
+) -> Replay:
+    """Hold recorded readings against `policy`.
+
+    Args:
+        rows: times and readings, oldest first; a row of an earlier time than the one before it
+            begins anew, as one after a gap does.
+        policy: the owner's limits.
+        cores: of the machine.
+        slots: most cores lent at once.
+    """
+    outcome = Replay()
+    comfort = Comfort(policy, cores)
+    for now, signals in rows:
+        before, step_s = comfort.verdict, now - outcome.until
+        follows = outcome.since > 0 and 0 <= step_s <= GAP_S
+        if not follows and outcome.since > 0:
+            comfort.forget()
+        comfort.sampled(now, signals)
+        after = comfort.verdict
+        if follows:
+            outcome.measured_s += step_s
+            outcome.spent_s[before.rung] += step_s
+            outcome.lent_core_s[before.rung] += step_s * min(before.cores, slots)
+            if after.rung < before.rung and _felt(before, after, slots):
+                outcome.stepped_in[after.findings[0].signal] += 1
+            elif before.new_work and not after.new_work:
+                outcome.stepped_in["metered"] += 1
+        outcome.since = outcome.since or now
+        outcome.until = now
+    return outcome
+
+
+def _felt(before: Verdict, after: Verdict, slots: int) -> bool:
+    """Tell whether lent work had to step back: fewer cores are none it had with few slots."""
+    return after.rung < Rung.REDUCED or min(after.cores, slots) < min(before.cores, slots)

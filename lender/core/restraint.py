@@ -1,0 +1,128 @@
+"""What keeps lent work from running: the owner's word, sleep, the machine's comfort, the grants."""
+
+import math
+from collections.abc import Callable, Mapping
+
+from lender.core.comfort import Comfort
+from lender.core.config import Config
+from lender.core.consent import Grant, Intent
+from lender.core.hold import Hold
+from lender.core.lease_run import LeaseRun
+from lender.core.metering import EnergyRate
+from lender.core.policy import Rung
+from lender.core.schedule import week_s
+from lender.core.signals import Signals
+from lender.core.spending import Spending
+
+
+class Restraint:
+    """All that was said and read last; level-triggered.
+
+    Attributes:
+        intent: the owner's stored word; None before it was read.
+        asleep: the machine announced that it will sleep and has not woken up.
+        comfort: the policy's verdict on the last reading.
+        spending: what was used up this week.
+        closed: why a grant that holds allows nothing right now, by id.
+        signals: the last reading; None before the first.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.intent: Intent | None = None
+        self.asleep = False
+        self.comfort = Comfort(config.policy, config.cores)
+        self.spending = Spending()
+        self.closed: dict[str, Hold] = {}
+        self.signals: Signals | None = None
+
+    def sampled(self, now: float, signals: Signals) -> None:
+        """Take up a reading."""
+        self.signals = signals
+        self.comfort.sampled(now, signals)
+
+    def woken(self) -> None:
+        """What was read before the sleep says nothing of now."""
+        self.asleep = False
+        self.comfort.forget()
+
+    @property
+    def energy_rate(self) -> EnergyRate:
+        """What a second of CPU time takes, as last read."""
+        if self.signals is None:
+            return EnergyRate()
+        return EnergyRate(self.signals.joules_per_cpu_s, self.signals.energy_method)
+
+    @property
+    def utc_offset_s(self) -> int:
+        """Of the owner's local time, as last read."""
+        return 0 if self.signals is None else self.signals.utc_offset_s
+
+    def close_grants(self, now: float, grants: Mapping[str, Grant]) -> dict[str, str]:
+        """Find the grants that allow nothing at `now`; return the reasons in words, by id."""
+        self.closed = {}
+        machine = self.spending.exhausted_in_all(now, self.utc_offset_s, self._config.budget)
+        at = week_s(now, self.utc_offset_s)
+        for id_, grant in grants.items():
+            spent = machine or self.spending.exhausted(now, self.utc_offset_s, id_, grant.budget)
+            if spent is not None:
+                self.closed[id_] = Hold(spent, evict=True)
+            elif not grant.when.holds(self.comfort.verdict.presence, at):
+                self.closed[id_] = Hold(f"grant {id_} holds {grant.when.text}")
+        return {id_: hold.reason for id_, hold in self.closed.items()}
+
+    def paused(self, now: float) -> str | None:
+        """Return why the owner's word keeps everything from running, in words."""
+        if self.intent is None:
+            return "the owner's stored intent has not been read yet"
+        if self.intent.finishing(now) or not self.intent.holds(now):
+            return None
+        return "the owner paused lending"
+
+    def yielding(self, *, any_grant: bool, any_open: bool) -> str | None:
+        """Return why the lender steps back by itself, in words."""
+        if self.asleep:
+            return "the machine goes to sleep"
+        verdict = self.comfort.verdict
+        if verdict.rung <= Rung.FROZEN:
+            return verdict.reason
+        if any_grant and not any_open:
+            return next(iter(self.closed.values())).reason
+        return None
+
+    def holds(self, now: float) -> Callable[[LeaseRun], Hold | None]:
+        """Return what tells why an attempt may not run at `now`."""
+        paused, whole = self.paused(now), self._whole(now)
+
+        def hold(run: LeaseRun) -> Hold | None:
+            if whole is not None:
+                return whole
+            if paused is not None:
+                return Hold(paused, told=paused)
+            verdict = self.comfort.verdict
+            if verdict.rung <= Rung.FROZEN:
+                return Hold(verdict.reason, evict=verdict.rung == Rung.EVICTED)
+            return self.closed.get(run.plan.grant.id)
+
+        return hold
+
+    @property
+    def cores(self) -> float:
+        """How many cores lent work may use together."""
+        return self.comfort.verdict.cores
+
+    def next_deadline(self, now: float) -> float:
+        """Return when time alone changes the owner's word; infinity for never."""
+        change = None if self.intent is None else self.intent.next_change(now)
+        return math.inf if change is None else change
+
+    def _whole(self, now: float) -> Hold | None:
+        """What ends everything at once."""
+        if self.asleep:
+            return Hold("the machine goes to sleep", told="the machine goes to sleep", evict=True)
+        intent = self.intent
+        if intent is not None and intent.holds(now) and intent.finish_by is not None:
+            over = now >= intent.finish_by
+            reason = "the time to finish is over"
+            return Hold(reason, told=reason, evict=True) if over else None
+        return None
