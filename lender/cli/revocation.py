@@ -1,12 +1,13 @@
-"""Carries out a revocation with the owner's own hands: save, kill, wipe, tell, verify.
+"""Carries out a revocation with the owner's own hands: withdraw, kill, save, tell, verify, wipe.
 
-Standard library only; in this order so that whatever fails later, what came before holds.
+Standard library only; in this order so that whatever fails later, what came before holds. The
+tombstones count for every reader before the first kill; that they outlive a power cut is seen to
+after it, because on a busy disk that takes seconds.
 """
 
 import contextlib
 import re
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,18 +16,19 @@ from lender.cli.owner import tell
 from lender.core.consent import Grant
 from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
 from lender.daemon.consent_files import (
-    GRANT_ID_PATTERN,
     load_consent,
+    sync_tombstones,
     withdraw_grants,
     write_tombstones,
 )
+from lender.daemon.grant_file import GRANT_ID_PATTERN
+from lender.daemon.purge import kept_submitters, purge, remove
 from lender.daemon.receipts import ReceiptLog
 from lender.daemon.state import StateFolder, read_pid
-from lender.sandbox import scratch, tree
+from lender.sandbox import tree
 
 _KILL_S = 5.0
 _KILL_AGAIN_S = 1.0  # after a kill that ran into its bound
-_WIPE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +67,18 @@ class Outcome:
         set_aside: grants whose file was put out of the way instead.
         jobs: jobs that had a living process.
         processes: processes met in their trees.
+        killed_s: from the start of the verb until all were dead; None: not verified at once.
         verified: none of them is left, by the kernel's word.
         remaining: process ids that are.
         doubt: why it can't be verified, where no process is known to be left.
-        stopped_at: time of that verification.
+        stopped_at: time of that verification, after lenderd was told.
         stopped_s: from the start of the verb until then.
         freed_bytes: disk space of the wiped scratch folders.
         scratch_left: folders that could not be wiped.
+        purged_bytes: disk space of deleted inputs, compiled modules and results.
+        purge_left: what of them could not be deleted.
         daemon: what became of lenderd; `silent`: it neither answered nor could be killed.
+        daemon_reason: why it was not left alive.
     """
 
     grants: tuple[str, ...] = ()
@@ -81,6 +87,7 @@ class Outcome:
     set_aside: tuple[str, ...] = ()
     jobs: int = 0
     processes: int = 0
+    killed_s: float | None = None
     verified: bool = False
     remaining: tuple[int, ...] = ()
     doubt: str = ""
@@ -88,30 +95,35 @@ class Outcome:
     stopped_s: float = 0.0
     freed_bytes: int = 0
     scratch_left: list[str] = field(default_factory=list)
+    purged_bytes: int = 0
+    purge_left: list[str] = field(default_factory=list)
     daemon: Literal["answered", "killed", "absent", "silent"] = "absent"
+    daemon_reason: str = ""
 
     @property
     def complete(self) -> bool:
         """Whether all of it was done, durable and verified."""
-        done = self.verified and not self.scratch_left and self.daemon != "silent"
-        return done and not self.not_saved
+        left = self.scratch_left or self.purge_left or self.not_saved
+        return self.verified and not left and self.daemon != "silent"
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`; durations in milliseconds."""
         fields = asdict(self)
-        fields["stopped_ms"] = round(fields.pop("stopped_s") * 1000, 3)
+        fields["stopped_ms"] = _ms(fields.pop("stopped_s"))
+        fields["killed_ms"] = _ms(fields.pop("killed_s"))
         return {**fields, "complete": self.complete}
 
 
 def revoke(state: StateFolder, selection: Selection) -> Outcome:
     """End the selected grants and everything that runs under them. Raises nothing of its own."""
     outcome, started = Outcome(), time.monotonic()
-    _withdraw(state, selection, outcome)
     attempts = _Attempts(state, selection)
+    submitters = _withdraw(state, selection, outcome)
     first = attempts.kill(outcome, _KILL_S)
     if first.verified:
-        attempts.wipe(outcome)
-    _tell(state, outcome, distrusted=attempts.unreadable)
+        outcome.killed_s = time.monotonic() - started
+    _save(state, outcome)
+    _tell(state, outcome, attempts.unreadable)
     # Once more: what was being launched when the tombstones came has a record by now.
     last = attempts.kill(outcome, _KILL_S if first.verified else _KILL_AGAIN_S)
     outcome.processes = first.processes + last.processes
@@ -122,27 +134,57 @@ def revoke(state: StateFolder, selection: Selection) -> Outcome:
     outcome.stopped_at, outcome.stopped_s = time.time(), time.monotonic() - started
     if last.verified:
         attempts.wipe(outcome)
+        _purge(state, selection, submitters | attempts.submitters, outcome)
         if outcome.daemon != "answered":
             attempts.account()
     return outcome
 
 
-def _withdraw(state: StateFolder, selection: Selection, outcome: Outcome) -> None:
-    """Make the withdrawal durable, with tombstones or, on a full disk, without the grants."""
+def _withdraw(state: StateFolder, selection: Selection, outcome: Outcome) -> set[str]:
+    """Withdraw for every reader, with tombstones or, on a full disk, without the grants' files.
+
+    Returns the submitters of the grants that end.
+    """
     reading = load_consent(state)
-    ids = {grant.id for grant in reading.consent.grants if selection.ends(grant)}
+    ended = [grant for grant in reading.consent.grants if selection.ends(grant)]
     # A faulty grant file might be mended later: its id is withdrawn too.
     faulty = {fault.path.stem for fault in reading.ignored if fault.path.suffix == ".toml"}
-    ids |= faulty if selection.everything else faulty & {selection.grant}
+    ids = {g.id for g in ended} | (faulty if selection.everything else faulty & {selection.grant})
     outcome.grants = tuple(sorted(i for i in ids if re.fullmatch(GRANT_ID_PATTERN, i)))
     try:
         write_tombstones(state, outcome.grants, time.time())
     except OSError as error:
-        outcome.not_saved = error.strerror or str(error)
-        with contextlib.suppress(OSError):
-            outcome.set_aside = withdraw_grants(state, outcome.grants)
+        _set_aside(state, outcome, error)
+    return {grant.submitter for grant in ended} | (selection.submitters or frozenset())
+
+
+def _save(state: StateFolder, outcome: Outcome) -> None:
+    """Make the withdrawal survive a power cut."""
+    if outcome.not_saved:
+        return
+    try:
+        sync_tombstones(state, outcome.grants)
+    except OSError as error:
+        _set_aside(state, outcome, error)
     else:
         outcome.saved_at = time.time()
+
+
+def _set_aside(state: StateFolder, outcome: Outcome, error: OSError) -> None:
+    outcome.not_saved = error.strerror or str(error)
+    with contextlib.suppress(OSError):
+        outcome.set_aside = withdraw_grants(state, outcome.grants)
+
+
+def _purge(
+    state: StateFolder, selection: Selection, submitters: set[str], outcome: Outcome
+) -> None:
+    """Delete what is kept of those who may do nothing here any more."""
+    doomed = kept_submitters(state)
+    if not selection.everything:
+        held = load_consent(state).consent.valid(time.time())
+        doomed &= submitters - {grant.submitter for grant in held}
+    outcome.purged_bytes, outcome.purge_left = purge(state, sorted(doomed))
 
 
 class _Attempts:
@@ -154,6 +196,11 @@ class _Attempts:
         self._selection = selection
         self._seen: dict[str, AttemptRecord] = {}
         self.unreadable: tuple[Path, ...] = ()
+
+    @property
+    def submitters(self) -> set[str]:
+        """Whose they are."""
+        return {record.submitter for record in self._seen.values()}
 
     def kill(self, outcome: Outcome, timeout_s: float) -> tree.StopReport:
         """Kill all that have a record now or had one before."""
@@ -178,7 +225,7 @@ class _Attempts:
             if folder.parent != self._state.scratch or folder.name in (".", ".."):
                 outcome.scratch_left.append(f"{folder} (not below {self._state.scratch})")
                 continue
-            freed_bytes, fault = _delete(folder)
+            freed_bytes, fault = remove(folder)
             outcome.freed_bytes += freed_bytes
             if fault:
                 outcome.scratch_left.append(f"{folder} ({fault})")
@@ -193,16 +240,17 @@ class _Attempts:
                 self._records.remove(record.lease)
 
 
-def _tell(state: StateFolder, outcome: Outcome, *, distrusted: Iterable[Path]) -> None:
+def _tell(state: StateFolder, outcome: Outcome, unreadable: tuple[Path, ...]) -> None:
     """Have lenderd re-read the consent; end one that does not, and all that hangs below it.
 
     That closes the race with a launch that it had begun. A lenderd whose records can't be read
     is ended as well: nothing else would show what it runs.
     """
     told = tell(state, "reload")
-    if told.outcome == "answered" and not distrusted:
+    if told.outcome == "answered" and not unreadable:
         outcome.daemon = "answered"
         return
+    outcome.daemon_reason = f"{unreadable[0]} can't be read" if unreadable else told.reason
     try:
         daemon = read_pid(state)
     except OSError:
@@ -213,28 +261,8 @@ def _tell(state: StateFolder, outcome: Outcome, *, distrusted: Iterable[Path]) -
         outcome.daemon = "answered" if told.outcome == "answered" else "silent"
 
 
-def _delete(folder: Path) -> tuple[int, str]:
-    """Delete a scratch folder; return the disk space freed, and why something is left.
-
-    A lenderd that lives deletes it as well: what vanishes under our hands is no fault.
-    """
-    freed_bytes, deadline = 0, time.monotonic() + _WIPE_S
-    while True:
-        try:
-            if folder.is_symlink() or not folder.is_dir():
-                folder.unlink()
-            else:
-                folder.chmod(0o700)
-                with contextlib.suppress(scratch.TooMuchError):
-                    freed_bytes = max(freed_bytes, scratch.used_bytes(folder))
-                scratch.wipe(folder)
-                folder.rmdir()
-        except OSError as error:
-            if isinstance(error, FileNotFoundError) and str(error.filename) == str(folder):
-                return freed_bytes, ""
-            if time.monotonic() > deadline:
-                return 0, error.strerror or str(error)
-            time.sleep(0.01)
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
 
 
 def _receipt(record: AttemptRecord, now: float) -> dict[str, Any]:

@@ -1,21 +1,22 @@
 """Withdraw grants. Their work is killed and wiped at once; nothing is asked.
 
-Works with lenderd stopped, hung or gone, without NATS, and on a full disk. First the withdrawal is
-saved, then every process of the revoked grants is killed, then lenderd is told; a lenderd that
-does not answer within half a second is killed too, so that it can start nothing more.
-What is printed was verified.
+Works with lenderd stopped, hung or gone, without NATS, and on a full disk. First the grants are
+withdrawn, then every process under them is killed, then lenderd is told; a lenderd that does not
+answer within half a second is killed too, so that it can start nothing more. What was kept of a
+submitter who may do nothing here any more is deleted: inputs, compiled modules, results, and what
+you called them. What is printed was verified.
 """
 
 import argparse
-import contextlib
 import time
 
 from lender.cli.exits import CommandError, Exit
 from lender.cli.owner import add_options, open_state, print_json
 from lender.cli.revocation import Outcome, Selection, revoke
 from lender.cli.words import clock, count, duration, say, size
-from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
+from lender.daemon.attempt_records import AttemptReading, AttemptRecords
 from lender.daemon.consent_files import ConsentReading, load_consent
+from lender.daemon.purge import kept_submitters
 from lender.daemon.state import StateFolder
 
 EXAMPLES = """\
@@ -26,7 +27,7 @@ EXAMPLES = """\
 
 
 _DAEMON = {
-    "killed": "! lenderd did not answer; it was killed. The broker is told on reconnect.",
+    "killed": "! lenderd was killed: {reason}. The broker is told on reconnect.",
     "absent": "! lenderd does not run; stopped without it. The broker hears at its start.",
     "silent": "✗ lenderd does not answer and could not be killed: end it by hand",
 }
@@ -68,15 +69,23 @@ def _selection(args: argparse.Namespace, state: StateFolder) -> Selection:
         named = {key for key, name in reading.names.items() if name == args.submitter}
         submitters = frozenset(named or {args.submitter})
     selection = Selection(args.all, submitters, args.workload, args.grant)
-    attempts: tuple[AttemptRecord, ...] = ()
-    with contextlib.suppress(OSError):  # told of when the kill can't be verified
-        attempts = AttemptRecords(state.attempts).read_all().records
+    try:
+        attempts = AttemptRecords(state.attempts).read_all()
+    except OSError:
+        attempts = AttemptReading((), (state.attempts,))
     known = (
         args.all
         or any(selection.ends(grant) for grant in reading.consent.grants)
         or any(fault.path.stem == args.grant for fault in reading.ignored)
-        or any(selection.stops(attempt) for attempt in attempts)
+        or any(selection.stops(attempt) for attempt in attempts.records)
+        or bool(kept_submitters(state) & (submitters or frozenset()))
     )
+    if not known and attempts.unreadable:
+        raise CommandError(
+            Exit.FAILED,
+            f"no grant matches, but {attempts.unreadable[0]} can't be read: it may name what runs; "
+            "`lender revoke --all` ends everything",
+        )
     if not known:
         raise CommandError(Exit.FAILED, "no grant matches; `lender grants` lists them")
     return selection
@@ -88,8 +97,14 @@ def _lines(outcome: Outcome, after: ConsentReading) -> list[str]:
         lines.append(f"✗ scratch could not be deleted: {', '.join(outcome.scratch_left)}")
     elif outcome.jobs or outcome.freed_bytes:
         lines.append(f"✓ scratch deleted ({size(outcome.freed_bytes)})")
+    if outcome.purge_left:
+        lines.append(f"✗ could not be deleted: {', '.join(outcome.purge_left)}")
+    elif outcome.purged_bytes:
+        lines.append(
+            f"✓ inputs and results that were kept are deleted ({size(outcome.purged_bytes)})"
+        )
     if outcome.daemon in _DAEMON:
-        lines.append(_DAEMON[outcome.daemon])
+        lines.append(_DAEMON[outcome.daemon].format(reason=outcome.daemon_reason))
     held = len(after.consent.valid(time.time()))
     if held:
         lines.append(f"{count(held, 'other grant')} still hold{'s' if held == 1 else ''}.")
