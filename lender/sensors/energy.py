@@ -55,13 +55,12 @@ class EnergySensor:
             powercap: the kernel's folder.
             watts_per_core: what the owner reckons for a busy core, W; 0: nothing.
         """
-        # intel-rapl:0 is a package; intel-rapl:0:0 a part of it; psys holds everything again.
+        # Others are parts of a package (core, uncore, dram), or hold everything again (psys).
         folders = sorted(powercap.glob("intel-rapl:[0-9]*"))
         found = [
             _Package(folder)
             for folder in folders
-            if folder.name.count(":") == 1
-            and (kernel_file.read(folder / "name") or b"").startswith(b"package")
+            if (kernel_file.read(folder / "name") or b"").startswith(b"package")
         ]
         self._packages = [package for package in found if package.readable]
         self._estimate = (
