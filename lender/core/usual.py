@@ -73,5 +73,6 @@ def _away(cores: float) -> Limits:
 
 
 def _a_quarter(cores: float) -> Threshold:
-    """Of the cores, on a small machine a quarter of one less than what a desktop idles at."""
-    return Threshold(max(cores / 4, 0.75), max(cores / 5, 0.5))
+    """Of the cores; on a small machine enough for what an open desktop does by itself."""
+    at = min(max(cores / 4, 0.75), cores / 2)
+    return Threshold(at, 0.75 * at)

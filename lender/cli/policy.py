@@ -1,0 +1,148 @@
+"""The limits at which lent work steps back, and what other limits would have lent.
+
+`show` prints the limits in force. `replay` holds the readings of the last days, which lenderd
+keeps on this machine alone, against today's limits and against those of a changed lenderd.toml:
+how much could have been lent, and how often lent work would have had to step back.
+"""
+
+import argparse
+import os
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lender.cli.exits import CommandError, Exit
+from lender.cli.limit_words import limit_lines
+from lender.cli.owner import add_options, open_state, print_json
+from lender.cli.words import duration, moment, say
+from lender.core.policy import Policy, Rung
+from lender.core.replay import Replay, replay
+from lender.daemon.settings import DaemonSettings
+from lender.daemon.signal_history import SignalHistory
+from lender.service.settings import SettingsError, find_file, load
+
+EXAMPLES = """\
+  lender policy show
+  lender policy replay
+  lender policy replay --days 2 --config changed.toml"""
+
+_DAY_S = 86_400.0
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("what", nargs="?", choices=("show", "replay"), default="show")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="a lenderd.toml with changed limits"
+    )
+    parser.add_argument("--days", type=float, default=7.0, metavar="N", help="so many (7)")
+    add_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show, or replay."""
+    today = _read(find_file(None, "lenderd.toml"))
+    changed = _read(args.config) if args.config else None
+    cores = float(os.cpu_count() or 1)
+    if args.what == "show":
+        policy = _policy(changed or today, cores)
+        if args.json:
+            print_json("policy", {"cores": cores, "policy": _plain(asdict(policy))})
+        else:
+            say(limit_lines(policy))
+        return Exit.DONE
+    history = SignalHistory(open_state(args).path / "signals")
+    since = time.time() - args.days * _DAY_S
+    columns = {"today": _replayed(history, since, today, cores)}
+    if changed is not None:
+        columns["changed"] = _replayed(history, since, changed, cores)
+    if args.json:
+        print_json("policy-replay", {name: _as_json(one) for name, one in columns.items()})
+    elif not columns["today"].measured_s:
+        raise CommandError(
+            Exit.FAILED, "no readings of these days: lenderd records them while it runs"
+        )
+    else:
+        say(_report(columns))
+    return Exit.DONE
+
+
+def _read(path: Path | None) -> DaemonSettings:
+    try:
+        return load(DaemonSettings, path, {})
+    except SettingsError as error:
+        raise CommandError(Exit.USAGE, str(error)) from error
+
+
+def _policy(settings: DaemonSettings, cores: float) -> Policy:
+    return settings.policy.policy(
+        cores,
+        reserve_memory_bytes=settings.reserve_memory_bytes,
+        yield_cpu_others=settings.yield_cpu_others,
+    )
+
+
+def _replayed(
+    history: SignalHistory, since: float, settings: DaemonSettings, cores: float
+) -> Replay:
+    slots = settings.slots or max(1, int(cores) - 1)
+    try:
+        return replay(history.read(since), _policy(settings, cores), cores, slots)
+    except OSError as error:
+        raise CommandError(Exit.FAILED, f"can't read the readings: {error.strerror}") from error
+
+
+def _report(columns: dict[str, Replay]) -> list[str]:
+    first = columns["today"]
+    without_s = first.until - first.since - first.measured_s
+    asleep = f", {duration(without_s)} without any" if without_s >= 60 else ""
+    rows: list[tuple[str, list[str]]] = [("", list(columns))]
+
+    def row(label: str, cells: list[str]) -> None:
+        rows.append((label, cells))
+
+    replays = list(columns.values())
+    row("core-hours to lend", [f"{sum(one.lent_core_s.values()) / 3600:.1f}" for one in replays])
+    for rung in reversed(Rung):
+        row(f"  {rung.name.lower()}", [_share(one, rung) for one in replays])
+    row("stepped in", [f"{one.stepped_in.total()} times" for one in replays])
+    signals = sum((one.stepped_in for one in replays), Counter[str]())
+    for signal, _ in signals.most_common():
+        row(f"  {signal}", [f"{one.stepped_in[signal]}" for one in replays])
+    width = max(len(label) for label, _ in rows)
+    cell_width = max(len(cell) for _, cells in rows for cell in cells)
+    return [
+        f"{duration(first.measured_s)} of readings since {moment(first.since)}{asleep}",
+        *(
+            f"{label:<{width}}  {'  '.join(cell.rjust(cell_width) for cell in cells)}"
+            for label, cells in rows
+        ),
+    ]
+
+
+def _share(one: Replay, rung: Rung) -> str:
+    return (
+        f"{100 * one.spent_s[rung] / one.measured_s:.0f} % of the time" if one.measured_s else "-"
+    )
+
+
+def _as_json(one: Replay) -> dict[str, Any]:
+    return {
+        "since": one.since,
+        "until": one.until,
+        "measured_s": one.measured_s,
+        "spent_s": {rung.name.lower(): seconds for rung, seconds in one.spent_s.items()},
+        "lent_core_s": {rung.name.lower(): amount for rung, amount in one.lent_core_s.items()},
+        "stepped_in": dict(one.stepped_in.most_common()),
+    }
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  # a record's fields
+    """Rungs by name, and null where nothing bounds."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, Rung):
+        return value.name.lower()
+    return None if value == float("inf") else value
