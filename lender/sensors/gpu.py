@@ -143,7 +143,13 @@ class GpuMeter:
 
     def vram_free_bytes(self) -> int:
         """Return the free memory over all GPUs; one that stopped answering counts as full."""
-        return sum(gpu.vram_free_bytes for gpu in self.read(0.0, ()).gpus)
+        free_bytes = 0
+        for gpu in self._gpus:
+            try:
+                free_bytes += gpu.memory()[0]
+            except self._nvml.NVMLError:
+                continue
+        return free_bytes
 
     def _read(
         self, gpu: _Gpu, elapsed_s: float, our_pids: Collection[int], reading: GpuReading
@@ -186,7 +192,11 @@ class GpuMeter:
             return min(1.0, sum(share for pid, share in use.items() if pid not in our_pids))
         if holders and all(pid in our_pids for pid in holders):
             return 0.0
-        return gpu.whole_use()
+        try:
+            return gpu.whole_use()
+        except self._nvml.NVMLError:
+            # A GPU in MIG mode doesn't tell: it may be busy for whoever holds memory there.
+            return 0.0 if holders == {} else 1.0
 
 
 def _find(nvml: Any) -> Iterator[_Gpu]:  # noqa: ANN401 - pynvml has no types

@@ -60,7 +60,10 @@ int nvmlDeviceGetProcessUtilization(void *h, sample_t *s, unsigned *count, u64 s
     s[3] = (sample_t){200, 1000000, 100, 1, 0, 0}; /* seen before */
     return OK;
 }
-int nvmlDeviceGetUtilizationRates(void *h, use_t *use) { use->gpu = 70; return OK; }
+int nvmlDeviceGetUtilizationRates(void *h, use_t *use) {
+    if (is("untold")) return NOT_SUPPORTED;
+    use->gpu = 70; return OK;
+}
 int nvmlDeviceGetTotalEnergyConsumption(void *h, u64 *mj) {
     static u64 total; *mj = total += 80000; return OK;
 }
@@ -136,9 +139,9 @@ def test_where_nobody_used_it_lately_the_whole_use_is_theirs(library: Path) -> N
     assert read(library, "")["again"] == [0.7, 1.0]
 
 
-def test_memory_that_is_not_told_is_theirs(library: Path) -> None:
+def test_memory_and_use_that_are_not_told_are_theirs(library: Path) -> None:
     told = read(library, "untold")
-    assert told["gpus"] == [["GPU-0", 3 * GIB, 4 * GIB, 0.7], ["GPU-1", 0, 0, 1.0]]
+    assert told["gpus"] == [["GPU-0", 3 * GIB, 4 * GIB, 1.0], ["GPU-1", 0, 0, 1.0]]
 
 
 def test_a_gpu_that_we_alone_hold_is_not_used_by_others(library: Path) -> None:

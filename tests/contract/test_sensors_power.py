@@ -173,8 +173,8 @@ def test_a_broken_battery_is_on_battery_and_empty_and_says_so(tmp_path: Path) ->
 
 def packages(folder: Path, microjoules: int, name: str = "package-0") -> Path:
     record(folder / "intel-rapl", name="control")
-    record(folder / "intel-rapl:0:0", name="core", energy_uj="999")
-    record(folder / "intel-rapl:1", name="psys", energy_uj="999")
+    record(folder / "intel-rapl:0:0", name="core", energy_uj=str(microjoules))
+    record(folder / "intel-rapl:1", name="psys", energy_uj=str(microjoules))
     zone = record(folder / "intel-rapl:0", name=name, max_energy_range_uj="262143328850")
     record(zone, energy_uj=str(microjoules))
     return folder
