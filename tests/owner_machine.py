@@ -52,8 +52,8 @@ STRANGER_UID = 65534
 AS_STRANGER = f"""
 import importlib, os, sys
 from lender.cli.main import main
-for verb in "status pause resume grant grants revoke log doctor".split():
-    importlib.import_module("lender.cli." + verb)
+for name in "status why top pause resume drain grant grants revoke log doctor parsing moments".split():
+    importlib.import_module("lender.cli." + name)
 os.setgroups([])
 os.setresgid({STRANGER_UID}, {STRANGER_UID}, {STRANGER_UID})
 os.setresuid({STRANGER_UID}, {STRANGER_UID}, {STRANGER_UID})

@@ -1,7 +1,8 @@
 """A stand-in lenderd: the real control server and pid file over a core of a few lines.
 
 `owner_stand_in.py STATE BEHAVIOUR`: the behaviour's `launch_on_reload` and `launch_on_pause` name
-a grant under which one more attempt is started before the answer, as a launch under way would be.
+a grant under which one more attempt is started before the answer, as a launch under way would be;
+its `status` and `attempt` replace fields of the status and of each running attempt.
 """
 
 import asyncio
@@ -45,7 +46,6 @@ class StandIn:
         phase = "paused" if paused else "lending" if grants else "unconsented"
         records = self.records.read_all().records
         return {
-            **self.behaviour.get("status", {}),
             "phase": phase,
             "paused": paused,
             "paused_at": intent.paused_at,
@@ -68,6 +68,7 @@ class StandIn:
                     "tasks_done": 3,
                     "tasks_total": 8,
                     "since": now - 372,
+                    **self.behaviour.get("attempt", {}),
                 }
                 for r in records
             ],
@@ -76,6 +77,7 @@ class StandIn:
             "today": {"jobs": 3, "seconds": 2460},
             "ignored_grants": [],
             "runtimes": {"wasm": {"available": False, "reason": "no wheel", "mend": "64 bit"}},
+            **self.behaviour.get("status", {}),
         }
 
     def pause(self, request: Answer, _peer: Peer) -> Answer:

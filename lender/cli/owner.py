@@ -22,9 +22,10 @@ DEFAULTS = {"json": False, "state": None}
 """Of the options of every owner verb."""
 
 
-def add_options(parser: "argparse.ArgumentParser") -> None:
-    """Add the options of every owner verb."""
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead")
+def add_options(parser: "argparse.ArgumentParser", *, document: bool = True) -> None:
+    """Add the options of every owner verb; `document`: it can print JSON."""
+    if document:
+        parser.add_argument("--json", action="store_true", help="print one JSON document instead")
     parser.add_argument(
         "--state", type=Path, metavar="DIR", help="state folder; else $LENDER_STATE or the default"
     )

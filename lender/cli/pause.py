@@ -69,15 +69,15 @@ def run(args: "argparse.Namespace") -> int:
             raise CommandError(
                 Exit.NOT_PERMITTED, "only the owner may say until when; `lender pause` alone works"
             )
-        outcome = _pause_as_guest(state)
+        outcome = pause_as_guest(state)
     elif intent.finish_by is not None:
         return _let_finish(state, intent, as_document=args.json)
     else:
-        outcome = _pause_as_owner(state, intent, started)
+        outcome = pause_as_owner(state, intent, started)
     if args.json:
         print_json("pause", outcome)
     else:
-        say(_lines(outcome))
+        say(lines_of(outcome))
     return Exit.DONE if outcome["verified"] and not outcome["not_saved"] else Exit.PARTIAL
 
 
@@ -98,7 +98,8 @@ def _let_finish(state: StateFolder, intent: StoredIntent, *, as_document: bool) 
     return finishing.exit_of(outcome)
 
 
-def _pause_as_owner(state: StateFolder, intent: StoredIntent, started: float) -> dict[str, Any]:
+def pause_as_owner(state: StateFolder, intent: StoredIntent, started: float) -> dict[str, Any]:
+    """Freeze, save, tell, look again; `started` is when the owner said it, monotonic."""
     become_owner(state)
     first = _freeze(state)
     stopped_s = time.monotonic() - started
@@ -115,7 +116,7 @@ def _pause_as_owner(state: StateFolder, intent: StoredIntent, started: float) ->
     }
 
 
-def _pause_as_guest(state: StateFolder) -> dict[str, Any]:
+def pause_as_guest(state: StateFolder) -> dict[str, Any]:
     """Another local user reads no records: lenderd pauses, verifies and saves."""
     started = time.monotonic()
     told = tell(state, "pause", timeout_s=_GUEST_ANSWER_S)
@@ -154,7 +155,8 @@ def _freeze(state: StateFolder) -> dict[str, Any]:
     }
 
 
-def _lines(outcome: dict[str, Any]) -> list[str]:
+def lines_of(outcome: dict[str, Any]) -> list[str]:
+    """Say what was verified, and what was not."""
     lines = []
     after = duration(outcome["verified_ms"] / 1000)
     if outcome["verified"] and outcome["processes"]:

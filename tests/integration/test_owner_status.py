@@ -22,8 +22,8 @@ def test_status_tells_who_runs_what_and_who_may(machine: Machine) -> None:
     machine.daemon()
     done = machine.lender("status")
     assert done.returncode == 0
-    assert done.stdout.startswith("● Lending    desk-7 · connected to nats://")
-    assert "for alice  render  running  3/8 tasks  6m12s" in done.stdout
+    assert done.stdout.startswith("● Lending, half in use    desk-7 · connected to nats://")
+    assert "for alice  render  3/8 tasks  6m12s" in done.stdout
     assert "Allowed  alice: render until" in done.stdout
     assert "lender revoke --all" in done.stdout
     assert "no wasm: no wheel. 64 bit" in done.stdout

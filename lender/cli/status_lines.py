@@ -1,0 +1,195 @@
+"""`lender status` in words: lines for a terminal, from the fields of an answer."""
+
+import time
+from typing import Any
+
+from lender.cli import comfort_words
+from lender.cli.reading import Fields, Reading, names_of
+from lender.cli.words import count, duration, key, printable, size, span, when
+
+_PHASES = {
+    "unconsented": "Not lending",
+    "yielding": "Stepping back",
+    "draining": "Shutting down, nothing new",
+    "offline": "Not lending",
+}
+_SUBMITTERS_MAX = 6
+_LINE_CHARS = 100
+_MEASURES = {"cpu_s": ("CPU hours", 3600.0), "moved_bytes": ("GB", 1e9), "energy_wh": ("kWh", 1e3)}
+
+
+def lines(reading: Reading) -> list[str]:
+    """All of it."""
+    status, now = reading.fields, time.time()
+    names = names_of(status)
+    said = [f"{head(status, now)}{_where(reading)}"]
+    if comfort := status.get("comfort"):
+        said.append(f"  You: {comfort_words.presence(comfort)}. {comfort_words.machine(comfort)}")
+    if status.get("paused"):
+        said.append(f"  Paused   {_pause(reading, now)}")
+    running = [part for one in status.get("running", []) for part in _running(one, status, names)]
+    said += _section("Running", running)
+    said += _section("Allowed", _allowed(status, names, now))
+    said += _section("Budget", [" · ".join(_budgets(status))] if _budgets(status) else None)
+    said += _section("Today", _today(status))
+    said += _faults(status)
+    said.append("  Stop everything now:  lender revoke --all")
+    return said
+
+
+def head(status: Fields, now: float) -> str:
+    """The first line's start: whether it lends, and why not."""
+    phase = str(status.get("phase", ""))
+    reason = printable(str(status.get("reason") or ""))
+    if phase == "lending" and not status.get("grants"):
+        return "○ Not lending: nothing is allowed"
+    if phase == "lending":
+        comfort = status.get("comfort") or {}
+        if comfort.get("rung") == "reduced":
+            return f"● Lending less: {printable(str(comfort.get('reason') or ''))}"
+        lent = sum(one.get("cpu") or 1 for one in status.get("running", []))
+        cores = (status.get("machine") or {}).get("cores") or status.get("slots_total") or lent
+        return f"● Lending, {comfort_words.load(lent, cores)}"
+    if phase == "paused" and status.get("paused"):
+        finish_by, until = status.get("finish_by"), status.get("paused_until")
+        if status.get("running") and finish_by and now < finish_by:
+            return f"○ Draining: what runs may finish until {when(finish_by, now)}"
+        return f"○ Paused until {when(until, now)}" if until else "○ Paused"
+    return f"○ {_PHASES.get(phase, phase.capitalize())}{f': {reason}' if reason else ''}"
+
+
+def running_line(one: dict[str, Any], status: Fields, names: dict[str, str]) -> str:
+    """One job: what, for whom, how, how much, for how long."""
+    submitter = str(one.get("submitter", ""))
+    parts = [str(one.get("job", ""))]
+    if one.get("job_name"):
+        parts.append(f'"{printable(str(one["job_name"]))}"')
+    parts.append(f"for {names.get(submitter) or key(submitter)}")
+    workload, runtime = str(one.get("workload", "")), str(one.get("runtime") or "")
+    parts.append(workload if runtime in ("", workload) else f"{workload} ({runtime})")
+    if one.get("state") and one["state"] != "running":
+        parts.append(str(one["state"]))
+    if (one.get("tasks_total") or 1) > 1:
+        parts.append(f"{one.get('tasks_done', 0)}/{one['tasks_total']} tasks")
+    cores = (status.get("machine") or {}).get("cores")
+    if one.get("cpu"):
+        parts.append(f"{one['cpu']}/{cores:g} cores" if cores else count(one["cpu"], "core"))
+    if one.get("memory_peak_bytes"):
+        parts.append(size(one["memory_peak_bytes"]))
+    elif one.get("memory_bytes"):
+        parts.append(f"≤{size(one['memory_bytes'])}")
+    if one.get("since"):
+        parts.append(duration(max(0.0, time.time() - one["since"])))
+    return "  ".join(parts)
+
+
+def confinement(one: dict[str, Any]) -> str:
+    """What a sandbox of this version always means; a test of the sandboxes holds it to it."""
+    blocked = one.get("network_attempts_blocked") or 0
+    tried = f" ({count(blocked, 'attempt')} blocked)" if blocked > 0 else ""
+    return f"no network{tried} · sees only its own scratch folder"
+
+
+def _running(one: dict[str, Any], status: Fields, names: dict[str, str]) -> list[str]:
+    shown = [running_line(one, status, names)]
+    if one.get("held"):
+        shown.append(f"held back: {printable(str(one['held']))}")
+    return [*shown, confinement(one)]
+
+
+def _where(reading: Reading) -> str:
+    status = reading.fields
+    if not reading.answered:
+        return ""
+    name = printable(str(status.get("name", "")))
+    if status.get("connected"):
+        return f"    {name} · connected to {status.get('url')}"
+    return f"    {name} · not connected"
+
+
+def _pause(reading: Reading, now: float) -> str:
+    status, outcome = reading.fields, reading.told.outcome
+    since, until = status.get("paused_at"), status.get("paused_until")
+    said = "by you" + (f" since {when(since, now)}" if since else "")
+    if until:
+        said += f", until {when(until, now)}"
+    if outcome == "absent":
+        said += "; lenderd will start paused"
+    elif outcome != "answered":
+        said += "; saved, lenderd obeys when it wakes"
+    return f"{said}. lender resume ends it"
+
+
+def _allowed(status: Fields, names: dict[str, str], now: float) -> list[str]:
+    grants: dict[str, list[dict[str, Any]]] = {}
+    for grant in status.get("grants", []):
+        grants.setdefault(str(grant.get("submitter", "")), []).append(grant)
+    said = [
+        f"{names.get(submitter) or key(submitter)}: {_agreed(held, now)}"
+        for submitter, held in grants.items()
+    ]
+    said += [
+        f"{one.get('name') or key(str(one['submitter']))}: nothing (withdrawn)"
+        for one in status.get("withdrawn", [])
+        if one["submitter"] not in grants
+    ]
+    if len(said) > _SUBMITTERS_MAX:
+        more = len(said) - _SUBMITTERS_MAX
+        said = [*said[:_SUBMITTERS_MAX], f"and {count(more, 'other')}: lender grants"]
+    joined = " · ".join(said)
+    return [joined] if said and len(joined) + 11 <= _LINE_CHARS else said
+
+
+def _agreed(grants: list[dict[str, Any]], now: float) -> str:
+    """`wasm until 1 Dec (not now: you are here)`, the grants of one submitter."""
+    ends: dict[tuple[float, str], list[str]] = {}
+    for grant in grants:
+        closed = printable(str(grant.get("now") or ""))
+        ends.setdefault((grant["not_after"], closed), []).append(str(grant.get("workload")))
+    return ", ".join(
+        f"{' and '.join(workloads)} until {when(end, now)}"
+        + (f" (not now: {closed})" if closed else "")
+        for (end, closed), workloads in ends.items()
+    )
+
+
+def budget_line(one: dict[str, Any]) -> str:
+    """`2.1 of 10 CPU hours today`."""
+    unit, scale = _MEASURES.get(one["measure"], (one["measure"], 1.0))
+    period = {"day": "today", "week": "this week"}.get(one["per"], one["per"])
+    return f"{one['used'] / scale:.3g} of {one['amount'] / scale:g} {unit} {period}"
+
+
+def _budgets(status: Fields) -> list[str]:
+    """Those in all; the grants' own are told by `lender why`."""
+    return [budget_line(one) for one in status.get("budgets", []) if not one.get("grant")]
+
+
+def _today(status: Fields) -> list[str] | None:
+    today = status.get("today") or {}
+    if "jobs" not in today:
+        return None
+    parts = [count(today["jobs"], "job")]
+    if today.get("seconds"):
+        parts.append(span(today["seconds"]))
+    if today.get("energy_wh"):
+        parts.append(f"~{today['energy_wh'] / 1000:.2g} kWh (estimate)")
+    return [" · ".join(parts)]
+
+
+def _faults(status: Fields) -> list[str]:
+    said = [f"! ignored: {f['path']}: {f['reason']}" for f in status.get("ignored_grants", [])]
+    for name, runtime in (status.get("runtimes") or {}).items():
+        if not runtime.get("available"):
+            reason, mend = runtime.get("reason"), runtime.get("mend") or ""
+            said.append(f"! no {name}: {reason}. {mend}".rstrip() if reason else f"! no {name}")
+    fault = (status.get("receipts") or {}).get("fault")
+    return [*said, f"! receipts: {printable(str(fault))}"] if fault else said
+
+
+def _section(title: str, entries: list[str] | None) -> list[str]:
+    if entries is None:
+        return []
+    return [
+        f"  {title if n == 0 else '':<8} {entry}" for n, entry in enumerate(entries or ["nothing"])
+    ]

@@ -1,0 +1,186 @@
+"""Your use against lent use on one screen, redrawn each second.
+
+Keys: p pauses, r resumes, x withdraws every grant (asks once), q ends.
+"""
+
+import curses
+import locale
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from lender.cli import pause, revocation
+from lender.cli.exits import CommandError, Exit
+from lender.cli.last_word import keep
+from lender.cli.owner import DEFAULTS as OWNER_DEFAULTS
+from lender.cli.owner import add_options, become_owner, find_state, is_owner, tell
+from lender.cli.reading import Reading, read_status
+from lender.cli.top_screen import ASCII, Glyphs, Rates, Style, screen
+from lender.cli.words import count, duration
+from lender.daemon.intent_file import StoredIntent
+from lender.daemon.state import StateFolder
+
+if TYPE_CHECKING:
+    import argparse
+
+EXAMPLES = """\
+  lender top"""
+
+DEFAULTS = {key: value for key, value in OWNER_DEFAULTS.items() if key != "json"}
+
+_EVERY_S = 1.0
+_ESCAPE_MS = "25"
+_QUESTION = "Withdraw every grant, kill and wipe what runs? y/n"
+_OWNER_ONLY = "only the owner of this machine's lending may do that"
+
+
+def configure(parser: "argparse.ArgumentParser") -> None:
+    """Add the options."""
+    add_options(parser, document=False)
+
+
+def run(args: "argparse.Namespace") -> int:
+    """Take the terminal, and give it back as it was, however this ends."""
+    state = find_state(args)
+    owner = is_owner(state)
+    if not (sys.stdin.isatty() and sys.stdout.isatty()) or _is_dumb():
+        raise CommandError(Exit.USAGE, "needs a terminal; try `lender status --watch`")
+    if owner:
+        become_owner(state)
+    locale.setlocale(locale.LC_ALL, "")  # curses writes in the terminal's character set
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    os.environ.setdefault("ESCDELAY", _ESCAPE_MS)
+    try:
+        curses.wrapper(lambda window: _Top(window, state, owner=owner).serve())
+    except curses.error as error:
+        raise CommandError(Exit.FAILED, f"this terminal can't show it: {error}") from error
+    except KeyboardInterrupt:
+        pass
+    return Exit.DONE
+
+
+def _is_dumb() -> bool:
+    return os.environ.get("TERM", "dumb") in ("", "dumb", "unknown")
+
+
+def _end(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+class _Top:
+    """The screen, and what its keys do."""
+
+    def __init__(self, window: curses.window, state: StateFolder, *, owner: bool) -> None:
+        self._window = window
+        self._state = state
+        self._owner = owner
+        self._rates = Rates()
+        self._message = ""
+        self._message_until = 0.0
+        self._asking = False
+        self._styles = _styles()
+        utf8 = locale.nl_langinfo(locale.CODESET).upper() == "UTF-8"
+        self._glyphs = Glyphs() if utf8 else ASCII
+        window.keypad(True)
+
+    def serve(self) -> None:
+        """Show and obey until q."""
+        due, reading = 0.0, read_status(self._state)
+        rates = self._rates.take(time.monotonic(), reading.fields.get("running", []))
+        while True:
+            self._draw(reading, rates)
+            due = due if due > time.monotonic() else time.monotonic() + _EVERY_S
+            self._window.timeout(max(1, int(1000 * (due - time.monotonic()))))
+            pressed = self._window.getch()
+            if pressed == ord("q") and not self._asking:
+                return
+            if pressed not in (-1, curses.KEY_RESIZE):
+                self._obey(pressed)
+            if pressed != curses.KEY_RESIZE:
+                reading = read_status(self._state)
+                rates = self._rates.take(time.monotonic(), reading.fields.get("running", []))
+
+    def _draw(self, reading: Reading, rates: dict[str, float]) -> None:
+        if not self._asking and time.monotonic() > self._message_until:
+            self._message = ""
+        size = self._window.getmaxyx()
+        self._window.erase()
+        rows = screen(reading, rates, time.time(), size, self._message, self._glyphs)
+        for line, row in enumerate(rows):
+            column = 0
+            for text, style in row:
+                self._window.addstr(line, column, text, self._styles[style])
+                column += len(text)
+        self._window.refresh()
+
+    def _obey(self, pressed: int) -> None:
+        if self._asking:
+            self._asking = False
+            self._say(self._revoke() if pressed in (ord("y"), ord("Y")) else "nothing withdrawn")
+        elif pressed == ord("p"):
+            self._say(self._pause())
+        elif pressed == ord("r"):
+            self._say(self._resume() if self._owner else _OWNER_ONLY)
+        elif pressed == ord("x"):
+            self._asking = self._owner
+            self._say(_QUESTION if self._owner else _OWNER_ONLY)
+
+    def _say(self, message: str) -> None:
+        self._message, self._message_until = message, time.monotonic() + 5.0
+
+    def _pause(self) -> str:
+        started = time.monotonic()
+        intent = StoredIntent(paused=True, paused_at=time.time())
+        try:
+            if self._owner:
+                outcome = pause.pause_as_owner(self._state, intent, started)
+            else:
+                outcome = pause.pause_as_guest(self._state)
+        except CommandError as error:
+            return str(error)
+        return pause.lines_of(outcome)[0]
+
+    def _resume(self) -> str:
+        fault = keep(self._state, StoredIntent(paused=False, paused_at=time.time()))
+        if fault:
+            return f"still paused, could not save otherwise: {fault}"
+        told = tell(self._state, "resume")
+        return "✓ resumed" if told.outcome == "answered" else f"! resumed; lenderd: {told.reason}"
+
+    def _revoke(self) -> str:
+        outcome = revocation.revoke(self._state, revocation.Selection(everything=True))
+        mark = "✓" if outcome.complete else "✗ not verified:"
+        return (
+            f"{mark} {count(len(outcome.grants), 'grant')} withdrawn, "
+            f"{count(outcome.processes, 'process')} of {count(outcome.jobs, 'job')} killed "
+            f"after {duration(outcome.stopped_s)}"
+        )
+
+
+def _styles() -> dict[Style, int]:
+    styles: dict[Style, int] = {
+        "plain": curses.A_NORMAL,
+        "bold": curses.A_BOLD,
+        "dim": curses.A_DIM,
+        "own": curses.A_NORMAL,
+        "lent": curses.A_BOLD,
+        "good": curses.A_BOLD,
+        "warn": curses.A_BOLD,
+        "title": curses.A_REVERSE,
+    }
+    if os.environ.get("NO_COLOR") or not curses.has_colors():
+        return styles
+    curses.use_default_colors()
+    colours: dict[Style, int] = {
+        "own": curses.COLOR_CYAN,
+        "lent": curses.COLOR_GREEN,
+        "good": curses.COLOR_GREEN,
+        "warn": curses.COLOR_YELLOW,
+    }
+    for pair, (style, colour) in enumerate(colours.items(), start=1):
+        curses.init_pair(pair, colour, -1)
+        styles[style] |= curses.color_pair(pair)
+    return styles

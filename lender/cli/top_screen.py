@@ -1,0 +1,202 @@
+"""What `lender top` shows: rows of styled text for a given size, from answers of lenderd. Pure."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lender.cli import comfort_words
+from lender.cli.reading import Fields, Reading, names_of
+from lender.cli.status_lines import head
+from lender.cli.words import duration, key, printable, size
+
+Style = Literal["plain", "bold", "dim", "own", "lent", "good", "warn", "title"]
+Row = list[tuple[str, Style]]
+
+_KEYS = "p pause   r resume   x revoke all   q quit"
+_COLUMNS = ("JOB", "NAME", "FOR", "WORKLOAD", "STATE", "CORES", "MEMORY", "TIME")
+_WIDTHS = (12, 12, 12, 10, 8, 7, 9, 7)
+_LABEL_CHARS = 8
+_BAR_CHARS_MIN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Glyphs:
+    """Of the bars: what the terminal's character set has."""
+
+    own: str = "█"
+    lent: str = "▒"
+    free: str = "·"
+
+
+ASCII = Glyphs("#", "=", ".")
+
+
+class Rates:
+    """Cores that each lease keeps busy, from the CPU time that successive answers tell.
+
+    lenderd meters every second or slower: a rate holds until the next figure comes.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[float, float]] = {}
+        self._rates: dict[str, float] = {}
+
+    def take(self, now: float, running: list[dict[str, Any]]) -> dict[str, float]:
+        """Return the rate by lease; what has no second figure yet counts with what it may use."""
+        known = {str(one.get("lease")): one for one in running}
+        self._last = {lease: last for lease, last in self._last.items() if lease in known}
+        self._rates = {lease: rate for lease, rate in self._rates.items() if lease in known}
+        for lease, one in known.items():
+            self._take(now, lease, one)
+        return dict(self._rates)
+
+    def _take(self, now: float, lease: str, one: dict[str, Any]) -> None:
+        moving = one.get("state") != "frozen"
+        cpu_s = one.get("cpu_s")
+        last = self._last.get(lease)
+        if cpu_s is None or last is None:
+            self._rates[lease] = float(one.get("cpu") or 0.0) if moving else 0.0
+        elif cpu_s > last[0] and now > last[1]:
+            self._rates[lease] = (cpu_s - last[0]) / (now - last[1])
+        elif not moving:
+            self._rates[lease] = 0.0
+        if cpu_s is not None and (last is None or cpu_s != last[0]):
+            self._last[lease] = (cpu_s, now)
+
+
+def screen(
+    reading: Reading,
+    rates: dict[str, float],
+    now: float,
+    size_of: tuple[int, int],
+    message: str,
+    glyphs: Glyphs,
+) -> list[Row]:
+    """Return one row per line of the screen, each at most as wide as it.
+
+    Args:
+        reading: the last answer.
+        rates: of `Rates`.
+        now: seconds since the epoch.
+        size_of: lines and columns.
+        message: of the last key, or a question; empty for the keys' names.
+        glyphs: of the bars.
+    """
+    lines, columns = size_of
+    status = reading.fields
+    rows = [_title(status, now, columns), *_comfort(reading), []]
+    rows += _bars(status, rates, columns, glyphs)
+    rows += [[], [(_table_line(_COLUMNS), "title")]]
+    room = max(0, lines - len(rows) - 2)
+    jobs = [_job(one, rates, names_of(status), now) for one in status.get("running", [])]
+    if len(jobs) > room:
+        jobs = [*jobs[: max(0, room - 1)], [(f"and {len(jobs) - room + 1} more", "dim")]]
+    rows += jobs or [[("nothing runs", "dim")]]
+    rows = rows[: max(0, lines - 1)]
+    rows += [[] for _ in range(lines - 1 - len(rows))]
+    footer: Row = [(message, "bold")] if message else [(_KEYS, "dim")]
+    return [_cut(row, columns - 1) for row in [*rows, footer]]
+
+
+def _title(status: Fields, now: float, columns: int) -> Row:
+    left = f"lender top  {printable(str(status.get('name', '')))}"
+    said = head(status, now)
+    style: Style = "good" if said.startswith("●") else "warn"
+    gap = max(2, columns - 1 - len(left) - len(said))
+    return [(left, "bold"), (" " * gap, "plain"), (said, style)]
+
+
+def _comfort(reading: Reading) -> list[Row]:
+    comfort = reading.fields.get("comfort")
+    if not reading.answered:
+        return [[(str(reading.fields.get("reason", "")), "warn")]]
+    if not comfort:
+        return []
+    calm = comfort.get("rung") == "full"
+    return [
+        [(f"You: {comfort_words.presence(comfort)}", "plain")],
+        [(comfort_words.machine(comfort), "plain" if calm else "warn")],
+    ]
+
+
+def _bars(status: Fields, rates: dict[str, float], columns: int, glyphs: Glyphs) -> list[Row]:
+    machine = status.get("machine") or {}
+    running = status.get("running", [])
+    rows = []
+    cores = machine.get("cores")
+    if cores:
+        own, lent = machine.get("cpu_others") or 0.0, sum(rates.values())
+        text = f"you {own:.1f}  lent {lent:.1f}  of {cores:g}"
+        rows.append(_bar("Cores", own / cores, lent / cores, text, columns, glyphs))
+    total = machine.get("memory_bytes")
+    if total:
+        lent_bytes = sum(one.get("memory_peak_bytes") or 0 for one in running)
+        own_bytes = max(0, total - (machine.get("memory_available_bytes") or 0) - lent_bytes)
+        text = f"you {size(own_bytes)}  lent {size(lent_bytes)}  of {size(total)}"
+        shares = own_bytes / total, lent_bytes / total
+        rows.append(_bar("Memory", *shares, text, columns, glyphs))
+    for number, gpu in enumerate(machine.get("gpus") or []):
+        rows.append(_gpu(number, gpu, columns, glyphs))
+    return rows
+
+
+def _gpu(number: int, gpu: dict[str, Any], columns: int, glyphs: Glyphs) -> Row:
+    total = gpu.get("vram_total_bytes") or 0
+    others, free = gpu.get("vram_others_bytes") or 0, gpu.get("vram_free_bytes") or 0
+    use = f"you {100 * (gpu.get('use_others') or 0.0):.0f} % of the time"
+    if not total:
+        return _bar(f"GPU {number}", gpu.get("use_others") or 0.0, 0.0, use, columns, glyphs)
+    lent = max(0, total - free - others)
+    text = f"{use}, {size(others)}  lent {size(lent)}  of {size(total)}"
+    return _bar(f"GPU {number}", others / total, lent / total, text, columns, glyphs)
+
+
+def _bar(label: str, own: float, lent: float, text: str, columns: int, glyphs: Glyphs) -> Row:
+    chars = max(_BAR_CHARS_MIN, min(40, columns - _LABEL_CHARS - len(text) - 6))
+    own_chars = min(chars, round(max(0.0, own) * chars))
+    lent_chars = min(chars - own_chars, round(max(0.0, lent) * chars))
+    if lent > 0 and own_chars < chars:
+        lent_chars = max(1, lent_chars)  # a little is not nothing
+    free = chars - own_chars - lent_chars
+    return [
+        (f"{label:<{_LABEL_CHARS}}[", "plain"),
+        (glyphs.own * own_chars, "own"),
+        (glyphs.lent * lent_chars, "lent"),
+        (glyphs.free * free, "dim"),
+        (f"]  {text}", "plain"),
+    ]
+
+
+def _job(one: dict[str, Any], rates: dict[str, float], names: dict[str, str], now: float) -> Row:
+    submitter = str(one.get("submitter", ""))
+    rate, cpu = rates.get(str(one.get("lease")), 0.0), one.get("cpu")
+    memory = one.get("memory_peak_bytes") or one.get("memory_bytes")
+    cells = (
+        str(one.get("job", "")),
+        printable(str(one.get("job_name") or "")),
+        names.get(submitter) or key(submitter),
+        str(one.get("workload", "")),
+        str(one.get("state") or ""),
+        f"{rate:.1f}/{cpu}" if cpu else f"{rate:.1f}",
+        size(memory) if memory else "",
+        duration(max(0.0, now - one["since"])) if one.get("since") else "",
+    )
+    row: Row = [(_table_line(cells), "warn" if one.get("state") == "frozen" else "plain")]
+    if one.get("held"):
+        row.append((f"  {printable(str(one['held']))}", "warn"))
+    return row
+
+
+def _table_line(cells: tuple[str, ...]) -> str:
+    padded = (f"{cell[:width]:<{width}}" for cell, width in zip(cells, _WIDTHS, strict=True))
+    return " ".join(padded).rstrip()
+
+
+def _cut(row: Row, columns: int) -> Row:
+    cut: Row = []
+    left = columns
+    for text, style in row:
+        if left <= 0:
+            break
+        cut.append((text[:left], style))
+        left -= len(text)
+    return cut
