@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from lender.daemon.durable import write_whole
 from lender.daemon.state import boot_id
+from lender.sandbox.cgroup import is_leaf_of
 from lender.sandbox.tree import Root
 
 
@@ -25,6 +26,7 @@ class AttemptRecord(NamedTuple):
         grant: id of the grant that allows it.
         roots: the processes on top of its trees.
         scratch: its folder; wiped by a revoke only if it lies directly in the state's `scratch`.
+        cgroup: the leaf in which all of it stands; None where it has none.
     """
 
     lease: str
@@ -34,6 +36,7 @@ class AttemptRecord(NamedTuple):
     grant: str
     roots: tuple[Root, ...]
     scratch: Path
+    cgroup: Path | None = None
 
 
 class AttemptReading(NamedTuple):
@@ -44,7 +47,11 @@ class AttemptReading(NamedTuple):
 
 
 class AttemptRecords:
-    """The records in one folder, a file per lease."""
+    """The records in one folder, a file per lease.
+
+    Args:
+        folder: directly in the state folder.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -65,6 +72,7 @@ class AttemptRecords:
             "grant": record.grant,
             "roots": [list(root) for root in record.roots],
             "scratch": str(record.scratch),
+            "cgroup": None if record.cgroup is None else str(record.cgroup),
         }
         write_whole(self._path(record.lease), json.dumps(content).encode(), durable=False)
 
@@ -82,7 +90,7 @@ class AttemptRecords:
         records, unreadable = [], []
         for path in _listed(self._folder):
             try:
-                record = _decode(json.loads(path.read_bytes()), boot)
+                record = _decode(json.loads(path.read_bytes()), boot, self._folder.parent)
             except FileNotFoundError:
                 continue  # ended while we looked
             except (OSError, ValueError, KeyError, TypeError):
@@ -103,7 +111,7 @@ def _listed(folder: Path) -> list[Path]:
     return [p for p in paths if p.suffix == ".json" and not p.name.startswith(".")]
 
 
-def _decode(content: Mapping[str, Any], boot: str) -> AttemptRecord:
+def _decode(content: Mapping[str, Any], boot: str, state: Path) -> AttemptRecord:
     same_boot = content["boot_id"] == boot
     roots = [Root(int(pid), int(start)) for pid, start in content["roots"]] if same_boot else []
     return AttemptRecord(
@@ -114,4 +122,19 @@ def _decode(content: Mapping[str, Any], boot: str) -> AttemptRecord:
         grant=str(content["grant"]),
         roots=tuple(roots),
         scratch=Path(content["scratch"]),
+        cgroup=_leaf(content.get("cgroup"), state) if same_boot else None,
     )
+
+
+def _leaf(path: str | None, state: Path) -> Path | None:
+    """The cgroup that a record names; whoever follows it is to hit nobody else's processes.
+
+    Raises:
+        ValueError: it is none of this state folder's.
+    """
+    if path is None:
+        return None
+    leaf = Path(path)
+    if not is_leaf_of(leaf, state):
+        raise ValueError(f"{path} is no cgroup of {state}")
+    return leaf

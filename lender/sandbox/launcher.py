@@ -125,8 +125,12 @@ class Launcher:
         """Whether the launcher still runs, as far as is known."""
         return not self._gone
 
-    async def spawn(self, runtime: Runtime) -> Child:
+    async def spawn(self, runtime: Runtime, cgroup: Path | None = None) -> Child:
         """Fork a process that waits for `go`.
+
+        Args:
+            runtime: what it is to run.
+            cgroup: an existing leaf to put it into before anything of it runs.
 
         Raises:
             PrepareFailedError: no process could be made, or the runtime is not installed.
@@ -135,7 +139,9 @@ class Launcher:
         self._last_id += 1
         number = self._last_id
         ended = self._ended[number] = self._loop.create_future()
-        header, _, fds = await self._ask(number, {"do": "spawn", "runtime": runtime})
+        leaf = None if cgroup is None else os.fspath(cgroup)
+        request = {"do": "spawn", "runtime": runtime, "cgroup": leaf}
+        header, _, fds = await self._ask(number, request)
         if header["event"] == "failed":
             del self._ended[number]
             raise PrepareFailedError(f"no {runtime} sandbox: {header['error']}")

@@ -4,7 +4,7 @@ It starts with an empty environment, in its own session, with no descriptor but 
 single-threaded and small it forks fast and safely, which the daemon can't. Each child is held
 before it does anything until the daemon has recorded it and says go.
 
-Requests: `configure` {drop_to, preload}, `spawn` {id, runtime}, `go` {id, abort_if_exists}.
+Requests: `configure` {drop_to, preload}, `spawn` {id, runtime, cgroup}, `go` {id, abort_if_exists}.
 Reports: `ready`, `spawned` {id, pid, start_time} with the sandbox's socket, `started`, `refused`
 {id, path}, `failed` {id, error}, `exited` {id, status, cpu_s, memory_peak_bytes},
 `broken` {error}.
@@ -19,14 +19,17 @@ import signal
 import socket
 import sys
 import traceback
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from lender.sandbox import confine, frames, tree
+from lender.sandbox import autogroup, confine, frames, tree
 from lender.sandbox.frames import Frame
 
 _RUNNERS = {"wasm": "lender.sandbox.wasm_runner", "process": "lender.sandbox.process_runner"}
 _GO = b"g"
 _REQUEST_BODY_BYTES_MAX = 0
+# A pause or a revoke on a busy machine raises our session's weight for a moment (autogroup).
+_YIELD_AGAIN_S = 1.0
 
 
 class _Child(NamedTuple):
@@ -40,7 +43,7 @@ class _Launcher:
         self._control = control
         self._decoder = frames.Decoder(_REQUEST_BODY_BYTES_MAX)
         self._children: dict[int, _Child] = {}
-        self._yields = False
+        self._configured = False
         self._wake, wake = os.pipe()
         os.set_blocking(wake, False)
         # The handlers do nothing: the signal's number in the pipe ends the poll.
@@ -55,7 +58,8 @@ class _Launcher:
         poll.register(self._wake, select.POLLIN)
         try:
             while True:
-                ready = dict(poll.poll())
+                ready = dict(poll.poll(_YIELD_AGAIN_S * 1000 if self._children else None))
+                self._yield()
                 if self._wake in ready:
                     if signal.SIGTERM in os.read(self._wake, 512):
                         return
@@ -78,8 +82,8 @@ class _Launcher:
         match request:
             case {"do": "configure", "id": number, "drop_to": drop_to, "preload": preload}:
                 self._configure(number, drop_to, preload)
-            case {"do": "spawn", "id": number, "runtime": runtime}:
-                self._spawn(number, _RUNNERS[runtime])
+            case {"do": "spawn", "id": number, "runtime": runtime, "cgroup": cgroup}:
+                self._spawn(number, _RUNNERS[runtime], cgroup)
             case {"do": "go", "id": number, "abort_if_exists": paths}:
                 self._go(number, paths)
 
@@ -89,7 +93,8 @@ class _Launcher:
             with contextlib.suppress(ImportError):
                 importlib.import_module(_RUNNERS[runtime]).preload()
         # Not before the imports: from here on a busy owner leaves this session very little.
-        self._yields = confine.yield_session_to_owner()
+        self._configured = True
+        self._yield()
         if drop_to is not None:
             confine.become(*drop_to)
         confine.never_gain_privileges()
@@ -101,8 +106,11 @@ class _Launcher:
         gc.freeze()
         self._report("ready", id=number)
 
-    def _spawn(self, number: int, runner: str) -> None:
-        self._yields = self._yields or confine.yield_session_to_owner()
+    def _yield(self) -> None:
+        if self._configured and not autogroup.yields():
+            confine.yield_session_to_owner()
+
+    def _spawn(self, number: int, runner: str, cgroup: str | None) -> None:
         if 0 in os.getresuid():
             self._report("failed", id=number, error="a sandbox is never started as root")
             return
@@ -122,6 +130,10 @@ class _Launcher:
         theirs.close()
         self._children[pid] = _Child(number, tree.identify(pid), go)
         with ours:
+            if (fault := _join(cgroup, pid)) is not None:
+                os.kill(pid, signal.SIGKILL)
+                self._report("failed", id=number, error=fault)
+                return
             self._report(
                 "spawned", (ours.fileno(),), id=number, **self._children[pid].root._asdict()
             )
@@ -169,6 +181,17 @@ class _Launcher:
 
     def _report(self, event: str, fds: tuple[int, ...] = (), **fields: object) -> None:
         frames.send(self._control, Frame({"event": event, **fields}, fds=fds))
+
+
+def _join(cgroup: str | None, pid: int) -> str | None:
+    """Put a held child into its cgroup, where all that it forks stays; return what failed."""
+    if cgroup is None:
+        return None
+    try:
+        Path(cgroup, "cgroup.procs").write_text(str(pid))
+    except OSError as error:
+        return f"can't join its cgroup: {error}"
+    return None
 
 
 def _be_held(main: Any, channel: int, held: int, parent: int) -> NoReturn:  # noqa: ANN401 - a module's function

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lender.sandbox import frames, scratch, tree
+from lender.sandbox import cgroup, frames, scratch, stopping
 from lender.sandbox.frames import Frame
 from lender.sandbox.launcher import Child, Launcher, LauncherGoneError
 from lender.sandbox.plan import (
@@ -19,6 +19,8 @@ from lender.sandbox.plan import (
     plan_to_wire,
 )
 from lender.sandbox.port import PrepareFailedError, RecordRoots, SandboxGoneError
+from lender.sandbox.stopping import Standing
+from lender.sandbox.subtree import Subtree
 from lender.sandbox.tree import Root
 
 # The runner ends its own tasks; one that is this late has been taken over by its guest.
@@ -35,6 +37,10 @@ class LeaseSandbox:
         launcher: who forks it.
         record: writes the root processes down before they may run.
         abort_if_exists: the owner's words that stop a launch at the last instant.
+        cgroups: where its cgroup is made; None where there are none to be had.
+
+    Attributes:
+        cgroup: see `Sandbox.cgroup`.
     """
 
     def __init__(
@@ -43,11 +49,14 @@ class LeaseSandbox:
         launcher: Launcher,
         record: RecordRoots,
         abort_if_exists: Sequence[Path] = (),
+        cgroups: Subtree | None = None,
     ) -> None:
         self._plan = plan
         self._launcher = launcher
         self._record = record
         self._abort_if_exists = abort_if_exists
+        self._cgroups = cgroups
+        self.cgroup = None if cgroups is None else cgroups.leaf(plan.lease)
         self._loop = asyncio.get_running_loop()
         self._child: Child | None = None
         self._answer: asyncio.Future[Frame | None] | None = None
@@ -63,8 +72,13 @@ class LeaseSandbox:
         """See `Sandbox.prepare`."""
         self._check_open()
         self._decoder = frames.Decoder(self._plan.limits.output_bytes + STDERR_TAIL_BYTES)
+        if self._cgroups is not None:
+            try:
+                self._cgroups.make(self._plan.lease)
+            except OSError as error:
+                raise PrepareFailedError(f"no cgroup could be made: {error}") from error
         try:
-            child = self._child = await self._launcher.spawn(self._plan.runtime)
+            child = self._child = await self._launcher.spawn(self._plan.runtime, self.cgroup)
             self._loop.add_reader(child.channel, self._on_readable, child)
             await self._record((child.root,))
             self._check_open()
@@ -113,16 +127,21 @@ class LeaseSandbox:
         self._closed = True
         if self._child is not None:
             await self._end(self._child)
+        if self.cgroup is not None:
+            cgroup.remove(self.cgroup)
         await asyncio.to_thread(scratch.wipe, self._plan.scratch)
 
     def _check_open(self) -> None:
         if self._closed:
             raise SandboxGoneError("closed")
 
+    def _standing(self, child: Child) -> Standing:
+        return Standing((child.root,), self.cgroup)
+
     async def _end(self, child: Child) -> None:
         """Kill the process and all below it, wait until it is reaped."""
         self._child = None
-        await asyncio.to_thread(tree.kill, (child.root,))
+        await asyncio.to_thread(stopping.kill, (self._standing(child),))
         self._on_gone(child)
         await child.ended
 
@@ -145,7 +164,7 @@ class LeaseSandbox:
     def _look(self, child: Child, answer: asyncio.Future[Frame | None], left_s: float) -> None:
         if answer.done():
             return
-        if not tree.stopped(child.root):
+        if not stopping.stands_still(self._standing(child)):
             left_s -= _LOOK_S
         if left_s <= 0:
             answer.set_result(None)

@@ -15,6 +15,7 @@ from lender.sandbox.launcher import Launcher
 from lender.sandbox.lease_sandbox import LeaseSandbox
 from lender.sandbox.plan import RUNTIMES, Limits, Runtime, SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError, SandboxGoneError
+from lender.sandbox.subtree import Subtree
 from lender.sandbox.tree import Root
 
 _LIMITS = Limits(
@@ -81,23 +82,27 @@ class Unavailable(NamedTuple):
     mend: str
 
 
-async def check(launcher: Launcher, scratch_root: Path) -> dict[Runtime, Available | Unavailable]:
+async def check(
+    launcher: Launcher, scratch_root: Path, cgroups: Subtree | None = None
+) -> dict[Runtime, Available | Unavailable]:
     """Run a small task in each runtime and look whether its walls stand.
 
     Args:
         launcher: the one that will run the real work.
         scratch_root: an existing folder that the sandboxes' user can reach.
+        cgroups: where their cgroups will be made.
     """
-    found = await asyncio.gather(*(_check(launcher, scratch_root, one) for one in RUNTIMES))
+    checks = (_check(launcher, scratch_root, one, cgroups) for one in RUNTIMES)
+    found = await asyncio.gather(*checks)
     return dict(zip(RUNTIMES, found, strict=True))
 
 
 async def _check(
-    launcher: Launcher, scratch_root: Path, runtime: Runtime
+    launcher: Launcher, scratch_root: Path, runtime: Runtime, cgroups: Subtree | None
 ) -> Available | Unavailable:
     with tempfile.TemporaryDirectory(dir=scratch_root, prefix="selftest-") as name:
         plan = _plan(Path(name), runtime, launcher.drop_to)
-        sandbox = LeaseSandbox(plan, launcher, _forget)
+        sandbox = LeaseSandbox(plan, launcher, _forget, cgroups=cgroups)
         try:
             await sandbox.prepare()
             outcome = await sandbox.run(0)
@@ -119,7 +124,7 @@ def _plan(folder: Path, runtime: Runtime, user: tuple[int, int] | None) -> Sandb
         program.write_bytes(_MODULE)
         program.chmod(0o644)
     return SandboxPlan(
-        lease="selftest",
+        lease=f"selftest-{runtime}",
         runtime=runtime,
         job="selftest",
         task_count=1,

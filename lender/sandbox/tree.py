@@ -91,6 +91,12 @@ def children(pid: int) -> set[Root]:
     return {p.root for p in _Sweep((identify(pid),)).look() if p.ppid == pid}
 
 
+def children_outside(inside: set[int]) -> set[Root]:
+    """The living children of these processes that are none of them."""
+    table = _read_all(inside)
+    return {p.root for p in table.values() if p.ppid in inside and not _is_gone(p)}
+
+
 def freeze(roots: Iterable[Root], timeout_s: float = 2.0) -> StopReport:
     """Stop every process of the trees; return once the kernel shows all of them stopped.
 
@@ -162,20 +168,29 @@ class _Sweep:
 
     def look(self) -> list[_Process]:
         """The roots that are still the same processes and all their descendants."""
-        table: dict[int, _Process] = {}
-        children: dict[int, list[_Process]] = {}
-        for name in os.listdir("/proc"):  # noqa: PTH208 - Path objects double the cost of a sweep
-            if name.isdigit() and (pid := int(name)) not in self._strangers:
-                process = _read(pid)
-                if process is not None:
-                    table[pid] = process
-                    children.setdefault(process.ppid, []).append(process)
         wanted = {*self.roots, *self.met}
+        if not any(map(alive, wanted)):
+            return []
+        table = _read_all(self._strangers)
+        children: dict[int, list[_Process]] = {}
+        for process in table.values():
+            children.setdefault(process.ppid, []).append(process)
         found = _descend([table[r.pid] for r in wanted if _is(table.get(r.pid), r)], children, {})
         # Who hangs below the machine's init and not below a root never moves into a tree.
         self._strangers.update(_descend(children.get(0, []), children, found))
         self.met.update(p.root for p in found.values())
         return list(found.values())
+
+
+def _read_all(without: set[int]) -> dict[int, _Process]:
+    """All processes of this machine but these."""
+    table = {}
+    for name in os.listdir("/proc"):  # noqa: PTH208 - Path objects double the cost of a sweep
+        if name.isdigit() and (pid := int(name)) not in without:
+            process = _read(pid)
+            if process is not None:
+                table[pid] = process
+    return table
 
 
 def _descend(

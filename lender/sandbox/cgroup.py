@@ -1,0 +1,109 @@
+"""cgroup v2: all processes of one lease, frozen or killed by a single write.
+
+A leaf is the folder of one lease's cgroup. Nobody leaves it by forking, by a new session or by a
+new namespace, and only the machine's own users could move a process out of it. Standard library
+only: `lender pause` and `lender revoke` use it with the daemon stopped, hung or gone. `subtree`
+makes the leaves. Source: the kernel's Documentation/admin-guide/cgroup-v2.rst (cgroup.freeze,
+cgroup.kill, cgroup.events).
+"""
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+JOBS = "jobs"
+# Events are signalled by poll() at most every 12 to 16 ms; reading them again is faster.
+_LOOK_AGAIN_S = 0.0002
+
+
+def mount() -> Path | None:
+    """Where the cgroup v2 hierarchy is mounted (proc_pid_mountinfo(5)); None if nowhere."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        about, _, kind = line.partition(" - ")
+        if kind.startswith("cgroup2 "):
+            return Path(about.split()[4])
+    return None
+
+
+def name_for(state: Path) -> str:
+    """The subtree's name: one of its own for each state folder of this machine.
+
+    Raises:
+        OSError: there is no such folder.
+    """
+    status = state.stat()
+    return f"lender-{status.st_dev:x}-{status.st_ino:x}"
+
+
+def is_leaf_of(leaf: Path, state: Path) -> bool:
+    """Whether `leaf` names a lease's cgroup of this state folder, and can name nothing else."""
+    top = mount()
+    return (
+        top is not None
+        and leaf.is_relative_to(top)
+        and ".." not in leaf.parts
+        and leaf.parts[-3:-1] == (name_for(state), JOBS)
+    )
+
+
+def order(leaf: Path, file: str, value: str) -> bool:
+    """Write to one of the leaf's files; False when there is no such leaf, or it is not ours."""
+    try:
+        fd = os.open(leaf / file, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        os.write(fd, value.encode())
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def wait_until(leaf: Path, event: str, deadline: float) -> bool:
+    """Wait until cgroup.events says so (`frozen 1`, `populated 0`); False at the deadline.
+
+    A leaf that was removed had no processes: it counts as whatever is asked.
+    """
+    try:
+        fd = os.open(leaf / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        while event.encode() not in os.pread(fd, 256, 0):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_LOOK_AGAIN_S)
+    except OSError:
+        return True  # removed under our eyes
+    finally:
+        os.close(fd)
+    return True
+
+
+def wants_frozen(leaf: Path) -> bool:
+    """Whether somebody ordered the leaf to stand still."""
+    try:
+        return (leaf / "cgroup.freeze").read_text().strip() == "1"
+    except OSError:
+        return False
+
+
+def pids(leaf: Path) -> set[int]:
+    """The leaf's processes as of now; none where there is no leaf."""
+    try:
+        return {int(line) for line in (leaf / "cgroup.procs").read_text().split()}
+    except OSError:
+        return set()
+
+
+def remove(leaf: Path) -> None:
+    """Remove an empty leaf; one that is gone or still populated is left alone."""
+    with contextlib.suppress(OSError):
+        leaf.rmdir()

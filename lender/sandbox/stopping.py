@@ -1,0 +1,137 @@
+"""Freeze, thaw and kill what sandboxes run, verified: by their cgroups, else by their trees.
+
+Where a sandbox has a cgroup one write reaches everything in it at once. That is checked, and then
+looked at from the other side: whatever belongs to its tree and stands outside of the cgroup is
+swept. Standard library only: `lender pause` and `lender revoke` use it without the daemon.
+"""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from lender.sandbox import autogroup, cgroup, tree
+from lender.sandbox.tree import Root, StopReport
+
+# Who is not done by then waits for the processor: the owner's own work has it.
+_HURRY_AFTER_S = 0.0005
+
+
+class Target(Protocol):
+    """What stands and falls together: a sandbox, or the record of one."""
+
+    @property
+    def roots(self) -> tuple[Root, ...]:
+        """The processes on top of its trees."""
+        ...
+
+    @property
+    def cgroup(self) -> Path | None:
+        """Its leaf; None where it has none."""
+        ...
+
+
+class Standing(NamedTuple):
+    """A target of its own."""
+
+    roots: tuple[Root, ...]
+    cgroup: Path | None = None
+
+
+def freeze(targets: Iterable[Target], timeout_s: float = 2.0) -> StopReport:
+    """Make everything stand still; return once the kernel says so, or at the bound."""
+    started, targets = time.monotonic(), tuple(targets)
+    deadline = started + timeout_s
+    leaves = _ordered(targets, "cgroup.freeze", "1")
+    late = _wait(targets, leaves, "frozen 1", deadline)
+    inside = _inside(leaves)
+    outsiders = _hurried(_outside(targets, inside))
+    outside = tree.freeze(outsiders, max(0.0, deadline - time.monotonic()))
+    return _report(started, len(inside), outside, late)
+
+
+def thaw(targets: Iterable[Target], timeout_s: float = 2.0) -> StopReport:
+    """Let everything go on, at the priority that leaves the machine to its owner."""
+    started, targets = time.monotonic(), tuple(targets)
+    deadline = started + timeout_s
+    autogroup.yield_again(root.pid for target in targets for root in target.roots)
+    leaves = _ordered(targets, "cgroup.freeze", "0")
+    late = [leaf for leaf in leaves if not cgroup.wait_until(leaf, "frozen 0", deadline)]
+    inside = _inside(leaves)
+    # A supervisor never stops itself: it was swept, and all below it was.
+    swept = [r for t in targets for r in t.roots if r.pid not in inside or tree.stopped(r)]
+    outside = tree.thaw(swept, max(0.0, deadline - time.monotonic()))
+    return _report(started, len(inside), outside, late)
+
+
+def kill(targets: Iterable[Target], timeout_s: float = 5.0) -> StopReport:
+    """Kill everything; return once nothing is left, or at the bound. Empty cgroups are removed."""
+    started, targets = time.monotonic(), tuple(targets)
+    deadline = started + timeout_s
+    # Standing still, nothing of it can fork or move while we look who stands outside.
+    leaves = _ordered(targets, "cgroup.freeze", "1")
+    inside = _inside(leaves)
+    outsiders = _hurried(_outside(targets, inside))
+    for leaf in leaves:
+        cgroup.order(leaf, "cgroup.kill", "1")
+    late = _wait(targets, leaves, "populated 0", deadline)
+    outside = tree.kill(outsiders, max(0.0, deadline - time.monotonic()))
+    for leaf in leaves:
+        cgroup.remove(leaf)
+    return _report(started, len(inside), outside, late)
+
+
+def alive(target: Target) -> bool:
+    """Whether one of its roots lives."""
+    return any(tree.alive(root) for root in target.roots)
+
+
+def stands_still(target: Target) -> bool:
+    """Whether it was told to stand still, by whichever way."""
+    leaf = target.cgroup
+    if leaf is not None and cgroup.wants_frozen(leaf):
+        return True
+    return any(tree.stopped(root) for root in target.roots)
+
+
+def _ordered(targets: tuple[Target, ...], file: str, value: str) -> list[Path]:
+    """Write the order to every leaf; return those that took it."""
+    leaves = [t.cgroup for t in targets if t.cgroup is not None]
+    return [leaf for leaf in leaves if cgroup.order(leaf, file, value)]
+
+
+def _wait(
+    targets: tuple[Target, ...], leaves: list[Path], event: str, deadline: float
+) -> list[Path]:
+    """Wait for all leaves; return those that were not done at the deadline."""
+    soon = min(deadline, time.monotonic() + _HURRY_AFTER_S)
+    late = [leaf for leaf in leaves if not cgroup.wait_until(leaf, event, soon)]
+    if late:
+        # To stop or to die takes a moment of processor time, and theirs is what the owner leaves.
+        autogroup.hurry(root.pid for target in targets for root in target.roots)
+    return [leaf for leaf in late if not cgroup.wait_until(leaf, event, deadline)]
+
+
+def _inside(leaves: list[Path]) -> set[int]:
+    return {pid for leaf in leaves for pid in cgroup.pids(leaf)}
+
+
+def _outside(targets: tuple[Target, ...], inside: set[int]) -> list[Root]:
+    """Whatever belongs to the targets and stands in none of their cgroups."""
+    loose = [root for target in targets for root in target.roots if root.pid not in inside]
+    return [*loose, *tree.children_outside(inside)] if inside else loose
+
+
+def _hurried(roots: list[Root]) -> list[Root]:
+    autogroup.hurry(root.pid for root in roots)
+    return roots
+
+
+def _report(started: float, inside: int, outside: StopReport, late: list[Path]) -> StopReport:
+    left = tuple(pid for leaf in late for pid in sorted(cgroup.pids(leaf)))
+    return StopReport(
+        verified=outside.verified and not late,
+        processes=inside + outside.processes,
+        remaining=(*left, *outside.remaining),
+        duration_s=time.monotonic() - started,
+    )
