@@ -70,15 +70,17 @@ def kill(targets: Iterable[Target], timeout_s: float = 5.0) -> StopReport:
     deadline = started + timeout_s
     # Standing still, nothing of it can fork or move while we look who stands outside.
     leaves = _ordered(targets, "cgroup.freeze", "1")
-    inside = _inside(leaves)
+    inside, known_at = _inside(leaves), time.clock_gettime(time.CLOCK_BOOTTIME)
     outsiders = _hurried(_outside(targets, inside))
     for leaf in leaves:
         cgroup.order(leaf, "cgroup.kill", "1")
     late = _wait(targets, leaves, "populated 0", deadline)
+    # A process leaves its cgroup a moment before its end shows in /proc.
+    dying = [] if late else tree.wait_until_gone(inside, known_at, deadline)
     outside = tree.kill(outsiders, max(0.0, deadline - time.monotonic()))
     for leaf in leaves:
         cgroup.remove(leaf)
-    return _report(started, len(inside), outside, late)
+    return _report(started, len(inside), outside, late, dying)
 
 
 def alive(target: Target) -> bool:
@@ -127,10 +129,16 @@ def _hurried(roots: list[Root]) -> list[Root]:
     return roots
 
 
-def _report(started: float, inside: int, outside: StopReport, late: list[Path]) -> StopReport:
-    left = tuple(pid for leaf in late for pid in sorted(cgroup.pids(leaf)))
+def _report(
+    started: float,
+    inside: int,
+    outside: StopReport,
+    late: list[Path],
+    dying: Iterable[int] = (),
+) -> StopReport:
+    left = [pid for leaf in late for pid in sorted(cgroup.pids(leaf))] + list(dying)
     return StopReport(
-        verified=outside.verified and not late,
+        verified=outside.verified and not late and not left,
         processes=inside + outside.processes,
         remaining=(*left, *outside.remaining),
         duration_s=time.monotonic() - started,

@@ -17,6 +17,7 @@ from typing import NamedTuple
 _SIGSTOP_BIT = 1 << (signal.SIGSTOP - 1)
 _STILL = b"TtZXx"
 _GONE = b"ZXx"
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 # Between two looks at processes that were told to stop or die: they need a moment to do it.
 _LOOK_AGAIN_S = 0.0002
 # Longest wait in one sweep, and longest try to hold a tree still before it is killed.
@@ -95,6 +96,23 @@ def children_outside(inside: set[int]) -> set[Root]:
     """The living children of these processes that are none of them."""
     table = _read_all(inside)
     return {p.root for p in table.values() if p.ppid in inside and not _is_gone(p)}
+
+
+def wait_until_gone(pids: Iterable[int], known_at: float, deadline: float) -> list[int]:
+    """Wait for the end of processes that are dying; return who was not gone at the deadline.
+
+    Args:
+        pids: process ids.
+        known_at: when they were seen, seconds since boot (CLOCK_BOOTTIME); what started later
+            under one of these ids is somebody else.
+        deadline: on the monotonic clock.
+    """
+    latest = known_at * _TICKS_PER_S
+    dying = [p for p in map(_read, pids) if p is not None and p.start_time <= latest]
+    for process in dying:
+        while not _now(process, _is_gone) and time.monotonic() < deadline:
+            time.sleep(_LOOK_AGAIN_S)
+    return [p.pid for p in dying if not _now(p, _is_gone)]
 
 
 def freeze(roots: Iterable[Root], timeout_s: float = 2.0) -> StopReport:
