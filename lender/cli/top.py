@@ -3,12 +3,14 @@
 Keys: p pauses, r resumes, x withdraws every grant (asks once), q ends.
 """
 
+import contextlib
 import curses
 import locale
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lender.cli import pause, revocation
@@ -54,12 +56,35 @@ def run(args: "argparse.Namespace") -> int:
         signal.signal(number, _end)
     os.environ.setdefault("ESCDELAY", _ESCAPE_MS)
     try:
-        curses.wrapper(lambda window: _Top(window, state, owner=owner).serve())
+        with _screen() as window:
+            _Top(window, state, owner=owner).serve()
     except curses.error as error:
         raise CommandError(Exit.FAILED, f"this terminal can't show it: {error}") from error
     except KeyboardInterrupt:
         pass
     return Exit.DONE
+
+
+@contextlib.contextmanager
+def _screen() -> Iterator[curses.window]:
+    """What curses.wrapper does, without its colours where NO_COLOR asks for none."""
+    window = curses.initscr()
+    try:
+        curses.noecho()
+        curses.cbreak()
+        window.keypad(True)
+        with contextlib.suppress(curses.error):  # a terminal that can't hide it
+            curses.curs_set(0)
+        if not os.environ.get("NO_COLOR"):
+            with contextlib.suppress(curses.error):
+                curses.start_color()
+                curses.use_default_colors()
+        yield window
+    finally:
+        window.keypad(False)
+        curses.echo()
+        curses.nocbreak()
+        curses.endwin()
 
 
 def _is_dumb() -> bool:
@@ -84,7 +109,6 @@ class _Top:
         self._styles = _styles()
         utf8 = locale.nl_langinfo(locale.CODESET).upper() == "UTF-8"
         self._glyphs = Glyphs() if utf8 else ASCII
-        window.keypad(True)
 
     def serve(self) -> None:
         """Show and obey until q."""
@@ -173,7 +197,6 @@ def _styles() -> dict[Style, int]:
     }
     if os.environ.get("NO_COLOR") or not curses.has_colors():
         return styles
-    curses.use_default_colors()
     colours: dict[Style, int] = {
         "own": curses.COLOR_CYAN,
         "lent": curses.COLOR_GREEN,
