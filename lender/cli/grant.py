@@ -1,7 +1,8 @@
 """Agree to run one submitter's workload on this machine, within limits, until a day.
 
 Says in plain words what will be allowed and asks. The agreement is a file of yours in the state
-folder; no message from outside can make, widen or prolong one, and neither can lenderd.
+folder; no message from outside can make, widen or prolong one, and neither can lenderd. A workload
+that comes with a program is pinned to it: once the program changes, you are asked again.
 """
 
 import argparse
@@ -10,29 +11,37 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
 from datetime import datetime
+from typing import TypeVar
 
+from lender.cli.consent_words import agreement, known_programs, terms
 from lender.cli.exits import CommandError, Exit
 from lender.cli.owner import add_options, become_owner, find_state, is_owner, print_json, tell
 from lender.cli.quantities import duration_s, size_bytes
+from lender.cli.revocation import Outcome, Selection, revoke
 from lender.cli.submitter_key import is_public_key
-from lender.cli.words import count, key, moment, say, size
+from lender.cli.words import key, moment, say, size
+from lender.core.budget import Budget, parse_budget
 from lender.core.consent import Grant
-from lender.daemon.consent_files import (
-    NAME_PATTERN,
-    SHA256_PATTERN,
-    WORKLOAD_PATTERN,
-    load_consent,
-    write_grant,
-)
+from lender.core.schedule import When, parse_when
+from lender.daemon.consent_files import ConsentReading, grant_fields, load_consent, write_grant
+from lender.daemon.grant_file import NAME_PATTERN, SHA256_PATTERN, WORKLOAD_PATTERN
+from lender.daemon.programs import Programs
 from lender.daemon.state import StateFolder
 
 EXAMPLES = """\
   lender grant alice=UDXU4RCS… --workload render --cpu 4 --mem 2G --expires 30d
-  lender grant alice --workload checksum@9f86d081… --expires 2026-12-31 --yes"""
+  lender grant alice --workload command --when "Mon-Fri 18:00-08:00, Sat-Sun" --expires 30d
+  lender grant alice --workload wasm --when always --budget 10cpuh/day,5GB/week --expires 90d
+  lender grant alice --workload checksum@9f86d081… --expires 2026-12-31 --replace --yes"""
 
 CPU_MAX = 256
 MEMORY_BYTES_MIN = 1 << 20
+GPU_VRAM_BYTES = 4 << 30
+"""What `--gpu` alone allows."""
+
+T = TypeVar("T")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,64 +57,139 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--mem", type=size_bytes, default=512 << 20, metavar="SIZE", help="memory per task (512M)"
     )
     parser.add_argument(
+        "--gpu", action="store_true", help="a GPU too, with 4G of its memory unless --vram is given"
+    )
+    parser.add_argument(
+        "--vram", type=size_bytes, metavar="SIZE", help="GPU memory per task (none)"
+    )
+    parser.add_argument(
+        "--net", choices=["none"], default="none", help="this version's sandboxes have no network"
+    )
+    parser.add_argument(
+        "--when",
+        type=_typed(parse_when),
+        default="away",
+        metavar="WHEN",
+        help="away (default), idle, always, or hours like 'Mon-Fri 18:00-08:00, Sat-Sun'",
+    )
+    parser.add_argument(
+        "--budget",
+        action="append",
+        default=[],
+        metavar="10cpuh/day",
+        help="most of it in a day or week of yours: cpuh, GB moved, kWh; several with commas",
+    )
+    parser.add_argument(
         "--expires", required=True, type=_not_after, metavar="30d|DATE", help="last moment of it"
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="end the grants for this workload that they have"
     )
     parser.add_argument("--yes", action="store_true", help="a script agrees for the owner")
     add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check the words, show them, ask, write, tell lenderd."""
+    """Check the words, show them, ask, write, tell lenderd. Nothing is made before the yes."""
     state = find_state(args)
-    _prepare(state)
-    name, submitter = _submitter(args.submitter, state)
-    workload, _, digest = args.workload.partition("@")
-    grant = Grant(
-        id="G-" + base64.b32encode(os.urandom(5)).decode().lower(),
-        submitter=submitter,
-        workload=_checked(workload, WORKLOAD_PATTERN, "a workload's name"),
-        digest=_digest(digest) if digest or args.workload.endswith("@") else None,
-        cpu=_cpu(args.cpu),
-        memory_bytes=_memory(args.mem),
-        not_after=args.expires,
-        granted_at=time.time(),
-    )
-    text = _text(grant, name)
+    _permit(state)
+    reading, programs = load_consent(state), known_programs(state)
+    grant, name = _grant(args, reading, programs)
+    rivals = [
+        one
+        for one in reading.consent.valid(time.time())
+        if (one.submitter, one.workload) == (grant.submitter, grant.workload)
+    ]
+    text = agreement(grant, name, programs, [_beside(one, ends=args.replace) for one in rivals])
     _ask(text, agreed=args.yes, quiet=args.json)
     try:
+        if not (state.grants.is_dir() and state.tombstones.is_dir()):
+            state.create()
         path = write_grant(state, grant, text, name)
     except (OSError, ValueError) as error:
         raise CommandError(Exit.FAILED, f"nothing was granted, could not save: {error}") from error
+    ended = [revoke(state, Selection(grant=one.id)) for one in rivals if args.replace]
     told = tell(state, "reload", timeout_s=5.0)
     if args.json:
         print_json(
-            "grant", {"id": grant.id, "path": str(path), "text": text, "daemon": told.outcome}
+            "grant",
+            {
+                "id": grant.id,
+                "path": str(path),
+                "text": text,
+                "daemon": told.outcome,
+                "grant": grant_fields(grant, name),
+                "replaced": [outcome.as_json() for outcome in ended],
+            },
         )
-        return Exit.DONE
-    lines = [f"✓ granted as {grant.id}; withdraw with: lender revoke --grant {grant.id}"]
-    if told.outcome != "answered":
-        lines.append("! lenderd gave no answer; it reads the grant when it starts.")
-    say(lines)
-    return Exit.DONE
+    else:
+        say(_lines(grant, ended, reached=told.outcome == "answered"))
+    return Exit.DONE if all(outcome.complete for outcome in ended) else Exit.PARTIAL
 
 
-def _prepare(state: StateFolder) -> None:
-    """Make the state folder on first use; it belongs to whoever grants first."""
+def _permit(state: StateFolder) -> None:
+    """Refuse a folder that is somebody else's, or no lender's; who grants first owns a new one."""
+    if not state.path.exists():
+        return
+    if not is_owner(state):
+        raise CommandError(
+            Exit.NOT_PERMITTED, f"only uid {state.owner_uid()} and root may grant here"
+        )
     try:
-        if state.path.exists():
-            if not is_owner(state):
-                raise CommandError(
-                    Exit.NOT_PERMITTED, f"only uid {state.owner_uid()} and root may grant here"
-                )
-            become_owner(state)
-        state.create()
+        if not state.grants.is_dir() and any(state.path.iterdir()):
+            raise CommandError(Exit.USAGE, f"{state.path} is in use and no lender's state folder")
+        become_owner(state)
     except OSError as error:
         raise CommandError(Exit.FAILED, f"can't use {state.path}: {error.strerror}") from error
 
 
-def _submitter(text: str, state: StateFolder) -> tuple[str, str]:
-    """The name (or none) and the key that `SUBMITTER` stands for."""
-    named = load_consent(state).names
+def _grant(
+    args: argparse.Namespace, reading: ConsentReading, programs: Programs
+) -> tuple[Grant, str]:
+    name, submitter = _submitter(args.submitter, reading)
+    workload, at, digest = args.workload.partition("@")
+    when: When = args.when
+    grant = Grant(
+        id="G-" + base64.b32encode(os.urandom(5)).decode().lower(),
+        submitter=submitter,
+        workload=_checked(workload, WORKLOAD_PATTERN, "a workload's name"),
+        digest=_digest(digest) if at else programs.get(workload),
+        cpu=_cpu(args.cpu),
+        memory_bytes=_memory("--mem", args.mem),
+        vram_bytes=_vram(args),
+        when=when,
+        budget=_budget(args.budget),
+        not_after=args.expires,
+        granted_at=time.time(),
+    )
+    return grant, name
+
+
+def _beside(grant: Grant, *, ends: bool) -> str:
+    held = f"{grant.id} ({terms(grant)}, until {moment(grant.not_after)})"
+    if ends:
+        return f"This replaces {held}: what runs under it is stopped and goes back."
+    return f"{held} stays beside it; --replace would end it."
+
+
+def _lines(grant: Grant, ended: list[Outcome], *, reached: bool) -> list[str]:
+    lines = [f"✓ granted as {grant.id}; withdraw with: lender revoke --grant {grant.id}"]
+    for outcome in ended:
+        mark, fate = ("✓", "ended") if outcome.complete else ("✗", "could not be ended for sure")
+        lines.append(f"{mark} {', '.join(outcome.grants)} {fate}")
+    if not reached:
+        lines.append("! lenderd gave no answer; it reads the grant when it starts.")
+    return lines
+
+
+def _submitter(text: str, reading: ConsentReading) -> tuple[str, str]:
+    """The name (or none) and the key that `SUBMITTER` stands for.
+
+    A name is forgotten with the last grant that is not withdrawn: whoever grants again looks at
+    the key again.
+    """
+    trusted = {g.submitter for g in reading.consent.grants if g.id not in reading.consent.revoked}
+    named = {known: given for known, given in reading.names.items() if known in trusted}
     name, equals, public_key = text.rpartition("=")
     if not equals and not is_public_key(text):
         keys = [known for known, given in named.items() if given == text]
@@ -114,7 +198,7 @@ def _submitter(text: str, state: StateFolder) -> tuple[str, str]:
     if not is_public_key(public_key):
         raise CommandError(
             Exit.USAGE,
-            f"{key(public_key)!r} is neither a name from an earlier grant nor a public key "
+            f"{key(public_key)!r} is neither a name from a grant of yours nor a public key "
             "(U and 55 more characters, checksum included): ask the submitter to copy it again",
         )
     if equals:
@@ -123,19 +207,6 @@ def _submitter(text: str, state: StateFolder) -> tuple[str, str]:
         if taken is not None:
             raise CommandError(Exit.USAGE, f"{name} already means {key(taken)}: take another name")
     return name or named.get(public_key, ""), public_key
-
-
-def _text(grant: Grant, name: str) -> str:
-    """What the owner agrees to, in full."""
-    program = f", only the program sha256:{grant.digest}," if grant.digest else ""
-    who = f"{name} ({grant.submitter})" if name else grant.submitter
-    return (
-        f"{who}\n"
-        f"may run the workload {grant.workload}{program} on this machine, each task with at most\n"
-        f"{count(grant.cpu, 'core')} and {size(grant.memory_bytes)} of memory, in a sandbox: "
-        f"no network, none of your files.\n"
-        f"Ends {moment(grant.not_after)}. Withdraw any time: lender revoke."
-    )
 
 
 def _ask(text: str, *, agreed: bool, quiet: bool) -> None:
@@ -149,6 +220,18 @@ def _ask(text: str, *, agreed: bool, quiet: bool) -> None:
     print("Agree? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise CommandError(Exit.FAILED, "nothing was granted")
+
+
+def _typed(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """Have argparse show what is wrong with a value, not only that something is."""
+
+    def typed(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return typed
 
 
 def _not_after(text: str) -> float:
@@ -186,7 +269,20 @@ def _cpu(cores: int) -> int:
     return cores
 
 
-def _memory(memory_bytes: int) -> int:
+def _memory(option: str, memory_bytes: int) -> int:
     if memory_bytes < MEMORY_BYTES_MIN:
-        raise CommandError(Exit.USAGE, f"--mem is at least {size(MEMORY_BYTES_MIN)}")
+        raise CommandError(Exit.USAGE, f"{option} is at least {size(MEMORY_BYTES_MIN)}")
     return memory_bytes
+
+
+def _vram(args: argparse.Namespace) -> int:
+    if args.vram is not None:
+        return _memory("--vram", args.vram)
+    return GPU_VRAM_BYTES if args.gpu else 0
+
+
+def _budget(texts: list[str]) -> Budget:
+    try:
+        return parse_budget(texts)
+    except ValueError as error:
+        raise CommandError(Exit.USAGE, f"--budget: {error}") from error

@@ -1,14 +1,20 @@
-"""List what you have agreed to: what holds, what has ended, what is ignored and why."""
+"""List what you have agreed to, and what for it was used; what has ended, or is ignored and why.
+
+What was used up is read from the log of what ran (lender log).
+"""
 
 import argparse
 import time
 from typing import Any
 
+from lender.cli.consent_words import changed, known_programs, terms
 from lender.cli.exits import Exit
+from lender.cli.grant_usage import GrantUses
 from lender.cli.owner import add_options, open_state, print_json
-from lender.cli.words import count, key, moment, say, size
+from lender.cli.words import count, duration, key, moment, say, size
 from lender.core.consent import Grant
 from lender.daemon.consent_files import ConsentReading, grant_fields, load_consent
+from lender.daemon.receipts import ReceiptLog
 
 EXAMPLES = """\
   lender grants
@@ -21,10 +27,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read the files and print them; lenderd is not asked."""
-    state = open_state(args)
-    reading = load_consent(state)
-    listed = [entry(grant, reading, time.time()) for grant in reading.consent.grants]
+    """Read the files and print them; of lenderd only the catalogue is asked."""
+    state, now = open_state(args), time.time()
+    reading, programs = load_consent(state), known_programs(state)
+    uses = GrantUses(ReceiptLog(state.receipts).read())
+    listed = [
+        {
+            **entry(grant, reading, now),
+            "terms": terms(grant),
+            "workload_changed": changed(grant, programs),
+            "used": uses.fields(grant, now),
+        }
+        for grant in reading.consent.grants
+    ]
     if args.json:
         print_json("grants", {"grants": listed, "ignored": ignored(reading), "ban": reading.ban})
     else:
@@ -50,16 +65,41 @@ def entry(grant: Grant, reading: ConsentReading, now: float) -> dict[str, Any]:
 def _lines(listed: list[dict[str, Any]], reading: ConsentReading) -> list[str]:
     lines = []
     for one in listed:
-        pinned = f" (only program {one['digest'][:12]}…)" if one["digest"] else ""
-        mark = "✓" if one["state"] == "holds" else "○"
-        ending = {"holds": "until", "ended": "ended", "withdrawn": "withdrawn; was until"}
-        lines.append(
-            f"{mark} {one['id']}  {one['name'] or key(one['submitter'])}: "
-            f"{one['workload']}{pinned}, ≤{count(one['cpu'], 'core')}, "
-            f"≤{size(one['memory_bytes'])}, "
-            f"{ending[one['state']]} {moment(one['not_after'])}"
-        )
+        lines += _of_grant(one)
     lines += [f"! ignored: {fault.path}: {fault.reason}" for fault in reading.ignored]
     if reading.ban:
         lines.append(f"! every grant counts as withdrawn: {reading.ban}")
     return lines or ["Nothing is granted, so nothing runs here. See lender grant --help."]
+
+
+def _of_grant(one: dict[str, Any]) -> list[str]:
+    mark = "✓" if one["state"] == "holds" else "○"
+    who = one["name"] or key(one["submitter"])
+    program = f" (only program {one['digest'][:12]}…)" if one["digest"] else ""
+    ending = {"holds": "until", "ended": "ended", "withdrawn": "withdrawn; was until"}
+    end = f"{ending[one['state']]} {moment(one['not_after'])}"
+    lines = [
+        f"{mark} {one['id']}  {who}: {one['workload']}{program}, {end}",
+        f"    {one['terms']}",
+        f"    {_used(one['used'])}",
+    ]
+    if one["state"] == "holds" and one["workload_changed"]:
+        lines.append(
+            "!   workload changed since you agreed, so nothing runs: lender grant it again"
+        )
+    if one["state"] == "holds" and one["used"]["exhausted"]:
+        lines.append(f"!   {one['used']['exhausted']}")
+    return lines
+
+
+def _used(used: dict[str, Any]) -> str:
+    if not used["attempts"]:
+        return "not used yet"
+    parts = [
+        f"used for {count(used['jobs'], 'job')}",
+        f"{duration(used['cpu_s'])} of CPU time",
+        f"{size(used['moved_bytes'])} moved",
+        f"last {moment(used['last_at'])}",
+        *(bound["text"] for bound in used["budget"]),
+    ]
+    return ", ".join(parts)

@@ -73,7 +73,7 @@ class _Unit(NamedTuple):
 
 _UNITS: dict[Measure, _Unit] = {
     "cpu_s": _Unit("CPU hours", 3600),
-    "moved_bytes": _Unit("GB", 1e9),  # powers of ten, as networks are sold
+    "moved_bytes": _Unit("GB moved", 1e9),  # powers of ten, as networks are sold
     "energy_wh": _Unit("kWh", 1000),
 }
 _TYPED: dict[str, tuple[Measure, float]] = {

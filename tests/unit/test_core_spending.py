@@ -54,8 +54,8 @@ def test_what_is_no_budget_is_named(text: str, named: str) -> None:
     [
         ("10cpuh/day", "10 CPU hours a day"),
         ("12.5kWh/week", "12.5 kWh a week"),
-        ("250MB/day", "0.25 GB a day"),
-        ("100000GB/week", "100000 GB a week"),
+        ("250MB/day", "0.25 GB moved a day"),
+        ("100000GB/week", "100000 GB moved a week"),
     ],
 )
 def test_a_bound_is_told_exactly(typed: str, told: str) -> None:
@@ -79,7 +79,7 @@ def test_a_weeks_budget_is_free_again_on_monday() -> None:
     spending = Spending()
     for day in range(5):
         spending.count("G-1", MONDAY + day * DAY_S, Usage(moved_bytes=10**9), 0)
-    reason = "grant G-1 has used 5 of 5 GB this week, free again on Monday"
+    reason = "grant G-1 has used 5 of 5 GB moved this week, free again on Monday"
     assert spending.exhausted(MONDAY + WEEK_S - 1, 0, "G-1", WEEKLY) == reason
     assert spending.exhausted(MONDAY + WEEK_S, 0, "G-1", WEEKLY) is None
 

@@ -1,0 +1,77 @@
+"""What a grant allows, in plain words: the same where the owner agrees and where grants are listed.
+
+Standard library only.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lender.cli.owner import tell
+from lender.cli.words import count, moment, size
+from lender.core.consent import Grant
+from lender.daemon.programs import Programs, installed_workloads, read_programs
+from lender.daemon.state import StateFolder
+
+
+def terms(grant: Grant) -> str:
+    """All of it but program and end, in one line: `each task 4 cores and 2 GiB of memory, …`."""
+    return f"each task {_per_task(grant)}; {_in_all(grant)}"
+
+
+def agreement(grant: Grant, name: str, programs: Programs, others: Iterable[str]) -> str:
+    """What the owner agrees to, in full.
+
+    Args:
+        grant: what would be written.
+        name: what the owner calls the submitter; empty for nothing.
+        programs: the machine's catalogue.
+        others: sentences on grants that the submitter has for this workload already.
+    """
+    who = f"{name} ({grant.submitter})" if name else grant.submitter
+    lines = [
+        who,
+        f"may run the workload {grant.workload} on this machine in a sandbox, {_in_all(grant)};",
+        f"each task with at most {_per_task(grant)}. It cannot read your files.",
+        _program(grant, programs),
+        f"Ends {moment(grant.not_after)}. Withdraw any time: lender revoke.",
+        *others,
+    ]
+    return "\n".join(lines)
+
+
+def _per_task(grant: Grant) -> str:
+    vram = grant.vram_bytes
+    gpu = f"a GPU with {size(vram)} of its memory" if vram else "no GPU"
+    return f"{count(grant.cpu, 'core')} and {size(grant.memory_bytes)} of memory, {gpu}, no network"
+
+
+def _in_all(grant: Grant) -> str:
+    return ", ".join([grant.when.text, *(f"at most {bound.text}" for bound in grant.budget)])
+
+
+def _program(grant: Grant, programs: Programs) -> str:
+    known = programs.get(grant.workload)
+    if grant.digest is None:
+        return "It runs whatever program comes with the job."
+    only = f"It runs only the program sha256:{grant.digest}"
+    if grant.workload not in programs or known in (None, grant.digest):
+        return f"{only}; a changed one asks you again."
+    return f"{only}, and this machine knows another as {grant.workload}: so far nothing runs."
+
+
+def changed(grant: Grant, programs: Programs) -> bool:
+    """Whether the workload's program is not the one any more that the owner agreed to."""
+    known = programs.get(grant.workload)
+    return known is not None and grant.digest not in (None, known)
+
+
+def known_programs(state: StateFolder) -> Programs:
+    """Return the catalogue that lenderd uses, or without it the one that came with the package."""
+    reply: Mapping[str, Any] = tell(state, "status").reply
+    told = reply.get("workloads")
+    if isinstance(told, dict):
+        return told
+    named = os.environ.get("LENDERD_WORKLOADS")
+    return read_programs(Path(named) if named else installed_workloads())
