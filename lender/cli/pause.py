@@ -17,7 +17,7 @@ from lender.cli.words import count, duration, say, when
 from lender.daemon.attempt_records import AttemptReading, AttemptRecords
 from lender.daemon.intent_file import StoredIntent
 from lender.daemon.state import StateFolder
-from lender.sandbox import tree
+from lender.sandbox import stopping
 
 if TYPE_CHECKING:  # loads only where there is something to parse: see `main`
     import argparse
@@ -144,8 +144,8 @@ def _freeze(state: StateFolder) -> dict[str, Any]:
         reading = AttemptRecords(state.attempts).read_all()
     except OSError:
         reading = AttemptReading((), (state.attempts,))
-    report = tree.freeze([root for record in reading.records for root in record.roots])
-    alive = {r.job for r in reading.records if any(tree.alive(root) for root in r.roots)}
+    report = stopping.freeze(reading.records)
+    alive = {r.job for r in reading.records if stopping.alive(r)}
     return {
         "verified": report.verified and not reading.unreadable,
         "processes": report.processes,

@@ -25,7 +25,7 @@ from lender.daemon.grant_file import GRANT_ID_PATTERN
 from lender.daemon.purge import kept_submitters, purge, remove
 from lender.daemon.receipts import ReceiptLog
 from lender.daemon.state import StateFolder, read_pid
-from lender.sandbox import tree
+from lender.sandbox import stopping, tree
 
 _KILL_S = 5.0
 _KILL_AGAIN_S = 1.0  # after a kill that ran into its bound
@@ -211,11 +211,10 @@ class _Attempts:
         except OSError:
             self.unreadable = (self._state.attempts,)
         fresh = {r.lease: r for r in records if self._selection.stops(r)}
-        alive = {r.job for r in fresh.values() if any(tree.alive(root) for root in r.roots)}
+        alive = {r.job for r in fresh.values() if stopping.alive(r)}
         outcome.jobs += len(alive)
         self._seen |= fresh
-        roots = [root for record in self._seen.values() for root in record.roots]
-        return tree.kill(roots, timeout_s)
+        return stopping.kill(self._seen.values(), timeout_s)
 
     def wipe(self, outcome: Outcome) -> None:
         """Delete their scratch folders, once they are dead."""
