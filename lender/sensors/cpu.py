@@ -1,7 +1,6 @@
 """Cores kept busy on this machine, and by given processes (psutil); about 25 µs a reading."""
 
 import time
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import psutil
@@ -53,51 +52,9 @@ class CpuSensor:
         return Cpu(self._others, spent_s, elapsed_s)
 
 
-class CpuMeter:
-    """Cores busy between two calls of `read`; about 0.1 ms a call, plus the scan of our trees."""
-
-    def __init__(self) -> None:
-        self._busy_s, self._total_s = _machine()
-        self._ours_s: dict[int, float] = {}
-
-    def read(self, our_pids: Iterable[int]) -> float:
-        """Return the cores that processes other than ours kept busy since the last call.
-
-        Args:
-            our_pids: roots of the sandboxes' process trees.
-        """
-        busy_s, total_s = _machine()
-        ours_s = _trees(our_pids)
-        # A process that has ended takes its time along: count only what grew.
-        grown_s = sum(max(0.0, s - self._ours_s.get(pid, 0.0)) for pid, s in ours_s.items())
-        elapsed_s = (total_s - self._total_s) / (psutil.cpu_count() or 1)
-        spent_s = busy_s - self._busy_s
-        self._busy_s, self._total_s, self._ours_s = busy_s, total_s, ours_s
-        if elapsed_s <= 0:
-            return 0.0
-        return max(0.0, spent_s - grown_s) / elapsed_s
-
-
 def _machine() -> tuple[float, float]:
     times = psutil.cpu_times()
     # Linux counts guest time within user and nice as well.
     guest_s = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
     total_s = sum(times) - guest_s
     return total_s - times.idle - getattr(times, "iowait", 0.0), total_s
-
-
-def _trees(roots: Iterable[int]) -> dict[int, float]:
-    seconds: dict[int, float] = {}
-    for root in roots:
-        try:
-            top = psutil.Process(root)
-            processes = [top, *top.children(recursive=True)]
-        except psutil.Error:
-            continue
-        for process in processes:
-            try:
-                times = process.cpu_times()
-            except psutil.Error:
-                continue
-            seconds[process.pid] = times.user + times.system
-    return seconds

@@ -141,16 +141,6 @@ class GpuMeter:
         self.fault = "; ".join(lost)
         return reading
 
-    def vram_free_bytes(self) -> int:
-        """Return the free memory over all GPUs; one that stopped answering counts as full."""
-        free_bytes = 0
-        for gpu in self._gpus:
-            try:
-                free_bytes += gpu.memory()[0]
-            except self._nvml.NVMLError:
-                continue
-        return free_bytes
-
     def _read(
         self, gpu: _Gpu, elapsed_s: float, our_pids: Collection[int], reading: GpuReading
     ) -> GpuSignal:

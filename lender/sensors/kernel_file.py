@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 _CHUNK_BYTES = 1 << 16
+_LINE_BYTES = 1 << 10
 # No file that a sensor reads is near this long; a broken one must not fill our memory.
 _MAX_BYTES = 1 << 20
 
@@ -25,6 +26,20 @@ def read(path: str | Path) -> bytes | None:
     finally:
         os.close(fd)
     return content
+
+
+def line(path: str) -> bytes:
+    """What one short line holds, for those that are read by the hundred; b"" where it isn't."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, _LINE_BYTES)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
 
 
 def number(path: str | Path) -> int | None:

@@ -57,7 +57,7 @@ class MemorySensor:
 
     def _ask(self) -> tuple[int | None, int | None]:
         if self._proc is None:
-            return available_bytes(), int(psutil.swap_memory().sin)
+            return int(psutil.virtual_memory().available), int(psutil.swap_memory().sin)
         table = kernel_file.read(self._proc / "meminfo") or b""
         available_kib = kernel_file.field(table, b"MemAvailable:")
         pages = kernel_file.field(kernel_file.read(self._proc / "vmstat") or b"", b"pswpin ")
@@ -65,11 +65,6 @@ class MemorySensor:
             None if available_kib is None else max(0, available_kib) * 1024,
             None if pages is None else pages * _PAGE_BYTES,
         )
-
-
-def available_bytes() -> int:
-    """Return the kernel's own estimate: `MemAvailable` on Linux (proc(5))."""
-    return int(psutil.virtual_memory().available)
 
 
 def total_bytes() -> int:

@@ -127,7 +127,7 @@ def _look_at_cgroup(account: _Account, cgroup: Path, usage_s: float) -> None:
     current = kernel_file.number(cgroup / "memory.current")
     if current is None:
         # Its memory controller is off, or handed to nobody.
-        current = sum(p.memory_bytes for p in processes.members(account.pids))
+        current = sum(map(processes.private_bytes, account.pids))
     account.memory_bytes = current
     account.memory_peak_bytes = max(
         account.memory_peak_bytes, kernel_file.number(cgroup / "memory.peak") or 0

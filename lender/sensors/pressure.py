@@ -22,7 +22,6 @@ from lender.sensors.metering import Leased
 RESOURCES = ("cpu", "memory", "io")
 MIN_INTERVAL_S = 0.05
 _PRESSURE = Path("/proc/pressure")
-_CGROUPS = Path("/sys/fs/cgroup")
 _UNKNOWN = 100.0
 
 
@@ -49,20 +48,23 @@ class PressureSensor:
     """
 
     def __init__(
-        self, pressure: Path = _PRESSURE, cgroups: Path = _CGROUPS, own: Path | None = None
+        self,
+        pressure: Path = _PRESSURE,
+        cgroups: Path | None = None,
+        own: Path | None = None,
     ) -> None:
         """Find out what the machine has.
 
         Args:
             pressure: the kernel's folder.
-            cgroups: where cgroup v2 is mounted.
+            cgroups: where cgroup v2 is mounted; None: wherever that is.
             own: the cgroup of lenderd and of all that it starts, where they share one with nobody.
         """
         self._pressure = pressure
-        self._cgroups = cgroups
+        self._cgroups = cgroups if cgroups is not None else cgroup_mount()
         self._own = own
         # systemd keeps every process but the kernel's own below this folder and its siblings.
-        self._everybody_has_one = (cgroups / "init.scope").is_dir()
+        self._everybody_has_one = (self._cgroups / "init.scope").is_dir()
         self._present = [name for name in RESOURCES if (pressure / name).exists()]
         self._seen: dict[str, _Some | None] = {}
         self._at: float | None = None
@@ -148,7 +150,16 @@ class _Look:
         return min(100.0, max(0.0, (now.total_us - before_us) / self.elapsed_s / 1e4))
 
 
-def own_cgroup(proc: Path = Path("/proc/self/cgroup"), cgroups: Path = _CGROUPS) -> Path | None:
+def cgroup_mount(mounts: Path = Path("/proc/self/mounts")) -> Path:
+    """Where cgroup v2 is mounted: elsewhere than usual beside cgroup v1."""
+    for line in (kernel_file.read(mounts) or b"").splitlines():
+        fields = line.split()
+        if len(fields) > 2 and fields[2] == b"cgroup2":
+            return Path(os.fsdecode(fields[1]))
+    return Path("/sys/fs/cgroup")
+
+
+def own_cgroup(proc: Path = Path("/proc/self/cgroup"), cgroups: Path | None = None) -> Path | None:
     """The cgroup that lenderd and its sandboxes share with nobody: one that is named for it.
 
     Started from a terminal, lenderd lives in the terminal's: that one is the owner's.
@@ -158,7 +169,7 @@ def own_cgroup(proc: Path = Path("/proc/self/cgroup"), cgroups: Path = _CGROUPS)
             parts = line[4:].decode(errors="replace").split("/")
             for depth, part in enumerate(parts, start=1):
                 if part.startswith("lender"):
-                    return cgroups.joinpath(*parts[:depth])
+                    return (cgroups or cgroup_mount()).joinpath(*parts[:depth])
     return None
 
 

@@ -51,8 +51,7 @@ def tree(root: int) -> list[Process]:
         pid = queue.pop()
         if pid in found:
             continue
-        line = kernel_file.read(f"/proc/{pid}/stat")
-        process, threads = _parse(pid, line) if line else (None, 0)
+        process, threads = _parse(pid)
         if process is not None:
             found[pid] = process
             queue.extend(_children(pid, threads))
@@ -65,12 +64,12 @@ def members(pids: Iterable[int]) -> list[Process]:
 
 
 def _read(pid: int) -> Process | None:
-    line = kernel_file.read(f"/proc/{pid}/stat")
-    return _parse(pid, line)[0] if line else None
+    return _parse(pid)[0]
 
 
-def _parse(pid: int, line: bytes) -> tuple[Process | None, int]:
+def _parse(pid: int) -> tuple[Process | None, int]:
     """A process and how many threads it has."""
+    line = kernel_file.line(f"/proc/{pid}/stat")
     # The command's name may hold spaces and brackets: the fields start behind its last bracket.
     fields = line[line.rfind(b")") + 2 :].split(None, 20)
     try:
@@ -84,15 +83,16 @@ def _parse(pid: int, line: bytes) -> tuple[Process | None, int]:
             started_at,
             (own + own_kernel) / _TICKS_PER_S,
             (waited + waited_kernel) / _TICKS_PER_S,
-            _private_bytes(pid),
+            private_bytes(pid),
             _delayed_s(pid),
         ),
         threads,
     )
 
 
-def _private_bytes(pid: int) -> int:
-    fields = (kernel_file.read(f"/proc/{pid}/statm") or b"").split(None, 3)
+def private_bytes(pid: int) -> int:
+    """Resident memory that is neither a file's nor shared (proc_pid_statm(5)); Linux only."""
+    fields = kernel_file.line(f"/proc/{pid}/statm").split(None, 3)
     try:
         return (int(fields[1]) - int(fields[2])) * _PAGE_BYTES
     except (ValueError, IndexError):
@@ -101,7 +101,7 @@ def _private_bytes(pid: int) -> int:
 
 def _delayed_s(pid: int) -> float:
     """The second number of /proc/PID/schedstat (Documentation/scheduler/sched-stats.rst)."""
-    fields = (kernel_file.read(f"/proc/{pid}/schedstat") or b"").split()
+    fields = kernel_file.line(f"/proc/{pid}/schedstat").split()
     try:
         return int(fields[1]) / 1e9
     except (ValueError, IndexError):

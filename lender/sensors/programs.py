@@ -58,7 +58,7 @@ class ProgramSensor:
         self.fault = "" if "1" in entries else "the kernel hides other users' programs (hidepid)"
         for entry in entries:
             if entry.isdigit():
-                key = _key((kernel_file.read(f"{proc}/{entry}/comm") or b"").rstrip(b"\n"))
+                key = _key(kernel_file.line(f"{proc}/{entry}/comm").rstrip(b"\n"))
                 if key in self._wanted:
                     yield int(entry), key
 

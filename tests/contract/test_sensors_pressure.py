@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lender.sensors.metering import Leased
-from lender.sensors.pressure import Pressure, PressureSensor, own_cgroup
+from lender.sensors.pressure import Pressure, PressureSensor, cgroup_mount, own_cgroup
 
 GARBLED = (b"", b"\x00\xff", b"some", b"some avg10=x avg60=0 avg300=0 total=1", b"full " * 9999)
 
@@ -114,6 +114,13 @@ def test_only_a_cgroup_named_for_lender_is_its_own(tmp_path: Path) -> None:
     line.write_bytes(b"\xff\x00")
     assert own_cgroup(line, root) is None
     assert own_cgroup(tmp_path / "none", root) is None
+
+
+def test_cgroups_are_found_where_they_are_mounted(tmp_path: Path) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_bytes(b"x\ncgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /c/u cgroup2 rw 0 0\n")
+    assert cgroup_mount(mounts) == Path("/c/u")
+    assert cgroup_mount(tmp_path / "none") == Path("/sys/fs/cgroup")
 
 
 @pytest.fixture
