@@ -1,108 +1,104 @@
-"""Readings of the machine become verdicts in words."""
+"""Cores of a verdict become slots; available memory becomes what can be lent."""
 
-import math
+from typing import Any
 
 import pytest
 from core_world import GIB, START
 
-from lender.core.headroom import Headroom, Reserve
-from lender.core.signals import Signals
+from lender.core.comfort import Comfort
+from lender.core.headroom import Spare
+from lender.core.policy import Limits, Policy, Rung, Steps, Threshold
+from lender.core.signals import GpuSignal, Presence, Signals
+from lender.protocol.bounds import MEMORY_BYTES_MIN
 
-RESERVE = Reserve(cores=1.0, memory_bytes=GIB, yield_cpu_others=2.0, stay_s=5.0)
+LIMITS = Limits(
+    cores_kept=1.0,
+    cpu_others=Steps(Threshold(1, 0.5), Threshold(3, 2)),
+    memory_kept_bytes=Threshold(GIB, 2 * GIB),
+    vram_kept_bytes=GIB,
+    metered=False,
+)
 
 
-def headroom(reserve: Reserve = RESERVE) -> Headroom:
-    return Headroom(reserve, cores=4.0, memory_bytes=8 * GIB)
+class Machine:
+    def __init__(self, slots: int = 8, policy: Policy | None = None, cores: float = 4.0) -> None:
+        self.comfort = Comfort(policy or Policy(LIMITS, LIMITS), cores)
+        self.spare = Spare(self.comfort, slots, memory_bytes=8 * GIB)
 
-
-def sample(cpu_others: float = 0.0, memory_bytes: int = 4 * GIB) -> Signals:
-    return Signals(cpu_others, memory_bytes)
+    def reads(self, **changes: object) -> Spare:
+        fields: dict[str, Any] = {"cpu_others": 0.2, "memory_available_bytes": 4 * GIB}
+        self.comfort.sampled(START, Signals(**(fields | changes)))
+        return self.spare
 
 
 def test_what_was_never_measured_is_not_spare() -> None:
-    room = headroom()
-    assert room.verdict.yields
-    assert "not been measured" in room.verdict.reason
-    assert room.slots_free(4, 0, 0) == 0
-    assert room.sample.memory_available_bytes == 0
+    spare = Machine().spare
+    assert spare.slots_total == 3, "the machine could lend so much"
+    assert spare.slots_free(0, 0) == 0
+    assert (spare.cpu_free(0), spare.memory_free_bytes(), spare.vram_free_bytes) == (0, 0, 0)
 
 
-def test_the_first_calm_reading_lends_with_its_numbers() -> None:
-    room = headroom()
-    room.sampled(START, sample(0.5))
-    assert not room.verdict.yields
-    assert room.verdict.reason == "others use 0.5 cores, 4096 MiB of memory available"
+def test_free_slots_are_the_verdicts_cores_less_commitments() -> None:
+    spare = Machine().reads()
+    assert spare.slots_free(0, 0) == 3
+    assert spare.slots_free(1, GIB) == 2
+    assert spare.slots_free(9, GIB) == 0
+    assert Machine(slots=2).reads().slots_free(0, 0) == 2, "no more than was set"
 
 
-def test_others_at_work_make_it_yield_at_once_and_say_why() -> None:
-    room = headroom()
-    room.sampled(START, sample())
-    room.sampled(START + 0.1, sample(2.1))
-    assert room.verdict.yields
-    assert room.verdict.reason == "others use 2.1 cores, over 2"
+def test_without_memory_there_is_no_slot() -> None:
+    machine = Machine()
+    most = GIB - MEMORY_BYTES_MIN
+    assert machine.reads(memory_available_bytes=2 * GIB).slots_free(0, most) == 3
+    assert machine.spare.slots_free(0, most + 1) == 0
 
 
-def test_it_lends_again_below_the_twin_after_unbroken_calm() -> None:
-    room = headroom()
-    room.sampled(START, sample(3.0))
-    room.sampled(START + 1, sample(1.9))
-    assert room.verdict.reason == "others use 1.9 cores, lends again at 1.5"
-    room.sampled(START + 2, sample(1.5))
-    assert "less than 5 s" in room.verdict.reason
-    room.sampled(START + 4, sample(1.6))
-    room.sampled(START + 5, sample(1.5))
-    room.sampled(START + 9.9, sample(1.5))
-    assert room.verdict.yields
-    room.sampled(START + 10, sample(1.5))
-    assert not room.verdict.yields
+def test_a_part_of_a_core_is_a_slot_that_runs_part_of_the_time() -> None:
+    spare = Machine().reads(cpu_others=1.6)
+    assert spare.slots_free(0, 0) == 3, "2.4 cores"
+    assert Machine().reads(cpu_others=2.7).slots_free(0, 0) == 0, "frozen"
 
 
-def test_little_memory_makes_it_yield_with_its_own_twin() -> None:
-    room = headroom()
-    room.sampled(START, sample(memory_bytes=GIB - 1))
-    assert room.verdict.reason == "1024 MiB of memory available, under 1024 MiB"
-    room.sampled(START + 1, sample(memory_bytes=GIB + 1))
-    assert room.verdict.reason == "1024 MiB of memory available, lends again at 1280 MiB"
-    room.sampled(START + 2, sample(memory_bytes=2 * GIB))
-    room.sampled(START + 7, sample(memory_bytes=2 * GIB))
-    assert not room.verdict.yields
+def test_nothing_new_where_the_verdict_takes_nothing_new() -> None:
+    machine = Machine()
+    assert machine.reads(metered=True).slots_free(0, 0) == 0
+    assert machine.comfort.verdict.rung == Rung.FULL
 
 
-def test_without_a_threshold_others_may_use_every_core() -> None:
-    room = headroom(Reserve(stay_s=0.0))
-    room.sampled(START, sample(memory_bytes=0))
-    room.sampled(START + 1, sample(64.0))
-    assert not room.verdict.yields
-    assert Reserve().cpu_back == math.inf
+def test_free_cores_are_what_neither_others_nor_leases_use() -> None:
+    spare = Machine().reads(cpu_others=0.4)
+    assert spare.cpu_free(0) == 3.0
+    assert Machine().reads(cpu_others=0.9).cpu_free(1) == 2.0
+    assert Machine(policy=Policy()).reads(cpu_others=1.5).cpu_free(0) == 2.5
+    assert spare.cpu_free(8) == 0.0
 
 
-def test_own_twins_are_used_and_checked() -> None:
-    own = Reserve(
-        memory_bytes=GIB, return_memory_bytes=3 * GIB, yield_cpu_others=2.0, return_cpu_others=0.5
-    )
-    assert (own.memory_back, own.cpu_back) == (3 * GIB, 0.5)
-    with pytest.raises(ValueError, match="return_memory_bytes"):
-        Reserve(memory_bytes=GIB, return_memory_bytes=GIB - 1)
-    with pytest.raises(ValueError, match="return_cpu_others"):
-        Reserve(yield_cpu_others=1.0, return_cpu_others=1.1)
-    with pytest.raises(ValueError, match="return_cpu_others"):
-        Reserve(return_cpu_others=1.0)
+def test_memory_less_what_the_owner_keeps_and_leases_may_grow_to() -> None:
+    spare = Machine().reads()
+    assert spare.memory_free_bytes(GIB) == 2 * GIB
+    assert spare.memory_free_bytes(9 * GIB) == 0
+    assert Machine().reads(memory_available_bytes=64 * GIB).memory_free_bytes(GIB) == 7 * GIB
 
 
-def test_free_slots_are_cores_less_reserve_and_commitments() -> None:
-    room = headroom()
-    room.sampled(START, sample(1.0))
-    assert room.slots_total(8) == 3
-    assert room.slots_free(8, 1, GIB) == 2
-    assert room.slots_free(8, 9, GIB) == 0
-    assert room.slots_free(8, 0, 4 * GIB) == 0, "no memory, no slot"
-    assert room.cpu_free(1) == 1.0
-    assert room.cpu_free(8) == 0.0
-    assert room.memory_free_bytes(GIB) == 2 * GIB
-    assert room.memory_free_bytes(9 * GIB) == 0
+def test_what_is_kept_follows_who_is_there() -> None:
+    policy = Policy(in_use=LIMITS, away=Limits())
+    here = Presence(idle_s=0.0, desktop=True)
+    spare = Machine(policy=policy).reads(presence=here, gpus=(GpuSignal("a", 3 * GIB),))
+    assert (spare.memory_free_bytes(), spare.vram_free_bytes) == (3 * GIB, 2 * GIB)
+    spare = Machine(policy=policy).reads(gpus=(GpuSignal("a", 3 * GIB), GpuSignal("b", GIB)))
+    assert (spare.memory_free_bytes(), spare.vram_free_bytes) == (4 * GIB, 3 * GIB)
 
 
-def test_no_more_memory_is_lent_than_was_set() -> None:
-    room = headroom()
-    room.sampled(START, sample(memory_bytes=64 * GIB))
-    assert room.memory_free_bytes(GIB) == 7 * GIB
+@pytest.mark.parametrize(
+    ("in_use", "away", "slots"),
+    [
+        (Limits(cores=1.0), Limits(), 4),
+        (Limits(cores=1.0), Limits(cores=2.5), 3),
+        (Limits(cores=0.0), Limits(cores_kept=4.0), 0),
+        (Limits(cores=0.0), Limits(cores_kept=9.0), 0),
+    ],
+)
+def test_the_most_that_is_ever_lent_is_of_the_kinder_limits(
+    in_use: Limits, away: Limits, slots: int
+) -> None:
+    assert Machine(policy=Policy(in_use, away)).spare.slots_total == slots
