@@ -16,7 +16,7 @@ from typing import Any
 from lender.cli.exits import CommandError, Exit
 from lender.cli.limit_words import limit_lines
 from lender.cli.owner import add_options, open_state, print_json
-from lender.cli.words import duration, moment, say
+from lender.cli.words import count, duration, moment, say
 from lender.core.policy import Policy, Rung
 from lender.core.replay import Replay, replay
 from lender.daemon.settings import DaemonSettings
@@ -107,7 +107,7 @@ def _report(columns: dict[str, Replay]) -> list[str]:
     row("core-hours to lend", [f"{sum(one.lent_core_s.values()) / 3600:.1f}" for one in replays])
     for rung in reversed(Rung):
         row(f"  {rung.name.lower()}", [_share(one, rung) for one in replays])
-    row("stepped in", [f"{one.stepped_in.total()} times" for one in replays])
+    row("stepped in", [count(one.stepped_in.total(), "time") for one in replays])
     signals = sum((one.stepped_in for one in replays), Counter[str]())
     for signal, _ in signals.most_common():
         row(f"  {signal}", [f"{one.stepped_in[signal]}" for one in replays])
