@@ -1,8 +1,8 @@
 """Carries out a revocation with the owner's own hands: withdraw, kill, save, tell, verify, wipe.
 
-Standard library only; in this order so that whatever fails later, what came before holds. The
-tombstones count for every reader before the first kill; that they outlive a power cut is seen to
-after it, because on a busy disk that takes seconds.
+Standard library only; in this order so that whatever fails later, what came before holds. All
+stands still before a file is touched. The tombstones count for every reader before the first kill;
+that they outlive a power cut is seen to after it, because on a busy disk that takes seconds.
 """
 
 import contextlib
@@ -118,6 +118,7 @@ def revoke(state: StateFolder, selection: Selection) -> Outcome:
     """End the selected grants and everything that runs under them. Raises nothing of its own."""
     outcome, started = Outcome(), time.monotonic()
     attempts = _Attempts(state, selection)
+    attempts.freeze()
     submitters = _withdraw(state, selection, outcome)
     first = attempts.kill(outcome, _KILL_S)
     if first.verified:
@@ -202,19 +203,25 @@ class _Attempts:
         """Whose they are."""
         return {record.submitter for record in self._seen.values()}
 
+    def freeze(self) -> None:
+        """Have all that is known stand still at once, without waiting for it."""
+        stopping.freeze(self._fresh().values(), timeout_s=0)
+
     def kill(self, outcome: Outcome, timeout_s: float) -> tree.StopReport:
         """Kill all that have a record now or had one before."""
+        fresh = self._fresh()
+        outcome.jobs += len({r.job for r in fresh.values() if stopping.alive(r)})
+        self._seen |= fresh
+        return stopping.kill(tuple(self._seen.values()), timeout_s)
+
+    def _fresh(self) -> dict[str, AttemptRecord]:
         records: tuple[AttemptRecord, ...] = ()
         try:
             reading = self._records.read_all()
             records, self.unreadable = reading.records, reading.unreadable
         except OSError:
             self.unreadable = (self._state.attempts,)
-        fresh = {r.lease: r for r in records if self._selection.stops(r)}
-        alive = {r.job for r in fresh.values() if stopping.alive(r)}
-        outcome.jobs += len(alive)
-        self._seen |= fresh
-        return stopping.kill(self._seen.values(), timeout_s)
+        return {r.lease: r for r in records if self._selection.stops(r)}
 
     def wipe(self, outcome: Outcome) -> None:
         """Delete their scratch folders, once they are dead."""
