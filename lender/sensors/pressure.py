@@ -6,9 +6,10 @@ and 25 µs more for each cgroup of others while something is lent.
 
 What our own work waits for is not the owner's trouble. Where everybody has a cgroup v2 (systemd),
 those of the others are asked directly: exact. Elsewhere the share of ours (of their cgroups, or of
-CPU alone the time that their first threads were kept waiting) is taken off the machine's as if the
-two stalled independently of each other. That is an approximation: while all of ours wait all the
-time for a CPU nothing of the machine's CPU pressure is left, and `cpu_others` has to stand in.
+CPU alone the time that their threads were kept waiting) is taken off the machine's as if the two
+stalled independently of each other. That is an approximation: while one of ours waits all the time
+for a CPU nothing of the machine's CPU pressure is left, and `cpu_others` has to stand in; the
+waits of threads that died between two readings count as others'.
 """
 
 import os

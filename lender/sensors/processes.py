@@ -1,13 +1,13 @@
 """What single processes and whole process trees have used: `proc_pid_stat(5)`, psutil elsewhere.
 
-About 30 µs for each process of a tree, however many others the machine runs: the kernel lists the
+About 40 µs for each process of a tree, however many others the machine runs: the kernel lists the
 children of a thread (CONFIG_PROC_CHILDREN), so nobody else's processes are looked at. Being
 hostile, they may vanish under our eyes; what can't be read counts as nothing.
 """
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ class Process(NamedTuple):
         own_s: CPU time of its own threads.
         waited_s: CPU time of children that died and that it has waited for, theirs included.
         memory_bytes: resident private memory; forks that share pages count them twice.
-        delayed_s: time that its first thread could have run and had to wait for a CPU.
+        delayed_s: time that its threads could have run and had to wait for a CPU; only of a tree.
     """
 
     pid: int
@@ -38,7 +38,7 @@ class Process(NamedTuple):
     own_s: float
     waited_s: float
     memory_bytes: int
-    delayed_s: float
+    delayed_s: float = 0.0
 
 
 def tree(root: int) -> list[Process]:
@@ -53,8 +53,10 @@ def tree(root: int) -> list[Process]:
             continue
         process, threads = _parse(pid)
         if process is not None:
-            found[pid] = process
-            queue.extend(_children(pid, threads))
+            names = _threads(pid, threads)
+            found[pid] = process._replace(delayed_s=sum(map(_delayed_s, names)))
+            for name in names:
+                queue.extend(map(int, (kernel_file.read(f"{name}/children") or b"").split()))
     return list(found.values())
 
 
@@ -84,7 +86,6 @@ def _parse(pid: int) -> tuple[Process | None, int]:
             (own + own_kernel) / _TICKS_PER_S,
             (waited + waited_kernel) / _TICKS_PER_S,
             private_bytes(pid),
-            _delayed_s(pid),
         ),
         threads,
     )
@@ -99,27 +100,24 @@ def private_bytes(pid: int) -> int:
         return 0
 
 
-def _delayed_s(pid: int) -> float:
-    """The second number of /proc/PID/schedstat (Documentation/scheduler/sched-stats.rst)."""
-    fields = kernel_file.line(f"/proc/{pid}/schedstat").split()
+def _threads(pid: int, count: int) -> list[str]:
+    """The folders of a process's threads."""
+    folder = f"/proc/{pid}/task"
+    if count == 1:
+        return [f"{folder}/{pid}"]
+    try:
+        return [f"{folder}/{name}" for name in os.listdir(folder)]  # noqa: PTH208 - Path objects double the cost
+    except OSError:
+        return []
+
+
+def _delayed_s(thread: str) -> float:
+    """The second number of schedstat (Documentation/scheduler/sched-stats.rst)."""
+    fields = kernel_file.line(f"{thread}/schedstat").split()
     try:
         return int(fields[1]) / 1e9
     except (ValueError, IndexError):
         return 0.0
-
-
-def _children(pid: int, threads: int) -> Iterator[int]:
-    folder = f"/proc/{pid}/task"
-    names = [str(pid)]
-    if threads > 1:
-        try:
-            names = os.listdir(folder)  # noqa: PTH208 - Path objects double the cost
-        except OSError:
-            return
-    for name in names:
-        content = kernel_file.read(f"{folder}/{name}/children")
-        if content:
-            yield from map(int, content.split())
 
 
 def _descendants(root: int) -> list[int]:
@@ -139,4 +137,4 @@ def _ask_psutil(pid: int) -> Process | None:
     # macOS tells no waited-for time: what died between two readings is lost there.
     waited_s = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
     own_s = times.user + times.system
-    return Process(pid, started_at, own_s, waited_s, int(memory.rss), 0.0)
+    return Process(pid, started_at, own_s, waited_s, int(memory.rss))

@@ -130,6 +130,27 @@ def test_a_tree_holds_the_children_of_every_thread() -> None:
         wait_for(lambda: len(processes.tree(pid)) == 3)
 
 
+def test_waiting_for_a_cpu_is_seen_in_every_thread() -> None:
+    code = (
+        "import os, threading\n"
+        "os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+        "def burn():\n"
+        "    while True: pass\n"
+        "one = threading.Thread(target=burn, daemon=True); one.start(); one.join()"
+    )
+    meter = Meter()
+    with python(code) as one, python(code) as other:
+        leased = {"a": Leased((one,)), "b": Leased((other,))}
+        meter.read(leased)
+        waited_s = 0.0
+        deadline = time.monotonic() + 30
+        while waited_s < 0.3:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+            meter.read(leased)
+            waited_s += min(meter.delayed_s.values())
+
+
 def test_psutil_sees_the_same_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     """The way of macOS, and of kernels without CONFIG_PROC_CHILDREN."""
     with python("import subprocess; subprocess.run(['sleep', '60'])") as pid:
