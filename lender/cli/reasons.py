@@ -11,7 +11,7 @@ from typing import Any
 from lender.cli import comfort_words
 from lender.cli.reading import Reading
 from lender.cli.status_lines import budget_line
-from lender.cli.words import count, printable, size, when
+from lender.cli.words import count, printable, size, span, when
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def _machine(status: dict[str, Any], now: float) -> Step:
     words = comfort_words.machine(comfort)
     text = f"rung {rung}: {cores:g}{of} cores may be lent. {words}"
     climbs = comfort.get("climbs_at")
-    change = f"more {when(climbs, now)} at the earliest" if climbs and climbs > now else ""
+    change = f"more in {span(climbs - now)} at the earliest" if climbs and climbs > now else ""
     takes = rung in ("full", "reduced") and comfort.get("new_work", True)
     return Step("machine", takes, text, change)
 
@@ -156,5 +156,5 @@ def _clears(one: dict[str, Any], comfort: dict[str, Any], now: float) -> str:
         parts.append(f"ends at {one['clears_at']:g}")
     climbs = one.get("holds_until") or comfort.get("climbs_at")
     if climbs and climbs > now:
-        parts.append(f"{when(climbs, now)} at the earliest")
+        parts.append(f"in {span(climbs - now)} at the earliest")
     return ", ".join(parts)

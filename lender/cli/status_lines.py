@@ -46,7 +46,9 @@ def head(status: Fields, now: float) -> str:
     if phase == "lending":
         comfort = status.get("comfort") or {}
         if comfort.get("rung") == "reduced":
-            return f"● Lending less: {printable(str(comfort.get('reason') or ''))}"
+            pressing = [one["text"] for one in comfort.get("findings") or []]
+            because = comfort.get("reason") or (pressing or ["the machine is busy"])[0]
+            return f"● Lending less: {printable(str(because))}"
         lent = sum(one.get("cpu") or 1 for one in status.get("running", []))
         cores = (status.get("machine") or {}).get("cores") or status.get("slots_total") or lent
         return f"● Lending, {comfort_words.load(lent, cores)}"
