@@ -76,12 +76,13 @@ def encode_grant(grant: Grant, text_shown: str, name: str, granted_by_uid: int) 
         f"granted_at = {_moment(grant.granted_at)}",
         f"granted_by_uid = {granted_by_uid}",
         f"text_shown_sha256 = {_quoted(hashlib.sha256(text_shown.encode()).hexdigest())}",
-        "\n[limits]",
-        f"cpu = {grant.cpu}",
-        f"memory_bytes = {grant.memory_bytes}",
-        f"vram_bytes = {grant.vram_bytes}",
         "\n[budget]" if grant.budget else "",
         *(f"{one.measure}_per_{one.per} = {one.amount!r}" for one in grant.budget),
+        # What must be there comes last: a file that lost its end is none.
+        "\n[limits]",
+        f"vram_bytes = {grant.vram_bytes}",
+        f"cpu = {grant.cpu}",
+        f"memory_bytes = {grant.memory_bytes}",
     ]
     content = "\n".join(line for line in lines if line) + "\n"
     try:

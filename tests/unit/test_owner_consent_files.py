@@ -122,7 +122,7 @@ def test_what_would_not_be_read_is_not_written(
         ("cpu = 4", "cpu = 4\ncores = 1", "unknown key 'limits.cores'"),
         ("vram_bytes = 0", "vram_bytes = -1", "limits.vram_bytes is no whole number"),
         (
-            "[limits]\ncpu = 4\nmemory_bytes = 2147483648\nvram_bytes = 0",
+            "[limits]\nvram_bytes = 0\ncpu = 4\nmemory_bytes = 2147483648",
             "limits = 4",
             "is no dict",
         ),
