@@ -136,7 +136,9 @@ def _permit(state: StateFolder) -> None:
             Exit.NOT_PERMITTED, f"only uid {state.owner_uid()} and root may grant here"
         )
     try:
-        if not state.grants.is_dir() and any(state.path.iterdir()):
+        # A volume of its own may bring a folder along.
+        strange = {path.name for path in state.path.iterdir()} - {"lost+found"}
+        if strange and not state.grants.is_dir():
             raise CommandError(Exit.USAGE, f"{state.path} is in use and no lender's state folder")
         become_owner(state)
     except OSError as error:

@@ -12,6 +12,10 @@ from lender.core.budget import Bound, Usage
 from lender.core.consent import Grant
 from lender.core.spending import Spending
 
+# A damaged line of the log must not hide the others: what can't be is not counted.
+_TIME_MAX = 1e11
+_AMOUNT_MAX = 1e18
+
 
 @dataclass(slots=True)
 class GrantUse:
@@ -69,7 +73,7 @@ class GrantUses:
         grant, job, ended_at = (receipt.get(key) for key in ("grant", "job", "ended_at"))
         if not (isinstance(grant, str) and isinstance(job, str)):
             return
-        if not isinstance(ended_at, int | float):
+        if not isinstance(ended_at, int | float) or not 0 <= ended_at < _TIME_MAX:
             return
         usage = Usage(
             _amount(receipt, "cpu_s"),
@@ -86,4 +90,4 @@ class GrantUses:
 
 def _amount(receipt: Mapping[str, Any], key: str) -> float:
     value = receipt.get(key)
-    return float(value) if isinstance(value, int | float) and value > 0 else 0.0
+    return float(value) if isinstance(value, int | float) and 0 < value < _AMOUNT_MAX else 0.0
