@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. The others are parts of them.
-.PHONY: help demo test check venv wasm schemas footprint clean
+.PHONY: help demo test check venv wasm schemas footprint bench-owner bench-comfort bench-sensors clean
 
 BIN := .venv/bin
 
@@ -8,6 +8,9 @@ help:
 	@echo 'make test       everything that CI runs: style, types, import rules, tests'
 	@echo 'make check      style, types and import rules only'
 	@echo 'make footprint  memory and CPU of an idle lenderd'
+	@echo 'make bench-owner    how fast pause and revoke stop whatever runs'
+	@echo 'make bench-comfort  what lending costs the work in the foreground'
+	@echo 'make bench-sensors  what each reading of the machine costs'
 	@echo 'make wasm       build the workloads and test modules from source'
 	@echo 'make schemas    write docs/schemas from the code'
 	@echo 'make clean      remove what the targets above made'
@@ -26,13 +29,18 @@ check: venv
 	$(BIN)/lint-imports
 
 test: check
-	@.ci/packages bubblewrap
+	@.ci/packages bubblewrap dbus xvfb
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage report --include='lender/core/*,lender/protocol/*,broker/core/*' --fail-under=100
 
 footprint:
 	@.ci/venv server
 	@$(BIN)/python bench/footprint.py
+
+bench-owner bench-comfort bench-sensors: bench-%:
+	@.ci/venv server
+	@.ci/packages bubblewrap
+	@$(BIN)/python bench/$*.py
 
 wasm:
 	@.ci/packages clang lld wasi-libc libclang-rt-14-dev-wasm32

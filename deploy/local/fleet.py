@@ -20,6 +20,9 @@ from typing import IO, Self
 READY_S = 30.0
 STOP_S = 15.0
 ORDINARY_USER = "nobody"
+DEDICATED = '{"defaults": "dedicated"}'
+"""The policy of a machine that nobody works at."""
+
 GRANTED_WORKLOADS = ("render", "checksum", "wasm", "command")
 
 
@@ -165,7 +168,7 @@ class Fleet:
         self._workloads = tuple(workloads)
         self._grant = grant
         # Lenders on one machine would otherwise step back before each other's work.
-        self._env = {"LENDERD_YIELD_CPU_OTHERS": "1000", "LENDERD_SLOTS": "1", **(env or {})}
+        self._env = {"LENDERD_POLICY": DEDICATED, "LENDERD_SLOTS": "1", **(env or {})}
         if os.geteuid() == 0:
             self._env["LENDERD_USER"] = ORDINARY_USER
         self._ready = folder / "broker.json"
@@ -250,7 +253,7 @@ class Fleet:
     def grant(self, lender: Lender, workload: str) -> None:
         """Say the owner's yes to one workload of the submitter."""
         verb = ("grant", f"demo={self.submitter}", "--workload", workload, "--cpu", "2")
-        said = lender.owner(*verb, "--mem", "2G", "--expires", "1d", "--yes")
+        said = lender.owner(*verb, "--mem", "2G", "--when", "always", "--expires", "1d", "--yes")
         if said.returncode:
             raise FleetError(f"{lender.name}: {said.stderr}")
 

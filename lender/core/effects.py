@@ -105,7 +105,8 @@ class WriteReceipt:
     """Append a receipt of one attempt to the owner's log.
 
     Times are seconds since the epoch; `ended` is why it stopped, in words. `inputs` are names and
-    SHA-256; `energy_wh` is an estimate, `energy_method` says how it was made.
+    SHA-256; `network_attempts_blocked` may be NOT_COUNTED; `energy_wh` is an estimate, and
+    `energy_method` says how it was made.
     """
 
     lease: str
@@ -155,14 +156,12 @@ class Exit:
     """The drain is over: nothing runs, everything reported."""
 
 
+SandboxEffect = OpenSandbox | RunTasks | FreezeSandbox | ThawSandbox | CloseSandbox
+
 Effect = (
     SendOffer
     | PullWork
-    | OpenSandbox
-    | RunTasks
-    | FreezeSandbox
-    | ThawSandbox
-    | CloseSandbox
+    | SandboxEffect
     | SendReport
     | AckLease
     | ReturnLease

@@ -48,6 +48,10 @@ class MachineSampled:
     signals: Signals
 
 
+NOT_COUNTED = -1
+"""Stands for a number of network attempts that could not be counted."""
+
+
 @dataclass(frozen=True, slots=True)
 class UsageMetered:
     """What a lease's sandbox has used up so far, cumulative since it was opened.
@@ -56,7 +60,7 @@ class UsageMetered:
         lease: whose.
         cpu_s: CPU time of all its processes, dead ones included as far as known.
         memory_peak_bytes: the most that was seen at once.
-        network_attempts_blocked: tries to reach a network that it does not have.
+        network_attempts_blocked: tries to reach a network that it does not have, or NOT_COUNTED.
         gpu_s: time that a GPU computed for it.
         vram_peak_bytes: the most GPU memory that was seen at once.
     """

@@ -163,6 +163,10 @@ class Lender:
             asleep=restraint.asleep,
         )
 
+    def budgets(self, now: float) -> list[dict[str, object]]:
+        """Return every bound that holds, and what of it is used up: `lender status`."""
+        return self._restraint.budgets(now, self._consent.grants)
+
     # What holds after every event.
 
     def _end_overdue(self, now: float) -> list[Effect]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lender.core.budget import Usage
-from lender.core.events import UsageMetered
+from lender.core.events import NOT_COUNTED, UsageMetered
 
 _J_PER_WH = 3600.0
 
@@ -29,7 +29,7 @@ class Meter:
 
     Attributes:
         memory_peak_bytes: the most that was seen at once.
-        network_attempts_blocked: tries to reach a network.
+        network_attempts_blocked: tries to reach a network, or NOT_COUNTED.
         gpu_s: time that a GPU computed for it.
         vram_peak_bytes: the most GPU memory that was seen at once.
         energy_method: how the energy was estimated last.
@@ -53,9 +53,7 @@ class Meter:
         """Take up a reading of the sandbox; all of it is cumulative."""
         self._metered_cpu_s = max(self._metered_cpu_s, event.cpu_s)
         self.memory_peak_bytes = max(self.memory_peak_bytes, event.memory_peak_bytes)
-        self.network_attempts_blocked = max(
-            self.network_attempts_blocked, event.network_attempts_blocked
-        )
+        self._count(event.network_attempts_blocked)
         self.gpu_s = max(self.gpu_s, event.gpu_s)
         self.vram_peak_bytes = max(self.vram_peak_bytes, event.vram_peak_bytes)
         self._charge(rate)
@@ -91,6 +89,13 @@ class Meter:
             now.moved_bytes - told.moved_bytes,
             now.energy_wh - told.energy_wh,
         )
+
+    def _count(self, blocked: int) -> None:
+        """What could not be counted once stays unknown."""
+        if NOT_COUNTED in (blocked, self.network_attempts_blocked):
+            self.network_attempts_blocked = NOT_COUNTED
+        else:
+            self.network_attempts_blocked = max(self.network_attempts_blocked, blocked)
 
     def _charge(self, rate: EnergyRate) -> None:
         cpu_s = max(self._metered_cpu_s, self._results_cpu_s)

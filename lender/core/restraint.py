@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 
 from lender.core.comfort import Comfort
 from lender.core.config import Config
@@ -70,6 +71,17 @@ class Restraint:
             elif not grant.when.holds(self.comfort.verdict.presence, at):
                 self.closed[id_] = Hold(f"grant {id_} holds {grant.when.text}")
         return {id_: hold.reason for id_, hold in self.closed.items()}
+
+    def budgets(self, now: float, grants: Mapping[str, Grant]) -> list[dict[str, object]]:
+        """Return every bound with what is used up; `grant` is empty for the machine's own."""
+        offset_s, spending = self.utc_offset_s, self.spending
+        bounds = [("", bound) for bound in self._config.budget]
+        bounds += [(id_, bound) for id_, grant in grants.items() for bound in grant.budget]
+        found: list[dict[str, object]] = []
+        for id_, bound in bounds:
+            used = spending.used(now, offset_s, bound.per, id_ or None)
+            found.append({"grant": id_, **asdict(bound), "used": getattr(used, bound.measure)})
+        return found
 
     def paused(self, now: float) -> str | None:
         """Return why the owner's word keeps everything from running, in words."""

@@ -8,23 +8,17 @@ Anyone local may connect (the socket has mode 0666 in a folder of mode 0711 whos
 are private) and use the verbs in `OPEN_VERBS`; all others are for the owner (the uid of the state
 folder) and root. A request that was sent is carried out even if its sender does not wait.
 
-What the shell's handlers return, merged into `{"ok": true}`:
+What the handlers return is merged into `{"ok": true}`:
 
-- `status`: `phase` (unconsented, lending, yielding, paused, draining, offline), `reason` in words,
-  `name`, `lender` (public key), `connected` (bool), `url`, `slots_total`, `slots_free`,
-  `running`: [{`lease`, `job`, `job_name`, `submitter`, `workload`, `runtime`, `state`,
-  `tasks_done`, `tasks_total`, `since`}], `grants`: [{`id`, `submitter`, `name`, `workload`,
-  `digest`, `cpu`, `memory_bytes`, `not_after`, `granted_at`}] (those that hold),
-  `headroom`: {`cpu`, `memory_bytes`, `vram_bytes`}, `today`: {`jobs`, `seconds`},
-  `ignored_grants`: [{`path`, `reason`}],
-  `runtimes`: {name: {`available`, `reason`, `mend`}}, `runtimes` also with `self_test_s`
-  where it was measured. Times are seconds since the epoch.
-- `pause`: writes the intent durably, freezes everything, verifies:
-  `report`: {`verified`, `processes`, `jobs`, `duration_s`}.
-- `resume`: re-reads the intent that the verb has written, thaws: nothing more.
-- `reload`: re-reads consent and intent and carries out what follows, kills included, before it
-  answers: nothing more.
-- `drain` (`deadline`, seconds since the epoch): no new work, exit when done: nothing more.
+- `status`: what `lender status --json` prints: see `status_view`, and `owner` for the rest. Times
+  are seconds since the epoch.
+- `pause` (from the owner also `intent`: {`paused_at`, `until`, `finish_by`}): carries the intent
+  out, writes it durably unless it stands there already, verifies: `report`: {`verified`,
+  `processes`, `jobs`, `duration_s`}.
+- `resume`, `reload`: re-read consent and intent and carry out what follows, kills included, before
+  they answer: nothing more.
+- `presence`: what a session's agent says of its user, see `agent_reports`: nothing more.
+- `head`: what was last published of the log of receipts, see `receipt_head`.
 """
 
 import asyncio
@@ -47,7 +41,7 @@ CLIENTS_PER_UID_MAX = 32
 IDLE_S_MAX = 30.0
 """A client that sends no line, or does not read its answer, for so long is cut off."""
 
-OPEN_VERBS = frozenset({"status", "pause"})
+OPEN_VERBS = frozenset({"status", "pause", "presence"})
 
 _LOCAL_PEERCRED = 0x001  # macOS <sys/un.h>, level SOL_LOCAL = 0
 _LOCAL_PEERPID = 0x002
@@ -63,6 +57,10 @@ class Peer:
 
     uid: int
     pid: int
+
+
+class MalformedError(Exception):
+    """A handler can't make sense of the request; the message says of what."""
 
 
 Handler = Callable[[dict[str, Any], Peer], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
@@ -150,16 +148,23 @@ class ControlServer:
             return _error("malformed", "not a line of JSON")
         if not isinstance(request, dict) or request.get("v") != 1:
             return _error("malformed", 'not an object with "v": 1')
-        verb = request.get("verb")
-        handler = self._handlers.get(verb) if isinstance(verb, str) else None
+        verb = str(request.get("verb"))
+        handler = self._handlers.get(verb)
         if handler is None:
             return _error("unknown_verb", f"known: {', '.join(sorted(self._handlers))}")
         if verb not in OPEN_VERBS and peer.uid not in (0, self._owner_uid):
             return _error("not_permitted", f"only the owner (uid {self._owner_uid}) may {verb}")
+        return await self._carry_out(verb, handler, request, peer)
+
+    async def _carry_out(
+        self, verb: str, handler: Handler, request: dict[str, Any], peer: Peer
+    ) -> bytes:
         try:
             answer = handler(request, peer)
             fields = await answer if inspect.isawaitable(answer) else answer
             return _encode({"ok": True, **fields})
+        except MalformedError as error:
+            return _error("malformed", str(error))
         except Exception:  # noqa: BLE001  # a fault of one verb must not end the others
             _log.exception("control verb %s failed", verb)
             return _error("failed", f"lenderd could not {verb}: its log says why")

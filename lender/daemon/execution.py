@@ -7,16 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lender.core.effects import OpenSandbox
-from lender.core.events import Event, PreparationFailed, SandboxGone, SandboxPrepared, TasksEnded
+from lender.core.events import (
+    NOT_COUNTED,
+    Event,
+    PreparationFailed,
+    SandboxGone,
+    SandboxPrepared,
+    TasksEnded,
+    UsageMetered,
+)
 from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
 from lender.daemon.consent_files import read_consent
 from lender.daemon.inputs import InputCache, InputError
+from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.results import ResultMaker
 from lender.daemon.state import StateFolder
 from lender.link.errors import LinkError
 from lender.protocol.job import BlobRef, Input
 from lender.protocol.result import TaskResult
-from lender.sandbox import scratch, tree
+from lender.sandbox import scratch, stopping, tree
 from lender.sandbox.port import (
     Limits,
     PrepareFailedError,
@@ -25,12 +34,14 @@ from lender.sandbox.port import (
     Sandbox,
     SandboxGoneError,
     SandboxPlan,
+    TaskOutcome,
 )
 
 FLUSH_S = 0.02
 """Results of short tasks are told in batches about this far apart."""
 
-OpenPort = Callable[[SandboxPlan, RecordRoots], Sandbox]
+OpenPort = Callable[[SandboxPlan, RecordRoots, Path], Sandbox]
+"""A plan, what writes down its processes, and what keeps them from starting if it exists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,7 @@ class Machinery:
     records: AttemptRecords
     inputs: InputCache
     results: ResultMaker
+    receipts: ReceiptWriter
     post: Callable[[Event], None]
     reread_consent: Callable[[], None]
 
@@ -63,7 +75,14 @@ class Execution:
         self._thawed = asyncio.Event()
         self._thawed.set()
         self._closed = False
+        self._memory_peak_bytes = 0
+        self._network_attempts = 0
         self._work = asyncio.create_task(self._prepare())
+
+    @property
+    def cgroup(self) -> Path | None:
+        """The cgroup that holds them all, where there is one."""
+        return self._sandbox.cgroup if self._sandbox else None
 
     @property
     def roots(self) -> tuple[tree.Root, ...]:
@@ -77,11 +96,11 @@ class Execution:
     def freeze(self) -> tree.StopReport:
         """Stop every process, and keep what is about to start from starting."""
         self._thawed.clear()
-        return tree.freeze(self.roots)
+        return stopping.freeze((self,))
 
     def thaw(self) -> tree.StopReport:
         """Let it go on."""
-        report = tree.thaw(self.roots)
+        report = stopping.thaw((self,))
         self._thawed.set()
         return report
 
@@ -89,12 +108,14 @@ class Execution:
         """Kill everything now; the task that is returned wipes the scratch folder."""
         self._closed = True
         self._work.cancel()
-        report = tree.kill(self.roots)
+        report = stopping.kill((self,))
         return report, asyncio.create_task(self._clean_up())
 
     async def _prepare(self) -> None:
         try:
-            self._sandbox = self._machinery.open_sandbox(await self._plan(), self._record)
+            tombstone = self._machinery.state.tombstone(self._effect.grant)
+            plan = await self._plan()
+            self._sandbox = self._machinery.open_sandbox(plan, self._record, tombstone)
             await self._sandbox.prepare()
         except PrepareFailedError as error:
             self._failed(error.reason, invalid=error.invalid, field=error.field)
@@ -152,6 +173,7 @@ class Execution:
             grant=self._effect.grant,
             roots=roots,
             scratch=self._scratch,
+            cgroup=self.cgroup,
         )
         self._machinery.records.write(record)
         if self._effect.grant in read_consent(self._machinery.state).revoked:
@@ -168,19 +190,33 @@ class Execution:
             for task in tasks:
                 await self._thawed.wait()
                 outcome = await self._sandbox.run(task)
+                self._meter(outcome)
                 ended.append(await make(self._effect.spec, self._scratch, outcome))
                 if clock() - flushed_at >= FLUSH_S:
-                    self._post(TasksEnded(self._lease, tuple(ended)))
+                    self._tell(ended)
                     ended, flushed_at = [], clock()
         except (SandboxGoneError, RefusedError, LinkError, OSError) as error:
             reason = str(error)
         else:
             reason = ""
         if ended:
-            self._post(TasksEnded(self._lease, tuple(ended)))
+            self._tell(ended)
         if reason:
             self._machinery.reread_consent()
             self._post(SandboxGone(self._lease, reason))
+
+    def _meter(self, outcome: TaskOutcome) -> None:
+        self._memory_peak_bytes = max(self._memory_peak_bytes, outcome.memory_peak_bytes)
+        blocked = outcome.network_attempts_blocked
+        if blocked is None or self._network_attempts < 0:
+            self._network_attempts = NOT_COUNTED
+        else:
+            self._network_attempts += blocked
+
+    def _tell(self, ended: list[TaskResult]) -> None:
+        used = UsageMetered(self._lease, 0.0, self._memory_peak_bytes, self._network_attempts)
+        self._post(used)
+        self._post(TasksEnded(self._lease, tuple(ended)))
 
     async def _clean_up(self) -> None:
         await asyncio.gather(self._work, return_exceptions=True)
@@ -188,7 +224,9 @@ class Execution:
             await self._sandbox.close()
         with contextlib.suppress(FileNotFoundError):  # never made
             await asyncio.to_thread(scratch.remove, self._scratch)
-        self._machinery.records.remove(self._lease)
+        # Until its receipt is on disk the record is what tells that this ran.
+        if await self._machinery.receipts.durable(self._lease):
+            self._machinery.records.remove(self._lease)
 
     def _failed(self, reason: str, *, invalid: bool, field: str) -> None:
         self._machinery.reread_consent()

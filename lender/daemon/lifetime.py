@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import platform
+import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from lender.core.budget import Budget, parse_budget
 from lender.core.config import Config
 from lender.core.events import (
     Capabilities,
@@ -16,10 +18,14 @@ from lender.core.events import (
     DrainRequested,
     Event,
     ReportAnswered,
+    SleepAnnounced,
+    UsageRecalled,
+    WokenUp,
 )
-from lender.core.headroom import Reserve
 from lender.core.lender import Lender
+from lender.core.schedule import week_s
 from lender.daemon import leftovers
+from lender.daemon.agent_reports import AgentReports
 from lender.daemon.attempt_records import AttemptRecords
 from lender.daemon.catalogue import read_catalogue
 from lender.daemon.clock import Clock
@@ -29,30 +35,41 @@ from lender.daemon.identity import load_or_create
 from lender.daemon.inputs import InputCache
 from lender.daemon.owner import OwnerVerbs
 from lender.daemon.privilege import become, drop_to
+from lender.daemon.receipt_head import HeadPublisher
+from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.receipts import ReceiptLog
 from lender.daemon.reporter import Reporter
 from lender.daemon.results import ResultMaker
-from lender.daemon.sampling import sample_forever
+from lender.daemon.sampling import Sampler
 from lender.daemon.settings import DaemonSettings
 from lender.daemon.shell import Shell
+from lender.daemon.signal_history import SignalHistory
 from lender.daemon.spool import Spool
 from lender.daemon.state import StateFolder, default_state_path, write_pid
 from lender.daemon.today import Today
+from lender.daemon.usage_recall import used_since
 from lender.daemon.work_queues import WorkQueues
 from lender.link.blobs import Blobs
 from lender.link.connection import Closed, Connection, State, connect
 from lender.protocol.errors import ProtocolError
 from lender.protocol.lease import DoneReply
-from lender.sandbox import selftest
+from lender.sandbox import selftest, subtree
 from lender.sandbox.launcher import Launcher
 from lender.sandbox.lease_sandbox import LeaseSandbox
 from lender.sandbox.plan import SandboxPlan
 from lender.sandbox.port import RecordRoots
+from lender.sandbox.subtree import Subtree
 from lender.sensors import memory
 from lender.sensors.gpu import GpuMeter
+from lender.sensors.machine import MachineSensors
+from lender.sensors.presence import PresenceSensors, machine_sources
+from lender.sensors.sleep import SleepWatch
 from lender.service.notify import notify, watchdog_interval_s
 
 log = logging.getLogger(__name__)
+
+SLEEP_GRACE_S = 4.0
+"""After the announcement of a sleep; logind waits 5 s (logind.conf(5), InhibitDelayMaxSec)."""
 
 REPORT_GRACE_S = 2.0
 """After the drain's deadline: for the last reports to be answered."""
@@ -75,6 +92,8 @@ class Lifetime:
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._connection: Connection | None = None
         self._runtimes: dict[str, dict[str, object]] = {}
+        self._agents = AgentReports()
+        self._cgroups: Subtree | None = None
 
     def stop(self) -> None:
         """Hand the work back and end; a second call does not wait for running work."""
@@ -91,14 +110,17 @@ class Lifetime:
         ids = drop_to(self._settings.user)
         self._launcher = await Launcher.start(drop_to=ids)
         try:
+            # As root still: an ordinary user can be given cgroups, not take them.
+            self._cgroups = subtree.claim(self._state.path, self._launcher.pid, ids)
             if ids is not None:
                 become(ids, self._state.path)
             self._state.create()
             with write_pid(self._state):
-                leftovers.clear(self._state)
                 await self._serve()
         finally:
             await self._launcher.close()
+            if self._cgroups is not None:
+                self._cgroups.close()
 
     async def _serve(self) -> None:
         try:
@@ -107,24 +129,44 @@ class Lifetime:
             mend = "restore it, or remove it: the machine then enrols under a new key"
             raise StartError(f"{self._state.identity}: {error.reason}; {mend}") from error
         self._public_key = signer.public_key
-        receipts = ReceiptLog(self._state.receipts)
-        today = Today(receipts.read())
+        self._workloads = read_catalogue(self._settings.workloads or _installed_workloads())
+        log_of_receipts = ReceiptLog(self._state.receipts, signer)
+        leftovers.clear(self._state, log_of_receipts, time.time())
+        self._receipts = ReceiptWriter(log_of_receipts)
+        self._head = HeadPublisher(log_of_receipts, self._receipts, signer, self._clock)
+        today = Today(log_of_receipts.read_back())
         self._core = Lender(self._config(signer.public_key))
         self._queues = WorkQueues(signer.public_key, self._post)
         self._reporter = Reporter(Spool(self._state), self._queues.ask_commit, self._on_answer)
-        self._shell = Shell(self._core, self._clock, self._queues, self._reporter, receipts, today)
+        self._shell = Shell(
+            self._core, self._clock, self._queues, self._reporter, self._receipts, today
+        )
+        sampler = self._sampler()
         self._owner = OwnerVerbs(
-            self._state, self._core, self._shell, today, self._facts, self._clock
+            self._state,
+            self._core,
+            self._shell,
+            today,
+            self._agents,
+            sampler,
+            self._receipts,
+            self._head,
+            float(psutil.cpu_count() or 1),
+            self._facts,
+            self._clock,
         )
         control = ControlServer(
             self._state.control_socket, self._owner.handlers(), self._state.owner_uid()
         )
-        gpu = GpuMeter.open()
-        await self._test_sandboxes(gpu)
+        await self._test_sandboxes()
+        self._recall_usage(log_of_receipts)
         self._owner.load()
         await control.start()
+        self._sleep_watch = SleepWatch(self._on_sleep, self._on_woken)
+        self._shell.let_sleep = self._sleep_watch.release
         try:
-            self._spawn(sample_forever(self._shell, gpu))
+            self._spawn(sampler.run())
+            self._spawn(self._sleep_watch.run())
             self._spawn(self._join_fleet(f"lender-{self._settings.name}"))
             self._spawn(self._watch())
             notify("READY=1")
@@ -159,6 +201,7 @@ class Lifetime:
         await self._reporter.close()
         await control.close()
         await self._queues.close()
+        await self._head.publish_now()
         if self._connection:
             await self._connection.close()
 
@@ -179,15 +222,17 @@ class Lifetime:
             records=AttemptRecords(self._state.attempts),
             inputs=InputCache(self._state, blobs),
             results=ResultMaker(blobs),
+            receipts=self._receipts,
             post=self._post,
             reread_consent=self._owner.load,
         )
         self._shell.equip(machinery)
         await self._queues.start(connection)
+        self._spawn(self._head.run(connection))
         if left := self._reporter.resume():
             log.info("%d reports of an earlier run are sent again", left)
 
-    async def _test_sandboxes(self, gpu: GpuMeter | None) -> None:
+    async def _test_sandboxes(self) -> None:
         found = await selftest.check(self._launcher, self._state.scratch)
         works = set()
         for runtime, verdict in found.items():
@@ -206,7 +251,7 @@ class Lifetime:
             arch=platform.machine(),
             os=platform.system().lower(),
             runtimes=frozenset(works),
-            gpu="nvidia" if gpu else "none",
+            gpu="nvidia" if GpuMeter.open() else "none",
         )
         self._post(CapabilitiesFound(capabilities))
 
@@ -224,16 +269,21 @@ class Lifetime:
     def _config(self, public_key: str) -> Config:
         settings = self._settings
         cores = float(psutil.cpu_count() or 1)
-        yield_at = settings.yield_cpu_others or cores / 2
+        policy = settings.policy.policy(
+            cores,
+            reserve_memory_bytes=settings.reserve_memory_bytes,
+            yield_cpu_others=settings.yield_cpu_others,
+        )
         return Config(
             lender=public_key,
             name=settings.name,
             pools=tuple(settings.pools),
-            workloads=read_catalogue(settings.workloads or _installed_workloads()),
+            workloads=self._workloads,
             cores=cores,
             slots=settings.slots or max(1, int(cores) - 1),
             memory_bytes=memory.total_bytes(),
-            reserve=Reserve(memory_bytes=settings.reserve_memory_bytes, yield_cpu_others=yield_at),
+            policy=policy,
+            budget=_budget(settings.budget),
             frozen_handback_s=settings.frozen_handback_s,
         )
 
@@ -244,10 +294,36 @@ class Lifetime:
             "connected": self._queues.connected,
             "url": self._settings.url,
             "runtimes": self._runtimes,
+            "workloads": {name: entry.sha256 for name, entry in self._workloads.items()},
+            "cgroup": self._cgroups is not None,
         }
 
-    def _open_sandbox(self, plan: SandboxPlan, record: RecordRoots) -> LeaseSandbox:
-        return LeaseSandbox(plan, self._launcher, record)
+    def _sampler(self) -> Sampler:
+        settings = self._settings
+        history = SignalHistory(self._state.path / "signals", days=settings.policy.history_days)
+        machine = MachineSensors(settings.exclusive_programs, settings.watts_per_core)
+        presence = PresenceSensors(machine_sources(), self._state.owner_uid())
+        return Sampler(self._shell, machine, presence, self._agents, history, self._launcher.pid)
+
+    def _recall_usage(self, receipts: ReceiptLog) -> None:
+        """Budgets outlive a restart: the log tells what this week has used up."""
+        offset_s = time.localtime().tm_gmtoff
+        monday = time.time() - week_s(time.time(), offset_s)
+        self._post(UsageRecalled(tuple(used_since(monday, receipts.read_back()))))
+
+    def _on_sleep(self) -> None:
+        self._post(SleepAnnounced())
+        # Without a broker nothing answers: the machine sleeps all the same.
+        asyncio.get_running_loop().call_later(SLEEP_GRACE_S, self._sleep_watch.release)
+
+    def _on_woken(self, slept_s: float) -> None:
+        log.info("the machine slept for %.0f s", slept_s)
+        self._post(WokenUp(slept_s))
+
+    def _open_sandbox(
+        self, plan: SandboxPlan, record: RecordRoots, tombstone: Path
+    ) -> LeaseSandbox:
+        return LeaseSandbox(plan, self._launcher, record, (tombstone,), self._cgroups)
 
     def _post(self, event: Event) -> None:
         self._shell.post(event)
@@ -270,6 +346,13 @@ class Lifetime:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) and not self._failure.done():
             self._failure.set_exception(error)
+
+
+def _budget(texts: list[str]) -> Budget:
+    try:
+        return parse_budget(texts)
+    except ValueError as error:
+        raise StartError(f"setting `budget`: {error}") from error
 
 
 def _installed_workloads() -> Path:

@@ -5,13 +5,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lender.core.consent import Intent
-from lender.core.events import ConsentLoaded, DrainRequested, IntentLoaded
+from lender.core.events import ConsentLoaded, IntentLoaded
 from lender.core.lender import Lender
-from lender.core.status import LenderStatus
+from lender.daemon.agent_reports import AgentReports, ReportError
 from lender.daemon.consent_files import grant_fields, load_consent, read_intent, write_intent
-from lender.daemon.control import Handler, Peer
+from lender.daemon.control import Handler, MalformedError, Peer
+from lender.daemon.receipt_head import HeadPublisher
+from lender.daemon.receipt_writer import ReceiptWriter
+from lender.daemon.sampling import Sampler
 from lender.daemon.shell import Shell
 from lender.daemon.state import StateFolder
+from lender.daemon.status_view import lending
 from lender.daemon.today import Today
 
 Answer = Mapping[str, Any]
@@ -26,6 +30,11 @@ class OwnerVerbs:
         core: Lender,
         shell: Shell,
         today: Today,
+        agents: AgentReports,
+        sampler: Sampler,
+        receipts: ReceiptWriter,
+        head: HeadPublisher,
+        cores: float,
         facts: Callable[[], Answer],
         clock: Callable[[], float],
     ) -> None:
@@ -36,6 +45,11 @@ class OwnerVerbs:
             core: asked for its status.
             shell: takes the events.
             today: what ran today.
+            agents: takes up what agents of sessions say.
+            sampler: asked for sensors at fault.
+            receipts: asked for its fault.
+            head: asked for what was published.
+            cores: of the machine.
             facts: what the core does not know: connection, URL, runtimes.
             clock: the daemon's.
         """
@@ -43,6 +57,11 @@ class OwnerVerbs:
         self._core = core
         self._shell = shell
         self._today = today
+        self._agents = agents
+        self._sampler = sampler
+        self._receipts = receipts
+        self._head = head
+        self._cores = cores
         self._facts = facts
         self._clock = clock
 
@@ -53,7 +72,8 @@ class OwnerVerbs:
             "pause": self.pause,
             "resume": self.reload,
             "reload": self.reload,
-            "drain": self.drain,
+            "presence": self.presence,
+            "head": self.head,
         }
 
     def load(self) -> None:
@@ -70,22 +90,34 @@ class OwnerVerbs:
             for grant in reading.consent.valid(now)
         ]
         ignored = [{"path": str(one.path), "reason": one.reason} for one in reading.ignored]
+        status = self._core.status(now)
+        for grant in grants:
+            grant["now"] = status.closed.get(grant["id"], "")
         return {
-            **_lending(self._core.status(now)),
+            **lending(status, self._cores),
             **self._facts(),
             "grants": grants,
             "ignored_grants": ignored,
             "today": self._today.summary(),
+            "budgets": self._core.budgets(now),
+            "receipts": {"fault": self._receipts.fault},
+            "faults": list(self._sampler.faults),
         }
 
-    def pause(self, _request: dict[str, Any], _peer: Peer) -> Answer:
-        """Keep the intent durably and freeze everything; tells what stands still."""
+    def pause(self, request: dict[str, Any], peer: Peer) -> Answer:
+        """Keep the intent durably and freeze everything; tells what stands still.
+
+        The owner may say when it ends and what may finish; from anyone else it is a pause.
+        """
         intent = Intent(paused=True, paused_at=time.time())
+        if peer.uid in (0, self._state.owner_uid()) and "intent" in request:
+            intent = _intent(request["intent"])
         jobs = len(self._shell.executions)
         # First what the owner sees: a full disk must not keep anything running.
         self._shell.post(IntentLoaded(intent))
-        write_intent(self._state, intent)
         stopped = self._shell.stopped
+        if read_intent(self._state) != intent:
+            write_intent(self._state, intent)
         report = {
             "verified": all(one.verified for one in stopped),
             "processes": sum(one.processes for one in stopped),
@@ -99,34 +131,26 @@ class OwnerVerbs:
         self.load()
         return {}
 
-    def drain(self, request: dict[str, Any], _peer: Peer) -> Answer:
-        """Take no new work; end by the deadline."""
-        self._shell.post(DrainRequested(float(request["deadline"])))
+    def presence(self, request: dict[str, Any], peer: Peer) -> Answer:
+        """Take up what a session's agent says of its user."""
+        try:
+            self._agents.told(request, peer.uid, time.monotonic())
+        except ReportError as error:
+            raise MalformedError(str(error)) from error
         return {}
 
+    async def head(self, _request: dict[str, Any], _peer: Peer) -> Answer:
+        """Say what was published of the log of receipts."""
+        return await self._head.answer()
 
-def _lending(status: LenderStatus) -> dict[str, Any]:
-    running = [
-        {
-            "lease": one.lease,
-            "job": one.job,
-            "job_name": one.job_name,
-            "submitter": one.submitter,
-            "workload": one.workload,
-            "runtime": one.runtime,
-            "state": one.state,
-            "tasks_done": one.tasks_total - one.tasks_left,
-            "tasks_total": one.tasks_total,
-            "since": one.started_at,
-        }
-        for one in status.attempts
-    ]
-    headroom = {"cpu": status.cpu_free, "memory_bytes": status.memory_free_bytes}
-    return {
-        "phase": status.phase,
-        "reason": status.reason,
-        "slots_total": status.slots_total,
-        "slots_free": status.slots_free,
-        "running": running,
-        "headroom": headroom,
-    }
+
+def _intent(fields: Any) -> Intent:  # noqa: ANN401 - whatever was sent
+    try:
+        return Intent(
+            paused=True,
+            paused_at=float(fields["paused_at"]),
+            until=None if fields.get("until") is None else float(fields["until"]),
+            finish_by=None if fields.get("finish_by") is None else float(fields["finish_by"]),
+        )
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise MalformedError("intent is no object of times in seconds") from error

@@ -1,28 +1,97 @@
-"""Reads the machine every few seconds and tells the core its headroom."""
+"""Reads the machine and its owner's presence every few seconds, and tells the core."""
 
 import asyncio
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
 
-from lender.core.events import MachineSampled
-from lender.core.signals import GpuSignal, Signals
+from lender.core.events import MachineSampled, UsageMetered
+from lender.core.signals import Signals
+from lender.daemon.agent_reports import AgentReports
 from lender.daemon.shell import Shell
-from lender.sensors import memory
-from lender.sensors.cpu import CpuMeter
-from lender.sensors.gpu import GpuMeter
+from lender.daemon.signal_history import SignalHistory
+from lender.sensors.machine import MachineSensors
+from lender.sensors.metering import Leased, Metered
+from lender.sensors.presence import PresenceSensors
 
 BUSY_SAMPLE_S = 1.0
 IDLE_SAMPLE_S = 5.0
 """With nothing lent the reading only decides on new work, and costs the idle machine less."""
 
 
-async def sample_forever(shell: Shell, gpu: GpuMeter | None) -> None:
-    """Tell a reading at once, and then one after another."""
-    meter = CpuMeter()
-    while True:
-        roots = [root.pid for one in shell.executions.values() for root in one.roots]
-        signals = Signals(
-            cpu_others=meter.read(roots),
-            memory_available_bytes=memory.available_bytes(),
-            gpus=(GpuSignal("all", gpu.vram_free_bytes()),) if gpu else (),
+class Sampler:
+    """One reading after another, at once and then paced by whether anything is lent.
+
+    Attributes:
+        faults: sensors that give nonsense, and why nothing is recorded, in words.
+    """
+
+    def __init__(
+        self,
+        shell: Shell,
+        machine: MachineSensors,
+        presence: PresenceSensors,
+        agents: AgentReports,
+        history: SignalHistory,
+        launcher_pid: int,
+    ) -> None:
+        self._shell = shell
+        self._machine = machine
+        self._presence = presence
+        self._agents = agents
+        self._history = history
+        self._own_pids = (os.getpid(), launcher_pid)
+        self.faults: tuple[str, ...] = ()
+
+    async def run(self) -> None:
+        """Tell readings until cancelled."""
+        self._presence.start()
+        try:
+            await asyncio.sleep(self._machine.SETTLE_S)
+            while True:
+                self.sample()
+                lends = bool(self._shell.executions)
+                self._presence.watch_closely(lends)
+                await asyncio.sleep(BUSY_SAMPLE_S if lends else IDLE_SAMPLE_S)
+        finally:
+            self._presence.close()
+            self._machine.close()
+            self._history.close()
+
+    def sample(self) -> None:
+        """Take one reading and tell it; a millisecond, more beside hundreds of processes."""
+        executions = self._shell.executions
+        leased = {
+            lease: Leased(tuple(root.pid for root in one.roots), one.cgroup)
+            for lease, one in executions.items()
+        }
+        reading = self._machine.read(leased, self._own_pids)
+        signals = self._with_people(reading.signals)
+        self.faults = (*reading.faults, *([self._history.fault] if self._history.fault else ()))
+        self._history.record(time.time(), signals)
+        self._tell(reading.metered)
+        self._shell.post(MachineSampled(signals))
+
+    def _with_people(self, signals: Signals) -> Signals:
+        surroundings = self._presence.read(self._agents.sightings(time.monotonic()))
+        return replace(
+            signals,
+            presence=surroundings.presence,
+            inhibited_by=surroundings.inhibited_by,
+            game=surroundings.game,
+            metered=surroundings.metered,
+            utc_offset_s=time.localtime().tm_gmtoff,
         )
-        shell.post(MachineSampled(signals))
-        await asyncio.sleep(BUSY_SAMPLE_S if shell.executions else IDLE_SAMPLE_S)
+
+    def _tell(self, metered: Mapping[str, Metered]) -> None:
+        for lease, used in metered.items():
+            self._shell.post(
+                UsageMetered(
+                    lease,
+                    used.cpu_s,
+                    used.memory_peak_bytes,
+                    gpu_s=used.gpu_s,
+                    vram_peak_bytes=used.vram_peak_bytes,
+                )
+            )

@@ -36,6 +36,12 @@ class DaemonSettings(BaseSettings):
     """Memory that is never lent, where `policy` names none."""
     yield_cpu_others: float | None = Field(default=None, gt=0)
     """Cores kept busy by others above which lent work is frozen. None: as `policy` says."""
+    exclusive_programs: list[str] = []
+    """Names of programs beside which nothing is lent."""
+    watts_per_core: float = Field(default=0.0, ge=0, le=1000)
+    """What a busy core takes, where the machine can't tell; 0: no estimate of energy."""
+    budget: list[str] = []
+    """What all lent work together may use up: `10cpuh/day`, `5GB/week`, `0.5kWh/day`."""
     policy: PolicySettings = PolicySettings()
     """When lent work steps back, and how far."""
     frozen_handback_s: float = Field(default=10.0, gt=0)

@@ -10,7 +10,7 @@ from lender.core.effects import Effect
 from lender.core.events import Event, TimeAdvanced
 from lender.core.lender import Lender
 from lender.daemon.execution import Execution, Machinery
-from lender.daemon.receipts import ReceiptLog
+from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.reporter import Reporter
 from lender.daemon.today import Today
 from lender.daemon.work_queues import WorkQueues
@@ -24,7 +24,8 @@ class Shell:
 
     An event is handled, and all its effects are carried out, before the next one: when `post`
     returns to a caller outside of the shell, a freeze or a kill that the event asked for has
-    been verified. `stopped` holds the reports of the stops that the last `post` led to.
+    been verified. `stopped` holds the reports of the stops that the last `post` led to;
+    `let_sleep` is called when everything was handed back before a sleep.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class Shell:
         clock: Callable[[], float],
         queues: WorkQueues,
         reporter: Reporter,
-        receipts: ReceiptLog,
+        receipts: ReceiptWriter,
         today: Today,
     ) -> None:
         self._core = core
@@ -42,13 +43,14 @@ class Shell:
         self._reporter = reporter
         self._receipts = receipts
         self._today = today
-        self._machinery: Machinery
+        self._machinery: Machinery | None = None
         self._executions: dict[str, Execution] = {}
         self._cleaning: set[asyncio.Task[None]] = set()
         self._events: deque[Event] = deque()
         self._handling = False
         self._timer: asyncio.TimerHandle | None = None
         self.stopped: list[tree.StopReport] = []
+        self.let_sleep: Callable[[], None] = lambda: None
         self.finished = asyncio.Event()
 
     @property
@@ -78,11 +80,12 @@ class Shell:
         self._arm()
 
     async def close(self) -> None:
-        """Kill every sandbox that is left and wait for the clean-up."""
+        """Kill every sandbox that is left, see the receipts written, wait for the clean-up."""
         if self._timer:
             self._timer.cancel()
         for lease in list(self._executions):
             self._close(lease)
+        await self._receipts.close()
         await asyncio.gather(*self._cleaning)
 
     def _arm(self) -> None:
@@ -97,7 +100,27 @@ class Shell:
 
     def _perform(self, effect: Effect) -> None:
         match effect:
+            case effects.SendReport():
+                self._reporter.send(effect.lease, effect.number, effect.report)
+            case effects.WriteReceipt():
+                receipt = _receipt(effect)
+                self._receipts.append(receipt)
+                self._today.count(receipt)
+            case effects.PurgeSubmitter():
+                self._purge(effect.submitter)
+            case effects.LetSleep():
+                self.let_sleep()
+            case effects.Exit():
+                self.finished.set()
+            case _ if isinstance(effect, effects.SandboxEffect):
+                self._perform_on_sandbox(effect)
+            case _:
+                self._queues.perform(effect)
+
+    def _perform_on_sandbox(self, effect: effects.SandboxEffect) -> None:
+        match effect:
             case effects.OpenSandbox():
+                assert self._machinery is not None, "leases come over the connection"
                 execution = Execution(self._machinery, effect)
                 self._executions[effect.lease.lease] = execution
             case effects.RunTasks():
@@ -108,16 +131,11 @@ class Shell:
                 self._executions[effect.lease].thaw()
             case effects.CloseSandbox():
                 self._close(effect.lease)
-            case effects.SendReport():
-                self._reporter.send(effect.lease, effect.number, effect.report)
-            case effects.WriteReceipt():
-                receipt = _receipt(effect)
-                self._receipts.append(receipt)
-                self._today.count(receipt)
-            case effects.Exit():
-                self.finished.set()
-            case _:
-                self._queues.perform(effect)
+
+    def _purge(self, submitter: str) -> None:
+        if self._machinery is not None:
+            self._machinery.inputs.purge(submitter)
+        self._reporter.purge(submitter)
 
     def _close(self, lease: str) -> None:
         report, cleaning = self._executions.pop(lease).close()

@@ -1,6 +1,7 @@
 """The interface between the daemon and any sandbox."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Protocol
 
 from lender.sandbox.plan import Limits, SandboxPlan, TaskOutcome
@@ -54,6 +55,11 @@ class SandboxGoneError(Exception):
 
 class Sandbox(Protocol):
     """One lease's sandbox. One task at a time."""
+
+    @property
+    def cgroup(self) -> Path | None:
+        """The cgroup v2 folder that holds every process of it; None where there is none."""
+        ...
 
     @property
     def root_pids(self) -> tuple[Root, ...]:

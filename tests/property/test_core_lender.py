@@ -4,6 +4,7 @@ A model shell carries out every effect, checks it against what it knows to be al
 outcomes back at any time, in any order of leases, late, twice, or never.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from core_world import (
@@ -11,6 +12,7 @@ from core_world import (
     BOB,
     BUSY,
     CALM,
+    GIB,
     MACHINE,
     START,
     array_spec,
@@ -26,6 +28,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from lender.core.budget import Usage, parse_budget
 from lender.core.consent import Consent, Grant, Intent
 from lender.core.effects import (
     AckLease,
@@ -34,8 +37,10 @@ from lender.core.effects import (
     Exit,
     ExtendLease,
     FreezeSandbox,
+    LetSleep,
     OpenSandbox,
     PullWork,
+    PurgeSubmitter,
     ReturnLease,
     RunTasks,
     SendOffer,
@@ -56,16 +61,24 @@ from lender.core.events import (
     LeaseDelivered,
     LeaseMalformed,
     LeasesCancelled,
+    MachineSampled,
     PreparationFailed,
     PullEnded,
     ReportAnswered,
     SandboxGone,
     SandboxPrepared,
+    SleepAnnounced,
     TasksEnded,
     TimeAdvanced,
+    UsageMetered,
+    UsageRecalled,
+    WokenUp,
 )
 from lender.core.lender import Lender
+from lender.core.policy import Rung
 from lender.core.pulling import PULL_EXPIRES_S
+from lender.core.schedule import ALWAYS, When, parse_when
+from lender.core.signals import Presence, Signals
 from lender.protocol.lease import Lease
 
 SIGNERS = {"alice": ALICE, "bob": BOB}
@@ -74,6 +87,8 @@ HANDBACK_S = 10.0
 
 names = st.sampled_from(sorted(SIGNERS))
 picks = st.integers(0, 5)
+whens = st.sampled_from([ALWAYS, ALWAYS, parse_when("idle"), parse_when("away")])
+budgets = st.sampled_from(["", "", "0.005cpuh/week"])
 durations_s = st.sampled_from([0.5, 2.0, 9.0, 40.0, 500.0])
 
 
@@ -89,6 +104,9 @@ class Sandbox:
     prepared: bool = False
     running: bool = False
     receipts: int = 0
+    cpu_s: float = 0.0
+    results_s: float = 0.0
+    counted: set[int] = field(default_factory=set)
 
 
 @dataclass
@@ -109,7 +127,9 @@ class ModelShell(RuleBasedStateMachine):
         self.now = START
         self.grants: dict[str, Grant] = {}
         self.revoked: set[str] = set()
-        self.paused = True
+        self.used_s: Counter[str] = Counter()
+        self.word = Intent(paused=True)
+        self.asleep = False
         self.connected = False
         self.busy = False
         self.drain_deadline: float | None = None
@@ -134,14 +154,16 @@ class ModelShell(RuleBasedStateMachine):
     def carry_out(self, effect: Effect) -> None:
         match effect:
             case OpenSandbox(lease=lease, spec=spec, grant=grant):
-                assert not self.paused
+                assert not self.word.holds(self.now)
+                assert not self.asleep
                 assert self.drain_deadline is None
                 assert lease.lease not in self.sandboxes, "run twice"
                 assert self.allows(self.grants[grant])
+                assert self.lets_run(self.grants[grant])
                 self.sandboxes[lease.lease] = Sandbox(lease, self.grants[grant], spec.limits.cpu)
             case RunTasks(lease=lease_, tasks=tasks):
                 sandbox = self.sandboxes[lease_]
-                assert not self.paused
+                assert not self.stopped_by_word()
                 assert sandbox.open
                 assert sandbox.prepared
                 assert not sandbox.running
@@ -151,10 +173,10 @@ class ModelShell(RuleBasedStateMachine):
                 sandbox.running = True
             case FreezeSandbox(lease=lease_):
                 assert self.sandboxes[lease_].open
-                assert not self.sandboxes[lease_].frozen
                 self.sandboxes[lease_].frozen = True
             case ThawSandbox(lease=lease_):
-                assert not self.paused
+                assert not self.stopped_by_word()
+                assert self.lets_run(self.sandboxes[lease_].grant)
                 assert self.sandboxes[lease_].open
                 assert self.sandboxes[lease_].frozen
                 self.sandboxes[lease_].frozen = False
@@ -192,17 +214,32 @@ class ModelShell(RuleBasedStateMachine):
             case ExtendLease(delivery=delivery):
                 assert delivery in self.deliveries
             case PullWork(work_class=work_class, batch=batch):
-                assert not self.paused
+                assert not self.word.holds(self.now)
+                assert not self.asleep
                 assert self.connected
                 assert work_class not in self.pulls
                 assert 0 < batch <= SLOTS - self.cpu_open()
                 self.pulls.add(work_class)
             case SendOffer(offer=offer):
                 assert self.connected
-                if self.paused:
+                if self.stopped_by_word():
                     assert (offer.phase, offer.slots_free) == ("paused", 0)
+                if self.word.holds(self.now) or self.asleep:
+                    assert offer.slots_free == 0
                 if not any(self.allows(grant) for grant in self.grants.values()):
                     assert (offer.slots_free, offer.classes) == (0, ())
+            case _:
+                self.carry_out_on_the_machine(effect)
+
+    def carry_out_on_the_machine(self, effect: Effect) -> None:
+        match effect:
+            case PurgeSubmitter(submitter=submitter):
+                theirs = [
+                    one for one in self.sandboxes.values() if one.grant.submitter == submitter
+                ]
+                assert not any(one.open for one in theirs), "purged under running work"
+            case LetSleep():
+                assert self.asleep
             case Exit():
                 assert self.drain_deadline is not None
                 self.exits += 1
@@ -211,6 +248,15 @@ class ModelShell(RuleBasedStateMachine):
 
     def allows(self, grant: Grant) -> bool:
         return grant.id not in self.revoked and self.now < grant.not_after
+
+    def lets_run(self, grant: Grant) -> bool:
+        """Whether the grant's own times and budget hold, by the presence that is believed."""
+        presence = self.lender.status(self.now).verdict.presence
+        bounds = [bound for bound in grant.budget if self.used_s[grant.id] >= bound.amount]
+        return not bounds and grant.when.holds(presence, 0.0)
+
+    def stopped_by_word(self) -> bool:
+        return self.word.holds(self.now) and not self.word.finishing(self.now)
 
     def cpu_open(self) -> int:
         return sum(one.cpu for one in self.sandboxes.values() if one.open)
@@ -227,11 +273,17 @@ class ModelShell(RuleBasedStateMachine):
         self.resume()
         self.tell(ClassesOpened((class_of(),)))
 
-    @rule(name=names, duration_s=durations_s)
-    def grant(self, name: str, duration_s: float) -> None:
+    @rule(name=names, duration_s=durations_s, when=whens, budget=budgets)
+    def grant(self, name: str, duration_s: float, when: When = ALWAYS, budget: str = "") -> None:
         id_ = f"G-{len(self.grants)}"
-        not_after = self.now + duration_s
-        self.grants[id_] = make_grant(id_, SIGNERS[name], not_after=not_after, cpu=2)
+        self.grants[id_] = make_grant(
+            id_,
+            SIGNERS[name],
+            not_after=self.now + duration_s,
+            cpu=2,
+            when=when,
+            budget=parse_budget([budget] if budget else []),
+        )
         self.load_consent()
 
     @rule(pick=picks)
@@ -242,15 +294,22 @@ class ModelShell(RuleBasedStateMachine):
     def load_consent(self) -> None:
         self.tell(ConsentLoaded(Consent(tuple(self.grants.values()), frozenset(self.revoked))))
 
-    @rule()
-    def pause(self) -> None:
-        self.paused = True
-        self.tell(IntentLoaded(Intent(True, self.now)))
+    @rule(
+        until_s=st.none() | st.floats(0.0, 60.0),
+        finish_s=st.none() | st.floats(0.0, 60.0),
+    )
+    def pause(self, until_s: float | None = None, finish_s: float | None = None) -> None:
+        until = None if until_s is None else self.now + until_s
+        finish_by = None if finish_s is None else self.now + finish_s
+        self.say(Intent(True, self.now, until, finish_by))
 
     @rule()
     def resume(self) -> None:
-        self.paused = False
-        self.tell(IntentLoaded(Intent(False, self.now)))
+        self.say(Intent(False, self.now))
+
+    def say(self, word: Intent) -> None:
+        self.word = word
+        self.tell(IntentLoaded(word))
 
     @precondition(lambda self: self.drain_deadline is None)
     @rule(duration_s=st.floats(0.0, 30.0), really=st.integers(0, 9))
@@ -261,8 +320,9 @@ class ModelShell(RuleBasedStateMachine):
 
     @rule(duration_s=durations_s)
     def lend_again(self, duration_s: float) -> None:
-        """The owner resumes, the machine is calm, a broker is there with work."""
+        """The owner resumes, the machine is awake and calm, a broker is there with work."""
         self.resume()
+        self.wake(0.0)
         self.sample(busy=False)
         self.wait(6.0)
         self.sample(busy=False)
@@ -276,6 +336,59 @@ class ModelShell(RuleBasedStateMachine):
     def sample(self, *, busy: bool) -> None:
         self.busy = busy
         self.tell(BUSY if busy else CALM)
+
+    @rule(
+        cpu_others=st.floats(0.0, 4.0),
+        memory_bytes=st.sampled_from([GIB // 2, 12 * GIB, 12 * GIB]),
+        idle_s=st.sampled_from([0.0, 600.0, 6000.0]),
+    )
+    def sample_people(self, cpu_others: float, memory_bytes: int, idle_s: float) -> None:
+        """Somebody comes and goes, others need more or less, memory runs short."""
+        self.busy = False
+        presence = Presence(idle_s=idle_s, desktop=True, sources=("mutter",))
+        self.tell(MachineSampled(Signals(cpu_others, memory_bytes, presence=presence)))
+
+    @rule()
+    def sleep(self) -> None:
+        self.asleep = True
+        self.tell(SleepAnnounced())
+        assert not any(one.open for one in self.sandboxes.values())
+
+    @rule(slept_s=st.sampled_from([0.0, 1.0, 3000.0]))
+    def wake(self, slept_s: float) -> None:
+        """Announced or not; the sleep may have been long enough for all leases to expire."""
+        self.asleep = False
+        self.now += slept_s
+        self.tell(WokenUp(slept_s))
+        assert slept_s < 2.5 or not any(one.open for one in self.sandboxes.values())
+
+    @precondition(lambda self: self.sandboxes)
+    @rule(pick=picks, cpu_s=st.floats(0.0, 40.0))
+    def meter(self, pick: int, cpu_s: float) -> None:
+        sandbox = self.picked(pick)
+        if sandbox.open and cpu_s > sandbox.cpu_s:
+            self.spend(sandbox, cpu_s)
+            self.tell(UsageMetered(sandbox.lease.lease, cpu_s, 1))
+
+    def spend(self, sandbox: Sandbox, cpu_s: float) -> None:
+        self.used_s[sandbox.grant.id] += max(0.0, cpu_s - sandbox.cpu_s)
+        sandbox.cpu_s = max(sandbox.cpu_s, cpu_s)
+
+    @rule(intent_first=st.booleans())
+    def crash(self, *, intent_first: bool) -> None:
+        """lenderd dies and its sandboxes with it; the next one knows what is on disk."""
+        self.sandboxes, self.produced = {}, {}
+        self.lender = Lender(make_config(slots=SLOTS, frozen_handback_s=HANDBACK_S))
+        self.told, self.deliveries, self.pulls = {}, {}, set()
+        self.connected, self.drain_deadline, self.exits, self.asleep = False, None, 0, False
+        used = tuple((id_, self.now, Usage(cpu_s)) for id_, cpu_s in self.used_s.items())
+        self.tell(UsageRecalled(used))
+        self.tell(CapabilitiesFound(MACHINE))
+        words = [self.load_consent, lambda: self.tell(IntentLoaded(self.word))]
+        for load in reversed(words) if intent_first else words:
+            load()
+        self.sample(busy=False)
+        self.connection(up=True)
 
     @rule(duration_s=st.floats(0.001, 20.0))
     def wait(self, duration_s: float) -> None:
@@ -419,6 +532,11 @@ class ModelShell(RuleBasedStateMachine):
         left = [task for task in lease.tasks() if task not in produced][:count]
         again = sorted(produced)[:1]  # told twice
         produced |= set(left)
+        sandbox = self.sandboxes[lease.lease]
+        if sandbox.open and sandbox.running:
+            sandbox.results_s += 0.5 * len(set(left) - sandbox.counted)
+            sandbox.counted |= set(left)
+            self.spend(sandbox, sandbox.results_s)
         self.tell(TasksEnded(lease.lease, results(*again, *left, state=state)))
 
     @rule(late_s=st.sampled_from([0.0, 0.2, 0.2, 3.0, 60.0]), answered=st.booleans())
@@ -450,12 +568,15 @@ class ModelShell(RuleBasedStateMachine):
     @invariant()
     def the_last_owner_word_wins(self) -> None:
         opened = [one for one in self.sandboxes.values() if one.open]
-        if self.paused:
+        if self.lender.next_deadline() is not None and self.lender.next_deadline() <= self.now:  # type: ignore[operator]  # checked on the left
+            return  # the shell is about to say that time has passed
+        status = self.lender.status(self.now)
+        if self.stopped_by_word() or self.busy:
             assert all(one.frozen for one in opened)
-        elif not self.busy and self.lender.status().phase == "lending":
-            assert not any(one.frozen for one in opened)
-        if self.busy:
-            assert all(one.frozen for one in opened)
+        elif status.verdict.rung == Rung.FULL:
+            assert not any(one.frozen for one in opened if self.lets_run(one.grant))
+        for sandbox in opened:
+            assert sandbox.frozen or self.lets_run(sandbox.grant)
 
     @invariant()
     def no_more_cores_are_lent_than_there_are_slots(self) -> None:

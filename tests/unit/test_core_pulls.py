@@ -141,10 +141,10 @@ def test_a_class_that_is_owed_a_slot_but_has_no_work_left_lets_the_others_go_on(
 
 def test_a_delivery_of_a_closed_class_is_served_all_the_same() -> None:
     bench = Bench(slots=1).ready()
-    assert len(bench.lender.status().attempts) == 0
+    assert len(bench.lender.status(bench.now).attempts) == 0
     bench.run()
     assert every(ReturnLease, bench.deliver(make_lease(number=2))) == [ReturnLease(2, 0.1)]
-    assert len(bench.lender.status().attempts) == 1
+    assert len(bench.lender.status(bench.now).attempts) == 1
 
 
 def test_what_is_no_lease_goes_back_for_a_while() -> None:

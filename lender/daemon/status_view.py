@@ -1,0 +1,116 @@
+"""What the control socket answers to `status`: the core's view as JSON values."""
+
+from typing import Any
+
+from lender.core.consent import Intent
+from lender.core.policy import Finding, Verdict
+from lender.core.signals import Signals
+from lender.core.status import AttemptStatus, LenderStatus
+
+
+def lending(status: LenderStatus, cores: float) -> dict[str, Any]:
+    """Return phase, reason, slots, what runs, comfort and machine.
+
+    Args:
+        status: of the core.
+        cores: of the machine.
+    """
+    return {
+        "phase": status.phase,
+        "reason": status.reason,
+        "slots_total": status.slots_total,
+        "slots_free": status.slots_free,
+        "running": [_running(one) for one in status.attempts],
+        "headroom": {"cpu": status.cpu_free, "memory_bytes": status.memory_free_bytes},
+        **_intent(status.intent),
+        "comfort": _comfort(status.verdict, status.signals),
+        "machine": _machine(status.signals, cores),
+    }
+
+
+def _running(one: AttemptStatus) -> dict[str, Any]:
+    return {
+        "lease": one.lease,
+        "job": one.job,
+        "job_name": one.job_name,
+        "submitter": one.submitter,
+        "workload": one.workload,
+        "runtime": one.runtime,
+        "grant": one.grant,
+        "attempt": one.attempt,
+        "state": one.state,
+        "tasks_done": one.tasks_total - one.tasks_left,
+        "tasks_total": one.tasks_total,
+        "since": one.started_at,
+        "cpu": one.cpu,
+        "memory_bytes": one.memory_bytes,
+        "gpu": one.gpu,
+        "cpu_s": one.cpu_s,
+        "memory_peak_bytes": one.memory_peak_bytes,
+        "network_attempts_blocked": one.network_attempts_blocked,
+        "held": one.held,
+    }
+
+
+def _intent(intent: Intent | None) -> dict[str, Any]:
+    if intent is None:
+        return {}
+    return {
+        "paused": intent.paused,
+        "paused_at": intent.paused_at,
+        "paused_until": intent.until,
+        "finish_by": intent.finish_by,
+    }
+
+
+def _comfort(verdict: Verdict, signals: Signals | None) -> dict[str, Any]:
+    comfort: dict[str, Any] = {
+        "rung": verdict.rung.name.lower(),
+        "cores": verdict.cores,
+        "presence": verdict.presence,
+        "reason": verdict.reason,
+        "figures": verdict.figures,
+        "new_work": verdict.new_work,
+        "climbs_at": verdict.climbs_at,
+        "findings": [_finding(one) for one in verdict.findings],
+    }
+    if signals is not None:
+        presence = signals.presence
+        comfort |= {
+            "idle_s": presence.idle_s,
+            "locked": presence.locked,
+            "desktop": presence.desktop,
+            "remote_sessions": presence.remote_sessions,
+            "sources": list(presence.sources),
+        }
+    return comfort
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "signal": finding.signal,
+        "rung": finding.rung.name.lower(),
+        "text": finding.text,
+        "value": finding.value,
+        "limit": finding.limit,
+        "clears_at": finding.clears_at,
+    }
+
+
+def _machine(signals: Signals | None, cores: float) -> dict[str, Any]:
+    machine: dict[str, Any] = {"cores": cores}
+    if signals is not None:
+        machine |= {
+            "memory_available_bytes": signals.memory_available_bytes,
+            "cpu_others": signals.cpu_others,
+            "gpus": [
+                {
+                    "id": gpu.id,
+                    "vram_free_bytes": gpu.vram_free_bytes,
+                    "vram_others_bytes": gpu.vram_others_bytes,
+                    "use_others": gpu.use_others,
+                }
+                for gpu in signals.gpus
+            ],
+        }
+    return machine

@@ -1,0 +1,309 @@
+"""What keeps lent work from running, and what of it goes: presence, budgets, cores, GPUs, sleep."""
+
+from dataclasses import replace
+
+import pytest
+from core_world import (
+    ALICE,
+    BOB,
+    CALM,
+    DAY_S,
+    GIB,
+    LIMITS,
+    START,
+    Bench,
+    array_spec,
+    class_of,
+    every,
+    lease_id,
+    make_grant,
+    make_lease,
+    make_spec,
+    the,
+)
+
+from lender.core.budget import Usage, parse_budget
+from lender.core.consent import Intent
+from lender.core.effects import (
+    CloseSandbox,
+    Effect,
+    FreezeSandbox,
+    LetSleep,
+    OpenSandbox,
+    PurgeSubmitter,
+    RunTasks,
+    SendOffer,
+    SendReport,
+    ThawSandbox,
+    WriteReceipt,
+)
+from lender.core.events import (
+    NOT_COUNTED,
+    BrokerGreeted,
+    Capabilities,
+    CapabilitiesFound,
+    IntentLoaded,
+    MachineSampled,
+    SandboxPrepared,
+    SleepAnnounced,
+    UsageMetered,
+    UsageRecalled,
+    WokenUp,
+)
+from lender.core.policy import Policy, Steps, Threshold
+from lender.core.schedule import parse_when
+from lender.core.signals import GpuSignal, Presence, Signals
+
+AWAY = Presence(idle_s=3600.0, locked=True, desktop=True, sources=("logind",))
+THERE = Presence(idle_s=1.0, locked=False, desktop=True, sources=("logind",))
+
+
+def reading(**changes: object) -> MachineSampled:
+    return MachineSampled(replace(CALM.signals, **changes))  # type: ignore[arg-type]
+
+
+def sandboxes(effects: list[Effect]) -> list[Effect]:
+    """What was done to sandboxes."""
+    kinds = (OpenSandbox, RunTasks, FreezeSandbox, ThawSandbox, CloseSandbox)
+    return [effect for effect in effects if isinstance(effect, kinds)]
+
+
+# A grant's own times.
+
+
+def test_work_of_a_grant_for_when_the_owner_is_away_stands_still_as_soon_as_they_are_back() -> None:
+    bench = Bench().ready(make_grant(when=parse_when("away")))
+    bench.tell(reading(presence=AWAY))
+    bench.run()
+    assert sandboxes(bench.tell(reading(presence=THERE), 1.0)) == [FreezeSandbox(lease_id(1))]
+    status = bench.lender.status(bench.now)
+    assert (status.phase, status.classes) == ("yielding", ())
+    assert "only while you are away" in status.closed["G-1"]
+    effects = bench.wait(10.0)
+    assert "only while you are away" in the(WriteReceipt, effects).ended
+    told = [the(SendReport, effects).report.reason]
+    told += [one.offer.reason for one in every(SendOffer, effects)]
+    assert not any("away" in one for one in told), "the fleet learns nothing of the owner's day"
+
+
+def test_a_grant_for_any_time_goes_on_beside_one_that_is_closed() -> None:
+    away = make_grant(when=parse_when("away"))
+    bench = Bench().ready(away, make_grant("G-2", BOB))
+    bench.tell(reading(presence=THERE))
+    offer = the(SendOffer, bench.tell(BrokerGreeted())).offer
+    assert offer.phase == "lending"
+    assert offer.classes
+    assert all(BOB.public_key in one for one in offer.classes)
+    refused = the(SendReport, bench.deliver(make_lease(make_spec(ALICE))))
+    assert refused.report.outcome == "refused"
+
+
+# Budgets.
+
+
+def test_work_goes_as_soon_as_its_grant_has_used_up_its_budget_and_may_begin_tomorrow() -> None:
+    bench = Bench().ready(make_grant(budget=parse_budget(["1cpuh/day"])))
+    bench.run()
+    assert sandboxes(bench.tell(UsageMetered(lease_id(1), 3599.0, 1))) == []
+    effects = bench.tell(UsageMetered(lease_id(1), 3600.0, 1))
+    assert sandboxes(effects) == [CloseSandbox(lease_id(1))]
+    assert "1 CPU hour" in the(WriteReceipt, effects).ended
+    (row,) = bench.lender.budgets(bench.now)
+    assert (row["grant"], row["used"], row["amount"]) == ("G-1", 3600.0, 3600.0)
+    assert the(SendReport, bench.deliver(make_lease(number=2))).report.outcome == "evicted"
+    bench.now += DAY_S
+    bench.tell(CALM)
+    assert bench.lender.status(bench.now).phase == "lending"
+
+
+def test_the_machines_own_budget_holds_for_all_grants_and_remembers_the_week() -> None:
+    bench = Bench(budget=parse_budget(["10GB/week"])).ready()
+    bench.tell(UsageRecalled((("G-0", START, Usage(moved_bytes=10_000_000_000)),)))
+    assert bench.lender.status(bench.now).phase == "yielding"
+    (row,) = bench.lender.budgets(bench.now)
+    assert row["grant"] == ""
+
+
+def test_energy_is_estimated_at_the_rate_of_the_time_it_was_used() -> None:
+    bench = Bench().ready()
+    bench.run()
+    bench.tell(reading(joules_per_cpu_s=36.0, energy_method="RAPL"))
+    bench.tell(UsageMetered(lease_id(1), 100.0, 7 * GIB, 2, 5.0, GIB))
+    bench.tell(reading(joules_per_cpu_s=72.0, energy_method="RAPL"))
+    bench.tell(UsageMetered(lease_id(1), 150.0, 6 * GIB, 1))
+    receipt = the(WriteReceipt, bench.end(0, cpu_s=20.0))
+    assert receipt.energy_wh == pytest.approx(1.0 + 1.0)
+    assert (receipt.cpu_s, receipt.energy_method) == (150.0, "RAPL")
+    assert (receipt.memory_peak_bytes, receipt.vram_peak_bytes) == (7 * GIB, GIB)
+    assert (receipt.network_attempts_blocked, receipt.gpu_s) == (2, 5.0)
+
+
+def test_what_could_not_be_counted_once_stays_unknown() -> None:
+    bench = Bench().ready()
+    bench.run()
+    bench.tell(UsageMetered(lease_id(1), 1.0, 1, NOT_COUNTED))
+    bench.tell(UsageMetered(lease_id(1), 1.0, 1, 3))
+    bench.tell(UsageMetered("lease-of-nobody-0000000", 1.0, 1))
+    assert the(WriteReceipt, bench.end(0)).network_attempts_blocked == NOT_COUNTED
+
+
+# The verdict.
+
+
+def reduced(cores_left: float) -> Bench:
+    """A machine whose others need a bit more than they may before lent work is slowed."""
+    limits = replace(LIMITS, cpu_others=Steps(reduced=Threshold(1.0, 0.5)))
+    bench = Bench(policy=Policy(in_use=limits, away=limits)).ready()
+    bench.run(make_lease(array_spec(2)))
+    bench.run(make_lease(number=2))
+    bench.tell(MachineSampled(Signals(4.0 - cores_left, 12 * GIB)))
+    return bench
+
+
+def test_the_oldest_attempt_keeps_its_core_and_the_youngest_gets_a_part_of_each_second() -> None:
+    bench = reduced(cores_left=1.5)
+    turns = sandboxes(bench.wait(5.0))
+    assert {one.lease for one in turns if hasattr(one, "lease")} == {lease_id(2)}
+    assert turns[:2] in (
+        [FreezeSandbox(lease_id(2)), ThawSandbox(lease_id(2))],
+        [ThawSandbox(lease_id(2)), FreezeSandbox(lease_id(2))],
+    )
+    assert len(turns) == 10, "on and off, once a second"
+    assert {one.state for one in bench.lender.status(bench.now).attempts} == {"running"}
+
+
+def test_an_attempt_that_gets_no_core_at_all_stands_still_and_is_handed_back() -> None:
+    bench = reduced(cores_left=1.0)
+    assert [one.state for one in bench.lender.status(bench.now).attempts] == ["running", "frozen"]
+    ended = the(WriteReceipt, bench.wait(10.0))
+    assert ended.lease == lease_id(2)
+    assert ended.ended.startswith("frozen for 10 s: others use 3.0 cores")
+
+
+def test_a_pause_holds_what_was_resting_and_it_rests_on_or_runs_afterwards() -> None:
+    bench = reduced(cores_left=1.5)
+    while sandboxes(bench.wait(0.1))[-1:] != [FreezeSandbox(lease_id(2))]:
+        pass
+    assert sandboxes(bench.pause()) == [FreezeSandbox(lease_id(1)), FreezeSandbox(lease_id(2))]
+    assert sandboxes(bench.pause(paused=False)) == [ThawSandbox(lease_id(1))]
+    assert ThawSandbox(lease_id(2)) in sandboxes(bench.wait(1.0))
+
+
+def test_a_sandbox_that_is_prepared_while_it_rests_runs_with_its_next_turn() -> None:
+    limits = replace(LIMITS, cores=0.5)
+    bench = Bench(policy=Policy(in_use=limits, away=limits)).ready()
+    bench.now = START + 0.75
+    bench.deliver()
+    assert sandboxes(bench.tell(SandboxPrepared(lease_id(1)))) == []
+    bench.now = START + 0.9
+    assert sandboxes(bench.wait(0.2)) == [ThawSandbox(lease_id(1)), RunTasks(lease_id(1), (0,))]
+
+
+def test_short_memory_evicts_at_once_as_frozen_memory_is_memory_still() -> None:
+    bench = Bench().ready()
+    bench.run()
+    effects = bench.tell(MachineSampled(Signals(0.5, GIB // 2)))
+    assert sandboxes(effects) == [CloseSandbox(lease_id(1))]
+    assert the(SendReport, effects).report.outcome == "evicted"
+
+
+def test_work_on_a_gpu_is_evicted_where_other_work_is_frozen() -> None:
+    bench = Bench().ready()
+    bench.tell(CapabilitiesFound(Capabilities("x86_64", "linux", frozenset({"wasm"}), "nvidia")))
+    bench.tell(reading(gpus=(GpuSignal("GPU-0", 7 * GIB),)))
+    spec = make_spec(requires={"gpu": "nvidia", "vram_bytes": GIB})
+    bench.deliver(make_lease(spec), class_of(spec))
+    bench.run(make_lease(number=2))
+    assert sandboxes(bench.pause()) == [CloseSandbox(lease_id(1)), FreezeSandbox(lease_id(2))]
+
+
+# The owner's word with an end.
+
+
+def test_a_timed_pause_ends_by_itself() -> None:
+    bench = Bench().ready()
+    bench.run()
+    word = Intent(paused=True, paused_at=bench.now, until=bench.now + 5.0)
+    assert sandboxes(bench.tell(IntentLoaded(word))) == [FreezeSandbox(lease_id(1))]
+    assert sandboxes(bench.wait(4.9)) == []
+    assert sandboxes(bench.wait(0.1)) == [ThawSandbox(lease_id(1))]
+    assert bench.lender.status(bench.now).phase == "lending"
+
+
+def test_a_drain_takes_nothing_new_lets_work_finish_and_then_is_a_pause() -> None:
+    bench = Bench().ready()
+    bench.run()
+    bench.run(make_lease(number=2))
+    word = Intent(paused=True, paused_at=bench.now, finish_by=bench.now + 60.0)
+    assert sandboxes(bench.tell(IntentLoaded(word))) == []
+    assert bench.lender.status(bench.now).phase == "draining"
+    assert the(SendReport, bench.deliver(make_lease(number=3))).report.outcome == "evicted"
+    assert the(WriteReceipt, bench.end(0)).outcome == "succeeded"
+    effects = bench.wait(60.0)
+    assert sandboxes(effects) == [CloseSandbox(lease_id(2))]
+    assert the(WriteReceipt, effects).ended == "the time to finish is over"
+    assert bench.lender.status(bench.now).phase == "paused"
+
+
+def test_a_drain_with_nothing_left_is_a_pause_at_once_and_resume_ends_it() -> None:
+    bench = Bench().ready()
+    word = Intent(paused=True, paused_at=bench.now, finish_by=bench.now + 60.0)
+    bench.tell(IntentLoaded(word))
+    assert bench.lender.status(bench.now).phase == "paused"
+    bench.pause(paused=False)
+    assert bench.lender.status(bench.now).phase == "lending"
+
+
+# Sleep.
+
+
+def test_all_goes_back_before_the_machine_sleeps_which_it_may_once_that_is_answered() -> None:
+    bench = Bench().ready()
+    bench.run()
+    effects = bench.tell(SleepAnnounced())
+    assert sandboxes(effects) == [CloseSandbox(lease_id(1))]
+    assert the(SendReport, effects).report.outcome == "evicted"
+    assert not every(LetSleep, effects)
+    assert len(every(LetSleep, bench.answer(1))) == 1
+    assert not every(LetSleep, bench.tell(CALM)), "told once"
+    assert bench.lender.status(bench.now).phase == "yielding"
+
+
+def test_after_waking_nothing_is_lent_before_the_machine_was_read_anew() -> None:
+    bench = Bench().ready()
+    bench.tell(SleepAnnounced())
+    bench.tell(WokenUp(3600.0), 3600.0)
+    assert bench.lender.status(bench.now).phase == "yielding"
+    bench.tell(CALM, 1.0)
+    assert bench.lender.status(bench.now).phase == "yielding", "it may still be settling"
+    for _ in range(30):
+        bench.tell(CALM, 1.0)
+    assert bench.lender.status(bench.now).phase == "lending"
+
+
+def test_what_was_leased_before_an_unannounced_sleep_is_dropped_as_others_have_it_by_now() -> None:
+    bench = Bench().ready()
+    bench.run()
+    effects = bench.tell(WokenUp(3600.0), 3600.0)
+    assert sandboxes(effects) == [CloseSandbox(lease_id(1))]
+    assert the(WriteReceipt, effects).outcome == "lost"
+    assert not every(SendReport, effects)
+
+
+def test_a_nap_shorter_than_the_brokers_patience_costs_nothing() -> None:
+    bench = Bench().ready()
+    bench.run()
+    assert CloseSandbox(lease_id(1)) not in bench.tell(WokenUp(1.0), 1.0)
+
+
+# Withdrawal.
+
+
+def test_a_submitter_without_any_grant_left_is_purged_once_their_work_is_dead() -> None:
+    bench = Bench().ready(make_grant(), make_grant("G-2", BOB), make_grant("G-3", BOB))
+    bench.run()
+    effects = bench.consent(make_grant(), make_grant("G-3", BOB), revoked=("G-1",))
+    assert effects.index(CloseSandbox(lease_id(1))) < effects.index(
+        PurgeSubmitter(ALICE.public_key)
+    )
+    assert every(PurgeSubmitter, effects) == [PurgeSubmitter(ALICE.public_key)]
