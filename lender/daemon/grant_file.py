@@ -99,7 +99,6 @@ def read_grant(path: Path) -> tuple[Grant, str]:
         GrantFaultError: its content, owner or mode allows nothing.
         OSError: it can't be read.
     """
-    check_owner(path.lstat(), "it")
     table = _parse(_content(path))
     grant = _decode(table)
     if path.name != f"{grant.id}.toml":
@@ -115,16 +114,18 @@ def check_owner(status: os.stat_result, what: str) -> None:
     """
     if status.st_uid not in (0, os.geteuid()):
         raise GrantFaultError(f"{what} belongs to uid {status.st_uid}: chown it to the owner")
-    if status.st_mode & 0o022 and not stat.S_ISLNK(status.st_mode):
+    if status.st_mode & 0o022:
         raise GrantFaultError(f"{what} can be written by others: chmod go-w")
 
 
 def _content(path: Path) -> bytes:
-    """Content of a plain file that is no link; the owner's other files stay out of reach."""
+    """Content of a plain file of the owner's that is no link: what is checked is what is read."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
             raise GrantFaultError("is no plain file")
+        check_owner(status, "it")
         content = file.read(_FILE_BYTES_MAX + 1)
     if len(content) > _FILE_BYTES_MAX:
         raise GrantFaultError(f"is larger than {_FILE_BYTES_MAX} bytes")

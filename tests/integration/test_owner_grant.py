@@ -3,6 +3,8 @@
 import hashlib
 import os
 import pty
+import resource
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -99,6 +101,17 @@ def test_nothing_is_made_before_the_yes(tmp_path: Path, how: str) -> None:
         more = ("--cpu", "0", "--yes") if how == "refused" else ()
         assert fresh.lender("grant", submitter, *RENDER, *more).returncode == 2
     assert not (tmp_path / "not").exists()
+
+
+def test_without_room_nothing_is_granted_and_nothing_is_left(machine: Machine) -> None:
+    def no_room() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    done = machine.lender("grant", ALICE, *RENDER, "--yes", preexec_fn=no_room)
+    assert done.returncode == 1
+    assert "nothing was granted, could not save" in done.stderr
+    assert list(machine.state.grants.iterdir()) == []
 
 
 def test_a_folder_of_something_else_does_not_become_a_state_folder(tmp_path: Path) -> None:
