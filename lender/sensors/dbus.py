@@ -209,14 +209,14 @@ class Bus:
         Raises:
             UnansweredError: it can't tell.
         """
-        from jeepney import HeaderFields, MessageFlag  # noqa: PLC0415
-
         now = time.monotonic()
         if now < self._silent_until.get(service, 0.0):
             raise UnansweredError(f"{service} was silent")
+        connection = self._connected(now)
+        from jeepney import HeaderFields, MessageFlag  # noqa: PLC0415  # as above
+
         message = method_call(service, path, member, arguments)
         message.header.flags |= MessageFlag.no_auto_start
-        connection = self._connected(now)
         try:
             reply = connection.call(message)
         except UnansweredError:

@@ -20,7 +20,7 @@ from lender.sensors.logins import Logins
 from lender.sensors.metered import Metered
 from lender.sensors.sighting import Sighting, Surroundings, merge
 
-RELAXED_S = 5.0
+RELAXED_S = 10.0
 """The pace of the faster sources while nothing is lent."""
 RETRY_S = 10.0
 """A source that does not answer is asked this seldom."""
