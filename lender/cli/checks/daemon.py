@@ -1,0 +1,57 @@
+"""lenderd as it answers: its server, the sources of the owner's presence."""
+
+import socket
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from lender.cli.checks.check import Check
+from lender.cli.owner import Told
+
+_NATS_PORT = 4222
+_CONNECT_S = 2.0
+
+
+def lenderd(told: Told) -> Iterator[Check]:
+    """Whether it runs and answers."""
+    if told.outcome == "answered":
+        yield Check("daemon", "ok", f"lenderd answers: {told.reply.get('phase')}")
+    elif told.outcome == "absent":
+        yield Check("daemon", "blocker", f"lenderd does not run ({told.reason})", "start lenderd")
+    else:
+        mend = "restart lenderd; its log says why"
+        yield Check("daemon", "blocker", f"lenderd gives no answer ({told.reason})", mend)
+
+
+def nats(told: Told) -> Iterator[Check]:
+    """Whether its server can be reached from here, and whether it lets lenderd in."""
+    url = str(told.reply.get("url") or "").split(",")[0]
+    if not url:
+        return
+    parts = urlsplit(url if "//" in url else f"//{url}")
+    place = (parts.hostname or "127.0.0.1", parts.port or _NATS_PORT)
+    try:
+        socket.create_connection(place, _CONNECT_S).close()
+    except OSError as error:
+        text = f"no NATS server at {place[0]}:{place[1]} ({error.strerror or error})"
+        yield Check("nats", "blocker", text, "ask its operator, or mend lenderd's setting `url`")
+        return
+    if told.reply.get("connected"):
+        yield Check("nats", "ok", f"connected to {url}")
+    else:
+        text = f"{url} can be reached, but lenderd is not connected to it"
+        yield Check("nats", "blocker", text, "lenderd's log says what the server refuses")
+
+
+def presence(told: Told) -> Iterator[Check]:
+    """Which source tells whether the owner is there; none on a desktop means always there."""
+    comfort = told.reply.get("comfort")
+    if not comfort:
+        return
+    sources = ", ".join(map(str, comfort.get("sources") or []))
+    if sources:
+        yield Check("presence", "ok", f"presence is told by {sources}")
+    elif comfort.get("desktop"):
+        text = "no source tells whether you are here, so you count as present"
+        yield Check("presence", "warning", text, "start `lender agent` with your session")
+    else:
+        yield Check("presence", "ok", "nobody sits at this machine")

@@ -1,0 +1,63 @@
+"""The state folder, the grants in it, and the log of what ran."""
+
+import stat
+import time
+from collections.abc import Iterator
+
+from lender.cli.checks.check import Check
+from lender.daemon.consent_files import load_consent, read_intent
+from lender.daemon.receipts import ReceiptLog
+from lender.daemon.state import StateFolder
+
+
+def state_folder(state: StateFolder) -> Iterator[Check]:
+    """Only its owner may write there."""
+    if not state.path.exists():
+        mend = "lender grant makes it; name another one with --state"
+        yield Check("state", "blocker", f"no lender at {state.path}", mend)
+        return
+    status = state.path.stat()
+    if status.st_mode & 0o022:
+        yield Check(
+            "state.mode", "blocker", f"others can write {state.path}", f"chmod 711 {state.path}"
+        )
+    private = (state.grants, state.tombstones, state.attempts, state.scratch, state.identity)
+    exposed = [p for p in private if p.exists() and stat.S_IMODE(p.stat().st_mode) & 0o077]
+    for path in exposed:
+        yield Check("state.mode", "warning", f"others can reach {path}", f"chmod go= {path}")
+    strange = [p for p in private if p.exists() and p.stat().st_uid not in (0, status.st_uid)]
+    for path in strange:
+        mend = f"chown {status.st_uid} {path}"
+        yield Check("state.owner", "warning", f"{path} belongs to someone else", mend)
+    if not exposed and not strange and not status.st_mode & 0o022:
+        yield Check("state", "ok", f"{state.path} is private to uid {status.st_uid}")
+
+
+def consent(state: StateFolder) -> Iterator[Check]:
+    """Grants that count, files that do not, the owner's last word."""
+    reading = load_consent(state)
+    for fault in reading.ignored:
+        mend = "grant again, or mend the file"
+        yield Check("consent.ignored", "warning", f"{fault.path} {fault.reason}", mend)
+    if reading.ban:
+        yield Check(
+            "consent.ban", "blocker", f"every grant counts as withdrawn: {reading.ban}",
+            f"look into {state.tombstones}",
+        )  # fmt: skip
+    held = len(reading.consent.valid(time.time()))
+    if held:
+        yield Check("consent", "ok", f"grants that hold: {held}")
+    else:
+        yield Check("consent", "blocker", "nothing is granted, so nothing runs", "lender grant")
+    if read_intent(state).holds(time.time()):
+        yield Check("intent", "info", "lending is paused", "lender resume")
+
+
+def receipts(state: StateFolder) -> Iterator[Check]:
+    """Whether the chain of receipts is whole."""
+    findings = ReceiptLog(state.receipts).verify()
+    if findings:
+        text = f"the log of what ran was changed: {findings[0].text}"
+        yield Check("receipts", "warning", text, "lender log --verify")
+    else:
+        yield Check("receipts", "ok", "the log of what ran is as it was written")

@@ -1,0 +1,80 @@
+"""Rehearses a revocation: the real code over a real process tree, in a folder of its own."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from lender.cli.checks.check import Check
+from lender.cli.revocation import Selection, revoke
+from lender.cli.words import count, duration
+from lender.core.consent import Grant
+from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
+from lender.daemon.consent_files import write_grant
+from lender.daemon.state import StateFolder
+from lender.sandbox import tree
+
+_PROCESSES = 8
+_READY_S = 5.0
+_ACTOR = f"U{'REHEARSAL':A<55}"
+# Sleepers in two sessions; some ignore the polite signal. The shell of this machine, no program.
+_TREE = f"""
+trap '' TERM
+for n in $(seq {_PROCESSES // 2}); do setsid sh -c 'trap "" TERM; sleep 60; :' & done
+touch ready
+sleep 60
+"""
+
+
+def revocation() -> Iterator[Check]:
+    """Rehearse, beside everything of the owner's."""
+    if not sys.platform.startswith("linux"):
+        yield Check("rehearsal", "info", "no rehearsal: only Linux shows process states")
+        return
+    with tempfile.TemporaryDirectory(prefix="lender-rehearsal-") as folder:
+        yield _play(Path(folder))
+
+
+def _play(folder: Path) -> Check:
+    """Play it once below `folder`, which is deleted afterwards by who made it."""
+    state = StateFolder(folder / "state")
+    state.create()
+    now = time.time()
+    grant = Grant("G-rehearsal", _ACTOR, "rehearsal", None, 1, 1 << 20, now + 60, now)
+    write_grant(state, grant, "a rehearsal")
+    scratch = state.scratch / "rehearsal"
+    scratch.mkdir()
+    actor = subprocess.Popen(
+        ["/bin/sh", "-c", _TREE], cwd=scratch, stdin=subprocess.DEVNULL, start_new_session=True
+    )
+    root = tree.identify(actor.pid)
+    try:
+        _await_ready(scratch / "ready")
+        record = AttemptRecord(
+            "rehearsal", "rehearsal", _ACTOR, "rehearsal", grant.id, (root,), scratch
+        )
+        AttemptRecords(state.attempts).write(record)
+        outcome = revoke(state, Selection(everything=True))
+    finally:
+        tree.kill([root])
+        actor.wait()
+    took_s = outcome.stopped_s if outcome.killed_s is None else outcome.killed_s
+    if not outcome.complete or scratch.exists():
+        why = outcome.doubt or outcome.not_saved or f"left: {outcome.remaining}"
+        text = f"a rehearsed revocation was not complete ({why})"
+        return Check("rehearsal", "blocker", text, "report this: revoke must always work")
+    text = (
+        f"a rehearsed revocation killed {count(outcome.processes, 'process')} "
+        f"after {duration(took_s)}, and wiped their scratch"
+    )
+    return Check("rehearsal", "ok", text)
+
+
+def _await_ready(path: Path) -> None:
+    deadline = time.monotonic() + _READY_S
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise OSError(f"its processes did not start within {_READY_S:g} s")
+        time.sleep(0.005)
