@@ -16,14 +16,26 @@ _YIELDS = "19"
 _ORDINARY = "0"
 
 
-def hurry(pids: Iterable[int]) -> None:
-    """Give the sessions of these processes an ordinary share."""
-    _set(pids, _ORDINARY)
+def sessions(pids: Iterable[int]) -> set[int]:
+    """The sessions that these processes belong to, our own left out, by their leaders' ids.
+
+    Ask before anything is killed: the leader, a launcher, outlives its sandboxes.
+    """
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found.add(os.getsid(pid))
+    return found - {os.getsid(0), 0}
 
 
-def yield_again(pids: Iterable[int]) -> None:
+def hurry(leaders: Iterable[int]) -> None:
+    """Give these sessions an ordinary share."""
+    _set(leaders, _ORDINARY)
+
+
+def yield_again(leaders: Iterable[int]) -> None:
     """Take it back, as far as the kernel allows a change right now."""
-    _set(pids, _YIELDS)
+    _set(leaders, _YIELDS)
 
 
 def yields() -> bool:
@@ -34,12 +46,8 @@ def yields() -> bool:
         return True
 
 
-def _set(pids: Iterable[int], nice: str) -> None:
-    sessions = set()
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            sessions.add((os.getsid(pid), pid))
-    for pid in {session: pid for session, pid in sessions if session != os.getsid(0)}.values():
+def _set(leaders: Iterable[int], nice: str) -> None:
+    for pid in leaders:
         with contextlib.suppress(OSError):
             path = Path(f"/proc/{pid}/autogroup")
             if path.read_text().split()[-1] != nice:

@@ -28,7 +28,8 @@ from lender.sandbox.frames import Frame
 _RUNNERS = {"wasm": "lender.sandbox.wasm_runner", "process": "lender.sandbox.process_runner"}
 _GO = b"g"
 _REQUEST_BODY_BYTES_MAX = 0
-# A pause or a revoke on a busy machine raises our session's weight for a moment (autogroup).
+# A pause or a revoke on a busy machine raises our session's weight for a moment (autogroup): it
+# is lowered once nothing has happened for so long, and not while the dead are being reaped.
 _YIELD_AGAIN_S = 1.0
 
 
@@ -59,7 +60,8 @@ class _Launcher:
         try:
             while True:
                 ready = dict(poll.poll(_YIELD_AGAIN_S * 1000 if self._children else None))
-                self._yield()
+                if not ready:
+                    self._yield()
                 if self._wake in ready:
                     if signal.SIGTERM in os.read(self._wake, 512):
                         return
@@ -111,6 +113,7 @@ class _Launcher:
             confine.yield_session_to_owner()
 
     def _spawn(self, number: int, runner: str, cgroup: str | None) -> None:
+        self._yield()
         if 0 in os.getresuid():
             self._report("failed", id=number, error="a sandbox is never started as root")
             return

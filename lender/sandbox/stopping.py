@@ -42,10 +42,12 @@ def freeze(targets: Iterable[Target], timeout_s: float = 2.0) -> StopReport:
     """Make everything stand still; return once the kernel says so, or at the bound."""
     started, targets = time.monotonic(), tuple(targets)
     deadline = started + timeout_s
+    sessions = _sessions(targets)
     leaves = _ordered(targets, "cgroup.freeze", "1")
-    late = _wait(targets, leaves, "frozen 1", deadline)
+    late = _wait(leaves, "frozen 1", deadline, sessions)
     inside = _inside(leaves)
-    outsiders = _hurried(_outside(targets, inside))
+    if outsiders := _outside(targets, inside):
+        autogroup.hurry(sessions)
     outside = tree.freeze(outsiders, max(0.0, deadline - time.monotonic()))
     return _report(started, len(inside), outside, late)
 
@@ -54,7 +56,7 @@ def thaw(targets: Iterable[Target], timeout_s: float = 2.0) -> StopReport:
     """Let everything go on, at the priority that leaves the machine to its owner."""
     started, targets = time.monotonic(), tuple(targets)
     deadline = started + timeout_s
-    autogroup.yield_again(root.pid for target in targets for root in target.roots)
+    autogroup.yield_again(_sessions(targets))
     leaves = _ordered(targets, "cgroup.freeze", "0")
     late = [leaf for leaf in leaves if not cgroup.wait_until(leaf, "frozen 0", deadline)]
     inside = _inside(leaves)
@@ -68,18 +70,21 @@ def kill(targets: Iterable[Target], timeout_s: float = 5.0) -> StopReport:
     """Kill everything; return once nothing is left, or at the bound. Empty cgroups are removed."""
     started, targets = time.monotonic(), tuple(targets)
     deadline = started + timeout_s
+    sessions = _sessions(targets)
     # Standing still, nothing of it can fork or move while we look who stands outside.
     leaves = _ordered(targets, "cgroup.freeze", "1")
     inside, known_at = _inside(leaves), time.clock_gettime(time.CLOCK_BOOTTIME)
-    outsiders = _hurried(_outside(targets, inside))
+    if outsiders := _outside(targets, inside):
+        autogroup.hurry(sessions)
     for leaf in leaves:
         cgroup.order(leaf, "cgroup.kill", "1")
-    late = _wait(targets, leaves, "populated 0", deadline)
+    late = _wait(leaves, "populated 0", deadline, sessions)
     # A process leaves its cgroup a moment before its end shows in /proc.
     dying = [] if late else tree.wait_until_gone(inside, known_at, deadline)
     outside = tree.kill(outsiders, max(0.0, deadline - time.monotonic()))
     for leaf in leaves:
         cgroup.remove(leaf)
+    autogroup.yield_again(sessions)
     return _report(started, len(inside), outside, late, dying)
 
 
@@ -96,21 +101,23 @@ def stands_still(target: Target) -> bool:
     return any(tree.stopped(root) for root in target.roots)
 
 
+def _sessions(targets: tuple[Target, ...]) -> set[int]:
+    return autogroup.sessions(root.pid for target in targets for root in target.roots)
+
+
 def _ordered(targets: tuple[Target, ...], file: str, value: str) -> list[Path]:
     """Write the order to every leaf; return those that took it."""
     leaves = [t.cgroup for t in targets if t.cgroup is not None]
     return [leaf for leaf in leaves if cgroup.order(leaf, file, value)]
 
 
-def _wait(
-    targets: tuple[Target, ...], leaves: list[Path], event: str, deadline: float
-) -> list[Path]:
+def _wait(leaves: list[Path], event: str, deadline: float, sessions: set[int]) -> list[Path]:
     """Wait for all leaves; return those that were not done at the deadline."""
     soon = min(deadline, time.monotonic() + _HURRY_AFTER_S)
     late = [leaf for leaf in leaves if not cgroup.wait_until(leaf, event, soon)]
     if late:
         # To stop or to die takes a moment of processor time, and theirs is what the owner leaves.
-        autogroup.hurry(root.pid for target in targets for root in target.roots)
+        autogroup.hurry(sessions)
     return [leaf for leaf in late if not cgroup.wait_until(leaf, event, deadline)]
 
 
@@ -122,11 +129,6 @@ def _outside(targets: tuple[Target, ...], inside: set[int]) -> list[Root]:
     """Whatever belongs to the targets and stands in none of their cgroups."""
     loose = [root for target in targets for root in target.roots if root.pid not in inside]
     return [*loose, *tree.children_outside(inside)] if inside else loose
-
-
-def _hurried(roots: list[Root]) -> list[Root]:
-    autogroup.hurry(root.pid for root in roots)
-    return roots
 
 
 def _report(
