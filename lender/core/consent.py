@@ -101,7 +101,10 @@ class Consent:
 
 def _fault(grant: Grant, ask: Ask) -> str | None:
     if grant.digest is not None and ask.digest != grant.digest:
-        return f"grant {grant.id} is pinned to another program"
+        return (
+            f"workload {ask.workload} changed since you agreed (grant {grant.id}): "
+            f"lender grant it again"
+        )
     if ask.cpu > grant.cpu:
         return f"asks for {ask.cpu} cores, grant {grant.id} allows {grant.cpu}"
     if ask.memory_bytes > grant.memory_bytes:

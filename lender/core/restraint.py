@@ -68,9 +68,17 @@ class Restraint:
             spent = machine or self.spending.exhausted(now, self.utc_offset_s, id_, grant.budget)
             if spent is not None:
                 self.closed[id_] = Hold(spent, evict=True)
+            elif self._changed(grant):
+                reason = f"workload {grant.workload} changed since you agreed (grant {id_})"
+                self.closed[id_] = Hold(f"{reason}: lender grant it again", evict=True)
             elif not grant.when.holds(self.comfort.verdict.presence, at):
                 self.closed[id_] = Hold(f"grant {id_} holds {grant.when.text}")
         return {id_: hold.reason for id_, hold in self.closed.items()}
+
+    def _changed(self, grant: Grant) -> bool:
+        entry = self._config.workloads.get(grant.workload)
+        known = None if entry is None else entry.sha256
+        return None not in (known, grant.digest) and known != grant.digest
 
     def budgets(self, now: float, grants: Mapping[str, Grant]) -> list[dict[str, object]]:
         """Return every bound with what is used up; `grant` is empty for the machine's own."""

@@ -29,12 +29,15 @@ from lender.daemon.agent_reports import AgentReports
 from lender.daemon.attempt_records import AttemptRecords
 from lender.daemon.catalogue import read_catalogue
 from lender.daemon.clock import Clock
+from lender.daemon.consent_files import load_consent
 from lender.daemon.control import ControlServer
 from lender.daemon.execution import Machinery
 from lender.daemon.identity import load_or_create
 from lender.daemon.inputs import InputCache
 from lender.daemon.owner import OwnerVerbs
 from lender.daemon.privilege import become, drop_to
+from lender.daemon.programs import installed_workloads
+from lender.daemon.purge import kept_submitters, purge
 from lender.daemon.receipt_head import HeadPublisher
 from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.receipts import ReceiptLog
@@ -129,7 +132,7 @@ class Lifetime:
             mend = "restore it, or remove it: the machine then enrols under a new key"
             raise StartError(f"{self._state.identity}: {error.reason}; {mend}") from error
         self._public_key = signer.public_key
-        self._workloads = read_catalogue(self._settings.workloads or _installed_workloads())
+        self._workloads = read_catalogue(self._settings.workloads or _workloads())
         log_of_receipts = ReceiptLog(self._state.receipts, signer)
         leftovers.clear(self._state, log_of_receipts, time.time())
         self._receipts = ReceiptWriter(log_of_receipts)
@@ -161,6 +164,7 @@ class Lifetime:
         await self._test_sandboxes()
         self._recall_usage(log_of_receipts)
         self._owner.load()
+        self._purge_strangers()
         await control.start()
         self._sleep_watch = SleepWatch(self._on_sleep, self._on_woken)
         self._shell.let_sleep = self._sleep_watch.release
@@ -233,7 +237,7 @@ class Lifetime:
             log.info("%d reports of an earlier run are sent again", left)
 
     async def _test_sandboxes(self) -> None:
-        found = await selftest.check(self._launcher, self._state.scratch)
+        found = await selftest.check(self._launcher, self._state.scratch, self._cgroups)
         works = set()
         for runtime, verdict in found.items():
             missing = None if isinstance(verdict, selftest.Available) else verdict
@@ -295,7 +299,7 @@ class Lifetime:
             "url": self._settings.url,
             "runtimes": self._runtimes,
             "workloads": {name: entry.sha256 for name, entry in self._workloads.items()},
-            "cgroup": self._cgroups is not None,
+            "cgroup": str(self._cgroups.path) if self._cgroups else "",
         }
 
     def _sampler(self) -> Sampler:
@@ -310,6 +314,11 @@ class Lifetime:
         offset_s = time.localtime().tm_gmtoff
         monday = time.time() - week_s(time.time(), offset_s)
         self._post(UsageRecalled(tuple(used_since(monday, receipts.read_back()))))
+
+    def _purge_strangers(self) -> None:
+        """Consent that ended while lenderd was off leaves nothing behind either."""
+        held = load_consent(self._state).consent.valid(time.time())
+        purge(self._state, kept_submitters(self._state) - {grant.submitter for grant in held})
 
     def _on_sleep(self) -> None:
         self._post(SleepAnnounced())
@@ -355,9 +364,8 @@ def _budget(texts: list[str]) -> Budget:
         raise StartError(f"setting `budget`: {error}") from error
 
 
-def _installed_workloads() -> Path:
-    """Return the catalogue beside our own package, where it was installed or checked out."""
-    found = Path(__file__).resolve().parents[2] / "workloads"
+def _workloads() -> Path:
+    found = installed_workloads()
     if not found.is_dir():
         raise StartError(f"no workload catalogue at {found}: set `workloads` (LENDERD_WORKLOADS)")
     return found

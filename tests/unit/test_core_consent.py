@@ -5,6 +5,9 @@ from core_world import ALICE, BOB, DAY_S, GIB, PROGRAM, START, make_grant
 from lender.core.consent import Ask, Consent, Refusal
 
 
+CHANGED = "workload render changed since you agreed (grant G-1): lender grant it again"
+
+
 def ask(**changes: object) -> Ask:
     fields: dict[str, object] = {
         "submitter": ALICE.public_key,
@@ -40,8 +43,8 @@ def test_a_grant_covers_its_submitter_workload_and_limits_only() -> None:
 def test_a_pinned_grant_covers_one_program() -> None:
     consent = Consent((make_grant(digest=PROGRAM),))
     assert consent.covers(ask(digest=PROGRAM), START) == consent.grants[0]
-    assert refused(consent, digest="00" * 32) == "grant G-1 is pinned to another program"
-    assert refused(consent) == "grant G-1 is pinned to another program"
+    assert refused(consent, digest="00" * 32) == CHANGED
+    assert refused(consent) == CHANGED
 
 
 def test_any_of_several_grants_may_cover() -> None:

@@ -123,6 +123,15 @@ def test_a_sleep_does_not_forgive_an_eviction() -> None:
     assert machine.reads(100) == (Rung.EVICTED, 0)
 
 
+def test_whoever_wakes_the_machine_is_no_bump() -> None:
+    machine = Machine()
+    machine.reads(1, presence=Presence(1000.0, False, desktop=True))
+    machine.comfort.forget()
+    machine.reads(5000, presence=Presence(0.0, False, desktop=True))
+    machine.reads(5100, presence=Presence(100.0, False, desktop=True))
+    assert machine.comfort.verdict.presence == "present"
+
+
 def test_forgetting_before_the_first_reading_is_harmless() -> None:
     comfort = Comfort(Policy(), 4.0)
     comfort.forget()

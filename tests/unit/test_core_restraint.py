@@ -98,6 +98,13 @@ def test_a_grant_for_any_time_goes_on_beside_one_that_is_closed() -> None:
     assert refused.report.outcome == "refused"
 
 
+def test_a_grant_of_a_program_that_the_catalogue_has_replaced_is_closed_until_asked_again() -> None:
+    bench = Bench().ready(make_grant(workload="pinned", digest="00" * 32))
+    status = bench.lender.status(bench.now)
+    assert (status.phase, status.classes) == ("yielding", ())
+    assert "changed since you agreed" in status.reason
+
+
 # Budgets.
 
 
