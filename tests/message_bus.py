@@ -30,6 +30,7 @@ CONFIG = """<busconfig>
   <type>session</type>
   <listen>unix:path={socket}</listen>
   <auth>EXTERNAL</auth>
+  <servicedir>{services}</servicedir>
   <policy context="default">
     <allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/>
   </policy>
@@ -46,7 +47,9 @@ class MessageBus:
     def __init__(self, folder: Path) -> None:
         self.socket = folder / "bus"
         self._config = folder / "bus.conf"
-        self._config.write_text(CONFIG.format(socket=self.socket))
+        self.services = folder / "services"
+        self.services.mkdir()
+        self._config.write_text(CONFIG.format(socket=self.socket, services=self.services))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

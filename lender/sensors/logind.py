@@ -16,6 +16,7 @@ MANAGER = "org.freedesktop.login1.Manager"
 GRAPHICAL = frozenset({"x11", "wayland", "mir"})
 
 _PEOPLE = frozenset({"user", "user-early", "user-light", "user-early-light"})
+_GATES = frozenset({"greeter", "lock-screen"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Session:
 
     Attributes:
         uid: whose.
-        person: somebody's own session; False: the login screen.
+        person: somebody's own session; False: a login or lock screen.
         kind: x11, wayland, mir, tty, or unspecified.
         seat: whose screen and keyboard it uses; "": none, as over the network.
         active: it is in front on its seat; without a seat always so.
@@ -43,10 +44,14 @@ class Session:
     tty: str
 
     @property
-    def on_screen(self) -> bool:
-        """Tell whether somebody could be looking at it: in front on its seat, or remote desktop."""
-        graphical = self.kind in GRAPHICAL
-        return (self.active and (graphical or bool(self.tty))) if self.seat else graphical
+    def visible(self) -> bool:
+        """Tell whether it can be looked at: on a seat, in front or not, or as a remote desktop."""
+        return self.kind in GRAPHICAL or bool(self.seat and self.tty)
+
+    @property
+    def in_front(self) -> bool:
+        """Tell whether somebody could be looking at it now."""
+        return self.visible and (self.active or not self.seat)
 
 
 def sessions(bus: Bus) -> tuple[Session, ...]:
@@ -93,7 +98,7 @@ def idle_inhibitors(bus: Bus, our_pid: int) -> tuple[str, ...]:
 def _session(fields: dict[str, tuple[str, Any]]) -> Session | None:
     kind = _value(fields, "Class", "s")
     person = kind in _PEOPLE
-    if not (person or kind == "greeter") or _value(fields, "State", "s") == "closing":
+    if not (person or kind in _GATES) or _value(fields, "State", "s") == "closing":
         return None
     return Session(
         uid=_value(fields, "User", "(uo)")[0],

@@ -64,7 +64,7 @@ class Logins:
         """
         seen_alone = not _display_listens()
         for one in sessions:
-            if one.kind == "tty" and one.seat and one.on_screen and one.person:
+            if one.kind == "tty" and one.seat and one.in_front and one.person:
                 at = remote_sessions.typed_at(one, self._devices)
                 if at is not None:
                     typed_at = now - max(0.0, wall_s - at)
@@ -80,8 +80,14 @@ class Logins:
 
 
 def _seen(sessions: tuple[Session, ...]) -> Sighting:
-    """Say who sits here: nobody counts where only the login screen is in front."""
-    screens = [one for one in sessions if one.on_screen]
+    """Say who sits here: nobody does where only the login screen is in front.
+
+    Where no session is in front of a seat (somebody is at another console's login prompt), any
+    of its people may sit there.
+    """
+    visible = [one for one in sessions if one.visible]
+    used = {one.seat for one in visible if one.in_front}
+    screens = [one for one in visible if one.in_front or one.seat not in used]
     people = [one for one in screens if one.person]
     return Sighting(
         "logind",

@@ -107,7 +107,24 @@ def test_mutter_tells_the_idle_time_of_this_user(offer: Offer, bus: Bus) -> None
     assert (told.source, told.uid, told.desktop) == ("mutter", os.getuid(), True)
 
 
-def test_a_service_that_is_not_there_is_not_started_and_does_not_answer(bus: Bus) -> None:
+def test_a_service_that_is_not_there_is_not_started_and_does_not_answer(
+    tmp_path: Path,
+) -> None:
+    started = tmp_path / "started"
+    with running_bus(tmp_path) as daemon:
+        daemon.stop()
+        (daemon.services / "mutter.service").write_text(
+            f"[D-BUS Service]\nName={MUTTER}\nExec=/bin/touch {started}\n"
+        )
+        daemon.start()
+        asked = Bus(lambda: daemon.address)
+        with pytest.raises(UnansweredError, match="NameHasNoOwner|ServiceUnknown"):
+            MutterIdle(asked).read()
+        asked.close()
+    assert not started.exists()
+
+
+def test_without_any_service_no_source_answers(bus: Bus) -> None:
     for source in (MutterIdle(bus), ScreenSaverIdle(bus), GameMode(bus), Metered(bus)):
         with pytest.raises(UnansweredError):
             source.read()
@@ -259,6 +276,16 @@ def test_the_login_screen_is_a_locked_desktop_without_anybody(
     logind(offer, greeter, session(Active=("b", False)))
     presence = seen(bus, tmp_path).presence
     assert (presence.locked, presence.desktop) == (True, True)
+
+
+def test_people_whose_session_is_not_in_front_still_have_a_desktop(
+    offer: Offer, bus: Bus, tmp_path: Path
+) -> None:
+    """Somebody is at the login prompt of another console: who, nobody knows."""
+    logind(offer, session(Active=("b", False)))
+    mine = Sighting("agent", uid=1001, last_input_at=time.monotonic() - 900)
+    presence = seen(bus, tmp_path, mine).presence
+    assert (presence.desktop, presence.idle_s) == (True, None)
 
 
 def test_one_open_screen_of_two_means_not_locked(offer: Offer, bus: Bus, tmp_path: Path) -> None:
