@@ -1,119 +1,141 @@
-"""The owner's log of what ran: append-only JSON lines, each bound to the one before by its hash.
+"""The owner's log of what ran, as a file: `receipts.jsonl`, and `receipts.head` beside it.
 
-Standard library only. A line is `{"seq": n, "prev": <hash of line n-1>, ...fields, "hash": h}`
-with h the SHA-256 of the line's exact bytes without its own hash. `receipts.head` beside it names
-the last line, so that cutting lines off the end shows too. One process appends at a time.
+Standard library only: `lender revoke` writes here without lenderd. The form of a line stands in
+`receipt_chain`. The head file names the last line, so that cutting lines off the end shows too.
+A lock on the file lets processes append one at a time.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple
 
 from lender.daemon.durable import write_whole
+from lender.daemon.receipt_chain import (
+    EMPTY,
+    Finding,
+    Head,
+    Line,
+    LineSigner,
+    SignatureHolds,
+    Verdict,
+    compose,
+    examine,
+    parse,
+)
 
-FIRST_PREV = "0" * 64
-"""What the first line follows."""
+LOCK_S_MAX = 1.0
+"""Another process appends for no longer than this, or the log counts as not writable."""
 
-_TAIL_BYTES = 1 << 20
-_HASH_FIELD_BYTES = len(b',"hash":""}') + 64
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that an untouched log does not show.
-
-    Attributes:
-        line: counted from 1; one past the last where lines are missing at the end.
-        kind: edited, removed, reordered, truncated, torn, or head.
-        text: what it means, in a sentence.
-    """
-
-    line: int
-    kind: str
-    text: str
+_LOCK_POLL_S = 0.005
+_CHUNK_BYTES = 1 << 16
+_KEY_LINES_MAX = 100  # unsigned lines at the end among which the last signed one is looked for
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
-    seq: int
-    hash: str
+class _Known(NamedTuple):
+    """Where the file ended when this process last wrote or looked."""
 
-
-_EMPTY = _Head(0, FIRST_PREV)
+    inode: int
+    size_bytes: int
+    head: Head
 
 
 class ReceiptLog:
-    """The log at `path`.
+    """The log at `path`; with a signer every line is signed, without one it says who wrote it.
 
-    Opening reads nothing; the first `append` goes on where the file ends. A last line that was cut
-    by a crash is moved to `receipts.torn`, and a receipt of kind `repair` says so. Lines missing
-    at the end are not covered up: the next line follows the head, and `verify` shows the gap.
+    Making one reads nothing. What does not follow from the last line that was written here is
+    told in a receipt of kind `repair`: a last line that was cut by a crash (moved to
+    `receipts.torn`), a head that is missing, a log that was changed meanwhile, a new key. Lines
+    missing at the end are not covered up: the next line follows the last one that was known, and
+    `examine` shows the gap.
+
+    `head_fault` says why the head file could not be written after the last append, "" if it was:
+    the next append writes it again.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, signer: LineSigner | None = None) -> None:
         self._path = path
         self._head_path = path.with_suffix(".head")
         self._torn_path = path.with_suffix(".torn")
-        self._head: _Head | None = None
+        self._signer = signer
+        self._known: _Known | None = None
+        self.head_fault = ""
 
     def append(self, fields: Mapping[str, Any]) -> int:
-        """Add a receipt, durably; return its number. Blocks for two fsyncs.
+        """Add a receipt, durably; return its number. See `append_all`."""
+        return self.append_all((fields,)).seq
+
+    def append_all(self, receipts: Sequence[Mapping[str, Any]]) -> Head:
+        """Add receipts with one sync to disk; return the last one's number and hash.
 
         Args:
-            fields: JSON values; `seq`, `prev` and `hash` are the log's own.
+            receipts: JSON values; `seq`, `prev`, `lender`, `by`, `hash` and `signature` are the
+                log's own. None at all only looks at what the file holds, and repairs it.
 
         Raises:
-            OSError: it could not be made durable.
+            OSError: they could not be made durable: none of them is in the file. TimeoutError,
+                which is one, when another process did not let go of the log.
         """
-        if self._head is None:
-            self._head = self._repaired()
-        head, line = _chained(self._head, fields)
-        try:
-            self._write(line)
-        except OSError:
-            self._head = None  # look again at what the file holds before the next one
-            raise
-        self._head = head
-        self._write_head(head)
-        return head.seq
+        with self._locked() as handle:
+            head, lines = self._followed(handle)
+            for fields in receipts:
+                head, line = compose(head, fields, self._signer)
+                lines.append(line)
+            if lines:
+                _write(handle, b"".join(lines))
+            status = os.fstat(handle)
+            self._known = _Known(status.st_ino, status.st_size, head)
+            if lines or self.head_fault:
+                self._write_head(head)
+        return head
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """All receipts in the order of the file; lines that are none are left to `verify`.
+        """All receipts in the order of the file; lines that are none are left to `examine`.
 
         Raises:
             OSError: the file can't be read (a missing one is empty).
         """
-        for line in self._lines():
-            entry = _decoded(line)
-            if entry is not None:
-                yield entry
+        for raw in self._lines():
+            line = parse(raw)
+            if line is not None:
+                yield line.fields
 
-    def verify(self) -> list[Finding]:
-        """What was edited, removed, reordered or cut off; empty for an untouched log.
+    def read_back(self) -> Iterator[dict[str, Any]]:
+        """The same, from the last one on; reads no more of the file than is asked for."""
+        for line in self._parsed_back():
+            yield line.fields
+
+    def hash_of(self, seq: int) -> str | None:
+        """The hash of receipt `seq`; None where the log holds none, or an edited one.
 
         Raises:
             OSError: the file can't be read.
         """
-        findings: list[Finding] = []
-        head, seen_head = self._read_head(), _EMPTY
-        last = _EMPTY
-        number = 0
-        for number, line in enumerate(self._lines(), start=1):
-            finding = _fault(number, line, last)
-            if finding is not None:
-                findings.append(finding)
-            entry = _decoded(line)
-            if entry is None:
-                continue
-            last = _Head(_whole(entry.get("seq"), last.seq + 1), _digest(line))
-            if head is not None and last.seq == head.seq:
-                seen_head = last
-        findings.extend(_head_findings(head, seen_head, last, number))
-        return findings
+        for line in self._parsed_back():
+            if line.seq == seq and line.hash:
+                return line.digest if line.hash == line.digest else None
+        return None
+
+    def examine(self, holds: SignatureHolds | None = None, key: str | None = None) -> Verdict:
+        """What was edited, removed, reordered or cut off; see `receipt_chain.examine`.
+
+        Raises:
+            OSError: the file can't be read.
+        """
+        return examine(self._lines(), self._read_head(), holds, key)
+
+    def verify(self) -> list[Finding]:
+        """The findings that show without a look at the signatures; empty for an untouched log.
+
+        Raises:
+            OSError: the file can't be read.
+        """
+        return self.examine().findings
 
     def _lines(self) -> Iterator[bytes]:
         try:
@@ -122,151 +144,155 @@ class ReceiptLog:
         except FileNotFoundError:
             return
 
-    def _write(self, line: bytes) -> None:
-        """Append all of `line` durably, or nothing."""
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        handle = os.open(self._path, flags, 0o600)
-        size = os.fstat(handle).st_size
+    def _parsed_back(self) -> Iterator[Line]:
         try:
-            left = memoryview(line)
-            while left:
-                left = left[os.write(handle, left) :]
-            os.fdatasync(handle)
-        except OSError:
-            os.ftruncate(handle, size)
-            raise
+            handle = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            for raw in _lines_back(handle, os.fstat(handle).st_size):
+                line = parse(raw)
+                if line is not None:
+                    yield line
         finally:
             os.close(handle)
 
-    def _write_head(self, head: _Head) -> None:
-        content = json.dumps({"seq": head.seq, "hash": head.hash}).encode()
-        write_whole(self._head_path, content)
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[int]:
+        """The file, open to append and ours alone."""
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        deadline = time.monotonic() + LOCK_S_MAX
+        while True:
+            handle = os.open(self._path, flags, 0o600)
+            try:
+                _lock(handle, deadline)
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(handle), self._path.lstat()):
+                        yield handle
+                        return
+                # It was replaced while we waited: what we hold is no log any more.
+            finally:
+                os.close(handle)
 
-    def _read_head(self) -> _Head | None:
+    def _write_head(self, head: Head) -> None:
+        """The receipt is safe in its line already: a head that can't be written loses nothing."""
+        content = json.dumps({"seq": head.seq, "hash": head.hash}).encode()
+        try:
+            write_whole(self._head_path, content)
+            self.head_fault = ""
+        except OSError as error:
+            self.head_fault = error.strerror or str(error)
+
+    def _read_head(self) -> Head | None:
         """The recorded head; None where it is missing or no head."""
         try:
             content = json.loads(self._head_path.read_bytes())
-            return _Head(int(content["seq"]), str(content["hash"]))
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return Head(int(content["seq"]), str(content["hash"]))
+        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
-    def _repaired(self) -> _Head:
-        """Where the next line follows on, after setting a torn last line aside."""
-        torn = self._set_torn_aside()
-        last, head = self._last(), self._read_head()
+    def _followed(self, handle: int) -> tuple[Head, list[bytes]]:
+        """What the next line follows, and the lines to write before it."""
+        known, status = self._known, os.fstat(handle)
+        if known is not None and known[:2] == (status.st_ino, status.st_size):
+            return known.head, []
+        torn = self._set_torn_aside(handle, status.st_size)
+        size_bytes = status.st_size - len(torn)
+        last, recorded = _last(handle, size_bytes), self._read_head()
         notes = []
         if torn:
             digest = hashlib.sha256(torn).hexdigest()
             notes.append(f"{len(torn)} bytes of a cut line set aside (sha256 {digest[:16]})")
-        if head is None and last != _EMPTY:
+        if recorded is None and last != EMPTY:
             notes.append("receipts.head was missing or damaged")
-        if head is not None and head.seq > last.seq:
-            notes.append(f"receipts {last.seq + 1} to {head.seq} were missing")
-            last = head
+        if known is not None and _last(handle, min(known.size_bytes, size_bytes)) != known.head:
+            notes.append(f"receipt {known.head.seq} and before were changed while lenderd ran")
+        for head in (recorded, known.head if known else None):
+            if head is not None and head.seq > last.seq:
+                notes.append(f"receipts {last.seq + 1} to {head.seq} were missing")
+                last = head
+        if known is None and (note := self._key_note(handle, size_bytes)):
+            notes.append(note)
+        lines = []
         for note in notes:
-            last, line = _chained(last, {"kind": "repair", "note": note})
-            self._write(line)
-            self._write_head(last)
-        return last
+            last, line = compose(last, {"kind": "repair", "note": note}, self._signer)
+            lines.append(line)
+        return last, lines
 
-    def _set_torn_aside(self) -> bytes:
-        try:
-            with self._path.open("r+b") as file:
-                size = file.seek(0, os.SEEK_END)
-                torn = _after_last_newline(file, size)
-                if torn:
-                    with self._torn_path.open("ab") as aside:
-                        aside.write(torn + b"\n")
-                        aside.flush()
-                        os.fsync(aside.fileno())
-                    file.truncate(size - len(torn))
-                    os.fsync(file.fileno())
-                return torn
-        except FileNotFoundError:
+    def _key_note(self, handle: int, size_bytes: int) -> str:
+        """Says so where the last signed line is not this signer's."""
+        if self._signer is None:
+            return ""
+        for number, raw in enumerate(_lines_back(handle, size_bytes)):
+            line = parse(raw)
+            if line is not None and line.signature is not None:
+                changed = line.lender != self._signer.public_key
+                return f"the machine's key was {line.lender} until here" if changed else ""
+            if number > _KEY_LINES_MAX:
+                break
+        return ""
+
+    def _set_torn_aside(self, handle: int, size_bytes: int) -> bytes:
+        torn = next(_lines_back(handle, size_bytes), b"")
+        if not torn or torn.endswith(b"\n"):
             return b""
+        with self._torn_path.open("ab") as aside:
+            aside.write(torn + b"\n")
+            aside.flush()
+            os.fsync(aside.fileno())
+        os.ftruncate(handle, size_bytes - len(torn))
+        os.fsync(handle)
+        return torn
 
-    def _last(self) -> _Head:
-        """The last line that is one, looked for from the end."""
-        last, entry = b"", None
+
+def _lock(handle: int, deadline: float) -> None:
+    while True:
         try:
-            with self._path.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - _TAIL_BYTES))
-                lines = file.read().splitlines(keepends=True)
-        except FileNotFoundError:
-            return _EMPTY
-        for last in reversed(lines):
-            entry = _decoded(last)
-            if entry is not None:
-                return _Head(_whole(entry.get("seq"), 0), _digest(last))
-        return _EMPTY
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TimeoutError("another process holds the log of receipts") from None
+            time.sleep(_LOCK_POLL_S)
+        else:
+            return
 
 
-def _chained(head: _Head, fields: Mapping[str, Any]) -> tuple[_Head, bytes]:
-    seq = head.seq + 1
-    content = {"seq": seq, "prev": head.hash, **fields}
-    body = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
-    digest = hashlib.sha256(body).hexdigest()
-    return _Head(seq, digest), body[:-1] + f',"hash":"{digest}"}}\n'.encode()
-
-
-def _decoded(line: bytes) -> dict[str, Any] | None:
-    if not line.endswith(b"\n"):
-        return None
+def _write(handle: int, content: bytes) -> None:
+    """Append all of it durably, or nothing."""
+    size_bytes = os.fstat(handle).st_size
     try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
-    return entry if isinstance(entry, dict) else None
+        left = memoryview(content)
+        while left:
+            left = left[os.write(handle, left) :]
+        os.fdatasync(handle)
+    except OSError:
+        os.ftruncate(handle, size_bytes)
+        raise
 
 
-def _digest(line: bytes) -> str:
-    """The hash that the line's content should carry."""
-    return hashlib.sha256(line.rstrip(b"\n")[:-_HASH_FIELD_BYTES] + b"}").hexdigest()
+def _last(handle: int, size_bytes: int) -> Head:
+    """The last line of these first bytes that has the form of one."""
+    for raw in _lines_back(handle, size_bytes):
+        line = parse(raw)
+        if line is not None and line.hash:
+            return Head(line.seq, line.digest)
+    return EMPTY
 
 
-def _fault(number: int, line: bytes, last: _Head) -> Finding | None:
-    if not line.endswith(b"\n"):
-        return Finding(number, "torn", "the last line was cut, by a crash or by hand")
-    entry = _decoded(line)
-    if entry is None or not line.endswith(f',"hash":"{_digest(line)}"}}\n'.encode()):
-        return Finding(number, "edited", f"line {number} is not what was written")
-    seq = _whole(entry.get("seq"), 0)
-    if seq > last.seq + 1:
-        missing = (
-            f"receipts {last.seq + 1} to {seq - 1} are"
-            if seq > last.seq + 2
-            else (f"receipt {last.seq + 1} is")
-        )
-        return Finding(number, "removed", f"{missing} missing before line {number}")
-    if seq <= last.seq:
-        return Finding(number, "reordered", f"receipt {seq} stands behind receipt {last.seq}")
-    if entry.get("prev") != last.hash:
-        return Finding(number, "edited", f"line {number} does not follow the line before it")
-    return None
-
-
-def _head_findings(head: _Head | None, seen: _Head, last: _Head, lines: int) -> list[Finding]:
-    if head is None:
-        if last == _EMPTY:
-            return []
-        return [Finding(lines, "head", "receipts.head is missing or damaged")]
-    if head.seq > last.seq:
-        text = f"the log ends at receipt {last.seq}; receipts.head says {head.seq}"
-        return [Finding(lines + 1, "truncated", text)]
-    if seen.hash != head.hash:
-        return [Finding(lines, "head", f"receipts.head names another receipt {head.seq}")]
-    # A crash between a line and its head leaves the head one behind; more is no accident.
-    if last.seq > head.seq + 1:
-        return [Finding(lines, "head", f"{last.seq - head.seq} receipts stand behind the head")]
-    return []
-
-
-def _whole(value: object, default: int) -> int:
-    return value if type(value) is int else default
-
-
-def _after_last_newline(file: BinaryIO, size: int) -> bytes:
-    file.seek(max(0, size - _TAIL_BYTES))
-    tail = file.read()
-    return tail[tail.rfind(b"\n") + 1 :]
+def _lines_back(handle: int, size_bytes: int) -> Iterator[bytes]:
+    """The lines of the file's first bytes from the last one on; only that one may lack its end."""
+    rest, position = b"", size_bytes
+    while position > 0:
+        step = min(_CHUNK_BYTES, position)
+        position -= step
+        rest = os.pread(handle, step, position) + rest
+        # The first line may begin further up, unless this is the file's beginning.
+        cut = rest.find(b"\n") + 1 if position else 0
+        if position and not cut:
+            continue
+        *whole, end = rest[cut:].split(b"\n")
+        if end:
+            yield end
+        for line in reversed(whole):
+            yield line + b"\n"
+        rest = rest[:cut]

@@ -97,6 +97,8 @@ class TaskOutcome(NamedTuple):
         error: in words, for a person; None for a plain exit.
         cpu_s: user and system time.
         memory_peak_bytes: linear memory for wasm; largest single process otherwise.
+        network_attempts_blocked: tries to reach a network; None where they can't be counted. wasm
+            has no way to try.
         started_at: monotonic clock (CLOCK_MONOTONIC) when the task started.
         duration_s: from then to its end, time spent frozen included.
     """
@@ -110,6 +112,7 @@ class TaskOutcome(NamedTuple):
     error: str | None = None
     cpu_s: float = 0.0
     memory_peak_bytes: int = 0
+    network_attempts_blocked: int | None = 0
     started_at: float = 0.0
     duration_s: float = 0.0
 

@@ -17,6 +17,7 @@ from typing import NamedTuple, NoReturn
 from lender.sandbox import bubblewrap, confine, runner, scratch, seccomp, usage
 from lender.sandbox.capture import Capture
 from lender.sandbox.clock import RunningTime
+from lender.sandbox.network_attempts import NetworkCounters
 from lender.sandbox.plan import LimitName, SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.runner import Reporter
@@ -25,7 +26,7 @@ _TICK_S = 0.02
 _DISK_S = 0.1
 # The watcher may cost a fiftieth of a core: a sandbox full of processes is looked at less often.
 _WATCH_SHARE = 50
-_ARGS_FD, _STATUS_FD, _FILTER_FD = 3, 4, 5
+_ARGS_FD, _STATUS_FD, _BLOCK_FD, _FILTER_FD = 3, 4, 5, 6
 _NOT_FOUND, _NOT_EXECUTABLE, _FILE_TOO_LARGE = 127, 126, 128 + signal.SIGXFSZ
 _ERROR_CHARS_MAX = 500
 
@@ -77,7 +78,7 @@ class _ProcessRunner:
         """
         plan, parent = self._plan, os.getpid()
         inputs = {name: str(path) for name, path in plan.inputs.items()}
-        fds = {"json-status-fd": _STATUS_FD}
+        fds = {"json-status-fd": _STATUS_FD, "block-fd": _BLOCK_FD}
         if self._filter is not None:
             fds["seccomp"] = _FILTER_FD
         arguments = bubblewrap.options(
@@ -87,12 +88,14 @@ class _ProcessRunner:
         argv += bubblewrap.command(plan.argv_of(task), plan.limits)
         with contextlib.ExitStack() as theirs:
             own: list[int] = []
+            held, hold = os.pipe()
             given = [
                 _given(theirs, os.open(os.devnull, os.O_RDONLY)),
                 _pipe_end(theirs, own),
                 _pipe_end(theirs, own),
                 _given(theirs, _memory_file(arguments)),
                 _pipe_end(theirs, own),
+                _given(theirs, held),
             ]
             if self._filter is not None:
                 given.append(_given(theirs, _memory_file(self._filter)))
@@ -101,16 +104,25 @@ class _ProcessRunner:
                 _become(self._bwrap, argv, given, parent)
             with contextlib.suppress(OSError):
                 os.setpgid(pid, pid)  # the child does it too: whoever comes first
-        return _Pipes(pid, *own)
+        return _Pipes(pid, *own, hold)
 
 
 class _Pipes(NamedTuple):
-    """A started bubblewrap: its process and our ends of its pipes."""
+    """A started bubblewrap: its process and our ends of its pipes.
+
+    The command does not start before something is written to `hold`, or it is closed.
+    """
 
     pid: int
     stdout: int
     stderr: int
     status: int
+    hold: int
+
+    @property
+    def readable(self) -> tuple[int, int, int]:
+        """What it writes to."""
+        return self.stdout, self.stderr, self.status
 
 
 class _Command:
@@ -128,11 +140,13 @@ class _Command:
         self._processes_max = 0
         self._cpu_s = 0.0
         self._memory_peak_bytes = 0
+        self._network: NetworkCounters | None = None
+        self._attempts_blocked: int | None = None
 
     def watch(self) -> None:
         """Until the command ended, or was ended at a limit."""
         poll, handle = select.poll(), os.pidfd_open(self._pipes.pid)
-        for fd in (handle, self._pipes.stdout, self._pipes.stderr, self._pipes.status):
+        for fd in (handle, *self._pipes.readable):
             poll.register(fd, select.POLLIN)
         ended = False
         while not ended and self._limit is None:
@@ -141,6 +155,7 @@ class _Command:
                     ended = True
                 elif not self._take(fd):
                     poll.unregister(fd)
+            self._let_start()
             elapsed_s = self._clock.advance(time.monotonic())
             self._limit = self._limit_hit(elapsed_s)
         os.close(handle)
@@ -158,9 +173,13 @@ class _Command:
             # bubblewrap's own peak is that of the fork it was: only its init's is the job's.
             if pid != self._pipes.pid:
                 self._memory_peak_bytes = max(self._memory_peak_bytes, use.ru_maxrss * 1024)
-        for fd in self._pipes[1:]:
+        for fd in self._pipes.readable:
             self._take(fd)
             os.close(fd)
+        os.close(self._pipes.hold)
+        if self._network is not None:
+            self._attempts_blocked = self._network.attempts_blocked()
+            self._network.close()
 
     def outcome(self, task: int) -> TaskOutcome:
         """How it ended, with the limit that explains it."""
@@ -177,9 +196,21 @@ class _Command:
             error=error,
             cpu_s=self._cpu_s,
             memory_peak_bytes=self._memory_peak_bytes,
+            network_attempts_blocked=self._attempts_blocked,
             started_at=self._started_at,
             duration_s=time.monotonic() - self._started_at,
         )
+
+    def _let_start(self) -> None:
+        """Once its namespaces stand: a command that is over in an instant is counted as well."""
+        if self._network is not None:
+            return
+        init = self._reported("child-pid")
+        if init is None:
+            return
+        self._network = NetworkCounters(init)
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._pipes.hold, b"1")
 
     def _take(self, fd: int) -> bool:
         """Read what a pipe holds; False at its end."""
