@@ -118,7 +118,7 @@ def test_a_service_that_is_not_there_is_not_started_and_does_not_answer(
         )
         daemon.start()
         asked = Bus(lambda: daemon.address)
-        with pytest.raises(UnansweredError, match="NameHasNoOwner|ServiceUnknown"):
+        with pytest.raises(UnansweredError, match=r"NameHasNoOwner|ServiceUnknown"):
             MutterIdle(asked).read()
         asked.close()
     assert not started.exists()
