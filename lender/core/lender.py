@@ -44,7 +44,7 @@ from lender.core.events import (
 from lender.core.headroom import Spare
 from lender.core.hold import NEEDED_HERE, Hold
 from lender.core.leases import HELD_MAX, Leases
-from lender.core.lender_state import Grounds, derive, step
+from lender.core.lender_state import Grounds, derive
 from lender.core.offering import OfferPace
 from lender.core.pulling import Pulls
 from lender.core.regulation import Regulation
@@ -193,8 +193,7 @@ class Lender:
         return effects + [PurgeSubmitter(submitter) for submitter in gone]
 
     def _settle(self, now: float) -> list[Effect]:
-        phase, reason = derive(self._grounds(now))
-        self._phase = step(self._phase, phase)
+        self._phase, reason = derive(self._grounds(now))
         restraint = self._restraint
         effects = self._regulation.settle(
             now,
@@ -205,7 +204,7 @@ class Lender:
         )
         effects += self._leases.due(now)
         if self._online:
-            effects += self._offer(now, _told(phase, reason))
+            effects += self._offer(now, _told(self._phase, reason))
         classes = frozenset(self._consent.classes)
         effects += self._pulls.next(now, classes, self._slots_free(now))
         if restraint.asleep and not self._let_sleep and not self._leases:

@@ -1,10 +1,11 @@
-"""The lender's state, derived from consent, intent and signals. README.md shows the same tables."""
+"""The lender's state, derived from consent, intent and signals; README.md shows the same table.
 
-from collections.abc import Mapping
+Every state may follow every other: what is derived has no history.
+"""
+
 from dataclasses import dataclass, fields
 from typing import Final, cast
 
-from lender.core.errors import IllegalTransitionError
 from lender.protocol.lease import LenderPhase
 
 
@@ -24,15 +25,6 @@ class Grounds:
     lending: str
 
 
-TRANSITIONS: Final[Mapping[LenderPhase, frozenset[LenderPhase]]] = {
-    "paused": frozenset({"unconsented", "draining", "offline", "yielding", "lending"}),
-    "unconsented": frozenset({"paused", "draining", "offline", "yielding", "lending"}),
-    "draining": frozenset({"paused", "unconsented", "offline", "yielding", "lending"}),
-    "offline": frozenset({"paused", "unconsented", "draining", "yielding", "lending"}),
-    "yielding": frozenset({"paused", "unconsented", "draining", "offline", "lending"}),
-    "lending": frozenset({"paused", "unconsented", "draining", "offline", "yielding"}),
-}
-
 PRECEDENCE: Final = cast("tuple[LenderPhase, ...]", tuple(one.name for one in fields(Grounds)))
 
 
@@ -43,14 +35,3 @@ def derive(grounds: Grounds) -> tuple[LenderPhase, str]:
         if reason is not None:
             return phase, reason
     return "lending", grounds.lending
-
-
-def step(phase: LenderPhase, to: LenderPhase) -> LenderPhase:
-    """Return `to`; staying is always legal.
-
-    Raises:
-        IllegalTransitionError: the table holds no such step.
-    """
-    if to != phase and to not in TRANSITIONS[phase]:
-        raise IllegalTransitionError("lender", phase, to)
-    return to

@@ -124,6 +124,15 @@ def test_its_own_architecture_and_gpu_are_fine() -> None:
     assert isinstance(answer, Plan)
 
 
+def test_a_gpu_must_have_the_memory_that_a_task_takes() -> None:
+    spec = make_spec(requires={"gpu": "nvidia", "vram_bytes": 2 * GIB})
+    machine = Capabilities("x86_64", "linux", frozenset({"wasm"}), "nvidia")
+    full = {"capabilities": machine, "vram_free_bytes": GIB}
+    answer = admit(START, make_lease(spec), class_of(spec), rules(**full))
+    assert isinstance(answer, Refused)
+    assert "bytes of GPU memory" in answer.reason
+
+
 def test_the_catalogue_must_know_workload_runtime_and_program() -> None:
     assert "not in this machine's catalogue" in refuses(make_spec(workload="unheard-of"))
     assert "is run by process, not by wasm" in refuses(make_spec(workload="command"))

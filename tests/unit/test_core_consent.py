@@ -4,7 +4,6 @@ from core_world import ALICE, BOB, DAY_S, GIB, PROGRAM, START, make_grant
 
 from lender.core.consent import Ask, Consent, Refusal
 
-
 CHANGED = "workload render changed since you agreed (grant G-1): lender grant it again"
 
 
@@ -38,6 +37,13 @@ def test_a_grant_covers_its_submitter_workload_and_limits_only() -> None:
     assert "no grant allows workload command" in refused(consent, workload="command")
     assert refused(consent, cpu=3) == "asks for 3 cores, grant G-1 allows 2"
     assert "bytes of memory, grant G-1 allows" in refused(consent, memory_bytes=2 * GIB + 1)
+
+
+def test_a_gpu_and_its_memory_want_words_of_their_own() -> None:
+    assert refused(Consent((make_grant(vram_bytes=0),)), gpu=True).endswith("grant G-1 allows none")
+    consent = Consent((make_grant(vram_bytes=GIB),))
+    assert consent.covers(ask(gpu=True, vram_bytes=GIB), START) == consent.grants[0]
+    assert "GPU memory, grant G-1 allows" in refused(consent, gpu=True, vram_bytes=GIB + 1)
 
 
 def test_a_pinned_grant_covers_one_program() -> None:
