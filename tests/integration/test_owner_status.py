@@ -5,11 +5,13 @@ import os
 import pty
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from owner_machine import ALICE, BOB, LENDER, Machine, grant, machine
+from terminal import Terminal, environment
 
 from lender.daemon.receipts import ReceiptLog
 from lender.daemon.state import StateFolder
@@ -27,6 +29,142 @@ def test_status_tells_who_runs_what_and_who_may(machine: Machine) -> None:
     assert "Allowed  alice: render until" in done.stdout
     assert "lender revoke --all" in done.stdout
     assert "no wasm: no wheel. 64 bit" in done.stdout
+
+
+COMFORT = {
+    "rung": "full",
+    "cores": 15.0,
+    "presence": "away",
+    "reason": "",
+    "figures": "pressure 0.4 %, 61 °C, on mains",
+    "findings": [],
+    "idle_s": 840.0,
+    "locked": True,
+    "desktop": True,
+    "remote_sessions": 0,
+    "sources": ["mutter"],
+}
+BUSY = {
+    "signal": "cpu_others",
+    "rung": "reduced",
+    "text": "others use 5.1 of 16 cores",
+    "value": 5.1,
+    "limit": 4.0,
+    "clears_at": 3.0,
+}
+FULL = {
+    "comfort": COMFORT,
+    "machine": {"cores": 16},
+    "withdrawn": [{"submitter": BOB, "name": "bob"}],
+    "today": {"jobs": 3, "seconds": 2460, "energy_wh": 60.0},
+    "budgets": [
+        {"grant": "", "measure": "cpu_s", "per": "day", "amount": 36_000.0, "used": 7560.0},
+        {"grant": "G-1", "measure": "energy_wh", "per": "week", "amount": 1000.0, "used": 60.0},
+    ],
+}
+
+
+def test_status_says_it_as_the_owner_trusts_it(machine: Machine) -> None:
+    machine.attempt("one", grant(machine.state, "G-1"))
+    attempt = {"cpu": 2, "memory_peak_bytes": 1 << 30, "runtime": "wasm", "job_name": "fold"}
+    machine.daemon(status=FULL, attempt=attempt)
+    lines = machine.lender("status").stdout.splitlines()
+    assert lines[0].startswith("● Lending, light use    desk-7 · connected to nats://")
+    assert lines[1] == (
+        "  You: away 14 min, screen locked (mutter). "
+        "Machine comfortable (pressure 0.4 %, 61 °C, on mains)"
+    )
+    assert lines[2] == (
+        '  Running  job-one  "fold"  for alice  render (wasm)  3/8 tasks  2/16 cores  1 GiB  6m12s'
+    )
+    assert lines[3] == "           no network · sees only its own scratch folder"
+    assert lines[4].startswith("  Allowed  alice: render until ")
+    assert lines[4].endswith(" · bob: nothing (withdrawn)")
+    assert lines[5] == "  Budget   2.1 of 10 CPU hours today"
+    assert lines[6] == "  Today    3 jobs · 41 min · ~0.06 kWh (estimate)"
+    assert lines[-1] == "  Stop everything now:  lender revoke --all"
+
+
+def test_status_says_what_presses_and_what_is_held_back(machine: Machine) -> None:
+    machine.attempt("one", grant(machine.state, "G-1"))
+    comfort = {**COMFORT, "rung": "reduced", "findings": [BUSY], "presence": "present"}
+    comfort |= {"sources": [], "locked": None, "idle_s": None}
+    attempt = {"state": "frozen", "held": "others need the cores", "network_attempts_blocked": 2}
+    machine.daemon(status={"comfort": comfort}, attempt=attempt)
+    shown = machine.lender("status").stdout
+    assert shown.startswith("● Lending less: others use 5.1 of 16 cores    desk-7")
+    assert "You: taken to be here, no source can tell. Machine lends less: others use 5.1" in shown
+    assert "held back: others need the cores" in shown
+    assert "no network (2 attempts blocked)" in shown
+
+
+def test_nothing_allowed_is_not_called_lending(machine: Machine) -> None:
+    machine.daemon(status={"phase": "lending"})
+    assert machine.lender("status").stdout.startswith("○ Not lending: nothing is allowed")
+    assert machine.lender("status", "--check").returncode == 3
+
+
+def test_a_reader_that_goes_away_is_no_fault(machine: Machine) -> None:
+    command = f"{LENDER} status | head -1; echo code ${{PIPESTATUS[0]}}"
+    grant(machine.state, "G-1")
+    machine.daemon()
+    done = subprocess.run(
+        ["bash", "-c", f"{command}; {LENDER} grants | true"],
+        env={**os.environ, "LENDER_STATE": str(machine.state.path)},
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout.startswith("● Lending")
+
+
+def watched(machine: Machine, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(LENDER), "status", "--watch", *more],
+        env={**os.environ, "LENDER_STATE": str(machine.state.path)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_watching_without_a_terminal_appends_a_line_for_each_change(machine: Machine) -> None:
+    grant(machine.state, "G-1")
+    machine.daemon()
+    watching = watched(machine)
+    assert watching.stdout is not None
+    first = [watching.stdout.readline()]
+    while "revoke --all" not in first[-1]:
+        first.append(watching.stdout.readline())
+    assert first[0].startswith("● Lending, nothing runs")
+    machine.lender("pause")
+    assert "○ Paused; running: nothing" in watching.stdout.readline()
+    watching.send_signal(signal.SIGINT)
+    left, faults = watching.communicate(timeout=20)
+    assert (watching.returncode, left, faults) == (0, "", "")
+
+
+def test_watching_as_json_is_a_document_a_line(machine: Machine) -> None:
+    watching = watched(machine, "--json")
+    assert watching.stdout is not None
+    told = [json.loads(watching.stdout.readline()) for _ in range(2)]
+    watching.send_signal(signal.SIGINT)
+    watching.communicate(timeout=20)
+    assert [one["schema"] for one in told] == ["lender.status/1"] * 2
+
+
+def test_watching_on_a_terminal_redraws_and_leaves_it_clean(machine: Machine) -> None:
+    grant(machine.state, "G-1")
+    machine.daemon()
+    terminal = Terminal([str(LENDER), "status", "--watch"], environment(machine.state.path))
+    try:
+        terminal.sees("● Lending, nothing runs")
+        machine.lender("pause")
+        terminal.sees("○ Paused")
+        assert "● Lending" not in terminal.text
+        terminal.press("\x03")
+        assert terminal.ends() == 0
+    finally:
+        terminal.close()
+    assert "Traceback" not in terminal.shown
+    assert terminal.shown.rfind("\x1b[?25h") > terminal.shown.rfind("\x1b[?25l") >= 0
 
 
 def test_a_jobs_name_cannot_steer_the_owners_terminal(machine: Machine) -> None:
@@ -65,6 +203,7 @@ def test_without_lenderd_the_files_tell(machine: Machine, *, stopped: bool) -> N
     reason = "lenderd does not answer" if stopped else "lenderd does not run"
     assert done.stdout.startswith(f"○ Not lending: {reason}")
     assert "Paused   by you" in done.stdout
+    assert ("lenderd obeys when it wakes" if stopped else "will start paused") in done.stdout
     assert "alice: render" in done.stdout
     assert "bob" not in done.stdout
 
