@@ -61,7 +61,7 @@ class Comfort:
         if self._allowed is None:
             self._allowed = room
         asked = self._allowed.within(allowed(self.limits, self.cores, crossed))
-        self._allowed = self._climb(now, asked, room)
+        self._allowed = self._climb(now, asked, room, fell=asked != self._allowed)
         climbs_at = None
         if self._calm_since is not None:
             climbs_at = self._calm_since + self.limits.stay_s
@@ -75,9 +75,9 @@ class Comfort:
             climbs_at=climbs_at,
         )
 
-    def _climb(self, now: float, at: Allowed, room: Allowed) -> Allowed:
+    def _climb(self, now: float, at: Allowed, room: Allowed, *, fell: bool) -> Allowed:
         """Return what is allowed after a step up from `at`, if calm has lasted."""
-        if not room.exceeds(at):
+        if fell or not room.exceeds(at):
             self._calm_since = None
             return at
         self._room = room if self._calm_since is None else self._room.within(room)

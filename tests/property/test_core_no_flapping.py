@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from core_world import GIB, MIB, START
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lender.core.comfort import Comfort
@@ -57,8 +57,16 @@ near: st.SearchStrategy[Signals] = st.builds(
     ),
 )
 calm = Signals(0.0, 4 * GIB, presence=Presence(1000.0, True, True))
-readings = st.one_of(st.just(calm), st.just(calm), near)
-paces = st.one_of(st.floats(0.05, 2.0), st.floats(2.0, 60.0))
+mild = st.builds(
+    Signals,
+    cpu_others=st.sampled_from([0.0, 0.7, 0.8, 1.0, 1.3, 1.6]),
+    memory_available_bytes=st.just(4 * GIB),
+    pressure_cpu=st.sampled_from([0.0, 6.0, 12.0]),
+    metered=st.sampled_from([False, False, False, True]),
+    presence=st.just(calm.presence),
+)
+readings = st.one_of(st.just(calm), mild, mild, near)
+paces = st.one_of(st.sampled_from([1.0, 3.0, 5.0, 8.0]), st.floats(0.05, 60.0))
 days = st.lists(st.tuples(paces, readings), max_size=50)
 
 
@@ -76,6 +84,7 @@ def room(policy: Policy, watch: PresenceWatch, now: float, signals: Signals) -> 
     return crossed, holding, one.stay_s
 
 
+@settings(max_examples=300)
 @given(days)
 def test_down_at_once_and_up_one_rung_after_calm_that_held_for_the_stay(
     day: list[tuple[float, Signals]],

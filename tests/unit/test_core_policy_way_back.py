@@ -103,6 +103,15 @@ def test_room_that_changes_its_kind_within_a_stay_begins_a_new_one() -> None:
     assert machine.comfort.verdict.new_work
 
 
+def test_a_reading_that_takes_something_away_gives_nothing_back() -> None:
+    limits = Limits(game=Rung.FROZEN, metered=False, stay_s=10.0)
+    machine = Machine(Policy(limits, limits))
+    machine.reads(1, metered=True)
+    machine.reads(2)
+    assert machine.reads(12, game=True) == (Rung.FROZEN, 0)
+    assert not machine.comfort.verdict.new_work
+
+
 def test_after_a_sleep_nothing_stale_counts_and_it_climbs_by_stays() -> None:
     machine = Machine()
     machine.reads(1)
