@@ -15,6 +15,7 @@ from pydantic_core import core_schema
 
 from lender.protocol.job import JobSpec
 from lender.protocol.lease import Control, Done, DoneReply, Lease, Offer
+from lender.protocol.log_head import LogHead
 from lender.protocol.query import Query, QueryReply
 from lender.protocol.result import Chunk, Terminal
 
@@ -31,6 +32,7 @@ MESSAGES: tuple[type[BaseModel], ...] = (
     Control,
     Done,
     DoneReply,
+    LogHead,
 )
 
 

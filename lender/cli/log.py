@@ -1,134 +1,156 @@
 """What ran here, for whom, under which grant, what it used, and why it stopped.
 
-Read from the receipts on this machine; lenderd is not asked. With --verify the whole log is
-checked for lines that were edited, removed, reordered or cut off (exit 1 if any were).
+Read from the receipts on this machine; lenderd is not asked. `lender log verify` checks the whole
+log for entries that were edited, removed, reordered, inserted or cut off, the signatures, and the
+head that was published to the broker (exit 1 if anything was found).
 """
 
 import argparse
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator
+from itertools import islice, takewhile
 from typing import Any
 
 from lender.cli.exits import CommandError, Exit
-from lender.cli.owner import add_options, open_state, print_json
-from lender.cli.words import count, duration, key, moment, printable, say, size
+from lender.cli.owner import add_options, open_state
+from lender.cli.quantities import duration_s
+from lender.cli.receipt_words import in_full, in_short
+from lender.cli.words import say
 from lender.daemon.consent_files import load_consent
-from lender.daemon.receipts import Finding, ReceiptLog
+from lender.daemon.receipt_chain import Finding
+from lender.daemon.receipts import ReceiptLog
 from lender.daemon.state import StateFolder
 
 EXAMPLES = """\
   lender log
   lender log J-7Q2mAx91
-  lender log --verify"""
+  lender log --since 2d
+  lender log -f
+  lender log verify"""
+
+_FOLLOW_S = 0.5
+_DATE = r"(\d{4})-(\d{2})-(\d{2})(?:[ T](\d{1,2}):(\d{2}))?"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("job", nargs="?", help="all about one job; the start of its id will do")
-    parser.add_argument("--verify", action="store_true", help="only check that nothing was changed")
+    parser.add_argument(
+        "job",
+        nargs="?",
+        help="all about one job; the start of its id will do. `verify`: check the log",
+    )
+    parser.add_argument("--verify", action="store_true", help="the same as `lender log verify`")
     parser.add_argument("--last", type=int, default=20, metavar="N", help="so many of all (20)")
+    parser.add_argument(
+        "--since", type=_since, metavar="TIME", help="what ended since: 2h, 3d, 2026-11-21 [18:00]"
+    )
+    parser.add_argument("-f", "--follow", action="store_true", help="go on as more is written")
     add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Read, check, print."""
     state = open_state(args)
-    log = ReceiptLog(state.receipts)
+    receipts = ReceiptLog(state.receipts)
     try:
-        findings = log.verify()
-        receipts = [] if args.verify else list(log.read())
+        if args.verify or args.job == "verify":
+            return _verify(args, state, receipts)
+        if args.follow:
+            return _follow(state, receipts, as_json=args.json)
+        return _show(args, state, receipts)
     except OSError as error:
         raise CommandError(Exit.FAILED, f"can't read {state.receipts}: {error.strerror}") from error
-    if args.job:
-        receipts = [r for r in receipts if str(r.get("job", "")).startswith(args.job)]
+
+
+def _show(args: argparse.Namespace, state: StateFolder, receipts: ReceiptLog) -> int:
+    shown = _chosen(args, receipts)
+    verdict = receipts.examine()
+    findings = verdict.findings
     if args.json:
-        found = [{"line": f.line, "kind": f.kind, "text": f.text} for f in findings]
-        print_json("log", {"receipts": receipts, "findings": found})
-    elif args.verify:
-        say(_verdict(findings))
-    elif args.job and not receipts:
+        _print({"receipts": shown, "findings": _as_json(findings)})
+        return Exit.DONE
+    if args.job and not shown:
         raise CommandError(Exit.FAILED, f"no receipt of a job {args.job}")
-    else:
-        shown = receipts if args.job else receipts[-args.last :] if args.last > 0 else []
-        earlier = len(receipts) - len(shown)
-        lines = _receipts(shown, state, in_full=bool(args.job))
-        say([*([f"({earlier} earlier: lender log --last N)"] if earlier else []), *lines])
-        if findings:
-            say(_verdict(findings))
-    return Exit.FAILED if args.verify and findings else Exit.DONE
-
-
-def _verdict(findings: list[Finding]) -> list[str]:
-    if not findings:
-        return ["✓ the log is as it was written"]
-    return [f"✗ line {f.line}: {f.kind}: {f.text}" for f in findings]
-
-
-def _receipts(receipts: list[dict[str, Any]], state: StateFolder, *, in_full: bool) -> list[str]:
-    if not receipts:
-        return ["Nothing has run here."]
     reading = load_consent(state)
-    agreed = {grant.id: grant.granted_at for grant in reading.consent.grants}
-    lines = []
-    for receipt in receipts:
-        if receipt.get("kind") == "repair":
-            lines.append(f"! {receipt.get('seq')}  the log was repaired: {_text(receipt, 'note')}")
-        elif in_full:
-            lines += _in_full(receipt, reading.names, agreed)
-        else:
-            lines.append(_in_short(receipt, reading.names))
-    return lines
+    if args.job:
+        agreed = {grant.id: grant.granted_at for grant in reading.consent.grants}
+        say(line for one in shown for line in in_full(one, reading.names, agreed))
+    else:
+        earlier = verdict.receipts - len(shown)
+        if earlier > 0:
+            say([f"({earlier} earlier: lender log --last N)"])
+        elif not shown:
+            say(["Nothing has run here."])
+        say(in_short(one, reading.names) for one in shown)
+    if findings:
+        say(f"✗ line {one.line}: {one.kind}: {one.text}" for one in findings)
+        say(["  The log is not as it was written: lender log verify"])
+    return Exit.DONE
 
 
-def _in_short(receipt: dict[str, Any], names: dict[str, str]) -> str:
-    parts = [
-        _moment(receipt, "ended_at"),
-        _text(receipt, "job"),
-        f"for {_who(receipt, names)}",
-        _text(receipt, "workload"),
-        _text(receipt, "outcome"),
-    ]
-    if "tasks_run" in receipt:
-        parts.append(count(int(_number(receipt, "tasks_run")), "task"))
-    return "  ".join(parts)
+def _chosen(args: argparse.Namespace, receipts: ReceiptLog) -> list[dict[str, Any]]:
+    """What was asked for, oldest first; no more is read than that takes."""
+    if args.job:
+        return [one for one in receipts.read() if str(one.get("job", "")).startswith(args.job)]
+    newest: Iterator[dict[str, Any]] = receipts.read_back()
+    if args.since is not None:
+        newest = takewhile(lambda one: _not_before(one, args.since), newest)
+    else:
+        newest = islice(newest, max(0, args.last))
+    return list(newest)[::-1]
 
 
-def _in_full(receipt: dict[str, Any], names: dict[str, str], agreed: dict[str, float]) -> list[str]:
-    grant = _text(receipt, "grant")
-    when = f" (you agreed {moment(agreed[grant])})" if grant in agreed else ""
-    title = f"{_text(receipt, 'job')} {_text(receipt, 'job_name')}".rstrip()
-    started = f"{_moment(receipt, 'started_at')} started for {_who(receipt, names)}"
-    lines = [
-        f"{title}  receipt {receipt.get('seq')}, attempt {receipt.get('attempt', '?')}",
-        f"  {started} under grant {grant}{when}",
-    ]
-    program = receipt.get("program_sha256")
-    what = f"{_text(receipt, 'workload')} ({_text(receipt, 'runtime')})"
-    lines.append(f"  {what}" + (f" · program sha256:{str(program)[:12]}…" if program else ""))
-    if "tasks_run" in receipt:
-        lines.append(
-            f"  {count(int(_number(receipt, 'tasks_run')), 'task')}, "
-            f"{int(_number(receipt, 'tasks_failed'))} failed · "
-            f"CPU {duration(_number(receipt, 'cpu_s'))} · "
-            f"in {size(_number(receipt, 'bytes_in'))} · out {size(_number(receipt, 'bytes_out'))}"
-        )
-    ended = _text(receipt, "ended")
-    why = f": {ended}" if ended else ""
-    lines.append(f"  {_moment(receipt, 'ended_at')} {_text(receipt, 'outcome')}{why}")
-    return lines
+def _not_before(receipt: dict[str, Any], since: float) -> bool:
+    ended_at = receipt.get("ended_at")
+    return not isinstance(ended_at, int | float) or ended_at >= since
 
 
-def _who(receipt: dict[str, Any], names: dict[str, str]) -> str:
-    submitter = _text(receipt, "submitter")
-    return names.get(submitter) or key(submitter)
+def _follow(state: StateFolder, receipts: ReceiptLog, *, as_json: bool) -> int:
+    """Print what is written from now on, until Ctrl-C."""
+    last = next(receipts.read_back(), None)
+    while True:
+        fresh = _newer(receipts, last)
+        if fresh:
+            last, names = fresh[-1], load_consent(state).names
+            say(json.dumps(one) if as_json else in_short(one, names) for one in fresh)
+            sys.stdout.flush()
+        time.sleep(_FOLLOW_S)
 
 
-def _text(receipt: dict[str, Any], field: str) -> str:
-    return printable(str(receipt.get(field) or ""))
+def _newer(receipts: ReceiptLog, last: dict[str, Any] | None) -> list[dict[str, Any]]:
+    return list(takewhile(lambda one: one != last, receipts.read_back()))[::-1]
 
 
-def _number(receipt: dict[str, Any], field: str) -> float:
-    value = receipt.get(field)
-    return value if isinstance(value, int | float) else 0
+def _verify(args: argparse.Namespace, state: StateFolder, receipts: ReceiptLog) -> int:
+    from lender.cli import receipt_proof  # noqa: PLC0415 - nkeys, which only this needs
+
+    proof = receipt_proof.prove(state, receipts)
+    if args.json:
+        fields = proof._asdict()
+        fields["findings"] = _as_json(proof.findings)
+        _print(fields)
+    else:
+        say(receipt_proof.words(proof))
+    return Exit.FAILED if proof.findings else Exit.DONE
 
 
-def _moment(receipt: dict[str, Any], field: str) -> str:
-    return moment(_number(receipt, field)) if receipt.get(field) else "?"
+def _as_json(findings: list[Finding]) -> list[dict[str, Any]]:
+    return [finding._asdict() for finding in findings]
+
+
+def _print(fields: dict[str, Any]) -> None:
+    print(json.dumps({"schema": "lender.log/2", **fields}, indent=2))
+
+
+def _since(text: str) -> float:
+    match = re.fullmatch(_DATE, text)
+    if match is None:
+        return time.time() - duration_s(text)
+    year, month, day, hour, minute = (int(one or 0) for one in match.groups())
+    try:
+        return time.mktime((year, month, day, hour, minute, 0, 0, 0, -1))
+    except (OverflowError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date") from error

@@ -255,24 +255,21 @@ class _Examination:
 
     def _head_fault(self) -> Finding | None:
         head, last = self._head, self._last
+        text = ""
         if head is None:
-            if last == EMPTY:
-                return None
-            return Finding(self._number, "head", "receipts.head is missing or damaged")
-        if head.seq > last.seq:
+            text = "" if last == EMPTY else "receipts.head is missing or damaged"
+        elif head.seq > last.seq:
             if self._torn and head.seq == last.seq + 1:
                 return None  # the torn line, which was told
             text = f"the log ends at receipt {last.seq}; receipts.head says {head.seq}"
             return Finding(self._number + 1, "truncated", text)
-        if self._at_head.hash != head.hash:
+        elif self._at_head.hash != head.hash:
             text = f"receipts.head names another receipt {head.seq}"
-            return Finding(self._number, "head", text)
-        # A crash between a line and its head leaves the head behind. lenderd signs what it writes
-        # in one go; a verb writes one line: more of those is no accident.
-        if self._unsigned_behind_head > 1:
+        elif self._unsigned_behind_head > 1:
+            # A crash between a line and its head leaves the head behind. lenderd signs what it
+            # writes in one go; a verb writes one line: more of those is no accident.
             text = f"{self._unsigned_behind_head} unsigned receipts stand behind the head"
-            return Finding(self._number, "head", text)
-        return None
+        return Finding(self._number, "head", text) if text else None
 
     def _notes(self) -> list[str]:
         notes = []

@@ -4,16 +4,21 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+_LATE_S = 3600.0
+"""A receipt may be written this long after its end and is still looked for."""
+
 
 class Today:
-    """Jobs and seconds of the local day, counted from receipts as they are written."""
+    """Jobs, seconds and energy of the local day, counted from receipts as they are written."""
 
     def __init__(self, receipts: Iterable[Mapping[str, Any]] = ()) -> None:
-        self._midnight = _last_midnight()
-        self._jobs: set[str] = set()
-        self._seconds = 0.0
+        """Count what is there already: newest first, no more is read than can be of today."""
+        self._begin(_last_midnight())
         for receipt in receipts:
             self.count(receipt)
+            ended_at = _number(receipt, "ended_at")
+            if ended_at is not None and ended_at < self._midnight - _LATE_S:
+                break
 
     def count(self, receipt: Mapping[str, Any]) -> None:
         """Take a receipt into account if it ended today.
@@ -22,23 +27,39 @@ class Today:
         as a job without seconds, and what was damaged does not count.
         """
         self._turn()
-        job, ended_at = receipt.get("job"), receipt.get("ended_at")
-        started_at = receipt.get("started_at", ended_at)
-        if not isinstance(started_at, int | float) or not isinstance(ended_at, int | float):
+        job, ended_at = receipt.get("job"), _number(receipt, "ended_at")
+        started_at = _number(receipt, "started_at") if "started_at" in receipt else ended_at
+        if started_at is None or ended_at is None:
             return
         if isinstance(job, str) and ended_at >= self._midnight:
             self._jobs.add(job)
             self._seconds += ended_at - started_at
+            self._energy_wh += _number(receipt, "energy_wh") or 0.0
 
     def summary(self) -> dict[str, float]:
-        """Return the number of jobs and the seconds that their leases took together."""
+        """Return the number of jobs, the seconds that their leases took together, and their Wh."""
         self._turn()
-        return {"jobs": len(self._jobs), "seconds": round(self._seconds, 3)}
+        return {
+            "jobs": len(self._jobs),
+            "seconds": round(self._seconds, 3),
+            "energy_wh": round(self._energy_wh, 3),
+        }
 
     def _turn(self) -> None:
         midnight = _last_midnight()
         if midnight != self._midnight:
-            self._midnight, self._jobs, self._seconds = midnight, set(), 0.0
+            self._begin(midnight)
+
+    def _begin(self, midnight: float) -> None:
+        self._midnight = midnight
+        self._jobs: set[str] = set()
+        self._seconds = 0.0
+        self._energy_wh = 0.0
+
+
+def _number(receipt: Mapping[str, Any], field: str) -> float | None:
+    value = receipt.get(field)
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _last_midnight() -> float:

@@ -1,4 +1,4 @@
-"""The three streams and the blob bucket, as JetStream configuration (facts: docs/protocol.md).
+"""The four streams and the blob bucket, as JetStream configuration (facts: docs/protocol.md).
 
 JOBS and RESULTS take one message per subject and discard new ones, so the server itself refuses
 a second submission of a job id and a second result of a task. RESULTS outlives JOBS: a job that
@@ -13,6 +13,7 @@ JOBS = "JOBS"
 WORK = "WORK"
 RESULTS = "RESULTS"
 BLOBS = "OBJ_blobs"
+HEADS = "HEADS"
 
 ACK_WAIT_S = 30.0
 """A lease whose lender went silent is redelivered after this, should the broker be down too."""
@@ -20,6 +21,7 @@ ACK_WAIT_S = 30.0
 IN_PROGRESS_S = 10.0
 """How often a lender extends the lease's ack wait."""
 
+_HEADS_PER_LENDER = 8
 _DAY_NS = 86_400 * 1_000_000_000
 _SMALLEST_DUPLICATE_WINDOW_NS = 100_000_000
 
@@ -67,7 +69,19 @@ def stream_configs(replicas: int = 1) -> list[dict[str, Any]]:
         "allow_direct": True,
         "max_age": 16 * _DAY_NS,
     }
-    return [{**config, "num_replicas": replicas} for config in (jobs, work, results, blobs)]
+    # A log that was cut shows against its head however old that is: no age ends one.
+    heads = {
+        "name": HEADS,
+        "subjects": [subjects.HEAD_FILTER],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "old",
+        "max_msgs_per_subject": _HEADS_PER_LENDER,
+        "allow_direct": True,
+        "duplicate_window": _SMALLEST_DUPLICATE_WINDOW_NS,
+    }
+    all_of_them = (jobs, work, results, blobs, heads)
+    return [{**config, "num_replicas": replicas} for config in all_of_them]
 
 
 def consumer_config(class_token: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ RESULT_FILTER = "res.>"
 OFFER_FILTER = "offer.*"
 DONE_FILTER = "done.*"
 QUERY_FILTER = "query.*"
+HEAD_FILTER = "head.*"
 
 ALL_LENDERS = "all"
 """Stands for L in `ctl.L` when the broker speaks to every lender."""
@@ -68,6 +69,11 @@ def done(lender: str) -> str:
 def query(submitter: str) -> str:
     """Request: S asks the broker about its own jobs."""
     return f"query.{submitter}"
+
+
+def head(lender: str) -> str:
+    """Where L publishes, durably, the last line of its log of receipts."""
+    return f"head.{lender}"
 
 
 class JobSubject(NamedTuple):

@@ -11,6 +11,7 @@ nothing. Raw, packet and ICMP sockets can't even be made in there and are not co
 
 import contextlib
 import os
+from pathlib import Path
 
 _READ_BYTES_MAX = 1 << 16
 _FILES = ("snmp", "snmp6")
@@ -84,7 +85,6 @@ def count(text: str) -> int:
 def _same_namespace(pid: int) -> bool:
     """Whether it is (still) in our own: those counters are the owner's."""
     try:
-        theirs, ours = os.stat(f"/proc/{pid}/ns/net"), os.stat("/proc/self/ns/net")
+        return Path(f"/proc/{pid}/ns/net").samefile("/proc/self/ns/net")
     except OSError:
         return True
-    return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)

@@ -104,7 +104,8 @@ class _ProcessRunner:
                 _become(self._bwrap, argv, given, parent)
             with contextlib.suppress(OSError):
                 os.setpgid(pid, pid)  # the child does it too: whoever comes first
-        return _Pipes(pid, *own, hold)
+        stdout, stderr, status = own
+        return _Pipes(pid, stdout, stderr, status, hold)
 
 
 class _Pipes(NamedTuple):

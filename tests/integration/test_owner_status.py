@@ -291,7 +291,8 @@ def test_log_tells_what_ran_for_whom_and_why_it_ended(machine: Machine) -> None:
     assert "J-7Q2mAx91 fold-42  receipt 1, attempt 1" in done.stdout
     assert "started for alice under grant G-1 (you agreed" in done.stdout
     assert "program sha256:9f869f869f86…" in done.stdout
-    assert "12 tasks, 1 failed · CPU 42.0 s · in 10 MiB · out 4 KiB" in done.stdout
+    assert "in 10 MiB · out 4 KiB" in done.stdout
+    assert "CPU 42.0 s · 12 tasks, 1 failed" in done.stdout
     assert "revoked: you revoked" in done.stdout
     assert "J-other" not in done.stdout
     assert "(1 earlier: lender log --last N)" in machine.lender("log", "--last", "1").stdout

@@ -97,7 +97,7 @@ def test_today_counts_jobs_once_and_seconds_of_each_lease() -> None:
         {"job": "b", "started_at": now, "ended_at": "never"},
     ]
     summary = Today(receipts).summary()
-    assert summary == {"jobs": 1, "seconds": 3.0}
+    assert summary == {"jobs": 1, "seconds": 3.0, "energy_wh": 0.0}
 
 
 def test_the_clock_starts_at_the_wall_clock_and_never_goes_back() -> None:

@@ -111,7 +111,7 @@ def test_a_token_that_names_no_class_is_refused(token: str) -> None:
 
 def test_jobs_and_results_take_one_message_a_subject() -> None:
     configs = {one["name"]: one for one in stream_configs(replicas=3)}
-    assert set(configs) == {"JOBS", "WORK", "RESULTS", "OBJ_blobs"}
+    assert set(configs) == {"JOBS", "WORK", "RESULTS", "OBJ_blobs", "HEADS"}
     assert {one["num_replicas"] for one in configs.values()} == {3}
     for name in ("JOBS", "RESULTS"):
         one = configs[name]
@@ -119,6 +119,7 @@ def test_jobs_and_results_take_one_message_a_subject() -> None:
         assert one["discard_new_per_subject"]
     assert configs["RESULTS"]["allow_atomic"]
     assert configs["WORK"]["retention"] == "workqueue"
+    assert "max_age" not in configs["HEADS"]
     assert configs["RESULTS"]["max_age"] > configs["JOBS"]["max_age"]
 
 
