@@ -18,7 +18,7 @@ from lender.cli.limit_words import limit_lines
 from lender.cli.owner import add_options, open_state, print_json
 from lender.cli.words import count, duration, moment, say
 from lender.core.policy import Policy, Rung
-from lender.core.replay import Replay, replay
+from lender.core.replay import Replay, Replayer
 from lender.daemon.settings import DaemonSettings
 from lender.daemon.signal_history import SignalHistory
 from lender.service.settings import SettingsError, find_file, load
@@ -53,12 +53,22 @@ def run(args: argparse.Namespace) -> int:
         else:
             say(limit_lines(policy))
         return Exit.DONE
-    history = SignalHistory(open_state(args).path / "signals")
-    since = time.time() - args.days * _DAY_S
-    columns = {"today": _replayed(history, since, today, cores)}
+    columns = {"today": _replayer(today, cores)}
     if changed is not None:
-        columns["changed"] = _replayed(history, since, changed, cores)
-    if args.json:
+        columns["changed"] = _replayer(changed, cores)
+    history = SignalHistory(open_state(args).path / "signals")
+    try:
+        for now, signals in history.read(time.time() - args.days * _DAY_S):
+            for one in columns.values():
+                one.take(now, signals)
+    except OSError as error:
+        raise CommandError(Exit.FAILED, f"can't read the readings: {error.strerror}") from error
+    _tell({name: one.outcome for name, one in columns.items()}, as_json=args.json)
+    return Exit.DONE
+
+
+def _tell(columns: dict[str, Replay], *, as_json: bool) -> None:
+    if as_json:
         print_json("policy-replay", {name: _as_json(one) for name, one in columns.items()})
     elif not columns["today"].measured_s:
         raise CommandError(
@@ -66,7 +76,6 @@ def run(args: argparse.Namespace) -> int:
         )
     else:
         say(_report(columns))
-    return Exit.DONE
 
 
 def _read(path: Path | None) -> DaemonSettings:
@@ -84,14 +93,9 @@ def _policy(settings: DaemonSettings, cores: float) -> Policy:
     )
 
 
-def _replayed(
-    history: SignalHistory, since: float, settings: DaemonSettings, cores: float
-) -> Replay:
+def _replayer(settings: DaemonSettings, cores: float) -> Replayer:
     slots = settings.slots or max(1, int(cores) - 1)
-    try:
-        return replay(history.read(since), _policy(settings, cores), cores, slots)
-    except OSError as error:
-        raise CommandError(Exit.FAILED, f"can't read the readings: {error.strerror}") from error
+    return Replayer(_policy(settings, cores), cores, slots)
 
 
 def _report(columns: dict[str, Replay]) -> list[str]:

@@ -55,8 +55,9 @@ class Comfort:
         presence = self._presence.read(now, signals)
         self.limits = self.policy.limits(presence)
         reading = Reading(signals, presence, week_s(now, signals.utc_offset_s), self.cores)
-        crossed = find(self.limits, reading, back=False)
         holding = find(self.limits, reading, back=True)
+        # The twins are the stricter: what is clear of them crosses nothing.
+        crossed = find(self.limits, reading, back=False) if holding else ()
         room = allowed(self.limits, self.cores, holding)
         if self._allowed is None:
             self._allowed = room

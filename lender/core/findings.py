@@ -126,19 +126,19 @@ class _Judge:
         """What others compute, and how long programs wait for CPU and disk."""
         limits, signals, others = self._limits, self._signals, self._signals.cpu_others
         left = math.floor((self._reading.cores - others) * 10 + 1e-6) / 10
-        text = f"others use {others:.1f} cores"
+        said = "others use {:.1f} cores".format
         yield from self._stepped(
-            "cpu_others", limits.cpu_others, others, text, "{:.1f}".format, left
+            "cpu_others", limits.cpu_others, others, said, "{:.1f}".format, left
         )
         if signals.pressure_cpu is not None:
-            text = f"programs wait for the CPU {signals.pressure_cpu:.1f} % of the time"
+            said = "programs wait for the CPU {:.1f} % of the time".format
             yield from self._stepped(
-                "pressure_cpu", limits.pressure_cpu, signals.pressure_cpu, text, "{:g} %".format
+                "pressure_cpu", limits.pressure_cpu, signals.pressure_cpu, said, "{:g} %".format
             )
         if signals.pressure_io is not None:
-            text = f"programs wait for the disk {signals.pressure_io:.1f} % of the time"
+            said = "programs wait for the disk {:.1f} % of the time".format
             yield from self._stepped(
-                "pressure_io", limits.pressure_io, signals.pressure_io, text, "{:g} %".format
+                "pressure_io", limits.pressure_io, signals.pressure_io, said, "{:g} %".format
             )
 
     def memory(self) -> Iterator[Finding]:
@@ -152,19 +152,18 @@ class _Judge:
             yield Finding(
                 "memory_kept_bytes", Rung.EVICTED, text, available, kept.at, clears_at=kept.back
             )
-        if signals.pressure_memory is not None:
-            text = f"programs wait for memory {signals.pressure_memory:.1f} % of the time"
+        waited = signals.pressure_memory
+        if waited is not None:
+            said = "programs wait for memory {:.1f} % of the time".format
             yield from self._stepped(
-                "pressure_memory",
-                limits.pressure_memory,
-                signals.pressure_memory,
-                text,
-                "{:g} %".format,
+                "pressure_memory", limits.pressure_memory, waited, said, "{:g} %".format
             )
-        rate = signals.swap_in_bytes_per_s
-        text = f"{size(rate)} a second come back from swap"
         yield from self._stepped(
-            "swap_in_bytes_per_s", limits.swap_in_bytes_per_s, rate, text, size
+            "swap_in_bytes_per_s",
+            limits.swap_in_bytes_per_s,
+            signals.swap_in_bytes_per_s,
+            lambda rate: f"{size(rate)} a second come back from swap",
+            size,
         )
 
     def heat_and_power(self) -> Iterator[Finding]:
@@ -176,7 +175,7 @@ class _Judge:
                 "temperature_c",
                 limits.temperature_c,
                 signals.temperature_c - sensor_limit_c,
-                f"{signals.temperature_c:.0f} °C",
+                lambda margin_c: f"{margin_c + sensor_limit_c:.0f} °C",
                 lambda margin_c: f"{margin_c + sensor_limit_c:.0f} °C",
             )
         if signals.throttled:
@@ -190,8 +189,13 @@ class _Judge:
         limits, signals = self._limits, self._signals
         if signals.gpus:
             use = max(gpu.use_others for gpu in signals.gpus)
-            text = f"others use the GPU {use * 100:.0f} % of the time"
-            yield from self._stepped("gpu_others", limits.gpu_others, use, text, _percent)
+            yield from self._stepped(
+                "gpu_others",
+                limits.gpu_others,
+                use,
+                lambda share: f"others use the GPU {_percent(share)} of the time",
+                _percent,
+            )
         if signals.metered and not limits.metered:
             text = "the network is paid by volume: nothing new is taken"
             yield Finding("metered", Rung.FULL, text, 1.0, 0.0, cores=self._most)
@@ -220,11 +224,15 @@ class _Judge:
         signal: str,
         steps: Steps,
         value: float,
-        text: str,
+        said: Callable[[float], str],
         shown: Callable[[float], str],
         left: float | None = None,
     ) -> Iterator[Finding]:
-        """The hardest step that is crossed; `left` cores are lent at REDUCED, if given."""
+        """The hardest step that is crossed.
+
+        `said` puts the value into words and `shown` the limit; `left` cores are lent at REDUCED,
+        if given.
+        """
         step = self._crossed(steps, value)
         if step is None:
             return
@@ -235,7 +243,7 @@ class _Judge:
         if not self._back:
             words = f", over {shown(threshold.at)}"
         cores = self._at(rung, left)
-        yield Finding(signal, rung, text + words, value, threshold.at, threshold.back, cores)
+        yield Finding(signal, rung, said(value) + words, value, threshold.at, threshold.back, cores)
 
     def _crossed(self, steps: Steps, value: float) -> tuple[Rung, Threshold] | None:
         for rung, threshold in (

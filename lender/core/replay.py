@@ -1,7 +1,6 @@
 """What a policy would have made of readings that were recorded: how much lent, how often not."""
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -33,38 +32,46 @@ class Replay:
     stepped_in: Counter[str] = field(default_factory=Counter)
 
 
-def replay(
-    rows: Iterable[tuple[float, Signals]], policy: Policy, cores: float, slots: int
-) -> Replay:
-    """Hold recorded readings against `policy`.
+class Replayer:
+    """Holds recorded readings against one policy.
 
-    Args:
-        rows: times and readings, oldest first; a row of an earlier time than the one before it
-            begins anew, as one after a gap does.
-        policy: the owner's limits.
-        cores: of the machine.
-        slots: most cores lent at once.
+    Attributes:
+        outcome: of the readings so far.
     """
-    outcome = Replay()
-    comfort = Comfort(policy, cores)
-    for now, signals in rows:
-        before, step_s = comfort.verdict, now - outcome.until
+
+    def __init__(self, policy: Policy, cores: float, slots: int) -> None:
+        """Begin without readings.
+
+        Args:
+            policy: the owner's limits.
+            cores: of the machine.
+            slots: most cores lent at once.
+        """
+        self.outcome = Replay()
+        self._comfort = Comfort(policy, cores)
+        self._slots = slots
+
+    def take(self, now: float, signals: Signals) -> None:
+        """Take up the next reading; one of an earlier time begins anew, as after a gap."""
+        outcome, before = self.outcome, self._comfort.verdict
+        step_s = now - outcome.until
         follows = outcome.since > 0 and 0 <= step_s <= GAP_S
         if not follows and outcome.since > 0:
-            comfort.forget()
-        comfort.sampled(now, signals)
-        after = comfort.verdict
+            self._comfort.forget()
+        self._comfort.sampled(now, signals)
         if follows:
             outcome.measured_s += step_s
             outcome.spent_s[before.rung] += step_s
-            outcome.lent_core_s[before.rung] += step_s * min(before.cores, slots)
-            if after.rung < before.rung and _felt(before, after, slots):
-                outcome.stepped_in[after.findings[0].signal] += 1
-            elif before.new_work and not after.new_work:
-                outcome.stepped_in["metered"] += 1
+            outcome.lent_core_s[before.rung] += step_s * min(before.cores, self._slots)
+            self._count_step(before, self._comfort.verdict)
         outcome.since = outcome.since or now
         outcome.until = now
-    return outcome
+
+    def _count_step(self, before: Verdict, after: Verdict) -> None:
+        if after.rung < before.rung and _felt(before, after, self._slots):
+            self.outcome.stepped_in[after.findings[0].signal] += 1
+        elif before.new_work and not after.new_work:
+            self.outcome.stepped_in["metered"] += 1
 
 
 def _felt(before: Verdict, after: Verdict, slots: int) -> bool:

@@ -2,7 +2,8 @@
 
 With somebody there a quarter of the cores is lent at most, and little of anything makes lent
 work step back. Without anybody the whole machine is lent until something else needs it, or it
-would drain a battery, get hot or cost money. The numbers are argued in docs/decisions/0006.
+would drain a battery, get hot or cost money. A stay is shorter than the time after which frozen
+work is handed back, so that a short burst of the owner's costs nobody's work. The numbers are argued in docs/decisions/0006.
 """
 
 from lender.core.policy import Limits, Policy, Rung, Steps, Threshold
@@ -48,7 +49,7 @@ def _in_use(cores: float) -> Limits:
         exclusive_app=Rung.FROZEN,
         inhibited=Rung.FROZEN,
         metered=False,
-        stay_s=30.0,
+        stay_s=8.0,
     )
 
 
@@ -68,7 +69,7 @@ def _away(cores: float) -> Limits:
         game=Rung.FROZEN,
         exclusive_app=Rung.FROZEN,
         metered=False,
-        stay_s=10.0,
+        stay_s=5.0,
     )
 
 

@@ -3,7 +3,7 @@
 from core_world import GIB, START
 
 from lender.core.policy import Limits, Policy, Rung, Steps, Threshold
-from lender.core.replay import GAP_S, Replay, replay
+from lender.core.replay import GAP_S, Replay, Replayer
 from lender.core.signals import Signals
 
 LIMITS = Limits(
@@ -20,7 +20,10 @@ def rows(*told: tuple[float, float]) -> list[tuple[float, Signals]]:
 
 
 def outcome(*told: tuple[float, float], policy: Policy = POLICY, slots: int = 4) -> Replay:
-    return replay(rows(*told), policy, 4.0, slots)
+    replayer = Replayer(policy, 4.0, slots)
+    for now, signals in rows(*told):
+        replayer.take(now, signals)
+    return replayer.outcome
 
 
 def test_nothing_recorded_is_nothing_lent() -> None:
@@ -68,6 +71,7 @@ def test_a_clock_that_was_set_back_is_a_gap() -> None:
 
 
 def test_new_work_turned_away_counts_too() -> None:
-    day = [(START + at, Signals(0.0, 4 * GIB, metered=at >= 2)) for at in range(5)]
-    one = replay(day, POLICY, 4.0, 4)
-    assert dict(one.stepped_in) == {"metered": 1}
+    replayer = Replayer(POLICY, 4.0, 4)
+    for at in range(5):
+        replayer.take(START + at, Signals(0.0, 4 * GIB, metered=at >= 2))
+    assert dict(replayer.outcome.stepped_in) == {"metered": 1}
