@@ -74,13 +74,15 @@ def merge(
         desktop = any(one.desktop for one in sightings)
     inputs = [one for one in sightings if one.last_input_at is not None]
     idle_s = None
-    if _vouch(inputs, here):
+    if inputs and _see_all(inputs, here):
         idle_s = max(0.0, now - max(one.last_input_at or 0.0 for one in inputs))
-    locks = [one for one in sightings if one.locked is not None]
+    # A lock that is nobody's here locks nothing.
+    people = (here.sitting or frozenset()) | here.remote_desktops | {None}
+    locks = [one for one in sightings if one.locked is not None and one.uid in people]
     locked = None
     if not all(one.locked for one in locks):
         locked = False
-    elif _vouch(locks, here):
+    elif locks and _see_all(locks, here):
         locked = True
     return Surroundings(
         presence=Presence(
@@ -96,8 +98,8 @@ def merge(
     )
 
 
-def _vouch(witnesses: Sequence[Sighting], here: Sighting) -> bool:
+def _see_all(witnesses: Sequence[Sighting], here: Sighting) -> bool:
     """Tell whether these sources see everybody who is here."""
     uids = {one.uid for one in witnesses}
-    sees_seats = None in uids or (here.sitting or frozenset()) <= uids
-    return bool(uids) and sees_seats and here.remote_desktops <= uids
+    see_seats = None in uids or (here.sitting or frozenset()) <= uids
+    return see_seats and here.remote_desktops <= uids
