@@ -127,9 +127,7 @@ class _Judge:
         limits, signals, others = self._limits, self._signals, self._signals.cpu_others
         left = math.floor((self._reading.cores - others) * 10 + 1e-6) / 10
         said = "others use {:.1f} cores".format
-        yield from self._stepped(
-            "cpu_others", limits.cpu_others, others, said, "{:.1f}".format, left
-        )
+        yield from self._stepped("cpu_others", limits.cpu_others, others, said, _cores, left)
         if signals.pressure_cpu is not None:
             said = "programs wait for the CPU {:.1f} % of the time".format
             yield from self._stepped(
@@ -273,3 +271,9 @@ def size(size_bytes: float) -> str:
 
 def _percent(share: float) -> str:
     return f"{share * 100:.0f} %"
+
+
+def _cores(cores: float) -> str:
+    """At least one decimal, two where they tell more."""
+    text = f"{cores:.2f}"
+    return text.removesuffix("0")

@@ -77,7 +77,8 @@ def presence_words(state: PresenceState, presence: Presence) -> str:
         parts.append(f"{presence.remote_sessions} logged in from elsewhere")
     if presence.locked:
         parts.append("screen locked")
-    return f"{', '.join(parts)} ({', '.join(presence.sources) or 'no source tells'})"
+    silent = "no source tells" if presence.desktop else "nobody can sit here"
+    return f"{', '.join(parts)} ({', '.join(presence.sources) or silent})"
 
 
 def _minutes(seconds: float) -> str:

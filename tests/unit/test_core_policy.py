@@ -86,6 +86,11 @@ def test_the_first_reading_is_held_to_the_stricter_twins() -> None:
             (Rung.FROZEN, 0.0, "others use 3.2 cores, over 3.0"),
         ),
         (
+            {"cpu_others": 0.8},
+            {"cpu_others": Steps(Threshold(0.75, 0.5))},
+            (Rung.REDUCED, 3.2, "others use 0.8 cores, over 0.75"),
+        ),
+        (
             {"cpu_others": 3.95},
             {"cpu_others": Steps(Threshold(1, 0.5))},
             (Rung.FROZEN, 0.0, "others use 4.0 cores, over 1.0"),

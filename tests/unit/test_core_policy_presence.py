@@ -110,6 +110,7 @@ def test_after_forgetting_a_reading_stands_by_itself() -> None:
         ("idle", Presence(7300, None, True, 0, ("x11",)), "idle 2 h (x11)"),
         ("present", Presence(2, None, True, 0, ("x11",)), "present (x11)"),
         ("present", Presence(None, None, True), "present (no source tells)"),
+        ("away", Presence(None, None, False), "away (nobody can sit here)"),
         ("present", Presence(None, None, False, 2, ("utmp",)),
          "present, 2 logged in from elsewhere (utmp)"),
     ],
