@@ -1,7 +1,8 @@
-"""`lender revoke` while lenderd hangs: the work dies, and lenderd starts again afterwards."""
+"""A revocation, with lenderd hung or alive: the work dies, and nothing of it is kept."""
 
 import os
 import signal
+from pathlib import Path
 
 import psutil
 
@@ -11,15 +12,21 @@ from deploy.local.fleet import Fleet, wait_until
 def test_a_hung_daemon_keeps_nothing_running_and_starts_again(fleet: Fleet) -> None:
     desk, attic = fleet.lenders["desk"], fleet.lenders["attic"]
     attic.owner("pause")
-    said = fleet.submit("submit", "--no-wait", "--", "sleep", "1000")
+    secret = fleet.folder / "secret.txt"
+    secret.write_text("only for the machine that runs it")
+    said = fleet.submit(
+        "submit", "--no-wait", "--in", f"{secret}=secret.txt", "--", "sleep", "1000"
+    )
     assert said.returncode == 0, said.stderr
     wait_until(desk.busy, "work on desk")
     work = [one for one in psutil.Process(desk.pid).children(recursive=True) if _sleeps(one)]
     assert work
+    assert _holds(desk.state, secret.read_bytes())
     os.kill(desk.pid, signal.SIGSTOP)
     said = desk.owner("revoke", "--all")
     assert said.returncode == 0, said.stdout + said.stderr
     assert not any(one.is_running() and _sleeps(one) for one in work)
+    assert not _holds(desk.state, secret.read_bytes())
 
     assert desk.process is not None
     desk.process.wait(10)
@@ -27,6 +34,34 @@ def test_a_hung_daemon_keeps_nothing_running_and_starts_again(fleet: Fleet) -> N
     wait_until(lambda: desk.owner("status").returncode == 0, "lenderd serving again")
     assert desk.status()["phase"] == "unconsented"
     assert "revoked" in desk.owner("log").stdout
+
+
+def test_lenderd_itself_deletes_what_it_kept_of_a_revoked_submitter(fleet: Fleet) -> None:
+    desk, attic = fleet.lenders["desk"], fleet.lenders["attic"]
+    attic.owner("pause")
+    secret = fleet.folder / "secret.txt"
+    secret.write_text("only for the machine that runs it")
+    said = fleet.submit("submit", "--in", f"{secret}=secret.txt", "--", "cat", "secret.txt")
+    assert said.returncode == 0, said.stderr
+    assert _holds(desk.state, secret.read_bytes())
+    # As a script would: a tombstone, and a word to lenderd.
+    for grant in (desk.state / "grants").glob("*.toml"):
+        (desk.state / "tombstones" / grant.stem).touch()
+    desk.owner("resume")
+    wait_until(lambda: not _holds(desk.state, secret.read_bytes()), "the purge")
+    assert desk.status()["phase"] == "unconsented"
+
+
+def _holds(state: Path, content: bytes) -> bool:
+    """Whether a file of this content is anywhere below."""
+    return any(_reads(path) == content for path in state.rglob("*") if path.is_file())
+
+
+def _reads(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _sleeps(process: psutil.Process) -> bool:
