@@ -40,6 +40,9 @@ def read_status(state: StateFolder) -> Reading:
     if told.outcome == "answered":
         fields = dict(told.reply)
         del fields["ok"]
+        until = fields.get("paused_until")
+        if until is not None and until <= time.time():
+            fields["paused"] = False
         return Reading(told, fields)
     fields = {"phase": "offline", "reason": _why(told), "connected": False}
     return Reading(told, {**fields, **_from_files(state)} if owner else fields)

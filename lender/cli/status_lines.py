@@ -40,24 +40,32 @@ def lines(reading: Reading) -> list[str]:
 def head(status: Fields, now: float) -> str:
     """The first line's start: whether it lends, and why not."""
     phase = str(status.get("phase", ""))
-    reason = printable(str(status.get("reason") or ""))
-    if phase == "lending" and not status.get("grants"):
-        return "○ Not lending: nothing is allowed"
     if phase == "lending":
-        comfort = status.get("comfort") or {}
-        if comfort.get("rung") == "reduced":
-            pressing = [one["text"] for one in comfort.get("findings") or []]
-            because = comfort.get("reason") or (pressing or ["the machine is busy"])[0]
-            return f"● Lending less: {printable(str(because))}"
-        lent = sum(one.get("cpu") or 1 for one in status.get("running", []))
-        cores = (status.get("machine") or {}).get("cores") or status.get("slots_total") or lent
-        return f"● Lending, {comfort_words.load(lent, cores)}"
-    if phase == "paused" and status.get("paused"):
-        finish_by, until = status.get("finish_by"), status.get("paused_until")
-        if status.get("running") and finish_by and now < finish_by:
-            return f"○ Draining: what runs may finish until {when(finish_by, now)}"
-        return f"○ Paused until {when(until, now)}" if until else "○ Paused"
+        return _lending(status)
+    if phase in ("paused", "draining") and status.get("paused"):
+        return _waiting(status, now)
+    reason = printable(str(status.get("reason") or ""))
     return f"○ {_PHASES.get(phase, phase.capitalize())}{f': {reason}' if reason else ''}"
+
+
+def _lending(status: Fields) -> str:
+    if not status.get("grants"):
+        return "○ Not lending: nothing is allowed"
+    comfort = status.get("comfort") or {}
+    if comfort.get("rung") == "reduced":
+        pressing = [one["text"] for one in comfort.get("findings") or []]
+        because = comfort.get("reason") or (pressing or ["the machine is busy"])[0]
+        return f"● Lending less: {printable(str(because))}"
+    lent = sum(one.get("cpu") or 1 for one in status.get("running", []))
+    cores = (status.get("machine") or {}).get("cores") or status.get("slots_total") or lent
+    return f"● Lending, {comfort_words.load(lent, cores)}"
+
+
+def _waiting(status: Fields, now: float) -> str:
+    finish_by, until = status.get("finish_by"), status.get("paused_until")
+    if status.get("running") and finish_by and now < finish_by:
+        return f"○ Draining: what runs may finish until {when(finish_by, now)}"
+    return f"○ Paused until {when(until, now)}" if until else "○ Paused"
 
 
 def running_line(one: dict[str, Any], status: Fields, names: dict[str, str]) -> str:
@@ -185,6 +193,7 @@ def _faults(status: Fields) -> list[str]:
         if not runtime.get("available"):
             reason, mend = runtime.get("reason"), runtime.get("mend") or ""
             said.append(f"! no {name}: {reason}. {mend}".rstrip() if reason else f"! no {name}")
+    said += [f"! {printable(str(fault))}" for fault in status.get("faults", [])]
     fault = (status.get("receipts") or {}).get("fault")
     return [*said, f"! receipts: {printable(str(fault))}"] if fault else said
 

@@ -112,7 +112,7 @@ class _Top:
 
     def serve(self) -> None:
         """Show and obey until q."""
-        due, reading = 0.0, read_status(self._state)
+        due, reading = 0.0, self._read()
         rates = self._rates.take(time.monotonic(), reading.fields.get("running", []))
         while True:
             self._draw(reading, rates)
@@ -124,8 +124,15 @@ class _Top:
             if pressed not in (-1, curses.KEY_RESIZE):
                 self._obey(pressed)
             if pressed != curses.KEY_RESIZE:
-                reading = read_status(self._state)
+                reading = self._read()
                 rates = self._rates.take(time.monotonic(), reading.fields.get("running", []))
+
+    def _read(self) -> Reading:
+        reading = read_status(self._state)
+        if machine := reading.fields.get("machine"):
+            memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            machine.setdefault("memory_bytes", memory_bytes)
+        return reading
 
     def _draw(self, reading: Reading, rates: dict[str, float]) -> None:
         if not self._asking and time.monotonic() > self._message_until:

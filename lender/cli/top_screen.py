@@ -127,10 +127,10 @@ def _bars(status: Fields, rates: dict[str, float], columns: int, glyphs: Glyphs)
         own, lent = machine.get("cpu_others") or 0.0, sum(rates.values())
         text = f"you {own:.1f}  lent {lent:.1f}  of {cores:g}"
         rows.append(_bar("Cores", own / cores, lent / cores, text, columns, glyphs))
-    total = machine.get("memory_bytes")
-    if total:
+    total, available = machine.get("memory_bytes"), machine.get("memory_available_bytes")
+    if total and available is not None:
         lent_bytes = sum(one.get("memory_peak_bytes") or 0 for one in running)
-        own_bytes = max(0, total - (machine.get("memory_available_bytes") or 0) - lent_bytes)
+        own_bytes = max(0, total - available - lent_bytes)
         text = f"you {size(own_bytes)}  lent {size(lent_bytes)}  of {size(total)}"
         shares = own_bytes / total, lent_bytes / total
         rows.append(_bar("Memory", *shares, text, columns, glyphs))
@@ -142,9 +142,11 @@ def _bars(status: Fields, rates: dict[str, float], columns: int, glyphs: Glyphs)
 def _gpu(number: int, gpu: dict[str, Any], columns: int, glyphs: Glyphs) -> Row:
     total = gpu.get("vram_total_bytes") or 0
     others, free = gpu.get("vram_others_bytes") or 0, gpu.get("vram_free_bytes") or 0
-    use = f"you {100 * (gpu.get('use_others') or 0.0):.0f} % of the time"
+    used = gpu.get("use_others") or 0.0
+    use = f"you {100 * used:.0f} % of the time"
     if not total:
-        return _bar(f"GPU {number}", gpu.get("use_others") or 0.0, 0.0, use, columns, glyphs)
+        text = f"{use}, {size(others)}  free {size(free)}"
+        return _bar(f"GPU {number}", used, 0.0, text, columns, glyphs)
     lent = max(0, total - free - others)
     text = f"{use}, {size(others)}  lent {size(lent)}  of {size(total)}"
     return _bar(f"GPU {number}", others / total, lent / total, text, columns, glyphs)
