@@ -4,6 +4,7 @@ Both runtimes look the same from here; what differs is the code that the forked 
 """
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,8 @@ class LeaseSandbox:
             await self._end(self._child)
         if self.cgroup is not None:
             cgroup.remove(self.cgroup)
-        await asyncio.to_thread(scratch.wipe, self._plan.scratch)
+        with contextlib.suppress(FileNotFoundError):  # `lender revoke` was here first
+            await asyncio.to_thread(scratch.wipe, self._plan.scratch)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -1,0 +1,167 @@
+"""A lenderd without a fleet for bench/owner: its launcher, cgroups, records and control socket.
+
+Started like lenderd, and as root it becomes an ordinary user in the same order. Besides pause,
+resume and reload its socket takes `work` {workload}: one sandbox whose only task is started.
+
+    python bench/owner_stand.py STATE SWEEP
+"""
+
+import asyncio
+import os
+import pwd
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import wasmtime
+
+from lender.core.consent import Grant
+from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
+from lender.daemon.consent_files import write_grant
+from lender.daemon.control import ControlServer, Peer
+from lender.daemon.intent_file import read_stored
+from lender.daemon.privilege import become
+from lender.daemon.state import StateFolder, write_pid
+from lender.protocol.signature import Signer, seed_from_entropy
+from lender.sandbox import stopping, subtree
+from lender.sandbox.launcher import Launcher
+from lender.sandbox.lease_sandbox import LeaseSandbox
+from lender.sandbox.plan import Limits, SandboxPlan
+from lender.sandbox.port import SandboxGoneError
+from lender.sandbox.tree import Root
+
+ORDINARY_USER = "nobody"
+SUBMITTER = Signer(seed_from_entropy(b"b" * 32)).public_key
+_SPIN = "while :; do :; done"
+_FORKS = "while :; do (:); done"
+WORKLOADS = {
+    "one": ("process", _SPIN, 4),
+    "hundred": ("process", f"i=0; while [ $((i+=1)) -lt 100 ]; do ({_SPIN}) & done; {_SPIN}", 103),
+    "forks": ("process", f"i=0; while [ $((i+=1)) -lt 500 ]; do ({_FORKS}) & done; {_FORKS}", 503),
+    "hostile": (
+        "process",
+        f"trap '' TERM; (setsid sh -c \"trap '' TERM; ({_SPIN}) & {_SPIN}\" &); {_SPIN}",
+        6,
+    ),
+    "wasm": (
+        "wasm",
+        '(module (memory (export "memory") 1) (func (export "_start") (loop $l (br $l))))',
+        1,
+    ),
+}
+"""Name -> runtime, program, processes that stand when all of it runs (supervisor and walls too)."""
+
+_LIMITS = Limits(
+    cpu=1,
+    memory_bytes=1 << 30,
+    time_s=3600,
+    output_bytes=1 << 16,
+    scratch_bytes=1 << 20,
+    processes=1200,
+)
+
+
+class Stand:
+    """One sandbox at a time, started by word and stopped as lenderd stops it."""
+
+    def __init__(
+        self, state: StateFolder, launcher: Launcher, cgroups: subtree.Subtree | None
+    ) -> None:
+        self.state, self.launcher, self.cgroups = state, launcher, cgroups
+        self.records = AttemptRecords(state.attempts)
+        self.sandbox: LeaseSandbox | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.number = 0
+        self.module = bytes(wasmtime.wat2wasm(WORKLOADS["wasm"][1]))
+
+    def work(self, request: dict[str, Any], _peer: Peer) -> dict[str, Any]:
+        """Start one sandbox under a grant of its own; the answer does not wait for it."""
+        self.task = asyncio.create_task(self._work(str(request["workload"])))
+        return {}
+
+    async def _work(self, workload: str) -> None:
+        if self.sandbox is not None:
+            await self.sandbox.close()
+        runtime, program, _ = WORKLOADS[workload]
+        self.number += 1
+        lease = f"L-{os.getpid()}-{self.number}"
+        scratch = self.state.scratch / lease
+        scratch.mkdir(mode=0o700)
+        grant, now = f"G-{os.getpid() % 10000:04}{self.number:04}", time.time()
+        agreed = Grant(grant, SUBMITTER, "command", None, 1, 1 << 30, now + 3600, now)
+        write_grant(self.state, agreed, "shown", "bench")
+        module = self.state.path / "program.wasm"
+        module.write_bytes(self.module)
+        plan = SandboxPlan(
+            lease=lease,
+            runtime="wasm" if runtime == "wasm" else "process",
+            job="bench",
+            task_count=1,
+            program=module if runtime == "wasm" else None,
+            argv=() if runtime == "wasm" else ("sh", "-c", program),
+            env={},
+            inputs={},
+            outputs=(),
+            limits=_LIMITS,
+            scratch=scratch,
+        )
+
+        async def record(roots: tuple[Root, ...]) -> None:
+            leaf = self.cgroups.leaf(lease) if self.cgroups else None
+            self.records.write(
+                AttemptRecord(lease, "bench", SUBMITTER, "command", grant, roots, scratch, leaf)
+            )
+
+        tombstone = self.state.tombstone(grant)
+        self.sandbox = LeaseSandbox(plan, self.launcher, record, (tombstone,), self.cgroups)
+        try:
+            await self.sandbox.prepare()
+            await self.sandbox.run(0)
+        except SandboxGoneError:
+            pass  # revoked
+        finally:
+            self.records.remove(lease)
+
+    def pause(self, _request: dict[str, Any], _peer: Peer) -> dict[str, Any]:
+        """Freeze, as lenderd does beside the verb."""
+        report = stopping.freeze(self.records.read_all().records)
+        return {"report": {**report._asdict(), "jobs": 1}}
+
+    def resume(self, _request: dict[str, Any], _peer: Peer) -> dict[str, Any]:
+        """Let it go on, if the owner's last word says so."""
+        if not read_stored(self.state).paused:
+            stopping.thaw(self.records.read_all().records)
+        return {}
+
+    def reload(self, _request: dict[str, Any], _peer: Peer) -> dict[str, Any]:
+        """Kill what the owner no longer allows; there is one grant, and it is gone."""
+        stopping.kill(self.records.read_all().records)
+        return {}
+
+
+async def main(path: Path, *, sweep: bool) -> None:
+    """Serve until this process is ended."""
+    user = pwd.getpwnam(ORDINARY_USER)
+    ids = (user.pw_uid, user.pw_gid) if os.geteuid() == 0 else None
+    launcher = await Launcher.start(drop_to=ids, preload=("wasm", "process"))
+    state = StateFolder(path)
+    cgroups = None if sweep else subtree.claim(path, launcher.pid, ids)
+    if not sweep and cgroups is None:
+        print("no cgroup here: process trees are swept", file=sys.stderr)
+    await asyncio.to_thread(bool)  # loads what the interpreter may keep where only root reads
+    if ids is not None:
+        become(ids, path)
+    state.create()
+    stand = Stand(state, launcher, cgroups)
+    verbs = ("work", "pause", "resume", "reload")
+    with write_pid(state):
+        server = ControlServer(
+            state.control_socket, {verb: getattr(stand, verb) for verb in verbs}, state.owner_uid()
+        )
+        await server.start()
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), sweep=sys.argv[2] == "sweep"))
