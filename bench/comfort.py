@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy.local.fleet import Fleet, Lender, command, wait_until
+from deploy.local.fleet import Fleet, FleetError, Lender, command, wait_until
 
 FRAME_S = 1 / 60
 FRAME_WORK_S = 0.004
@@ -87,7 +87,7 @@ def measured(
         for lent in (pair % 2 == 0, pair % 2 == 1):
             if lent:
                 assert desk.owner("resume").returncode == 0
-                wait_until(lambda: fully_lent(desk), "lent work on every core", within_s=90.0)
+                await_full_lending(desk)
                 time.sleep(0.5)
             else:
                 assert desk.owner("pause").returncode == 0
@@ -120,6 +120,16 @@ def measured(
         flush=True,
     )
     return row
+
+
+def await_full_lending(desk: Lender) -> None:
+    """Wait for the guests; where the machine is too busy for them, say why."""
+    try:
+        wait_until(lambda: fully_lent(desk), "lent work on every core", within_s=90.0)
+    except FleetError as error:
+        raise SystemExit(
+            f"{error}; a quiet machine is needed:\n{desk.owner('why').stdout}"
+        ) from None
 
 
 def fully_lent(desk: Lender) -> bool:

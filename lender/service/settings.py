@@ -60,7 +60,9 @@ def load(
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in fault["loc"])
-        raise SettingsError(f"setting {key!r}: {fault['msg']}") from error
+        # Pydantic puts this before the words of our own validators.
+        reason = fault["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"setting {key!r}: {reason}") from error
     except UnreadableError as error:
         raise SettingsError(f"{error}: a list is written as JSON, '[\"default\"]'") from error
 
