@@ -145,8 +145,8 @@ def _room(status: dict[str, Any]) -> Step:
     spare = f": {cpu:.2g} cores" if isinstance(cpu, int | float) else ""
     spare += f" and {size(memory)} to spare" if isinstance(memory, int | float) else ""
     text = f"{free} of {total} slots are free{spare}"
-    # No free slot is no refusal: they may all be lent already.
-    holds = bool(free) or bool(status.get("running"))
+    # No free slot is no refusal: they may all be lent already, or something else keeps work away.
+    holds = bool(free) or bool(status.get("running")) or status.get("phase") != "lending"
     return Step("room", holds, text, "" if holds else "when memory or cores are free again")
 
 
