@@ -205,14 +205,16 @@ class ReceiptLog:
             notes.append(f"{len(torn)} bytes of a cut line set aside (sha256 {digest[:16]})")
         if recorded is None and last != EMPTY:
             notes.append("receipts.head was missing or damaged")
-        if known is not None and _last(handle, min(known.size_bytes, size_bytes)) != known.head:
-            notes.append(f"receipt {known.head.seq} and before were changed while lenderd ran")
         for head in (recorded, known.head if known else None):
             if head is not None and head.seq > last.seq:
                 notes.append(f"receipts {last.seq + 1} to {head.seq} were missing")
                 last = head
         if known is None and (note := self._key_note(handle, size_bytes)):
             notes.append(note)
+        if known is not None and _last(handle, min(known.size_bytes, size_bytes)) != known.head:
+            notes.append(f"receipt {known.head.seq} and before were changed while lenderd ran")
+            # To go on from the changed line would vouch for it: the gap stays.
+            last = Head(last.seq, known.head.hash)
         lines = []
         for note in notes:
             last, line = compose(last, {"kind": "repair", "note": note}, self._signer)

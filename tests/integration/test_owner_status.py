@@ -13,7 +13,6 @@ import pytest
 from owner_machine import ALICE, BOB, LENDER, Machine, grant, machine
 from terminal import Terminal, environment
 
-from lender.daemon.receipts import ReceiptLog
 from lender.daemon.state import StateFolder
 
 __all__ = ["machine"]
@@ -257,61 +256,6 @@ def test_grants_lists_what_holds_what_ended_and_what_is_ignored(machine: Machine
     code, told = machine.json("grants")
     assert [g["state"] for g in told["grants"]] == ["withdrawn", "ended"]
     assert (code, len(told["ignored"])) == (0, 1)
-
-
-RECEIPT = {
-    "lease": "L",
-    "job": "J-7Q2mAx91",
-    "job_name": "fold-42",
-    "submitter": ALICE,
-    "workload": "render",
-    "runtime": "wasm",
-    "program_sha256": "9f86" * 16,
-    "grant": "G-1",
-    "attempt": 1,
-    "outcome": "revoked",
-    "ended": "you revoked",
-    "tasks_run": 12,
-    "tasks_failed": 1,
-    "started_at": 1_800_000_000.0,
-    "ended_at": 1_800_000_060.0,
-    "cpu_s": 42.0,
-    "bytes_in": 10 << 20,
-    "bytes_out": 4096,
-}
-
-
-def test_log_tells_what_ran_for_whom_and_why_it_ended(machine: Machine) -> None:
-    assert machine.lender("log").stdout == "Nothing has run here.\n"
-    grant(machine.state, "G-1")
-    log = ReceiptLog(machine.state.receipts)
-    log.append(RECEIPT)
-    log.append({**RECEIPT, "job": "J-other123"})
-    done = machine.lender("log", "J-7Q2")
-    assert "J-7Q2mAx91 fold-42  receipt 1, attempt 1" in done.stdout
-    assert "started for alice under grant G-1 (you agreed" in done.stdout
-    assert "program sha256:9f869f869f86…" in done.stdout
-    assert "in 10 MiB · out 4 KiB" in done.stdout
-    assert "CPU 42.0 s · 12 tasks, 1 failed" in done.stdout
-    assert "revoked: you revoked" in done.stdout
-    assert "J-other" not in done.stdout
-    assert "(1 earlier: lender log --last N)" in machine.lender("log", "--last", "1").stdout
-    assert machine.lender("log", "J-none").returncode == 1
-    told = machine.json("log")[1]
-    assert [r["job"] for r in told["receipts"]] == ["J-7Q2mAx91", "J-other123"]
-
-
-def test_log_shows_an_edited_line(machine: Machine) -> None:
-    log = ReceiptLog(machine.state.receipts)
-    for _ in range(3):
-        log.append(RECEIPT)
-    assert machine.lender("log", "--verify").returncode == 0
-    content = machine.state.receipts.read_text()
-    machine.state.receipts.write_text(content.replace('"cpu_s":42.0', '"cpu_s":1.0', 1))
-    done = machine.lender("log", "--verify")
-    assert done.returncode == 1
-    assert "✗ line 1: edited" in done.stdout
-    assert "✗ line 1: edited" in machine.lender("log").stdout
 
 
 def test_doctor_finds_what_keeps_a_machine_from_lending(machine: Machine) -> None:

@@ -4,6 +4,7 @@ import os
 import pwd
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -89,15 +90,25 @@ def test_a_damaged_identity_is_not_replaced(tmp_path: Path) -> None:
 def test_today_counts_jobs_once_and_seconds_of_each_lease() -> None:
     now = time.time()
     receipts = [
-        {"job": "a", "started_at": now - 2, "ended_at": now},
+        {"job": "a", "started_at": now - 2, "ended_at": now, "energy_wh": 0.25},
         {"job": "a", "started_at": now - 1, "ended_at": now},
-        {"job": "old", "started_at": now - 200_000, "ended_at": now - 190_000},
         {"kind": "repair"},
         {"job": "a", "ended_at": now},
         {"job": "b", "started_at": now, "ended_at": "never"},
+        {"job": "old", "started_at": now - 200_000, "ended_at": now - 190_000},
     ]
     summary = Today(receipts).summary()
-    assert summary == {"jobs": 1, "seconds": 3.0, "energy_wh": 0.0}
+    assert summary == {"jobs": 1, "seconds": 3.0, "energy_wh": 0.25}
+
+
+def test_today_reads_the_log_back_to_midnight_only() -> None:
+    def newest_first() -> Iterator[dict[str, object]]:
+        now = time.time()
+        yield {"job": "a", "started_at": now, "ended_at": now}
+        yield {"job": "b", "started_at": now - 200_000, "ended_at": now - 190_000}
+        pytest.fail("read on")
+
+    assert Today(newest_first()).summary()["jobs"] == 1
 
 
 def test_the_clock_starts_at_the_wall_clock_and_never_goes_back() -> None:
