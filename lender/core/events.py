@@ -75,9 +75,13 @@ class UsageMetered:
 
 @dataclass(frozen=True, slots=True)
 class UsageRecalled:
-    """What receipts of this week say that was used up: grant, end in epoch seconds, amount."""
+    """What receipts of this week say that was used up: grant, end in epoch seconds, amount.
+
+    It comes before any reading, so it brings the owner's local time along.
+    """
 
     entries: tuple[tuple[str, float, Usage], ...]
+    utc_offset_s: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -328,7 +328,7 @@ class Lender:
 
     def _on_recalled(self, _now: float, event: UsageRecalled) -> list[Effect]:
         for grant, at, usage in event.entries:
-            self._restraint.spending.count(grant, at, usage, self._restraint.utc_offset_s)
+            self._restraint.spending.count(grant, at, usage, event.utc_offset_s)
         return []
 
     def _on_sleep(self, _now: float, _event: SleepAnnounced) -> list[Effect]:

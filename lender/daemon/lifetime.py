@@ -313,7 +313,8 @@ class Lifetime:
         """Budgets outlive a restart: the log tells what this week has used up."""
         offset_s = time.localtime().tm_gmtoff
         monday = time.time() - week_s(time.time(), offset_s)
-        self._post(UsageRecalled(tuple(used_since(monday, receipts.read_back()))))
+        used = tuple(used_since(monday, receipts.read_back()))
+        self._post(UsageRecalled(used, offset_s))
 
     def _purge_strangers(self) -> None:
         """Consent that ended while lenderd was off leaves nothing behind either."""

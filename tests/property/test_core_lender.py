@@ -382,7 +382,7 @@ class ModelShell(RuleBasedStateMachine):
         self.told, self.deliveries, self.pulls = {}, {}, set()
         self.connected, self.drain_deadline, self.exits, self.asleep = False, None, 0, False
         used = tuple((id_, self.now, Usage(cpu_s)) for id_, cpu_s in self.used_s.items())
-        self.tell(UsageRecalled(used))
+        self.tell(UsageRecalled(used, 0))
         self.tell(CapabilitiesFound(MACHINE))
         words = [self.load_consent, lambda: self.tell(IntentLoaded(self.word))]
         for load in reversed(words) if intent_first else words:

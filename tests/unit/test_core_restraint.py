@@ -125,10 +125,21 @@ def test_work_goes_as_soon_as_its_grant_has_used_up_its_budget_and_may_begin_tom
 
 def test_the_machines_own_budget_holds_for_all_grants_and_remembers_the_week() -> None:
     bench = Bench(budget=parse_budget(["10GB/week"])).ready()
-    bench.tell(UsageRecalled((("G-0", START, Usage(moved_bytes=10_000_000_000)),)))
+    bench.tell(UsageRecalled((("G-0", START, Usage(moved_bytes=10_000_000_000)),), 0))
     assert bench.lender.status(bench.now).phase == "yielding"
     (row,) = bench.lender.budgets(bench.now)
     assert row["grant"] == ""
+
+
+def test_what_was_used_before_a_restart_counts_for_the_day_it_was_here() -> None:
+    tonight = START - START % DAY_S - 3600.0
+    bench = Bench(budget=parse_budget(["1GB/day"]))
+    used = (("G-0", tonight, Usage(moved_bytes=10_000_000_000)),)
+    bench.tell(UsageRecalled(used, 7200))
+    bench.ready()
+    bench.tell(reading(utc_offset_s=7200))
+    bench.now = tonight + 60.0
+    assert bench.lender.budgets(bench.now)[0]["used"] == 10_000_000_000, "23:00 UTC is tomorrow"
 
 
 def test_energy_is_estimated_at_the_rate_of_the_time_it_was_used() -> None:
