@@ -32,6 +32,7 @@ CONFIG = """<busconfig>
   <auth>EXTERNAL</auth>
   <servicedir>{services}</servicedir>
   <policy context="default">
+    <allow user="*"/>
     <allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/>
   </policy>
 </busconfig>
@@ -61,6 +62,7 @@ class MessageBus:
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         assert self._process.stdout.readline(), "dbus-daemon did not start"
+        self.socket.chmod(0o666)
 
     def stop(self) -> None:
         if self._process is not None:
