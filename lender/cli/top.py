@@ -141,10 +141,9 @@ class _Top:
         self._window.erase()
         rows = screen(reading, rates, time.time(), size, self._message, self._glyphs)
         for line, row in enumerate(rows):
-            column = 0
+            self._window.move(line, 0)
             for text, style in row:
-                self._window.addstr(line, column, text, self._styles[style])
-                column += len(text)
+                self._window.addstr(text, self._styles[style])
         self._window.refresh()
 
     def _obey(self, pressed: int) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lender.cli import comfort_words
+from lender.cli.columns import columns_of, fit
 from lender.cli.reading import Fields, Reading, names_of
 from lender.cli.status_lines import head
 from lender.cli.words import duration, key, printable, size
@@ -189,7 +190,10 @@ def _job(one: dict[str, Any], rates: dict[str, float], names: dict[str, str], no
 
 
 def _table_line(cells: tuple[str, ...]) -> str:
-    padded = (f"{cell[:width]:<{width}}" for cell, width in zip(cells, _WIDTHS, strict=True))
+    fitted = (fit(printable(cell), width) for cell, width in zip(cells, _WIDTHS, strict=True))
+    padded = (
+        cell + " " * (width - columns_of(cell)) for cell, width in zip(fitted, _WIDTHS, strict=True)
+    )
     return " ".join(padded).rstrip()
 
 
@@ -197,8 +201,7 @@ def _cut(row: Row, columns: int) -> Row:
     cut: Row = []
     left = columns
     for text, style in row:
-        if left <= 0:
-            break
-        cut.append((text[:left], style))
-        left -= len(text)
+        fitted = fit(text, left)
+        cut.append((fitted, style))
+        left -= columns_of(fitted)
     return cut

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import NoReturn
 
+from lender.cli.columns import fit
 from lender.cli.exits import Exit
 from lender.cli.reading import Reading, read_status
 from lender.cli.status_lines import head, lines
@@ -52,7 +53,7 @@ def _show(state: StateFolder, *, as_json: bool, redraws: bool) -> NoReturn:
 def _redraw(reading: Reading) -> None:
     columns, rows = shutil.get_terminal_size()
     print(_HOME, end="")
-    say(line[: columns - 1] + _CLEAR_LINE for line in lines(reading)[: rows - 2])
+    say(fit(line, columns - 1) + _CLEAR_LINE for line in lines(reading)[: rows - 2])
     print(_CLEAR_BELOW + time.strftime("  %H:%M:%S, Ctrl-C ends"), end=_CLEAR_LINE)
 
 

@@ -99,6 +99,17 @@ def test_it_shows_own_use_against_lent_use_on_a_small_screen(
     assert "?[31m" in top.text  # a job's name steers nothing
 
 
+def test_a_wide_name_breaks_no_line(machine: Machine, terminals: list[Terminal]) -> None:
+    machine.attempt("one", grant(machine.state, "G-1"))
+    attempt = {**ATTEMPT, "job_name": "分子" * 40, "state": "frozen", "held": "業" * 200}
+    machine.daemon(status=STATUS, attempt=attempt)
+    top = shown(machine, terminals)
+    top.sees("q quit")
+    (job,) = (line for line in top.text.split("\n") if line.startswith("job-one"))
+    assert "alice" in job
+    assert top.text.split("\n")[23].startswith("p pause")
+
+
 def test_p_and_r_pause_and_resume(machine: Machine, terminals: list[Terminal]) -> None:
     record = busy(machine)
     top = shown(machine, terminals)
