@@ -1,6 +1,7 @@
 """Reads the machine and its owner's presence every few seconds, and tells the core."""
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -53,11 +54,22 @@ class Sampler:
                 self.sample()
                 lends = bool(self._shell.executions)
                 self._presence.watch_closely(lends)
-                await asyncio.sleep(BUSY_SAMPLE_S if lends else IDLE_SAMPLE_S)
+                if lends:
+                    await asyncio.sleep(BUSY_SAMPLE_S)
+                else:
+                    await self._until_lent(IDLE_SAMPLE_S)
         finally:
             self._presence.close()
             self._machine.close()
             self._history.close()
+
+    async def _until_lent(self, duration_s: float) -> None:
+        self._shell.opened.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(duration_s):
+                await self._shell.opened.wait()
+                # Short work comes and goes: the first reading of it is not worth more.
+                await asyncio.sleep(BUSY_SAMPLE_S)
 
     def sample(self) -> None:
         """Take one reading and tell it; a millisecond, more beside hundreds of processes."""

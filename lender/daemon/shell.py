@@ -7,16 +7,28 @@ from collections.abc import Callable, Mapping
 
 from lender.core import effects
 from lender.core.effects import Effect
-from lender.core.events import Event, TimeAdvanced
+from lender.core.events import (
+    ConsentLoaded,
+    Event,
+    IntentLoaded,
+    LeasesCancelled,
+    SleepAnnounced,
+    TimeAdvanced,
+    UsageMetered,
+)
 from lender.core.lender import Lender
 from lender.daemon.execution import Execution, Machinery
 from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.reporter import Reporter
 from lender.daemon.today import Today
 from lender.daemon.work_queues import WorkQueues
-from lender.sandbox import tree
+from lender.sandbox import cgroup, tree
 
 log = logging.getLogger(__name__)
+
+
+_ENDING = (ConsentLoaded, IntentLoaded, LeasesCancelled, SleepAnnounced)
+"""Events that may end an attempt between two readings of the machine."""
 
 
 class Shell:
@@ -25,7 +37,8 @@ class Shell:
     An event is handled, and all its effects are carried out, before the next one: when `post`
     returns to a caller outside of the shell, a freeze or a kill that the event asked for has
     been verified. `stopped` holds the reports of the stops that the last `post` led to;
-    `let_sleep` is called when everything was handed back before a sleep.
+    `let_sleep` is called when everything was handed back before a sleep; `opened` is set with
+    every sandbox that is opened.
     """
 
     def __init__(
@@ -51,6 +64,7 @@ class Shell:
         self._timer: asyncio.TimerHandle | None = None
         self.stopped: list[tree.StopReport] = []
         self.let_sleep: Callable[[], None] = lambda: None
+        self.opened = asyncio.Event()
         self.finished = asyncio.Event()
 
     @property
@@ -72,12 +86,23 @@ class Shell:
         try:
             while self._events:
                 happened = self._events.popleft()
-                log.debug("event %s", happened)
-                for effect in self._core.handle(self._clock(), happened):
-                    self._perform(effect)
+                if isinstance(happened, _ENDING):
+                    self._meter()
+                self._handle(happened)
         finally:
             self._handling = False
         self._arm()
+
+    def _handle(self, event: Event) -> None:
+        log.debug("event %s", event)
+        for effect in self._core.handle(self._clock(), event):
+            self._perform(effect)
+
+    def _meter(self) -> None:
+        """Take the last reading of what may be about to end; some microseconds each."""
+        for lease, execution in list(self._executions.items()):
+            if execution.cgroup is not None:
+                self._handle(UsageMetered(lease, cgroup.cpu_s(execution.cgroup), 0))
 
     async def close(self) -> None:
         """Kill every sandbox that is left, see the receipts written, wait for the clean-up."""
@@ -123,6 +148,7 @@ class Shell:
                 assert self._machinery is not None, "leases come over the connection"
                 execution = Execution(self._machinery, effect)
                 self._executions[effect.lease.lease] = execution
+                self.opened.set()
             case effects.RunTasks():
                 self._executions[effect.lease].run(effect.tasks)
             case effects.FreezeSandbox():

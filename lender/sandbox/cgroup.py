@@ -103,6 +103,15 @@ def pids(leaf: Path) -> set[int]:
         return set()
 
 
+def cpu_s(leaf: Path) -> float:
+    """CPU time of all that ever ran in the leaf, seconds; 0 where it can't be read."""
+    try:
+        first = (leaf / "cpu.stat").read_text().split(maxsplit=2)
+        return int(first[1]) / 1e6 if first[0] == "usage_usec" else 0.0
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 def remove(leaf: Path) -> None:
     """Remove an empty leaf; one that is gone or still populated is left alone."""
     with contextlib.suppress(OSError):
