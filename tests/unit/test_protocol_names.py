@@ -109,6 +109,12 @@ def test_a_token_that_names_no_class_is_refused(token: str) -> None:
     assert caught.value.field == "class"
 
 
+def test_a_head_has_a_subject_in_its_stream() -> None:
+    configs = {one["name"]: one for one in stream_configs()}
+    assert subjects.head("UL") == "head.UL"
+    assert configs["HEADS"]["subjects"] == [subjects.HEAD_FILTER] == ["head.*"]
+
+
 def test_jobs_and_results_take_one_message_a_subject() -> None:
     configs = {one["name"]: one for one in stream_configs(replicas=3)}
     assert set(configs) == {"JOBS", "WORK", "RESULTS", "OBJ_blobs", "HEADS"}
