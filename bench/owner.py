@@ -173,7 +173,10 @@ def _moved(met: set[tree.Root]) -> list[str]:
     before = _cpu(met)
     time.sleep(_WATCH_S)
     after = _cpu(met)
-    return [f"{thread} ran after a pause" for thread in before if before[thread] != after[thread]]
+    moved = [thread for thread, spent in before.items() if after.get(thread) != spent]
+    return [
+        f"{thread} ran after a pause: {before[thread]}, {after.get(thread)}" for thread in moved
+    ]
 
 
 def _cpu(met: set[tree.Root]) -> dict[str, str]:

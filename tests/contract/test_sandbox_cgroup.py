@@ -12,7 +12,7 @@ import pytest
 from sandboxes import LIMITS, USER, Workshop, needs_bubblewrap, open_folder, until
 
 from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
-from lender.sandbox import cgroup, stopping, subtree, tree
+from lender.sandbox import autogroup, cgroup, stopping, subtree, tree
 from lender.sandbox.launcher import Launcher
 from lender.sandbox.lease_sandbox import LeaseSandbox
 from lender.sandbox.plan import Runtime
@@ -43,8 +43,9 @@ class Stand:
         program: str,
         before_go: Callable[[Standing], None] = lambda _standing: None,
         abort_if_exists: tuple[Path, ...] = (),
+        time_s: float = LIMITS.time_s,
     ) -> LeaseSandbox:
-        plan = self.workshop.plan(runtime, program)
+        plan = self.workshop.plan(runtime, program, limits=LIMITS._replace(time_s=time_s))
 
         async def record(roots: tuple[tree.Root, ...]) -> None:
             before_go(Standing(roots, made.cgroup))
@@ -163,6 +164,48 @@ async def test_who_was_moved_out_of_the_cgroup_is_stopped_and_killed_too(stand: 
     met = tree.members(target.roots)
     assert (await asyncio.to_thread(stopping.kill, [target], 20)).verified
     assert not any(map(tree.alive, met))
+    with pytest.raises(SandboxGoneError):
+        await task
+
+
+@pytest.mark.parametrize("runtime", ["wasm", pytest.param("process", marks=needs_bubblewrap)])
+async def test_time_that_it_stood_still_does_not_count(stand: Stand, runtime: Runtime) -> None:
+    sandbox = stand.sandbox(runtime, "spin", time_s=0.5)
+    await sandbox.prepare()
+    task = asyncio.create_task(sandbox.run(0))
+    await asyncio.sleep(0.2)
+    target = Standing(sandbox.root_pids, sandbox.cgroup)
+    assert (await asyncio.to_thread(stopping.freeze, [target])).verified
+    await asyncio.sleep(1.5)
+    assert not task.done()
+    assert (await asyncio.to_thread(stopping.thaw, [target])).verified
+    outcome = await task
+    assert outcome.limit == "time", "it ran on to its limit"
+    assert outcome.duration_s > 1.9, "and had its time: the pause was added to it"
+
+
+def weight(pid: int) -> str | None:
+    """The nice value of a session (sched(7), autogroup)."""
+    try:
+        return Path(f"/proc/{pid}/autogroup").read_text().split()[-1]
+    except FileNotFoundError:
+        return None
+
+
+async def test_the_weight_that_a_stop_needed_is_taken_back(stand: Stand) -> None:
+    _, task, target = await stand.running("wasm", "spin", 1)
+    launcher = stand.workshop.launcher.pid
+    if weight(launcher) is None:
+        pytest.skip("this kernel has no autogroups")
+    sessions = autogroup.sessions(root.pid for root in target.roots)
+    assert sessions == {launcher}
+    autogroup.hurry(sessions)
+    assert weight(launcher) == "0"
+    await until(lambda: weight(launcher) == "19", "the launcher yields again")
+    autogroup.hurry(sessions)
+    assert (await asyncio.to_thread(stopping.thaw, [target])).verified
+    await until(lambda: weight(launcher) == "19", "a thaw yields again")
+    await asyncio.to_thread(stopping.kill, [target])
     with pytest.raises(SandboxGoneError):
         await task
 
