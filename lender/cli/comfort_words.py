@@ -7,8 +7,8 @@ from lender.cli.words import count, printable, span
 _RUNGS = {
     "full": "comfortable",
     "reduced": "lends less",
-    "frozen": "lent work stands still",
-    "evicted": "lends nothing",
+    "frozen": "steps back, lent work stands still",
+    "evicted": "steps back, lends nothing",
 }
 
 

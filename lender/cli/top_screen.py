@@ -1,7 +1,8 @@
 """What `lender top` shows: rows of styled text for a given size, from answers of lenderd. Pure."""
 
+import textwrap
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from lender.cli import comfort_words
 from lender.cli.columns import columns_of, fit
@@ -14,9 +15,10 @@ Row = list[tuple[str, Style]]
 
 _KEYS = "p pause   r resume   x revoke all   q quit"
 _COLUMNS = ("JOB", "NAME", "FOR", "WORKLOAD", "STATE", "CORES", "MEMORY", "TIME")
-_WIDTHS = (12, 12, 12, 10, 8, 7, 9, 7)
+_WIDTHS = (12, 10, 10, 9, 9, 7, 8, 7)
 _LABEL_CHARS = 8
-_BAR_CHARS_MIN = 10
+_BAR_CHARS_MIN, _BAR_CHARS_MAX = 10, 40
+_COMFORT_LINES_MAX = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,8 @@ def screen(
     """
     lines, columns = size_of
     status = reading.fields
-    rows = [_title(status, now, columns), *_comfort(reading), []]
-    rows += _bars(status, rates, columns, glyphs)
+    rows = [_title(status, now, columns), *_comfort(reading, columns), []]
+    rows += _bars(_gauges(status, rates), columns, glyphs)
     rows += [[], [(_table_line(_COLUMNS), "title")]]
     room = max(0, lines - len(rows) - 2)
     jobs = [_job(one, rates, names_of(status), now) for one in status.get("running", [])]
@@ -106,66 +108,72 @@ def _title(status: Fields, now: float, columns: int) -> Row:
     return [(left, "bold"), (" " * gap, "plain"), (said, style)]
 
 
-def _comfort(reading: Reading) -> list[Row]:
+def _comfort(reading: Reading, columns: int) -> list[Row]:
     comfort = reading.fields.get("comfort")
     if not reading.answered:
         return [[(str(reading.fields.get("reason", "")), "warn")]]
     if not comfort:
         return []
-    calm = comfort.get("rung") == "full"
-    return [
-        [(f"You: {comfort_words.presence(comfort)}", "plain")],
-        [(comfort_words.machine(comfort), "plain" if calm else "warn")],
-    ]
+    style: Style = "plain" if comfort.get("rung") == "full" else "warn"
+    machine = textwrap.wrap(comfort_words.machine(comfort), max(20, columns - 1))
+    you: Row = [(f"You: {comfort_words.presence(comfort)}", "plain")]
+    return [you, *([(line, style)] for line in machine[:_COMFORT_LINES_MAX])]
 
 
-def _bars(status: Fields, rates: dict[str, float], columns: int, glyphs: Glyphs) -> list[Row]:
+class _Gauge(NamedTuple):
+    label: str
+    own: float
+    lent: float
+    text: str
+
+
+def _gauges(status: Fields, rates: dict[str, float]) -> list[_Gauge]:
     machine = status.get("machine") or {}
-    running = status.get("running", [])
-    rows = []
+    gauges = []
     cores = machine.get("cores")
     if cores:
         own, lent = machine.get("cpu_others") or 0.0, sum(rates.values())
         text = f"you {own:.1f}  lent {lent:.1f}  of {cores:g}"
-        rows.append(_bar("Cores", own / cores, lent / cores, text, columns, glyphs))
+        gauges.append(_Gauge("Cores", own / cores, lent / cores, text))
     total, available = machine.get("memory_bytes"), machine.get("memory_available_bytes")
     if total and available is not None:
-        lent_bytes = sum(one.get("memory_peak_bytes") or 0 for one in running)
+        lent_bytes = sum(one.get("memory_peak_bytes") or 0 for one in status.get("running", []))
         own_bytes = max(0, total - available - lent_bytes)
         text = f"you {size(own_bytes)}  lent {size(lent_bytes)}  of {size(total)}"
-        shares = own_bytes / total, lent_bytes / total
-        rows.append(_bar("Memory", *shares, text, columns, glyphs))
-    for number, gpu in enumerate(machine.get("gpus") or []):
-        rows.append(_gpu(number, gpu, columns, glyphs))
-    return rows
+        gauges.append(_Gauge("Memory", own_bytes / total, lent_bytes / total, text))
+    return [*gauges, *(_gpu(n, gpu) for n, gpu in enumerate(machine.get("gpus") or []))]
 
 
-def _gpu(number: int, gpu: dict[str, Any], columns: int, glyphs: Glyphs) -> Row:
+def _gpu(number: int, gpu: dict[str, Any]) -> _Gauge:
     total = gpu.get("vram_total_bytes") or 0
     others, free = gpu.get("vram_others_bytes") or 0, gpu.get("vram_free_bytes") or 0
     used = gpu.get("use_others") or 0.0
-    use = f"you {100 * used:.0f} % of the time"
+    use = f"you {100 * used:.0f} % of the time, {size(others)}"
     if not total:
-        text = f"{use}, {size(others)}  free {size(free)}"
-        return _bar(f"GPU {number}", used, 0.0, text, columns, glyphs)
+        return _Gauge(f"GPU {number}", used, 0.0, f"{use}  free {size(free)}")
     lent = max(0, total - free - others)
-    text = f"{use}, {size(others)}  lent {size(lent)}  of {size(total)}"
-    return _bar(f"GPU {number}", others / total, lent / total, text, columns, glyphs)
+    text = f"{use}  lent {size(lent)}  of {size(total)}"
+    return _Gauge(f"GPU {number}", others / total, lent / total, text)
 
 
-def _bar(label: str, own: float, lent: float, text: str, columns: int, glyphs: Glyphs) -> Row:
-    chars = max(_BAR_CHARS_MIN, min(40, columns - _LABEL_CHARS - len(text) - 6))
-    own_chars = min(chars, round(max(0.0, own) * chars))
-    lent_chars = min(chars - own_chars, round(max(0.0, lent) * chars))
-    if lent > 0 and own_chars < chars:
-        lent_chars = max(1, lent_chars)  # a little is not nothing
-    free = chars - own_chars - lent_chars
+def _bars(gauges: list[_Gauge], columns: int, glyphs: Glyphs) -> list[Row]:
+    """All of the same length, so that they can be compared."""
+    text_chars = max((len(gauge.text) for gauge in gauges), default=0)
+    chars = max(_BAR_CHARS_MIN, min(_BAR_CHARS_MAX, columns - _LABEL_CHARS - text_chars - 5))
+    return [_bar(gauge, chars, glyphs) for gauge in gauges]
+
+
+def _bar(gauge: _Gauge, chars: int, glyphs: Glyphs) -> Row:
+    own = min(chars, round(max(0.0, gauge.own) * chars))
+    lent = min(chars - own, round(max(0.0, gauge.lent) * chars))
+    if gauge.lent > 0 and own < chars:
+        lent = max(1, lent)  # a little is not nothing
     return [
-        (f"{label:<{_LABEL_CHARS}}[", "plain"),
-        (glyphs.own * own_chars, "own"),
-        (glyphs.lent * lent_chars, "lent"),
-        (glyphs.free * free, "dim"),
-        (f"]  {text}", "plain"),
+        (f"{gauge.label:<{_LABEL_CHARS}}[", "plain"),
+        (glyphs.own * own, "own"),
+        (glyphs.lent * lent, "lent"),
+        (glyphs.free * (chars - own - lent), "dim"),
+        (f"]  {gauge.text}", "plain"),
     ]
 
 

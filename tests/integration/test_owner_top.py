@@ -94,7 +94,8 @@ def test_it_shows_own_use_against_lent_use_on_a_small_screen(
     assert "you 6 GiB  lent 1 GiB  of 16 GiB" in memory
     (gpu,) = (line for line in lines if line.startswith("GPU 0"))
     assert "you 12 % of the time, 2 GiB  lent 1 GiB  of 8 GiB" in gpu
-    assert "job-one" in top.text
+    assert next(line for line in lines if line.startswith("JOB")).endswith("TIME")
+    assert next(line for line in lines if line.startswith("job-one")).endswith("6m12s")
     assert "alice" in top.text
     assert "?[31m" in top.text  # a job's name steers nothing
 
