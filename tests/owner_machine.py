@@ -52,7 +52,8 @@ STRANGER_UID = 65534
 AS_STRANGER = f"""
 import importlib, os, sys
 from lender.cli.main import main
-for name in "status why top pause resume drain grant grants revoke log doctor parsing moments".split():
+names = "status why top pause resume drain grant grants revoke log doctor parsing moments"
+for name in names.split():
     importlib.import_module("lender.cli." + name)
 os.setgroups([])
 os.setresgid({STRANGER_UID}, {STRANGER_UID}, {STRANGER_UID})
