@@ -10,7 +10,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice, takewhile
 from typing import Any
 
@@ -53,11 +53,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, check, print."""
+    prove = _prover() if args.verify or args.job == "verify" else None
     state = open_state(args)
     receipts = ReceiptLog(state.receipts)
     try:
-        if args.verify or args.job == "verify":
-            return _verify(args, state, receipts)
+        if prove is not None:
+            return prove(state, receipts, as_json=args.json)
         if args.follow:
             return _follow(state, receipts, as_json=args.json)
         return _show(args, state, receipts)
@@ -124,17 +125,19 @@ def _newer(receipts: ReceiptLog, last: dict[str, Any] | None) -> list[dict[str, 
     return list(takewhile(lambda one: one != last, receipts.read_back()))[::-1]
 
 
-def _verify(args: argparse.Namespace, state: StateFolder, receipts: ReceiptLog) -> int:
-    from lender.cli import receipt_proof  # noqa: PLC0415 - nkeys, which only this needs
+def _prover() -> Callable[..., int]:
+    """What verifies. Only that pays for nkeys, and imports it while root still reads everything."""
+    from lender.cli import receipt_proof  # noqa: PLC0415 - see above
 
-    proof = receipt_proof.prove(state, receipts)
-    if args.json:
-        fields = proof._asdict()
-        fields["findings"] = _as_json(proof.findings)
-        _print(fields)
-    else:
-        say(receipt_proof.words(proof))
-    return Exit.FAILED if proof.findings else Exit.DONE
+    def verify(state: StateFolder, receipts: ReceiptLog, *, as_json: bool) -> int:
+        proof = receipt_proof.prove(state, receipts)
+        if as_json:
+            _print({**proof._asdict(), "findings": _as_json(proof.findings)})
+        else:
+            say(receipt_proof.words(proof))
+        return Exit.FAILED if proof.findings else Exit.DONE
+
+    return verify
 
 
 def _as_json(findings: list[Finding]) -> list[dict[str, Any]]:

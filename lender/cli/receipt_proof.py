@@ -24,6 +24,7 @@ class Proof(NamedTuple):
         notes: what is worth knowing and no fault.
         receipts: in the log.
         signed: of those.
+        head: number and hash of the last one; worth a note elsewhere.
         key: the machine's public key; empty where it could not be read.
         published: number and time of the published head; empty where there is none to compare.
         not_compared: why not, in words.
@@ -33,6 +34,7 @@ class Proof(NamedTuple):
     notes: list[str]
     receipts: int
     signed: int
+    head: dict[str, Any]
     key: str
     published: dict[str, Any]
     not_compared: str
@@ -64,6 +66,7 @@ def prove(state: StateFolder, receipts: ReceiptLog) -> Proof:
         notes + verdict.notes,
         verdict.receipts,
         verdict.signed,
+        verdict.head._asdict(),
         own,
         published,
         not_compared,
@@ -76,6 +79,8 @@ def words(proof: Proof) -> list[str]:
     kinds = {one.kind for one in proof.findings}
     if not kinds - {"signature", "unsigned", "published"}:
         lines.append(f"✓ {count(proof.receipts, 'receipt')}: each follows the one before it")
+        if proof.receipts:
+            lines.append(f"  the last one, {proof.head['seq']}, has the hash {proof.head['hash']}")
     if proof.signed and not kinds & {"signature", "unsigned"}:
         lines.append(f"✓ {proof.signed} signed by this machine, {key(proof.key) or 'key unknown'}")
     if proof.published and "published" not in kinds:

@@ -1,0 +1,62 @@
+"""What ran can be read and proven, on a whole fleet of real processes."""
+
+import json
+from typing import Any
+
+from deploy.local.fleet import Fleet, Lender, wait_until
+from lender.client.client import Client
+
+TRIES = """
+import socket
+for address in ("192.0.2.1", "192.0.2.2", "127.0.0.1"):
+    try:
+        socket.create_connection((address, 80), 1)
+    except OSError:
+        pass
+"""
+
+
+def test_a_receipt_tells_of_tries_to_reach_a_network_and_the_log_is_proven(fleet: Fleet) -> None:
+    desk, attic = fleet.lenders["desk"], fleet.lenders["attic"]
+    assert attic.owner("pause").returncode == 0
+    said = fleet.submit("submit", "--", "/usr/bin/python3", "-I", "-S", "-c", TRIES)
+    assert said.returncode == 0, said.stderr
+    wait_until(lambda: bool(receipts(desk)), "the receipt is written")
+    (receipt,) = receipts(desk)
+    assert receipt["outcome"] == "succeeded"
+    assert receipt["network_attempts_blocked"] == 3
+    assert receipt["memory_peak_bytes"] > 1 << 20
+    assert receipt["cpu_s"] > 0
+    assert receipt["signature"]
+    told = desk.owner("log", receipt["job"]).stdout
+    assert "network: blocked, 3 attempts" in told
+    assert "files: scratch only" in told
+    wait_until(lambda: proof(desk)["published"].get("seq") == 1, "the head is published")
+    assert proof(desk)["findings"] == []
+
+
+async def test_what_a_killed_lenderd_ran_is_in_the_log_all_the_same(fleet: Fleet) -> None:
+    desk, attic = fleet.lenders["desk"], fleet.lenders["attic"]
+    assert attic.owner("pause").returncode == 0
+    async with Client(fleet.url, fleet.key) as client:
+        job = await client.submit(["sleep", "60"])
+        wait_until(desk.busy, "the task runs on desk")
+        desk.kill()
+        desk.start()
+        wait_until(lambda: bool(receipts(desk)), "the receipt is written")
+        (receipt, *_) = receipts(desk)
+        assert (receipt["outcome"], receipt["ended"]) == ("lost", "lenderd died")
+        assert receipt["job"] == job.id
+        assert 0 < receipt["ended_at"] - receipt["started_at"] < 60
+        await job.cancel()
+    assert proof(desk)["findings"] == []
+
+
+def receipts(lender: Lender) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(lender.owner("log", "--json").stdout)["receipts"]
+    return found
+
+
+def proof(lender: Lender) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(lender.owner("log", "verify", "--json").stdout)
+    return found
