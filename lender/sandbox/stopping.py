@@ -15,6 +15,7 @@ from lender.sandbox.tree import Root, StopReport
 
 # Who is not done by then waits for the processor: the owner's own work has it.
 _HURRY_AFTER_S = 0.0005
+_HURRY_AGAIN_S = 0.01
 
 
 class Target(Protocol):
@@ -113,12 +114,15 @@ def _ordered(targets: tuple[Target, ...], file: str, value: str) -> list[Path]:
 
 def _wait(leaves: list[Path], event: str, deadline: float, sessions: set[int]) -> list[Path]:
     """Wait for all leaves; return those that were not done at the deadline."""
-    soon = min(deadline, time.monotonic() + _HURRY_AFTER_S)
-    late = [leaf for leaf in leaves if not cgroup.wait_until(leaf, event, soon)]
-    if late:
+    soon, late = time.monotonic() + _HURRY_AFTER_S, leaves
+    while late := [leaf for leaf in late if not cgroup.wait_until(leaf, event, soon)]:
+        if soon >= deadline:
+            break
         # To stop or to die takes a moment of processor time, and theirs is what the owner leaves.
+        # The kernel may refuse it right now: asked again, it costs a look.
         autogroup.hurry(sessions)
-    return [leaf for leaf in late if not cgroup.wait_until(leaf, event, deadline)]
+        soon = min(deadline, time.monotonic() + _HURRY_AGAIN_S)
+    return late
 
 
 def _inside(leaves: list[Path]) -> set[int]:
