@@ -29,7 +29,7 @@ check: venv
 	$(BIN)/lint-imports
 
 test: check
-	@.ci/packages bubblewrap dbus xvfb
+	@.ci/packages bubblewrap dbus xvfb xdotool
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage report --include='lender/core/*,lender/protocol/*,broker/core/*' --fail-under=100
 

@@ -26,6 +26,7 @@ class Restraint:
         spending: what was used up this week.
         closed: why a grant that holds allows nothing right now, by id.
         signals: the last reading; None before the first.
+        energy_rate: what a second of CPU time takes, as last read.
     """
 
     def __init__(self, config: Config) -> None:
@@ -36,23 +37,18 @@ class Restraint:
         self.spending = Spending()
         self.closed: dict[str, Hold] = {}
         self.signals: Signals | None = None
+        self.energy_rate = EnergyRate()
 
     def sampled(self, now: float, signals: Signals) -> None:
         """Take up a reading."""
         self.signals = signals
+        self.energy_rate = EnergyRate(signals.joules_per_cpu_s, signals.energy_method)
         self.comfort.sampled(now, signals)
 
     def woken(self) -> None:
         """What was read before the sleep says nothing of now."""
         self.asleep = False
         self.comfort.forget()
-
-    @property
-    def energy_rate(self) -> EnergyRate:
-        """What a second of CPU time takes, as last read."""
-        if self.signals is None:
-            return EnergyRate()
-        return EnergyRate(self.signals.joules_per_cpu_s, self.signals.energy_method)
 
     @property
     def utc_offset_s(self) -> int:

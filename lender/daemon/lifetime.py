@@ -154,7 +154,7 @@ class Lifetime:
             sampler,
             self._receipts,
             self._head,
-            float(psutil.cpu_count() or 1),
+            {"cores": float(psutil.cpu_count() or 1), "memory_bytes": memory.total_bytes()},
             self._facts,
             self._clock,
         )

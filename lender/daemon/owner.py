@@ -34,7 +34,7 @@ class OwnerVerbs:
         sampler: Sampler,
         receipts: ReceiptWriter,
         head: HeadPublisher,
-        cores: float,
+        machine: Answer,
         facts: Callable[[], Answer],
         clock: Callable[[], float],
     ) -> None:
@@ -49,7 +49,7 @@ class OwnerVerbs:
             sampler: asked for sensors at fault.
             receipts: asked for its fault.
             head: asked for what was published.
-            cores: of the machine.
+            machine: its cores and memory.
             facts: what the core does not know: connection, URL, runtimes.
             clock: the daemon's.
         """
@@ -61,7 +61,7 @@ class OwnerVerbs:
         self._sampler = sampler
         self._receipts = receipts
         self._head = head
-        self._cores = cores
+        self._machine = machine
         self._facts = facts
         self._clock = clock
 
@@ -93,10 +93,19 @@ class OwnerVerbs:
         status = self._core.status(now)
         for grant in grants:
             grant["now"] = status.closed.get(grant["id"], "")
+        held = {grant["submitter"] for grant in grants}
+        gone = {
+            grant.submitter
+            for grant in reading.consent.grants
+            if grant.id in reading.consent.revoked and grant.submitter not in held
+        }
         return {
-            **lending(status, self._cores),
+            **lending(status, now, self._machine),
             **self._facts(),
             "grants": grants,
+            "withdrawn": [
+                {"submitter": key, "name": reading.names.get(key, "")} for key in sorted(gone)
+            ],
             "ignored_grants": ignored,
             "today": self._today.summary(),
             "budgets": self._core.budgets(now),

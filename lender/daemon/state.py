@@ -13,7 +13,6 @@ import os
 from io import TextIOWrapper
 from pathlib import Path
 
-from lender.sandbox import scratch
 from lender.sandbox.tree import Root, alive, identify
 
 SYSTEM_STATE = Path("/var/lib/lender")
@@ -120,6 +119,8 @@ class StateFolder:
         old = [self.cache / "sha256", self.cache / "modules", *self.spool.glob("*.report")]
         for left in old:
             with contextlib.suppress(FileNotFoundError):
+                from lender.sandbox import scratch  # noqa: PLC0415 - costs every other verb 3 ms
+
                 scratch.remove(left)
 
     def owner_uid(self) -> int:

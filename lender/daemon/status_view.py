@@ -1,5 +1,6 @@
 """What the control socket answers to `status`: the core's view as JSON values."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lender.core.consent import Intent
@@ -8,12 +9,13 @@ from lender.core.signals import Signals
 from lender.core.status import AttemptStatus, LenderStatus
 
 
-def lending(status: LenderStatus, cores: float) -> dict[str, Any]:
+def lending(status: LenderStatus, now: float, machine: Mapping[str, Any]) -> dict[str, Any]:
     """Return phase, reason, slots, what runs, comfort and machine.
 
     Args:
         status: of the core.
-        cores: of the machine.
+        now: seconds since the epoch.
+        machine: its cores and memory.
     """
     return {
         "phase": status.phase,
@@ -22,9 +24,9 @@ def lending(status: LenderStatus, cores: float) -> dict[str, Any]:
         "slots_free": status.slots_free,
         "running": [_running(one) for one in status.attempts],
         "headroom": {"cpu": status.cpu_free, "memory_bytes": status.memory_free_bytes},
-        **_intent(status.intent),
+        **_intent(status.intent, now),
         "comfort": _comfort(status.verdict, status.signals),
-        "machine": _machine(status.signals, cores),
+        "machine": {**machine, **_machine(status.signals)},
     }
 
 
@@ -52,11 +54,11 @@ def _running(one: AttemptStatus) -> dict[str, Any]:
     }
 
 
-def _intent(intent: Intent | None) -> dict[str, Any]:
+def _intent(intent: Intent | None, now: float) -> dict[str, Any]:
     if intent is None:
         return {}
     return {
-        "paused": intent.paused,
+        "paused": intent.holds(now),
         "paused_at": intent.paused_at,
         "paused_until": intent.until,
         "finish_by": intent.finish_by,
@@ -97,20 +99,19 @@ def _finding(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _machine(signals: Signals | None, cores: float) -> dict[str, Any]:
-    machine: dict[str, Any] = {"cores": cores}
-    if signals is not None:
-        machine |= {
-            "memory_available_bytes": signals.memory_available_bytes,
-            "cpu_others": signals.cpu_others,
-            "gpus": [
-                {
-                    "id": gpu.id,
-                    "vram_free_bytes": gpu.vram_free_bytes,
-                    "vram_others_bytes": gpu.vram_others_bytes,
-                    "use_others": gpu.use_others,
-                }
-                for gpu in signals.gpus
-            ],
-        }
-    return machine
+def _machine(signals: Signals | None) -> dict[str, Any]:
+    if signals is None:
+        return {}
+    return {
+        "memory_available_bytes": signals.memory_available_bytes,
+        "cpu_others": signals.cpu_others,
+        "gpus": [
+            {
+                "id": gpu.id,
+                "vram_free_bytes": gpu.vram_free_bytes,
+                "vram_others_bytes": gpu.vram_others_bytes,
+                "use_others": gpu.use_others,
+            }
+            for gpu in signals.gpus
+        ],
+    }

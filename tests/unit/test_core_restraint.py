@@ -156,14 +156,6 @@ def test_energy_is_estimated_at_the_rate_of_the_time_it_was_used() -> None:
     assert (receipt.network_attempts_blocked, receipt.gpu_s) == (2, 5.0)
 
 
-def test_before_any_reading_nothing_tells_what_a_second_of_cpu_time_takes() -> None:
-    bench = Bench()
-    bench.tell(UsageMetered(lease_id(1), 1.0, 1))
-    bench.ready()
-    bench.run()
-    assert the(WriteReceipt, bench.end(0)).energy_wh == 0.0
-
-
 def test_what_could_not_be_counted_once_stays_unknown() -> None:
     bench = Bench().ready()
     bench.run()
