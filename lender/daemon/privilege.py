@@ -1,5 +1,6 @@
 """lenderd as root: becomes the ordinary user that it was told, or refuses."""
 
+import grp
 import os
 import pwd
 from pathlib import Path
@@ -40,6 +41,18 @@ def become(ids: tuple[int, int], state: Path) -> None:
     state.mkdir(parents=True, exist_ok=True)
     for folder, _, _ in os.walk(state):
         os.chown(folder, uid, gid, follow_symlinks=False)
-    os.setgroups([])
+    os.setgroups(_kept_groups(uid))
     os.setgid(gid)
     os.setuid(uid)
+
+
+def _kept_groups(uid: int) -> list[int]:
+    """Return `input` for its members: whether somebody types is seen in its devices.
+
+    The launcher and its sandboxes drop every group.
+    """
+    try:
+        devices = grp.getgrnam("input")
+        return [devices.gr_gid] if pwd.getpwuid(uid).pw_name in devices.gr_mem else []
+    except KeyError:
+        return []
