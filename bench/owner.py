@@ -37,6 +37,7 @@ LENDER = Path(sys.executable).with_name("lender")
 GOAL_MS = {"pause": 20.0, "revoke": 50.0}
 _BOUND_S = 60.0
 _WATCH_S = 0.05
+_WORK_S = 0.15
 _SPIN = ("sh", "-c", "while :; do :; done")
 
 
@@ -149,6 +150,7 @@ def measure(bench: Bench, workload: str, daemon: str, runs: int) -> Measured:
             found.faults += _moved(met)
             bench.signal(signal.SIGCONT)
             bench.lender("resume")
+            time.sleep(_WORK_S)  # it goes on, and the next word is one of its own
             if daemon == "stopped":
                 bench.signal(signal.SIGSTOP)
             wall_ms, said = bench.lender("revoke", "--all")

