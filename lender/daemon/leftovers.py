@@ -24,7 +24,7 @@ def clear(state: StateFolder, receipts: ReceiptLog, now: float) -> None:
         log.warning("%s can't be read; what it named died with its launcher", path)
         path.unlink()
     for record in reading.records:
-        report = tree.kill(record.roots)
+        report = stopping.kill((record,))
         if report.processes:
             log.warning("lease %s: killed %d leftover processes", record.lease, report.processes)
     _account(state, records, reading.records, receipts, now)
