@@ -3,10 +3,10 @@
 import logging
 from typing import Any
 
-from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
-from lender.daemon.receipts import ReceiptLog
-from lender.daemon.state import StateFolder
-from lender.sandbox import scratch, tree
+from lender.sandbox import scratch, stopping
+from lender.state.attempt_records import AttemptRecord, AttemptRecords
+from lender.state.folder import StateFolder
+from lender.state.receipts import ReceiptLog
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def clear(state: StateFolder, receipts: ReceiptLog, now: float) -> None:
         log.warning("%s can't be read; what it named died with its launcher", path)
         path.unlink()
     for record in reading.records:
-        report = tree.kill(record.roots)
+        report = stopping.kill((record,))
         if report.processes:
             log.warning("lease %s: killed %d leftover processes", record.lease, report.processes)
     _account(state, records, reading.records, receipts, now)
