@@ -27,10 +27,10 @@ from pathlib import Path
 
 from owner_stand import WORKLOADS
 
-from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
 from lender.daemon.control_client import UnreachableError, ask
-from lender.daemon.state import StateFolder
 from lender.sandbox import cgroup, tree
+from lender.state.attempt_records import AttemptRecord, AttemptRecords
+from lender.state.folder import StateFolder
 
 DAEMONS = ("idle", "loaded", "stopped")
 LENDER = Path(sys.executable).with_name("lender")

@@ -17,12 +17,8 @@ from typing import Any
 import wasmtime
 
 from lender.core.consent import Grant
-from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
-from lender.daemon.consent_files import write_grant
 from lender.daemon.control import ControlServer, Peer
-from lender.daemon.intent_file import read_stored
 from lender.daemon.privilege import become
-from lender.daemon.state import StateFolder, write_pid
 from lender.protocol.signature import Signer, seed_from_entropy
 from lender.sandbox import stopping, subtree
 from lender.sandbox.launcher import Launcher
@@ -30,6 +26,10 @@ from lender.sandbox.lease_sandbox import LeaseSandbox
 from lender.sandbox.plan import Limits, SandboxPlan
 from lender.sandbox.port import SandboxGoneError
 from lender.sandbox.tree import Root
+from lender.state.attempt_records import AttemptRecord, AttemptRecords
+from lender.state.consent_files import write_grant
+from lender.state.folder import StateFolder, write_pid
+from lender.state.intent_file import read_stored
 
 ORDINARY_USER = "nobody"
 SUBMITTER = Signer(seed_from_entropy(b"b" * 32)).public_key

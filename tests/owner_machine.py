@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from lender.core.consent import Grant
-from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
-from lender.daemon.consent_files import write_grant
 from lender.daemon.control_client import UnreachableError, ask
-from lender.daemon.state import StateFolder
 from lender.protocol.signature import Signer, seed_from_entropy
 from lender.sandbox import tree
+from lender.state.attempt_records import AttemptRecord, AttemptRecords
+from lender.state.consent_files import write_grant
+from lender.state.folder import StateFolder
 
 LENDER = Path(sys.executable).with_name("lender")
 STAND_IN = Path(__file__).with_name("owner_stand_in.py")

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from lender.core.consent import Intent
-from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
-from lender.daemon.consent_files import load_consent, read_intent, write_intent
 from lender.daemon.control import ControlServer, Peer
-from lender.daemon.state import StateFolder, write_pid
 from lender.sandbox import tree
+from lender.state.attempt_records import AttemptRecord, AttemptRecords
+from lender.state.consent_files import load_consent, read_intent, write_intent
+from lender.state.folder import StateFolder, write_pid
 
 Answer = dict[str, Any]
 

@@ -15,8 +15,8 @@ from lender.cli.completion_scripts import Completed, Option
 from lender.cli.exits import Exit
 from lender.cli.main import VERBS
 from lender.cli.owner import add_options, find_state, is_owner
-from lender.daemon.consent_files import load_consent
-from lender.daemon.state import StateFolder
+from lender.state.consent_files import load_consent
+from lender.state.folder import StateFolder
 
 if TYPE_CHECKING:
     import argparse

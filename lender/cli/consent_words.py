@@ -11,8 +11,8 @@ from typing import Any
 from lender.cli.owner import tell
 from lender.cli.words import count, moment, size
 from lender.core.consent import Grant
-from lender.daemon.programs import Programs, installed_workloads, read_programs
-from lender.daemon.state import StateFolder
+from lender.state.folder import StateFolder
+from lender.state.programs import Programs, installed_workloads, read_programs
 
 
 def terms(grant: Grant) -> str:

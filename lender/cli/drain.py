@@ -13,8 +13,8 @@ from lender.cli.exits import Exit
 from lender.cli.owner import DEFAULTS as OWNER_DEFAULTS
 from lender.cli.owner import add_options, open_state, print_json
 from lender.cli.words import count, duration, say
-from lender.daemon.intent_file import StoredIntent, read_stored
-from lender.daemon.state import StateFolder
+from lender.state.folder import StateFolder
+from lender.state.intent_file import StoredIntent, read_stored
 
 if TYPE_CHECKING:  # loads only where there is something to parse: see `main`
     import argparse

@@ -7,10 +7,10 @@ from lender.cli.exits import Exit
 from lender.cli.last_word import announce_pause, as_json, keep
 from lender.cli.owner import become_owner, tell
 from lender.cli.words import count, key, printable, when
-from lender.daemon.attempt_records import AttemptRecords
-from lender.daemon.intent_file import StoredIntent
-from lender.daemon.state import StateFolder
 from lender.sandbox import tree
+from lender.state.attempt_records import AttemptRecords
+from lender.state.folder import StateFolder
+from lender.state.intent_file import StoredIntent
 
 
 def let_finish(state: StateFolder, intent: StoredIntent) -> dict[str, Any]:

@@ -25,10 +25,10 @@ from lender.cli.words import key, moment, say, size
 from lender.core.budget import Budget, parse_budget
 from lender.core.consent import Grant
 from lender.core.schedule import When, parse_when
-from lender.daemon.consent_files import ConsentReading, grant_fields, load_consent, write_grant
-from lender.daemon.grant_file import NAME_PATTERN, SHA256_PATTERN, WORKLOAD_PATTERN
-from lender.daemon.programs import Programs
-from lender.daemon.state import StateFolder
+from lender.state.consent_files import ConsentReading, grant_fields, load_consent, write_grant
+from lender.state.folder import StateFolder
+from lender.state.grant_file import NAME_PATTERN, SHA256_PATTERN, WORKLOAD_PATTERN
+from lender.state.programs import Programs
 
 EXAMPLES = """\
   lender grant alice=UDXU4RCS… --workload render --cpu 4 --mem 2G --expires 30d

@@ -13,8 +13,8 @@ from lender.cli.grant_usage import GrantUses
 from lender.cli.owner import add_options, open_state, print_json
 from lender.cli.words import count, duration, key, moment, say, size
 from lender.core.consent import Grant
-from lender.daemon.consent_files import ConsentReading, grant_fields, load_consent
-from lender.daemon.receipts import ReceiptLog
+from lender.state.consent_files import ConsentReading, grant_fields, load_consent
+from lender.state.receipts import ReceiptLog
 
 EXAMPLES = """\
   lender grants

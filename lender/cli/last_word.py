@@ -6,8 +6,8 @@ Standard library only. The word is a level, not an event: a later one replaces i
 from typing import Any
 
 from lender.cli.owner import Told, tell
-from lender.daemon.intent_file import StoredIntent, write_stored
-from lender.daemon.state import StateFolder
+from lender.state.folder import StateFolder
+from lender.state.intent_file import StoredIntent, write_stored
 
 
 def keep(state: StateFolder, intent: StoredIntent) -> str:

@@ -19,10 +19,10 @@ from lender.cli.owner import add_options, open_state
 from lender.cli.quantities import duration_s
 from lender.cli.receipt_words import in_full, in_short
 from lender.cli.words import say
-from lender.daemon.consent_files import load_consent
-from lender.daemon.receipt_chain import Finding
-from lender.daemon.receipts import ReceiptLog
-from lender.daemon.state import StateFolder
+from lender.state.consent_files import load_consent
+from lender.state.folder import StateFolder
+from lender.state.receipt_chain import Finding
+from lender.state.receipts import ReceiptLog
 
 EXAMPLES = """\
   lender log

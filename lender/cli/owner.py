@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lender.cli.exits import CommandError, Exit
 from lender.daemon.control_client import UnreachableError, ask
-from lender.daemon.state import SYSTEM_STATE, StateFolder, default_state_path
+from lender.state.folder import SYSTEM_STATE, StateFolder, default_state_path
 
 if TYPE_CHECKING:  # loads only where there is something to parse: see `main`
     import argparse

@@ -14,10 +14,10 @@ from lender.cli.last_word import announce_pause, as_json, keep
 from lender.cli.owner import DEFAULTS as OWNER_DEFAULTS
 from lender.cli.owner import add_options, become_owner, find_state, is_owner, print_json, tell
 from lender.cli.words import count, duration, say, when
-from lender.daemon.attempt_records import AttemptReading, AttemptRecords
-from lender.daemon.intent_file import StoredIntent
-from lender.daemon.state import StateFolder
 from lender.sandbox import stopping
+from lender.state.attempt_records import AttemptReading, AttemptRecords
+from lender.state.folder import StateFolder
+from lender.state.intent_file import StoredIntent
 
 if TYPE_CHECKING:  # loads only where there is something to parse: see `main`
     import argparse

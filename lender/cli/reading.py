@@ -7,7 +7,7 @@ import time
 from typing import Any, NamedTuple
 
 from lender.cli.owner import Told, become_owner, is_owner, tell
-from lender.daemon.state import StateFolder
+from lender.state.folder import StateFolder
 
 Fields = dict[str, Any]
 
@@ -57,9 +57,9 @@ def names_of(fields: Fields) -> dict[str, str]:
 def _from_files(state: StateFolder) -> Fields:
     # Only needed here; loaded before root becomes an owner who may not read our own code.
     from lender.cli import grants  # noqa: PLC0415
-    from lender.daemon.attempt_records import AttemptRecords  # noqa: PLC0415
-    from lender.daemon.consent_files import load_consent, read_intent  # noqa: PLC0415
     from lender.sandbox import tree  # noqa: PLC0415
+    from lender.state.attempt_records import AttemptRecords  # noqa: PLC0415
+    from lender.state.consent_files import load_consent, read_intent  # noqa: PLC0415
 
     become_owner(state)
     reading, now = load_consent(state), time.time()

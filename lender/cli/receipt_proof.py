@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 from lender.cli.owner import tell
 from lender.cli.words import count, key, moment
-from lender.daemon.receipt_chain import Finding
-from lender.daemon.receipts import ReceiptLog
-from lender.daemon.state import StateFolder
 from lender.protocol import signature
 from lender.protocol.codec import JSON, decode
 from lender.protocol.errors import ProtocolError
 from lender.protocol.log_head import LogHead, MissingHead
+from lender.state.folder import StateFolder
+from lender.state.receipt_chain import Finding
+from lender.state.receipts import ReceiptLog
 
 _HEAD_ANSWER_S = 5.0
 

@@ -7,7 +7,7 @@ from lender.cli.exits import CommandError, Exit
 from lender.cli.last_word import keep
 from lender.cli.owner import DEFAULTS, add_options, open_state, print_json, tell
 from lender.cli.words import say
-from lender.daemon.intent_file import StoredIntent
+from lender.state.intent_file import StoredIntent
 
 if TYPE_CHECKING:  # loads only where there is something to parse: see `main`
     import argparse

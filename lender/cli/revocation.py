@@ -14,18 +14,18 @@ from typing import Any, Literal
 
 from lender.cli.owner import tell
 from lender.core.consent import Grant
-from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
-from lender.daemon.consent_files import (
+from lender.sandbox import stopping, tree
+from lender.state.attempt_records import AttemptRecord, AttemptRecords
+from lender.state.consent_files import (
     load_consent,
     sync_tombstones,
     withdraw_grants,
     write_tombstones,
 )
-from lender.daemon.grant_file import GRANT_ID_PATTERN
-from lender.daemon.purge import kept_submitters, purge, remove
-from lender.daemon.receipts import ReceiptLog
-from lender.daemon.state import StateFolder, read_pid
-from lender.sandbox import stopping, tree
+from lender.state.folder import StateFolder, read_pid
+from lender.state.grant_file import GRANT_ID_PATTERN
+from lender.state.purge import kept_submitters, purge, remove
+from lender.state.receipts import ReceiptLog
 
 _KILL_S = 5.0
 _KILL_AGAIN_S = 1.0  # after a kill that ran into its bound

@@ -14,10 +14,10 @@ from lender.cli.exits import CommandError, Exit
 from lender.cli.owner import add_options, open_state, print_json
 from lender.cli.revocation import Outcome, Selection, revoke
 from lender.cli.words import clock, count, duration, say, size
-from lender.daemon.attempt_records import AttemptReading, AttemptRecords
-from lender.daemon.consent_files import ConsentReading, load_consent
-from lender.daemon.purge import kept_submitters
-from lender.daemon.state import StateFolder
+from lender.state.attempt_records import AttemptReading, AttemptRecords
+from lender.state.consent_files import ConsentReading, load_consent
+from lender.state.folder import StateFolder
+from lender.state.purge import kept_submitters
 
 EXAMPLES = """\
   lender revoke --all

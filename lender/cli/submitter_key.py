@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 
-from lender.daemon.grant_file import SUBMITTER_PATTERN
+from lender.state.grant_file import SUBMITTER_PATTERN
 
 
 def is_public_key(text: str) -> bool:

@@ -21,8 +21,8 @@ from lender.cli.owner import add_options, become_owner, find_state, is_owner, te
 from lender.cli.reading import Reading, read_status
 from lender.cli.top_screen import ASCII, Glyphs, Rates, Style, screen
 from lender.cli.words import count, duration
-from lender.daemon.intent_file import StoredIntent
-from lender.daemon.state import StateFolder
+from lender.state.folder import StateFolder
+from lender.state.intent_file import StoredIntent
 
 if TYPE_CHECKING:
     import argparse

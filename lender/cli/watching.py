@@ -12,7 +12,7 @@ from lender.cli.exits import Exit
 from lender.cli.reading import Reading, read_status
 from lender.cli.status_lines import head, lines
 from lender.cli.words import printable, say
-from lender.daemon.state import StateFolder
+from lender.state.folder import StateFolder
 
 _EVERY_S = 1.0
 _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\033[H", "\033[K", "\033[J"

@@ -13,7 +13,7 @@ from lender.cli.owner import add_options, find_state, is_owner, print_json
 from lender.cli.reading import Reading, names_of, read_status
 from lender.cli.status_lines import budget_line, confinement, running_line
 from lender.cli.words import key, printable, say, when
-from lender.daemon.state import StateFolder
+from lender.state.folder import StateFolder
 
 if TYPE_CHECKING:  # loads only where there is something to parse: see `main`
     import argparse
@@ -143,7 +143,7 @@ def _running(
 
 def _ended(state: StateFolder, job: str) -> tuple[list[str], dict[str, Any]]:
     """The receipt of a job that is over; only the owner reads it."""
-    from lender.daemon.receipts import ReceiptLog  # noqa: PLC0415  # hashlib, rarely needed
+    from lender.state.receipts import ReceiptLog  # noqa: PLC0415  # hashlib, rarely needed
 
     receipt: dict[str, Any] | None = None
     if is_owner(state):

@@ -16,12 +16,9 @@ from lender.core.events import (
     TasksEnded,
     UsageMetered,
 )
-from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
-from lender.daemon.consent_files import read_consent
 from lender.daemon.inputs import InputCache, InputError
 from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.results import ResultMaker
-from lender.daemon.state import StateFolder
 from lender.link.errors import LinkError
 from lender.protocol.job import BlobRef, Input
 from lender.protocol.result import TaskResult
@@ -36,6 +33,9 @@ from lender.sandbox.port import (
     SandboxPlan,
     TaskOutcome,
 )
+from lender.state.attempt_records import AttemptRecord, AttemptRecords
+from lender.state.consent_files import read_consent
+from lender.state.folder import StateFolder
 
 FLUSH_S = 0.02
 """Results of short tasks are told in batches about this far apart."""

@@ -4,10 +4,10 @@ import asyncio
 import logging
 from pathlib import Path
 
-from lender.daemon.purge import remove, set_aside
-from lender.daemon.state import StateFolder
 from lender.link.blobs import Blobs
 from lender.link.objects import BlobError
+from lender.state.folder import StateFolder
+from lender.state.purge import remove, set_aside
 
 log = logging.getLogger(__name__)
 

@@ -3,10 +3,10 @@
 import logging
 from typing import Any
 
-from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
-from lender.daemon.receipts import ReceiptLog
-from lender.daemon.state import StateFolder
-from lender.sandbox import scratch, tree
+from lender.sandbox import scratch, stopping
+from lender.state.attempt_records import AttemptRecord, AttemptRecords
+from lender.state.folder import StateFolder
+from lender.state.receipts import ReceiptLog
 
 log = logging.getLogger(__name__)
 

@@ -26,21 +26,16 @@ from lender.core.lender import Lender
 from lender.core.schedule import week_s
 from lender.daemon import leftovers
 from lender.daemon.agent_reports import AgentReports
-from lender.daemon.attempt_records import AttemptRecords
 from lender.daemon.catalogue import read_catalogue
 from lender.daemon.clock import Clock
-from lender.daemon.consent_files import load_consent
 from lender.daemon.control import ControlServer
 from lender.daemon.execution import Machinery
 from lender.daemon.identity import load_or_create
 from lender.daemon.inputs import InputCache
 from lender.daemon.owner import OwnerVerbs
 from lender.daemon.privilege import become, drop_to
-from lender.daemon.programs import installed_workloads
-from lender.daemon.purge import kept_submitters, purge
 from lender.daemon.receipt_head import HeadPublisher
 from lender.daemon.receipt_writer import ReceiptWriter
-from lender.daemon.receipts import ReceiptLog
 from lender.daemon.reporter import Reporter
 from lender.daemon.results import ResultMaker
 from lender.daemon.sampling import Sampler
@@ -48,7 +43,6 @@ from lender.daemon.settings import DaemonSettings
 from lender.daemon.shell import Shell
 from lender.daemon.signal_history import SignalHistory
 from lender.daemon.spool import Spool
-from lender.daemon.state import StateFolder, default_state_path, write_pid
 from lender.daemon.today import Today
 from lender.daemon.usage_recall import used_since
 from lender.daemon.work_queues import WorkQueues
@@ -68,6 +62,12 @@ from lender.sensors.machine import MachineSensors
 from lender.sensors.presence import PresenceSensors, machine_sources
 from lender.sensors.sleep import SleepWatch
 from lender.service.notify import notify, watchdog_interval_s
+from lender.state.attempt_records import AttemptRecords
+from lender.state.consent_files import load_consent
+from lender.state.folder import StateFolder, default_state_path, write_pid
+from lender.state.programs import installed_workloads
+from lender.state.purge import kept_submitters, purge
+from lender.state.receipts import ReceiptLog
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from lender.daemon.catalogue import CatalogueError
 from lender.daemon.lifetime import Lifetime, StartError
 from lender.daemon.privilege import PrivilegeError
 from lender.daemon.settings import DaemonSettings
-from lender.daemon.state import AlreadyRunningError
 from lender.service.settings import SettingsError, find_file, given, load
+from lender.state.folder import AlreadyRunningError
 
 EXAMPLES = """examples:
   lenderd                                 lend to the fleet at nats://127.0.0.1:4222

@@ -8,15 +8,15 @@ from lender.core.consent import Intent
 from lender.core.events import ConsentLoaded, IntentLoaded
 from lender.core.lender import Lender
 from lender.daemon.agent_reports import AgentReports, ReportError
-from lender.daemon.consent_files import grant_fields, load_consent, read_intent, write_intent
 from lender.daemon.control import Handler, MalformedError, Peer
 from lender.daemon.receipt_head import HeadPublisher
 from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.sampling import Sampler
 from lender.daemon.shell import Shell
-from lender.daemon.state import StateFolder
 from lender.daemon.status_view import lending
 from lender.daemon.today import Today
+from lender.state.consent_files import grant_fields, load_consent, read_intent, write_intent
+from lender.state.folder import StateFolder
 
 Answer = Mapping[str, Any]
 

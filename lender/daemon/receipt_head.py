@@ -6,9 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from lender.daemon.receipt_chain import EMPTY, Head, LineSigner
 from lender.daemon.receipt_writer import ReceiptWriter
-from lender.daemon.receipts import ReceiptLog
 from lender.link.api import JetStream, answer
 from lender.link.connection import Connection
 from lender.link.errors import LinkError
@@ -19,6 +17,8 @@ from lender.protocol.errors import ProtocolError
 from lender.protocol.log_head import LogHead, MissingHead
 from lender.protocol.signature import SIGNATURE_HEADER, verify
 from lender.protocol.streams import HEADS
+from lender.state.receipt_chain import EMPTY, Head, LineSigner
+from lender.state.receipts import ReceiptLog
 
 log = logging.getLogger(__name__)
 

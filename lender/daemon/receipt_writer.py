@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
-from lender.daemon.receipt_chain import EMPTY, Head
-from lender.daemon.receipts import ReceiptLog
+from lender.state.receipt_chain import EMPTY, Head
+from lender.state.receipts import ReceiptLog
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from lender.daemon.grant_file import SUBMITTER_PATTERN
-from lender.daemon.purge import remove, set_aside
-from lender.daemon.state import StateFolder
+from lender.state.folder import StateFolder
+from lender.state.grant_file import SUBMITTER_PATTERN
+from lender.state.purge import remove, set_aside
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from sandboxes import LIMITS, USER, Workshop, needs_bubblewrap, open_folder, until
 
-from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
 from lender.sandbox import autogroup, cgroup, stopping, subtree, tree
 from lender.sandbox.launcher import Launcher
 from lender.sandbox.lease_sandbox import LeaseSandbox
@@ -19,6 +18,7 @@ from lender.sandbox.plan import Runtime
 from lender.sandbox.port import PrepareFailedError, RefusedError, SandboxGoneError
 from lender.sandbox.stopping import Standing
 from lender.sandbox.subtree import Subtree
+from lender.state.attempt_records import AttemptRecord, AttemptRecords
 
 __all__ = ["open_folder"]  # fixtures
 

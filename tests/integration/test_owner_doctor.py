@@ -10,8 +10,8 @@ from owner_machine import Machine, grant, machine, until
 
 from lender.cli.checks import kernel, runtimes
 from lender.cli.checks.check import Check
-from lender.daemon.consent_files import read_intent
-from lender.daemon.state import StateFolder
+from lender.state.consent_files import read_intent
+from lender.state.folder import StateFolder
 
 __all__ = ["machine"]
 

@@ -9,9 +9,9 @@ import time
 import pytest
 from owner_machine import LENDER, Machine, grant, machine, until
 
-from lender.daemon.attempt_records import AttemptRecords
-from lender.daemon.consent_files import read_intent
 from lender.sandbox import tree
+from lender.state.attempt_records import AttemptRecords
+from lender.state.consent_files import read_intent
 
 __all__ = ["machine"]
 

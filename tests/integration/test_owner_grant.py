@@ -14,10 +14,10 @@ from owner_machine import ALICE, BOB, LENDER, Machine, machine
 
 from lender.core.budget import parse_budget
 from lender.core.schedule import parse_when
-from lender.daemon.consent_files import read_consent
-from lender.daemon.receipts import ReceiptLog
-from lender.daemon.state import StateFolder
 from lender.sandbox import tree
+from lender.state.consent_files import read_consent
+from lender.state.folder import StateFolder
+from lender.state.receipts import ReceiptLog
 
 __all__ = ["machine"]
 

@@ -26,7 +26,7 @@ SLOW = {
     "email", "encodings.idna", "fractions", "gettext", "hashlib", "importlib.metadata", "inspect",
     "locale", "logging", "multiprocessing", "queue", "random", "shutil", "ssl", "statistics",
     "string", "struct", "subprocess", "tempfile", "textwrap", "tomllib", "unittest", "uuid",
-    "zoneinfo", "_strptime", "lender.daemon.consent_files", "lender.daemon.receipts",
+    "zoneinfo", "_strptime", "lender.state.consent_files", "lender.state.receipts",
 }  # fmt: skip
 
 

@@ -8,8 +8,8 @@ import time
 
 from owner_machine import ALICE, LENDER, Machine, grant, machine
 
-from lender.daemon.receipts import ReceiptLog
 from lender.protocol.signature import Signer, seed_from_entropy
+from lender.state.receipts import ReceiptLog
 
 __all__ = ["machine"]
 

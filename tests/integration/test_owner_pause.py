@@ -5,9 +5,9 @@ import signal
 
 from owner_machine import Machine, grant, machine, until
 
-from lender.daemon.attempt_records import AttemptRecords
-from lender.daemon.consent_files import read_intent
 from lender.sandbox import tree
+from lender.state.attempt_records import AttemptRecords
+from lender.state.consent_files import read_intent
 
 __all__ = ["machine"]
 

@@ -17,13 +17,13 @@ from lender.cli.owner import Told
 from lender.daemon import receipt_head
 from lender.daemon.receipt_head import HeadPublisher
 from lender.daemon.receipt_writer import ReceiptWriter
-from lender.daemon.receipts import ReceiptLog
-from lender.daemon.state import StateFolder
 from lender.link.api import JetStream
 from lender.link.connection import Connection
 from lender.link.embedded import EmbeddedServer
 from lender.protocol.signature import Signer, seed_from_entropy
 from lender.protocol.streams import HEADS, stream_configs
+from lender.state.folder import StateFolder
+from lender.state.receipts import ReceiptLog
 
 SEED = seed_from_entropy(b"o" * 32)
 SIGNER = Signer(SEED)

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from owner_machine import ALICE, BOB, Machine, grant, machine, until
 
-from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
-from lender.daemon.consent_files import load_consent, read_consent
-from lender.daemon.purge import kept_submitters
-from lender.daemon.receipts import ReceiptLog
 from lender.sandbox import tree
+from lender.state.attempt_records import AttemptRecord, AttemptRecords
+from lender.state.consent_files import load_consent, read_consent
+from lender.state.purge import kept_submitters
+from lender.state.receipts import ReceiptLog
 
 __all__ = ["machine"]
 

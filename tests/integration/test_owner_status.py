@@ -13,7 +13,7 @@ import pytest
 from owner_machine import ALICE, BOB, LENDER, Machine, grant, machine
 from terminal import Terminal, environment
 
-from lender.daemon.state import StateFolder
+from lender.state.folder import StateFolder
 
 __all__ = ["machine"]
 

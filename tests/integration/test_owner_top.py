@@ -10,9 +10,9 @@ import pytest
 from owner_machine import LENDER, Machine, grant, machine
 from terminal import Terminal, environment
 
-from lender.daemon.attempt_records import AttemptRecord
-from lender.daemon.consent_files import load_consent, read_intent
 from lender.sandbox import tree
+from lender.state.attempt_records import AttemptRecord
+from lender.state.consent_files import load_consent, read_intent
 
 __all__ = ["machine"]
 

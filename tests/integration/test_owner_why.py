@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from owner_machine import BOB, Machine, grant, machine
 
-from lender.daemon.receipts import ReceiptLog
+from lender.state.receipts import ReceiptLog
 
 __all__ = ["machine"]
 

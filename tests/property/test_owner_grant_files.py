@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lender.core.budget import Bound, Measure, Period
 from lender.core.consent import Grant
 from lender.core.schedule import Hours, When
-from lender.daemon.grant_file import GrantFaultError, encode_grant, read_grant
+from lender.state.grant_file import GrantFaultError, encode_grant, read_grant
 
 unhurried = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -7,9 +7,9 @@ from typing import cast
 import pytest
 
 from lender.daemon.inputs import InputCache, InputError
-from lender.daemon.purge import kept_submitters, purge
-from lender.daemon.state import StateFolder
 from lender.link.blobs import Blobs
+from lender.state.folder import StateFolder
+from lender.state.purge import kept_submitters, purge
 
 ALICE, BOB = "U" + "A" * 55, "U" + "B" * 55
 SHA256 = "ab" * 32

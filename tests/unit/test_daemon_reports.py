@@ -7,10 +7,10 @@ import pytest
 
 from lender.daemon.reporter import BrokerSilentError, Reporter
 from lender.daemon.spool import Spool, Spooled
-from lender.daemon.state import StateFolder
 from lender.protocol import codec
 from lender.protocol.lease import Done, DoneReply
 from lender.protocol.result import TaskResult
+from lender.state.folder import StateFolder
 
 LEASE = "l" * 22
 OTHER = "m" * 22

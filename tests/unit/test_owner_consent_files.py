@@ -10,8 +10,9 @@ import pytest
 from lender.core.budget import parse_budget
 from lender.core.consent import Consent, Grant, Intent
 from lender.core.schedule import parse_when
-from lender.daemon import grant_file
-from lender.daemon.consent_files import (
+from lender.protocol import ids
+from lender.state import grant_file
+from lender.state.consent_files import (
     load_consent,
     read_consent,
     read_intent,
@@ -21,8 +22,7 @@ from lender.daemon.consent_files import (
     write_intent,
     write_tombstones,
 )
-from lender.daemon.state import StateFolder
-from lender.protocol import ids
+from lender.state.folder import StateFolder
 
 NOW = 1_800_000_000.25
 GRANT = Grant("G-1", "U" + "A" * 55, "render", "ab" * 32, 4, 2 << 30, NOW + 3600, NOW)

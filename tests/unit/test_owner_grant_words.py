@@ -10,7 +10,7 @@ from lender.cli.grant_usage import GrantUses
 from lender.core.budget import parse_budget
 from lender.core.consent import Grant
 from lender.core.schedule import parse_when
-from lender.daemon.programs import installed_workloads, read_programs
+from lender.state.programs import installed_workloads, read_programs
 from workloads import catalogue
 
 NOW = time.time()

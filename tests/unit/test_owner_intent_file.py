@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from lender.core.consent import Intent
-from lender.daemon.consent_files import read_intent
-from lender.daemon.intent_file import StoredIntent, read_stored, write_stored
-from lender.daemon.state import StateFolder
+from lender.state.consent_files import read_intent
+from lender.state.folder import StateFolder
+from lender.state.intent_file import StoredIntent, read_stored, write_stored
 
 ENDLESS = (True, None, None)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from lender.daemon import leftovers
-from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
-from lender.daemon.receipts import ReceiptLog
-from lender.daemon.state import StateFolder
 from lender.sandbox import tree
+from lender.state.attempt_records import AttemptRecord, AttemptRecords
+from lender.state.folder import StateFolder
+from lender.state.receipts import ReceiptLog
 
 
 @pytest.fixture

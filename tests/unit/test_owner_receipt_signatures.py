@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from lender.daemon.receipt_chain import FIRST_PREV, Finding, Head, Verdict, compose
-from lender.daemon.receipts import ReceiptLog
 from lender.protocol import signature
 from lender.protocol.errors import ProtocolError
 from lender.protocol.signature import Signer, seed_from_entropy
+from lender.state.receipt_chain import FIRST_PREV, Finding, Head, Verdict, compose
+from lender.state.receipts import ReceiptLog
 
 OURS = Signer(seed_from_entropy(b"o" * 32))
 THIEF = Signer(seed_from_entropy(b"t" * 32))

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from nats_server import until
 
-from lender.daemon import receipt_writer, receipts
+from lender.daemon import receipt_writer
 from lender.daemon.receipt_writer import ReceiptWriter
-from lender.daemon.receipts import ReceiptLog
 from lender.protocol.signature import Signer, seed_from_entropy
+from lender.state import receipts
+from lender.state.receipts import ReceiptLog
 
 SIGNER = Signer(seed_from_entropy(b"o" * 32))
 
@@ -117,7 +118,7 @@ def test_a_log_that_is_held_for_good_is_given_up(
 OTHER = """
 import sys
 from pathlib import Path
-from lender.daemon.receipts import ReceiptLog
+from lender.state.receipts import ReceiptLog
 for number in range(50):
     ReceiptLog(Path(sys.argv[1])).append({"job": f"revoke-{number}"})
 """
@@ -142,7 +143,7 @@ async def test_lenderd_and_revokes_append_at_once(writer: ReceiptWriter, path: P
 KILLED = """
 import asyncio, sys
 from pathlib import Path
-from lender.daemon.receipts import ReceiptLog
+from lender.state.receipts import ReceiptLog
 from lender.daemon.receipt_writer import ReceiptWriter
 from lender.protocol.signature import Signer, seed_from_entropy
 async def main():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lender.daemon.receipts import ReceiptLog
+from lender.state.receipts import ReceiptLog
 
 Lines = list[bytes]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
-from lender.daemon.state import (
+from lender.sandbox.tree import Root, identify
+from lender.state.attempt_records import AttemptRecord, AttemptRecords
+from lender.state.folder import (
     SYSTEM_STATE,
     AlreadyRunningError,
     StateFolder,
@@ -17,7 +18,6 @@ from lender.daemon.state import (
     read_pid,
     write_pid,
 )
-from lender.sandbox.tree import Root, identify
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_no_folder_means_no_attempt(tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from lender.daemon.state import StateFolder, write_pid
+from lender.state.folder import StateFolder, write_pid
 file = write_pid(StateFolder(Path(sys.argv[1])))
 print("held", flush=True)
 sys.stdin.read()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from lender.cli.checks import clock, daemon, files, kernel, rehearsal, runtimes
 from lender.cli.checks.check import Check
 from lender.cli.owner import tell
-from lender.daemon.state import StateFolder
+from lender.state.folder import StateFolder
 
 __all__ = ["Check", "examine"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lender.cli.checks.check import Check
-from lender.daemon.state import StateFolder
+from lender.state.folder import StateFolder
 
 _TIMEDATECTL_S = 2.0
 

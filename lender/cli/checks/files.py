@@ -5,9 +5,9 @@ import time
 from collections.abc import Iterator
 
 from lender.cli.checks.check import Check
-from lender.daemon.consent_files import load_consent, read_intent
-from lender.daemon.receipts import ReceiptLog
-from lender.daemon.state import StateFolder
+from lender.state.consent_files import load_consent, read_intent
+from lender.state.folder import StateFolder
+from lender.state.receipts import ReceiptLog
 
 
 def state_folder(state: StateFolder) -> Iterator[Check]:

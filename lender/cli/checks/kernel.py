@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lender.cli.checks.check import Check
-from lender.daemon.state import StateFolder, read_pid
 from lender.sandbox import cgroup
+from lender.state.folder import StateFolder, read_pid
 
 _PI_MEND = "on a Raspberry Pi: cgroup_enable=memory in /boot/firmware/cmdline.txt, then reboot"
 _DELEGATE_MEND = "start lenderd from a systemd unit with Delegate=yes"

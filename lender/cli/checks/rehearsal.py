@@ -11,10 +11,10 @@ from lender.cli.checks.check import Check
 from lender.cli.revocation import Selection, revoke
 from lender.cli.words import count, duration
 from lender.core.consent import Grant
-from lender.daemon.attempt_records import AttemptRecord, AttemptRecords
-from lender.daemon.consent_files import write_grant
-from lender.daemon.state import StateFolder
 from lender.sandbox import tree
+from lender.state.attempt_records import AttemptRecord, AttemptRecords
+from lender.state.consent_files import write_grant
+from lender.state.folder import StateFolder
 
 _PROCESSES = 8
 _READY_S = 5.0

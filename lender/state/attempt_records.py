@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lender.daemon.durable import write_whole
-from lender.daemon.state import boot_id
 from lender.sandbox.cgroup import is_leaf_of
 from lender.sandbox.tree import Root
+from lender.state.durable import write_whole
+from lender.state.folder import boot_id
 
 
 class AttemptRecord(NamedTuple):

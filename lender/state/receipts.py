@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lender.daemon.durable import write_whole
-from lender.daemon.receipt_chain import (
+from lender.state.durable import write_whole
+from lender.state.receipt_chain import (
     EMPTY,
     Finding,
     Head,

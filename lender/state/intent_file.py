@@ -8,8 +8,8 @@ import json
 from math import isfinite
 from typing import Any, NamedTuple
 
-from lender.daemon.durable import write_whole
-from lender.daemon.state import StateFolder
+from lender.state.durable import write_whole
+from lender.state.folder import StateFolder
 
 
 class StoredIntent(NamedTuple):

@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from lender.daemon.grant_file import SUBMITTER_PATTERN
-from lender.daemon.state import StateFolder
 from lender.sandbox import scratch
+from lender.state.folder import StateFolder
+from lender.state.grant_file import SUBMITTER_PATTERN
 
 _ASIDE = ".purged-"
 _WIPE_S = 1.0

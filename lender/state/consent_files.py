@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from lender.core.consent import Consent, Grant, Intent
-from lender.daemon.durable import sync_file, sync_folder, write_whole
-from lender.daemon.grant_file import (
+from lender.state.durable import sync_file, sync_folder, write_whole
+from lender.state.folder import StateFolder
+from lender.state.grant_file import (
     GRANT_ID_PATTERN,
     GrantFaultError,
     check_owner,
     encode_grant,
     read_grant,
 )
-from lender.daemon.intent_file import StoredIntent, read_stored, write_stored
-from lender.daemon.state import StateFolder
+from lender.state.intent_file import StoredIntent, read_stored, write_stored
 
 
 @dataclass(frozen=True, slots=True)

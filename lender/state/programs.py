@@ -8,7 +8,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from lender.daemon.grant_file import SHA256_PATTERN, WORKLOAD_PATTERN
+from lender.state.grant_file import SHA256_PATTERN, WORKLOAD_PATTERN
 
 Programs = dict[str, str | None]
 """Workload -> SHA-256 of its program; None: whatever program comes with a job."""

@@ -1,0 +1,1 @@
+"""What this machine keeps of its owner: words, records and receipts, as files."""
