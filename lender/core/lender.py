@@ -174,8 +174,10 @@ class Lender:
         if now >= self._consent.until:
             effects += self._renew_consent(now)
         self._consent.close(self._restraint.close_grants(now, self._consent.grants))
-        holds = self._restraint.holds(now)
-        going = self._regulation.evicted(self._leases.runs, holds)
+        restraint = self._restraint
+        why = Hold(restraint.comfort.verdict.reason)
+        holds = restraint.holds(now)
+        going = self._regulation.evicted(self._leases.runs, holds, restraint.cores, why)
         effects += self._leases.evict(now, going)
         overdue = self._leases.frozen_for(now, self._config.frozen_handback_s)
         effects += self._leases.evict(now, overdue)
@@ -375,12 +377,14 @@ class Lender:
         if len(self._leases) >= HELD_MAX:
             return [ReturnLease(delivery, NO_SLOT_DELAY_S)]
         phase, reason = derive(self._grounds(now))
+        outcome: Outcome
         if phase != "lending" or self._capabilities is None:
-            outcome: Outcome = "refused" if phase == "unconsented" else "evicted"
+            outcome = "refused" if phase == "unconsented" else "evicted"
             told = f"{phase}: {_told(phase, reason)}"
             return self._leases.hand_back(now, delivery, lease, outcome, told)
         rules = Rules(
             consent=self._consent.open,
+            closed=self._consent.consent,
             capabilities=self._capabilities,
             workloads=self._config.workloads,
             slots_total=self._slots_total,
@@ -389,7 +393,10 @@ class Lender:
         )
         plan = admit(now, lease, event.work_class, rules)
         if isinstance(plan, Refused):
-            return self._leases.hand_back(now, delivery, lease, "refused", plan.reason)
+            outcome, told = "refused", plan.reason
+            if not isinstance(admit(now, lease, event.work_class, rules.with_closed()), Refused):
+                outcome, told = "evicted", NEEDED_HERE  # its grant is closed for now
+            return self._leases.hand_back(now, delivery, lease, outcome, told)
         limits = plan.spec.limits
         if limits.cpu > self._slots_free(now) or limits.memory_bytes > self._memory_free_bytes:
             self._pulls.turned_away(event.work_class)

@@ -1,7 +1,7 @@
 """How much each sandbox may run: held, at full speed, or for a part of every second."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from lender.core.effects import Effect
 from lender.core.hold import Hold
@@ -31,16 +31,18 @@ class Regulation:
         """When a duty cycle turns, seconds since the epoch; infinity for never."""
         return self._next_turn
 
-    def evicted(self, runs: Iterable[LeaseRun], holds: Holds) -> list[tuple[LeaseRun, Hold]]:
-        """Return the attempts that have to go, and why.
+    def evicted(
+        self, runs: Iterable[LeaseRun], holds: Holds, cores: float, why: Hold
+    ) -> list[tuple[LeaseRun, Hold]]:
+        """Return the attempts that have to go, and why; arguments as for `settle`.
 
         Freezing gives no GPU memory back: where others would stand still, those that use a GPU go.
         """
         found = []
-        for run in runs:
-            hold = holds(run)
-            if hold is not None and (hold.evict or run.uses_gpu):
-                found.append((run, hold))
+        for run, hold, share in _shared(runs, holds, cores):
+            reason = hold or (why if share <= 0 else None)
+            if reason is not None and (reason.evict or run.uses_gpu):
+                found.append((run, reason))
         return found
 
     def settle(
@@ -57,16 +59,9 @@ class Regulation:
         """
         self._next_turn = math.inf
         effects: list[Effect] = []
-        for run in runs:
-            hold = holds(run)
-            if hold is not None:
-                effects += run.freeze(now, hold)
-                continue
-            asked = float(run.plan.spec.limits.cpu)
-            share = min(_FULL, cores / asked)
-            cores = max(0.0, cores - asked)
-            if share <= 0:
-                effects += run.freeze(now, why)
+        for run, hold, share in _shared(runs, holds, cores):
+            if hold is not None or share <= 0:
+                effects += run.freeze(now, hold or why)
             elif share >= _FULL or self._on_duty(now, share):
                 effects += run.go()
             else:
@@ -79,3 +74,16 @@ class Regulation:
         on = now < rest_at
         self._next_turn = min(self._next_turn, rest_at if on else begin + DUTY_PERIOD_S)
         return on
+
+
+def _shared(
+    runs: Iterable[LeaseRun], holds: Holds, cores: float
+) -> Iterator[tuple[LeaseRun, Hold | None, float]]:
+    """Tell of each attempt why it may not run, and which share of its time it gets, 0 to 1."""
+    for run in runs:
+        hold = holds(run)
+        asked = float(run.plan.spec.limits.cpu)
+        share = 0.0 if hold is not None else min(_FULL, cores / asked)
+        if hold is None:
+            cores = max(0.0, cores - asked)
+        yield run, hold, share

@@ -29,7 +29,8 @@ class Spending:
             moved_bytes=max(0, usage.moved_bytes),
             energy_wh=max(0.0, usage.energy_wh),
         )
-        oldest = max(day for day, _ in self._days) - _KEPT_DAYS
+        # Held against what comes in, not against a day to come of a clock that was wrong.
+        oldest = day - _KEPT_DAYS
         for key in [key for key in self._days if key[0] <= oldest]:
             del self._days[key]
 
@@ -55,10 +56,6 @@ class Spending:
         """Return why the machine's own budget allows nothing more, in words."""
         fault = self._fault(now, utc_offset_s, None, budget)
         return fault and f"lent work has used {fault}"
-
-    def next_turn(self, now: float, utc_offset_s: int) -> float:
-        """Return when a day, and maybe a week, begins: a budget may be free again then."""
-        return now + DAY_S - week_s(now, utc_offset_s) % DAY_S
 
     def _fault(
         self, now: float, utc_offset_s: int, grant_id: str | None, budget: Budget

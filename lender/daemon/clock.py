@@ -1,13 +1,15 @@
-"""The daemon's clock: seconds since the epoch, steady while the process lives."""
+"""The daemon's clock: seconds since the epoch, never going back while the process lives."""
 
+import sys
 import time
 
 
 class Clock:
-    """Counts on from the wall clock at the start, sleep of the machine included.
+    """Counts on from the wall clock, sleep of the machine included.
 
-    A jump of the wall clock moves no deadline. CLOCK_BOOTTIME counts suspended time
-    (clock_gettime(2)); where there is none (macOS), the monotonic clock has to do.
+    A wall clock that was set back moves no deadline. One that was set forward is followed with
+    `reread`: what ends at a time of day must not outlive it because the clock was wrong at the
+    start, as on a machine without a battery for it.
     """
 
     def __init__(self) -> None:
@@ -17,7 +19,17 @@ class Clock:
         """Return now."""
         return self._offset_s + _steady_s()
 
+    def reread(self) -> None:
+        """Follow the wall clock forward."""
+        self._offset_s = max(self._offset_s, time.time() - _steady_s())
+
 
 def _steady_s() -> float:
-    boottime = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if boottime is None else time.clock_gettime(boottime)
+    """Seconds that go on while the machine sleeps.
+
+    CLOCK_BOOTTIME on Linux (clock_gettime(2)); macOS counts sleep in CLOCK_MONOTONIC, which
+    Python's own monotonic clock there does not read.
+    """
+    if sys.platform == "darwin":
+        return time.clock_gettime(time.CLOCK_MONOTONIC)
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ from lender.sandbox.port import (
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
 from lender.state.consent_files import read_consent
 from lender.state.folder import StateFolder
+
+log = logging.getLogger(__name__)
 
 FLUSH_S = 0.02
 """Results of short tasks are told in batches about this far apart."""
@@ -120,7 +123,7 @@ class Execution:
         except PrepareFailedError as error:
             self._failed(error.reason, invalid=error.invalid, field=error.field)
         except (RefusedError, SandboxGoneError, LinkError, OSError) as error:
-            self._failed(str(error), invalid=False, field="")
+            self._failed(self._told(error), invalid=False, field="")
         else:
             self._post(SandboxPrepared(self._lease))
 
@@ -196,7 +199,7 @@ class Execution:
                     self._tell(ended)
                     ended, flushed_at = [], clock()
         except (SandboxGoneError, RefusedError, LinkError, OSError) as error:
-            reason = str(error)
+            reason = self._told(error)
         else:
             reason = ""
         if ended:
@@ -227,6 +230,13 @@ class Execution:
         # Until its receipt is on disk the record is what tells that this ran.
         if await self._machinery.receipts.durable(self._lease):
             self._machinery.records.remove(self._lease)
+
+    def _told(self, error: Exception) -> str:
+        """What others are told; the names of the owner's files are for the log alone."""
+        if not isinstance(error, OSError):
+            return str(error)
+        log.warning("lease %s: %s", self._lease, error)
+        return error.strerror or type(error).__name__
 
     def _failed(self, reason: str, *, invalid: bool, field: str) -> None:
         self._machinery.reread_consent()

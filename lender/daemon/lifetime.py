@@ -97,6 +97,7 @@ class Lifetime:
         self._runtimes: dict[str, dict[str, object]] = {}
         self._agents = AgentReports()
         self._cgroups: Subtree | None = None
+        self._sleep_grace: asyncio.TimerHandle | None = None
 
     def stop(self) -> None:
         """Hand the work back and end; a second call does not wait for running work."""
@@ -307,7 +308,9 @@ class Lifetime:
         history = SignalHistory(self._state.path / "signals", days=settings.policy.history_days)
         machine = MachineSensors(settings.exclusive_programs, settings.watts_per_core)
         presence = PresenceSensors(machine_sources(), self._state.owner_uid())
-        return Sampler(self._shell, machine, presence, self._agents, history, self._launcher.pid)
+        return Sampler(
+            self._shell, machine, presence, self._agents, history, self._launcher.pid, self._clock
+        )
 
     def _recall_usage(self, receipts: ReceiptLog) -> None:
         """Budgets outlive a restart: the log tells what this week has used up."""
@@ -324,11 +327,21 @@ class Lifetime:
     def _on_sleep(self) -> None:
         self._post(SleepAnnounced())
         # Without a broker nothing answers: the machine sleeps all the same.
-        asyncio.get_running_loop().call_later(SLEEP_GRACE_S, self._sleep_watch.release)
+        self._end_sleep_grace()
+        release = self._sleep_watch.release
+        self._sleep_grace = asyncio.get_running_loop().call_later(SLEEP_GRACE_S, release)
 
     def _on_woken(self, slept_s: float) -> None:
         log.info("the machine slept for %.0f s", slept_s)
+        # The loop's clock stood still: what is left of the grace would end the next inhibitor.
+        self._end_sleep_grace()
+        self._clock.reread()
         self._post(WokenUp(slept_s))
+
+    def _end_sleep_grace(self) -> None:
+        if self._sleep_grace is not None:
+            self._sleep_grace.cancel()
+            self._sleep_grace = None
 
     def _open_sandbox(
         self, plan: SandboxPlan, record: RecordRoots, tombstone: Path

@@ -17,6 +17,7 @@ from lender.daemon.status_view import lending
 from lender.daemon.today import Today
 from lender.state.consent_files import grant_fields, load_consent, read_intent, write_intent
 from lender.state.folder import StateFolder
+from lender.state.intent_file import moment
 
 Answer = Mapping[str, Any]
 
@@ -61,6 +62,7 @@ class OwnerVerbs:
         self._sampler = sampler
         self._receipts = receipts
         self._head = head
+        self._unsaved: Intent | None = None
         self._machine = machine
         self._facts = facts
         self._clock = clock
@@ -77,9 +79,15 @@ class OwnerVerbs:
         }
 
     def load(self) -> None:
-        """Read consent and intent, and carry out what follows from them."""
+        """Read consent and intent, and carry out what follows from them.
+
+        A pause that could not be saved holds until a later word.
+        """
         self._shell.post(ConsentLoaded(load_consent(self._state).consent))
-        self._shell.post(IntentLoaded(read_intent(self._state)))
+        intent = read_intent(self._state)
+        if self._unsaved is not None and self._unsaved.paused_at >= intent.paused_at:
+            intent = self._unsaved
+        self._shell.post(IntentLoaded(intent))
 
     def status(self, _request: dict[str, Any], _peer: Peer) -> Answer:
         """Say what is lent, to whom, and what is not and why."""
@@ -123,10 +131,12 @@ class OwnerVerbs:
             intent = _intent(request["intent"])
         jobs = len(self._shell.executions)
         # First what the owner sees: a full disk must not keep anything running.
+        self._unsaved = intent
         self._shell.post(IntentLoaded(intent))
-        stopped = self._shell.stopped
+        stopped = self._shell.freeze_all() if intent.finish_by is None else []
         if read_intent(self._state) != intent:
             write_intent(self._state, intent)
+        self._unsaved = None
         report = {
             "verified": all(one.verified for one in stopped),
             "processes": sum(one.processes for one in stopped),
@@ -157,9 +167,9 @@ def _intent(fields: Any) -> Intent:  # noqa: ANN401 - whatever was sent
     try:
         return Intent(
             paused=True,
-            paused_at=float(fields["paused_at"]),
-            until=None if fields.get("until") is None else float(fields["until"]),
-            finish_by=None if fields.get("finish_by") is None else float(fields["finish_by"]),
+            paused_at=moment(fields["paused_at"]),
+            until=None if fields.get("until") is None else moment(fields["until"]),
+            finish_by=None if fields.get("finish_by") is None else moment(fields["finish_by"]),
         )
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
         raise MalformedError("intent is no object of times in seconds") from error

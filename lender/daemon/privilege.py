@@ -39,8 +39,9 @@ def become(ids: tuple[int, int], state: Path) -> None:
     """
     uid, gid = ids
     state.mkdir(parents=True, exist_ok=True)
-    for folder, _, _ in os.walk(state):
-        os.chown(folder, uid, gid, follow_symlinks=False)
+    # By descriptor: the user may swap a folder for a link under our hands.
+    for _, _, _, folder in os.fwalk(state):
+        os.fchown(folder, uid, gid)
     os.setgroups(_kept_groups(uid))
     os.setgid(gid)
     os.setuid(uid)

@@ -46,9 +46,12 @@ class Reporter:
         return len(left)
 
     def send(self, lease: str, number: int, report: Done) -> None:
-        """Spool `report` and see it answered."""
+        """Spool `report` and see it answered; what can't be spooled is lost with this process."""
         spooled = Spooled(report.submitter, lease, number, encode(report))
-        self._spool.put(spooled)
+        try:
+            self._spool.put(spooled)
+        except OSError as error:
+            log.error("report %d of lease %s is not on the disk: %s", number, lease, error)  # noqa: TRY400
         self._queue(spooled)
 
     def purge(self, submitter: str) -> None:
@@ -59,7 +62,8 @@ class Reporter:
         """
         self._spool.purge(submitter)
         for lease, waiting in list(self._waiting.items()):
-            if waiting[0].submitter != submitter:
+            # None is left of one whose last answer is what ends in this call.
+            if not waiting or waiting[0].submitter != submitter:
                 continue
             self._senders.pop(lease).cancel()
             last = self._waiting.pop(lease)[-1]

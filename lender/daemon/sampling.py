@@ -10,6 +10,7 @@ from dataclasses import replace
 from lender.core.events import MachineSampled, UsageMetered
 from lender.core.signals import Signals
 from lender.daemon.agent_reports import AgentReports
+from lender.daemon.clock import Clock
 from lender.daemon.shell import Shell
 from lender.daemon.signal_history import SignalHistory
 from lender.sensors.machine import MachineSensors
@@ -36,7 +37,9 @@ class Sampler:
         agents: AgentReports,
         history: SignalHistory,
         launcher_pid: int,
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self._shell = shell
         self._machine = machine
         self._presence = presence
@@ -73,6 +76,7 @@ class Sampler:
 
     def sample(self) -> None:
         """Take one reading and tell it; a millisecond, more beside hundreds of processes."""
+        self._clock.reread()
         executions = self._shell.executions
         leased = {
             lease: Leased(tuple(root.pid for root in one.roots), one.cgroup)

@@ -9,6 +9,7 @@ from lender.core import effects
 from lender.core.effects import Effect
 from lender.core.events import (
     ConsentLoaded,
+    DrainRequested,
     Event,
     IntentLoaded,
     LeasesCancelled,
@@ -23,6 +24,7 @@ from lender.daemon.reporter import Reporter
 from lender.daemon.today import Today
 from lender.daemon.work_queues import WorkQueues
 from lender.sandbox import cgroup, tree
+from lender.state.consent_files import read_intent
 
 log = logging.getLogger(__name__)
 
@@ -91,12 +93,20 @@ class Shell:
                 self._handle(happened)
         finally:
             self._handling = False
-        self._arm()
+            self._arm()
 
     def _handle(self, event: Event) -> None:
+        """Carry out every effect, whatever becomes of one: the core counts on all of them."""
         log.debug("event %s", event)
+        fault: Exception | None = None
         for effect in self._core.handle(self._clock(), event):
-            self._perform(effect)
+            try:
+                self._perform(effect)
+            except Exception as error:  # noqa: BLE001 - raised below
+                log.error("%s could not be carried out: %s", type(effect).__name__, error)  # noqa: TRY400
+                fault = fault or error
+        if fault is not None:
+            raise fault
 
     def _meter(self) -> None:
         """Take the last reading of what may be about to end; some microseconds each."""
@@ -106,12 +116,14 @@ class Shell:
 
     async def close(self) -> None:
         """Kill every sandbox that is left, see the receipts written, wait for the clean-up."""
+        # Through the core, so that each attempt gets its receipt and the broker its report.
+        self.post(DrainRequested(self._clock()))
         if self._timer:
             self._timer.cancel()
-        for lease in list(self._executions):
-            self._close(lease)
         await self._receipts.close()
-        await asyncio.gather(*self._cleaning)
+        for fault in await asyncio.gather(*self._cleaning, return_exceptions=True):
+            if fault is not None:
+                log.error("a sandbox could not be cleaned up: %s", fault)
 
     def _arm(self) -> None:
         if self._timer:
@@ -152,11 +164,31 @@ class Shell:
             case effects.RunTasks():
                 self._executions[effect.lease].run(effect.tasks)
             case effects.FreezeSandbox():
-                self.stopped.append(self._executions[effect.lease].freeze())
+                self._freeze(effect.lease)
             case effects.ThawSandbox():
-                self._executions[effect.lease].thaw()
+                self._thaw(effect.lease)
             case effects.CloseSandbox():
                 self._close(effect.lease)
+
+    def freeze_all(self) -> list[tree.StopReport]:
+        """Make every sandbox stand still, whatever it did before, and tell what was verified."""
+        return [self._freeze(lease) for lease in self._executions]
+
+    def _freeze(self, lease: str) -> tree.StopReport:
+        report = self._executions[lease].freeze()
+        if not report.verified:
+            log.error("lease %s: processes %s do not stand still", lease, report.remaining)
+        self.stopped.append(report)
+        return report
+
+    def _thaw(self, lease: str) -> None:
+        """Let it go on, unless the owner paused meanwhile and we have not been told yet."""
+        assert self._machinery is not None, "there is a sandbox"
+        word = read_intent(self._machinery.state)
+        if word.holds(self._clock()) and not word.finishing(self._clock()):
+            self._events.append(IntentLoaded(word))
+        else:
+            self._executions[lease].thaw()
 
     def _purge(self, submitter: str) -> None:
         if self._machinery is not None:

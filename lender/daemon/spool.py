@@ -1,5 +1,6 @@
 """Reports that the broker has not answered yet, as files: a restarted daemon sends them again."""
 
+import asyncio
 import logging
 import re
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class Spool:
             log.warning("%s can't be deleted: %s", folder, error)
             return
         if aside is not None:
-            remove(aside)
+            asyncio.get_running_loop().run_in_executor(None, remove, aside)
 
     def pending(self) -> list[Spooled]:
         """Return what an earlier process left unanswered, each lease's in order."""

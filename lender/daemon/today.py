@@ -1,5 +1,6 @@
 """What was lent since midnight, for `lender status`."""
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -59,7 +60,7 @@ class Today:
 
 def _number(receipt: Mapping[str, Any], field: str) -> float | None:
     value = receipt.get(field)
-    return float(value) if isinstance(value, int | float) else None
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _last_midnight() -> float:

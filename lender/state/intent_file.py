@@ -41,8 +41,8 @@ def read_stored(state: StateFolder) -> StoredIntent:
         if content["v"] == 1:  # a later version may mean more
             return StoredIntent(
                 content["paused"] is not False,
-                _moment(content["paused_at"]),
-                *(None if content.get(k) is None else _moment(content[k]) for k in _ENDS),
+                moment(content["paused_at"]),
+                *(None if content.get(k) is None else moment(content[k]) for k in _ENDS),
             )
     except FileNotFoundError:
         return StoredIntent()
@@ -54,7 +54,7 @@ def read_stored(state: StateFolder) -> StoredIntent:
 _ENDS = ("until", "finish_by")
 
 
-def _moment(value: Any) -> float:  # noqa: ANN401 - whatever the file holds
+def moment(value: Any) -> float:  # noqa: ANN401 - whatever the file holds
     """Seconds since the epoch.
 
     Raises:

@@ -50,6 +50,7 @@ from lender.core.events import (
     UsageRecalled,
     WokenUp,
 )
+from lender.core.hold import NEEDED_HERE
 from lender.core.policy import Policy, Steps, Threshold
 from lender.core.schedule import parse_when
 from lender.core.signals import GpuSignal, Presence, Signals
@@ -94,8 +95,8 @@ def test_a_grant_for_any_time_goes_on_beside_one_that_is_closed() -> None:
     assert offer.phase == "lending"
     assert offer.classes
     assert all(BOB.public_key in one for one in offer.classes)
-    refused = the(SendReport, bench.deliver(make_lease(make_spec(ALICE))))
-    assert refused.report.outcome == "refused"
+    returned = the(SendReport, bench.deliver(make_lease(make_spec(ALICE)))).report
+    assert (returned.outcome, returned.reason) == ("evicted", NEEDED_HERE), "it is not refused"
 
 
 def test_a_grant_of_a_program_that_the_catalogue_has_replaced_is_closed_until_asked_again() -> None:
@@ -233,6 +234,18 @@ def test_work_on_a_gpu_is_evicted_where_other_work_is_frozen() -> None:
     bench.deliver(make_lease(spec), class_of(spec))
     bench.run(make_lease(number=2))
     assert sandboxes(bench.pause()) == [CloseSandbox(lease_id(1)), FreezeSandbox(lease_id(2))]
+
+
+def test_a_gpu_is_given_back_also_where_older_work_takes_all_the_cores_that_are_left() -> None:
+    limits = replace(LIMITS, cpu_others=Steps(reduced=Threshold(1.0, 0.5)))
+    bench = Bench(policy=Policy(in_use=limits, away=limits)).ready()
+    bench.tell(CapabilitiesFound(Capabilities("x86_64", "linux", frozenset({"wasm"}), "nvidia")))
+    bench.tell(reading(gpus=(GpuSignal("GPU-0", 7 * GIB),)))
+    bench.run(make_lease(make_spec(limits={"cpu": 2})))
+    spec = make_spec(requires={"gpu": "nvidia"})
+    bench.deliver(make_lease(spec, 2), class_of(spec))
+    effects = bench.tell(MachineSampled(Signals(2.0, 12 * GIB)))
+    assert sandboxes(effects) == [CloseSandbox(lease_id(2))]
 
 
 # The owner's word with an end.

@@ -70,9 +70,15 @@ def test_a_days_budget_is_free_again_at_the_owners_midnight() -> None:
     reason = "grant G-1 has used 10.25 of 10 CPU hours today, free again at midnight"
     assert spending.exhausted(MONDAY + 11 * H, zone, "G-1", DAILY) == reason
     midnight = MONDAY + 22 * H
-    assert spending.next_turn(MONDAY + 11 * H, zone) == midnight
     assert spending.exhausted(midnight - 1, zone, "G-1", DAILY) == reason
     assert spending.exhausted(midnight, zone, "G-1", DAILY) is None
+
+
+def test_a_day_to_come_of_a_wrong_clock_lets_nothing_be_forgotten() -> None:
+    spending = Spending()
+    spending.count("G-1", MONDAY + 30 * 24 * H, cpu(0.1), 0)
+    spending.count("G-1", MONDAY + 11 * H, cpu(10.5), 0)
+    assert spending.exhausted(MONDAY + 11 * H, 0, "G-1", DAILY) is not None
 
 
 def test_a_weeks_budget_is_free_again_on_monday() -> None:

@@ -1,0 +1,100 @@
+"""The shell and the core stay in step, whatever the disk does."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from core_world import lease_id
+
+from lender.core.consent import Intent
+from lender.core.effects import CloseSandbox, Effect, FreezeSandbox, SendReport, ThawSandbox
+from lender.core.events import Event, TimeAdvanced
+from lender.daemon.shell import Shell
+from lender.protocol.lease import Done
+from lender.sandbox.tree import StopReport
+from lender.state.consent_files import write_intent
+from lender.state.folder import StateFolder
+
+REPORT = Done(lease=lease_id(1), job="job-00001", submitter="U" + "A" * 55, final=True)
+
+
+class Script:
+    """A core that asks for what a test wants."""
+
+    def __init__(self, effects: list[Effect]) -> None:
+        self.effects = effects
+        self.told: list[Event] = []
+
+    def handle(self, _now: float, event: Event) -> list[Effect]:
+        self.told.append(event)
+        effects, self.effects = self.effects, []
+        return effects
+
+    def next_deadline(self) -> float | None:
+        return None
+
+
+class Sandbox:
+    cgroup = None
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def freeze(self) -> StopReport:
+        self.done.append("freeze")
+        return StopReport(True, 1, (), 0.0)
+
+    def thaw(self) -> None:
+        self.done.append("thaw")
+
+    def close(self) -> tuple[StopReport, asyncio.Task[None]]:
+        self.done.append("close")
+        return StopReport(True, 1, (), 0.0), asyncio.create_task(asyncio.sleep(0))
+
+
+class FullDisk:
+    def send(self, *_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateFolder:
+    folder = StateFolder(tmp_path / "state")
+    folder.create()
+    return folder
+
+
+def shell_of(core: Script, state: StateFolder, sandbox: Sandbox) -> Shell:
+    parts: dict[str, Any] = {"queues": None, "reporter": FullDisk(), "receipts": None}
+    shell = Shell(core, lambda: 0.0, parts["queues"], parts["reporter"], parts["receipts"], None)  # type: ignore[arg-type]  # stand-ins
+    shell.equip(SimpleNamespace(state=state))  # type: ignore[arg-type]  # all that a thaw needs
+    shell._executions[lease_id(1)] = sandbox  # type: ignore[assignment]  # a stand-in
+    return shell
+
+
+async def test_a_full_disk_keeps_no_later_effect_from_being_carried_out(
+    state: StateFolder,
+) -> None:
+    sandbox = Sandbox()
+    effects = [SendReport(lease_id(1), 1, REPORT), FreezeSandbox(lease_id(1))]
+    shell = shell_of(Script([*effects, CloseSandbox(lease_id(1))]), state, sandbox)
+    with pytest.raises(OSError, match="No space"):
+        shell.post(TimeAdvanced())
+    assert sandbox.done == ["freeze", "close"]
+
+
+async def test_a_thaw_that_was_due_when_the_owner_paused_without_us_is_not_carried_out(
+    state: StateFolder,
+) -> None:
+    sandbox, core = Sandbox(), Script([ThawSandbox(lease_id(1))])
+    shell = shell_of(core, state, sandbox)
+    write_intent(state, Intent(paused=True, paused_at=1.0))
+    shell.post(TimeAdvanced())
+    assert sandbox.done == []
+    assert [type(event).__name__ for event in core.told] == ["TimeAdvanced", "IntentLoaded"]
+    write_intent(state, Intent(paused=False, paused_at=2.0))
+    core.effects = [ThawSandbox(lease_id(1))]
+    shell.post(TimeAdvanced())
+    assert sandbox.done == ["thaw"]
