@@ -11,7 +11,7 @@ from lender.cli.consent_words import changed, known_programs, terms
 from lender.cli.exits import Exit
 from lender.cli.grant_usage import GrantUses
 from lender.cli.owner import add_options, open_state, print_json
-from lender.cli.words import count, duration, key, moment, say, size
+from lender.cli.words import count, duration, key, moment, printable, say, size
 from lender.core.consent import Grant
 from lender.state.consent_files import ConsentReading, grant_fields, load_consent
 from lender.state.receipts import ReceiptLog
@@ -66,7 +66,7 @@ def _lines(listed: list[dict[str, Any]], reading: ConsentReading) -> list[str]:
     lines = []
     for one in listed:
         lines += _of_grant(one)
-    lines += [f"! ignored: {fault.path}: {fault.reason}" for fault in reading.ignored]
+    lines += [printable(f"! ignored: {fault.path}: {fault.reason}") for fault in reading.ignored]
     if reading.ban:
         lines.append(f"! every grant counts as withdrawn: {reading.ban}")
     return lines or ["Nothing is granted, so nothing runs here. See lender grant --help."]

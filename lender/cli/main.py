@@ -73,9 +73,10 @@ def _options(verb: str, module: ModuleType, arguments: list[str]) -> object:
 def _flushed(status: int) -> int:
     """Write out what was printed; a reader that went away (`| head`) is no fault to report."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes again at exit, and would complain of it there.
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        # What was done is done. Python flushes again at exit, and would complain of it there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
 

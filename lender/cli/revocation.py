@@ -9,6 +9,7 @@ import contextlib
 import re
 import time
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from lender.state.purge import kept_submitters, purge, remove
 from lender.state.receipts import ReceiptLog
 
 _KILL_S = 5.0
+_RECENT = 1000  # receipts that are looked at for one of ours
 _KILL_AGAIN_S = 1.0  # after a kill that ran into its bound
 
 
@@ -239,9 +241,13 @@ class _Attempts:
     def account(self) -> None:
         """Without lenderd the receipts are ours to write; a full disk keeps them out."""
         log = ReceiptLog(self._state.receipts)
+        known: set[object] = set()
+        with contextlib.suppress(OSError):
+            # A lenderd that was ended just now may have written them already.
+            known = {receipt.get("lease") for receipt in islice(log.read_back(), _RECENT)}
         for record in self._seen.values():
             with contextlib.suppress(OSError):
-                if record.roots:
+                if record.roots and record.lease not in known:
                     log.append(_receipt(record, time.time()))
                 self._records.remove(record.lease)
 

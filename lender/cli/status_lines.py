@@ -152,10 +152,10 @@ def _allowed(status: Fields, names: dict[str, str], now: float) -> list[str]:
 
 def _agreed(grants: list[dict[str, Any]], now: float) -> str:
     """`wasm until 1 Dec (not now: you are here)`, the grants of one submitter."""
-    ends: dict[tuple[float, str], list[str]] = {}
+    ends: dict[tuple[float, str], dict[str, None]] = {}
     for grant in grants:
         closed = printable(str(grant.get("now") or ""))
-        ends.setdefault((grant["not_after"], closed), []).append(str(grant.get("workload")))
+        ends.setdefault((grant["not_after"], closed), {})[str(grant.get("workload"))] = None
     return ", ".join(
         f"{' and '.join(workloads)} until {when(end, now)}"
         + (f" (not now: {closed})" if closed else "")
@@ -188,7 +188,8 @@ def _today(status: Fields) -> list[str] | None:
 
 
 def _faults(status: Fields) -> list[str]:
-    said = [f"! ignored: {f['path']}: {f['reason']}" for f in status.get("ignored_grants", [])]
+    ignored = status.get("ignored_grants", [])
+    said = [printable(f"! ignored: {one['path']}: {one['reason']}") for one in ignored]
     for name, runtime in (status.get("runtimes") or {}).items():
         if not runtime.get("available"):
             reason, mend = runtime.get("reason"), runtime.get("mend") or ""

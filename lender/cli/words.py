@@ -87,7 +87,8 @@ def printable(text: str) -> str:
 
 def colour(name: str, text: str) -> str:
     """Colour `text` where standard output is a terminal and NO_COLOR is not set."""
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()
+    if not on_terminal or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
     return f"\033[{_COLOURS[name]}m{text}\033[0m"
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ from lender.sandbox.port import (
     TaskOutcome,
 )
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
-from lender.state.consent_files import read_consent
+from lender.state.consent_files import read_consent, read_intent
 from lender.state.folder import StateFolder
 
 log = logging.getLogger(__name__)
@@ -181,6 +182,9 @@ class Execution:
         self._machinery.records.write(record)
         if self._effect.grant in read_consent(self._machinery.state).revoked:
             raise SandboxGoneError(f"grant {self._effect.grant} was revoked")
+        word, now = read_intent(self._machinery.state), time.time()
+        if word.holds(now) and not word.finishing(now):
+            raise SandboxGoneError("the owner paused lending")
         await self._thawed.wait()
 
     async def _run(self, tasks: tuple[int, ...]) -> None:

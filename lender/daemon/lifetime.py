@@ -309,7 +309,14 @@ class Lifetime:
         machine = MachineSensors(settings.exclusive_programs, settings.watts_per_core)
         presence = PresenceSensors(machine_sources(), self._state.owner_uid())
         return Sampler(
-            self._shell, machine, presence, self._agents, history, self._launcher.pid, self._clock
+            self._shell,
+            machine,
+            presence,
+            self._agents,
+            history,
+            self._launcher.pid,
+            self._clock,
+            lambda: self._owner.load_changed(),  # noqa: PLW0108 - it is made with this
         )
 
     def _recall_usage(self, receipts: ReceiptLog) -> None:

@@ -15,9 +15,11 @@ from lender.daemon.sampling import Sampler
 from lender.daemon.shell import Shell
 from lender.daemon.status_view import lending
 from lender.daemon.today import Today
+from lender.sandbox.tree import StopReport
 from lender.state.consent_files import grant_fields, load_consent, read_intent, write_intent
 from lender.state.folder import StateFolder
 from lender.state.intent_file import moment
+from lender.state.marks import Mark, marks
 
 Answer = Mapping[str, Any]
 
@@ -63,6 +65,7 @@ class OwnerVerbs:
         self._receipts = receipts
         self._head = head
         self._unsaved: Intent | None = None
+        self._marks: tuple[Mark, ...] = ()
         self._machine = machine
         self._facts = facts
         self._clock = clock
@@ -83,11 +86,17 @@ class OwnerVerbs:
 
         A pause that could not be saved holds until a later word.
         """
+        self._marks = marks(self._state)
         self._shell.post(ConsentLoaded(load_consent(self._state).consent))
         intent = read_intent(self._state)
         if self._unsaved is not None and self._unsaved.paused_at >= intent.paused_at:
             intent = self._unsaved
         self._shell.post(IntentLoaded(intent))
+
+    def load_changed(self) -> None:
+        """Read them again if the files have changed since: whoever changed them may not tell us."""
+        if marks(self._state) != self._marks:
+            self.load()
 
     def status(self, _request: dict[str, Any], _peer: Peer) -> Answer:
         """Say what is lent, to whom, and what is not and why."""
@@ -129,6 +138,11 @@ class OwnerVerbs:
         intent = Intent(paused=True, paused_at=time.time())
         if peer.uid in (0, self._state.owner_uid()) and "intent" in request:
             intent = _intent(request["intent"])
+            stored = read_intent(self._state)
+            if intent.paused_at < stored.paused_at <= time.time():
+                # It waited while we stood still; the owner has said something since.
+                self.load()
+                return {"report": _report([], 0), "overtaken": True}
         jobs = len(self._shell.executions)
         # First what the owner sees: a full disk must not keep anything running.
         self._unsaved = intent
@@ -137,13 +151,7 @@ class OwnerVerbs:
         if read_intent(self._state) != intent:
             write_intent(self._state, intent)
         self._unsaved = None
-        report = {
-            "verified": all(one.verified for one in stopped),
-            "processes": sum(one.processes for one in stopped),
-            "jobs": jobs,
-            "duration_s": sum(one.duration_s for one in stopped),
-        }
-        return {"report": report}
+        return {"report": _report(stopped, jobs)}
 
     def reload(self, _request: dict[str, Any], _peer: Peer) -> Answer:
         """Read consent and intent again."""
@@ -161,6 +169,15 @@ class OwnerVerbs:
     async def head(self, _request: dict[str, Any], _peer: Peer) -> Answer:
         """Say what was published of the log of receipts."""
         return await self._head.answer()
+
+
+def _report(stopped: list[StopReport], jobs: int) -> Answer:
+    return {
+        "verified": all(one.verified for one in stopped),
+        "processes": sum(one.processes for one in stopped),
+        "jobs": jobs,
+        "duration_s": sum(one.duration_s for one in stopped),
+    }
 
 
 def _intent(fields: Any) -> Intent:  # noqa: ANN401 - whatever was sent

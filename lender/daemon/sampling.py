@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from lender.core.events import MachineSampled, UsageMetered
@@ -38,7 +38,9 @@ class Sampler:
         history: SignalHistory,
         launcher_pid: int,
         clock: Clock,
+        look: Callable[[], None],
     ) -> None:
+        self._look = look
         self._clock = clock
         self._shell = shell
         self._machine = machine
@@ -77,6 +79,7 @@ class Sampler:
     def sample(self) -> None:
         """Take one reading and tell it; a millisecond, more beside hundreds of processes."""
         self._clock.reread()
+        self._look()
         executions = self._shell.executions
         leased = {
             lease: Leased(tuple(root.pid for root in one.roots), one.cgroup)

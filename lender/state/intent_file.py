@@ -5,11 +5,17 @@ Plain values and light imports: a pause must not wait for what reading grants ne
 """
 
 import json
+import os
+import stat
 from math import isfinite
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lender.state.durable import write_whole
 from lender.state.folder import StateFolder
+
+_BYTES_MAX = 64 * 1024
+_YEAR_10000 = 253_402_300_800
 
 
 class StoredIntent(NamedTuple):
@@ -37,7 +43,7 @@ def write_stored(state: StateFolder, intent: StoredIntent) -> None:
 def read_stored(state: StateFolder) -> StoredIntent:
     """The owner's last word; what can't be read counts as a pause without an end."""
     try:
-        content = json.loads(state.intent.read_bytes())
+        content = json.loads(_read(state.intent))
         if content["v"] == 1:  # a later version may mean more
             return StoredIntent(
                 content["paused"] is not False,
@@ -54,12 +60,28 @@ def read_stored(state: StateFolder) -> StoredIntent:
 _ENDS = ("until", "finish_by")
 
 
+def _read(path: Path) -> bytes:
+    """Content of a plain file: whatever else stands there must not hold us up.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it is no plain file.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ValueError("no plain file")
+        return os.read(handle, _BYTES_MAX)
+    finally:
+        os.close(handle)
+
+
 def moment(value: Any) -> float:  # noqa: ANN401 - whatever the file holds
-    """Seconds since the epoch.
+    """Seconds since the epoch, before the year 10000.
 
     Raises:
         TypeError, ValueError, OverflowError: it is none.
     """
-    if isinstance(value, bool) or not isfinite(value):
+    if isinstance(value, bool) or not isfinite(value) or not 0 <= value < _YEAR_10000:
         raise ValueError("no time")
     return float(value)

@@ -93,8 +93,7 @@ async def test_what_is_left_at_the_end_is_not_taken_for_written(path: Path) -> N
 async def test_the_loop_goes_on_while_another_process_holds_the_log(
     writer: ReceiptWriter, path: Path
 ) -> None:
-    path.touch()
-    with path.open("rb") as other:
+    with path.open("ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         writer.append({"lease": "L1", "job": 1})
         for _ in range(5):

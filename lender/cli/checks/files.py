@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 
 from lender.cli.checks.check import Check
+from lender.cli.words import printable
 from lender.state.consent_files import load_consent, read_intent
 from lender.state.folder import StateFolder
 from lender.state.receipts import ReceiptLog
@@ -38,7 +39,7 @@ def consent(state: StateFolder) -> Iterator[Check]:
     reading = load_consent(state)
     for fault in reading.ignored:
         mend = "grant again, or mend the file"
-        yield Check("consent.ignored", "warning", f"{fault.path} {fault.reason}", mend)
+        yield Check("consent.ignored", "warning", printable(f"{fault.path} {fault.reason}"), mend)
     if reading.ban:
         yield Check(
             "consent.ban", "blocker", f"every grant counts as withdrawn: {reading.ban}",
