@@ -40,7 +40,7 @@ footprint:
 bench-owner bench-comfort bench-sensors: bench-%:
 	@.ci/venv server
 	@.ci/packages bubblewrap
-	@$(BIN)/python -m bench.$*
+	@PYTHONPATH=. $(BIN)/python bench/$*.py
 
 wasm:
 	@.ci/packages clang lld wasi-libc libclang-rt-14-dev-wasm32

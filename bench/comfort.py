@@ -140,7 +140,7 @@ def fully_lent(desk: Lender) -> bool:
 
 def foreground(kind: str, seconds: float) -> float:
     """Run it as a person's own command would run: in a session of its own, at usual priority."""
-    argv = [sys.executable, "-m", "bench.comfort", "--foreground", kind, "--seconds", str(seconds)]
+    argv = [sys.executable, __file__, "--foreground", kind, "--seconds", str(seconds)]
     done = subprocess.run(argv, check=True, capture_output=True, text=True, start_new_session=True)
     return float(json.loads(done.stdout))
 

@@ -159,7 +159,7 @@ class Lender:
             consent_digest=self._consent.digest,
             intent=restraint.intent,
             verdict=restraint.comfort.verdict,
-            signals=restraint.signals,
+            signals=restraint.comfort.signals,
             asleep=restraint.asleep,
         )
 
@@ -256,26 +256,15 @@ class Lender:
 
     def _grounds(self, now: float) -> Grounds:
         consent, restraint = self._consent, self._restraint
-        paused, draining = restraint.paused(now), None
-        if restraint.intent is not None and restraint.intent.finishing(now):
-            if self._leases.any_run:
-                draining = "the owner takes nothing new; what runs may finish"
-            else:
-                paused = "the owner paused lending"
-        if self._drain_deadline is not None:
-            draining = "shutting down: nothing new"
+        paused, draining = restraint.word(now, any_run=self._leases.any_run)
         offline = None if self._connected else "not connected to the broker"
         if self._capabilities is None:
             offline = "the sandboxes' self-test has not ended yet"
-        unconsented = None
-        if not consent.grants:
-            unconsented = "no valid grant on this machine"
-        elif self._capabilities is not None and not consent.classes and not consent.closed:
-            unconsented = "no grant names a workload that works here"
+        shutting_down = self._drain_deadline is not None
         return Grounds(
             paused=paused,
-            unconsented=unconsented,
-            draining=draining,
+            unconsented=consent.lacking,
+            draining="shutting down: nothing new" if shutting_down else draining,
             offline=offline,
             yielding=restraint.yielding(
                 any_grant=bool(consent.grants),

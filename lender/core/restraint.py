@@ -25,7 +25,7 @@ class Restraint:
         comfort: the policy's verdict on the last reading.
         spending: what was used up this week.
         closed: why a grant that holds allows nothing right now, by id.
-        signals: the last reading; None before the first.
+        utc_offset_s: of the owner's local time, as last read.
         energy_rate: what a second of CPU time takes, as last read.
     """
 
@@ -36,12 +36,12 @@ class Restraint:
         self.comfort = Comfort(config.policy, config.cores)
         self.spending = Spending()
         self.closed: dict[str, Hold] = {}
-        self.signals: Signals | None = None
+        self.utc_offset_s = 0
         self.energy_rate = EnergyRate()
 
     def sampled(self, now: float, signals: Signals) -> None:
         """Take up a reading."""
-        self.signals = signals
+        self.utc_offset_s = signals.utc_offset_s
         self.energy_rate = EnergyRate(signals.joules_per_cpu_s, signals.energy_method)
         self.comfort.sampled(now, signals)
 
@@ -49,11 +49,6 @@ class Restraint:
         """What was read before the sleep says nothing of now."""
         self.asleep = False
         self.comfort.forget()
-
-    @property
-    def utc_offset_s(self) -> int:
-        """Of the owner's local time, as last read."""
-        return 0 if self.signals is None else self.signals.utc_offset_s
 
     def close_grants(self, now: float, grants: Mapping[str, Grant]) -> dict[str, str]:
         """Find the grants that allow nothing at `now`; return the reasons in words, by id."""
@@ -94,6 +89,14 @@ class Restraint:
         if self.intent.finishing(now) or not self.intent.holds(now):
             return None
         return "the owner paused lending"
+
+    def word(self, now: float, *, any_run: bool) -> tuple[str | None, str | None]:
+        """Return why the owner's word pauses the lender, or drains it, in words."""
+        if self.intent is None or not self.intent.finishing(now):
+            return self.paused(now), None
+        if any_run:
+            return None, "the owner takes nothing new; what runs may finish"
+        return "the owner paused lending", None
 
     def yielding(self, *, any_grant: bool, any_open: bool) -> str | None:
         """Return why the lender steps back by itself, in words."""

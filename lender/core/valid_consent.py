@@ -70,6 +70,15 @@ class ValidConsent:
         """Those to whom a grant that holds was given."""
         return frozenset(grant.submitter for grant in self.grants.values())
 
+    @property
+    def lacking(self) -> str | None:
+        """Why nothing could ever run here, in words; None where something could."""
+        if not self.grants:
+            return "no valid grant on this machine"
+        if self._capabilities is not None and not self.classes and not self.closed:
+            return "no grant names a workload that works here"
+        return None
+
     def withdrawn(self, now: float, run: LeaseRun) -> str | None:
         """Return why consent no longer covers `run`, in words; None while it does.
 
