@@ -15,6 +15,7 @@ from pathlib import Path
 JOBS = "jobs"
 # Events are signalled by poll() at most every 12 to 16 ms; reading them again is faster.
 _LOOK_AGAIN_S = 0.0002
+_LOOK_AGAIN_S_MAX = 0.002
 
 
 def mount() -> Path | None:
@@ -76,10 +77,13 @@ def wait_until(leaf: Path, event: str, deadline: float) -> bool:
     except OSError:
         return True
     try:
+        pause_s = _LOOK_AGAIN_S
         while event.encode() not in os.pread(fd, 256, 0):
             if time.monotonic() > deadline:
                 return False
-            time.sleep(_LOOK_AGAIN_S)
+            time.sleep(pause_s)
+            # What takes longer has hundreds of processes, whose end our looks would hold up.
+            pause_s = min(_LOOK_AGAIN_S_MAX, pause_s * 1.5)
     except OSError:
         return True  # removed under our eyes
     finally:
