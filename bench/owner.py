@@ -138,25 +138,28 @@ class Bench:
 def measure(bench: Bench, workload: str, daemon: str, runs: int) -> Measured:
     """Pause, resume and revoke the same sandbox, and another one in the next run."""
     found = Measured()
-    with _load(os.cpu_count() or 1 if daemon == "loaded" else 0), _victim() as victim:
+    busy = os.cpu_count() or 1 if daemon == "loaded" else 0
+    with _victim() as victim:
         for _ in range(runs):
             record, met = bench.begin(workload)
             found.add("SIGSTOP", _sigstop_ms(victim))
-            if daemon == "stopped":
-                bench.signal(signal.SIGSTOP)
-            wall_ms, said = bench.lender("pause")
-            _note(found, "pause", said, said.get("stopped_ms"), wall_ms)
-            met |= set(tree.members(record.roots))
-            found.faults += _moved(met)
-            bench.signal(signal.SIGCONT)
-            bench.lender("resume")
-            time.sleep(_WORK_S)  # it goes on, and the next word is one of its own
-            if daemon == "stopped":
-                bench.signal(signal.SIGSTOP)
-            wall_ms, said = bench.lender("revoke", "--all")
-            _note(found, "revoke", said, said.get("killed_ms"), wall_ms)
-            found.faults += [f"{r.pid} lives after a revoke" for r in met if tree.alive(r)]
-            bench.signal(signal.SIGCONT)
+            # The load comes last: beside it the work would take minutes to begin.
+            with _load(busy):
+                if daemon == "stopped":
+                    bench.signal(signal.SIGSTOP)
+                wall_ms, said = bench.lender("pause")
+                _note(found, "pause", said, said.get("stopped_ms"), wall_ms)
+                met |= set(tree.members(record.roots))
+                found.faults += _moved(met)
+                bench.signal(signal.SIGCONT)
+                bench.lender("resume")
+                time.sleep(_WORK_S)  # it goes on, and the next word is one of its own
+                if daemon == "stopped":
+                    bench.signal(signal.SIGSTOP)
+                wall_ms, said = bench.lender("revoke", "--all")
+                _note(found, "revoke", said, said.get("killed_ms"), wall_ms)
+                found.faults += [f"{r.pid} lives after a revoke" for r in met if tree.alive(r)]
+                bench.signal(signal.SIGCONT)
     return found
 
 
