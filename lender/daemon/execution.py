@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from lender.core.effects import OpenSandbox
 from lender.core.events import (
     NOT_COUNTED,
@@ -202,6 +204,9 @@ class Execution:
                 if clock() - flushed_at >= FLUSH_S:
                     self._tell(ended)
                     ended, flushed_at = [], clock()
+        except ValidationError as error:
+            log.warning("lease %s: %s", self._lease, error)
+            reason = "the sandbox gave an answer that is none"
         except (SandboxGoneError, RefusedError, LinkError, OSError) as error:
             reason = self._told(error)
         else:

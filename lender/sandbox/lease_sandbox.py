@@ -119,9 +119,16 @@ class LeaseSandbox:
                 started_at=started_at,
                 duration_s=self._loop.time() - started_at,
             )
-        if answer.header["last"]:
+        try:
+            last = answer.header["last"]
+            outcome = outcome_from_wire(answer.header["outcome"], answer.body)
+        except (LookupError, TypeError) as error:
+            # Only a runner that its guest has taken over answers so.
             await self._end(child)
-        return outcome_from_wire(answer.header["outcome"], answer.body)
+            raise SandboxGoneError("the sandbox gave an answer that is none") from error
+        if last:
+            await self._end(child)
+        return outcome
 
     async def close(self) -> None:
         """See `Sandbox.close`."""
