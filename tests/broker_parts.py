@@ -233,9 +233,14 @@ class FakeLender:
 
     async def vanish(self) -> None:
         """Stop without a word."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        tasks = tuple(self._tasks)
+        left = set(tasks)
+        while left:
+            # asyncio.wait_for may swallow a cancellation that comes with its result: ask again.
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=0.2)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def offer(self) -> None:
         await self.nc.publish(
