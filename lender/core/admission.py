@@ -5,7 +5,7 @@ do, so the answer is a refusal that costs the job nothing, never a verdict on th
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 from lender.core.consent import Ask, Consent, Grant, Refusal
 from lender.core.events import Capabilities
@@ -38,12 +38,6 @@ class Rules:
     """What could be lent if no lease were held."""
     vram_free_bytes: int = 0
     """Of the GPU that has the most."""
-    closed: Consent = field(default_factory=Consent)
-    """All that is allowed at some time."""
-
-    def with_closed(self) -> "Rules":
-        """Return the rules as if every grant were open."""
-        return replace(self, consent=self.closed)
 
 
 @dataclass(frozen=True, slots=True)

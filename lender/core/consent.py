@@ -99,12 +99,17 @@ class Consent:
         return min((grant.not_after for grant in self.valid(now)), default=None)
 
 
+def changed(grant: Grant) -> str:
+    """Say that the program which a grant is pinned to is no longer its workload's."""
+    return (
+        f"workload {grant.workload} changed since you agreed (grant {grant.id}): "
+        f"lender grant it again"
+    )
+
+
 def _fault(grant: Grant, ask: Ask) -> str | None:
     if grant.digest is not None and ask.digest != grant.digest:
-        return (
-            f"workload {ask.workload} changed since you agreed (grant {grant.id}): "
-            f"lender grant it again"
-        )
+        return changed(grant)
     if ask.cpu > grant.cpu:
         return f"asks for {ask.cpu} cores, grant {grant.id} allows {grant.cpu}"
     if ask.memory_bytes > grant.memory_bytes:
@@ -144,6 +149,10 @@ class Intent:
     def holds(self, now: float) -> bool:
         """Tell whether nothing new may be taken at `now`."""
         return self.paused and (self.until is None or now < self.until)
+
+    def stops(self, now: float) -> bool:
+        """Tell whether nothing at all may run at `now`."""
+        return self.holds(now) and not self.finishing(now)
 
     def finishing(self, now: float) -> bool:
         """Tell whether running work may go on at `now` although nothing new may be taken."""

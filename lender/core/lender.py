@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from lender.core.admission import Refused, Rules, admit
@@ -154,7 +155,7 @@ class Lender:
             attempts=tuple(AttemptStatus.of(run) for run in self._leases.runs),
             leases_unanswered=len(self._leases) - len(tuple(self._leases.runs)),
             grants=tuple(self._consent.grants.values()),
-            closed=dict(self._consent.closed),
+            closed={id_: hold.reason for id_, hold in restraint.closed.items()},
             classes=self._consent.classes,
             consent_digest=self._consent.digest,
             intent=restraint.intent,
@@ -373,7 +374,6 @@ class Lender:
             return self._leases.hand_back(now, delivery, lease, outcome, told)
         rules = Rules(
             consent=self._consent.open,
-            closed=self._consent.consent,
             capabilities=self._capabilities,
             workloads=self._config.workloads,
             slots_total=self._slots_total,
@@ -383,7 +383,8 @@ class Lender:
         plan = admit(now, lease, event.work_class, rules)
         if isinstance(plan, Refused):
             outcome, told = "refused", plan.reason
-            if not isinstance(admit(now, lease, event.work_class, rules.with_closed()), Refused):
+            whole = replace(rules, consent=self._consent.consent)
+            if not isinstance(admit(now, lease, event.work_class, whole), Refused):
                 outcome, told = "evicted", NEEDED_HERE  # its grant is closed for now
             return self._leases.hand_back(now, delivery, lease, outcome, told)
         limits = plan.spec.limits

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from lender.core.comfort import Comfort
 from lender.core.config import Config
-from lender.core.consent import Grant, Intent
+from lender.core.consent import Grant, Intent, changed
 from lender.core.hold import Hold
 from lender.core.lease_run import LeaseRun
 from lender.core.metering import EnergyRate
@@ -50,8 +50,8 @@ class Restraint:
         self.asleep = False
         self.comfort.forget()
 
-    def close_grants(self, now: float, grants: Mapping[str, Grant]) -> dict[str, str]:
-        """Find the grants that allow nothing at `now`; return the reasons in words, by id."""
+    def close_grants(self, now: float, grants: Mapping[str, Grant]) -> frozenset[str]:
+        """Find the grants that allow nothing at `now`; return their ids, see `closed`."""
         self.closed = {}
         machine = self.spending.exhausted_in_all(now, self.utc_offset_s, self._config.budget)
         at = week_s(now, self.utc_offset_s)
@@ -60,11 +60,10 @@ class Restraint:
             if spent is not None:
                 self.closed[id_] = Hold(spent, evict=True)
             elif self._changed(grant):
-                reason = f"workload {grant.workload} changed since you agreed (grant {id_})"
-                self.closed[id_] = Hold(f"{reason}: lender grant it again", evict=True)
+                self.closed[id_] = Hold(changed(grant), evict=True)
             elif not grant.when.holds(self.comfort.verdict.presence, at):
                 self.closed[id_] = Hold(f"grant {id_} holds {grant.when.text}")
-        return {id_: hold.reason for id_, hold in self.closed.items()}
+        return frozenset(self.closed)
 
     def _changed(self, grant: Grant) -> bool:
         entry = self._config.workloads.get(grant.workload)
@@ -86,9 +85,7 @@ class Restraint:
         """Return why the owner's word keeps everything from running, in words."""
         if self.intent is None:
             return "the owner's stored intent has not been read yet"
-        if self.intent.finishing(now) or not self.intent.holds(now):
-            return None
-        return "the owner paused lending"
+        return "the owner paused lending" if self.intent.stops(now) else None
 
     def word(self, now: float, *, any_run: bool) -> tuple[str | None, str | None]:
         """Return why the owner's word pauses the lender, or drains it, in words."""

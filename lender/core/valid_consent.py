@@ -1,7 +1,6 @@
 """The owner's consent as it holds now: which grants, until when, for which classes."""
 
 import math
-from collections.abc import Mapping
 
 from lender.core.admission import ask_of
 from lender.core.config import Config
@@ -21,7 +20,7 @@ class ValidConsent:
         grants: those that hold, by id.
         until: when the next of them ends, seconds since the epoch; infinity for never.
         digest: changes when `grants` do.
-        closed: why a grant that holds allows nothing right now, in words, by id.
+        closed: ids of grants that hold and allow nothing right now; why: see `Restraint`.
         classes: what the others allow and this machine can run.
     """
 
@@ -32,7 +31,7 @@ class ValidConsent:
         self.grants: dict[str, Grant] = {}
         self.until = -math.inf
         self.digest = ""
-        self.closed: Mapping[str, str] = {}
+        self.closed: frozenset[str] = frozenset()
         self.classes: tuple[str, ...] = ()
 
     def loaded(self, consent: Consent) -> None:
@@ -53,11 +52,10 @@ class ValidConsent:
         self.digest = self.consent.digest(now)
         self._name_classes()
 
-    def close(self, closed: Mapping[str, str]) -> None:
+    def close(self, closed: frozenset[str]) -> None:
         """Take up which grants allow nothing right now."""
-        renamed = closed.keys() != self.closed.keys()
-        self.closed = closed
-        if renamed:
+        if closed != self.closed:
+            self.closed = closed
             self._name_classes()
 
     @property

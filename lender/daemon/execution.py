@@ -184,8 +184,7 @@ class Execution:
         self._machinery.records.write(record)
         if self._effect.grant in read_consent(self._machinery.state).revoked:
             raise SandboxGoneError(f"grant {self._effect.grant} was revoked")
-        word, now = read_intent(self._machinery.state), time.time()
-        if word.holds(now) and not word.finishing(now):
+        if read_intent(self._machinery.state).stops(time.time()):
             raise SandboxGoneError("the owner paused lending")
         await self._thawed.wait()
 

@@ -185,7 +185,7 @@ class Shell:
         """Let it go on, unless the owner paused meanwhile and we have not been told yet."""
         assert self._machinery is not None, "there is a sandbox"
         word = read_intent(self._machinery.state)
-        if word.holds(self._clock()) and not word.finishing(self._clock()):
+        if word.stops(self._clock()):
             self._events.append(IntentLoaded(word))
         else:
             self._executions[lease].thaw()

@@ -17,7 +17,7 @@ class Today:
         self._begin(_last_midnight())
         for receipt in receipts:
             self.count(receipt)
-            ended_at = _number(receipt, "ended_at")
+            ended_at = number(receipt, "ended_at")
             if ended_at is not None and ended_at < self._midnight - _LATE_S:
                 break
 
@@ -28,14 +28,14 @@ class Today:
         as a job without seconds, and what was damaged does not count.
         """
         self._turn()
-        job, ended_at = receipt.get("job"), _number(receipt, "ended_at")
-        started_at = _number(receipt, "started_at") if "started_at" in receipt else ended_at
+        job, ended_at = receipt.get("job"), number(receipt, "ended_at")
+        started_at = number(receipt, "started_at") if "started_at" in receipt else ended_at
         if started_at is None or ended_at is None:
             return
         if isinstance(job, str) and ended_at >= self._midnight:
             self._jobs.add(job)
             self._seconds += ended_at - started_at
-            self._energy_wh += _number(receipt, "energy_wh") or 0.0
+            self._energy_wh += number(receipt, "energy_wh") or 0.0
 
     def summary(self) -> dict[str, float]:
         """Return the number of jobs, the seconds that their leases took together, and their Wh."""
@@ -58,7 +58,8 @@ class Today:
         self._energy_wh = 0.0
 
 
-def _number(receipt: Mapping[str, Any], field: str) -> float | None:
+def number(receipt: Mapping[str, Any], field: str) -> float | None:
+    """Return a finite number of a receipt; None where there is none: the log is history."""
     value = receipt.get(field)
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 

@@ -1,10 +1,10 @@
 """What receipts say was used up: budgets outlive a restart of lenderd."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from lender.core.budget import Usage
+from lender.daemon.today import number
 
 _OLDER_MAX = 1000
 """So many in a row, and there is nothing of this week behind them."""
@@ -20,20 +20,17 @@ def used_since(
     """
     older = 0
     for receipt in newest_first:
-        ended_at = _number(receipt, "ended_at")
+        ended_at = _amount(receipt, "ended_at")
         if ended_at < since:
             older += 1
             if older > _OLDER_MAX:
                 return
             continue
         older = 0
-        moved_bytes = int(_number(receipt, "bytes_in") + _number(receipt, "bytes_out"))
-        usage = Usage(_number(receipt, "cpu_s"), moved_bytes, _number(receipt, "energy_wh"))
+        moved_bytes = int(_amount(receipt, "bytes_in") + _amount(receipt, "bytes_out"))
+        usage = Usage(_amount(receipt, "cpu_s"), moved_bytes, _amount(receipt, "energy_wh"))
         yield str(receipt.get("grant", "")), ended_at, usage
 
 
-def _number(receipt: Mapping[str, Any], field: str) -> float:
-    value = receipt.get(field)
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        return 0.0
-    return max(0.0, float(value))
+def _amount(receipt: Mapping[str, Any], field: str) -> float:
+    return max(0.0, number(receipt, field) or 0.0)
