@@ -1,14 +1,15 @@
 """How fast the owner's word is carried out: pause -> all frozen, revoke -> all dead.
 
 The real `lender pause` and `lender revoke` stop real sandboxes of a stand-in lenderd (see
-owner_stand.py) that is idle, beside an owner's load on every core, or stopped by SIGSTOP. Two
-times are taken of each verb: its own, from its entry to the verified stop, and the whole command,
-with the interpreter's start. After every pause all threads are looked at in /proc: none may have
-used processor time since. After every revoke none of those processes may be left. Plain SIGSTOP
-to one process is the floor, in the same run, in alternation. Published for comparison: BOINC
-7.20.5 pauses in 696 ms (median), 1027 ms (max), measured on the same kind of machine.
+owner_stand.py) that is idle, at full load (its event loop has more messages than it can take),
+stopped by SIGSTOP, or idle beside an owner's load on every core. Two times are taken of each verb:
+its own, from its entry to the verified stop, and the whole command, with the interpreter's start.
+After every pause all threads are looked at in /proc: none may have used processor time since.
+After every revoke none of those processes may be left. Plain SIGSTOP to one process is the floor,
+in the same run, in alternation. Published for comparison: BOINC 7.20.5 pauses in 696 ms (median),
+1027 ms (max), measured on the same kind of machine.
 
-    python bench/owner.py [--runs 200] [--quick] [--sweep] [--only WORKLOAD,...] [--beside IDLE,...]
+    python bench/owner.py [--runs 200] [--quick] [--sweep] [--only NAME,...] [--lenderd STATE,...]
 """
 
 import argparse
@@ -32,7 +33,7 @@ from lender.sandbox import cgroup, tree
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
 from lender.state.folder import StateFolder
 
-DAEMONS = ("idle", "loaded", "stopped")
+DAEMONS = ("idle", "full", "stopped", "beside")
 LENDER = Path(sys.executable).with_name("lender")
 GOAL_MS = {"pause": 20.0, "revoke": 50.0}
 _BOUND_S = 60.0
@@ -87,6 +88,9 @@ class Bench:
 
         def stands() -> bool:
             for record in self._records():
+                # They begin sooner the less they are looked at.
+                if record.cgroup is not None and len(cgroup.pids(record.cgroup)) < wanted:
+                    return False
                 met.clear()
                 met.update(tree.members(record.roots))
                 return len(met) >= wanted
@@ -94,6 +98,10 @@ class Bench:
 
         _until(stands, f"{wanted} processes of {workload}")
         return self._records()[0], met
+
+    def busy(self, on: bool) -> None:  # noqa: FBT001 - what it becomes
+        """Have the stand-in's event loop be busy without end, or no longer."""
+        _until(lambda: self._says("busy", on=on), "the stand-in is busy")
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the stand-in itself, and nothing below it."""
@@ -128,7 +136,7 @@ class Bench:
     def _records(self) -> tuple[AttemptRecord, ...]:
         return AttemptRecords(self.state.attempts).read_all().records
 
-    def _says(self, verb: str, **more: str) -> bool:
+    def _says(self, verb: str, **more: str | bool) -> bool:
         try:
             return bool(ask(self.state.control_socket, {"verb": verb, **more}, 5.0)["ok"])
         except UnreachableError:
@@ -138,13 +146,15 @@ class Bench:
 def measure(bench: Bench, workload: str, daemon: str, runs: int) -> Measured:
     """Pause, resume and revoke the same sandbox, and another one in the next run."""
     found = Measured()
-    busy = os.cpu_count() or 1 if daemon == "loaded" else 0
+    load = os.cpu_count() or 1 if daemon == "beside" else 0
     with _victim() as victim:
         for _ in range(runs):
             record, met = bench.begin(workload)
             found.add("SIGSTOP", _sigstop_ms(victim))
+            if daemon == "full":
+                bench.busy(True)
             # The load comes last: beside it the work would take minutes to begin.
-            with _load(busy):
+            with _load(load):
                 if daemon == "stopped":
                     bench.signal(signal.SIGSTOP)
                 wall_ms, said = bench.lender("pause")
@@ -160,6 +170,8 @@ def measure(bench: Bench, workload: str, daemon: str, runs: int) -> Measured:
                 _note(found, "revoke", said, said.get("killed_ms"), wall_ms)
                 found.faults += [f"{r.pid} lives after a revoke" for r in met if tree.alive(r)]
                 bench.signal(signal.SIGCONT)
+            if daemon == "full":
+                bench.busy(False)
     return found
 
 
@@ -188,14 +200,30 @@ def _cpu(met: set[tree.Root]) -> dict[str, str]:
     """Time on the processor of every thread: nanoseconds where the kernel counts them."""
     found = {}
     for root in met:
-        for thread in Path(f"/proc/{root.pid}/task").glob("*"):
+        for thread in _threads(Path(f"/proc/{root.pid}")):
             with contextlib.suppress(OSError):
-                fields = (thread / "stat").read_text().rsplit(")", 1)[1].split()
+                fields = _stat(thread)
                 exact = thread / "schedstat"
                 spent = exact.read_text().split()[0] if exact.exists() else ""
                 if fields[0] not in "ZX":
                     found[str(thread)] = f"{fields[11]} {fields[12]} {spent}"
     return found
+
+
+def _threads(process: Path) -> list[Path]:
+    """Where each of its threads is shown.
+
+    What was looked up below a process is undone when it ends: a look into the task folders of
+    hundreds would be measured as a part of their end.
+    """
+    with contextlib.suppress(OSError):
+        alone = int(_stat(process)[17]) == 1
+        return [process] if alone else list((process / "task").iterdir())
+    return []
+
+
+def _stat(place: Path) -> list[str]:
+    return (place / "stat").read_text().rsplit(")", 1)[1].split()
 
 
 def _sigstop_ms(victim: int) -> float:
@@ -257,7 +285,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="5 runs each")
     parser.add_argument("--sweep", action="store_true", help="without cgroups")
     parser.add_argument("--only", default=",".join(WORKLOADS))
-    parser.add_argument("--beside", default=",".join(DAEMONS), help="states of the daemon")
+    parser.add_argument("--lenderd", default=",".join(DAEMONS), help="its states")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     folder = Path(tempfile.mkdtemp(prefix="lender-owner-"))
@@ -268,7 +296,7 @@ def main() -> None:
     print(f"{'workload':<8} {'lenderd':<8} {'what':<16} {'p50':>9} {'p99':>9} {'max':>9}")
     try:
         for workload in args.only.split(","):
-            for daemon in args.beside.split(","):
+            for daemon in args.lenderd.split(","):
                 found = measure(bench, workload, daemon, runs)
                 faults += len(found.faults)
                 _print(workload, daemon, found)

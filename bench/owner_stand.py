@@ -1,7 +1,8 @@
 """A lenderd without a fleet for bench/owner: its launcher, cgroups, records and control socket.
 
 Started like lenderd, and as root it becomes an ordinary user in the same order. Besides pause,
-resume and reload its socket takes `work` {workload}: one sandbox whose only task is started.
+resume and reload its socket takes `work` {workload}: one sandbox whose only task is started, and
+`busy` {on}: its event loop has more messages to take apart than it can.
 
     python bench/owner_stand.py STATE SWEEP
 """
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import wasmtime
 
 from lender.core.consent import Grant
@@ -72,6 +74,7 @@ class Stand:
         self.records = AttemptRecords(state.attempts)
         self.sandbox: LeaseSandbox | None = None
         self.task: asyncio.Task[None] | None = None
+        self.flood: asyncio.Task[None] | None = None
         self.number = 0
         self.module = bytes(wasmtime.wat2wasm(WORKLOADS["wasm"][1]))
 
@@ -126,6 +129,13 @@ class Stand:
         finally:
             self.records.remove(lease)
 
+    def busy(self, request: dict[str, Any], _peer: Peer) -> dict[str, Any]:
+        """Keep the event loop as busy as messages can, or no longer."""
+        if self.flood is not None:
+            self.flood.cancel()
+        self.flood = asyncio.create_task(_flood()) if request["on"] else None
+        return {}
+
     def pause(self, _request: dict[str, Any], _peer: Peer) -> dict[str, Any]:
         """Freeze, as lenderd does beside the verb."""
         report = stopping.freeze(self.records.read_all().records)
@@ -143,6 +153,15 @@ class Stand:
         return {}
 
 
+async def _flood() -> None:
+    """Messages of a lease's results without end, as much as lenderd takes at once."""
+    message = {"lease": "L", "results": [{"task": n, "value": b"x" * 100} for n in range(100)]}
+    while True:
+        for _ in range(20):
+            msgpack.unpackb(msgpack.packb(message))
+        await asyncio.sleep(0)
+
+
 async def main(path: Path, *, sweep: bool) -> None:
     """Serve until this process is ended."""
     user = pwd.getpwnam(ORDINARY_USER)
@@ -157,7 +176,7 @@ async def main(path: Path, *, sweep: bool) -> None:
         become(ids, path)
     state.create()
     stand = Stand(state, launcher, cgroups)
-    verbs = ("work", "pause", "resume", "reload")
+    verbs = ("work", "busy", "pause", "resume", "reload")
     with write_pid(state):
         server = ControlServer(
             state.control_socket, {verb: getattr(stand, verb) for verb in verbs}, state.owner_uid()

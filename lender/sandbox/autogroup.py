@@ -5,6 +5,11 @@ owner keeps it busy that is next to nothing, and a process needs a moment of pro
 stop or to die: a hundred of them took seconds. So the session is given an ordinary share for that
 moment. Without privileges the kernel allows ten changes a second on the whole machine; the
 launcher looks again and again that its session yields.
+
+Inside of such a session everything has the usual priority. With SCHED_IDLE or nice 19 on top, the
+last of many that were to die were left without the processor for seconds (measured: 500 that fork
+without end, beside an owner's load on every core, 5 s instead of 0.1), and one of them may hold a
+lock of the kernel's that the owner's next program waits for.
 """
 
 import contextlib
@@ -12,8 +17,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from lender.sandbox import cgroup
+
 _YIELDS = "19"
 _ORDINARY = "0"
+_FIRST_CGROUP_NAMESPACE = 0xEFFFFFFB  # its inode, PROC_CGROUP_INIT_INO of the kernel's proc_ns.h
 
 
 def sessions(pids: Iterable[int]) -> set[int]:
@@ -44,6 +52,34 @@ def yields() -> bool:
         return Path("/proc/self/autogroup").read_text().split()[-1] == _YIELDS
     except OSError:
         return True
+
+
+def weighs() -> bool:
+    """Whether the kernel weighs this process by its session (sched(7)).
+
+    It does so only for what stands in the topmost cgroup of the cpu controller: below of it the
+    cgroup's own weight counts.
+    """
+    try:
+        enabled = Path("/proc/sys/kernel/sched_autogroup_enabled").read_text().strip() == "1"
+        topmost = Path("/proc/self/ns/cgroup").stat().st_ino == _FIRST_CGROUP_NAMESPACE
+        return enabled and topmost and _is_in_topmost_cgroup()
+    except OSError:
+        return False
+
+
+def _is_in_topmost_cgroup() -> bool:
+    """By the lines of proc_pid_cgroup(5): `hierarchy:controllers:path`."""
+    places = {}
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, place = line.split(":", 2)
+        places.update(dict.fromkeys(controllers.split(","), place))
+    if "cpu" in places:  # cgroup v1
+        return places["cpu"] == "/"
+    top = cgroup.mount()
+    if top is None or places.get("") == "/":
+        return True
+    return "cpu" not in (top / "cgroup.subtree_control").read_text().split()
 
 
 def _set(leaders: Iterable[int], nice: str) -> None:

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from lender.sandbox import autogroup
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
@@ -57,7 +59,13 @@ def become(uid: int, gid: int) -> None:
 
 
 def yield_to_owner() -> None:
-    """Run only when nothing else wants to: SCHED_IDLE and nice 19, for this process and its own."""
+    """Run only when nothing else wants to: for this process and its own.
+
+    Where the session as a whole has the least weight that is enough (see `autogroup`); elsewhere
+    SCHED_IDLE and nice 19.
+    """
+    if autogroup.weighs():
+        return
     os.nice(19)
     if sys.platform == "linux":
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

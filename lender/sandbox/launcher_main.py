@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from lender.sandbox import autogroup, confine, frames, tree
+from lender.sandbox import cgroup as cgroups
 from lender.sandbox.frames import Frame
 
 _RUNNERS = {"wasm": "lender.sandbox.wasm_runner", "process": "lender.sandbox.process_runner"}
@@ -37,6 +38,7 @@ class _Child(NamedTuple):
     id: int
     root: tree.Root
     go: int
+    cgroup: Path | None
 
 
 class _Launcher:
@@ -131,9 +133,10 @@ class _Launcher:
             _be_held(module.main, theirs.detach(), held, parent)
         os.close(held)
         theirs.close()
-        self._children[pid] = _Child(number, tree.identify(pid), go)
+        leaf = None if cgroup is None else Path(cgroup)
+        self._children[pid] = _Child(number, tree.identify(pid), go, leaf)
         with ours:
-            if (fault := _join(cgroup, pid)) is not None:
+            if (fault := _join(leaf, pid)) is not None:
                 os.kill(pid, signal.SIGKILL)
                 self._report("failed", id=number, error=fault)
                 return
@@ -165,7 +168,7 @@ class _Launcher:
             child = self._children.pop(pid, None)
             if child is not None:
                 os.close(child.go)
-                self._kill_orphans()
+                self._kill_orphans(child)
                 self._report(
                     "exited",
                     id=child.id,
@@ -174,8 +177,11 @@ class _Launcher:
                     memory_peak_bytes=usage.ru_maxrss * 1024,
                 )
 
-    def _kill_orphans(self) -> None:
+    def _kill_orphans(self, dead: _Child) -> None:
         """What a dead sandbox left behind has become our child."""
+        # A sweep over hundreds that die already would only hold up their end.
+        if dead.cgroup is not None and cgroups.order(dead.cgroup, "cgroup.kill", "1"):
+            return
         ours = {child.root for child in self._children.values()}
         tree.kill(tree.children(os.getpid()) - ours)
 
@@ -186,12 +192,12 @@ class _Launcher:
         frames.send(self._control, Frame({"event": event, **fields}, fds=fds))
 
 
-def _join(cgroup: str | None, pid: int) -> str | None:
+def _join(leaf: Path | None, pid: int) -> str | None:
     """Put a held child into its cgroup, where all that it forks stays; return what failed."""
-    if cgroup is None:
+    if leaf is None:
         return None
     try:
-        Path(cgroup, "cgroup.procs").write_text(str(pid))
+        (leaf / "cgroup.procs").write_text(str(pid))
     except OSError as error:
         return f"can't join its cgroup: {error}"
     return None

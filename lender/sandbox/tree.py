@@ -108,7 +108,9 @@ def wait_until_gone(pids: Iterable[int], known_at: float, deadline: float) -> li
         deadline: on the monotonic clock.
     """
     latest = known_at * _TICKS_PER_S
-    dying = [p for p in map(_read, pids) if p is not None and p.start_time <= latest]
+    # Of hundreds few are left by now: one list is far cheaper than to ask for each.
+    left = _listed().intersection(pids)
+    dying = [p for p in map(_read, left) if p is not None and p.start_time <= latest]
     for process in dying:
         while not _now(process, _is_gone) and time.monotonic() < deadline:
             time.sleep(_LOOK_AGAIN_S)
@@ -203,12 +205,16 @@ class _Sweep:
 def _read_all(without: set[int]) -> dict[int, _Process]:
     """All processes of this machine but these."""
     table = {}
-    for name in os.listdir("/proc"):  # noqa: PTH208 - Path objects double the cost of a sweep
-        if name.isdigit() and (pid := int(name)) not in without:
-            process = _read(pid)
-            if process is not None:
-                table[pid] = process
+    for pid in _listed().difference(without):
+        process = _read(pid)
+        if process is not None:
+            table[pid] = process
     return table
+
+
+def _listed() -> set[int]:
+    # Path objects double the cost of a sweep.
+    return {int(name) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208
 
 
 def _descend(
