@@ -189,6 +189,10 @@ class Launcher:
             return await answer
         except OSError as error:
             raise LauncherGoneError(self._why_gone) from error
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                _drop(answer.result())
+            raise
         finally:
             self._answers.pop(number, None)
 
@@ -217,8 +221,7 @@ class Launcher:
         if answer is not None and not answer.done():
             answer.set_result(frame)
         else:
-            for fd in frame.fds:
-                os.close(fd)  # nobody waits for it any more
+            _drop(frame)
 
     def _on_gone(self) -> None:
         if self._gone:
@@ -231,3 +234,9 @@ class Launcher:
                 answer.set_exception(LauncherGoneError(self._why_gone))
         for ended in self._ended.values():
             ended.set_result(Exit(-9, 0.0, 0))
+
+
+def _drop(frame: Frame) -> None:
+    """Nobody waits for it any more; a held child ends when its socket is closed."""
+    for fd in frame.fds:
+        os.close(fd)

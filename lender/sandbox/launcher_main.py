@@ -213,13 +213,21 @@ def _be_held(main: Any, channel: int, held: int, parent: int) -> NoReturn:  # no
         os.setpgid(0, 0)
         confine.die_with_parent(parent, signal.SIGKILL)
         confine.keep_only((0, 1, 2, channel, held))
-        if os.read(held, 1) == _GO:
+        if _is_let_go(held, channel):
             os.close(held)
             with socket.socket(fileno=channel) as sock:
                 main(sock)
             status = 0
     finally:
         os._exit(status)
+
+
+def _is_let_go(held: int, channel: int) -> bool:
+    """Wait for the daemon's word; False once nobody has the other end of one of them any more."""
+    poll = select.poll()
+    poll.register(held, select.POLLIN)
+    poll.register(channel, 0)  # a hang-up is told unasked
+    return held in dict(poll.poll()) and os.read(held, 1) == _GO
 
 
 def main() -> None:
