@@ -15,7 +15,7 @@ def keep(state: StateFolder, intent: StoredIntent) -> str:
     try:
         write_stored(state, intent)
     except OSError as error:
-        return error.strerror or str(error)
+        return f"{state.intent}: {error.strerror or error}"
     return ""
 
 

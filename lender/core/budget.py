@@ -76,6 +76,7 @@ _UNITS: dict[Measure, _Unit] = {
     "moved_bytes": _Unit("GB moved", 1e9),  # powers of ten, as networks are sold
     "energy_wh": _Unit("kWh", 1000),
 }
+_LEAST = 1e-6  # of such a unit: less would be shown as 0
 _TYPED: dict[str, tuple[Measure, float]] = {
     "cpuh": ("cpu_s", 3600),
     "cpumin": ("cpu_s", 60),
@@ -109,7 +110,7 @@ def _bound(text: str) -> Bound:
     if found is None or unit is None:
         raise ValueError(f"{text!r} is no budget: write 10cpuh/day, 5GB/week or 0.5kWh/day")
     amount = float(found[1]) * unit[1]
-    if not amount:
-        raise ValueError(f"{text!r} allows nothing: grant nothing instead")
+    if amount < _LEAST * _UNITS[unit[0]].size:
+        raise ValueError(f"{text!r} allows next to nothing: grant nothing instead")
     per: Period = "day" if found[3].lower() == "day" else "week"
     return Bound(unit[0], amount, per)

@@ -40,7 +40,8 @@ def test_budgets_are_read_in_the_units_that_people_type() -> None:
         ("-1GB/day", "is no budget"),
         ("1e3GB/day", "is no budget"),
         ("nanGB/day", "is no budget"),
-        ("0GB/day", "allows nothing"),
+        ("0GB/day", "allows next to nothing"),
+        ("0.000001wh/day", "allows next to nothing"),
         ("1GB/day,500MB/day", "'500MB/day': a second bound"),
     ],
 )
