@@ -63,6 +63,8 @@ class UsageMetered:
         network_attempts_blocked: tries to reach a network that it does not have, or NOT_COUNTED.
         gpu_s: time that a GPU computed for it.
         vram_peak_bytes: the most GPU memory that was seen at once.
+        gpu_joules: energy of the GPUs by its share of their use, an estimate; 0 where they
+            don't tell.
     """
 
     lease: str
@@ -71,6 +73,7 @@ class UsageMetered:
     network_attempts_blocked: int = 0
     gpu_s: float = 0.0
     vram_peak_bytes: int = 0
+    gpu_joules: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,6 @@ class Meter:
         network_attempts_blocked: tries to reach a network, or NOT_COUNTED.
         gpu_s: time that a GPU computed for it.
         vram_peak_bytes: the most GPU memory that was seen at once.
-        energy_method: how the energy was estimated last.
     """
 
     def __init__(self, bytes_in: int) -> None:
@@ -40,13 +39,14 @@ class Meter:
         self.network_attempts_blocked = 0
         self.gpu_s = 0.0
         self.vram_peak_bytes = 0
-        self.energy_method = EnergyRate().method
+        self._cpu_method = EnergyRate().method
+        self._gpu_joules = 0.0
         self._bytes_in = bytes_in
         self._bytes_out = 0
         self._results_cpu_s = 0.0
         self._metered_cpu_s = 0.0
         self._charged_cpu_s = 0.0
-        self._energy_wh = 0.0
+        self._cpu_energy_wh = 0.0
         self._told = Usage()
 
     def metered(self, event: UsageMetered, rate: EnergyRate) -> None:
@@ -56,6 +56,7 @@ class Meter:
         self._count(event.network_attempts_blocked)
         self.gpu_s = max(self.gpu_s, event.gpu_s)
         self.vram_peak_bytes = max(self.vram_peak_bytes, event.vram_peak_bytes)
+        self._gpu_joules = max(self._gpu_joules, event.gpu_joules)
         self._charge(rate)
 
     def result(self, cpu_s: float, bytes_out: int, rate: EnergyRate) -> None:
@@ -68,7 +69,18 @@ class Meter:
     def usage(self) -> Usage:
         """The sum so far."""
         moved_bytes = self._bytes_in + self._bytes_out
-        return Usage(self._charged_cpu_s, moved_bytes, self._energy_wh)
+        energy_wh = self._cpu_energy_wh + self._gpu_joules / _J_PER_WH
+        return Usage(self._charged_cpu_s, moved_bytes, energy_wh)
+
+    @property
+    def energy_method(self) -> str:
+        """How the energy was estimated last, in words."""
+        gpu = "the GPU's meter by share of its use"
+        if not self._gpu_joules:
+            return self._cpu_method
+        if not self._cpu_energy_wh:
+            return f"estimate: {gpu}; CPU {self._cpu_method}"
+        return f"{self._cpu_method}; {gpu}"
 
     @property
     def bytes_in(self) -> int:
@@ -99,6 +111,6 @@ class Meter:
 
     def _charge(self, rate: EnergyRate) -> None:
         cpu_s = max(self._metered_cpu_s, self._results_cpu_s)
-        self._energy_wh += (cpu_s - self._charged_cpu_s) * rate.joules_per_cpu_s / _J_PER_WH
+        self._cpu_energy_wh += (cpu_s - self._charged_cpu_s) * rate.joules_per_cpu_s / _J_PER_WH
         self._charged_cpu_s = cpu_s
-        self.energy_method = rate.method
+        self._cpu_method = rate.method

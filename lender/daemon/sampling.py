@@ -112,5 +112,6 @@ class Sampler:
                     used.memory_peak_bytes,
                     gpu_s=used.gpu_s,
                     vram_peak_bytes=used.vram_peak_bytes,
+                    gpu_joules=used.gpu_joules,
                 )
             )

@@ -157,6 +157,30 @@ def test_energy_is_estimated_at_the_rate_of_the_time_it_was_used() -> None:
     assert (receipt.network_attempts_blocked, receipt.gpu_s) == (2, 5.0)
 
 
+def test_energy_of_the_gpu_is_on_the_receipt_and_counts_for_the_budget() -> None:
+    bench = Bench().ready(make_grant(budget=parse_budget(["3Wh/day"])))
+    bench.run()
+    bench.tell(reading(joules_per_cpu_s=36.0, energy_method="estimate: RAPL"))
+    bench.tell(UsageMetered(lease_id(1), 100.0, 1, gpu_joules=3600.0))
+    assert bench.lender.budgets(bench.now)[0]["used"] == pytest.approx(2.0)
+    effects = bench.tell(UsageMetered(lease_id(1), 100.0, 1, gpu_joules=7200.0))
+    receipt = the(WriteReceipt, effects)
+    assert receipt.outcome == "evicted"
+    assert receipt.energy_wh == pytest.approx(3.0)
+    assert receipt.energy_method == "estimate: RAPL; the GPU's meter by share of its use"
+
+
+def test_where_only_the_gpu_tells_its_energy_the_receipt_says_so() -> None:
+    bench = Bench().ready()
+    bench.run()
+    bench.tell(UsageMetered(lease_id(1), 100.0, 1, gpu_joules=3600.0))
+    bench.tell(UsageMetered(lease_id(1), 100.0, 1, gpu_joules=1800.0))
+    receipt = the(WriteReceipt, bench.end(0))
+    assert receipt.energy_wh == pytest.approx(1.0), "what was used is never less than before"
+    told = "estimate: the GPU's meter by share of its use; CPU not measurable"
+    assert receipt.energy_method == told
+
+
 def test_what_could_not_be_counted_once_stays_unknown() -> None:
     bench = Bench().ready()
     bench.run()

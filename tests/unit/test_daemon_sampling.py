@@ -1,0 +1,44 @@
+"""What the sensors say of each lease reaches the core whole."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from lender.core.events import Event, MachineSampled, UsageMetered
+from lender.core.signals import Presence, Signals
+from lender.daemon.sampling import Sampler
+from lender.sensors.machine import MachineReading
+from lender.sensors.metering import Metered
+
+GIB = 1 << 30
+
+
+def test_all_that_a_lease_used_is_told_before_the_reading_of_the_machine() -> None:
+    told: list[Event] = []
+    used = Metered(
+        cpu_s=2.0,
+        memory_bytes=1,
+        memory_peak_bytes=3,
+        gpu_s=1.5,
+        vram_bytes=1,
+        vram_peak_bytes=GIB,
+        gpu_joules=60.0,
+    )
+    signals = Signals(0.5, GIB)
+    surroundings = SimpleNamespace(presence=Presence(), inhibited_by="", game=False, metered=False)
+    parts: dict[str, Any] = {
+        "shell": SimpleNamespace(executions={}, post=told.append),
+        "machine": SimpleNamespace(
+            read=lambda *_: MachineReading(signals, {"lease-1": used}, ("a fault",))
+        ),
+        "presence": SimpleNamespace(read=lambda _: surroundings),
+        "agents": SimpleNamespace(sightings=lambda _: ()),
+        "history": SimpleNamespace(record=lambda *_: None, fault=""),
+        "clock": SimpleNamespace(reread=lambda: None),
+    }
+    sampler = Sampler(**parts, launcher_pid=1, look=lambda: None)
+    sampler.sample()
+    metered, sampled = told
+    assert metered == UsageMetered("lease-1", 2.0, 3, 0, 1.5, GIB, 60.0)
+    assert isinstance(sampled, MachineSampled)
+    assert sampled.signals.cpu_others == 0.5
+    assert sampler.faults == ("a fault",)
