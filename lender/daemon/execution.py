@@ -77,6 +77,7 @@ class Execution:
         self._effect = effect
         self._lease = effect.lease.lease
         self._scratch = machinery.state.scratch / self._lease
+        self._inputs = machinery.inputs.for_lease(effect.spec.submitter)
         self._sandbox: Sandbox | None = None
         self._thawed = asyncio.Event()
         self._thawed.set()
@@ -159,10 +160,9 @@ class Execution:
 
     async def _fetch(self, field: str, blob: BlobRef | Input) -> Path:
         try:
-            submitter = self._effect.spec.submitter
-            return await self._machinery.inputs.fetch(submitter, blob.sha256, blob.size_bytes)
+            return await self._inputs.fetch(blob.sha256, blob.size_bytes)
         except InputError as error:
-            raise PrepareFailedError(error.reason, invalid=True, field=field) from error
+            raise PrepareFailedError(error.reason, invalid=error.invalid, field=field) from error
 
     async def _record(self, roots: tuple[tree.Root, ...]) -> None:
         """Write down what is about to run, then make sure that it still may.
@@ -231,8 +231,11 @@ class Execution:
 
     async def _clean_up(self) -> None:
         await asyncio.gather(self._work, return_exceptions=True)
-        if self._sandbox is not None:
-            await self._sandbox.close()
+        try:
+            if self._sandbox is not None:
+                await self._sandbox.close()
+        finally:
+            self._inputs.release()
         with contextlib.suppress(FileNotFoundError):  # never made
             await asyncio.to_thread(scratch.remove, self._scratch)
         # Until its receipt is on disk the record is what tells that this ran.

@@ -1,92 +1,199 @@
-"""The cache of blobs that sandboxes read: by submitter and SHA-256, fetched once, then verified."""
+"""The cache of blobs that sandboxes read: by submitter and SHA-256, bounded, verified on use."""
 
 import asyncio
 import logging
+import shutil
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from weakref import WeakValueDictionary
 
+from lender.core.kept_blobs import BlobCopy, KeptBlobs, NoRoomError
+from lender.daemon.deletion import delete_soon
+from lender.daemon.input_files import Mark, blob_path, read_mark, stamp, take_stock, verify
 from lender.link.blobs import Blobs
 from lender.link.objects import BlobError
 from lender.state.folder import StateFolder
-from lender.state.purge import remove, set_aside
 
 log = logging.getLogger(__name__)
 
+CACHE_BYTES = 8 << 30
+"""Without a setting: several large models, and little beside a desktop's disk."""
+
+DISK_SHARE = 4
+"""Without a setting: of a disk that runs full, or a small one, at most one part of so many."""
+
 
 class InputError(Exception):
-    """A blob that the job names can't be had: it is missing, too large or another content.
+    """A blob that the job names can't be had.
 
     Attributes:
         reason: in words, for the submitter.
+        invalid: the job itself is at fault: the blob is missing, or has another content or size
+            than it says. Otherwise this machine has no room, and another may.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, invalid: bool) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.invalid = invalid
+
+
+Fetch = Callable[[BlobCopy, int], Awaitable[Path]]
+
+
+class LeaseInputs:
+    """The blobs of one lease: none of them makes room for others before `release`."""
+
+    def __init__(self, fetch: Fetch, kept: KeptBlobs, submitter: str) -> None:
+        self._fetch = fetch
+        self._kept = kept
+        self._submitter = submitter
+        self._held: set[BlobCopy] = set()
+
+    async def fetch(self, sha256: str, size_bytes: int) -> Path:
+        """Return the file with this content, mode 0444; its name is good until `release`.
+
+        Raises:
+            InputError: the store has no such blob, or not with this content and size, or it
+                does not fit.
+            LinkError: the store can't be reached now.
+            OSError: it can't be kept, or was purged meanwhile.
+        """
+        blob = BlobCopy(self._submitter, sha256)
+        if blob not in self._held:
+            self._held.add(blob)
+            self._kept.hold(blob)
+        return await self._fetch(blob, size_bytes)
+
+    def release(self) -> None:
+        """Say that nothing reads them any more. May be called again."""
+        while self._held:
+            self._kept.release(self._held.pop())
 
 
 class InputCache:
     """Files `cache/<submitter>/sha256/<first two hex digits>/<sha256>`, read-only for everybody.
 
-    Submitters share nothing: what one of them sent can be told or taken away from no other.
+    Submitters share nothing: what one of them sent can be told or taken away from no other. The
+    bound is one for all of them.
+
+    A file is verified whenever a lease asks for it. It is read through the first time after a
+    start; from then on it counts as the same while inode, size and both times are, and is read
+    through again when they are not. What has another content is deleted and fetched anew. This
+    finds whatever was written, cut short or replaced since, by a power cut as well. It finds
+    neither a disk that returns other bytes than were written, until the next start, nor what is
+    altered after the lease has asked; only this user and root can do that, and sandboxes can't.
     """
 
-    def __init__(self, state: StateFolder, blobs: Blobs) -> None:
+    def __init__(self, state: StateFolder, blobs: Blobs, limit_bytes: int | None) -> None:
+        """See `open`, which also takes up what lies there."""
         self._state = state
         self._blobs = blobs
-        self._fetching: dict[tuple[str, str], asyncio.Task[Path]] = {}
-        self._removing: set[asyncio.Task[object]] = set()
+        self._limit_bytes = limit_bytes
+        self._marks: dict[BlobCopy, Mark] = {}
+        self._reading = asyncio.Lock()  # one file at a time: the cores are their owner's
+        self._locks: WeakValueDictionary[BlobCopy, asyncio.Lock] = WeakValueDictionary()
+        self._kept = KeptBlobs()
 
-    async def fetch(self, submitter: str, sha256: str, size_bytes: int) -> Path:
-        """Return the file with this content; concurrent calls for one blob share one transfer.
+    @classmethod
+    async def open(
+        cls, state: StateFolder, blobs: Blobs, limit_bytes: int | None = None
+    ) -> "InputCache":
+        """Take up what an earlier daemon kept, as far as the limit allows, and clear its leavings.
+
+        Args:
+            state: locked by this process, so that no other daemon fetches into it.
+            blobs: where to fetch from.
+            limit_bytes: how much to keep of all submitters together. None: `CACHE_BYTES`, or a
+                `DISK_SHARE`th of what the disk would have free without it where that is less.
 
         Raises:
-            InputError: the store has no such blob, or not with this content and size.
-            LinkError: the store can't be reached now.
-            OSError: it can't be kept, or was purged meanwhile.
+            OSError: the cache can't be read.
         """
-        path = self._state.inputs(submitter) / sha256[:2] / sha256
-        task = self._fetching.get((submitter, sha256))
-        if task is None:
-            if path.exists():
-                return _sized(path, size_bytes)
-            task = asyncio.create_task(self._transfer(sha256, size_bytes, path))
-            self._fetching[submitter, sha256] = task
-            task.add_done_callback(lambda done: self._forget((submitter, sha256), done))
-        return _sized(await asyncio.shield(task), size_bytes)
+        cache = cls(state, blobs, limit_bytes)
+        for blob, size_bytes in await asyncio.to_thread(take_stock, state):
+            cache._kept.keep(blob, size_bytes)
+        await cache._delete(cache._kept.shrink(cache._limit()))
+        return cache
+
+    def for_lease(self, submitter: str) -> LeaseInputs:
+        """Return what a lease of this submitter fetches its blobs with; it must release them."""
+        return LeaseInputs(self._fetch, self._kept, submitter)
 
     def purge(self, submitter: str) -> None:
-        """Forget everything of a submitter; whoever still waits for a blob of theirs is cancelled.
+        """Forget everything of a submitter whose leases were closed.
 
-        At once for every later `fetch`; the disk space is freed in the background.
+        At once for every later `fetch`; the disk space is freed in the background. A transfer
+        that is still under way ends with an error, since its folder is gone.
         """
-        for key in [key for key in self._fetching if key[0] == submitter]:
-            self._fetching.pop(key).cancel()
-        try:
-            aside = set_aside(self._state.cache / submitter)
-        except OSError as error:
-            log.warning("what is cached of %s can't be deleted: %s", submitter, error)
-            return
-        if aside is not None:
-            task: asyncio.Task[object] = asyncio.create_task(asyncio.to_thread(remove, aside))
-            self._removing.add(task)
-            task.add_done_callback(self._removing.discard)
+        for blob in [blob for blob in self._kept if blob.submitter == submitter]:
+            self._forget(blob)
+        delete_soon(self._state.cache / submitter)
 
-    async def _transfer(self, sha256: str, size_bytes: int, path: Path) -> Path:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            await self._blobs.get_to(sha256, path, max_bytes=size_bytes)
-        except BlobError as error:
-            raise InputError(str(error)) from error
-        path.chmod(0o444)  # noqa: ASYNC240 - a metadata call
+    async def _fetch(self, blob: BlobCopy, size_bytes: int) -> Path:
+        """Calls for one blob take turns, so that the first one's transfer serves all."""
+        path = blob_path(self._state, blob)
+        async with self._locks.setdefault(blob, asyncio.Lock()):
+            mark = self._marks.get(blob)
+            if mark is None or mark != read_mark(path):
+                mark = await self._verify(blob, path)
+                if mark is None:
+                    mark = await self._transfer(blob, size_bytes, path)
+                self._marks[blob] = mark
+            self._kept.keep(blob, mark.size_bytes)
+        if mark.size_bytes != size_bytes:
+            said = f"the specification says {size_bytes}"
+            raise InputError(f"the blob has {mark.size_bytes} bytes, {said}", invalid=True)
         return path
 
-    def _forget(self, key: tuple[str, str], done: asyncio.Task[Path]) -> None:
-        if self._fetching.get(key) is done:
-            del self._fetching[key]
+    async def _verify(self, blob: BlobCopy, path: Path) -> Mark | None:
+        if read_mark(path) is None:
+            return None
+        async with self._reading:
+            mark = await asyncio.to_thread(verify, path, blob.sha256)
+        if mark is None:
+            log.warning("%s was altered: it is fetched again", path)
+        return mark
+
+    async def _transfer(self, blob: BlobCopy, size_bytes: int, path: Path) -> Mark:
+        try:
+            dropped = self._kept.make_room(blob, size_bytes, self._limit())
+        except NoRoomError as error:
+            raise InputError(_too_large(blob, size_bytes, error), invalid=False) from error
+        try:
+            await self._delete([blob, *dropped])
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            await self._blobs.get_to(blob.sha256, path, max_bytes=size_bytes)
+            return stamp(path)
+        except BlobError as error:
+            self._forget(blob)
+            raise InputError(str(error), invalid=True) from error
+        except BaseException:
+            self._forget(blob)
+            raise
+
+    async def _delete(self, blobs: list[BlobCopy]) -> None:
+        """Delete files and wait for their space; other calls miss them from the very start."""
+        deletions = []
+        for blob in blobs:
+            self._marks.pop(blob, None)
+            if deletion := delete_soon(blob_path(self._state, blob)):
+                deletions.append(deletion)
+        if deletions:
+            await asyncio.wait(deletions)
+
+    def _forget(self, blob: BlobCopy) -> None:
+        self._kept.forget(blob)
+        self._marks.pop(blob, None)
+
+    def _limit(self) -> int:
+        if self._limit_bytes is not None:
+            return self._limit_bytes
+        free_bytes = shutil.disk_usage(self._state.cache).free
+        return min(CACHE_BYTES, (free_bytes + self._kept.total_bytes) // DISK_SHARE)
 
 
-def _sized(path: Path, size_bytes: int) -> Path:
-    actual_bytes = path.stat().st_size
-    if actual_bytes != size_bytes:
-        raise InputError(f"the blob has {actual_bytes} bytes, the specification says {size_bytes}")
-    return path
+def _too_large(blob: BlobCopy, size_bytes: int, error: NoRoomError) -> str:
+    keeps = f"this lender keeps at most {error.limit_bytes} bytes of inputs"
+    used = f", {error.in_use_bytes} of them for running work" if error.in_use_bytes else ""
+    return f"blob {blob.sha256} has {size_bytes} bytes: {keeps}{used}"

@@ -225,7 +225,7 @@ class Lifetime:
             open_sandbox=self._open_sandbox,
             state=self._state,
             records=AttemptRecords(self._state.attempts),
-            inputs=InputCache(self._state, blobs),
+            inputs=await InputCache.open(self._state, blobs, self._settings.cache_bytes),
             results=ResultMaker(blobs),
             receipts=self._receipts,
             post=self._post,

@@ -1,16 +1,12 @@
 """Reports that the broker has not answered yet, as files: a restarted daemon sends them again."""
 
-import asyncio
-import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from lender.daemon.deletion import delete_soon
 from lender.state.folder import StateFolder
 from lender.state.grant_file import SUBMITTER_PATTERN
-from lender.state.purge import remove, set_aside
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +50,7 @@ class Spool:
 
     def purge(self, submitter: str) -> None:
         """Delete all reports of a submitter."""
-        folder = self._state.reports(submitter)
-        try:
-            aside = set_aside(folder)
-        except OSError as error:
-            log.warning("%s can't be deleted: %s", folder, error)
-            return
-        if aside is not None:
-            asyncio.get_running_loop().run_in_executor(None, remove, aside)
+        delete_soon(self._state.reports(submitter))
 
     def pending(self) -> list[Spooled]:
         """Return what an earlier process left unanswered, each lease's in order."""

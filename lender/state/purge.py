@@ -44,35 +44,37 @@ def purge(state: StateFolder, submitters: Iterable[str]) -> tuple[int, list[str]
     return freed_bytes, left
 
 
-def set_aside(folder: Path) -> Path | None:
-    """Take a folder out of the way at once, for `remove`; None where there is none.
+def set_aside(path: Path) -> Path | None:
+    """Take a file or a folder out of the way at once, for `remove`; None where there is none.
 
     Raises:
         OSError: it could not be renamed.
     """
-    aside = folder.with_name(f"{_ASIDE}{os.urandom(8).hex()}")
+    aside = path.with_name(f"{_ASIDE}{os.urandom(8).hex()}")
     try:
-        folder.rename(aside)
+        path.rename(aside)
     except FileNotFoundError:
         return None
     return aside
 
 
-def remove(folder: Path) -> tuple[int, str]:
-    """Delete a folder and all below it; return the disk space freed, and why something is left.
+def remove(path: Path) -> tuple[int, str]:
+    """Delete a file, or a folder and all below it.
+
+    Returns the disk space that a folder freed, and why something is left.
 
     Somebody else may delete it as well: what vanishes under our hands is no fault.
     """
     freed_bytes, deadline = 0, time.monotonic() + _WIPE_S
     while True:
         try:
-            if folder.is_dir() and not folder.is_symlink():
-                folder.chmod(0o700)
+            if path.is_dir() and not path.is_symlink():
+                path.chmod(0o700)
                 with contextlib.suppress(scratch.TooMuchError):
-                    freed_bytes = max(freed_bytes, scratch.used_bytes(folder))
-            scratch.remove(folder)
+                    freed_bytes = max(freed_bytes, scratch.used_bytes(path))
+            scratch.remove(path)
         except OSError as error:
-            if isinstance(error, FileNotFoundError) and str(error.filename) == str(folder):
+            if isinstance(error, FileNotFoundError) and str(error.filename) == str(path):
                 return freed_bytes, ""
             if time.monotonic() > deadline:
                 return 0, error.strerror or str(error)

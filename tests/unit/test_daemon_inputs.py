@@ -1,32 +1,64 @@
-"""Each submitter's inputs lie apart: what one sent is no other's, and a purge takes all of it."""
+"""What a lease reads is what its job names, in bounded space, and each submitter's lies apart."""
 
 import asyncio
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from lender.daemon.inputs import InputCache, InputError
 from lender.link.blobs import Blobs
+from lender.link.objects import BlobMissingError, BlobTooLargeError
 from lender.state.folder import StateFolder
 from lender.state.purge import kept_submitters, purge
 
 ALICE, BOB = "U" + "A" * 55, "U" + "B" * 55
-SHA256 = "ab" * 32
+SIZE = 64 * 1024
+"""The least that a blob counts as."""
+
+
+def sha256_of(name: str) -> str:
+    return hashlib.sha256(content_of(name)).hexdigest()
+
+
+def content_of(name: str) -> bytes:
+    return name.encode() * (SIZE // len(name))
 
 
 class Store:
-    """Blobs of five bytes; `gate` holds every transfer back."""
+    """Blobs a, b, c and d; `gate` holds every transfer back when half of it is there."""
 
     def __init__(self) -> None:
+        self.contents = {sha256_of(name): content_of(name) for name in "abcd"}
+        self.names = {sha256_of(name): name for name in "abcd"}
         self.gate = asyncio.Event()
         self.gate.set()
-        self.transfers = 0
+        self.begun = asyncio.Event()
+        self.transfers: Counter[str] = Counter()
 
-    async def get_to(self, _sha256: str, path: Path, *, max_bytes: int) -> None:
-        self.transfers += 1
-        await self.gate.wait()
-        path.write_bytes(b"x" * min(5, max_bytes))  # noqa: ASYNC240 - five bytes
+    async def get_to(self, sha256: str, path: Path, *, max_bytes: int) -> int:
+        content = self.contents.get(sha256)
+        if content is None:
+            raise BlobMissingError(sha256, "the store does not hold it")
+        if len(content) > max_bytes:
+            raise BlobTooLargeError(sha256, "too large")
+        self.transfers[self.names[sha256]] += 1
+        part = path.with_name(f".{path.name}.part")
+        try:
+            part.write_bytes(content[: SIZE // 2])
+            self.begun.set()
+            await self.gate.wait()
+            part.write_bytes(content)
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        return len(content)
 
 
 @pytest.fixture
@@ -36,46 +68,325 @@ def state(tmp_path: Path) -> StateFolder:
     return made
 
 
-def cache_of(state: StateFolder, store: Store) -> InputCache:
-    return InputCache(state, cast("Blobs", store))
+async def cache_of(state: StateFolder, store: Store, blobs_max: int = 4) -> InputCache:
+    return await InputCache.open(state, cast("Blobs", store), blobs_max * SIZE)
+
+
+async def use(cache: InputCache, name: str, submitter: str = ALICE) -> Path:
+    """What a lease does that needs one blob and ends."""
+    lease = cache.for_lease(submitter)
+    try:
+        return await lease.fetch(sha256_of(name), SIZE)
+    finally:
+        lease.release()
+
+
+def on_disk(state: StateFolder) -> list[Path]:
+    return [path for path in state.cache.rglob("*") if not path.is_dir()]
+
+
+def kept(state: StateFolder, store: Store) -> str:
+    """The names of the blobs on the disk; nothing else is there."""
+    return "".join(sorted(store.names[path.name] for path in on_disk(state)))
 
 
 async def test_a_blob_is_fetched_once_for_each_submitter(state: StateFolder) -> None:
     store = Store()
-    cache = cache_of(state, store)
-    first, again = await asyncio.gather(*(cache.fetch(ALICE, SHA256, 5) for _ in range(2)))
-    assert first == again == await cache.fetch(ALICE, SHA256, 5)
-    assert store.transfers == 1
+    cache = await cache_of(state, store)
+    first, again = await asyncio.gather(*(use(cache, "a") for _ in range(2)))
+    assert first == again == await use(cache, "a")
+    assert store.transfers == {"a": 1}
+    assert first.read_bytes() == content_of("a")
     assert first.stat().st_mode & 0o777 == 0o444
-    other = await cache.fetch(BOB, SHA256, 5)
-    assert other != first
-    assert store.transfers == 2
-    with pytest.raises(InputError, match="the specification says 6"):
-        await cache.fetch(ALICE, SHA256, 6)
+    assert await use(cache, "a", BOB) != first
+    assert store.transfers == {"a": 2}
+
+
+async def test_a_blob_of_another_size_than_the_job_says_is_the_jobs_fault(
+    state: StateFolder,
+) -> None:
+    store = Store()
+    cache = await cache_of(state, store)
+    for size_bytes in (SIZE + 1, SIZE - 1):
+        with pytest.raises(InputError) as refused:
+            await cache.for_lease(ALICE).fetch(sha256_of("a"), size_bytes)
+        assert refused.value.invalid
+    assert await use(cache, "a")
+    with pytest.raises(InputError, match=f"the specification says {SIZE - 1}") as refused:
+        await cache.for_lease(ALICE).fetch(sha256_of("a"), SIZE - 1)
+    assert refused.value.invalid
+
+
+async def test_a_blob_that_nobody_stored_is_the_jobs_fault_and_takes_no_room(
+    state: StateFolder,
+) -> None:
+    store = Store()
+    cache = await cache_of(state, store, blobs_max=1)
+    lease = cache.for_lease(ALICE)
+    with pytest.raises(InputError, match="does not hold it") as refused:
+        await lease.fetch("0" * 64, SIZE)
+    assert refused.value.invalid
+    assert await lease.fetch(sha256_of("a"), SIZE)
+    assert kept(state, store) == "a"
+
+
+def rewrite(path: Path) -> None:
+    """Same size, and the same time of the last write; the kernel's own clock can't be put back."""
+    before, probe = path.stat(), path.with_name("probe")
+    while not probe.exists() or probe.stat().st_ctime_ns <= before.st_ctime_ns:
+        probe.touch()  # until that clock has ticked
+    probe.unlink()
+    path.chmod(0o600)
+    path.write_bytes(b"y" * before.st_size)
+    path.chmod(0o444)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, SIZE // 2)
+
+
+def swap(path: Path) -> None:
+    before = path.stat()
+    path.with_name("swapped").write_bytes(b"y" * SIZE)
+    path.with_name("swapped").replace(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def link(path: Path) -> None:
+    path.rename(path.parents[4] / "elsewhere")
+    path.symlink_to(path.parents[4] / "elsewhere")
+
+
+def unlink(path: Path) -> None:
+    path.unlink()
+
+
+def write(path: Path) -> None:
+    """Perhaps within the same tick."""
+    path.chmod(0o600)
+    path.write_bytes(b"y" * SIZE)
+    path.chmod(0o444)
+
+
+ALTERATIONS = [rewrite, write, cut, swap, link, unlink]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("alter", ALTERATIONS)
+async def test_what_was_altered_on_the_disk_is_fetched_again(
+    state: StateFolder,
+    alter: Callable[[Path], None],
+    restarted: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    store = Store()
+    cache = await cache_of(state, store)
+    path = await use(cache, "a")
+    await use(cache, "b")
+    alter(path)
+    if restarted:
+        cache = await cache_of(state, store)
+    again = await use(cache, "a")
+    assert not again.is_symlink()
+    assert again.read_bytes() == content_of("a")
+    await use(cache, "b")
+    assert store.transfers == {"a": 2, "b": 1}
+    assert kept(state, store) == "ab"
+
+
+async def test_what_was_altered_is_not_read_while_the_store_is_out_of_reach(
+    state: StateFolder,
+) -> None:
+    store = Store()
+    cache = await cache_of(state, store)
+    path = await use(cache, "a")
+    rewrite(path)
+    store.contents.clear()
+    with pytest.raises(InputError):
+        await use(cache, "a")
+    assert on_disk(state) == []
+
+
+async def test_what_is_unaltered_is_not_fetched_again(state: StateFolder) -> None:
+    store = Store()
+    path = await use(await cache_of(state, store), "a")
+    cache = await cache_of(state, store)
+    path.touch()
+    assert await use(cache, "a") == path
+    path.touch()
+    assert await use(cache, "a") == path
+    assert store.transfers == {"a": 1}
+
+
+async def test_the_least_recently_used_makes_room_whoever_sent_it(state: StateFolder) -> None:
+    store = Store()
+    cache = await cache_of(state, store, blobs_max=3)
+    for name, submitter in (("a", ALICE), ("b", BOB), ("c", ALICE), ("a", ALICE), ("d", BOB)):
+        await use(cache, name, submitter)
+    assert kept(state, store) == "acd"
+    await use(cache, "b", BOB)
+    assert kept(state, store) == "abd"
+
+
+async def test_the_order_of_use_outlives_a_restart(state: StateFolder) -> None:
+    store = Store()
+    await use(await cache_of(state, store), "a")
+    cache = await cache_of(state, store)
+    await use(cache, "b")
+    await use(cache, "c")
+    await use(cache, "a")
+    await use(await cache_of(state, store, blobs_max=3), "d")
+    assert kept(state, store) == "acd"
+    assert store.transfers == dict.fromkeys("abcd", 1)
+
+
+async def test_a_limit_that_was_lowered_holds_from_the_start(state: StateFolder) -> None:
+    store = Store()
+    cache = await cache_of(state, store)
+    for name in "abc":
+        await use(cache, name)
+    await cache_of(state, store, blobs_max=2)
+    assert kept(state, store) == "bc"
+
+
+async def test_what_a_lease_holds_stays_until_it_is_released(state: StateFolder) -> None:
+    store = Store()
+    cache = await cache_of(state, store, blobs_max=2)
+    lease, other = cache.for_lease(ALICE), cache.for_lease(ALICE)
+    for one in (lease, lease, other):  # a job may name one content twice
+        await one.fetch(sha256_of("a"), SIZE)
+    await use(cache, "b")
+    await use(cache, "c")
+    assert kept(state, store) == "ac"
+    await lease.fetch(sha256_of("c"), SIZE)
+    with pytest.raises(InputError, match=f"{2 * SIZE} of them for running work") as refused:
+        await use(cache, "d", BOB)
+    assert not refused.value.invalid
+    assert kept(state, store) == "ac"
+    lease.release()
+    lease.release()
+    await use(cache, "d", BOB)
+    assert kept(state, store) == "ad"
+    other.release()
+    await use(cache, "b")
+    assert kept(state, store) == "bd"
+
+
+async def test_a_blob_larger_than_the_cache_is_not_the_jobs_fault(state: StateFolder) -> None:
+    store = Store()
+    cache = await cache_of(state, store, blobs_max=2)
+    await use(cache, "a")
+    with pytest.raises(InputError, match=f"has {3 * SIZE} bytes.* at most {2 * SIZE}") as refused:
+        await cache.for_lease(ALICE).fetch(sha256_of("b"), 3 * SIZE)
+    assert not refused.value.invalid
+    assert kept(state, store) == "a"
+    assert store.transfers == {"a": 1}
+
+
+async def test_without_a_setting_a_full_disk_leaves_less_room(
+    state: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free_bytes = 12 * SIZE
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=free_bytes))
+    store = Store()
+    cache = await InputCache.open(state, cast("Blobs", store))
+    for name in "abc":
+        await use(cache, name)
+        free_bytes -= SIZE
+    assert kept(state, store) == "abc"
+    free_bytes = 3 * SIZE
+    with pytest.raises(InputError, match=f"at most {SIZE * 6 // 4} bytes"):
+        await cache.for_lease(ALICE).fetch(sha256_of("d"), 2 * SIZE)
+    await use(cache, "d")
+    assert kept(state, store) == "d"
+    free_bytes = 1 << 50
+    with pytest.raises(InputError, match=f"at most {8 << 30} bytes"):
+        await cache.for_lease(ALICE).fetch(sha256_of("a"), (8 << 30) + 1)
+
+
+async def test_what_a_killed_daemon_left_is_cleared_by_the_next(state: StateFolder) -> None:
+    store = Store()
+    path = await use(await cache_of(state, store), "a")
+    path.with_name(f".{path.name}.0123.part").write_bytes(b"half")
+    path.with_name(".purged-0123").write_bytes(b"dropped")
+    cache = await cache_of(state, store)
+    assert kept(state, store) == "a"
+    assert await use(cache, "a") == path
+    assert store.transfers == {"a": 1}
+
+
+async def test_a_lease_that_ends_early_takes_no_transfer_from_another(state: StateFolder) -> None:
+    store = Store()
+    cache = await cache_of(state, store)
+    store.gate.clear()
+    first, second = (asyncio.create_task(use(cache, "a")) for _ in range(2))
+    await store.begun.wait()
+    first.cancel()
+    store.gate.set()
+    assert (await second).read_bytes() == content_of("a")
+    assert first.cancelled()
+    assert kept(state, store) == "a"
+
+
+async def test_a_transfer_has_its_room_until_it_is_broken_off(state: StateFolder) -> None:
+    store = Store()
+    cache = await cache_of(state, store, blobs_max=2)
+    await use(cache, "a")
+    store.gate.clear()
+    store.begun.clear()
+    waiting = asyncio.create_task(use(cache, "b"))
+    await store.begun.wait()
+    with pytest.raises(InputError, match=f"{SIZE} of them for running work"):
+        await cache.for_lease(ALICE).fetch(sha256_of("c"), 2 * SIZE)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert kept(state, store) == "a"
+    store.gate.set()
+    await use(cache, "c")
+    assert kept(state, store) == "ac"
 
 
 async def test_a_purge_takes_all_of_one_submitter_and_nothing_of_another(
     state: StateFolder,
 ) -> None:
     store = Store()
-    cache = cache_of(state, store)
-    mine, theirs = await cache.fetch(ALICE, SHA256, 5), await cache.fetch(BOB, SHA256, 5)
+    cache = await cache_of(state, store)
+    await use(cache, "a")
+    theirs = await use(cache, "a", BOB)
     state.modules(ALICE).mkdir()
     (state.modules(ALICE) / "module.cwasm").write_bytes(b"native")
     store.gate.clear()
-    waiting = asyncio.create_task(cache.fetch(ALICE, "cd" * 32, 5))
-    await asyncio.sleep(0)
+    waiting = asyncio.create_task(use(cache, "b"))
+    store.begun.clear()
+    await store.begun.wait()
     cache.purge(ALICE)
     cache.purge(ALICE)
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    assert not mine.exists()
-    assert not state.modules(ALICE).exists()
+    assert not (state.cache / ALICE).exists()
     assert theirs.exists()
-    await asyncio.gather(*cache._removing)
-    assert [path.name for path in state.cache.iterdir()] == [BOB]
     store.gate.set()
-    assert await cache.fetch(ALICE, SHA256, 5) == mine
+    with pytest.raises(FileNotFoundError):
+        await waiting
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert [path.name for path in state.cache.iterdir()] == [BOB]
+
+
+async def test_a_purged_blob_is_fetched_again_and_its_room_was_given_back(
+    state: StateFolder,
+) -> None:
+    store = Store()
+    cache = await cache_of(state, store, blobs_max=2)
+    theirs = await use(cache, "b", BOB)
+    before = cache.for_lease(ALICE)
+    path = await before.fetch(sha256_of("a"), SIZE)
+    cache.purge(ALICE)
+    await use(cache, "c", BOB)
+    assert theirs.exists()
+    after = cache.for_lease(ALICE)
+    assert await after.fetch(sha256_of("a"), SIZE) == path
+    assert path.read_bytes() == content_of("a")
+    before.release()
+    with pytest.raises(InputError, match=f"{SIZE} of them for running work"):
+        await cache.for_lease(BOB).fetch(sha256_of("d"), 2 * SIZE)
 
 
 def test_a_purge_takes_cache_and_spool_and_what_an_interrupted_one_left(
@@ -111,7 +422,7 @@ def test_a_link_in_place_of_a_folder_leads_nowhere(state: StateFolder, tmp_path:
 def test_what_the_first_version_kept_of_all_together_is_cleared(state: StateFolder) -> None:
     old = state.cache / "sha256" / "ab"
     old.mkdir(parents=True)
-    (old / SHA256).write_bytes(b"x")
+    (old / sha256_of("a")).write_bytes(b"x")
     (state.cache / "modules").mkdir()
     (state.spool / "lease-000001.report").write_bytes(b"x")
     state.inputs(ALICE).mkdir(parents=True)

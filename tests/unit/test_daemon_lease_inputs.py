@@ -1,0 +1,126 @@
+"""What a lease fetched stays until its sandbox is closed; a full cache is no fault of the job."""
+
+import asyncio
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from core_world import make_lease, make_spec
+
+from lender.core.effects import OpenSandbox
+from lender.core.events import Event, PreparationFailed, SandboxPrepared
+from lender.daemon.execution import Execution, Machinery
+from lender.daemon.inputs import InputCache, InputError
+from lender.link.objects import BlobMissingError
+from lender.sandbox.plan import SandboxPlan
+from lender.state.folder import StateFolder
+
+SIZE = 64 * 1024
+CONTENTS = {hashlib.sha256(one).hexdigest(): one for one in (b"a" * SIZE, b"b" * SIZE)}
+PROGRAM, OTHER = CONTENTS
+
+
+class Store:
+    async def get_to(self, sha256: str, path: Path, *, max_bytes: int) -> int:
+        if sha256 not in CONTENTS:
+            raise BlobMissingError(sha256, "the store does not hold it")
+        path.write_bytes(CONTENTS[sha256][:max_bytes])  # noqa: ASYNC240 - 64 KiB
+        return SIZE
+
+
+class Sandbox:
+    """Stands until `may_end` is set; a close that fails is no excuse to keep anything."""
+
+    cgroup = None
+    root_pids = ()
+
+    def __init__(self) -> None:
+        self.plans: list[SandboxPlan] = []
+        self.closing = asyncio.Event()
+        self.may_end = asyncio.Event()
+
+    def open(self, plan: SandboxPlan, *_: object) -> Any:  # noqa: ANN401 - part of a sandbox
+        self.plans.append(plan)
+        return self
+
+    async def prepare(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        self.closing.set()
+        await self.may_end.wait()
+        raise OSError(5, "Input/output error")
+
+
+class World:
+    """An execution's surroundings: a cache of `blobs_max` blobs, and what it tells."""
+
+    def __init__(self, state: StateFolder, cache: InputCache) -> None:
+        self.cache = cache
+        self.sandbox = Sandbox()
+        self.told: asyncio.Queue[Event] = asyncio.Queue()
+        parts: dict[str, Any] = {"records": None, "results": None, "receipts": None}
+        self.machinery = Machinery(
+            open_sandbox=self.sandbox.open,
+            state=state,
+            inputs=cache,
+            post=self.told.put_nowait,
+            reread_consent=lambda: None,
+            **parts,
+        )
+
+    def execution(self, sha256: str, size_bytes: int = SIZE) -> Execution:
+        program = {"sha256": sha256, "size_bytes": size_bytes}
+        spec = make_spec(program=program, inputs=())
+        return Execution(self.machinery, OpenSandbox(make_lease(spec), spec, "G-1"))
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> World:
+    state = StateFolder(tmp_path / "state")
+    state.create()
+    store: Any = Store()
+    return World(state, await InputCache.open(state, store, SIZE))
+
+
+async def use(cache: InputCache, sha256: str) -> Path:
+    lease = cache.for_lease("U" + "B" * 55)
+    try:
+        return await lease.fetch(sha256, SIZE)
+    finally:
+        lease.release()
+
+
+async def test_what_a_lease_reads_stays_until_its_sandbox_is_closed(world: World) -> None:
+    execution = world.execution(PROGRAM)
+    assert isinstance(await world.told.get(), SandboxPrepared)
+    (plan,) = world.sandbox.plans
+    assert plan.program is not None
+    assert plan.program.read_bytes() == CONTENTS[PROGRAM]
+    _report, cleaning = execution.close()
+    await world.sandbox.closing.wait()
+    with pytest.raises(InputError, match="for running work"):
+        await use(world.cache, OTHER)
+    world.sandbox.may_end.set()
+    with pytest.raises(OSError, match="Input/output"):
+        await cleaning
+    assert await use(world.cache, OTHER)
+    assert not plan.program.exists()
+
+
+@pytest.mark.parametrize(
+    ("sha256", "size_bytes", "invalid"),
+    [("0" * 64, SIZE, True), (PROGRAM, SIZE + 1, False)],
+)
+async def test_only_what_no_machine_could_have_is_the_jobs_fault(
+    world: World,
+    sha256: str,
+    size_bytes: int,
+    invalid: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    world.execution(sha256, size_bytes)
+    failed = await world.told.get()
+    assert isinstance(failed, PreparationFailed)
+    assert failed.invalid == invalid
+    assert sha256 in failed.reason
