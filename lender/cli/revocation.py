@@ -24,6 +24,7 @@ from lender.state.consent_files import (
     write_tombstones,
 )
 from lender.state.folder import StateFolder, read_pid
+from lender.state.grant_claims import GrantClaim, claims
 from lender.state.grant_file import GRANT_ID_PATTERN
 from lender.state.purge import kept_submitters, purge, remove
 from lender.state.receipts import ReceiptLog
@@ -50,6 +51,22 @@ class Selection:
         """Whether this attempt is, also where its grant's file is gone."""
         return self._matches(attempt.grant, attempt.submitter, attempt.workload)
 
+    def may_end(self, claim: GrantClaim) -> bool:
+        """Whether a faulty grant is among them, or can't be shown to be another's."""
+        return self.everything or (
+            (self.grant is None or self.grant in claim.ids)
+            and (self.submitters is None or claim.submitter in {"", *self.submitters})
+            and self.workload in {None, claim.workload or self.workload}
+        )
+
+    def is_sure_of(self, claim: GrantClaim) -> bool:
+        """Whether all that was asked for is known of a faulty grant."""
+        asks = (self.submitters is not None, self.workload is not None)
+        return self.everything or all(
+            said or not asked
+            for said, asked in zip((claim.submitter, claim.workload), asks, strict=True)
+        )
+
     def _matches(self, grant: str, submitter: str, workload: str) -> bool:
         return self.everything or (
             self.grant in (None, grant)
@@ -64,6 +81,8 @@ class Outcome:
 
     Attributes:
         grants: ids withdrawn.
+        unclear: files of grants that don't count and don't say whose they are: withdrawn too.
+        not_withdrawn: what may hold a grant, but shows no id that could be withdrawn, and why.
         saved_at: when the withdrawal was durable, seconds since the epoch; 0 if it is not.
         not_saved: why no tombstone is durable; empty if they all are.
         set_aside: grants whose file was put out of the way instead.
@@ -84,6 +103,8 @@ class Outcome:
     """
 
     grants: tuple[str, ...] = ()
+    unclear: tuple[str, ...] = ()
+    not_withdrawn: tuple[str, ...] = ()
     saved_at: float = 0.0
     not_saved: str = ""
     set_aside: tuple[str, ...] = ()
@@ -105,7 +126,7 @@ class Outcome:
     @property
     def complete(self) -> bool:
         """Whether all of it was done, durable and verified."""
-        left = self.scratch_left or self.purge_left or self.not_saved
+        left = self.scratch_left or self.purge_left or self.not_saved or self.not_withdrawn
         return self.verified and not left and self.daemon != "silent"
 
     def as_json(self) -> dict[str, Any]:
@@ -150,15 +171,27 @@ def _withdraw(state: StateFolder, selection: Selection, outcome: Outcome) -> set
     """
     reading = load_consent(state)
     ended = [grant for grant in reading.consent.grants if selection.ends(grant)]
-    # A faulty grant file might be mended later: its id is withdrawn too.
-    faulty = {fault.path.stem for fault in reading.ignored if fault.path.suffix == ".toml"}
-    ids = {g.id for g in ended} | (faulty if selection.everything else faulty & {selection.grant})
+    kept = {grant.id for grant in reading.consent.grants} - {grant.id for grant in ended}
+    ids = {grant.id for grant in ended}
+    submitters = {grant.submitter for grant in ended} | (selection.submitters or frozenset())
+    # A faulty grant file might be mended later: what it would allow then is withdrawn too.
+    for fault, claim in claims(state, reading):
+        if not selection.may_end(claim):
+            continue
+        ids |= claim.ids - kept
+        submitters |= {claim.submitter} - {""}
+        if not claim.ids:
+            outcome.not_withdrawn += (f"{fault.path} ({fault.reason})",)
+        elif not selection.is_sure_of(claim):
+            outcome.unclear += (f"{fault.path} ({fault.reason})",)
+    if any(fault.path == state.grants for fault in reading.ignored):
+        ids |= {selection.grant or ""}
     outcome.grants = tuple(sorted(i for i in ids if re.fullmatch(GRANT_ID_PATTERN, i)))
     try:
         write_tombstones(state, outcome.grants, time.time())
     except OSError as error:
         _set_aside(state, outcome, error)
-    return {grant.submitter for grant in ended} | (selection.submitters or frozenset())
+    return submitters
 
 
 def _save(state: StateFolder, outcome: Outcome) -> None:

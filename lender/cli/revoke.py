@@ -17,6 +17,7 @@ from lender.cli.words import clock, count, duration, say, size
 from lender.state.attempt_records import AttemptReading, AttemptRecords
 from lender.state.consent_files import ConsentReading, load_consent
 from lender.state.folder import StateFolder
+from lender.state.grant_claims import claims
 from lender.state.purge import kept_submitters
 
 EXAMPLES = """\
@@ -53,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json("revoke", outcome.as_json())
     else:
-        say(_lines(outcome, load_consent(state)))
+        after = load_consent(state)
+        say([*_lines(outcome), *_still(after, _dormant(state, after))])
     return Exit.DONE if outcome.complete else Exit.PARTIAL
 
 
@@ -64,9 +66,11 @@ def _selection(args: argparse.Namespace, state: StateFolder) -> Selection:
         CommandError: they match no grant and nothing that runs.
     """
     reading = load_consent(state)
+    faulty = [claim for _, claim in claims(state, reading)]
     submitters = None
     if args.submitter is not None:
         named = {key for key, name in reading.names.items() if name == args.submitter}
+        named |= {one.submitter for one in faulty if one.name == args.submitter} - {""}
         submitters = frozenset(named or {args.submitter})
     selection = Selection(args.all, submitters, args.workload, args.grant)
     try:
@@ -76,7 +80,8 @@ def _selection(args: argparse.Namespace, state: StateFolder) -> Selection:
     known = (
         args.all
         or any(selection.ends(grant) for grant in reading.consent.grants)
-        or any(fault.path.stem == args.grant for fault in reading.ignored)
+        or any(selection.may_end(claim) for claim in faulty)
+        or any(fault.path == state.grants for fault in reading.ignored)
         or any(selection.stops(attempt) for attempt in attempts.records)
         or bool(kept_submitters(state) & (submitters or frozenset()))
     )
@@ -91,8 +96,11 @@ def _selection(args: argparse.Namespace, state: StateFolder) -> Selection:
     return selection
 
 
-def _lines(outcome: Outcome, after: ConsentReading) -> list[str]:
-    lines = [_withdrawn(outcome), _stopped(outcome)]
+def _lines(outcome: Outcome) -> list[str]:
+    lines = [_withdrawn(outcome)]
+    lines += [f"! withdrawn too, it may be meant: {one}" for one in outcome.unclear]
+    lines += [f"✗ could not be withdrawn: {one}" for one in outcome.not_withdrawn]
+    lines.append(_stopped(outcome))
     if outcome.scratch_left:
         lines.append(f"✗ scratch could not be deleted: {', '.join(outcome.scratch_left)}")
     elif outcome.jobs or outcome.freed_bytes:
@@ -105,17 +113,34 @@ def _lines(outcome: Outcome, after: ConsentReading) -> list[str]:
         )
     if outcome.daemon in _DAEMON:
         lines.append(_DAEMON[outcome.daemon].format(reason=outcome.daemon_reason))
+    return lines
+
+
+def _dormant(state: StateFolder, after: ConsentReading) -> list[str]:
+    """Files that allow nothing only because of a fault: mended, they may be consent again."""
+    return [
+        f"{fault.path} ({fault.reason})"
+        for fault, claim in claims(state, after)
+        if not claim.ids or not claim.ids <= after.consent.revoked
+    ]
+
+
+def _still(after: ConsentReading, dormant: list[str]) -> list[str]:
+    """What is left of the consent."""
+    lines = [f"! not withdrawn, and allows nothing as long as it is so: {one}" for one in dormant]
+    if after.ban:
+        return [*lines, f"! every grant counts as withdrawn as long as this is so: {after.ban}"]
     held = len(after.consent.valid(time.time()))
     if held:
         lines.append(f"{count(held, 'other grant')} still hold{'s' if held == 1 else ''}.")
-    else:
+    elif not dormant:
         lines.append("Nothing can run until you type `lender grant`.")
     return lines
 
 
 def _withdrawn(outcome: Outcome) -> str:
     if not outcome.grants:
-        return "✓ no grant to withdraw"
+        return "✓ no grant to withdraw" if not outcome.not_withdrawn else "✗ no grant withdrawn"
     grants = count(len(outcome.grants), "grant")
     if not outcome.not_saved:
         return f"✓ {clock(outcome.saved_at)} {grants} withdrawn (saved on this machine)"

@@ -62,15 +62,8 @@ def load_consent(state: StateFolder) -> ConsentReading:
     grants: list[Grant] = []
     names: dict[str, str] = {}
     ignored: list[IgnoredFile] = []
-    try:
-        paths = _listed(state.grants, ".toml")
-        if paths:
-            check_owner(state.grants.stat(), "its folder")
-    except FileNotFoundError:
-        paths = []
-    except (OSError, GrantFaultError) as error:
-        paths = []
-        ignored.append(IgnoredFile(state.grants, _reason(error)))
+    paths, faults = _grant_files(state)
+    ignored.extend(faults)
     for path in paths:
         try:
             grant, name = read_grant(path)
@@ -82,7 +75,7 @@ def load_consent(state: StateFolder) -> ConsentReading:
         grants.append(grant)
         if name:
             names[grant.submitter] = name
-    revoked, bans = _read_tombstones(state, any_grant=bool(paths))
+    revoked, bans = _read_tombstones(state, any_grant=bool(paths or faults))
     if bans:
         revoked |= {grant.id for grant in grants}
     consent = Consent(tuple(grants), frozenset(revoked))
@@ -205,6 +198,21 @@ def write_intent(state: StateFolder, intent: Intent) -> None:
     """
     fields = (intent.paused, intent.paused_at, intent.until, intent.finish_by)
     write_stored(state, StoredIntent(*fields))
+
+
+def _grant_files(state: StateFolder) -> tuple[list[Path], list[IgnoredFile]]:
+    """The files to read; those that a fault of their folder makes not count, each by its name."""
+    try:
+        paths = _listed(state.grants, ".toml")
+    except FileNotFoundError:
+        return [], []
+    except OSError as error:
+        return [], [IgnoredFile(state.grants, _reason(error))]
+    try:
+        check_owner(state.grants.stat(), "its folder")
+    except (OSError, GrantFaultError) as error:
+        return [], [IgnoredFile(path, _reason(error)) for path in paths]
+    return paths, []
 
 
 def _read_tombstones(state: StateFolder, *, any_grant: bool) -> tuple[set[str], list[IgnoredFile]]:

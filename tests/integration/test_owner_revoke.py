@@ -123,6 +123,137 @@ def test_a_faulty_grant_is_withdrawn_before_it_is_mended(machine: Machine) -> No
     assert read_consent(machine.state).valid(time.time()) == ()
 
 
+NOTHING_CAN_RUN = "Nothing can run until you type `lender grant`."
+
+
+def valid(machine: Machine) -> list[str]:
+    return [one.id for one in read_consent(machine.state).valid(time.time())]
+
+
+def grants_of_both(machine: Machine) -> None:
+    grant(machine.state, "G-1", ALICE, "render")
+    grant(machine.state, "G-2", BOB, "checksum")
+
+
+def mend(machine: Machine) -> None:
+    """What doctor and the next start of lenderd do."""
+    machine.state.create()
+    for path in machine.state.grants.iterdir():
+        path.chmod(0o600)
+
+
+@pytest.mark.parametrize("arguments", [["--all"], ["--submitter", "alice"], ["--class", "render"]])
+def test_what_a_fault_of_its_folder_hides_is_withdrawn_too(
+    machine: Machine, arguments: list[str]
+) -> None:
+    grants_of_both(machine)
+    machine.state.grants.chmod(0o770)
+    done = machine.lender("revoke", *arguments)
+    assert done.returncode == 0, done.stdout
+    assert "no grant to withdraw" not in done.stdout
+    everything = arguments == ["--all"]
+    assert (NOTHING_CAN_RUN in done.stdout) == everything
+    assert ("! not withdrawn, and allows nothing as long as" in done.stdout) != everything
+    mend(machine)
+    assert valid(machine) == ([] if everything else ["G-2"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--submitter", "alice"],
+        ["--submitter", ALICE],
+        ["--workload", "render"],
+        ["--grant", "G-1"],
+        ["--submitter", ALICE, "--workload", "render"],
+    ],
+)
+def test_a_grant_whose_file_others_can_write_is_withdrawn_before_it_is_mended(
+    machine: Machine, arguments: list[str]
+) -> None:
+    grants_of_both(machine)
+    for one in ("G-1", "G-2"):
+        (machine.state.grants / f"{one}.toml").chmod(0o620)
+    code, told = machine.json("revoke", *arguments)
+    assert (code, told["grants"], told["unclear"]) == (0, ["G-1"], [])
+    mend(machine)
+    assert valid(machine) == ["G-2"]
+
+
+@pytest.mark.parametrize("fault", ["torn", "link"])
+def test_what_does_not_say_whose_it_is_is_withdrawn_and_told(machine: Machine, fault: str) -> None:
+    grants_of_both(machine)
+    path = machine.state.grants / "G-1.toml"
+    content = path.read_bytes()
+    if fault == "torn":
+        path.write_bytes(content + b"broken")
+    else:
+        path.rename(machine.state.path / "elsewhere.toml")
+        path.symlink_to(machine.state.path / "elsewhere.toml")
+    done = machine.lender("revoke", "--submitter", ALICE)
+    assert done.returncode == 0
+    assert f"! withdrawn too, it may be meant: {path}" in done.stdout
+    assert "1 other grant still holds." in done.stdout
+    path.unlink()
+    path.write_bytes(content)
+    mend(machine)
+    assert valid(machine) == ["G-2"]
+
+
+def test_a_grant_under_a_name_of_another_is_withdrawn_by_both(machine: Machine) -> None:
+    grants_of_both(machine)
+    path = machine.state.grants / "G-1.toml"
+    path.rename(path.with_name("a copy.toml"))
+    assert machine.lender("revoke", "--submitter", ALICE).returncode == 0
+    path.with_name("a copy.toml").rename(path)
+    assert valid(machine) == ["G-2"]
+
+
+def test_what_another_file_claims_ends_no_grant_that_holds(machine: Machine) -> None:
+    grants_of_both(machine)
+    stray = machine.state.grants / "G-3.toml"
+    content = (machine.state.grants / "G-1.toml").read_text()
+    stray.write_text(content.replace('"G-1"', '"G-2"'))
+    assert machine.lender("revoke", "--submitter", ALICE).returncode == 0
+    assert valid(machine) == ["G-2"]
+
+
+def test_a_file_that_no_tombstone_can_name_is_told(machine: Machine) -> None:
+    grant(machine.state, "G-1")
+    (machine.state.grants / "what is this.toml").write_text("broken")
+    done = machine.lender("revoke", "--all")
+    assert done.returncode == 6
+    assert "1 grant withdrawn" in done.stdout
+    assert "✗ could not be withdrawn: " in done.stdout
+    assert NOTHING_CAN_RUN not in done.stdout
+
+
+def test_a_folder_that_cannot_be_listed_is_not_called_withdrawn(machine: Machine) -> None:
+    grant(machine.state, "G-1")
+    hidden = machine.state.path / "hidden"
+    machine.state.grants.rename(hidden)
+    machine.state.grants.write_text("no folder")
+    done = machine.lender("revoke", "--all")
+    assert done.returncode == 6
+    assert f"✗ could not be withdrawn: {machine.state.grants} (Not a directory)" in done.stdout
+    assert NOTHING_CAN_RUN not in done.stdout
+    # By its name a grant can be withdrawn all the same.
+    assert machine.lender("revoke", "--grant", "G-1").returncode == 0
+    machine.state.grants.unlink()
+    hidden.rename(machine.state.grants)
+    assert valid(machine) == []
+
+
+def test_as_long_as_something_else_bans_all_grants_a_new_one_is_no_way_out(
+    machine: Machine,
+) -> None:
+    grant(machine.state, "G-1")
+    (machine.state.tombstones / "strange name").touch()
+    done = machine.lender("revoke", "--all")
+    assert "every grant counts as withdrawn as long as this is so: strange name" in done.stdout
+    assert NOTHING_CAN_RUN not in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
