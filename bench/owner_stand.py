@@ -29,8 +29,8 @@ from lender.sandbox.plan import Limits, SandboxPlan
 from lender.sandbox.port import SandboxGoneError
 from lender.sandbox.tree import Root
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
-from lender.state.consent_files import write_grant
 from lender.state.folder import StateFolder, write_pid
+from lender.state.grant_writing import write_grant
 from lender.state.intent_file import read_stored
 
 ORDINARY_USER = "nobody"

@@ -18,8 +18,8 @@ from lender.daemon.control_client import UnreachableError, ask
 from lender.protocol.signature import Signer, seed_from_entropy
 from lender.sandbox import tree
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
-from lender.state.consent_files import write_grant
 from lender.state.folder import StateFolder
+from lender.state.grant_writing import write_grant
 
 LENDER = Path(sys.executable).with_name("lender")
 STAND_IN = Path(__file__).with_name("owner_stand_in.py")

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from lender.cli.consent_words import agreement, known_programs, terms
 from lender.cli.exits import CommandError, Exit
-from lender.cli.owner import add_options, become_owner, find_state, is_owner, print_json, tell
+from lender.cli.owner import add_options, become_owner, is_owner, print_json, tell, warn_of
 from lender.cli.quantities import duration_s, size_bytes
 from lender.cli.revocation import Outcome, Selection, revoke
 from lender.cli.submitter_key import is_public_key
@@ -25,9 +25,10 @@ from lender.cli.words import key, moment, say, size
 from lender.core.budget import Budget, parse_budget
 from lender.core.consent import Grant
 from lender.core.schedule import When, parse_when
-from lender.state.consent_files import ConsentReading, grant_fields, load_consent, write_grant
+from lender.state.consent_files import ConsentReading, grant_fields, load_consent
 from lender.state.folder import StateFolder
 from lender.state.grant_file import NAME_PATTERN, SHA256_PATTERN, WORKLOAD_PATTERN
+from lender.state.grant_writing import write_grant
 from lender.state.programs import Programs
 
 EXAMPLES = """\
@@ -91,7 +92,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check the words, show them, ask, write, tell lenderd. Nothing is made before the yes."""
-    state = find_state(args)
+    choice = choose(args.state)
+    state = choice.state
+    warn_of(choice.others(), state)
     _permit(state)
     reading, programs = load_consent(state), known_programs(state)
     grant, name = _grant(args, reading, programs)

@@ -1,9 +1,9 @@
 """The owner's consent on disk: a file per grant, a tombstone per revoked grant, the intent.
 
-Standard library only: the owner's verbs read and write it without the daemon, and the daemon
-itself never writes a grant. Reading fails closed: a grant file with any fault counts as absent, a
-tombstone counts by its name alone, tombstones that can't be listed or told apart count as a
-revocation of everything, an unreadable intent as a pause.
+Standard library only: the owner's verbs read and write it without the daemon. Nothing here makes a
+grant: that is `grant_writing`'s, which the daemon may not import. Reading fails closed: a grant
+file with any fault counts as absent, a tombstone counts by its name alone, tombstones that can't
+be listed or told apart count as a revocation of everything, an unreadable intent as a pause.
 """
 
 import json
@@ -21,7 +21,6 @@ from lender.state.grant_file import (
     GRANT_ID_PATTERN,
     GrantFaultError,
     check_owner,
-    encode_grant,
     read_grant,
 )
 from lender.state.intent_file import StoredIntent, read_stored, write_stored
@@ -100,35 +99,6 @@ def grant_fields(grant: Grant, name: str) -> dict[str, Any]:
         "not_after": grant.not_after,
         "granted_at": grant.granted_at,
     }
-
-
-def write_grant(
-    state: StateFolder,
-    grant: Grant,
-    text_shown: str,
-    name: str = "",
-    granted_by_uid: int | None = None,
-) -> Path:
-    """Write the owner's agreement to `text_shown`, durably. Only for the owner's verb `grant`.
-
-    Args:
-        state: where.
-        grant: its id names the file.
-        text_shown: exactly what the owner read and agreed to; its SHA-256 is kept.
-        name: what the owner calls the submitter.
-        granted_by_uid: who agreed; None: the user of this process.
-
-    Raises:
-        FileExistsError: the id is taken.
-        ValueError: a field that `load_consent` would refuse.
-        OSError: it could not be made durable.
-    """
-    path = state.grants / f"{grant.id}.toml"
-    if path.exists():
-        raise FileExistsError(f"grant {grant.id} exists")
-    uid = os.getuid() if granted_by_uid is None else granted_by_uid
-    write_whole(path, encode_grant(grant, text_shown, name, uid))
-    return path
 
 
 def write_tombstones(state: StateFolder, grant_ids: Iterable[str], now: float) -> None:

@@ -9,7 +9,7 @@ import pytest
 from owner_machine import ALICE, BOB, LENDER, Machine, grant, machine
 
 from lender.core.consent import Grant
-from lender.state.consent_files import write_grant
+from lender.state.grant_writing import write_grant
 
 __all__ = ["machine"]
 

@@ -18,11 +18,11 @@ from lender.state.consent_files import (
     read_intent,
     sync_tombstones,
     withdraw_grants,
-    write_grant,
     write_intent,
     write_tombstones,
 )
 from lender.state.folder import StateFolder
+from lender.state.grant_writing import write_grant
 
 NOW = 1_800_000_000.25
 GRANT = Grant("G-1", "U" + "A" * 55, "render", "ab" * 32, 4, 2 << 30, NOW + 3600, NOW)

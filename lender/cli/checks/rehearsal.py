@@ -13,8 +13,8 @@ from lender.cli.words import count, duration
 from lender.core.consent import Grant
 from lender.sandbox import tree
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
-from lender.state.consent_files import write_grant
 from lender.state.folder import StateFolder
+from lender.state.grant_writing import write_grant
 
 _PROCESSES = 8
 _READY_S = 5.0
