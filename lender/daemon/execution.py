@@ -82,6 +82,7 @@ class Execution:
         self._thawed = asyncio.Event()
         self._thawed.set()
         self._closed = False
+        self._fetching: asyncio.Task[Path] | None = None
         self._memory_peak_bytes = 0
         self._network_attempts = 0
         self._work = asyncio.create_task(self._prepare())
@@ -103,6 +104,8 @@ class Execution:
     def freeze(self) -> tree.StopReport:
         """Stop every process, and keep what is about to start from starting."""
         self._thawed.clear()
+        if self._fetching is not None:
+            self._fetching.cancel()
         return stopping.freeze((self,))
 
     def thaw(self) -> tree.StopReport:
@@ -159,10 +162,22 @@ class Execution:
         )
 
     async def _fetch(self, field: str, blob: BlobRef | Input) -> Path:
-        try:
-            return await self._inputs.fetch(blob.sha256, blob.size_bytes)
-        except InputError as error:
-            raise PrepareFailedError(error.reason, invalid=error.invalid, field=field) from error
+        """What stands still fetches nothing either: a transfer begins anew after it."""
+        while True:
+            await self._thawed.wait()
+            fetch = self._inputs.fetch(blob.sha256, blob.size_bytes)
+            self._fetching = asyncio.create_task(fetch)
+            try:
+                return await self._fetching
+            except InputError as error:
+                raise PrepareFailedError(
+                    error.reason, invalid=error.invalid, field=field
+                ) from error
+            except asyncio.CancelledError:
+                if self._closed:
+                    raise
+            finally:
+                self._fetching = None
 
     async def _record(self, roots: tuple[tree.Root, ...]) -> None:
         """Write down what is about to run, then make sure that it still may.

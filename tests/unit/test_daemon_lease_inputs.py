@@ -22,9 +22,23 @@ PROGRAM, OTHER = CONTENTS
 
 
 class Store:
+    """Has `CONTENTS`; while `flows` is not set a transfer comes to nothing."""
+
+    def __init__(self) -> None:
+        self.flows = asyncio.Event()
+        self.flows.set()
+        self.begun = asyncio.Event()
+        self.broken_off = asyncio.Event()
+
     async def get_to(self, sha256: str, path: Path, *, max_bytes: int) -> int:
         if sha256 not in CONTENTS:
             raise BlobMissingError(sha256, "the store does not hold it")
+        self.begun.set()
+        try:
+            await self.flows.wait()
+        except asyncio.CancelledError:
+            self.broken_off.set()
+            raise
         path.write_bytes(CONTENTS[sha256][:max_bytes])  # noqa: ASYNC240 - 64 KiB
         return SIZE
 
@@ -56,7 +70,8 @@ class Sandbox:
 class World:
     """An execution's surroundings: a cache of `blobs_max` blobs, and what it tells."""
 
-    def __init__(self, state: StateFolder, cache: InputCache) -> None:
+    def __init__(self, state: StateFolder, store: Store, cache: InputCache) -> None:
+        self.store = store
         self.cache = cache
         self.sandbox = Sandbox()
         self.told: asyncio.Queue[Event] = asyncio.Queue()
@@ -80,8 +95,9 @@ class World:
 async def world(tmp_path: Path) -> World:
     state = StateFolder(tmp_path / "state")
     state.create()
-    store: Any = Store()
-    return World(state, await InputCache.open(state, store, SIZE))
+    store = Store()
+    blobs: Any = store
+    return World(state, store, await InputCache.open(state, blobs, SIZE))
 
 
 async def use(cache: InputCache, sha256: str) -> Path:
@@ -107,6 +123,34 @@ async def test_what_a_lease_reads_stays_until_its_sandbox_is_closed(world: World
         await cleaning
     assert await use(world.cache, OTHER)
     assert not plan.program.exists()
+
+
+async def test_what_stands_still_fetches_nothing(world: World) -> None:
+    world.store.flows.clear()
+    execution = world.execution(PROGRAM)
+    await world.store.begun.wait()
+    execution.freeze()
+    await world.store.broken_off.wait()
+    world.store.flows.set()
+    world.store.begun.clear()
+    execution.thaw()
+    assert isinstance(await world.told.get(), SandboxPrepared)
+    assert world.store.begun.is_set()
+
+
+async def test_what_is_ended_while_it_fetches_begins_nothing_again(world: World) -> None:
+    world.store.flows.clear()
+    execution = world.execution(PROGRAM)
+    await world.store.begun.wait()
+    execution.freeze()
+    world.store.begun.clear()
+    _report, cleaning = execution.close()
+    execution.thaw()
+    await asyncio.wait([cleaning])
+    assert isinstance(cleaning.exception(), AttributeError)  # no receipts here
+    assert world.store.broken_off.is_set()
+    assert not world.store.begun.is_set()
+    assert world.told.empty()
 
 
 @pytest.mark.parametrize(
