@@ -1,7 +1,8 @@
 """The process runtime: each task is one command inside bubblewrap, watched from outside.
 
 This process is the sandbox's supervisor and never runs a byte of the job's: it starts bubblewrap,
-takes the output, counts time, memory, processes and disk, and reaps all that is left.
+takes the output, counts time, memory, processes and disk, and reaps all that is left. On macOS,
+which has no bubblewrap, it is `seatbelt_runner` instead.
 """
 
 import contextlib
@@ -11,10 +12,11 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from typing import NamedTuple, NoReturn
 
-from lender.sandbox import bubblewrap, confine, runner, scratch, seccomp, usage
+from lender.sandbox import bubblewrap, confine, runner, scratch, seatbelt_runner, seccomp, usage
 from lender.sandbox.capture import Capture
 from lender.sandbox.clock import RunningTime
 from lender.sandbox.network_attempts import NetworkCounters
@@ -37,6 +39,9 @@ def preload() -> None:
 
 def main(sock: socket.socket) -> None:
     """Be the sandbox of one plan."""
+    if sys.platform == "darwin":
+        runner.serve(sock, seatbelt_runner.start)
+        return
     confine.adopt_orphans()
     runner.serve(sock, _ProcessRunner)
 

@@ -2,7 +2,8 @@
 
 Standard library only and nothing else of this project: `lender pause` and `lender revoke` use it
 with the daemon stopped, hung or gone. A tree is found by parent ids over /proc; it stays connected
-because every process sandbox has a PID namespace whose init adopts what double-forks.
+because every process sandbox has a PID namespace whose init adopts what double-forks. macOS has
+neither: there `libproc` tells of processes, and a sandbox can't fork (see `seatbelt`).
 """
 
 import contextlib
@@ -12,7 +13,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING or sys.platform == "darwin":
+    from lender.sandbox import libproc
 
 _SIGSTOP_BIT = 1 << (signal.SIGSTOP - 1)
 _STILL = b"TtZXx"
@@ -23,10 +27,12 @@ _LOOK_AGAIN_S = 0.0002
 # Longest wait in one sweep, and longest try to hold a tree still before it is killed.
 _SWEEP_S = 0.05
 _STOP_BEFORE_KILL_S = 0.1
+# Where processes are read from; None is /proc.
+_processes: "libproc.Processes | None" = libproc.load() if sys.platform == "darwin" else None
 
 
 class NotSupportedError(Exception):
-    """This operating system has no /proc; stop the sandboxes through the daemon instead."""
+    """This system shows no process states; stop the sandboxes through the daemon instead."""
 
 
 class Root(NamedTuple):
@@ -34,7 +40,8 @@ class Root(NamedTuple):
 
     Attributes:
         pid: process id as seen by the reader's PID namespace.
-        start_time: clock ticks after boot, field 22 of proc_pid_stat(5).
+        start_time: clock ticks after boot, field 22 of proc_pid_stat(5); on macOS microseconds
+            since the epoch.
     """
 
     pid: int
@@ -180,8 +187,8 @@ class _Sweep:
     """
 
     def __init__(self, roots: Iterable[Root]) -> None:
-        if not sys.platform.startswith("linux"):
-            raise NotSupportedError("only Linux shows process states under /proc")
+        if _processes is None and not sys.platform.startswith("linux"):
+            raise NotSupportedError("only Linux and macOS show process states")
         self.roots = tuple(roots)
         self.met: set[Root] = set()
         self._strangers: set[int] = set()
@@ -213,6 +220,8 @@ def _read_all(without: set[int]) -> dict[int, _Process]:
 
 
 def _listed() -> set[int]:
+    if _processes is not None:
+        return _processes.pids()
     # Path objects double the cost of a sweep.
     return {int(name) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208
 
@@ -334,6 +343,10 @@ def _threads(process: _Process) -> list[_Process]:
 
 def _read(pid: int, path: str = "") -> _Process | None:
     """One line of proc_pid_stat(5), or None when the process is gone."""
+    if _processes is not None:
+        found = _processes.read(pid)
+        # Its state is that of all its threads already.
+        return found and _Process(pid, found.ppid, found.pgid, found.state, 1, found.start_time)
     try:
         fd = os.open(path or f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -1,0 +1,280 @@
+"""The macOS runner with real processes; a stand-in for sandbox-exec starts them without walls."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lender.sandbox import frames, libproc, process_runner, seatbelt
+from lender.sandbox.frames import Frame
+from lender.sandbox.plan import Limits, SandboxPlan, outcome_from_wire, plan_to_wire
+from lender.sandbox.port import PrepareFailedError
+from lender.sandbox.seatbelt_runner import SeatbeltRunner
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="asks /proc what the processes do"
+)
+LIMITS = Limits(1, 64 << 20, 20.0, 1000, 1 << 20, 8)
+# Skips its own options. As root it becomes somebody else: root's forks are not counted.
+STAND_IN = """#!/bin/sh
+[ -z "${DYLD_INSERT_LIBRARIES+set}" ] || exit 64
+while [ "$1" != -- ]; do shift; done
+shift
+exec%s "$@"
+"""
+OTHER_USER = " setpriv --reuid=65533 --regid=65533 --clear-groups"
+
+
+def install(monkeypatch: pytest.MonkeyPatch, folder: Path, user: str = "") -> None:
+    stand_in = folder / "sandbox-exec"
+    stand_in.write_text(STAND_IN % user)
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(seatbelt, "SANDBOX_EXEC", str(stand_in))
+
+
+@pytest.fixture(autouse=True)
+def sandbox_exec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    install(monkeypatch, tmp_path)
+
+
+def plan_for(folder: Path, *argv: str, limits: Limits = LIMITS, **more: str) -> SandboxPlan:
+    scratch = folder / "scratch"
+    scratch.mkdir(exist_ok=True)
+    given = folder / "given"
+    given.write_text("the input")
+    return SandboxPlan(
+        lease="l",
+        runtime="process",
+        job="j",
+        task_count=2,
+        program=None,
+        argv=argv,
+        env=more,
+        inputs={"data/in": given},
+        outputs=(),
+        limits=limits,
+        scratch=scratch,
+    )
+
+
+def runner_for(plan: SandboxPlan) -> SeatbeltRunner:
+    return SeatbeltRunner(plan, resident_bytes)
+
+
+def resident_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+    except (OSError, IndexError):
+        return 0
+
+
+def test_a_task_sees_its_folder_and_its_own_environment_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "of the owner")
+    plan = plan_for(tmp_path, "env", DYLD_INSERT_LIBRARIES="evil.dylib")
+    outcome = runner_for(plan).run(1)
+    assert outcome.state == "succeeded"
+    scratch = str(plan.scratch)
+    assert dict(line.split("=", 1) for line in outcome.value.decode().splitlines()) == {
+        "PATH": "/usr/bin:/bin",
+        "HOME": scratch,
+        "TMPDIR": scratch,
+        "LENDER_JOB": "j",
+        "LENDER_TASK": "1",
+        "LENDER_TASK_COUNT": "2",
+        "DYLD_INSERT_LIBRARIES": "evil.dylib",
+    }
+    outcome = runner_for(plan_for(tmp_path, "sh", "-c", "pwd; echo {task} >out; cat data/in")).run(
+        1
+    )
+    assert outcome.value.decode() == f"{scratch}\nthe input"
+    assert (plan.scratch / "out").read_text() == "1\n"
+    assert outcome.network_attempts_blocked is None
+
+
+def test_the_next_task_finds_the_inputs_whole_and_nothing_else(tmp_path: Path) -> None:
+    script = "ls -a; cat data/in; echo left >left; rm -f data/in; echo other >data/in"
+    runner = runner_for(plan_for(tmp_path, "sh", "-c", script))
+    first = runner.run(0)
+    assert runner.run(1).value == first.value
+    assert (tmp_path / "given").read_text() == "the input"
+
+
+def test_a_task_cannot_fork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So nothing of it is left to find when its one process is dead."""
+    if os.geteuid() == 0:
+        install(monkeypatch, tmp_path, OTHER_USER)
+    outcome = runner_for(plan_for(tmp_path, "sh", "-c", "echo here; sleep 0; echo forked")).run(0)
+    assert (outcome.state, outcome.value) == ("failed", b"here\n"), outcome
+    assert b"fork" in outcome.stderr_tail
+
+
+@pytest.mark.parametrize(
+    ("argv", "changed", "limit"),
+    [
+        (("sleep", "60"), {"time_s": 0.1}, "time"),
+        (("head", "-c", "5000", "/dev/zero"), {}, "output"),
+        (("cat", "/dev/zero"), {}, "output"),
+        (("sh", "-c", "exec head -c 3000000 /dev/zero >big"), {}, "disk"),
+        (
+            ("sh", "-c", "for n in 1 2; do echo >$n; done; exec sleep 60"),
+            {"scratch_bytes": 4096},
+            "disk",
+        ),
+        (
+            (sys.executable, "-c", "x = b'x' * (200 << 20); import time; time.sleep(60)"),
+            {},
+            "memory",
+        ),
+    ],
+)
+def test_a_limit_that_is_hit_ends_it_and_is_named(
+    tmp_path: Path, argv: tuple[str, ...], changed: dict[str, Any], limit: str
+) -> None:
+    plan = plan_for(tmp_path, *argv, limits=LIMITS._replace(**changed))
+    outcome = runner_for(plan).run(0)
+    assert (outcome.state, outcome.limit) == ("failed", limit), outcome
+    assert len(outcome.value) <= LIMITS.output_bytes
+
+
+@pytest.mark.parametrize(
+    ("argv", "exit_code", "error"),
+    [
+        (("sh", "-c", "exit 7"), 7, None),
+        (("sh", "-c", "kill -TERM $$"), 128 + signal.SIGTERM, None),
+        (("sh", "-c", "exec >&- 2>&-; exit 3"), 3, None),
+        (("no-such-program",), 127, "command not found: no-such-program"),
+        (("/etc/passwd",), 126, "command not executable: /etc/passwd"),
+    ],
+)
+def test_an_end_is_told_as_on_linux(
+    tmp_path: Path, argv: tuple[str, ...], exit_code: int, error: str | None
+) -> None:
+    outcome = runner_for(plan_for(tmp_path, *argv)).run(0)
+    assert (outcome.state, outcome.exit_code) == ("failed", exit_code)
+    assert (outcome.limit, outcome.error) == (None, error)
+
+
+def test_a_profile_that_macos_refuses_is_told(tmp_path: Path) -> None:
+    told = "echo 'sandbox-exec: profile: unbound variable: process-fork' >&2; exit 65"
+    Path(seatbelt.SANDBOX_EXEC).write_text(f"#!/bin/sh\n{told}\n")
+    outcome = runner_for(plan_for(tmp_path, "true")).run(0)
+    assert outcome.error is not None
+    assert outcome.error.startswith("the sandbox could not be set up: sandbox-exec: profile")
+
+
+def test_what_cannot_be_started_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = runner_for(plan_for(tmp_path, "echo", "a\0b")).run(0)
+    assert outcome.error is not None
+    assert "not started: a zero byte" in outcome.error
+    with pytest.raises(PrepareFailedError, match="no command"):
+        runner_for(plan_for(tmp_path))
+    plan = plan_for(tmp_path, "true")
+    (tmp_path / "given").unlink()
+    with pytest.raises(PrepareFailedError, match="input"):
+        runner_for(plan)
+    monkeypatch.setattr(seatbelt, "SANDBOX_EXEC", str(tmp_path / "missing"))
+    with pytest.raises(PrepareFailedError, match="is missing"):
+        runner_for(plan_for(tmp_path, "true"))
+
+
+def test_a_runner_takes_no_descriptor_along(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    before = set(Path("/proc/self/fd").iterdir())
+    try:
+        outcome = runner_for(plan_for(tmp_path, "sh", "-c", "echo /proc/$$/fd/*")).run(0)
+        assert set(Path("/proc/self/fd").iterdir()) == before
+    finally:
+        os.close(reader)
+        os.close(writer)
+    names = {Path(word).name for word in outcome.value.decode().split()}
+    assert names <= {"0", "1", "2", "3"}  # a shell opens the folder that it lists
+
+
+def test_the_process_runtime_chooses_it_on_a_mac(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_runner, "sys", SimpleNamespace(platform="darwin"))
+    processes = SimpleNamespace(footprint_bytes=resident_bytes)
+    monkeypatch.setattr(libproc, "load", lambda: processes)
+    ours, theirs = socket.socketpair()
+    thread = threading.Thread(target=process_runner.main, args=(theirs,), daemon=True)
+    thread.start()
+    with ours, theirs:
+        frames.send(ours, Frame({"plan": plan_to_wire(plan_for(tmp_path, "echo", "{task}"))}))
+        assert receive(ours).header == {"prepared": True}
+        frames.send(ours, Frame({"task": 1}))
+        answer = receive(ours)
+        ours.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+    outcome = outcome_from_wire(answer.header["outcome"], answer.body)
+    assert (outcome.state, outcome.value) == ("succeeded", b"1\n")
+
+
+def receive(sock: socket.socket) -> Frame:
+    decoder = frames.Decoder(1 << 20)
+    while True:
+        data, fds = frames.receive(sock)
+        assert data, "it answers"
+        for frame in decoder.feed(data, fds):
+            return frame
+
+
+def test_its_command_dies_with_the_launcher(tmp_path: Path) -> None:
+    """macOS sends no signal when a parent dies, so the runner looks for itself."""
+    limits = LIMITS._replace(time_s=600.0)
+    plan = plan_for(tmp_path, "sh", "-c", "echo $$ >pid; exec sleep 60", limits=limits)
+    code = (
+        "import json, os, sys, time\n"
+        "from lender.sandbox import seatbelt\n"
+        "from lender.sandbox.plan import plan_from_wire\n"
+        "from lender.sandbox.seatbelt_runner import SeatbeltRunner\n"
+        "seatbelt.SANDBOX_EXEC = sys.argv[2]\n"
+        "if os.fork() == 0:\n"
+        "    SeatbeltRunner(plan_from_wire(json.loads(sys.argv[1])), lambda pid: 0).run(0)\n"
+        "time.sleep(60)\n"
+    )
+    words = [sys.executable, "-c", code, json.dumps(plan_to_wire(plan)), seatbelt.SANDBOX_EXEC]
+    pid_file = plan.scratch / "pid"
+    launcher = subprocess.Popen(words, start_new_session=True)
+    try:
+        wait_until(lambda: pid_file.is_file() and pid_file.read_text().endswith("\n"))
+        pid = int(pid_file.read_text())
+        assert alive(pid)
+        launcher.kill()
+        launcher.wait()
+        wait_until(lambda: not alive(pid))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(launcher.pid, signal.SIGKILL)
+        launcher.wait()
+        if pid_file.is_file() and alive(pid := int(pid_file.read_text())):
+            os.kill(pid, signal.SIGKILL)
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
