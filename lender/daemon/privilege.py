@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import stat
 from pathlib import Path
 
 
@@ -35,16 +36,38 @@ def drop_to(user: str | None) -> tuple[int, int] | None:
 def become(ids: tuple[int, int], state: Path) -> None:
     """Give the state folder and all folders below it to the user, and become it, for good.
 
-    Files are left alone: a hard link among them could name anything.
+    So are the files of folders that were root's alone until now: a grant that root wrote before
+    the first start. All others are left alone: a hard link among them could name anything.
     """
     uid, gid = ids
     state.mkdir(parents=True, exist_ok=True)
     # By descriptor: the user may swap a folder for a link under our hands.
-    for _, _, _, folder in os.fwalk(state):
+    for _, _, files, folder in os.fwalk(state):
+        if _is_roots_alone(os.fstat(folder)):
+            for name in files:
+                _give(name, folder, uid, gid)
         os.fchown(folder, uid, gid)
     os.setgroups(_kept_groups(uid))
     os.setgid(gid)
     os.setuid(uid)
+
+
+def _is_roots_alone(found: os.stat_result) -> bool:
+    return found.st_uid == 0 and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _give(name: str, folder: int, uid: int, gid: int) -> None:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        file = os.open(name, flags, dir_fd=folder)
+    except OSError:
+        return  # a link, or a socket
+    try:
+        found = os.fstat(file)
+        if stat.S_ISREG(found.st_mode) and found.st_uid == 0 and found.st_nlink == 1:
+            os.fchown(file, uid, gid)
+    finally:
+        os.close(file)
 
 
 def _kept_groups(uid: int) -> list[int]:
