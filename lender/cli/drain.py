@@ -28,7 +28,7 @@ DEFAULTS = {**OWNER_DEFAULTS, "deadline": None, "wait": False}
 
 _LOOK_AGAIN_S = 0.25
 _OVERDUE_S = 30.0
-"""After the deadline lenderd evicts: a stop, a checkpoint, a grace, and then a kill."""
+"""After the deadline lenderd kills what is left and hands it back: room for a busy machine."""
 
 
 def configure(parser: "argparse.ArgumentParser") -> None:

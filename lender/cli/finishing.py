@@ -18,7 +18,7 @@ def let_finish(state: StateFolder, intent: StoredIntent) -> dict[str, Any]:
     become_owner(state)
     not_saved = keep(state, intent)
     told = announce_pause(state, intent)
-    return {**as_json(intent, not_saved, told), "running": running(state)}
+    return {**as_json(state, intent, not_saved, told), "running": running(state)}
 
 
 def running(state: StateFolder) -> list[dict[str, Any]]:
@@ -45,7 +45,9 @@ def running(state: StateFolder) -> list[dict[str, Any]]:
 
 def exit_of(outcome: dict[str, Any]) -> Exit:
     """Tell whether it holds: saved, and heard by a lenderd that runs."""
-    if outcome["not_saved"]:
+    if outcome["daemon"] == "refused" and not outcome["obeyed"]:
+        return Exit.FAILED
+    if outcome["not_saved"] or outcome["daemon"] == "refused":
         return Exit.PARTIAL
     return Exit.DONE if outcome["daemon"] in ("answered", "absent") else Exit.UNREACHABLE
 
@@ -55,17 +57,24 @@ def lines(outcome: dict[str, Any]) -> list[str]:
     now = time.time()
     left = outcome["running"]
     ending = when(outcome["finish_by"], now)
+    refused = outcome["daemon"] == "refused"
     said = ["✓ nothing new is taken"]
-    if left:
+    if refused and not outcome["obeyed"]:
+        said = ["✗ lenderd goes on as before"]
+    elif left:
         jobs = count(len(left), "job")
         said = [f"✓ nothing new is taken; {jobs} may go on until {ending}"]
         said += [f"  Running  {_job(one)}" for one in left]
-    elif outcome["daemon"] in ("answered", "absent"):
+    elif refused or outcome["daemon"] in ("answered", "absent"):
         said = ["✓ nothing new is taken; nothing runs"]
     if outcome["not_saved"]:
         said.append(f"! it could not be saved ({outcome['not_saved']}): a restart ends it")
     if outcome["daemon"] == "absent":
         said.append("! lenderd does not run; it will start paused.")
+    elif refused:
+        said.append(f"! lenderd reports a fault: {outcome['daemon_reason']}")
+        if not outcome["obeyed"]:
+            return [*said, "  To stop its work now: lender pause"]
     elif outcome["daemon"] != "answered":
         said.append(
             f"! lenderd gave no answer ({outcome['daemon_reason']}): it obeys when it wakes. "

@@ -20,6 +20,7 @@ from lender.cli.exits import CommandError, Exit
 from lender.cli.owner import add_options, become_owner, is_owner, print_json, tell, warn_of
 from lender.cli.quantities import duration_s, size_bytes
 from lender.cli.revocation import Outcome, Selection, revoke
+from lender.cli.state_choice import choose
 from lender.cli.submitter_key import is_public_key
 from lender.cli.words import key, moment, say, size
 from lender.core.budget import Budget, parse_budget

@@ -26,9 +26,19 @@ def announce_pause(state: StateFolder, intent: StoredIntent) -> Told:
     return tell(state, "pause", fields={"intent": fields})
 
 
-def as_json(intent: StoredIntent, not_saved: str, told: Told) -> dict[str, Any]:
-    """The fields that every answer of these verbs has."""
+def obeyed(state: StateFolder, told: Told) -> bool:
+    """Whether lenderd holds to a pause: what it could not save it obeys all the same."""
+    if told.outcome != "refused":
+        return told.outcome == "answered"
+    asked = tell(state, "status")
+    return asked.outcome == "answered" and asked.reply.get("paused") is True
+
+
+def as_json(state: StateFolder, intent: StoredIntent, not_saved: str, told: Told) -> dict[str, Any]:
+    """The fields that every answer of a pause or a drain has."""
     return {
+        "state": str(state.path),
+        "obeyed": obeyed(state, told),
         "until": intent.until,
         "finish_by": intent.finish_by,
         "not_saved": not_saved,

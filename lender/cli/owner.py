@@ -5,12 +5,15 @@ Standard library only: pause, revoke and status must start fast and work when no
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lender.cli.exits import CommandError, Exit
+from lender.cli.state_choice import Other, choose, serves
+from lender.cli.words import printable
 from lender.daemon.control_client import UnreachableError, ask
-from lender.state.folder import SYSTEM_STATE, StateFolder, default_state_path
+from lender.state.folder import StateFolder
 
 if TYPE_CHECKING:  # loads only where there is something to parse: see `main`
     import argparse
@@ -27,19 +30,16 @@ def add_options(parser: "argparse.ArgumentParser", *, document: bool = True) -> 
     if document:
         parser.add_argument("--json", action="store_true", help="print one JSON document instead")
     parser.add_argument(
-        "--state", type=Path, metavar="DIR", help="state folder; else $LENDER_STATE or the default"
+        "--state",
+        type=Path,
+        metavar="DIR",
+        help="state folder; else $LENDER_STATE, or that of the lenderd that runs",
     )
 
 
-def find_state(args: "argparse.Namespace") -> StateFolder:
-    """The state folder that the options name, whether or not it exists.
-
-    A user without one of their own means the machine's.
-    """
-    path = args.state or default_state_path()
-    if args.state is None and not path.exists() and SYSTEM_STATE.exists():
-        path = SYSTEM_STATE
-    return StateFolder(path.absolute())
+def find_state(args: "argparse.Namespace", *, as_guest: bool = False) -> StateFolder:
+    """The state folder that the options mean, whether or not it exists: see `choose`."""
+    return choose(args.state, as_guest=as_guest).state
 
 
 def open_state(args: "argparse.Namespace") -> StateFolder:
@@ -48,14 +48,35 @@ def open_state(args: "argparse.Namespace") -> StateFolder:
     Raises:
         CommandError: there is none (5), or it belongs to another user (4).
     """
-    state = find_state(args)
+    choice = choose(args.state)
+    state = choice.state
+    warn_of(choice.others(), state)
     if not is_owner(state):
         raise CommandError(
             Exit.NOT_PERMITTED,
-            f"{state.path} belongs to uid {state.owner_uid()}: only that user and root may do this",
+            f"{state.path} belongs to uid {state.owner_uid()}: only that user and root may do "
+            "this; another lender is named with --state",
         )
     become_owner(state)
     return state
+
+
+def warn_of(others: list[Other], state: StateFolder) -> None:
+    """Say which folder the verb is about where it might be another, and how to mean that one."""
+    if not others:
+        return
+    said = [f"This is about {state.path}{'' if serves(state) else ', where no lenderd runs'}."]
+    for path, uid in others:
+        whose = f"of uid {uid}" if uid is not None else "out of your reach: its owner or root can"
+        said.append(f"! Another lenderd is alive ({whose}): add --state {_quoted(path)}")
+    for line in said:
+        print(printable(line), file=sys.stderr)
+
+
+def _quoted(path: Path) -> str:
+    """For a shell; what the standard library has for it costs each verb milliseconds."""
+    plain = str(path).replace("/", "").replace("-", "").replace(".", "").replace("_", "").isalnum()
+    return str(path) if plain else "'" + str(path).replace("'", "'\\''") + "'"
 
 
 def is_owner(state: StateFolder) -> bool:
@@ -91,7 +112,8 @@ class Told(NamedTuple):
 
     Attributes:
         outcome: `answered`; `refused` (it answered with an error); `silent` (the socket takes
-            connections, but no answer came in time); `absent` (nobody listens).
+            connections, but no answer came in time, or it is gone while lenderd is alive);
+            `absent` (no lenderd runs).
         reply: the answer; empty without one.
         reason: why it is not `answered`, in words.
     """
@@ -111,6 +133,9 @@ def tell(
     try:
         reply = ask(state.control_socket, {"verb": verb, **(fields or {})}, timeout_s)
     except UnreachableError as error:
+        if not error.silent and serves(state):
+            reason = f"its socket {state.control_socket}: {error}; restart it if that stays so"
+            return Told("silent", {}, reason)
         return Told("silent" if error.silent else "absent", {}, str(error))
     if not reply["ok"]:
         fault = reply.get("error")

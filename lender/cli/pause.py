@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from lender.cli.exits import CommandError, Exit
 from lender.cli.last_word import announce_pause, as_json, keep
 from lender.cli.owner import DEFAULTS as OWNER_DEFAULTS
-from lender.cli.owner import add_options, become_owner, find_state, is_owner, print_json, tell
+from lender.cli.owner import add_options, become_owner, is_owner, print_json, tell, warn_of
+from lender.cli.state_choice import Choice, choose
 from lender.cli.words import count, duration, say, when
 from lender.sandbox import stopping
 from lender.state.attempt_records import AttemptReading, AttemptRecords
@@ -62,8 +63,16 @@ def configure(parser: "argparse.ArgumentParser") -> None:
 
 def run(args: "argparse.Namespace") -> int:
     """Pause, then tell what was verified."""
-    state, started = find_state(args), time.monotonic()
-    intent = _intent(args, time.time())
+    started = time.monotonic()
+    choice = choose(args.state, as_guest=True)
+    try:
+        return _pause(args, choice, started)
+    finally:
+        warn_of(choice.others(), choice.state)  # only now: looking for them takes time
+
+
+def _pause(args: "argparse.Namespace", choice: Choice, started: float) -> int:
+    state, intent = choice.state, _intent(args, time.time())
     if not is_owner(state):
         if intent.until is not None or intent.finish_by is not None:
             raise CommandError(
@@ -74,11 +83,15 @@ def run(args: "argparse.Namespace") -> int:
         return _let_finish(state, intent, as_document=args.json)
     else:
         outcome = pause_as_owner(state, intent, started)
+    missed = outcome["daemon"] == "absent" and not choice.named and bool(choice.others())
     if args.json:
         print_json("pause", outcome)
     else:
-        say(lines_of(outcome))
-    return Exit.DONE if outcome["verified"] and not outcome["not_saved"] else Exit.PARTIAL
+        say(lines_of(outcome, missed=missed))
+    if missed:
+        return Exit.UNREACHABLE
+    whole = outcome["verified"] and not outcome["not_saved"] and outcome["daemon"] != "refused"
+    return Exit.DONE if whole else Exit.PARTIAL
 
 
 def _intent(args: "argparse.Namespace", now: float) -> StoredIntent:
@@ -112,7 +125,7 @@ def pause_as_owner(state: StateFolder, intent: StoredIntent, started: float) -> 
         "stopped_ms": round(stopped_s * 1000, 3) if first["verified"] else None,
         "verified_ms": round((time.monotonic() - started) * 1000, 3),
         "verified_by": "kernel",
-        **as_json(intent, not_saved, told),
+        **as_json(state, intent, not_saved, told),
     }
 
 
@@ -120,10 +133,10 @@ def pause_as_guest(state: StateFolder) -> dict[str, Any]:
     """Another local user reads no records: lenderd pauses, verifies and saves."""
     started = time.monotonic()
     told = tell(state, "pause", timeout_s=_GUEST_ANSWER_S)
-    if told.outcome != "answered":
-        raise CommandError(
-            Exit.UNREACHABLE, f"lenderd did not pause: {told.reason}; its owner or root can"
-        )
+    known = as_json(state, StoredIntent(), "", told)
+    if not known["obeyed"]:
+        code = Exit.FAILED if told.outcome == "refused" else Exit.UNREACHABLE
+        raise CommandError(code, f"lenderd did not pause: {told.reason}; its owner or root can")
     report = told.reply.get("report")
     found: dict[str, Any] = report if isinstance(report, dict) else {}
     return {
@@ -135,7 +148,7 @@ def pause_as_guest(state: StateFolder) -> dict[str, Any]:
         "stopped_ms": None,
         "verified_ms": round((time.monotonic() - started) * 1000, 3),
         "verified_by": "lenderd",
-        **as_json(StoredIntent(), "", told),
+        **known,
     }
 
 
@@ -155,35 +168,48 @@ def _freeze(state: StateFolder) -> dict[str, Any]:
     }
 
 
-def lines_of(outcome: dict[str, Any]) -> list[str]:
-    """Say what was verified, and what was not."""
-    lines = []
-    after = duration(outcome["verified_ms"] / 1000)
-    if outcome["verified"] and outcome["processes"]:
-        whose = "" if outcome["verified_by"] == "kernel" else ", by lenderd's own check"
-        lines.append(
-            f"✓ paused: {count(outcome['processes'], 'process')} of "
-            f"{count(outcome['jobs'], 'job')} stand still, verified after {after}{whose}"
-        )
-    elif outcome["verified"]:
-        lines.append(f"✓ paused: no job was running, verified after {after}")
-    else:
-        left = ", ".join(str(pid) for pid in outcome["remaining"])
-        doubt = f"process {left}" if left else f"can't read {outcome['unreadable_records'][0]}"
-        lines.append(f"✗ not verified that all stand still after {after}: {doubt}")
-        lines.append("  To end it instead: lender revoke --all")
+def lines_of(outcome: dict[str, Any], *, missed: bool = False) -> list[str]:
+    """Say what was verified, and what was not; `missed`: another lenderd might have been meant."""
+    lines = _stopped(outcome, missed=missed)
     if outcome["not_saved"]:
         lines.append(f"! the pause could not be saved ({outcome['not_saved']}): a restart ends it")
     if outcome["daemon"] == "absent":
         lines.append("! lenderd does not run; it will start paused.")
+    elif outcome["daemon"] == "refused":
+        lines.append(f"! lenderd reports a fault: {outcome['daemon_reason']}")
     elif outcome["daemon"] != "answered":
         stopped = duration((outcome["stopped_ms"] or outcome["verified_ms"]) / 1000)
         lines.append(
             f"! lenderd gave no answer ({outcome['daemon_reason']}); "
             f"stopped without it after {stopped}."
         )
-    lines.append(_ending(outcome["until"]))
+    if outcome["daemon"] == "refused" and not outcome["obeyed"]:
+        lines.append("✗ lenderd is not paused and may start new work: lender revoke --all")
+    elif not missed:
+        lines.append(_ending(outcome["until"]))
     return lines
+
+
+def _stopped(outcome: dict[str, Any], *, missed: bool) -> list[str]:
+    after = duration(outcome["verified_ms"] / 1000)
+    if outcome["verified"] and outcome["processes"]:
+        whose = "" if outcome["verified_by"] == "kernel" else ", by lenderd's own check"
+        processes, jobs = count(outcome["processes"], "process"), count(outcome["jobs"], "job")
+        return [f"✓ paused: {processes} of {jobs} stand still, verified after {after}{whose}"]
+    if outcome["verified"] and missed:
+        return [f"! no job was running from {outcome['state']}, verified after {after}"]
+    if outcome["verified"]:
+        return [f"✓ paused: no job was running, verified after {after}"]
+    if outcome["verified_by"] == "lenderd" and outcome["daemon"] == "refused":
+        return ["! lenderd is paused, but did not tell what stands still: lender status"]
+    left = ", ".join(str(pid) for pid in outcome["remaining"])
+    doubt = f"process {left}" if left else "lenderd could not verify it"
+    if outcome["unreadable_records"]:
+        doubt = f"can't read {outcome['unreadable_records'][0]}"
+    return [
+        f"✗ not verified that all stand still after {after}: {doubt}",
+        "  To end it instead: lender revoke --all",
+    ]
 
 
 def _ending(until: float | None) -> str:

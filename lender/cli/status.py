@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from lender.cli.exits import Exit
 from lender.cli.owner import DEFAULTS as OWNER_DEFAULTS
-from lender.cli.owner import add_options, find_state, print_json
+from lender.cli.owner import add_options, print_json, warn_of
 from lender.cli.reading import Reading, read_status
+from lender.cli.state_choice import choose
 from lender.cli.status_lines import lines
 from lender.cli.words import say
 
@@ -34,7 +35,9 @@ def configure(parser: "argparse.ArgumentParser") -> None:
 
 def run(args: "argparse.Namespace") -> int:
     """Ask and print."""
-    state = find_state(args)
+    choice = choose(args.state, as_guest=True)
+    warn_of(choice.others(), choice.state)
+    state = choice.state
     if args.watch:
         from lender.cli.watching import watch  # noqa: PLC0415  # rarely asked for
 

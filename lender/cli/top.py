@@ -45,7 +45,7 @@ def configure(parser: "argparse.ArgumentParser") -> None:
 
 def run(args: "argparse.Namespace") -> int:
     """Take the terminal, and give it back as it was, however this ends."""
-    state = find_state(args)
+    state = find_state(args, as_guest=True)
     owner = is_owner(state)
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or _is_dumb():
         raise CommandError(Exit.USAGE, "needs a terminal; try `lender status --watch`")

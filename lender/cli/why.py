@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from lender.cli import comfort_words, reasons
 from lender.cli.exits import CommandError, Exit
 from lender.cli.owner import DEFAULTS as OWNER_DEFAULTS
-from lender.cli.owner import add_options, find_state, is_owner, print_json
+from lender.cli.owner import add_options, is_owner, print_json, warn_of
 from lender.cli.reading import Reading, names_of, read_status
+from lender.cli.state_choice import choose
 from lender.cli.status_lines import budget_line, confinement, running_line
 from lender.cli.words import key, printable, say, when
 from lender.state.folder import StateFolder
@@ -35,7 +36,9 @@ def configure(parser: "argparse.ArgumentParser") -> None:
 
 def run(args: "argparse.Namespace") -> int:
     """Ask lenderd once, and explain its answer."""
-    state = find_state(args)
+    choice = choose(args.state, as_guest=True)
+    warn_of(choice.others(), choice.state)
+    state = choice.state
     reading = read_status(state)
     document = reasons.as_json(reading)
     lines = _lines(reading, document)

@@ -65,6 +65,37 @@ def test_resume_lets_it_go_on_and_says_so(machine: Machine) -> None:
     assert not read_intent(machine.state).paused
 
 
+def test_resume_says_what_still_keeps_work_away(machine: Machine) -> None:
+    grant(machine.state, "G-1")
+    machine.daemon(status={"phase": "yielding", "reason": "a game is played"})
+    machine.lender("pause")
+    done = machine.lender("resume")
+    assert done.returncode == 0
+    assert "may run again" not in done.stdout
+    assert "Stepping back: a game is played" in done.stdout
+
+
+def test_resume_after_a_revocation_does_not_promise_work(machine: Machine) -> None:
+    grant(machine.state, "G-1")
+    machine.daemon()
+    machine.lender("revoke", "--all")
+    machine.lender("pause")
+    done = machine.lender("resume")
+    assert "may run again" not in done.stdout
+    assert "Not lending" in done.stdout
+    code, told = machine.json("resume")
+    assert (code, told["phase"], told["paused"]) == (0, "unconsented", False)
+
+
+def test_resume_is_no_success_while_lenderd_is_paused(machine: Machine) -> None:
+    grant(machine.state, "G-1")
+    machine.daemon(status={"phase": "paused", "paused": True})
+    done = machine.lender("resume")
+    assert done.returncode == 1
+    assert "✓" not in done.stdout
+    assert "still paused" in done.stdout
+
+
 def test_resume_never_clears_a_revocation(machine: Machine) -> None:
     grant(machine.state, "G-1")
     machine.daemon()

@@ -1,0 +1,168 @@
+"""Which state folder a verb means, and which other lenderds are alive on this machine.
+
+The kernel lists every listening socket with the path it was bound to, for everybody (proc(5),
+/proc/net/unix). So a lenderd is found wherever its folder is, and one that was killed leaves
+nothing behind. The list is a hint: a folder counts as alive by its own lock, or because its socket
+takes a connection, and a folder of another user is never chosen over one of ours. Where the
+kernel has no such list (macOS), and in another network namespace, only the usual folders are known.
+
+Standard library only, and little of it: this is part of every `lender pause`.
+"""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from lender.daemon.control_client import address_of
+from lender.state.folder import SYSTEM_STATE, StateFolder, default_state_path, read_pid
+
+_LISTED = Path("/proc/net/unix")
+_LISTENS = 0x10000  # linux/net.h, __SO_ACCEPTCON
+_SOCKET = "/control.sock"
+
+
+class Other(NamedTuple):
+    """A lenderd that is alive and was not meant.
+
+    Attributes:
+        path: its state folder.
+        uid: whom it belongs to; None: out of this user's reach.
+    """
+
+    path: Path
+    uid: int | None
+
+
+class Choice(NamedTuple):
+    """A state folder, whether or not it exists, and whether the owner named it."""
+
+    state: StateFolder
+    named: bool
+
+    def others(self) -> list[Other]:
+        """Return the lenderds that the owner might have meant instead.
+
+        Of other users only while nobody serves this folder: then theirs may be the one.
+        """
+        served = serves(self.state)
+        if self.named and served:
+            return []
+        mine = served and _is_ours(self.state.path)
+        return [
+            Other(path, _uid(path))
+            for path in _alive()
+            if path != self.state.path and (not mine or _is_ours(path) or path == SYSTEM_STATE)
+        ]
+
+
+def choose(named: Path | None, *, as_guest: bool = False) -> Choice:
+    """Return what was named, here or by $LENDER_STATE, else where a lenderd of ours is alive.
+
+    The machine's own (`SYSTEM_STATE`) counts as ours. Where none is alive it is the folder that
+    lenderd would serve if it were started.
+
+    Args:
+        named: by an option.
+        as_guest: the verb is one that anyone may use: without a lender of ours, another user's.
+    """
+    if named is not None or os.environ.get("LENDER_STATE"):
+        return Choice(StateFolder((named or default_state_path()).absolute()), named=True)
+    default = default_state_path().absolute()
+    if serves(StateFolder(default)):
+        return Choice(StateFolder(default), named=False)
+    alive = [path for path in _alive() if _uid(path) is not None]
+    ours = [path for path in alive if _is_ours(path)]
+    system = [path for path in alive if path == SYSTEM_STATE]
+    usual = [configured_state_path(), *(p for p in (default, SYSTEM_STATE) if p.exists())]
+    found = [*ours, *system, *filter(None, usual), *(alive if as_guest else ()), default]
+    return Choice(StateFolder(found[0].absolute()), named=False)
+
+
+def serves(state: StateFolder) -> bool:
+    """Whether a lenderd is alive on this folder, also one that is stopped or has no socket."""
+    if _is_ours(state.path):
+        with contextlib.suppress(OSError):
+            if read_pid(state) is not None:
+                return True
+    # Of a stranger's folder nothing is read: it might be a pipe that never ends.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.setblocking(False)
+        try:
+            with address_of(state.control_socket) as address:
+                connection.connect(address)
+        except BlockingIOError:
+            return True  # so busy that its queue is full
+        except OSError:
+            return False
+    return True
+
+
+def configured_state_path() -> Path | None:
+    """Return what lenderd was told: `$LENDERD_STATE`, else `state` in its lenderd.toml, if any.
+
+    The file is the one that `lender.service.settings.find_file` finds.
+    """
+    if named := os.environ.get("LENDERD_STATE"):
+        return Path(named)
+    base = os.environ.get("XDG_CONFIG_HOME")
+    file = (Path(base) if base else Path.home() / ".config") / "lender" / "lenderd.toml"
+    if not file.is_file():
+        return None
+    import tomllib  # noqa: PLC0415 - 5 ms, for those who have such a file and no lenderd
+
+    try:
+        told = tomllib.loads(file.read_text()).get("state")
+    except (OSError, ValueError):
+        return None  # lenderd does not start with it either
+    return Path(told) if isinstance(told, str) else None
+
+
+def _alive() -> list[Path]:
+    """State folders of living lenderds, and such that only the kernel tells of."""
+    known = {default_state_path().absolute(), SYSTEM_STATE}
+    try:
+        listed = set(_listed(_LISTED.read_bytes()))
+    except OSError:
+        listed = set(filter(None, [configured_state_path()]))
+    reached = {path for path in known | listed if _uid(path) is not None}
+    hidden = {path for path in listed - reached if _is_hidden(path)}
+    return sorted(hidden | {path for path in reached if serves(StateFolder(path))})
+
+
+def _listed(text: bytes) -> Iterator[Path]:
+    """Folders of listening sockets that are named as a lenderd's."""
+    for line in os.fsdecode(text).split("\n"):
+        if not line.endswith(_SOCKET):
+            continue
+        fields = line.split(maxsplit=7)
+        if len(fields) == 8 and fields[7].startswith("/") and int(fields[3], 16) & _LISTENS:
+            yield Path(fields[7]).parent
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether it belongs to this user, or to the one who became root by sudo."""
+    ours = {os.geteuid()}
+    if os.geteuid() == 0:
+        with contextlib.suppress(KeyError, ValueError):
+            ours.add(int(os.environ["SUDO_UID"]))
+    return _uid(path) in ours
+
+
+def _uid(path: Path) -> int | None:
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return None
+
+
+def _is_hidden(path: Path) -> bool:
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
