@@ -17,7 +17,7 @@ from lender.core.consent import Grant
 from lender.daemon.control_client import UnreachableError, ask
 from lender.protocol.signature import Signer, seed_from_entropy
 from lender.sandbox import tree
-from lender.state.attempt_records import AttemptRecord, AttemptRecords
+from lender.state.attempt_records import AttemptRecord, AttemptRecords, AttemptTerms
 from lender.state.folder import StateFolder
 from lender.state.grant_writing import write_grant
 
@@ -25,6 +25,7 @@ LENDER = Path(sys.executable).with_name("lender")
 STAND_IN = Path(__file__).with_name("owner_stand_in.py")
 ALICE = Signer(seed_from_entropy(b"a" * 32)).public_key
 BOB = Signer(seed_from_entropy(b"b" * 32)).public_key
+TERMS = AttemptTerms(0.0, 2, 10_000, "ab" * 32, (("in.npz", "cd" * 32),))
 
 # Ignores TERM, leaves its session, forks twice, keeps a few children busy forking.
 HOSTILE = """
@@ -157,7 +158,7 @@ class Machine:
         until((scratch / "ready").exists, "the tree stands")
         record = AttemptRecord(
             lease, f"job-{lease}", grant.submitter, grant.workload, grant.id, (root,), scratch
-        )
+        )._replace(terms=TERMS._replace(started_at=time.time() - 10))
         AttemptRecords(self.state.attempts).write(record)
         return record
 

@@ -89,7 +89,10 @@ def _gpu(receipt: Receipt) -> list[str]:
 def _processor(receipt: Receipt) -> list[str]:
     parts = []
     if "cpu_s" in receipt:
-        parts.append(f"CPU {duration(_number(receipt, 'cpu_s'))}")
+        method = _text(receipt, "cpu_method")
+        parts.append(
+            f"CPU {duration(_number(receipt, 'cpu_s'))}" + (f" ({method})" if method else "")
+        )
     if peak_bytes := _number(receipt, "memory_peak_bytes"):
         parts.append(f"peak {size(peak_bytes)}")
     if energy_wh := _number(receipt, "energy_wh"):

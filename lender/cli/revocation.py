@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 from lender.cli.owner import tell
 from lender.core.consent import Grant
-from lender.sandbox import stopping, tree
+from lender.sandbox import cgroup, stopping, tree
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
+from lender.state.closing_receipts import closing_receipt
 from lender.state.consent_files import (
     load_consent,
     sync_tombstones,
@@ -231,6 +232,7 @@ class _Attempts:
         self._records = AttemptRecords(state.attempts)
         self._selection = selection
         self._seen: dict[str, AttemptRecord] = {}
+        self._cpu_s: dict[str, float] = {}
         self.unreadable: tuple[Path, ...] = ()
 
     @property
@@ -247,6 +249,10 @@ class _Attempts:
         fresh = self._fresh()
         outcome.jobs += len({r.job for r in fresh.values() if stopping.alive(r)})
         self._seen |= fresh
+        for lease, record in self._seen.items():
+            # Their cgroups go with them; one that is gone already counts as before.
+            used_s = cgroup.cpu_s(record.cgroup) if record.cgroup else 0.0
+            self._cpu_s[lease] = max(used_s, self._cpu_s.get(lease, 0.0))
         return stopping.kill(tuple(self._seen.values()), timeout_s)
 
     def _fresh(self) -> dict[str, AttemptRecord]:
@@ -281,8 +287,19 @@ class _Attempts:
         for record in self._seen.values():
             with contextlib.suppress(OSError):
                 if record.roots and record.lease not in known:
-                    log.append(_receipt(record, time.time()))
+                    log.append(self._receipt(record, time.time()))
                 self._records.remove(record.lease)
+
+    def _receipt(self, record: AttemptRecord, now: float) -> dict[str, Any]:
+        return closing_receipt(
+            record,
+            "revoked",
+            "you revoked, lenderd was not there",
+            written_at=self._records.written_at(record.lease) or now,
+            ran_until=now,
+            ended_at=now,
+            cpu_s=self._cpu_s[record.lease],
+        )
 
 
 def _tell(state: StateFolder, outcome: Outcome, unreadable: tuple[Path, ...]) -> None:
@@ -308,16 +325,3 @@ def _tell(state: StateFolder, outcome: Outcome, unreadable: tuple[Path, ...]) ->
 
 def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 3)
-
-
-def _receipt(record: AttemptRecord, now: float) -> dict[str, Any]:
-    return {
-        "lease": record.lease,
-        "job": record.job,
-        "submitter": record.submitter,
-        "workload": record.workload,
-        "grant": record.grant,
-        "outcome": "revoked",
-        "ended": "you revoked, lenderd was not there",
-        "ended_at": now,
-    }

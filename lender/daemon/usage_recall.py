@@ -15,7 +15,8 @@ def used_since(
 ) -> Iterator[tuple[str, float, Usage]]:
     """Tell grant, end in epoch seconds and amount of each attempt that ended since `since`.
 
-    The log is history: what an older version, or `lender revoke`, left out counts as nothing.
+    The log is history: what an older version left out counts as nothing. Of an attempt that was
+    lost the receipt tells what was counted, or else all that it could have used.
     Times need not fall in order, where the clock was wrong for a while.
     """
     older = 0

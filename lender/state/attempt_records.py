@@ -15,6 +15,24 @@ from lender.state.durable import write_whole
 from lender.state.folder import boot_id
 
 
+class AttemptTerms(NamedTuple):
+    """What a receipt says of an attempt besides, known when it starts.
+
+    Attributes:
+        started_at: seconds since the epoch.
+        cpu: cores that it may use at once.
+        bytes_in: what was fetched for it.
+        program_sha256: None where no program came with it.
+        inputs: names and SHA-256.
+    """
+
+    started_at: float
+    cpu: int
+    bytes_in: int
+    program_sha256: str | None
+    inputs: tuple[tuple[str, str], ...]
+
+
 class AttemptRecord(NamedTuple):
     """One sandbox that stands.
 
@@ -27,6 +45,7 @@ class AttemptRecord(NamedTuple):
         roots: the processes on top of its trees.
         scratch: its folder; wiped by a revoke only if it lies directly in the state's `scratch`.
         cgroup: the leaf in which all of it stands; None where it has none.
+        terms: for a receipt that lenderd can't write any more; None where it did not say.
     """
 
     lease: str
@@ -37,6 +56,7 @@ class AttemptRecord(NamedTuple):
     roots: tuple[Root, ...]
     scratch: Path
     cgroup: Path | None = None
+    terms: AttemptTerms | None = None
 
 
 class AttemptReading(NamedTuple):
@@ -73,8 +93,16 @@ class AttemptRecords:
             "roots": [list(root) for root in record.roots],
             "scratch": str(record.scratch),
             "cgroup": None if record.cgroup is None else str(record.cgroup),
+            "terms": None if record.terms is None else record.terms._asdict(),
         }
         write_whole(self._path(record.lease), json.dumps(content).encode(), durable=False)
+
+    def written_at(self, lease: str) -> float | None:
+        """When the record of `lease` was written, seconds since the epoch; None: there is none."""
+        try:
+            return self._path(lease).stat().st_mtime
+        except OSError:
+            return None
 
     def remove(self, lease: str) -> None:
         """Forget the record of `lease`, if there is one: its processes are gone."""
@@ -123,6 +151,20 @@ def _decode(content: Mapping[str, Any], boot: str, state: Path) -> AttemptRecord
         roots=tuple(roots),
         scratch=Path(content["scratch"]),
         cgroup=_leaf(content.get("cgroup"), state) if same_boot else None,
+        terms=_terms(content.get("terms")),
+    )
+
+
+def _terms(content: Mapping[str, Any] | None) -> AttemptTerms | None:
+    if content is None:
+        return None  # of a version that kept none
+    program = content["program_sha256"]
+    return AttemptTerms(
+        started_at=float(content["started_at"]),
+        cpu=int(content["cpu"]),
+        bytes_in=int(content["bytes_in"]),
+        program_sha256=None if program is None else str(program),
+        inputs=tuple((str(name), str(digest)) for name, digest in content["inputs"]),
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from owner_machine import ALICE, BOB, Machine, grant, machine, until
 
-from lender.sandbox import tree
+from lender.sandbox import cgroup, subtree, tree
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
 from lender.state.consent_files import load_consent, read_consent
 from lender.state.purge import kept_submitters
@@ -57,6 +57,44 @@ def test_with_lenderd_stopped_it_is_killed_and_nothing_is_left(machine: Machine)
     assert daemon.wait(5) == -signal.SIGKILL
     receipts = list(ReceiptLog(machine.state.receipts).read())
     assert [(r["job"], r["outcome"]) for r in receipts] == [("job-one", "revoked")]
+
+
+def test_without_lenderd_the_receipt_says_what_is_known(machine: Machine) -> None:
+    machine.attempt("one", grant(machine.state, "G-1"))
+    assert machine.lender("revoke", "--all").returncode == 0
+    (told,) = ReceiptLog(machine.state.receipts).read()
+    took_s = told["ended_at"] - told["started_at"]
+    assert took_s >= 10
+    assert told["cpu_s"] == pytest.approx(2 * took_s)
+    assert told["bytes_in"] == 10_000
+    full = machine.lender("log", "job-one").stdout
+    assert "program sha256:abababababab… · in in.npz" in full
+    assert "(at most: all its time on 2 cores)" in full
+
+
+def test_without_lenderd_the_cpu_time_is_the_kernels_count(machine: Machine) -> None:
+    idle = subprocess.Popen(["/bin/sleep", "60"])
+    cgroups = subtree.claim(machine.state.path, idle.pid, None)
+    try:
+        if cgroups is None:
+            pytest.skip("no cgroup v2 subtree is ours here: not root, and none delegated")
+        record = machine.attempt("one", grant(machine.state, "G-1"))
+        cgroups.make("one")
+        leaf = cgroups.leaf("one")
+        for member in tree.members(record.roots):
+            with contextlib.suppress(OSError):  # ended meanwhile
+                (leaf / "cgroup.procs").write_text(str(member.pid))
+        AttemptRecords(machine.state.attempts).write(record._replace(cgroup=leaf))
+        until(lambda: cgroup.cpu_s(leaf) > 0.05, "it computes")
+        assert machine.lender("revoke", "--all").returncode == 0
+        (told,) = ReceiptLog(machine.state.receipts).read()
+        assert told["cpu_method"] == "counted by the kernel"
+        assert 0.05 < told["cpu_s"] < 10
+    finally:
+        idle.kill()
+        idle.wait()
+        if cgroups is not None:
+            cgroups.close()
 
 
 def test_with_lenderd_dead_and_its_socket_left_behind(machine: Machine) -> None:

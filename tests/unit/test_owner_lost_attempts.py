@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from lender.core.budget import Usage
 from lender.daemon import leftovers
+from lender.daemon.usage_recall import used_since
 from lender.sandbox import tree
-from lender.state.attempt_records import AttemptRecord, AttemptRecords
+from lender.state.attempt_records import AttemptRecord, AttemptRecords, AttemptTerms
 from lender.state.folder import StateFolder
 from lender.state.receipts import ReceiptLog
 
@@ -29,13 +31,15 @@ def sleeper() -> Iterator[int]:
         process.kill()
 
 
-def left_behind(state: StateFolder, lease: str, *pids: int) -> None:
+def left_behind(
+    state: StateFolder, lease: str, *pids: int, terms: AttemptTerms | None = None
+) -> None:
     scratch = state.scratch / lease
     scratch.mkdir()
     (scratch / "file").write_text("x")
     roots = tuple(tree.identify(pid) for pid in pids)
     AttemptRecords(state.attempts).write(
-        AttemptRecord(lease, f"job-{lease}", "U1", "render", "G-1", roots, scratch)
+        AttemptRecord(lease, f"job-{lease}", "U1", "render", "G-1", roots, scratch, None, terms)
     )
     os.utime(state.attempts / f"{lease}.json", (1000.0, 1000.0))
 
@@ -73,3 +77,46 @@ def test_a_record_stays_until_its_receipt_is_on_the_disk(state: StateFolder) -> 
     leftovers.clear(state, ReceiptLog(state.path / "no-such-folder" / "log.jsonl"), 2000.0)
     assert [path.name for path in state.attempts.iterdir()] == ["L1.json"]
     assert list(state.scratch.iterdir()) == []
+
+
+TERMS = AttemptTerms(900.0, 4, 5000, "ab" * 32, (("in.npz", "cd" * 32),))
+
+
+def test_a_crash_does_not_lift_a_budget(state: StateFolder) -> None:
+    left_behind(state, "L1", terms=TERMS)
+    log = ReceiptLog(state.receipts)
+    leftovers.clear(state, log, 2000.0)
+    (told,) = log.read()
+    assert (told["started_at"], told["ended_at"]) == (900.0, 2000.0)
+    assert (told["program_sha256"], told["inputs"]) == ("ab" * 32, [["in.npz", "cd" * 32]])
+    assert told["cpu_method"].startswith("at most")
+    assert list(used_since(0.0, log.read_back())) == [("G-1", 2000.0, Usage(4400.0, 5000, 0.0))]
+
+
+@pytest.mark.parametrize(
+    ("last_reading_at", "cpu_s"),
+    [
+        (1500.0, 4 * (1500.0 + 600.0 - 900.0)),
+        (999_990.0, 4 * (1_000_000.0 - 900.0)),
+        (100.0, 4 * (1_000_000.0 - 900.0)),  # says nothing about an attempt that came later
+    ],
+)
+def test_days_without_power_are_not_charged(
+    state: StateFolder, last_reading_at: float, cpu_s: float
+) -> None:
+    left_behind(state, "L1", terms=TERMS)
+    (state.path / "signals").mkdir()
+    for number, at in ((1, 50.0), (2, last_reading_at)):
+        block = state.path / "signals" / f"{number:08d}.signals"
+        block.touch()
+        os.utime(block, (at, at))
+    log = ReceiptLog(state.receipts)
+    leftovers.clear(state, log, 1_000_000.0)
+    assert [one["cpu_s"] for one in log.read()] == [cpu_s]
+
+
+def test_a_clock_that_was_set_back_charges_nothing_negative(state: StateFolder) -> None:
+    left_behind(state, "L1", terms=TERMS)
+    log = ReceiptLog(state.receipts)
+    leftovers.clear(state, log, 800.0)
+    assert [one["cpu_s"] for one in log.read()] == [0.0]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lender.sandbox.tree import Root, identify
-from lender.state.attempt_records import AttemptRecord, AttemptRecords
+from lender.state.attempt_records import AttemptRecord, AttemptRecords, AttemptTerms
 from lender.state.folder import (
     SYSTEM_STATE,
     AlreadyRunningError,
@@ -58,6 +58,10 @@ def test_records_are_read_as_they_were_written(state: StateFolder) -> None:
     )
     records.write(record)
     assert records.read_all().records == (record,)
+    terms = AttemptTerms(1000.5, 4, 12, "ab" * 32, (("in.npz", "cd" * 32),))
+    for one in (terms, terms._replace(program_sha256=None, inputs=())):
+        records.write(record._replace(terms=one))
+        assert records.read_all().records == (record._replace(terms=one),)
     records.remove("L")
     records.remove("L")
     assert records.read_all().records == ()
@@ -69,6 +73,17 @@ def test_records_of_another_boot_name_no_process(state: StateFolder) -> None:
     path = state.attempts / "L.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "boot_id": "other"}))
     assert records.read_all().records[0].roots == ()
+
+
+def test_a_record_of_an_earlier_version_is_read(state: StateFolder) -> None:
+    records = AttemptRecords(state.attempts)
+    record = AttemptRecord("L", "J", "U", "render", "G-1", (Root(1, 2),), state.scratch / "L")
+    records.write(record)
+    path = state.attempts / "L.json"
+    content = json.loads(path.read_text())
+    del content["terms"]
+    path.write_text(json.dumps(content))
+    assert records.read_all().records == (record,)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"roots": [[1]]}'])
