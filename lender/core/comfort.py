@@ -16,7 +16,7 @@ class Comfort:
 
     Down at once, as far as the worst limit asks. Up by one rung, and not before every reading for
     `stay_s` was clear of the twins for the way back; then the stay begins anew. More cores on the
-    same rung, and new work after none, are steps up too.
+    same rung, and new work or work on a GPU after none, are steps up too.
 
     Before the first reading everything is frozen: what was never measured is not spare. The first
     one takes its place at once, as there was nothing that it could flap against.
@@ -73,6 +73,7 @@ class Comfort:
             findings=self._reasons(now, self._allowed, crossed, holding),
             figures=_figures(signals, presence),
             new_work=self._allowed.new_work,
+            gpu_work=self._allowed.gpu_work,
             climbs_at=climbs_at,
         )
 
@@ -102,11 +103,15 @@ class Comfort:
         reasons = []
         for held in holding:
             finding = over.get(held.signal)
-            if held.rung > at.rung or at.rung == Rung.FULL or (finding and finding.rung == at.rung):
+            if held.bars == "GPU work":
+                reasons += [] if at.gpu_work else [finding or held]
+            elif (
+                held.rung > at.rung or at.rung == Rung.FULL or (finding and finding.rung == at.rung)
+            ):
                 reasons += [finding] if finding else []
             else:
                 reasons.append(replace(held, rung=at.rung, cores=at.cores))
-        less = at.rung < Rung.FULL or not at.new_work
+        less = at.rung < Rung.FULL or not (at.new_work and at.gpu_work)
         if less and (self._calm_since is not None or all(one.rung > at.rung for one in reasons)):
             calm_s = 0.0 if self._calm_since is None else now - self._calm_since
             text = f"calm for {calm_s:.0f} s, lends more after {self.limits.stay_s:g} s"
@@ -124,7 +129,7 @@ def _step_up(at: Allowed, room: Allowed, limits: Limits, cores: float) -> Allowe
         more = min(room.cores, limits.reduced_share * most_cores(limits, cores))
     else:
         more = max(at.cores, room.cores)
-    return Allowed(rung, more, at.new_work or room.new_work)
+    return Allowed(rung, more, at.new_work or room.new_work, at.gpu_work or room.gpu_work)
 
 
 def _unmeasured() -> Verdict:

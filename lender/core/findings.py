@@ -22,6 +22,7 @@ class Allowed(NamedTuple):
     rung: Rung
     cores: float
     new_work: bool = True
+    gpu_work: bool = True
 
     def within(self, other: "Allowed") -> "Allowed":
         """Return the less of both, each amount by itself."""
@@ -29,6 +30,7 @@ class Allowed(NamedTuple):
             min(self.rung, other.rung),
             min(self.cores, other.cores),
             self.new_work and other.new_work,
+            self.gpu_work and other.gpu_work,
         )
 
     def exceeds(self, other: "Allowed") -> bool:
@@ -62,7 +64,8 @@ def allowed(limits: Limits, cores: float, findings: tuple[Finding, ...]) -> Allo
     """Return what `findings` leave on a machine of so many cores."""
     left = Allowed(Rung.FULL, most_cores(limits, cores))
     for finding in findings:
-        left = left.within(Allowed(finding.rung, finding.cores, finding.rung < Rung.FULL))
+        new_work, gpu_work = finding.bars != "new work", finding.bars != "GPU work"
+        left = left.within(Allowed(finding.rung, finding.cores, new_work, gpu_work))
     return left
 
 
@@ -81,7 +84,8 @@ def find(limits: Limits, reading: Reading, *, back: bool) -> tuple[Finding, ...]
         *judge.cpu(),
         *judge.memory(),
         *judge.heat_and_power(),
-        *judge.gpu_and_network(),
+        *judge.gpu(),
+        *judge.network(),
     ]
     return tuple(sorted(found, key=lambda finding: finding.rung))
 
@@ -182,8 +186,8 @@ class _Judge:
         if signals.on_battery:
             yield from self._battery(signals.battery)
 
-    def gpu_and_network(self) -> Iterator[Finding]:
-        """The GPU that others use most, and what the network costs."""
+    def gpu(self) -> Iterator[Finding]:
+        """The GPU that others use most, and what is free of the memory of those that are lent."""
         limits, signals = self._limits, self._signals
         if signals.gpus:
             use = max(gpu.use_others for gpu in signals.gpus)
@@ -194,9 +198,27 @@ class _Judge:
                 lambda share: f"others use the GPU {_percent(share)} of the time",
                 _percent,
             )
-        if signals.metered and not limits.metered:
+        free, kept = signals.vram_left_bytes, limits.vram_kept_bytes
+        limit = kept.back if self._back else kept.at
+        if free is not None and free < limit:
+            under = "lends it again from" if self._back else "under"
+            text = f"no GPU work: {size(free)} of GPU memory free, {under} {size(limit)}"
+            yield Finding(
+                "vram_kept_bytes",
+                Rung.FULL,
+                text,
+                free,
+                kept.at,
+                clears_at=kept.back,
+                cores=self._most,
+                bars="GPU work",
+            )
+
+    def network(self) -> Iterator[Finding]:
+        """What the network costs."""
+        if self._signals.metered and not self._limits.metered:
             text = "the network is paid by volume: nothing new is taken"
-            yield Finding("metered", Rung.FULL, text, 1.0, 0.0, cores=self._most)
+            yield Finding("metered", Rung.FULL, text, 1.0, 0.0, cores=self._most, bars="new work")
 
     def _battery(self, charge: float | None) -> Iterator[Finding]:
         enough = self._limits.battery_enough

@@ -62,4 +62,4 @@ class Spare:
     def vram_free_bytes(self) -> int:
         """The memory of the GPU that has the most of it, less what the owner keeps."""
         signals, kept = self._comfort.signals, self._comfort.limits.vram_kept_bytes
-        return 0 if signals is None else max(0, signals.vram_free_bytes - kept)
+        return 0 if signals is None else max(0, int(signals.vram_free_bytes - kept.at))

@@ -52,6 +52,7 @@ from lender.core.regulation import Regulation
 from lender.core.restraint import Restraint
 from lender.core.status import AttemptStatus, LenderStatus
 from lender.core.valid_consent import ValidConsent
+from lender.protocol.bounds import MEMORY_BYTES_MAX
 from lender.protocol.lease import LEASE_TTL_S, LenderPhase, Offer, Outcome
 
 NO_SLOT_DELAY_S: Final = 0.1
@@ -174,8 +175,9 @@ class Lender:
         effects: list[Effect] = []
         if now >= self._consent.until:
             effects += self._renew_consent(now)
-        self._consent.close(self._restraint.close_grants(now, self._consent.grants))
         restraint = self._restraint
+        closed = restraint.close_grants(now, self._consent.grants)
+        self._consent.close(closed, gpu_work=restraint.comfort.verdict.gpu_work)
         why = Hold(restraint.comfort.verdict.reason)
         holds = restraint.holds(now)
         going = self._regulation.evicted(self._leases.runs, holds, restraint.cores, why)
@@ -374,7 +376,7 @@ class Lender:
             return self._leases.hand_back(now, delivery, lease, outcome, told)
         rules = Rules(
             consent=self._consent.open,
-            capabilities=self._capabilities,
+            capabilities=self._consent.lent(self._capabilities),
             workloads=self._config.workloads,
             slots_total=self._slots_total,
             memory_free_bytes=self._spare.memory_free_bytes(),
@@ -384,8 +386,12 @@ class Lender:
         if isinstance(plan, Refused):
             outcome, told = "refused", plan.reason
             whole = replace(rules, consent=self._consent.consent)
+            if not self._consent.gpu_work:
+                whole = replace(
+                    whole, capabilities=self._capabilities, vram_free_bytes=MEMORY_BYTES_MAX
+                )
             if not isinstance(admit(now, lease, event.work_class, whole), Refused):
-                outcome, told = "evicted", NEEDED_HERE  # its grant is closed for now
+                outcome, told = "evicted", NEEDED_HERE  # closed, or no GPU work, for now
             return self._leases.hand_back(now, delivery, lease, outcome, told)
         limits = plan.spec.limits
         if limits.cpu > self._slots_free(now) or limits.memory_bytes > self._memory_free_bytes:

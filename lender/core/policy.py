@@ -6,6 +6,7 @@
 import math
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal
 
 from lender.core.schedule import ALWAYS, When
 from lender.core.signals import PresenceState
@@ -27,12 +28,14 @@ class Finding:
     Attributes:
         signal: the limit's name in `Limits`; `stay` while calm must last, `unmeasured` without
             a reading.
-        rung: what it asks for; FULL only of a network paid by volume, which keeps new work away.
+        rung: what it asks for of all lent work; FULL only of what `bars` a part of it.
         text: in words, with its numbers.
         value: what was read, in the signal's unit; 1 for what is just so.
         limit: what it crosses, in the same unit.
         clears_at: the twin of `limit` for the way back; None where the finding has none.
         cores: that it leaves to lent work.
+        bars: the part that it allows none of: more work than runs already, or work on a GPU,
+            which is evicted, because no freezing gives GPU memory back.
     """
 
     signal: str
@@ -42,6 +45,7 @@ class Finding:
     limit: float
     clears_at: float | None = None
     cores: float = 0.0
+    bars: Literal["", "new work", "GPU work"] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +56,10 @@ class Verdict:
         rung: the lowest that any finding asks for.
         cores: may be lent at most, 0 below REDUCED; a fraction means part of the time.
         presence: what the signals mean for grants that hold when the owner is idle or away.
-        findings: the reasons to step back, worst first; none at FULL while new work is taken.
+        findings: the reasons to step back, worst first; none at FULL while nothing is barred.
         figures: the reading in words, for the owner.
         new_work: more may be taken; False: only what runs goes on.
+        gpu_work: work on a GPU may run; False: it is evicted, and none is taken.
         climbs_at: when more may be lent if it stays calm, seconds since the epoch; None: not calm.
     """
 
@@ -65,11 +70,18 @@ class Verdict:
     figures: str
     new_work: bool = True
     climbs_at: float | None = None
+    gpu_work: bool = True
 
     @property
     def reason(self) -> str:
         """The first finding, or the figures, in words."""
         return self.findings[0].text if self.findings else self.figures
+
+    @property
+    def gpu_reason(self) -> str:
+        """What bars work on a GPU, in words; else `reason`."""
+        barring = (finding.text for finding in self.findings if finding.bars == "GPU work")
+        return next(barring, self.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +135,8 @@ class Limits:
         pressure_cpu, pressure_memory, pressure_io: percent of the time that something waited.
         memory_kept_bytes: available memory under which lent work is evicted: frozen memory is
             memory. Clear again above `back`.
-        vram_kept_bytes: of each GPU, never lent.
+        vram_kept_bytes: free memory of a GPU that is never lent, and under which work on GPUs is
+            evicted. Clear again above `back`.
         swap_in_bytes_per_s: read back from swap.
         gpu_others: share of the time that others use the busiest GPU, 0 to 1.
         temperature_c: degrees above the sensor's own limit; -15 is fifteen under it.
@@ -149,7 +162,7 @@ class Limits:
     pressure_memory: Steps = NEVER
     pressure_io: Steps = NEVER
     memory_kept_bytes: Threshold = Threshold(0, 0)
-    vram_kept_bytes: int = 0
+    vram_kept_bytes: Threshold = Threshold(0, 0)
     swap_in_bytes_per_s: Steps = NEVER
     gpu_others: Steps = NEVER
     temperature_c: Steps = NEVER
@@ -167,11 +180,13 @@ class Limits:
     def __post_init__(self) -> None:
         if self.memory_kept_bytes.back < self.memory_kept_bytes.at:
             raise ValueError("memory_kept_bytes: back must not be below at")
+        if not 0 <= self.vram_kept_bytes.at <= self.vram_kept_bytes.back:
+            raise ValueError("vram_kept_bytes: back must not be below at, which is not negative")
         if self.battery_enough is not None and self.battery_enough.back < self.battery_enough.at:
             raise ValueError("battery_enough: back must not be below at")
         if not 0 < self.reduced_share <= 1:
             raise ValueError("reduced_share: must be over 0 and at most 1")
-        for name in ("cores", "cores_kept", "vram_kept_bytes", "stay_s"):
+        for name in ("cores", "cores_kept", "stay_s"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: must not be negative")
 

@@ -70,6 +70,8 @@ class Replayer:
     def _count_step(self, before: Verdict, after: Verdict) -> None:
         if after.rung < before.rung and _felt(before, after, self._slots):
             self.outcome.stepped_in[after.findings[0].signal] += 1
+        elif before.gpu_work and not after.gpu_work:
+            self.outcome.stepped_in["vram_kept_bytes"] += 1
         elif before.new_work and not after.new_work:
             self.outcome.stepped_in["metered"] += 1
 

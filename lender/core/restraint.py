@@ -118,6 +118,8 @@ class Restraint:
             verdict = self.comfort.verdict
             if verdict.rung <= Rung.FROZEN:
                 return Hold(verdict.reason, evict=verdict.rung == Rung.EVICTED)
+            if run.uses_gpu and not verdict.gpu_work:
+                return Hold(verdict.gpu_reason, evict=True)
             return self.closed.get(run.plan.grant.id)
 
         return hold

@@ -39,12 +39,14 @@ class GpuSignal:
         vram_others_bytes: held by processes that are not ours.
         use_others: share of the time that it computed for others, 0 to 1; time that can't be
             told apart counts as theirs.
+        carries_lent: some of ours uses it, or runs while nobody can tell who uses it.
     """
 
     id: str
     vram_free_bytes: int
     vram_others_bytes: int = 0
     use_others: float = 0.0
+    carries_lent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +100,12 @@ class Signals:
     def vram_free_bytes(self) -> int:
         """The free memory of the GPU that has the most of it; 0 without one."""
         return max((gpu.vram_free_bytes for gpu in self.gpus), default=0)
+
+    @property
+    def vram_left_bytes(self) -> int | None:
+        """What lent work leaves free: the least on any GPU that carries some; None without a GPU.
+
+        Where none does, the most on any: there the next one would go.
+        """
+        lent = [gpu.vram_free_bytes for gpu in self.gpus if gpu.carries_lent]
+        return min(lent) if lent else self.vram_free_bytes if self.gpus else None

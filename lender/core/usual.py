@@ -13,6 +13,7 @@ _KIB = 1 << 10
 _MIB = 1 << 20
 _GIB = 1 << 30
 _MEMORY_KEPT = Threshold(_GIB, _GIB + _GIB // 4)
+_VRAM_KEPT_AWAY = Threshold(_GIB // 2, _GIB // 2 + _GIB // 8)
 
 
 def usual_policy(cores: float) -> Policy:
@@ -40,7 +41,7 @@ def _in_use(cores: float) -> Limits:
         pressure_memory=Steps(frozen=Threshold(2, 1), evicted=Threshold(10, 5)),
         pressure_io=Steps(reduced=Threshold(10, 5), frozen=Threshold(30, 15)),
         memory_kept_bytes=_MEMORY_KEPT,
-        vram_kept_bytes=_GIB,
+        vram_kept_bytes=_MEMORY_KEPT,
         swap_in_bytes_per_s=Steps(evicted=Threshold(_MIB, 256 * _KIB)),
         gpu_others=Steps(reduced=Threshold(0.2, 0.1), frozen=Threshold(0.5, 0.3)),
         temperature_c=Steps(reduced=Threshold(-20, -25), frozen=Threshold(-10, -15)),
@@ -61,7 +62,7 @@ def _away(cores: float) -> Limits:
         pressure_memory=Steps(frozen=Threshold(10, 5), evicted=Threshold(25, 10)),
         pressure_io=Steps(reduced=Threshold(30, 15), frozen=Threshold(60, 40)),
         memory_kept_bytes=_MEMORY_KEPT,
-        vram_kept_bytes=_GIB // 2,
+        vram_kept_bytes=_VRAM_KEPT_AWAY,
         swap_in_bytes_per_s=Steps(evicted=Threshold(8 * _MIB, 2 * _MIB)),
         gpu_others=Steps(frozen=Threshold(0.5, 0.3)),
         temperature_c=Steps(reduced=Threshold(-10, -15), frozen=Threshold(-5, -10)),

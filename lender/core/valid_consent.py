@@ -1,6 +1,7 @@
 """The owner's consent as it holds now: which grants, until when, for which classes."""
 
 import math
+from dataclasses import replace
 
 from lender.core.admission import ask_of
 from lender.core.config import Config
@@ -21,6 +22,7 @@ class ValidConsent:
         until: when the next of them ends, seconds since the epoch; infinity for never.
         digest: changes when `grants` do.
         closed: ids of grants that hold and allow nothing right now; why: see `Restraint`.
+        gpu_work: work on a GPU may run right now.
         classes: what the others allow and this machine can run.
     """
 
@@ -32,6 +34,7 @@ class ValidConsent:
         self.until = -math.inf
         self.digest = ""
         self.closed: frozenset[str] = frozenset()
+        self.gpu_work = True
         self.classes: tuple[str, ...] = ()
 
     def loaded(self, consent: Consent) -> None:
@@ -52,16 +55,20 @@ class ValidConsent:
         self.digest = self.consent.digest(now)
         self._name_classes()
 
-    def close(self, closed: frozenset[str]) -> None:
-        """Take up which grants allow nothing right now."""
-        if closed != self.closed:
-            self.closed = closed
+    def close(self, closed: frozenset[str], *, gpu_work: bool) -> None:
+        """Take up which grants allow nothing right now, and whether work on a GPU may run."""
+        if (closed, gpu_work) != (self.closed, self.gpu_work):
+            self.closed, self.gpu_work = closed, gpu_work
             self._name_classes()
 
     @property
     def open(self) -> Consent:
         """The grants that allow something right now."""
         return Consent(tuple(one for one in self.grants.values() if one.id not in self.closed))
+
+    def lent(self, capabilities: Capabilities) -> Capabilities:
+        """Return what of `capabilities` is lent right now."""
+        return capabilities if self.gpu_work else replace(capabilities, gpu="none")
 
     @property
     def submitters(self) -> frozenset[str]:
@@ -96,4 +103,5 @@ class ValidConsent:
 
     def _name_classes(self) -> None:
         if self._capabilities is not None:
-            self.classes = class_tokens(self._config, self._capabilities, self.open.grants)
+            lent = self.lent(self._capabilities)
+            self.classes = class_tokens(self._config, lent, self.open.grants)

@@ -82,7 +82,12 @@ def _quarter_more(at: float) -> float:
 
 GrowingSteps = Annotated[Steps, _steps(_quarter_less)]
 TemperatureSteps = Annotated[Steps, _steps(lambda at: at - 5)]
-Floor = Annotated[Threshold, PlainValidator(lambda value: _threshold(value, _quarter_more))]
+Floor = Annotated[
+    Threshold,
+    PlainValidator(
+        lambda value: Threshold(0, 0) if value is False else _threshold(value, _quarter_more)
+    ),
+]
 Charge = Annotated[
     Threshold, PlainValidator(lambda value: _threshold(value, lambda at: min(1.0, at + 0.1)))
 ]
@@ -117,7 +122,7 @@ class LimitsSettings(_Table):
     pressure_memory: GrowingSteps = NEVER
     pressure_io: GrowingSteps = NEVER
     memory_kept_bytes: Floor = Threshold(0, 0)
-    vram_kept_bytes: int = 0
+    vram_kept_bytes: Floor = Threshold(0, 0)
     swap_in_bytes_per_s: GrowingSteps = NEVER
     gpu_others: GrowingSteps = NEVER
     temperature_c: TemperatureSteps = NEVER

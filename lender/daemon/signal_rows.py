@@ -15,7 +15,9 @@ from lender.core.signals import GpuSignal, Presence, Signals
 
 Row = tuple[float, Signals]
 
-VERSION: Final = 1
+VERSION: Final = 2
+_VERSIONS: Final = (1, VERSION)
+"""The first had no GPU memory in it."""
 SOMETHING: Final = "something"
 """Stands for the name of a program that was not kept."""
 
@@ -25,6 +27,8 @@ _MEMORY_BYTES = 16 << 20
 _SWAP_BYTES_PER_S = 64 << 10
 _TENTHS = 10
 _HUNDREDTHS = 100
+_VRAM_ENOUGH = (1 << 50) // _MEMORY_BYTES
+"""For a reading that tells nothing of it: what is not known asks for nothing in a replay."""
 
 
 class BlockError(Exception):
@@ -47,7 +51,7 @@ def unpack(block: bytes) -> list[Row]:
     """
     try:
         version, differences = msgpack.unpackb(zlib.decompress(block))
-        if version != VERSION:
+        if version not in _VERSIONS:
             raise BlockError(f"a block of version {version}")
         columns = [accumulate(column) for column in differences]
         return [_restored(*row) for row in zip(*columns, strict=True)]
@@ -80,6 +84,7 @@ def _quantised(now: float, signals: Signals) -> tuple[int, ...]:
         int(bool(signals.exclusive_app)),
         int(signals.metered),
         signals.utc_offset_s,
+        (signals.vram_left_bytes or 0) // _MEMORY_BYTES,
     )
 
 
@@ -106,6 +111,7 @@ def _restored(  # the columns, in the order of `_quantised`
     exclusive_app: int,
     metered: int,
     utc_offset_s: int,
+    vram_left: int = _VRAM_ENOUGH,
 ) -> Row:
     presence = Presence(
         idle_s=_known(idle_s),
@@ -113,6 +119,7 @@ def _restored(  # the columns, in the order of `_quantised`
         desktop=bool(desktop),
         remote_sessions=remote_sessions,
     )
+    gpu = GpuSignal("", vram_left * _MEMORY_BYTES, use_others=gpu_others / _HUNDREDTHS)
     return now / _TIME_PER_S, Signals(
         cpu_others=cpu_others / _CORES,
         memory_available_bytes=memory_available * _MEMORY_BYTES,
@@ -120,7 +127,7 @@ def _restored(  # the columns, in the order of `_quantised`
         pressure_cpu=_known(pressure_cpu, _TENTHS),
         pressure_memory=_known(pressure_memory, _TENTHS),
         pressure_io=_known(pressure_io, _TENTHS),
-        gpus=() if gpu_others < 0 else (GpuSignal("", 0, use_others=gpu_others / _HUNDREDTHS),),
+        gpus=() if gpu_others < 0 else (gpu,),
         temperature_c=_known(temperature_c),
         temperature_limit_c=_known(temperature_limit_c),
         throttled=bool(throttled),

@@ -73,6 +73,7 @@ def _comfort(verdict: Verdict, signals: Signals | None) -> dict[str, Any]:
         "reason": verdict.reason,
         "figures": verdict.figures,
         "new_work": verdict.new_work,
+        "gpu_work": verdict.gpu_work,
         "climbs_at": verdict.climbs_at,
         "findings": [_finding(one) for one in verdict.findings],
     }

@@ -136,7 +136,7 @@ class GpuMeter:
                 signal = self._read(gpu, elapsed_s, our_pids, reading)
             except self._nvml.NVMLError as error:
                 lost.append(f"GPU {gpu.name}: {error}")
-                signal = GpuSignal(gpu.name, 0, 0, 1.0)
+                signal = GpuSignal(gpu.name, 0, 0, 1.0, carries_lent=bool(our_pids))
             reading.gpus += (signal,)
         self.fault = "; ".join(lost)
         return reading
@@ -146,7 +146,8 @@ class GpuMeter:
     ) -> GpuSignal:
         free_bytes, used_bytes = gpu.memory()
         holders, use, joules = self._holders(gpu), self._use(gpu), gpu.grown_j()
-        for pid in set(our_pids) & {*(holders or ()), *(use or ())}:
+        ours = set(our_pids) & {*(holders or ()), *(use or ())}
+        for pid in ours:
             share, used = reading.share(pid), (use or {}).get(pid, 0.0)
             share.vram_bytes += (holders or {}).get(pid) or 0
             share.busy_s += used * elapsed_s
@@ -157,6 +158,7 @@ class GpuMeter:
             vram_free_bytes=free_bytes,
             vram_others_bytes=_of_others(holders, our_pids, used_bytes),
             use_others=self._use_of_others(gpu, holders, use, our_pids),
+            carries_lent=bool(our_pids if holders is None else ours),
         )
 
     def _holders(self, gpu: _Gpu) -> dict[int, int | None] | None:

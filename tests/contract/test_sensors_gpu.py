@@ -36,6 +36,7 @@ int nvmlDeviceGetMemoryInfo(void *h, memory_t *m) {
 }
 int nvmlDeviceGetComputeRunningProcesses_v3(void *h, unsigned *count, process_t *p) {
     if (h == &devices[1]) return LOST;
+    if (is("hidden")) return NOT_SUPPORTED;
     if (*count < 2) { *count = 2; return TOO_SMALL; }
     *count = is("alone") ? 1 : 2;
     p[0] = (process_t){100, 1ULL << 30, ~0u, ~0u};
@@ -86,6 +87,7 @@ reading = meter.read(2.0, ours)
 print(json.dumps({
     "gpus": [[g.id, g.vram_free_bytes, g.vram_others_bytes, g.use_others] for g in reading.gpus],
     "ours": {p: [s.vram_bytes, s.busy_s, s.joules] for p, s in reading.ours.items()},
+    "lent": [g.carries_lent for g in reading.gpus],
     "again": [g.use_others for g in meter.read(3.0, ours).gpus],
     "fault": meter.fault,
 }))
@@ -133,6 +135,20 @@ def test_ours_and_others_are_told_apart(library: Path) -> None:
     # 60 % of 2 s, and three quarters of the energy since the reading before.
     assert told["ours"] == {"100": [GIB, 1.2, pytest.approx(60)]}
     assert "GPU-1" in str(told["fault"])
+
+
+@pytest.mark.parametrize(
+    ("mode", "ours", "lent"),
+    [
+        ("", "100", [True, True]),
+        ("", "1", [False, True]),
+        ("hidden", "1", [True, True]),
+    ],
+)
+def test_a_gpu_carries_lent_work_where_ours_use_it_or_nobody_can_tell(
+    library: Path, mode: str, ours: str, lent: list[bool]
+) -> None:
+    assert read(library, mode, ours, "once")["lent"] == lent
 
 
 def test_where_nobody_used_it_lately_the_whole_use_is_theirs(library: Path) -> None:

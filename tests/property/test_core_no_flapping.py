@@ -13,7 +13,7 @@ from lender.core.headroom import Spare
 from lender.core.policy import Limits, Policy, Rung, Steps, Threshold, Verdict
 from lender.core.presence import PresenceWatch
 from lender.core.schedule import week_s
-from lender.core.signals import Presence, Signals
+from lender.core.signals import GpuSignal, Presence, Signals
 
 CORES = 4.0
 EPSILON = 1e-9
@@ -30,6 +30,7 @@ def limits(**changes: object) -> Limits:
         "battery_enough": Threshold(0.5, 0.6),
         "game": Rung.FROZEN,
         "metered": False,
+        "vram_kept_bytes": Threshold(GIB, 2 * GIB),
         "stay_s": 10.0,
     }
     return Limits(**(fields | changes))
@@ -37,6 +38,15 @@ def limits(**changes: object) -> Limits:
 
 POLICY = Policy(in_use=limits(cores=1.5, stay_s=30.0), away=limits())
 
+gpus: st.SearchStrategy[tuple[GpuSignal, ...]] = st.lists(
+    st.builds(
+        GpuSignal,
+        id=st.just("GPU"),
+        vram_free_bytes=st.sampled_from([0, GIB - 1, GIB, 2 * GIB - 1, 2 * GIB, 4 * GIB]),
+        carries_lent=st.booleans(),
+    ),
+    max_size=2,
+).map(tuple)
 near: st.SearchStrategy[Signals] = st.builds(
     Signals,
     cpu_others=st.sampled_from([0.0, 0.7, 0.75, 0.8, 1.0, 1.1, 1.5, 1.6, 2.0, 2.1, 3.95]),
@@ -47,6 +57,7 @@ near: st.SearchStrategy[Signals] = st.builds(
     temperature_limit_c=st.just(100.0),
     on_battery=st.booleans(),
     battery=st.sampled_from([None, 0.4, 0.55, 0.6]),
+    gpus=gpus,
     game=st.sampled_from([False, False, False, True]),
     metered=st.sampled_from([False, False, True]),
     presence=st.builds(
@@ -63,6 +74,7 @@ mild = st.builds(
     memory_available_bytes=st.just(4 * GIB),
     pressure_cpu=st.sampled_from([0.0, 6.0, 12.0]),
     metered=st.sampled_from([False, False, False, True]),
+    gpus=gpus,
     presence=st.just(calm.presence),
 )
 readings = st.one_of(st.just(calm), mild, mild, near)
@@ -71,7 +83,7 @@ days = st.lists(st.tuples(paces, readings), max_size=50)
 
 
 def amounts(verdict: Verdict) -> Allowed:
-    return Allowed(verdict.rung, verdict.cores, verdict.new_work)
+    return Allowed(verdict.rung, verdict.cores, verdict.new_work, verdict.gpu_work)
 
 
 def room(policy: Policy, watch: PresenceWatch, now: float, signals: Signals) -> tuple[Any, ...]:
@@ -112,6 +124,7 @@ def test_down_at_once_and_up_one_rung_after_calm_that_held_for_the_stay(
         assert all(after.cores <= one.cores or after.cores == before.cores for one in window)
         assert all(after.rung <= one.rung or after.rung == before.rung for one in window)
         assert all(not after.new_work or before.new_work or one.new_work for one in window)
+        assert all(not after.gpu_work or before.gpu_work or one.gpu_work for one in window)
         calm_before = [at for at, one in rooms if at <= now - stay_s + EPSILON]
         assert calm_before, "no calm that lasted"
 
@@ -126,7 +139,7 @@ def test_less_than_everything_always_has_a_reason_with_its_numbers(
         now += after_s
         comfort.sampled(now, signals)
         verdict = comfort.verdict
-        less = verdict.rung < Rung.FULL or not verdict.new_work
+        less = verdict.rung < Rung.FULL or not (verdict.new_work and verdict.gpu_work)
         assert bool(verdict.findings) == less
         if less:
             assert min(one.rung for one in verdict.findings) == verdict.rung
@@ -148,6 +161,7 @@ worse: st.SearchStrategy[tuple[str, Any]] = st.one_of(
     st.tuples(st.just("game"), st.just(True)),
     st.tuples(st.just("metered"), st.just(True)),
     st.tuples(st.just("memory_available_bytes"), st.integers(0, 8 * GIB)),
+    st.tuples(st.just("gpus"), st.just((GpuSignal("GPU", 0, carries_lent=True),))),
     st.tuples(st.just("presence"), st.just(Presence(0.0, False, True))),
     st.tuples(st.just("presence"), st.just(Presence(None, None, True, 1))),
 )

@@ -15,7 +15,7 @@ LIMITS = Limits(
     cores_kept=1.0,
     cpu_others=Steps(Threshold(1, 0.5), Threshold(3, 2)),
     memory_kept_bytes=Threshold(GIB, 2 * GIB),
-    vram_kept_bytes=GIB,
+    vram_kept_bytes=Threshold(GIB, 2 * GIB),
     metered=False,
 )
 

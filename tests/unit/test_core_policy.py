@@ -280,11 +280,37 @@ def test_the_worst_reason_comes_first() -> None:
 
 
 @pytest.mark.parametrize(
+    ("gpus", "told"),
+    [
+        ((), None),
+        (((GIB, False), (8 * GIB, False)), None),
+        (((0, False), (GIB, True)), None),
+        (((GIB - MIB, True), (8 * GIB, True), (0, False)), "1023 MiB"),
+        (((0, False), (GIB - MIB, False)), "1023 MiB"),
+    ],
+)
+def test_gpu_memory_is_kept_on_the_gpus_that_carry_lent_work_else_on_the_best_one(
+    gpus: tuple[tuple[int, bool], ...], told: str | None
+) -> None:
+    room = comfort(vram_kept_bytes=KEPT)
+    read = tuple(GpuSignal("", free, carries_lent=lent) for free, lent in gpus)
+    room.sampled(START, signals())
+    room.sampled(START + 1, signals(gpus=read))
+    verdict = room.verdict
+    assert (verdict.rung, verdict.new_work, verdict.gpu_work) == (Rung.FULL, True, told is None)
+    if told is not None:
+        said = f"no GPU work: {told} of GPU memory free, under 1.0 GiB"
+        assert verdict.reason == verdict.gpu_reason == said
+
+
+@pytest.mark.parametrize(
     ("make", "named"),
     [
         (lambda: Steps(reduced=Threshold(1, 2)), "reduced: back 2"),
         (lambda: Steps(reduced=Threshold(5, 2), frozen=Threshold(4, 2)), "frozen: 4"),
         (lambda: Limits(memory_kept_bytes=Threshold(2, 1)), "memory_kept_bytes"),
+        (lambda: Limits(vram_kept_bytes=Threshold(2, 1)), "vram_kept_bytes"),
+        (lambda: Limits(vram_kept_bytes=Threshold(-1, 1)), "vram_kept_bytes"),
         (lambda: Limits(battery_enough=Threshold(0.5, 0.4)), "battery_enough"),
         (lambda: Limits(reduced_share=0.0), "reduced_share"),
         (lambda: Limits(cores=math.nan), "cores"),

@@ -4,7 +4,7 @@ from core_world import GIB, START
 
 from lender.core.policy import Limits, Policy, Rung, Steps, Threshold
 from lender.core.replay import GAP_S, Replay, Replayer
-from lender.core.signals import Signals
+from lender.core.signals import GpuSignal, Signals
 
 LIMITS = Limits(
     cpu_others=Steps(Threshold(1, 0.5), Threshold(3, 2)),
@@ -68,6 +68,17 @@ def test_a_gap_counts_for_nothing_and_is_climbed_out_of() -> None:
 def test_a_clock_that_was_set_back_is_a_gap() -> None:
     one = outcome((0, 0.0), (10, 0.0), (5, 0.0), (15, 0.0))
     assert one.measured_s == 20
+
+
+def test_a_gpu_that_the_owner_needs_counts_as_stepping_in() -> None:
+    watchful = Limits(vram_kept_bytes=Threshold(GIB, 2 * GIB))
+    replayer = Replayer(Policy(watchful, watchful), 4.0, 4)
+    for at in range(30):
+        free = GIB // 2 if at == 5 else 3 * GIB
+        gpu = GpuSignal("GPU-0", free, carries_lent=at <= 5)
+        replayer.take(START + at, Signals(0.0, 4 * GIB, gpus=(gpu,)))
+    assert dict(replayer.outcome.stepped_in) == {"vram_kept_bytes": 1}
+    assert replayer.outcome.spent_s[Rung.FULL] == 29, "other work is not concerned"
 
 
 def test_new_work_turned_away_counts_too() -> None:

@@ -54,6 +54,7 @@ from lender.core.hold import NEEDED_HERE
 from lender.core.policy import Policy, Steps, Threshold
 from lender.core.schedule import parse_when
 from lender.core.signals import GpuSignal, Presence, Signals
+from lender.protocol.job import JobSpec
 
 AWAY = Presence(idle_s=3600.0, locked=True, desktop=True, sources=("logind",))
 THERE = Presence(idle_s=1.0, locked=False, desktop=True, sources=("logind",))
@@ -270,6 +271,63 @@ def test_a_gpu_is_given_back_also_where_older_work_takes_all_the_cores_that_are_
     bench.deliver(make_lease(spec, 2), class_of(spec))
     effects = bench.tell(MachineSampled(Signals(2.0, 12 * GIB)))
     assert sandboxes(effects) == [CloseSandbox(lease_id(2))]
+
+
+VRAM_KEPT = replace(LIMITS, vram_kept_bytes=Threshold(GIB, 2 * GIB))
+
+
+def beside_a_gpu() -> tuple[Bench, JobSpec]:
+    """A machine that runs lease 1 on its GPU and lease 2 without."""
+    grant = make_grant(vram_bytes=4 * GIB)
+    bench = Bench(policy=Policy(in_use=VRAM_KEPT, away=VRAM_KEPT)).ready(grant)
+    bench.tell(CapabilitiesFound(Capabilities("x86_64", "linux", frozenset({"wasm"}), "nvidia")))
+    bench.tell(reading(gpus=(GpuSignal("GPU-0", 7 * GIB),)))
+    spec = make_spec(requires={"gpu": "nvidia", "vram_bytes": GIB})
+    bench.deliver(make_lease(spec), class_of(spec))
+    bench.tell(SandboxPrepared(lease_id(1)))
+    bench.run(make_lease(number=2))
+    return bench, spec
+
+
+def gpu(free_bytes: int, *, lent: bool = True, others: float = 0.1) -> MachineSampled:
+    return reading(gpus=(GpuSignal("GPU-0", free_bytes, 0, others, carries_lent=lent),))
+
+
+def test_the_owners_need_of_gpu_memory_evicts_work_on_the_gpu_and_no_other() -> None:
+    bench, _ = beside_a_gpu()
+    assert sandboxes(bench.tell(gpu(GIB))) == []
+    effects = bench.tell(gpu(GIB // 2))
+    assert sandboxes(effects) == [CloseSandbox(lease_id(1))]
+    receipt = the(WriteReceipt, effects)
+    assert receipt.outcome == "evicted"
+    assert receipt.ended == "no GPU work: 512 MiB of GPU memory free, under 1.0 GiB"
+    status = bench.lender.status(bench.now)
+    assert status.phase == "lending"
+    (finding,) = status.verdict.findings
+    assert (finding.value, finding.limit, finding.clears_at) == (GIB // 2, GIB, 2 * GIB)
+
+
+def test_no_work_on_the_gpu_is_taken_before_its_memory_stayed_free_above_the_twin() -> None:
+    bench, spec = beside_a_gpu()
+    offered = the(SendOffer, bench.tell(BrokerGreeted())).offer
+    work_class = class_of(spec)
+    assert work_class in offered.classes
+    offered = every(SendOffer, bench.tell(gpu(GIB // 2)) + bench.wait(0.1))[-1].offer
+    assert offered.phase == "lending"
+    assert offered.classes
+    assert work_class not in offered.classes
+    report = the(SendReport, bench.deliver(make_lease(spec, 3), work_class)).report
+    assert (report.outcome, report.reason) == ("evicted", NEEDED_HERE), "it is not refused"
+    bench.tell(gpu(2 * GIB - 1, lent=False))
+    bench.wait(VRAM_KEPT.stay_s)
+    bench.tell(gpu(2 * GIB - 1, lent=False))
+    assert "lends it again from 2.0 GiB" in bench.lender.status(bench.now).verdict.gpu_reason
+    assert work_class not in bench.lender.status(bench.now).classes
+    bench.tell(gpu(3 * GIB, lent=False))
+    assert work_class not in bench.lender.status(bench.now).classes
+    bench.wait(VRAM_KEPT.stay_s)
+    bench.tell(gpu(3 * GIB, lent=False))
+    assert work_class in bench.lender.status(bench.now).classes
 
 
 # The owner's word with an end.

@@ -73,6 +73,18 @@ def test_what_is_set_replaces_the_default_of_that_side_alone(tmp_path: Path) -> 
     assert policy.presence == PresenceRule(away_after_s=1200)
 
 
+def test_gpu_memory_that_is_kept_is_a_number_a_pair_or_nothing(tmp_path: Path) -> None:
+    policy = read(tmp_path, f"policy.in_use.vram_kept_bytes = {2 * GIB}")
+    assert policy.in_use.vram_kept_bytes == Threshold(2 * GIB, 2.5 * GIB)
+    assert policy.away.vram_kept_bytes == usual_policy(4.0).away.vram_kept_bytes
+    policy = read(tmp_path, "policy.away.vram_kept_bytes = { at = 1e9, back = 3e9 }")
+    assert policy.away.vram_kept_bytes == Threshold(1e9, 3e9)
+    policy = read(tmp_path, "policy.away.vram_kept_bytes = false")
+    assert policy.away.vram_kept_bytes == Threshold(0, 0)
+    with pytest.raises(SettingsError, match="vram_kept_bytes"):
+        read(tmp_path, "policy.away.vram_kept_bytes = -1")
+
+
 def test_the_keys_outside_of_the_table_hold_on_both_sides(tmp_path: Path) -> None:
     policy = read(tmp_path, f"reserve_memory_bytes = {2 * GIB}\nyield_cpu_others = 2")
     for limits in (policy.in_use, policy.away):

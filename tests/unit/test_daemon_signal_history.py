@@ -6,8 +6,11 @@ import zlib
 from dataclasses import replace
 from pathlib import Path
 
+import msgpack
 import pytest
 
+from lender.core.comfort import Comfort
+from lender.core.policy import Limits, Policy, Threshold
 from lender.core.signals import GpuSignal, Presence, Signals
 from lender.daemon import signal_history
 from lender.daemon.signal_history import BLOCK_S, FILES_MAX, ROWS_PER_BLOCK, SignalHistory
@@ -23,7 +26,10 @@ FULL = Signals(
     pressure_cpu=12.3,
     pressure_memory=0.0,
     pressure_io=99.9,
-    gpus=(GpuSignal("a", 0, use_others=0.1), GpuSignal("b", 0, use_others=0.62)),
+    gpus=(
+        GpuSignal("a", 4096 * MIB, use_others=0.1),
+        GpuSignal("b", 512 * MIB, use_others=0.62, carries_lent=True),
+    ),
     temperature_c=61.0,
     temperature_limit_c=95.0,
     throttled=True,
@@ -54,7 +60,7 @@ def recorded(folder: Path, rows: list[Row], days: int = 7) -> SignalHistory:
 def test_what_the_policy_reads_comes_back() -> None:
     kept = replace(
         FULL,
-        gpus=(GpuSignal("", 0, use_others=0.62),),
+        gpus=(GpuSignal("", 512 * MIB, use_others=0.62),),
         presence=replace(FULL.presence, sources=()),
         inhibited_by="something",
         exclusive_app="something",
@@ -78,11 +84,23 @@ def test_what_is_no_block_is_refused(block: bytes) -> None:
 
 
 def test_a_block_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lender.daemon.signal_rows.VERSION", 2)
+    monkeypatch.setattr("lender.daemon.signal_rows.VERSION", 3)
     newer = pack([(START, CALM)])
     monkeypatch.undo()
-    with pytest.raises(BlockError, match="version 2"):
+    with pytest.raises(BlockError, match="version 3"):
         unpack(newer)
+
+
+def test_readings_from_before_gpu_memory_was_kept_still_count() -> None:
+    version, columns = msgpack.unpackb(zlib.decompress(pack([(START, FULL)])))
+    assert version == 2
+    older = zlib.compress(msgpack.packb([1, columns[:-1]]))
+    ((_, signals),) = unpack(older)
+    assert signals.gpus[0].use_others == 0.62
+    watchful = Limits(vram_kept_bytes=Threshold(1 << 40, 1 << 41))
+    verdict = Comfort(Policy(watchful, watchful), 4.0)
+    verdict.sampled(START, replace(signals, on_battery=False))
+    assert verdict.verdict.gpu_work, "what was not read asks for nothing"
 
 
 def test_history_reads_back_since_a_time(tmp_path: Path) -> None:
@@ -127,7 +145,7 @@ def test_a_block_that_is_not_understood_costs_itself_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "signals"
-    monkeypatch.setattr("lender.daemon.signal_rows.VERSION", 2)
+    monkeypatch.setattr("lender.daemon.signal_rows.VERSION", 3)
     recorded(folder, seconds(60))
     monkeypatch.undo()
     recorded(folder, [(START + 100, CALM)])
