@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lender.cli import pause, revocation
+from lender.cli import pause, resume, revocation
 from lender.cli.exits import CommandError, Exit
 from lender.cli.last_word import keep
 from lender.cli.owner import DEFAULTS as OWNER_DEFAULTS
@@ -171,23 +171,38 @@ class _Top:
                 outcome = pause.pause_as_guest(self._state)
         except CommandError as error:
             return str(error)
-        return pause.lines_of(outcome)[0]
+        return " ".join(pause.lines_of(outcome))
 
     def _resume(self) -> str:
         fault = keep(self._state, StoredIntent(paused=False, paused_at=time.time()))
         if fault:
             return f"still paused, could not save otherwise: {fault}"
         told = tell(self._state, "resume")
-        return "✓ resumed" if told.outcome == "answered" else f"! resumed; lenderd: {told.reason}"
+        after = tell(self._state, "status").reply if told.outcome == "answered" else {}
+        return " ".join(resume.lines_of(told, after))
 
     def _revoke(self) -> str:
         outcome = revocation.revoke(self._state, revocation.Selection(everything=True))
-        mark = "✓" if outcome.complete else "✗ not verified:"
+        mark = "✓" if outcome.complete else "!" if outcome.verified else "✗"
         return (
             f"{mark} {count(len(outcome.grants), 'grant')} withdrawn, "
             f"{count(outcome.processes, 'process')} of {count(outcome.jobs, 'job')} killed "
-            f"after {duration(outcome.stopped_s)}"
+            f"after {duration(outcome.stopped_s)}{''.join(_left_undone(outcome))}"
         )
+
+
+def _left_undone(outcome: revocation.Outcome) -> Iterator[str]:
+    """What of a revocation is not as it should be; each on its own, because each has its mend."""
+    if not outcome.verified:
+        yield "; not verified that none is left: lender revoke --all"
+    if outcome.not_saved and outcome.set_aside:
+        yield f"; not saved ({outcome.not_saved}), the grants' files were set aside instead"
+    elif outcome.not_saved:
+        yield f"; not saved ({outcome.not_saved}): free some space and revoke again"
+    if outcome.scratch_left or outcome.purge_left:
+        yield f"; not deleted: {', '.join([*outcome.scratch_left, *outcome.purge_left])}"
+    if outcome.daemon == "silent":
+        yield "; lenderd does not answer and could not be killed: end it by hand"
 
 
 def _styles() -> dict[Style, int]:

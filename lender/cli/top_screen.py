@@ -19,6 +19,7 @@ _WIDTHS = (12, 10, 10, 9, 9, 7, 8, 7)
 _LABEL_CHARS = 8
 _BAR_CHARS_MIN, _BAR_CHARS_MAX = 10, 40
 _COMFORT_LINES_MAX = 3
+_MESSAGE_LINES_MAX = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +87,26 @@ def screen(
     """
     lines, columns = size_of
     status = reading.fields
+    footer = _footer(message, columns)
     rows = [_title(status, now, columns), *_comfort(reading, columns), []]
     rows += _bars(_gauges(status, rates), columns, glyphs)
     rows += [[], [(_table_line(_COLUMNS), "title")]]
-    room = max(0, lines - len(rows) - 2)
+    room = max(0, lines - len(rows) - 1 - len(footer))
     jobs = [_job(one, rates, names_of(status), now) for one in status.get("running", [])]
     if len(jobs) > room:
         jobs = [*jobs[: max(0, room - 1)], [(f"and {len(jobs) - room + 1} more", "dim")]]
     rows += jobs or [[("nothing runs", "dim")]]
-    rows = rows[: max(0, lines - 1)]
-    rows += [[] for _ in range(lines - 1 - len(rows))]
-    footer: Row = [(message, "bold")] if message else [(_KEYS, "dim")]
-    return [_cut(row, columns - 1) for row in [*rows, footer]]
+    rows = rows[: max(0, lines - len(footer))]
+    rows += [[] for _ in range(lines - len(footer) - len(rows))]
+    return [_cut(row, columns - 1) for row in [*rows, *footer[:lines]]]
+
+
+def _footer(message: str, columns: int) -> list[Row]:
+    """The message in full, on as many lines as it takes, up to a bound."""
+    if not message:
+        return [[(_KEYS, "dim")]]
+    wrapped = textwrap.wrap(printable(message), max(20, columns - 1))[:_MESSAGE_LINES_MAX]
+    return [[(line, "bold")] for line in wrapped]
 
 
 def _title(status: Fields, now: float, columns: int) -> Row:
@@ -145,15 +154,11 @@ def _gauges(status: Fields, rates: dict[str, float]) -> list[_Gauge]:
 
 
 def _gpu(number: int, gpu: dict[str, Any]) -> _Gauge:
-    total = gpu.get("vram_total_bytes") or 0
+    """Your share of the time: of the memory no total is told, so what is lent has no figure."""
     others, free = gpu.get("vram_others_bytes") or 0, gpu.get("vram_free_bytes") or 0
     used = gpu.get("use_others") or 0.0
-    use = f"you {100 * used:.0f} % of the time, {size(others)}"
-    if not total:
-        return _Gauge(f"GPU {number}", used, 0.0, f"{use}  free {size(free)}")
-    lent = max(0, total - free - others)
-    text = f"{use}  lent {size(lent)}  of {size(total)}"
-    return _Gauge(f"GPU {number}", others / total, lent / total, text)
+    text = f"you {100 * used:.0f} % of the time, {size(others)}  free {size(free)}"
+    return _Gauge(f"GPU {number}", used, 0.0, text)
 
 
 def _bars(gauges: list[_Gauge], columns: int, glyphs: Glyphs) -> list[Row]:

@@ -36,7 +36,6 @@ MACHINE = st.fixed_dictionaries(
             st.fixed_dictionaries(
                 {"id": st.text(max_size=3)},
                 optional={
-                    "vram_total_bytes": st.integers(0, 1 << 40),
                     "vram_free_bytes": st.integers(0, 1 << 40),
                     "vram_others_bytes": st.integers(0, 1 << 40),
                     "use_others": st.floats(0, 1),
