@@ -48,6 +48,16 @@ class MachineSampled:
     signals: Signals
 
 
+@dataclass(frozen=True, slots=True)
+class StandstillSeen:
+    """These sandboxes stand still, by whoever's order; all others don't.
+
+    `lender pause` stops them before it says a word: it may be cut off in between.
+    """
+
+    leases: frozenset[str]
+
+
 NOT_COUNTED = -1
 """Stands for a number of network attempts that could not be counted."""
 
@@ -219,6 +229,7 @@ Event = (
     | IntentLoaded
     | CapabilitiesFound
     | MachineSampled
+    | StandstillSeen
     | UsageMetered
     | UsageRecalled
     | SleepAnnounced

@@ -26,6 +26,8 @@ class LeaseRun:
     Attributes:
         held: why it is frozen; None while it is not.
         frozen_since: when that began, seconds since the epoch.
+        stopped_since: when it was first seen to stand still although it may run: by a pause of
+            the owner's that was cut off. Only a word of the owner's lets it go on.
         meter: what it has used up.
     """
 
@@ -36,6 +38,7 @@ class LeaseRun:
         self.state: AttemptState = "assigned"
         self.held: Hold | None = None
         self.frozen_since: float | None = None
+        self.stopped_since: float | None = None
         self.tasks_failed = 0
         self.meter = Meter(_bytes_in(plan))
         self._tasks = tuple(lease.tasks())
@@ -53,6 +56,11 @@ class LeaseRun:
     def uses_gpu(self) -> bool:
         """Whether it holds GPU memory, which no freezing gives back."""
         return self.plan.spec.requires.gpu != "none"
+
+    @property
+    def still_since(self) -> float | None:
+        """Since when it stands still for good, by our order or by another's."""
+        return self.stopped_since if self.frozen_since is None else self.frozen_since
 
     def open(self) -> Effect:
         """Begin."""
@@ -83,10 +91,23 @@ class LeaseRun:
         self.held = hold
         if self.state == "frozen":
             return []
+        self.stopped_since = None
         self.state = step(self.state, "frozen")
         self.frozen_since = now
         # Also where it rests: a pause is answered with what was verified now.
         return [FreezeSandbox(self.lease.lease)]
+
+    def seen_still(self, now: float, *, still: bool) -> None:
+        """Take up whether its processes stand still, by whoever's order."""
+        if not still or self._stands_still:
+            self.stopped_since = None
+        elif self.stopped_since is None:
+            self.stopped_since = now
+
+    def take_over(self) -> None:
+        """Count what somebody else stopped as stopped by us: from now on it may go on."""
+        self._rests = self._rests or self.stopped_since is not None
+        self.stopped_since = None
 
     def rest(self) -> list[Effect]:
         """Stand still for a part of the duty cycle; ends a freeze without letting it run yet."""

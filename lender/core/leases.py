@@ -17,6 +17,8 @@ from lender.protocol.result import TaskResult
 HELD_MAX = 256
 """Leases held at once, unanswered ones included; beyond it nothing is taken."""
 
+STOPPED = Hold("something stopped it without a word, as a pause does that is cut off")
+
 LET_GO_MAX = 4096
 """Ids of leases that were acked or cancelled, remembered so that none is run twice."""
 
@@ -185,14 +187,22 @@ class Leases:
         ended = self._close(now, run, "lost", reason) if run else ()
         return [*ended, *self._release(lease)]
 
+    def seen_still(self, now: float, leases: frozenset[str]) -> None:
+        """Take up which sandboxes stand still, by whoever's order."""
+        for lease, run in self._runs.items():
+            run.seen_still(now, still=lease in leases)
+
+    def take_over_stopped(self) -> None:
+        """Let what others stopped go on as far as it may."""
+        for run in self._runs.values():
+            run.take_over()
+
     def frozen_for(self, now: float, duration_s: float) -> list[tuple[LeaseRun, Hold]]:
-        """Return the runs that have been frozen for `duration_s` or longer, with the reason."""
+        """Return what has stood still for `duration_s` or longer, with the reason."""
         return [
-            (run, run.held.after(f"frozen for {duration_s:g} s"))
+            (run, (run.held or STOPPED).after(f"frozen for {duration_s:g} s"))
             for run in self._runs.values()
-            if run.frozen_since is not None
-            and run.held is not None
-            and now >= run.frozen_since + duration_s
+            if (since := run.still_since) is not None and now >= since + duration_s
         ]
 
     def due(self, now: float) -> list[Effect]:
@@ -203,9 +213,9 @@ class Leases:
         """Return when something here has waited long enough."""
         deadlines = [report.next_deadline() for report in self._reports.values()]
         deadlines += [
-            run.frozen_since + frozen_handback_s
+            since + frozen_handback_s
             for run in self._runs.values()
-            if run.frozen_since is not None
+            if (since := run.still_since) is not None
         ]
         return min(deadlines, default=None)
 

@@ -36,6 +36,7 @@ from lender.core.events import (
     SandboxGone,
     SandboxPrepared,
     SleepAnnounced,
+    StandstillSeen,
     TasksEnded,
     TimeAdvanced,
     UsageMetered,
@@ -87,6 +88,7 @@ class Lender:
             IntentLoaded: self._on_intent,
             CapabilitiesFound: self._on_capabilities,
             MachineSampled: self._on_sampled,
+            StandstillSeen: self._on_standstill,
             BrokerConnected: self._on_connected,
             BrokerDisconnected: self._on_disconnected,
             BrokerGreeted: self._on_greeted,
@@ -302,6 +304,9 @@ class Lender:
         return []
 
     def _on_intent(self, _now: float, event: IntentLoaded) -> list[Effect]:
+        if event.intent != self._restraint.intent:
+            # Whatever was stopped before this word stands or goes on by this word.
+            self._leases.take_over_stopped()
         self._restraint.intent = event.intent
         return []
 
@@ -312,6 +317,10 @@ class Lender:
 
     def _on_sampled(self, now: float, event: MachineSampled) -> list[Effect]:
         self._restraint.sampled(now, event.signals)
+        return []
+
+    def _on_standstill(self, now: float, event: StandstillSeen) -> list[Effect]:
+        self._leases.seen_still(now, event.leases)
         return []
 
     def _on_metered(self, _now: float, event: UsageMetered) -> list[Effect]:

@@ -13,7 +13,9 @@ from lender.core.events import (
     Event,
     IntentLoaded,
     LeasesCancelled,
+    MachineSampled,
     SleepAnnounced,
+    StandstillSeen,
     TimeAdvanced,
     UsageMetered,
 )
@@ -23,7 +25,7 @@ from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.reporter import Reporter
 from lender.daemon.today import Today
 from lender.daemon.work_queues import WorkQueues
-from lender.sandbox import cgroup, tree
+from lender.sandbox import cgroup, stopping, tree
 from lender.state.consent_files import read_intent
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,9 @@ log = logging.getLogger(__name__)
 
 _ENDING = (ConsentLoaded, IntentLoaded, LeasesCancelled, SleepAnnounced)
 """Events that may end an attempt between two readings of the machine."""
+
+_LOOKING = (IntentLoaded, MachineSampled)
+"""Events before which the core hears what stands still: others may stop a sandbox, too."""
 
 
 class Shell:
@@ -63,6 +68,7 @@ class Shell:
         self._cleaning: set[asyncio.Task[None]] = set()
         self._events: deque[Event] = deque()
         self._handling = False
+        self._still: frozenset[str] = frozenset()
         self._timer: asyncio.TimerHandle | None = None
         self.stopped: list[tree.StopReport] = []
         self.let_sleep: Callable[[], None] = lambda: None
@@ -90,6 +96,8 @@ class Shell:
                 happened = self._events.popleft()
                 if isinstance(happened, _ENDING):
                     self._meter()
+                if isinstance(happened, _LOOKING):
+                    self._look()
                 self._handle(happened)
         finally:
             self._handling = False
@@ -113,6 +121,15 @@ class Shell:
         for lease, execution in list(self._executions.items()):
             if execution.cgroup is not None:
                 self._handle(UsageMetered(lease, cgroup.cpu_s(execution.cgroup), 0))
+
+    def _look(self) -> None:
+        """Tell what stands still, while anything does; one small file each."""
+        still = frozenset(
+            lease for lease, one in self._executions.items() if stopping.stands_still(one)
+        )
+        if still or self._still:
+            self._handle(StandstillSeen(still))
+        self._still = still
 
     async def close(self) -> None:
         """Kill every sandbox that is left, see the receipts written, wait for the clean-up."""

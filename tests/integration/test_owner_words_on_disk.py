@@ -3,15 +3,18 @@
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from deploy.local.fleet import Fleet, Lender, wait_until
+from deploy.local.fleet import Fleet, Lender, command, wait_until
 from lender.core.consent import Intent
 from lender.daemon.control_client import ask
+from lender.sandbox import stopping
+from lender.state.attempt_records import AttemptRecords
 from lender.state.consent_files import read_intent, write_intent
 from lender.state.folder import StateFolder
 
@@ -29,9 +32,20 @@ def desk(fleet: Fleet) -> Lender:
     return fleet.lenders["desk"]
 
 
-def busy(fleet: Fleet, desk: Lender) -> None:
-    fleet.submit("submit", "--no-wait", "--", "sleep", "60")
+def busy(fleet: Fleet, desk: Lender, task_s: int = 60) -> None:
+    fleet.submit("submit", "--no-wait", "--", "sleep", str(task_s))
     wait_until(desk.busy, "the task runs")
+
+
+def idle(desk: Lender) -> bool:
+    status = desk.status()
+    return status.get("phase") == "lending" and not status["running"]
+
+
+def ends(state: Path) -> list[str]:
+    """How the attempts on this machine ended, by their receipts."""
+    lines = (state / "receipts.jsonl").read_text().splitlines()
+    return [line["outcome"] for line in map(json.loads, lines) if "outcome" in line]
 
 
 def test_grants_that_are_deleted_by_hand_end_their_work(fleet: Fleet, desk: Lender) -> None:
@@ -58,6 +72,41 @@ def test_a_pause_that_waited_in_a_hung_lenderd_does_not_undo_a_later_resume(desk
         os.kill(desk.pid, signal.SIGCONT)
     wait_until(desk.lending, "it lends again")
     assert not read_intent(StateFolder(desk.state)).paused
+
+
+def test_work_that_such_a_pause_froze_goes_on_after_the_resume_and_ends(
+    fleet: Fleet, desk: Lender
+) -> None:
+    busy(fleet, desk, task_s=4)
+    os.kill(desk.pid, signal.SIGSTOP)
+    try:
+        assert desk.owner("pause").returncode == 0
+        assert read_intent(StateFolder(desk.state)).paused
+        resumed = subprocess.Popen([command("lender"), "resume", "--state", str(desk.state)])
+        wait_until(lambda: not read_intent(StateFolder(desk.state)).paused, "the resume is saved")
+    finally:
+        os.kill(desk.pid, signal.SIGCONT)
+    assert resumed.wait(30) == 0
+    wait_until(lambda: idle(desk), "the task ends")
+    assert ends(desk.state)[-1] == "succeeded"
+
+
+def test_what_a_pause_froze_that_was_cut_off_goes_on_after_a_resume(
+    fleet: Fleet, desk: Lender
+) -> None:
+    busy(fleet, desk, task_s=4)
+    stopping.freeze(AttemptRecords(desk.state / "attempts").read_all().records)
+    assert desk.owner("resume").returncode == 0
+    wait_until(lambda: idle(desk), "the task ends")
+    assert ends(desk.state) == ["succeeded"]
+
+
+def test_what_a_pause_froze_that_was_cut_off_is_handed_back_like_other_frozen_work(
+    fleet: Fleet, desk: Lender
+) -> None:
+    busy(fleet, desk)
+    stopping.freeze(AttemptRecords(desk.state / "attempts").read_all().records)
+    wait_until(lambda: ends(desk.state) == ["evicted"], "it is handed back")
 
 
 def test_times_that_no_calendar_knows_are_refused(desk: Lender) -> None:

@@ -68,6 +68,7 @@ from lender.core.events import (
     SandboxGone,
     SandboxPrepared,
     SleepAnnounced,
+    StandstillSeen,
     TasksEnded,
     TimeAdvanced,
     UsageMetered,
@@ -101,6 +102,8 @@ class Sandbox:
     cpu: int
     open: bool = True
     frozen: bool = False
+    stopped_at: float | None = None
+    """When somebody else stopped it."""
     prepared: bool = False
     running: bool = False
     receipts: int = 0
@@ -167,18 +170,20 @@ class ModelShell(RuleBasedStateMachine):
                 assert sandbox.open
                 assert sandbox.prepared
                 assert not sandbox.running
-                assert not sandbox.frozen
+                assert not sandbox.frozen or sandbox.stopped_at is not None
                 assert self.allows(sandbox.grant)
                 assert list(tasks) == sandbox.lease.tasks()
                 sandbox.running = True
             case FreezeSandbox(lease=lease_):
                 assert self.sandboxes[lease_].open
                 self.sandboxes[lease_].frozen = True
+                self.sandboxes[lease_].stopped_at = None
             case ThawSandbox(lease=lease_):
                 assert not self.stopped_by_word()
                 assert self.lets_run(self.sandboxes[lease_].grant)
                 assert self.sandboxes[lease_].open
                 assert self.sandboxes[lease_].frozen
+                assert self.sandboxes[lease_].stopped_at is None, "not without a word"
                 self.sandboxes[lease_].frozen = False
             case CloseSandbox(lease=lease_):
                 assert self.sandboxes[lease_].open, "closed twice"
@@ -308,8 +313,25 @@ class ModelShell(RuleBasedStateMachine):
         self.say(Intent(False, self.now))
 
     def say(self, word: Intent) -> None:
+        self.look()
+        if word != self.word:
+            for sandbox in self.sandboxes.values():
+                sandbox.stopped_at = None
         self.word = word
         self.tell(IntentLoaded(word))
+
+    @precondition(lambda self: self.sandboxes)
+    @rule(pick=picks, looks=st.booleans())
+    def pause_that_is_cut_off(self, pick: int, *, looks: bool) -> None:
+        sandbox = self.picked(pick)
+        if sandbox.open and not sandbox.frozen:
+            sandbox.frozen, sandbox.stopped_at = True, self.now
+        if looks:
+            self.look()
+
+    def look(self) -> None:
+        still = {lease for lease, one in self.sandboxes.items() if one.open and one.frozen}
+        self.tell(StandstillSeen(frozenset(still)))
 
     @precondition(lambda self: self.drain_deadline is None)
     @rule(duration_s=st.floats(0.0, 30.0), really=st.integers(0, 9))
@@ -574,9 +596,20 @@ class ModelShell(RuleBasedStateMachine):
         if self.stopped_by_word() or self.busy:
             assert all(one.frozen for one in opened)
         elif status.verdict.rung == Rung.FULL:
-            assert not any(one.frozen for one in opened if self.lets_run(one.grant))
+            assert not any(
+                one.frozen for one in opened if self.lets_run(one.grant) and one.stopped_at is None
+            )
         for sandbox in opened:
             assert sandbox.frozen or self.lets_run(sandbox.grant)
+
+    @rule()
+    def look_for_as_long_as_frozen_work_is_kept(self) -> None:
+        """Every second, as the shell does; what others stopped is not kept either."""
+        for _ in range(int(HANDBACK_S) + 1):
+            self.look()
+            self.wait(1.0)
+        for sandbox in self.sandboxes.values():
+            assert not sandbox.open or sandbox.stopped_at is None
 
     @invariant()
     def no_more_cores_are_lent_than_there_are_slots(self) -> None:

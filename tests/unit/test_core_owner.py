@@ -36,6 +36,7 @@ from lender.core.events import (
     LeasesCancelled,
     SandboxGone,
     SandboxPrepared,
+    StandstillSeen,
     TimeAdvanced,
 )
 
@@ -67,6 +68,39 @@ def test_resume_thaws_and_a_sandbox_that_was_prepared_meanwhile_runs_then() -> N
         ThawSandbox(lease_id(3)),
     ]
     assert the(RunTasks, bench.tell(SandboxPrepared(lease_id(3)))).lease == lease_id(3)
+
+
+def test_what_a_pause_stopped_that_was_cut_off_goes_on_by_the_next_word_alone() -> None:
+    bench = Bench().ready()
+    bench.run()
+    assert acts(bench.tell(StandstillSeen(frozenset({lease_id(1)})))) == []
+    assert acts(bench.pause(paused=False)) == [], "the same word again says nothing"
+    assert not every(ThawSandbox, bench.tell(CALM, 5.0))
+    assert acts(bench.pause(paused=False)) == [ThawSandbox(lease_id(1))]
+    assert not every(CloseSandbox, bench.wait(60.0)), "it runs"
+
+
+def test_what_a_pause_stopped_before_it_said_so_is_verified_as_any_other() -> None:
+    bench = Bench().ready()
+    bench.run()
+    bench.tell(StandstillSeen(frozenset({lease_id(1)})), 1.0)
+    assert acts(bench.pause()) == [FreezeSandbox(lease_id(1))]
+    bench.now += 1.0
+    assert acts(bench.pause(paused=False)) == [ThawSandbox(lease_id(1))]
+
+
+def test_what_a_pause_stopped_that_was_cut_off_is_handed_back_after_a_while() -> None:
+    bench = Bench(frozen_handback_s=10.0).ready()
+    bench.run()
+    bench.tell(StandstillSeen(frozenset({lease_id(1)})))
+    bench.tell(StandstillSeen(frozenset()), 5.0)
+    assert not every(CloseSandbox, bench.wait(30.0)), "it went on in between"
+    bench.tell(StandstillSeen(frozenset({lease_id(1)})))
+    assert not every(CloseSandbox, bench.wait(9.9))
+    effects = bench.wait(0.1)
+    assert the(WriteReceipt, effects).outcome == "evicted"
+    assert the(WriteReceipt, effects).ended.startswith("frozen for 10 s: something stopped it")
+    assert "needs it" in the(SendReport, effects).report.reason
 
 
 def test_a_last_result_that_was_on_its_way_counts_while_frozen() -> None:

@@ -38,6 +38,7 @@ class Script:
 
 class Sandbox:
     cgroup = None
+    roots = ()
 
     def __init__(self) -> None:
         self.done: list[str] = []
