@@ -16,7 +16,7 @@ def used_since(
     """Tell grant, end in epoch seconds and amount of each attempt that ended since `since`.
 
     The log is history: what an older version left out counts as nothing. Of an attempt that was
-    lost the receipt tells what was counted, or else all that it could have used.
+    lost the receipt tells what was counted, or else an estimate that is rather too high.
     Times need not fall in order, where the clock was wrong for a while.
     """
     older = 0

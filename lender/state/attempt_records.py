@@ -20,7 +20,7 @@ class AttemptTerms(NamedTuple):
 
     Attributes:
         started_at: seconds since the epoch.
-        cpu: cores that it may use at once.
+        cpu: cores that it asked for.
         bytes_in: what was fetched for it.
         program_sha256: None where no program came with it.
         inputs: names and SHA-256.

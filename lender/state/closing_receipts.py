@@ -1,9 +1,9 @@
 """The receipt of an attempt that no lenderd is left to account for: it was killed, or is not there.
 
 Standard library only: `lender revoke` writes one as well. What was fetched and what ran is known
-from the attempt's record. CPU time is what the kernel counted; where it was not, all that the
-attempt could have used counts, and the receipt says so: were it nothing, every crash would lift a
-budget. Results, memory and energy are not known and left out.
+from the attempt's record. CPU time is what the kernel counted; where it did not, all the time on
+all the cores that the attempt asked for counts, and the receipt says so: were it nothing, every
+crash would lift a budget. Results, memory and energy are not known and left out.
 """
 
 from typing import Any
@@ -54,5 +54,5 @@ def closing_receipt(
         fields |= {"cpu_s": cpu_s, "cpu_method": COUNTED}
     elif terms is not None:
         fields["cpu_s"] = max(0.0, ran_until - terms.started_at) * terms.cpu
-        fields["cpu_method"] = f"at most: all its time on {terms.cpu} cores"
+        fields["cpu_method"] = f"estimate: all its time, on {terms.cpu} cores"
     return fields

@@ -69,7 +69,7 @@ def test_without_lenderd_the_receipt_says_what_is_known(machine: Machine) -> Non
     assert told["bytes_in"] == 10_000
     full = machine.lender("log", "job-one").stdout
     assert "program sha256:abababababab… · in in.npz" in full
-    assert "(at most: all its time on 2 cores)" in full
+    assert "(estimate: all its time, on 2 cores)" in full
 
 
 def test_without_lenderd_the_cpu_time_is_the_kernels_count(machine: Machine) -> None:
