@@ -5,8 +5,12 @@ from collections.abc import Iterable, Iterator
 
 from lender.state.folder import StateFolder
 
-Mark = tuple[str, int, int, int]
-"""Name, inode, size and time of the last change; zeros for what is not there."""
+Mark = tuple[str, int, int, int, int, int]
+"""Name, inode, size, mode, owner and time of the last change; zeros for what is not there.
+
+Mode and owner decide whether a grant file counts. The time is that of the inode's change (ctime):
+nobody can set it back.
+"""
 
 
 def marks(state: StateFolder) -> tuple[Mark, ...]:
@@ -29,6 +33,7 @@ def _marks(paths: Iterable[str]) -> Iterator[Mark]:
         try:
             status = os.lstat(path)
         except OSError:
-            yield path, 0, 0, 0
+            yield path, 0, 0, 0, 0, 0
         else:
-            yield path, status.st_ino, status.st_size, status.st_mtime_ns
+            told = (status.st_ino, status.st_size, status.st_mode, status.st_uid)
+            yield path, *told, status.st_ctime_ns
