@@ -1,8 +1,9 @@
 """The limits at which lent work steps back, and what other limits would have lent.
 
-`show` prints the limits in force. `replay` holds the readings of the last days, which lenderd
-keeps on this machine alone, against today's limits and against those of a changed lenderd.toml:
-how much could have been lent, and how often lent work would have had to step back.
+`show` prints the limits of your lenderd.toml, or of the file that you name, as lenderd takes them
+up when it starts: it says of which file. `replay` holds the readings of the last days, which
+lenderd keeps on this machine alone, against today's limits and against those of a changed
+lenderd.toml: how much could have been lent, and how often lent work would have had to step back.
 """
 
 import argparse
@@ -43,15 +44,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show, or replay."""
-    today = _read(find_file(None, "lenderd.toml"))
+    usual = find_file(None, "lenderd.toml")
+    today = _read(usual)
     changed = _read(args.config) if args.config else None
     cores = float(os.cpu_count() or 1)
     if args.what == "show":
         policy = _policy(changed or today, cores)
+        file, variables = args.config or usual, sorted(filter(_is_setting, os.environ))
         if args.json:
-            print_json("policy", {"cores": cores, "policy": _plain(asdict(policy))})
+            told = {"cores": cores, "file": file and str(file), "environment": variables}
+            print_json("policy", {**told, "policy": _plain(asdict(policy))})
         else:
-            say(limit_lines(policy))
+            say([_source(file, variables), *limit_lines(policy)])
         return Exit.DONE
     columns = {"today": _replayer(today, cores)}
     if changed is not None:
@@ -83,6 +87,16 @@ def _read(path: Path | None) -> DaemonSettings:
         return load(DaemonSettings, path, {})
     except SettingsError as error:
         raise CommandError(Exit.USAGE, str(error)) from error
+
+
+def _is_setting(variable: str) -> bool:
+    return variable.startswith("LENDERD_")
+
+
+def _source(file: Path | None, variables: list[str]) -> str:
+    """Whose limits they are: a lenderd of another user or unit reads another file."""
+    said = f"As in {file}" if file else "The defaults: you have no lenderd.toml"
+    return f"{said}{', and ' + ', '.join(variables) + ' of this shell' if variables else ''}."
 
 
 def _policy(settings: DaemonSettings, cores: float) -> Policy:

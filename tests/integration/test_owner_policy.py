@@ -69,6 +69,18 @@ def test_show_tells_every_limit_for_both_sides(owner: Owner) -> None:
     assert "away after 15 min, or with a locked screen" in done.stdout
 
 
+def test_show_says_of_which_file_the_limits_are(owner: Owner) -> None:
+    assert owner.lender("show").stdout.startswith(f"As in {owner.config}.\n")
+    changed = owner.config.with_name("changed.toml")
+    changed.write_text("slots = 1\n")
+    shown = owner.lender("show", "--config", str(changed)).stdout
+    assert shown.startswith(f"As in {changed}.\n")
+    assert owner.json("show")["file"] == str(owner.config)
+    owner.config.unlink()
+    assert owner.lender("show").stdout.startswith("The defaults")
+    assert owner.json("show")["file"] is None
+
+
 def test_show_tells_the_limits_of_another_file_before_it_is_used(owner: Owner) -> None:
     changed = owner.config.with_name("changed.toml")
     changed.write_text(
