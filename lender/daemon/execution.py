@@ -37,7 +37,7 @@ from lender.sandbox.port import (
     SandboxPlan,
     TaskOutcome,
 )
-from lender.state.attempt_records import AttemptRecord, AttemptRecords
+from lender.state.attempt_records import AttemptRecord, AttemptRecords, AttemptTerms
 from lender.state.consent_files import read_consent, read_intent
 from lender.state.folder import StateFolder
 
@@ -77,6 +77,7 @@ class Execution:
         self._effect = effect
         self._lease = effect.lease.lease
         self._scratch = machinery.state.scratch / self._lease
+        self._started_at = time.time()
         self._inputs = machinery.inputs.for_lease(effect.spec.submitter)
         self._sandbox: Sandbox | None = None
         self._thawed = asyncio.Event()
@@ -179,6 +180,18 @@ class Execution:
             finally:
                 self._fetching = None
 
+    def _terms(self) -> AttemptTerms:
+        """What a receipt can say of an attempt whose lenderd died."""
+        spec = self._effect.spec
+        program_bytes = spec.program.size_bytes if spec.program else 0
+        return AttemptTerms(
+            started_at=self._started_at,
+            cpu=spec.limits.cpu,
+            bytes_in=program_bytes + sum(one.size_bytes for one in spec.inputs),
+            program_sha256=spec.program.sha256 if spec.program else None,
+            inputs=tuple((one.name, one.sha256) for one in spec.inputs),
+        )
+
     async def _record(self, roots: tuple[tree.Root, ...]) -> None:
         """Write down what is about to run, then make sure that it still may.
 
@@ -195,6 +208,7 @@ class Execution:
             roots=roots,
             scratch=self._scratch,
             cgroup=self.cgroup,
+            terms=self._terms(),
         )
         self._machinery.records.write(record)
         if self._effect.grant in read_consent(self._machinery.state).revoked:

@@ -48,6 +48,7 @@ async def test_what_a_killed_lenderd_ran_is_in_the_log_all_the_same(fleet: Fleet
         assert (receipt["outcome"], receipt["ended"]) == ("lost", "lenderd died")
         assert receipt["job"] == job.id
         assert 0 < receipt["ended_at"] - receipt["started_at"] < 60
+        assert receipt["cpu_s"] > 0, "a crash lifts no budget"
         await job.cancel()
     assert proof(desk)["findings"] == []
 
