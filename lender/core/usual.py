@@ -3,8 +3,8 @@
 With somebody there a quarter of the cores is lent at most, and little of anything makes lent
 work step back. Without anybody the whole machine is lent until something else needs it, or it
 would drain a battery, get hot or cost money. A stay is shorter than the time after which frozen
-work is handed back, so that a short burst of the owner's costs nobody's work. The numbers are
-argued in docs/decisions/0006.
+work is handed back, so that a single busy reading costs nobody's work; about two seconds of them
+already do. The numbers are argued in docs/decisions/0006.
 """
 
 from lender.core.policy import Limits, Policy, Rung, Steps, Threshold
