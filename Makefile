@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. The others are parts of them.
-.PHONY: help demo test check venv wasm schemas footprint bench-owner bench-comfort bench-sensors clean
+.PHONY: help demo test check venv wasm schemas footprint bench-owner bench-comfort bench-sensors bench-startup clean
 
 BIN := .venv/bin
 
@@ -11,6 +11,7 @@ help:
 	@echo 'make bench-owner    how fast pause and revoke stop whatever runs'
 	@echo 'make bench-comfort  what lending costs the work in the foreground'
 	@echo 'make bench-sensors  what each reading of the machine costs'
+	@echo 'make bench-startup  what the owner waits for status and pause, beside a bare Python'
 	@echo 'make wasm       build the workloads and test modules from source'
 	@echo 'make schemas    write docs/schemas from the code'
 	@echo 'make clean      remove what the targets above made'
@@ -37,7 +38,7 @@ footprint:
 	@.ci/venv server
 	@$(BIN)/python bench/footprint.py
 
-bench-owner bench-comfort bench-sensors: bench-%:
+bench-owner bench-comfort bench-sensors bench-startup: bench-%:
 	@.ci/venv server
 	@.ci/packages bubblewrap
 	@PYTHONPATH=. $(BIN)/python bench/$*.py

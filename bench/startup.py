@@ -1,0 +1,81 @@
+"""What the owner waits for a verb: `lender status` and `lender pause` as commands, wall time.
+
+Beside them, in the same run and in turns, the floors: a bare interpreter, and one that imports
+argparse. A lenderd that lends nothing answers; `lender resume`, not measured, follows each pause.
+
+    python bench/startup.py [runs]
+"""
+
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from deploy.local.fleet import Fleet, Lender, command
+
+RUNS = 25
+
+
+def main() -> None:
+    runs = int(sys.argv[1]) if len(sys.argv) > 1 else RUNS
+    folder = Path(tempfile.mkdtemp(prefix="lender-startup-"))
+    folder.chmod(0o711)
+    try:
+        with Fleet(folder, ("desk",)) as fleet:
+            _report(_measure(fleet.lenders["desk"], runs), runs)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _measure(desk: Lender, runs: int) -> dict[str, list[float]]:
+    # Without an option, as it is typed: argparse is for those who give one.
+    environment = {**os.environ, "LENDER_STATE": str(desk.state)}
+    commands = {
+        "python -c pass": [sys.executable, "-c", "pass"],
+        "python -c 'import argparse'": [sys.executable, "-c", "import argparse"],
+        "lender status": [command("lender"), "status"],
+        "lender pause": [command("lender"), "pause"],
+    }
+    took: dict[str, list[float]] = {name: [] for name in commands}
+    for turn in range(runs + 1):
+        for name, argv in commands.items():
+            started = time.perf_counter()
+            subprocess.run(argv, env=environment, stdout=subprocess.DEVNULL, check=True)
+            if turn:  # the first one compiles and fills the page cache
+                took[name].append(1000 * (time.perf_counter() - started))
+        subprocess.run(
+            [command("lender"), "resume"], env=environment, stdout=subprocess.DEVNULL, check=True
+        )
+    return took
+
+
+def _report(took: dict[str, list[float]], runs: int) -> None:
+    load = os.getloadavg()[0]
+    print(
+        f"{runs} runs, Python {platform.python_version()}, {platform.platform()}, load {load:.2f}"
+    )
+    print(f"{'command':<30} {'median ms':>10} {'least ms':>10} {'most ms':>10} {'over pass':>10}")
+    floor_ms = statistics.median(took["python -c pass"])
+    rows = {}
+    for name, times in took.items():
+        median_ms = statistics.median(times)
+        rows[name] = {
+            "median_ms": round(median_ms, 1),
+            "min_ms": round(min(times), 1),
+            "max_ms": round(max(times), 1),
+            "over_floor_ms": round(median_ms - floor_ms, 1),
+        }
+        figures = "{median_ms:>10} {min_ms:>10} {max_ms:>10} {over_floor_ms:>10}"
+        print(f"{name:<30}", figures.format(**rows[name]))
+    print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()
