@@ -83,11 +83,9 @@ def choose(named: Path | None, *, as_guest: bool = False) -> Choice:
 
 def serves(state: StateFolder) -> bool:
     """Whether a lenderd is alive on this folder, also one that is stopped or has no socket."""
-    if _is_ours(state.path):
-        with contextlib.suppress(OSError):
-            if read_pid(state) is not None:
-                return True
-    # Of a stranger's folder nothing is read: it might be a pipe that never ends.
+    with contextlib.suppress(OSError):  # what a stranger may not read
+        if read_pid(state) is not None:
+            return True
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.setblocking(False)
         try:

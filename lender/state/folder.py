@@ -175,6 +175,15 @@ def write_pid(state: StateFolder) -> TextIOWrapper:
     return file
 
 
+def _read_now(path: Path) -> bytes:
+    """Read a small file, never waiting: in another user's folder it may be a pipe or a link."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, 4096)
+    finally:
+        os.close(descriptor)
+
+
 def read_pid(state: StateFolder) -> Root | None:
     """The lenderd of `state`, or None: none was recorded, or that process is gone.
 
@@ -182,7 +191,7 @@ def read_pid(state: StateFolder) -> Root | None:
         OSError: the record is there but can't be read.
     """
     try:
-        record = json.loads(state.pid_file.read_bytes())
+        record = json.loads(_read_now(state.pid_file))
         root = Root(int(record["pid"]), int(record["start_time"]))
         recorded_boot = record["boot_id"]
     except FileNotFoundError:

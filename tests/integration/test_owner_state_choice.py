@@ -201,13 +201,11 @@ def test_beside_a_lenderd_of_ours_other_users_are_not_mentioned(home: Home) -> N
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_user_without_a_lender_pauses_that_of_another(home: Home) -> None:
-    served = home.machine(home.path / "served")
-    served.open_up()
-    served.daemon()
+def pause_as_stranger(home: Home) -> "subprocess.CompletedProcess[str]":
+    """As a user who has no state folder."""
     bare = AS_STRANGER.replace("[sys.argv[3], *sys.argv[1:3], *sys.argv[4:]]", "sys.argv[1:]")
     code = home.alone + bare
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", code, "pause"],
         env=home.environment | {"HOME": "/nonexistent", "XDG_STATE_HOME": "/nonexistent"},
         capture_output=True,
@@ -215,5 +213,23 @@ def test_a_user_without_a_lender_pauses_that_of_another(home: Home) -> None:
         timeout=30,
         check=False,
     )
+
+
+def test_a_user_without_a_lender_pauses_that_of_another(home: Home) -> None:
+    served = home.machine(home.path / "served")
+    served.open_up()
+    served.daemon()
+    done = pause_as_stranger(home)
     assert done.returncode == 0, done.stderr
     assert read_intent(served.state).paused
+
+
+def test_a_lenderd_below_a_private_home_is_named_to_others(home: Home) -> None:
+    served = home.machine(home.path / "private" / "state")
+    served.open_up()
+    served.daemon()
+    (home.path / "private").chmod(0o700)
+    done = pause_as_stranger(home)
+    assert done.returncode == 5
+    assert f"root can): add --state {served.state.path}" in done.stderr
+    assert not read_intent(served.state).paused

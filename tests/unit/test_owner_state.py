@@ -130,6 +130,11 @@ def test_one_lenderd_per_state_folder_and_none_after_its_death(state: StateFolde
     file.close()
 
 
+def test_a_pipe_in_the_place_of_the_pid_file_holds_nobody_up(state: StateFolder) -> None:
+    os.mkfifo(state.pid_file)
+    assert read_pid(state) is None
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}', '{"pid": 1, "start_time": 2}'])
 def test_half_a_pid_file_names_nobody(state: StateFolder, content: str) -> None:
     state.pid_file.write_text(content)
