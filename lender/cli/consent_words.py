@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lender.cli.owner import tell
-from lender.cli.words import count, moment, size
+from lender.cli.words import count, moment, printable, size
+from lender.core.budget import bounds_energy
 from lender.core.consent import Grant
 from lender.state.folder import StateFolder
 from lender.state.programs import Programs, installed_workloads, read_programs
@@ -48,7 +49,32 @@ def _per_task(grant: Grant) -> str:
 
 
 def _in_all(grant: Grant) -> str:
-    return ", ".join([grant.when.text, *(f"at most {bound.text}" for bound in grant.budget)])
+    parts = [grant.when.text, *(f"at most {bound.text}" for bound in grant.budget)]
+    if bounds_energy(grant.budget):
+        parts.append("nothing while energy can't be measured")
+    return ", ".join(parts)
+
+
+def energy_warnings(grant: Grant, state: StateFolder) -> list[str]:
+    """What an owner has to know of a bound in kWh before they agree; without one nothing."""
+    if not bounds_energy(grant.budget):
+        return []
+    machine = tell(state, "status").reply.get("machine")
+    told: Mapping[str, Any] = machine if isinstance(machine, dict) else {}
+    measured, method = told.get("energy_measured"), printable(str(told.get("energy_method")))
+    if measured is True:
+        return [f"Energy is measured here now ({method})."]
+    doubt = "! This machine can't measure energy now: nothing would run under this grant."
+    if measured is None:
+        doubt = (
+            "! Only lenderd knows whether this machine can measure energy, and it gives no answer: "
+            "if not, nothing runs under this grant."
+        )
+    mend = (
+        "! Say what a busy core takes (watts_per_core in lenderd.toml), "
+        "or bound CPU hours instead: --budget 10cpuh/day."
+    )
+    return [doubt, mend]
 
 
 def _program(grant: Grant, programs: Programs) -> str:

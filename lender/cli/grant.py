@@ -15,7 +15,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TypeVar
 
-from lender.cli.consent_words import agreement, known_programs, terms
+from lender.cli.consent_words import agreement, energy_warnings, known_programs, terms
 from lender.cli.exits import CommandError, Exit
 from lender.cli.owner import add_options, become_owner, is_owner, print_json, tell, warn_of
 from lender.cli.quantities import duration_s, size_bytes
@@ -104,7 +104,8 @@ def run(args: argparse.Namespace) -> int:
         for one in reading.consent.valid(time.time())
         if (one.submitter, one.workload) == (grant.submitter, grant.workload)
     ]
-    text = agreement(grant, name, programs, [_beside(one, ends=args.replace) for one in rivals])
+    beside = [_beside(one, ends=args.replace) for one in rivals]
+    text = agreement(grant, name, programs, [*beside, *energy_warnings(grant, state)])
     _ask(text, agreed=args.yes, quiet=args.json)
     try:
         if not (state.grants.is_dir() and state.tombstones.is_dir()):

@@ -64,6 +64,11 @@ Budget = tuple[Bound, ...]
 UNLIMITED: Budget = ()
 
 
+def bounds_energy(budget: Budget) -> bool:
+    """Tell whether a bound of `budget` holds only where energy is measured."""
+    return any(bound.measure == "energy_wh" for bound in budget)
+
+
 class _Unit(NamedTuple):
     """The unit in which people name a measure, and its size in the measure's own."""
 

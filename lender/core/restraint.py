@@ -3,7 +3,9 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from typing import Final
 
+from lender.core.budget import bounds_energy
 from lender.core.comfort import Comfort
 from lender.core.config import Config
 from lender.core.consent import Grant, Intent, changed
@@ -14,6 +16,11 @@ from lender.core.policy import Rung
 from lender.core.schedule import week_s
 from lender.core.signals import Signals
 from lender.core.spending import Spending
+
+UNMEASURED: Final = (
+    "a budget in kWh allows nothing while energy can't be measured here: "
+    "set watts_per_core, or bound CPU hours"
+)
 
 
 class Restraint:
@@ -27,6 +34,7 @@ class Restraint:
         closed: why a grant that holds allows nothing right now, by id.
         utc_offset_s: of the owner's local time, as last read.
         energy_rate: what a second of CPU time takes, as last read.
+        energy_measured: whether that is known.
     """
 
     def __init__(self, config: Config) -> None:
@@ -38,11 +46,13 @@ class Restraint:
         self.closed: dict[str, Hold] = {}
         self.utc_offset_s = 0
         self.energy_rate = EnergyRate()
+        self.energy_measured = False
 
     def sampled(self, now: float, signals: Signals) -> None:
         """Take up a reading."""
         self.utc_offset_s = signals.utc_offset_s
         self.energy_rate = EnergyRate(signals.joules_per_cpu_s, signals.energy_method)
+        self.energy_measured = signals.energy_measured
         self.comfort.sampled(now, signals)
 
     def woken(self) -> None:
@@ -61,6 +71,9 @@ class Restraint:
                 self.closed[id_] = Hold(spent, evict=True)
             elif self._changed(grant):
                 self.closed[id_] = Hold(changed(grant), evict=True)
+            elif not self.energy_measured and bounds_energy(self._config.budget + grant.budget):
+                # It stands still: a meter that is silent for a moment costs no work.
+                self.closed[id_] = Hold(f"grant {id_}: {UNMEASURED}")
             elif not grant.when.holds(self.comfort.verdict.presence, at):
                 self.closed[id_] = Hold(f"grant {id_} holds {grant.when.text}")
         return frozenset(self.closed)

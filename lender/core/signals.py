@@ -97,6 +97,11 @@ class Signals:
     energy_method: str = "not measurable"
 
     @property
+    def energy_measured(self) -> bool:
+        """Whether anything tells what lent work's CPU time takes, be it an estimate."""
+        return self.joules_per_cpu_s > 0
+
+    @property
     def vram_free_bytes(self) -> int:
         """The free memory of the GPU that has the most of it; 0 without one."""
         return max((gpu.vram_free_bytes for gpu in self.gpus), default=0)

@@ -106,6 +106,8 @@ def _machine(signals: Signals | None) -> dict[str, Any]:
     return {
         "memory_available_bytes": signals.memory_available_bytes,
         "cpu_others": signals.cpu_others,
+        "energy_measured": signals.energy_measured,
+        "energy_method": signals.energy_method,
         "gpus": [
             {
                 "id": gpu.id,

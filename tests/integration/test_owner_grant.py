@@ -205,6 +205,36 @@ def test_grants_tells_what_each_was_used_for(machine: Machine) -> None:
     assert used["bob"]["jobs"] == 0
 
 
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (None, "Only lenderd knows whether this machine can measure energy"),
+        ({}, "Only lenderd knows whether this machine can measure energy"),
+        (
+            {"energy_measured": False, "energy_method": "not measurable"},
+            "This machine can't measure energy now: nothing would run under this grant",
+        ),
+        (
+            {"energy_measured": True, "energy_method": "estimate: 6 W per core"},
+            "Energy is measured here now (estimate: 6 W per core)",
+        ),
+    ],
+)
+def test_a_budget_in_kwh_is_not_promised_where_energy_cannot_be_measured(
+    machine: Machine, told: dict[str, object] | None, said: str
+) -> None:
+    if told is not None:
+        machine.daemon(status={"machine": told})
+    done = machine.lender("grant", ALICE, *RENDER, "--budget", "0.5kWh/day", "--yes")
+    assert done.returncode == 0
+    assert said in done.stdout
+    measured = bool(told and told.get("energy_measured"))
+    assert ("watts_per_core" in done.stdout, "cpuh/day" in done.stdout) == (not measured,) * 2
+    assert "at most 0.5 kWh a day, nothing while energy can't" in machine.lender("grants").stdout
+    done = machine.lender("grant", BOB, *RENDER, "--budget", "1cpuh/day", "--yes")
+    assert "energy" not in done.stdout.lower()
+
+
 @pytest.mark.parametrize(("typed", "grants"), [("y", 1), ("yes", 1), ("", 0), ("n", 0), ("x", 0)])
 def test_in_a_terminal_only_a_yes_grants(machine: Machine, typed: str, grants: int) -> None:
     code = answer(machine, typed, "grant", ALICE, *RENDER)

@@ -158,10 +158,32 @@ def test_energy_is_estimated_at_the_rate_of_the_time_it_was_used() -> None:
     assert (receipt.network_attempts_blocked, receipt.gpu_s) == (2, 5.0)
 
 
+@pytest.mark.parametrize("of_the_machine", [False, True])
+def test_a_budget_in_kwh_allows_nothing_while_energy_cannot_be_measured(
+    *, of_the_machine: bool
+) -> None:
+    budget = parse_budget(["0.5kWh/day"])
+    bench = Bench(budget=budget if of_the_machine else ())
+    bench.ready(make_grant(budget=() if of_the_machine else budget))
+    status = bench.lender.status(bench.now)
+    assert (status.phase, status.classes) == ("yielding", ())
+    assert status.closed["G-1"] == (
+        "grant G-1: a budget in kWh allows nothing while energy can't be measured here: "
+        "set watts_per_core, or bound CPU hours"
+    )
+    bench.tell(reading(joules_per_cpu_s=8.0))
+    assert bench.lender.status(bench.now).phase == "lending"
+    bench.run()
+    assert sandboxes(bench.tell(CALM)) == [FreezeSandbox(lease_id(1))]
+    assert sandboxes(bench.tell(reading(joules_per_cpu_s=8.0))) == [ThawSandbox(lease_id(1))], (
+        "a meter that is silent for a moment costs no work"
+    )
+
+
 def test_energy_of_the_gpu_is_on_the_receipt_and_counts_for_the_budget() -> None:
     bench = Bench().ready(make_grant(budget=parse_budget(["3Wh/day"])))
-    bench.run()
     bench.tell(reading(joules_per_cpu_s=36.0, energy_method="estimate: RAPL"))
+    bench.run()
     bench.tell(UsageMetered(lease_id(1), 100.0, 1, gpu_joules=3600.0))
     assert bench.lender.budgets(bench.now)[0]["used"] == pytest.approx(2.0)
     effects = bench.tell(UsageMetered(lease_id(1), 100.0, 1, gpu_joules=7200.0))

@@ -1,6 +1,7 @@
 """What a grant allows is told the same everywhere; what it was used for survives a damaged log."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,12 @@ def test_the_terms_name_every_limit() -> None:
     assert terms(GRANT) == (
         "each task 1 core and 2 GiB of memory, no GPU, no network; "
         "only Sat-Sun, at most 2 CPU hours a day"
+    )
+
+
+def test_a_bound_in_kwh_says_what_it_depends_on() -> None:
+    assert terms(replace(GRANT, budget=parse_budget(["0.5kWh/day"]))).endswith(
+        "at most 0.5 kWh a day, nothing while energy can't be measured"
     )
 
 
