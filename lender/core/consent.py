@@ -4,7 +4,7 @@ Standard library only: `lender pause` and `lender revoke` read it without the da
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lender.core.budget import UNLIMITED, Budget
 from lender.core.schedule import ALWAYS, When
@@ -145,6 +145,12 @@ class Intent:
     paused_at: float = 0.0
     until: float | None = None
     finish_by: float | None = None
+
+    def by_clock(self, ahead_s: float) -> "Intent":
+        """Return the same word by a clock that is `ahead_s` ahead of the one it was said by."""
+        until = None if self.until is None else self.until + ahead_s
+        finish_by = None if self.finish_by is None else self.finish_by + ahead_s
+        return replace(self, until=until, finish_by=finish_by)
 
     def holds(self, now: float) -> bool:
         """Tell whether nothing new may be taken at `now`."""

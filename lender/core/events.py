@@ -58,6 +58,17 @@ class StandstillSeen:
     leases: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class WallClockRead:
+    """The wall clock is `behind_s` (0 or more) behind the core's time: it was set back.
+
+    The owner's words, hours and days go by the wall clock; grants and durations do not, so that
+    no clock that is set back prolongs them.
+    """
+
+    behind_s: float
+
+
 NOT_COUNTED = -1
 """Stands for a number of network attempts that could not be counted."""
 
@@ -230,6 +241,7 @@ Event = (
     | CapabilitiesFound
     | MachineSampled
     | StandstillSeen
+    | WallClockRead
     | UsageMetered
     | UsageRecalled
     | SleepAnnounced

@@ -41,6 +41,7 @@ from lender.core.events import (
     TimeAdvanced,
     UsageMetered,
     UsageRecalled,
+    WallClockRead,
     WokenUp,
 )
 from lender.core.headroom import Spare
@@ -89,6 +90,7 @@ class Lender:
             CapabilitiesFound: self._on_capabilities,
             MachineSampled: self._on_sampled,
             StandstillSeen: self._on_standstill,
+            WallClockRead: self._on_wall_clock,
             BrokerConnected: self._on_connected,
             BrokerDisconnected: self._on_disconnected,
             BrokerGreeted: self._on_greeted,
@@ -162,6 +164,7 @@ class Lender:
             classes=self._consent.classes,
             consent_digest=self._consent.digest,
             intent=restraint.intent,
+            behind_s=restraint.behind_s,
             verdict=restraint.comfort.verdict,
             signals=restraint.comfort.signals,
             asleep=restraint.asleep,
@@ -307,7 +310,11 @@ class Lender:
         if event.intent != self._restraint.intent:
             # Whatever was stopped before this word stands or goes on by this word.
             self._leases.take_over_stopped()
-        self._restraint.intent = event.intent
+        self._restraint.hear(event.intent)
+        return []
+
+    def _on_wall_clock(self, _now: float, event: WallClockRead) -> list[Effect]:
+        self._restraint.follow(event.behind_s)
         return []
 
     def _on_capabilities(self, _now: float, event: CapabilitiesFound) -> list[Effect]:

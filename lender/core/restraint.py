@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Final
 
 from lender.core.budget import bounds_energy
@@ -27,12 +27,12 @@ class Restraint:
     """All that was said and read last; level-triggered.
 
     Attributes:
-        intent: the owner's stored word; None before it was read.
+        intent: the owner's stored word, by the wall clock; None before it was read.
+        behind_s: how far the wall clock is behind the core's time, where it was set back.
         asleep: the machine announced that it will sleep and has not woken up.
         comfort: the policy's verdict on the last reading.
         spending: what was used up this week.
         closed: why a grant that holds allows nothing right now, by id.
-        utc_offset_s: of the owner's local time, as last read.
         energy_rate: what a second of CPU time takes, as last read.
         energy_measured: whether that is known.
     """
@@ -40,20 +40,38 @@ class Restraint:
     def __init__(self, config: Config) -> None:
         self._config = config
         self.intent: Intent | None = None
+        self.behind_s = 0.0
         self.asleep = False
         self.comfort = Comfort(config.policy, config.cores)
         self.spending = Spending()
         self.closed: dict[str, Hold] = {}
-        self.utc_offset_s = 0
+        self._word: Intent | None = None
+        self._zone_s = 0
         self.energy_rate = EnergyRate()
         self.energy_measured = False
 
     def sampled(self, now: float, signals: Signals) -> None:
         """Take up a reading."""
-        self.utc_offset_s = signals.utc_offset_s
+        self._zone_s = signals.utc_offset_s
         self.energy_rate = EnergyRate(signals.joules_per_cpu_s, signals.energy_method)
         self.energy_measured = signals.energy_measured
-        self.comfort.sampled(now, signals)
+        self.comfort.sampled(now, replace(signals, utc_offset_s=self.utc_offset_s))
+
+    def hear(self, intent: Intent) -> None:
+        """Take up the owner's word, as it is stored."""
+        self.intent = intent
+        self._word = intent.by_clock(self.behind_s)
+
+    def follow(self, behind_s: float) -> None:
+        """Take up how far the wall clock is behind: by it the owner's word and hours go."""
+        self.behind_s = behind_s
+        if self.intent is not None:
+            self.hear(self.intent)
+
+    @property
+    def utc_offset_s(self) -> int:
+        """From the core's time to the owner's local time."""
+        return round(self._zone_s - self.behind_s)
 
     def woken(self) -> None:
         """What was read before the sleep says nothing of now."""
@@ -96,13 +114,13 @@ class Restraint:
 
     def paused(self, now: float) -> str | None:
         """Return why the owner's word keeps everything from running, in words."""
-        if self.intent is None:
+        if self._word is None:
             return "the owner's stored intent has not been read yet"
-        return "the owner paused lending" if self.intent.stops(now) else None
+        return "the owner paused lending" if self._word.stops(now) else None
 
     def word(self, now: float, *, any_run: bool) -> tuple[str | None, str | None]:
         """Return why the owner's word pauses the lender, or drains it, in words."""
-        if self.intent is None or not self.intent.finishing(now):
+        if self._word is None or not self._word.finishing(now):
             return self.paused(now), None
         if any_run:
             return None, "the owner takes nothing new; what runs may finish"
@@ -144,16 +162,16 @@ class Restraint:
 
     def next_deadline(self, now: float) -> float:
         """Return when time alone changes the owner's word; infinity for never."""
-        change = None if self.intent is None else self.intent.next_change(now)
+        change = None if self._word is None else self._word.next_change(now)
         return math.inf if change is None else change
 
     def _whole(self, now: float) -> Hold | None:
         """What ends everything at once."""
         if self.asleep:
             return Hold("the machine goes to sleep", told="the machine goes to sleep", evict=True)
-        intent = self.intent
-        if intent is not None and intent.holds(now) and intent.finish_by is not None:
-            over = now >= intent.finish_by
+        word = self._word
+        if word is not None and word.holds(now) and word.finish_by is not None:
+            over = now >= word.finish_by
             reason = "the time to finish is over"
             return Hold(reason, told=reason, evict=True) if over else None
         return None

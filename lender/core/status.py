@@ -66,7 +66,8 @@ class LenderStatus:
     """The lender as of its last event.
 
     `leases_unanswered` counts the leases whose work is over but whose final report the broker
-    has not answered; `closed` says why a grant that holds allows nothing right now, by its id.
+    has not answered; `closed` says why a grant that holds allows nothing right now, by its id;
+    `intent` goes by the wall clock, which is `behind_s` behind all other times.
     """
 
     phase: LenderPhase
@@ -83,6 +84,7 @@ class LenderStatus:
     classes: tuple[str, ...]
     consent_digest: str
     intent: Intent | None
+    behind_s: float
     verdict: Verdict
     signals: Signals | None
     asleep: bool

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lender.core.consent import Intent
-from lender.core.events import ConsentLoaded, IntentLoaded
+from lender.core.events import ConsentLoaded, IntentLoaded, WallClockRead
 from lender.core.lender import Lender
 from lender.daemon.agent_reports import AgentReports, ReportError
+from lender.daemon.clock import Clock
 from lender.daemon.control import Handler, MalformedError, Peer
 from lender.daemon.receipt_head import HeadPublisher
 from lender.daemon.receipt_writer import ReceiptWriter
@@ -39,7 +40,7 @@ class OwnerVerbs:
         head: HeadPublisher,
         machine: Answer,
         facts: Callable[[], Answer],
-        clock: Callable[[], float],
+        clock: Clock,
     ) -> None:
         """Prepare.
 
@@ -69,6 +70,7 @@ class OwnerVerbs:
         self._machine = machine
         self._facts = facts
         self._clock = clock
+        self._behind_s = 0.0
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handler of each verb."""
@@ -87,6 +89,7 @@ class OwnerVerbs:
         A pause that could not be saved holds until a later word.
         """
         self._marks = marks(self._state)
+        self._follow_clock()
         self._shell.post(ConsentLoaded(load_consent(self._state).consent))
         intent = read_intent(self._state)
         if self._unsaved is not None and self._unsaved.paused_at >= intent.paused_at:
@@ -94,9 +97,20 @@ class OwnerVerbs:
         self._shell.post(IntentLoaded(intent))
 
     def load_changed(self) -> None:
-        """Read them again if the files have changed since: whoever changed them may not tell us."""
+        """Read them again if the files have changed since: whoever changed them may not tell us.
+
+        Nor does who sets the clock.
+        """
+        self._follow_clock()
         if marks(self._state) != self._marks:
             self.load()
+
+    def _follow_clock(self) -> None:
+        """Have the core hear it if the wall clock was set back: the owner's words go by it."""
+        behind_s = self._clock.behind_s()
+        if behind_s != self._behind_s:
+            self._behind_s = behind_s
+            self._shell.post(WallClockRead(behind_s))
 
     def status(self, _request: dict[str, Any], _peer: Peer) -> Answer:
         """Say what is lent, to whom, and what is not and why."""
@@ -146,8 +160,9 @@ class OwnerVerbs:
         jobs = len(self._shell.executions)
         # First what the owner sees: a full disk must not keep anything running.
         self._unsaved = intent
+        self._follow_clock()
         self._shell.post(IntentLoaded(intent))
-        stopped = self._shell.freeze_all() if intent.finish_by is None else []
+        stopped = self._shell.freeze_all() if intent.stops(time.time()) else []
         if read_intent(self._state) != intent:
             write_intent(self._state, intent)
         self._unsaved = None

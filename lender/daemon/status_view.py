@@ -14,7 +14,7 @@ def lending(status: LenderStatus, now: float, machine: Mapping[str, Any]) -> dic
 
     Args:
         status: of the core.
-        now: seconds since the epoch.
+        now: seconds since the epoch, by the core's clock; what is returned goes by the wall's.
         machine: its cores and memory.
     """
     return {
@@ -22,15 +22,15 @@ def lending(status: LenderStatus, now: float, machine: Mapping[str, Any]) -> dic
         "reason": status.reason,
         "slots_total": status.slots_total,
         "slots_free": status.slots_free,
-        "running": [_running(one) for one in status.attempts],
+        "running": [_running(one, status.behind_s) for one in status.attempts],
         "headroom": {"cpu": status.cpu_free, "memory_bytes": status.memory_free_bytes},
-        **_intent(status.intent, now),
-        "comfort": _comfort(status.verdict, status.signals),
+        **_intent(status.intent, now - status.behind_s),
+        "comfort": _comfort(status.verdict, status.signals, status.behind_s),
         "machine": {**machine, **_machine(status.signals)},
     }
 
 
-def _running(one: AttemptStatus) -> dict[str, Any]:
+def _running(one: AttemptStatus, behind_s: float) -> dict[str, Any]:
     return {
         "lease": one.lease,
         "job": one.job,
@@ -43,7 +43,7 @@ def _running(one: AttemptStatus) -> dict[str, Any]:
         "state": one.state,
         "tasks_done": one.tasks_total - one.tasks_left,
         "tasks_total": one.tasks_total,
-        "since": one.started_at,
+        "since": one.started_at - behind_s,
         "cpu": one.cpu,
         "memory_bytes": one.memory_bytes,
         "gpu": one.gpu,
@@ -65,7 +65,8 @@ def _intent(intent: Intent | None, now: float) -> dict[str, Any]:
     }
 
 
-def _comfort(verdict: Verdict, signals: Signals | None) -> dict[str, Any]:
+def _comfort(verdict: Verdict, signals: Signals | None, behind_s: float) -> dict[str, Any]:
+    climbs_at = None if verdict.climbs_at is None else verdict.climbs_at - behind_s
     comfort: dict[str, Any] = {
         "rung": verdict.rung.name.lower(),
         "cores": verdict.cores,
@@ -74,7 +75,7 @@ def _comfort(verdict: Verdict, signals: Signals | None) -> dict[str, Any]:
         "figures": verdict.figures,
         "new_work": verdict.new_work,
         "gpu_work": verdict.gpu_work,
-        "climbs_at": verdict.climbs_at,
+        "climbs_at": climbs_at,
         "findings": [_finding(one) for one in verdict.findings],
     }
     if signals is not None:

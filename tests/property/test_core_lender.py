@@ -73,6 +73,7 @@ from lender.core.events import (
     TimeAdvanced,
     UsageMetered,
     UsageRecalled,
+    WallClockRead,
     WokenUp,
 )
 from lender.core.lender import Lender
@@ -131,7 +132,9 @@ class ModelShell(RuleBasedStateMachine):
         self.grants: dict[str, Grant] = {}
         self.revoked: set[str] = set()
         self.used_s: Counter[str] = Counter()
-        self.word = Intent(paused=True)
+        self.said = Intent(paused=True)
+        """By the wall clock, as it is stored."""
+        self.behind_s = 0.0
         self.asleep = False
         self.connected = False
         self.busy = False
@@ -147,6 +150,10 @@ class ModelShell(RuleBasedStateMachine):
         self.produced: dict[str, set[int]] = {}
 
     # Carrying out effects, each held against what is allowed at that moment.
+
+    @property
+    def word(self) -> Intent:
+        return self.said.by_clock(self.behind_s)
 
     def tell(self, event: Event) -> None:
         for effect in self.lender.handle(self.now, event):
@@ -304,20 +311,21 @@ class ModelShell(RuleBasedStateMachine):
         finish_s=st.none() | st.floats(0.0, 60.0),
     )
     def pause(self, until_s: float | None = None, finish_s: float | None = None) -> None:
-        until = None if until_s is None else self.now + until_s
-        finish_by = None if finish_s is None else self.now + finish_s
-        self.say(Intent(True, self.now, until, finish_by))
+        now = self.now - self.behind_s
+        until = None if until_s is None else now + until_s
+        finish_by = None if finish_s is None else now + finish_s
+        self.say(Intent(True, now, until, finish_by))
 
     @rule()
     def resume(self) -> None:
-        self.say(Intent(False, self.now))
+        self.say(Intent(False, self.now - self.behind_s))
 
     def say(self, word: Intent) -> None:
         self.look()
-        if word != self.word:
+        if word != self.said:
             for sandbox in self.sandboxes.values():
                 sandbox.stopped_at = None
-        self.word = word
+        self.said = word
         self.tell(IntentLoaded(word))
 
     @precondition(lambda self: self.sandboxes)
@@ -399,6 +407,7 @@ class ModelShell(RuleBasedStateMachine):
     @rule(intent_first=st.booleans())
     def crash(self, *, intent_first: bool) -> None:
         """lenderd dies and its sandboxes with it; the next one knows what is on disk."""
+        self.now, self.behind_s = max(START, self.now - self.behind_s), 0.0
         self.sandboxes, self.produced = {}, {}
         self.lender = Lender(make_config(slots=SLOTS, frozen_handback_s=HANDBACK_S))
         self.told, self.deliveries, self.pulls = {}, {}, set()
@@ -406,11 +415,17 @@ class ModelShell(RuleBasedStateMachine):
         used = tuple((id_, self.now, Usage(cpu_s)) for id_, cpu_s in self.used_s.items())
         self.tell(UsageRecalled(used, 0))
         self.tell(CapabilitiesFound(MACHINE))
-        words = [self.load_consent, lambda: self.tell(IntentLoaded(self.word))]
+        words = [self.load_consent, lambda: self.tell(IntentLoaded(self.said))]
         for load in reversed(words) if intent_first else words:
             load()
         self.sample(busy=False)
         self.connection(up=True)
+
+    @rule(behind_s=st.sampled_from([0.0, 0.1, 90.0, 7200.0]))
+    def set_clock(self, behind_s: float) -> None:
+        """The wall clock is set back, or forward again as far as the core's time."""
+        self.behind_s = behind_s
+        self.tell(WallClockRead(behind_s))
 
     @rule(duration_s=st.floats(0.001, 20.0))
     def wait(self, duration_s: float) -> None:

@@ -48,6 +48,7 @@ from lender.core.events import (
     SleepAnnounced,
     UsageMetered,
     UsageRecalled,
+    WallClockRead,
     WokenUp,
 )
 from lender.core.hold import NEEDED_HERE
@@ -387,6 +388,82 @@ def test_a_drain_with_nothing_left_is_a_pause_at_once_and_resume_ends_it() -> No
     assert bench.lender.status(bench.now).phase == "paused"
     bench.pause(paused=False)
     assert bench.lender.status(bench.now).phase == "lending"
+
+
+# A wall clock that was set back: the core's time is ahead of it.
+
+BEHIND_S = 7200.0
+
+
+def test_a_timed_pause_lasts_by_the_clock_it_was_said_by() -> None:
+    bench = Bench().ready()
+    bench.run()
+    bench.tell(WallClockRead(BEHIND_S))
+    said_at = bench.now - BEHIND_S
+    word = Intent(paused=True, paused_at=said_at, until=said_at + 5.0)
+    assert sandboxes(bench.tell(IntentLoaded(word))) == [FreezeSandbox(lease_id(1))]
+    assert bench.lender.status(bench.now).intent == word
+    assert sandboxes(bench.wait(4.9)) == []
+    assert sandboxes(bench.wait(0.1)) == [ThawSandbox(lease_id(1))]
+
+
+def test_a_drain_leaves_the_time_that_was_said() -> None:
+    bench = Bench().ready()
+    bench.run()
+    bench.tell(WallClockRead(BEHIND_S))
+    said_at = bench.now - BEHIND_S
+    word = Intent(paused=True, paused_at=said_at, finish_by=said_at + 60.0)
+    assert sandboxes(bench.tell(IntentLoaded(word))) == []
+    assert sandboxes(bench.wait(59.9)) == []
+    assert sandboxes(bench.wait(0.1)) == [CloseSandbox(lease_id(1))]
+
+
+def test_a_pause_follows_a_clock_that_is_set_back_after_it_was_said() -> None:
+    bench = Bench(frozen_handback_s=1e6).ready()
+    bench.run()
+    bench.tell(IntentLoaded(Intent(paused=True, paused_at=bench.now, until=bench.now + 60.0)))
+    bench.tell(WallClockRead(BEHIND_S))
+    assert sandboxes(bench.wait(BEHIND_S + 59.9)) == []
+    assert sandboxes(bench.wait(0.1)) == [ThawSandbox(lease_id(1))]
+
+
+def test_hours_go_by_the_wall_clock() -> None:
+    midnight = START - START % DAY_S + DAY_S
+    bench = Bench().ready(make_grant(when=parse_when("00:00-06:00")))
+    bench.now = midnight + 60.0
+    bench.tell(CALM)
+    bench.run()
+    assert sandboxes(bench.tell(WallClockRead(BEHIND_S))) == [FreezeSandbox(lease_id(1))]
+    assert sandboxes(bench.tell(CALM)) == []
+
+
+def test_the_owners_limits_go_by_the_wall_clock_too() -> None:
+    midnight = START - START % DAY_S + DAY_S
+    limits = replace(LIMITS, hours=parse_when("00:00-06:00"))
+    bench = Bench(policy=Policy(in_use=limits, away=limits)).ready()
+    bench.now = midnight + 60.0
+    bench.tell(WallClockRead(BEHIND_S))
+    bench.tell(CALM)
+    assert bench.lender.status(bench.now).phase == "yielding"
+
+
+def test_a_day_of_a_budget_begins_at_midnight_by_the_wall_clock() -> None:
+    midnight = START - START % DAY_S + DAY_S
+    bench = Bench(budget=parse_budget(["1GB/day"]))
+    bench.tell(WallClockRead(BEHIND_S))
+    bench.ready()
+    used = (("G-0", midnight - 3 * 3600.0, Usage(moved_bytes=10_000_000_000)),)
+    bench.tell(UsageRecalled(used, 0))
+    bench.now = midnight + BEHIND_S - 1.0
+    assert bench.lender.budgets(bench.now)[0]["used"] == 10_000_000_000
+    assert bench.lender.budgets(bench.now + 1.0)[0]["used"] == 0
+
+
+def test_no_clock_that_is_set_back_prolongs_a_grant() -> None:
+    bench = Bench().ready(make_grant(not_after=START + 60.0))
+    bench.run()
+    bench.tell(WallClockRead(BEHIND_S))
+    assert sandboxes(bench.wait(60.0)) == [CloseSandbox(lease_id(1))]
 
 
 # Sleep.

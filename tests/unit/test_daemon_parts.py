@@ -118,6 +118,20 @@ def test_the_clock_starts_at_the_wall_clock_and_never_goes_back() -> None:
     assert clock() >= first
 
 
+def test_the_clock_tells_how_far_it_is_ahead_of_a_wall_clock_that_was_set_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, wall = Clock(), time.time
+    assert clock.behind_s() == 0.0
+    first = clock()
+    monkeypatch.setattr(time, "time", lambda: wall() - 7200.0)
+    assert clock.behind_s() == pytest.approx(7200.0, abs=1.0)
+    assert clock() >= first
+    monkeypatch.setattr(time, "time", lambda: wall() + 7200.0)
+    assert clock.behind_s() == 0.0
+    assert clock() == pytest.approx(wall() + 7200.0, abs=5.0)
+
+
 def test_root_needs_an_ordinary_user_to_become(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     for user, reason in ((None, "does not run work as root"), ("root", "is root")):
