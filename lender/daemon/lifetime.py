@@ -87,7 +87,7 @@ class Lifetime:
 
     def __init__(self, settings: DaemonSettings) -> None:
         self._settings = settings
-        self._state = StateFolder(settings.state or default_state_path())
+        self._state = StateFolder((settings.state or default_state_path()).absolute())
         self._clock = Clock()
         self._stopping = asyncio.Event()
         self._hurried = asyncio.Event()
