@@ -139,12 +139,14 @@ class Intent:
         until: the pause ends by itself; None: only the owner ends it.
         finish_by: running work may go on until then, and is evicted after it; None: it stands
             still at once.
+        said_by: uid of who said it; None: this machine's owner.
     """
 
     paused: bool = False
     paused_at: float = 0.0
     until: float | None = None
     finish_by: float | None = None
+    said_by: int | None = None
 
     def by_clock(self, ahead_s: float) -> "Intent":
         """Return the same word by a clock that is `ahead_s` ahead of the one it was said by."""

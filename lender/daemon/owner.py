@@ -65,7 +65,8 @@ class OwnerVerbs:
         self._sampler = sampler
         self._receipts = receipts
         self._head = head
-        self._unsaved: Intent | None = None
+        self._unsaved: tuple[Intent, Intent] | None = None
+        """A pause that could not be saved, after the word that is stored instead."""
         self._marks: tuple[Mark, ...] = ()
         self._machine = machine
         self._facts = facts
@@ -92,8 +93,8 @@ class OwnerVerbs:
         self._follow_clock()
         self._shell.post(ConsentLoaded(load_consent(self._state).consent))
         intent = read_intent(self._state)
-        if self._unsaved is not None and self._unsaved.paused_at >= intent.paused_at:
-            intent = self._unsaved
+        if self._unsaved is not None and self._unsaved[0] == intent:
+            intent = self._unsaved[1]
         self._shell.post(IntentLoaded(intent))
 
     def load_changed(self) -> None:
@@ -147,19 +148,25 @@ class OwnerVerbs:
     def pause(self, request: dict[str, Any], peer: Peer) -> Answer:
         """Keep the intent durably and freeze everything; tells what stands still.
 
-        The owner may say when it ends and what may finish; from anyone else it is a pause.
+        The owner may say when it ends and what may finish; from anyone else it is a pause, and
+        adds nothing to one without an end.
         """
-        intent = Intent(paused=True, paused_at=time.time())
-        if peer.uid in (0, self._state.owner_uid()) and "intent" in request:
-            intent = _intent(request["intent"])
-            stored = read_intent(self._state)
+        stored = read_intent(self._state)
+        if peer.uid in (0, self._state.owner_uid()):
+            intent = Intent(paused=True, paused_at=time.time())
+            if "intent" in request:
+                intent = _intent(request["intent"])
             if intent.paused_at < stored.paused_at <= time.time():
                 # It waited while we stood still; the owner has said something since.
                 self.load()
                 return {"report": _report([], 0), "overtaken": True}
+        elif stored.paused and (stored.until, stored.finish_by) == (None, None):
+            intent = stored
+        else:
+            intent = Intent(paused=True, paused_at=time.time(), said_by=peer.uid)
         jobs = len(self._shell.executions)
         # First what the owner sees: a full disk must not keep anything running.
-        self._unsaved = intent
+        self._unsaved = stored, intent
         self._follow_clock()
         self._shell.post(IntentLoaded(intent))
         stopped = self._shell.freeze_all() if intent.stops(time.time()) else []

@@ -62,6 +62,7 @@ def _intent(intent: Intent | None, now: float) -> dict[str, Any]:
         "paused_at": intent.paused_at,
         "paused_until": intent.until,
         "finish_by": intent.finish_by,
+        "paused_by": intent.said_by,
     }
 
 

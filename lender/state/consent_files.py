@@ -166,7 +166,7 @@ def write_intent(state: StateFolder, intent: Intent) -> None:
     Raises:
         OSError: it could not be made durable.
     """
-    fields = (intent.paused, intent.paused_at, intent.until, intent.finish_by)
+    fields = (getattr(intent, name) for name in StoredIntent._fields)
     write_stored(state, StoredIntent(*fields))
 
 

@@ -25,6 +25,7 @@ class StoredIntent(NamedTuple):
     paused_at: float = 0.0
     until: float | None = None
     finish_by: float | None = None
+    said_by: int | None = None
 
     def holds(self, now: float) -> bool:
         """Tell whether nothing new may be taken at `now`."""
@@ -45,10 +46,15 @@ def read_stored(state: StateFolder) -> StoredIntent:
     try:
         content = json.loads(_read(state.intent))
         if content["v"] == 1:  # a later version may mean more
+            until, finish_by = (
+                None if content.get(end) is None else moment(content[end]) for end in _ENDS
+            )
             return StoredIntent(
                 content["paused"] is not False,
                 moment(content["paused_at"]),
-                *(None if content.get(k) is None else moment(content[k]) for k in _ENDS),
+                until,
+                finish_by,
+                _uid(content.get("said_by")),
             )
     except FileNotFoundError:
         return StoredIntent()
@@ -58,6 +64,17 @@ def read_stored(state: StateFolder) -> StoredIntent:
 
 
 _ENDS = ("until", "finish_by")
+
+
+def _uid(value: Any) -> int | None:  # noqa: ANN401 - whatever the file holds
+    """Who said it; a file that does not tell is the owner's.
+
+    Raises:
+        ValueError: it is no uid.
+    """
+    if value is not None and (type(value) is not int or value < 0):
+        raise ValueError("no uid")
+    return value
 
 
 def _read(path: Path) -> bytes:

@@ -10,11 +10,13 @@ import pytest
 from core_world import Bench
 
 from lender.core.consent import Intent
-from lender.core.events import Event
+from lender.core.events import Event, IntentLoaded
+from lender.daemon import owner as owner_module
 from lender.daemon.clock import Clock
 from lender.daemon.control import Peer
 from lender.daemon.owner import OwnerVerbs
-from lender.state.consent_files import write_intent
+from lender.daemon.status_view import lending
+from lender.state.consent_files import read_intent, write_intent
 from lender.state.folder import StateFolder
 
 BACK_S = 7200.0
@@ -115,3 +117,56 @@ def test_a_pause_that_was_said_before_follows_the_clock_at_the_next_look(
     assert status.behind_s == pytest.approx(BACK_S, abs=1.0)
     told.bench.wait(3600.0)
     assert phase(told) == "paused"
+
+
+def paused_by(told: Told) -> object:
+    return lending(told.bench.lender.status(told.bench.now), told.bench.now, {})["paused_by"]
+
+
+def test_a_pause_by_another_user_tells_who_it_was_also_after_a_restart(
+    state: StateFolder, told: Told
+) -> None:
+    verbs(state, told).pause({}, Peer(state.owner_uid() + 1001, 1))
+    assert paused_by(told) == state.owner_uid() + 1001
+    told.post(IntentLoaded(Intent()))
+    verbs(state, told).load()
+    assert (phase(told), paused_by(told)) == ("paused", state.owner_uid() + 1001)
+
+
+def test_a_pause_of_the_owners_is_theirs_whatever_it_claims(state: StateFolder, told: Told) -> None:
+    intent = {"paused_at": time.time(), "said_by": 1001}
+    verbs(state, told).pause({"intent": intent}, owner(state))
+    assert (phase(told), paused_by(told)) == ("paused", None)
+
+
+def test_another_users_pause_takes_nothing_from_one_of_the_owners_without_an_end(
+    state: StateFolder, told: Told
+) -> None:
+    said, other = verbs(state, told), Peer(state.owner_uid() + 1001, 1)
+    said.pause({"intent": {"paused_at": time.time()}}, owner(state))
+    before = read_intent(state)
+    said.pause({}, other)
+    assert read_intent(state) == before
+    timed = {"paused_at": time.time(), "until": time.time() + 60.0}
+    said.pause({"intent": timed}, owner(state))
+    said.pause({}, other)
+    assert (read_intent(state).until, read_intent(state).said_by) == (None, other.uid)
+
+
+def test_a_pause_that_could_not_be_saved_holds_until_the_next_word_whatever_the_clock(
+    state: StateFolder, told: Told, set_back: SetBack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_state: StateFolder, _intent: Intent) -> None:
+        raise OSError(28, "No space left on device")
+
+    said = verbs(state, told)
+    with monkeypatch.context() as patched:
+        patched.setattr(owner_module, "write_intent", full)
+        with pytest.raises(OSError, match="No space"):
+            said.pause({}, owner(state))
+    said.load()
+    assert phase(told) == "paused"
+    set_back()
+    write_intent(state, Intent(paused=False, paused_at=time.time()))
+    said.load()
+    assert phase(told) != "paused"

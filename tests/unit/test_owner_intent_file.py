@@ -30,6 +30,7 @@ def test_it_has_the_fields_of_the_cores_intent_in_its_order() -> None:
         StoredIntent(paused=True, paused_at=5.0),
         StoredIntent(paused=True, paused_at=5.0, until=7205.25),
         StoredIntent(paused=True, paused_at=5.0, until=None, finish_by=605.0),
+        StoredIntent(paused=True, paused_at=5.0, said_by=1001),
     ],
 )
 def test_what_was_said_is_read_again(state: StateFolder, said: StoredIntent) -> None:
@@ -57,6 +58,9 @@ def test_the_form_without_ends_reads(state: StateFolder, *, paused: bool) -> Non
         '{"v": 1, "paused": true, "paused_at": 0, "finish_by": []}',
         '{"v": 1, "paused": true, "paused_at": 0, "finish_by": 1' + "0" * 400 + "}",
         '{"v": 1, "paused": 0, "paused_at": 0}',
+        '{"v": 1, "paused": false, "paused_at": 0, "said_by": "root"}',
+        '{"v": 1, "paused": false, "paused_at": 0, "said_by": true}',
+        '{"v": 1, "paused": false, "paused_at": 0, "said_by": -1}',
         "[" * 100_000,
         "\x00\xff",
     ],
