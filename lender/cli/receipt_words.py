@@ -96,7 +96,7 @@ def _processor(receipt: Receipt) -> list[str]:
     if peak_bytes := _number(receipt, "memory_peak_bytes"):
         parts.append(f"peak {size(peak_bytes)}")
     if energy_wh := _number(receipt, "energy_wh"):
-        method = _text(receipt, "energy_method")
+        method = _text(receipt, "energy_method").removeprefix("estimate: ")
         parts.append(f"{energy_wh:.2g} Wh (estimate{': ' + method if method else ''})")
     elif "energy_method" in receipt:
         parts.append(f"energy: {_text(receipt, 'energy_method')}")

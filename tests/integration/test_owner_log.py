@@ -98,7 +98,7 @@ def test_log_prints_a_receipt_in_full_and_an_early_one_as_far_as_it_goes(machine
     log.append({
         **RECEIPT, "inputs": [["x.npz", "ab" * 32]], "memory_peak_bytes": 1 << 30, "gpu_s": 0.0,
         "vram_peak_bytes": 0, "network_attempts_blocked": 2, "energy_wh": 3.1,
-        "energy_method": "RAPL",
+        "energy_method": "estimate: RAPL",
     })  # fmt: skip
     log.append({**RECEIPT, "job": "J-early000", "network_attempts_blocked": -1})
     few = {"lease": "L", "job": "J-few00000", "submitter": ALICE, "workload": "render",
