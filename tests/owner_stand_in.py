@@ -51,6 +51,7 @@ class StandIn:
             "paused_at": intent.paused_at,
             "paused_until": intent.until,
             "finish_by": intent.finish_by,
+            "paused_by": intent.said_by,
             "reason": "",
             "name": "desk-7",
             "connected": True,

@@ -71,6 +71,7 @@ def _from_files(state: StateFolder) -> Fields:
         "paused_at": intent.paused_at,
         "paused_until": intent.until,
         "finish_by": intent.finish_by,
+        "paused_by": intent.said_by,
         "grants": [grants.entry(grant, reading, now) for grant in held],
         "withdrawn": [
             {"submitter": key, "name": reading.names.get(key, "")}

@@ -10,7 +10,7 @@ from typing import Any
 
 from lender.cli import comfort_words
 from lender.cli.reading import Reading
-from lender.cli.status_lines import budget_line
+from lender.cli.status_lines import budget_line, who_paused
 from lender.cli.words import count, printable, size, span, when
 
 
@@ -96,7 +96,9 @@ def _word(status: dict[str, Any], now: float) -> Step:
     if finish_by and now < finish_by:
         text = f"you let what runs finish until {when(finish_by, now)}, and nothing new begin"
         return Step("your-word", False, text, change)
-    return Step("your-word", False, "you have paused it", change)
+    who = who_paused(status)
+    text = "you have paused it" if who == "you" else f"{who} paused it"
+    return Step("your-word", False, text, change)
 
 
 def _consent(status: dict[str, Any], now: float) -> Step:

@@ -1,5 +1,6 @@
 """`lender status` in words: lines for a terminal, from the fields of an answer."""
 
+import pwd
 import time
 from typing import Any
 
@@ -120,7 +121,7 @@ def _where(reading: Reading) -> str:
 def _pause(reading: Reading, now: float) -> str:
     status, outcome = reading.fields, reading.told.outcome
     since, until = status.get("paused_at"), status.get("paused_until")
-    said = "by you" + (f" since {when(since, now)}" if since else "")
+    said = f"by {who_paused(status)}" + (f" since {when(since, now)}" if since else "")
     if until:
         said += f", until {when(until, now)}"
     if outcome == "absent":
@@ -128,6 +129,18 @@ def _pause(reading: Reading, now: float) -> str:
     elif outcome != "answered":
         said += "; saved, lenderd obeys when it wakes"
     return f"{said}. lender resume ends it"
+
+
+def who_paused(status: Fields) -> str:
+    """Return `you`, or whose word it was: anyone on the machine may say it."""
+    uid = status.get("paused_by")
+    if uid is None:
+        return "you"
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except (KeyError, TypeError, OverflowError):
+        name = f"uid {uid}"
+    return f"another user of this machine ({printable(name)})"
 
 
 def _allowed(status: Fields, names: dict[str, str], now: float) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import pwd
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from owner_machine import ALICE, BOB, LENDER, Machine, grant, machine
 from terminal import Terminal, environment
 
 from lender.state.folder import StateFolder
+from lender.state.intent_file import StoredIntent, write_stored
 
 __all__ = ["machine"]
 
@@ -205,6 +207,20 @@ def test_without_lenderd_the_files_tell(machine: Machine, *, stopped: bool) -> N
     assert ("lenderd obeys when it wakes" if stopped else "will start paused") in done.stdout
     assert "alice: render" in done.stdout
     assert "bob" not in done.stdout
+
+
+@pytest.mark.parametrize("verb", ["status", "why"])
+@pytest.mark.parametrize("lenderd_runs", [False, True])
+def test_a_pause_of_somebody_else_is_not_told_as_yours(
+    machine: Machine, verb: str, *, lenderd_runs: bool
+) -> None:
+    said = StoredIntent(paused=True, paused_at=time.time(), said_by=pwd.getpwnam("nobody").pw_uid)
+    write_stored(machine.state, said)
+    if lenderd_runs:
+        machine.daemon()
+    told = machine.lender(verb).stdout
+    assert "another user of this machine (nobody)" in told
+    assert "you have paused" not in told
 
 
 def test_a_stranger_sees_the_status_but_no_file(machine: Machine) -> None:
