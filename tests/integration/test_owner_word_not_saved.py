@@ -10,25 +10,31 @@ import pytest
 from owner_machine import AS_STRANGER, STRANGER_UID
 
 from deploy.local.fleet import Fleet, Lender, wait_until
+from lender.state.folder import StateFolder, read_pid
 
 pytestmark = pytest.mark.timeout(90)
 
 
 @pytest.fixture
 def desk(fleet_folder: Path) -> Iterator[Lender]:
-    """A machine that works, and whose owner's last word can't be saved any more."""
+    """A machine that works."""
     with Fleet(fleet_folder, ("desk",)) as fleet:
         desk = fleet.lenders["desk"]
         fleet.submit("submit", "--no-wait", "--", "sleep", "60")
         wait_until(desk.busy, "the task runs")
-        intent = desk.state / "intent.json"
-        intent.unlink(missing_ok=True)
-        intent.mkdir()
-        (intent / "in-the-way").touch()
         yield desk
 
 
+def stand_in_the_way(desk: Lender, name: str = "intent.json") -> None:
+    """Put a folder where a file is to be written."""
+    place = desk.state / name
+    place.unlink(missing_ok=True)
+    place.mkdir()
+    (place / "in-the-way").touch()
+
+
 def test_the_owner_reads_that_it_is_paused_and_what_is_at_fault(desk: Lender) -> None:
+    stand_in_the_way(desk)
     done = desk.owner("pause")
     assert done.returncode == 6
     assert "stand still, verified" in done.stdout
@@ -40,6 +46,7 @@ def test_the_owner_reads_that_it_is_paused_and_what_is_at_fault(desk: Lender) ->
 
 
 def test_a_drain_is_in_force_and_waits_for_nobody_to_wake(desk: Lender) -> None:
+    stand_in_the_way(desk)
     done = desk.owner("drain", "--deadline", "10m")
     assert done.returncode == 6
     assert "nothing new is taken; 1 job may go on" in done.stdout
@@ -51,6 +58,9 @@ def test_a_drain_is_in_force_and_waits_for_nobody_to_wake(desk: Lender) -> None:
 def test_a_stranger_is_not_told_that_nothing_was_paused(desk: Lender) -> None:
     for folder in desk.state.parents:
         folder.chmod(folder.stat().st_mode | 0o001)
+    lenderd = read_pid(StateFolder(desk.state))
+    assert lenderd is not None
+    stand_in_the_way(desk, f".intent.json.{lenderd.pid}.new")
     # lenderd itself may run as that one here.
     code = AS_STRANGER.replace(str(STRANGER_UID), str(STRANGER_UID - 1))
     command = [sys.executable, "-c", code, "--state", str(desk.state), "pause"]
