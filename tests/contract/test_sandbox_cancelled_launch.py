@@ -22,10 +22,10 @@ async def test_a_cancelled_launch_leaves_no_held_process(workshop: Workshop) -> 
         launch = asyncio.create_task(launcher.spawn("wasm"))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LONGEST_S * number / _TRIES):
-                (await asyncio.shield(launch)).channel.close()
+                await asyncio.shield(launch)
         cancelled += launch.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await launch
+            (await launch).channel.close()
     assert cancelled
     await until(lambda: not tree.children(launcher.pid), "no process is held")
     assert _descriptors() == descriptors
