@@ -29,7 +29,7 @@ from pathlib import Path
 from owner_stand import WORKLOADS
 
 from lender.daemon.control_client import UnreachableError, ask
-from lender.sandbox import cgroup, tree
+from lender.sandbox.processes import cgroup, tree
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
 from lender.state.folder import StateFolder
 

@@ -22,12 +22,12 @@ from lender.core.consent import Grant
 from lender.daemon.control import ControlServer, Peer
 from lender.daemon.privilege import become
 from lender.protocol.signature import Signer, seed_from_entropy
-from lender.sandbox import stopping, subtree
 from lender.sandbox.launcher import Launcher
 from lender.sandbox.lease_sandbox import LeaseSandbox
 from lender.sandbox.plan import Limits, SandboxPlan
 from lender.sandbox.port import SandboxGoneError
-from lender.sandbox.tree import Root
+from lender.sandbox.processes import stopping, subtree
+from lender.sandbox.processes.tree import Root
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
 from lender.state.folder import StateFolder, write_pid
 from lender.state.grant_writing import write_grant

@@ -16,7 +16,7 @@ import pytest
 from lender.core.consent import Grant
 from lender.daemon.control_client import UnreachableError, ask
 from lender.protocol.signature import Signer, seed_from_entropy
-from lender.sandbox import tree
+from lender.sandbox.processes import tree
 from lender.state.attempt_records import AttemptRecord, AttemptRecords, AttemptTerms
 from lender.state.folder import StateFolder
 from lender.state.grant_writing import write_grant

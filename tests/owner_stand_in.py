@@ -16,7 +16,7 @@ from typing import Any
 
 from lender.core.consent import Intent
 from lender.daemon.control import ControlServer, Peer
-from lender.sandbox import tree
+from lender.sandbox.processes import tree
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
 from lender.state.consent_files import load_consent, read_intent, write_intent
 from lender.state.folder import StateFolder, write_pid

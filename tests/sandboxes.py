@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import wasmtime
 
-from lender.sandbox import bubblewrap, tree
 from lender.sandbox.launcher import Launcher
 from lender.sandbox.lease_sandbox import LeaseSandbox
 from lender.sandbox.plan import Limits, Runtime, SandboxPlan
 from lender.sandbox.port import Root
+from lender.sandbox.processes import tree
+from lender.sandbox.walls import bubblewrap
 
 USER = (65534, 65534) if os.getuid() == 0 else None
 LIMITS = Limits(

@@ -7,7 +7,7 @@ from lender.cli.exits import Exit
 from lender.cli.last_word import announce_pause, as_json, keep
 from lender.cli.owner import become_owner, tell
 from lender.cli.words import count, key, printable, when
-from lender.sandbox import tree
+from lender.sandbox.processes import tree
 from lender.state.attempt_records import AttemptRecords
 from lender.state.folder import StateFolder
 from lender.state.intent_file import StoredIntent

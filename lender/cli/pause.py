@@ -15,7 +15,7 @@ from lender.cli.owner import DEFAULTS as OWNER_DEFAULTS
 from lender.cli.owner import add_options, become_owner, is_owner, print_json, tell, warn_of
 from lender.cli.state_choice import Choice, choose
 from lender.cli.words import count, duration, say, when
-from lender.sandbox import stopping
+from lender.sandbox.processes import stopping
 from lender.state.attempt_records import AttemptReading, AttemptRecords
 from lender.state.folder import StateFolder
 from lender.state.intent_file import StoredIntent

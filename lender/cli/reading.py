@@ -57,7 +57,7 @@ def names_of(fields: Fields) -> dict[str, str]:
 def _from_files(state: StateFolder) -> Fields:
     # Only needed here; loaded before root becomes an owner who may not read our own code.
     from lender.cli import grants  # noqa: PLC0415
-    from lender.sandbox import tree  # noqa: PLC0415
+    from lender.sandbox.processes import tree  # noqa: PLC0415
     from lender.state.attempt_records import AttemptRecords  # noqa: PLC0415
     from lender.state.consent_files import load_consent, read_intent  # noqa: PLC0415
 

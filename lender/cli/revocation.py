@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from lender.cli.owner import tell
 from lender.core.consent import Grant
-from lender.sandbox import cgroup, stopping, tree
+from lender.sandbox.processes import cgroup, stopping, tree
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
 from lender.state.closing_receipts import closing_receipt
 from lender.state.consent_files import (

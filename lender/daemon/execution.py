@@ -26,7 +26,7 @@ from lender.daemon.results import ResultMaker
 from lender.link.errors import LinkError
 from lender.protocol.job import BlobRef, Input
 from lender.protocol.result import TaskResult
-from lender.sandbox import scratch, stopping, tree
+from lender.sandbox.files import scratch
 from lender.sandbox.port import (
     Limits,
     PrepareFailedError,
@@ -37,6 +37,7 @@ from lender.sandbox.port import (
     SandboxPlan,
     TaskOutcome,
 )
+from lender.sandbox.processes import stopping, tree
 from lender.state.attempt_records import AttemptRecord, AttemptRecords, AttemptTerms
 from lender.state.consent_files import read_consent, read_intent
 from lender.state.folder import StateFolder

@@ -3,7 +3,8 @@
 import logging
 
 from lender.daemon.signal_history import BLOCK_S
-from lender.sandbox import cgroup, scratch, stopping
+from lender.sandbox.files import scratch
+from lender.sandbox.processes import cgroup, stopping
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
 from lender.state.closing_receipts import closing_receipt
 from lender.state.folder import StateFolder

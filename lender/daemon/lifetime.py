@@ -50,12 +50,13 @@ from lender.link.blobs import Blobs
 from lender.link.connection import Closed, Connection, State, connect
 from lender.protocol.errors import ProtocolError
 from lender.protocol.lease import DoneReply
-from lender.sandbox import selftest, subtree
+from lender.sandbox import selftest
 from lender.sandbox.launcher import Launcher
 from lender.sandbox.lease_sandbox import LeaseSandbox
 from lender.sandbox.plan import SandboxPlan
 from lender.sandbox.port import RecordRoots
-from lender.sandbox.subtree import Subtree
+from lender.sandbox.processes import subtree
+from lender.sandbox.processes.subtree import Subtree
 from lender.sensors import memory
 from lender.sensors.gpu import GpuMeter
 from lender.sensors.machine import MachineSensors

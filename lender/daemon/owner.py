@@ -16,7 +16,7 @@ from lender.daemon.sampling import Sampler
 from lender.daemon.shell import Shell
 from lender.daemon.status_view import lending
 from lender.daemon.today import Today
-from lender.sandbox.tree import StopReport
+from lender.sandbox.processes.tree import StopReport
 from lender.state.consent_files import grant_fields, load_consent, read_intent, write_intent
 from lender.state.folder import StateFolder
 from lender.state.intent_file import moment

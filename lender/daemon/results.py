@@ -8,7 +8,7 @@ from lender.link.blobs import Blobs
 from lender.protocol.bounds import INLINE_VALUE_BYTES_MAX
 from lender.protocol.job import JobSpec
 from lender.protocol.result import Output, TaskResult, ValueBlob
-from lender.sandbox.outputs import OutputRefusedError, collect
+from lender.sandbox.files.outputs import OutputRefusedError, collect
 from lender.sandbox.plan import TaskOutcome
 
 

@@ -26,7 +26,7 @@ from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.reporter import Reporter
 from lender.daemon.today import Today
 from lender.daemon.work_queues import WorkQueues
-from lender.sandbox import cgroup, stopping, tree
+from lender.sandbox.processes import cgroup, stopping, tree
 from lender.state.consent_files import read_intent
 
 log = logging.getLogger(__name__)

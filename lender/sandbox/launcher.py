@@ -13,7 +13,7 @@ from lender.sandbox import frames
 from lender.sandbox.frames import Frame
 from lender.sandbox.plan import RUNTIMES, Runtime
 from lender.sandbox.port import PrepareFailedError, RefusedError, SandboxGoneError
-from lender.sandbox.tree import Root
+from lender.sandbox.processes.tree import Root
 
 _CLOSE_TIMEOUT_S = 5.0
 

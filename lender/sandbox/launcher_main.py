@@ -22,11 +22,13 @@ import traceback
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from lender.sandbox import autogroup, confine, frames, tree
-from lender.sandbox import cgroup as cgroups
+from lender.sandbox import frames
 from lender.sandbox.frames import Frame
+from lender.sandbox.processes import autogroup, tree
+from lender.sandbox.processes import cgroup as cgroups
+from lender.sandbox.walls import confine
 
-_RUNNERS = {"wasm": "lender.sandbox.wasm_runner", "process": "lender.sandbox.process_runner"}
+_RUNNERS = {"wasm": "lender.sandbox.runtimes.wasm", "process": "lender.sandbox.runtimes.process"}
 _GO = b"g"
 _REQUEST_BODY_BYTES_MAX = 0
 # A pause or a revoke on a busy machine raises our session's weight for a moment (autogroup): it

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lender.sandbox import cgroup, frames, scratch, stopping
+from lender.sandbox import frames
+from lender.sandbox.files import scratch
 from lender.sandbox.frames import Frame
 from lender.sandbox.launcher import Child, Launcher, LauncherGoneError
 from lender.sandbox.plan import (
@@ -20,9 +21,10 @@ from lender.sandbox.plan import (
     plan_to_wire,
 )
 from lender.sandbox.port import PrepareFailedError, RecordRoots, SandboxGoneError
-from lender.sandbox.stopping import Standing
-from lender.sandbox.subtree import Subtree
-from lender.sandbox.tree import Root
+from lender.sandbox.processes import cgroup, stopping
+from lender.sandbox.processes.stopping import Standing
+from lender.sandbox.processes.subtree import Subtree
+from lender.sandbox.processes.tree import Root
 
 # The runner ends its own tasks; one that is this late has been taken over by its guest.
 _LATE_S = 5.0

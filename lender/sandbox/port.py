@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lender.sandbox.plan import Limits, SandboxPlan, TaskOutcome
-from lender.sandbox.tree import Root
+from lender.sandbox.processes.tree import Root
 
 __all__ = [
     "Limits",
@@ -63,7 +63,7 @@ class Sandbox(Protocol):
 
     @property
     def root_pids(self) -> tuple[Root, ...]:
-        """The processes to freeze, thaw or kill with `lender.sandbox.tree`; () when none."""
+        """The processes to freeze, thaw or kill (`lender.sandbox.processes`); () when none."""
         ...
 
     async def prepare(self) -> None:

@@ -10,13 +10,13 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from lender.sandbox import seccomp
 from lender.sandbox.launcher import Launcher
 from lender.sandbox.lease_sandbox import LeaseSandbox
 from lender.sandbox.plan import RUNTIMES, Limits, Runtime, SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError, SandboxGoneError
-from lender.sandbox.subtree import Subtree
-from lender.sandbox.tree import Root
+from lender.sandbox.processes.subtree import Subtree
+from lender.sandbox.processes.tree import Root
+from lender.sandbox.walls import seccomp
 
 _LIMITS = Limits(
     cpu=1,

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lender.sandbox.cgroup import is_leaf_of
-from lender.sandbox.tree import Root
+from lender.sandbox.processes.cgroup import is_leaf_of
+from lender.sandbox.processes.tree import Root
 from lender.state.durable import write_whole
 from lender.state.folder import boot_id
 

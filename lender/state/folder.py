@@ -13,7 +13,7 @@ import os
 from io import TextIOWrapper
 from pathlib import Path
 
-from lender.sandbox.tree import Root, alive, identify
+from lender.sandbox.processes.tree import Root, alive, identify
 
 SYSTEM_STATE = Path("/var/lib/lender")
 """The state folder of a lenderd that root started."""
@@ -119,7 +119,7 @@ class StateFolder:
         old = [self.cache / "sha256", self.cache / "modules", *self.spool.glob("*.report")]
         for left in old:
             with contextlib.suppress(FileNotFoundError):
-                from lender.sandbox import scratch  # noqa: PLC0415 - costs every other verb 3 ms
+                from lender.sandbox.files import scratch  # noqa: PLC0415 - costs every other verb 3 ms
 
                 scratch.remove(left)
 

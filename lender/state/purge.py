@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from lender.sandbox import scratch
+from lender.sandbox.files import scratch
 from lender.state.folder import StateFolder
 from lender.state.grant_file import SUBMITTER_PATTERN
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from sandboxes import LIMITS, Workshop, needs_bubblewrap, open_folder, until, workshop
 
-from lender.sandbox import autogroup, outputs, tree
-from lender.sandbox.outputs import OutputRefusedError
+from lender.sandbox.files import outputs
+from lender.sandbox.files.outputs import OutputRefusedError
 from lender.sandbox.plan import Limits, TaskOutcome
 from lender.sandbox.port import SandboxGoneError
+from lender.sandbox.processes import autogroup, tree
 
 __all__ = ["open_folder", "workshop"]  # fixtures
 pytestmark = needs_bubblewrap

@@ -9,9 +9,10 @@ import pytest
 import wasmtime
 from sandboxes import LIMITS, PROGRAMS, Workshop, module, open_folder, until, workshop
 
-from lender.sandbox import outputs, tree
-from lender.sandbox.outputs import OutputRefusedError
+from lender.sandbox.files import outputs
+from lender.sandbox.files.outputs import OutputRefusedError
 from lender.sandbox.port import PrepareFailedError, SandboxGoneError
+from lender.sandbox.processes import tree
 
 __all__ = ["open_folder", "workshop"]  # fixtures
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sandboxes import Workshop, open_folder, until, workshop
 
-from lender.sandbox import tree
+from lender.sandbox.processes import tree
 
 __all__ = ["open_folder", "workshop"]  # fixtures
 

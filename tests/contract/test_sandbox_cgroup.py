@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from sandboxes import LIMITS, USER, Workshop, needs_bubblewrap, open_folder, until
 
-from lender.sandbox import autogroup, cgroup, stopping, subtree, tree
 from lender.sandbox.launcher import Launcher
 from lender.sandbox.lease_sandbox import LeaseSandbox
 from lender.sandbox.plan import Runtime
 from lender.sandbox.port import PrepareFailedError, RefusedError, SandboxGoneError
-from lender.sandbox.stopping import Standing
-from lender.sandbox.subtree import Subtree
+from lender.sandbox.processes import autogroup, cgroup, stopping, subtree, tree
+from lender.sandbox.processes.stopping import Standing
+from lender.sandbox.processes.subtree import Subtree
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
 
 __all__ = ["open_folder"]  # fixtures
@@ -359,7 +359,7 @@ def test_a_record_without_a_cgroup_reads(tmp_path: Path) -> None:
 def test_stopping_needs_the_standard_library_only() -> None:
     """`lender revoke` uses it with the daemon stopped, and starts in milliseconds."""
     code = (
-        "import sys; import lender.sandbox.stopping\n"
+        "import sys; import lender.sandbox.processes.stopping\n"
         "ours = sorted(m for m in sys.modules if m.startswith('lender.'))\n"
         "print(*ours, 'asyncio' in sys.modules)"
     )
@@ -367,6 +367,7 @@ def test_stopping_needs_the_standard_library_only() -> None:
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert shown == [
         "lender.sandbox",
-        *(f"lender.sandbox.{name}" for name in ("autogroup", "cgroup", "stopping", "tree")),
+        "lender.sandbox.processes",
+        *(f"lender.sandbox.processes.{x}" for x in ("autogroup", "cgroup", "stopping", "tree")),
         "False",
     ]

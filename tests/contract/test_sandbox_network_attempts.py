@@ -5,7 +5,7 @@ import os
 import pytest
 from sandboxes import LIMITS, Workshop, needs_bubblewrap, open_folder, workshop
 
-from lender.sandbox.network_attempts import NetworkCounters, count
+from lender.sandbox.meters.network_attempts import NetworkCounters, count
 
 __all__ = ["open_folder", "workshop"]  # fixtures
 

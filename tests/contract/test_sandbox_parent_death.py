@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sandboxes import needs_bubblewrap, open_folder, until
 
-from lender.sandbox import tree
-from lender.sandbox.tree import Root
+from lender.sandbox.processes import tree
+from lender.sandbox.processes.tree import Root
 
 __all__ = ["open_folder"]  # fixtures
 
@@ -18,7 +18,7 @@ __all__ = ["open_folder"]  # fixtures
 _DAEMON = """
 import asyncio, sys
 from pathlib import Path
-from lender.sandbox import tree
+from lender.sandbox.processes import tree
 from lender.sandbox.launcher import Launcher
 from sandboxes import USER, Workshop, until
 

@@ -7,9 +7,11 @@ import time
 import pytest
 from sandboxes import LIMITS, Workshop, needs_bubblewrap, open_folder, until, workshop
 
-from lender.sandbox import outputs, selftest, tree
+from lender.sandbox import selftest
+from lender.sandbox.files import outputs
 from lender.sandbox.plan import Runtime
 from lender.sandbox.port import PrepareFailedError, RefusedError, Root, SandboxGoneError
+from lender.sandbox.processes import tree
 
 __all__ = ["open_folder", "workshop"]  # fixtures
 both = pytest.mark.parametrize("runtime", ["wasm", pytest.param("process", marks=needs_bubblewrap)])

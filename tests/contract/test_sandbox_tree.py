@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lender.sandbox import tree
-from lender.sandbox.tree import Root
+from lender.sandbox.processes import tree
+from lender.sandbox.processes.tree import Root
 
 _PR_SET_CHILD_SUBREAPER = 36
 Start = Callable[[str], Root]
@@ -176,13 +176,13 @@ def test_what_cannot_be_stopped_in_time_is_reported(start: Start) -> None:
 def test_the_module_needs_nothing_of_the_project() -> None:
     """`lender revoke` uses it with the daemon stopped, and starts in milliseconds."""
     code = (
-        "import sys; import lender.sandbox.tree\n"
+        "import sys; import lender.sandbox.processes.tree\n"
         "print(*sorted(m for m in sys.modules if m.startswith('lender')), 'asyncio' in sys.modules)"
     )
     shown = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
-    assert shown == ["lender", "lender.sandbox", "lender.sandbox.tree", "False"]
+    assert shown == ["lender", "lender.sandbox", "lender.sandbox.processes.tree", "False"]
 
 
 def test_no_process_is_identified_where_there_is_none() -> None:

@@ -18,7 +18,7 @@ _BECOME = """
 import sys
 from pathlib import Path
 from lender.daemon.privilege import become
-from lender.sandbox import scratch  # may lie where only root reads
+from lender.sandbox.files import scratch# may lie where only root reads
 from lender.state.consent_files import load_consent
 from lender.state.folder import StateFolder
 become((65534, 65534), Path(sys.argv[1]))

@@ -9,7 +9,7 @@ import time
 import pytest
 from owner_machine import LENDER, Machine, grant, machine, until
 
-from lender.sandbox import tree
+from lender.sandbox.processes import tree
 from lender.state.attempt_records import AttemptRecords
 from lender.state.consent_files import read_intent
 

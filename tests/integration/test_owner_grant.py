@@ -14,7 +14,7 @@ from owner_machine import ALICE, BOB, LENDER, Machine, machine
 
 from lender.core.budget import parse_budget
 from lender.core.schedule import parse_when
-from lender.sandbox import tree
+from lender.sandbox.processes import tree
 from lender.state.consent_files import read_consent
 from lender.state.folder import StateFolder
 from lender.state.receipts import ReceiptLog

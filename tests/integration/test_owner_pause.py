@@ -5,7 +5,7 @@ import signal
 
 from owner_machine import Machine, grant, machine, until
 
-from lender.sandbox import tree
+from lender.sandbox.processes import tree
 from lender.state.attempt_records import AttemptRecords
 from lender.state.consent_files import read_intent
 

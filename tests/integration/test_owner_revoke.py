@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from owner_machine import ALICE, BOB, Machine, grant, machine, until
 
-from lender.sandbox import cgroup, subtree, tree
+from lender.sandbox.processes import cgroup, subtree, tree
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
 from lender.state.consent_files import load_consent, read_consent
 from lender.state.purge import kept_submitters

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from owner_machine import AS_STRANGER, STRANGER_UID, Machine, grant
 
-from lender.sandbox import tree
+from lender.sandbox.processes import tree
 from lender.state.consent_files import load_consent, read_intent
 
 LISTENER = """

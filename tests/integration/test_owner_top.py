@@ -10,7 +10,7 @@ import pytest
 from owner_machine import LENDER, Machine, grant, machine
 from terminal import Terminal, environment
 
-from lender.sandbox import tree
+from lender.sandbox.processes import tree
 from lender.state.attempt_records import AttemptRecord
 from lender.state.consent_files import load_consent, read_intent
 

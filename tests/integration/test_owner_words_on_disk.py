@@ -13,7 +13,7 @@ import pytest
 from deploy.local.fleet import Fleet, Lender, command, wait_until
 from lender.core.consent import Intent
 from lender.daemon.control_client import ask
-from lender.sandbox import stopping
+from lender.sandbox.processes import stopping
 from lender.state.attempt_records import AttemptRecords
 from lender.state.consent_files import read_intent, write_intent
 from lender.state.folder import StateFolder

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from seatbelt_reader import read_line
 
-from lender.sandbox import seatbelt
+from lender.sandbox.walls import seatbelt
 
 NASTY = st.text(
     st.sampled_from("\"\\()\n\r\t;#|= -pD$`'*?{}[]ab\u00e9\U0001f600\udc80\x7f"), min_size=1

@@ -13,7 +13,7 @@ from lender.core.effects import CloseSandbox, Effect, FreezeSandbox, SendReport,
 from lender.core.events import Event, TimeAdvanced
 from lender.daemon.shell import Shell
 from lender.protocol.lease import Done
-from lender.sandbox.tree import StopReport
+from lender.sandbox.processes.tree import StopReport
 from lender.state.consent_files import write_intent
 from lender.state.folder import StateFolder
 

@@ -11,7 +11,7 @@ import pytest
 from lender.core.budget import Usage
 from lender.daemon import leftovers
 from lender.daemon.usage_recall import used_since
-from lender.sandbox import tree
+from lender.sandbox.processes import tree
 from lender.state.attempt_records import AttemptRecord, AttemptRecords, AttemptTerms
 from lender.state.folder import StateFolder
 from lender.state.receipts import ReceiptLog

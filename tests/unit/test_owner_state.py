@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lender.sandbox.tree import Root, identify
+from lender.sandbox.processes.tree import Root, identify
 from lender.state.attempt_records import AttemptRecord, AttemptRecords, AttemptTerms
 from lender.state.folder import (
     SYSTEM_STATE,

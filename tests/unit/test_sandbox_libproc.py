@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lender.sandbox import libproc, tree
+from lender.sandbox.processes import libproc, tree
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="the stand-in for libproc reads /proc"

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from lender.sandbox import bubblewrap, frames, scratch, seccomp, usage
-from lender.sandbox.capture import Capture
-from lender.sandbox.clock import RunningTime
+from lender.sandbox import frames
+from lender.sandbox.files import scratch
 from lender.sandbox.frames import Decoder, Frame, FrameError
+from lender.sandbox.meters import usage
+from lender.sandbox.meters.capture import Capture
+from lender.sandbox.meters.clock import RunningTime
 from lender.sandbox.plan import (
     Limits,
     SandboxPlan,
@@ -20,6 +22,7 @@ from lender.sandbox.plan import (
     plan_to_wire,
 )
 from lender.sandbox.port import PrepareFailedError
+from lender.sandbox.walls import bubblewrap, seccomp
 
 LIMITS = Limits(1, 64 << 20, 1.5, 100, 1 << 20, 8)
 

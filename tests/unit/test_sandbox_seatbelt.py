@@ -5,8 +5,8 @@ import resource
 import pytest
 from seatbelt_reader import Line, read_line
 
-from lender.sandbox import seatbelt
 from lender.sandbox.plan import Limits
+from lender.sandbox.walls import seatbelt
 
 SCRATCH = "/Users/lender/state/scratch/lease"
 INPUT = f"{SCRATCH}/data/in.bin"

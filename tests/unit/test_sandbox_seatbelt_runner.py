@@ -16,11 +16,14 @@ from typing import Any
 
 import pytest
 
-from lender.sandbox import frames, libproc, process_runner, seatbelt
+from lender.sandbox import frames
 from lender.sandbox.frames import Frame
 from lender.sandbox.plan import Limits, SandboxPlan, outcome_from_wire, plan_to_wire
 from lender.sandbox.port import PrepareFailedError
-from lender.sandbox.seatbelt_runner import SeatbeltRunner
+from lender.sandbox.processes import libproc
+from lender.sandbox.runtimes import process as process_runner
+from lender.sandbox.runtimes.seatbelt_runner import SeatbeltRunner
+from lender.sandbox.walls import seatbelt
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="asks /proc what the processes do"
@@ -240,9 +243,9 @@ def test_its_command_dies_with_the_launcher(tmp_path: Path) -> None:
     plan = plan_for(tmp_path, "sh", "-c", "echo $$ >pid; exec sleep 60", limits=limits)
     code = (
         "import json, os, sys, time\n"
-        "from lender.sandbox import seatbelt\n"
+        "from lender.sandbox.walls import seatbelt\n"
         "from lender.sandbox.plan import plan_from_wire\n"
-        "from lender.sandbox.seatbelt_runner import SeatbeltRunner\n"
+        "from lender.sandbox.runtimes.seatbelt_runner import SeatbeltRunner\n"
         "seatbelt.SANDBOX_EXEC = sys.argv[2]\n"
         "if os.fork() == 0:\n"
         "    SeatbeltRunner(plan_from_wire(json.loads(sys.argv[1])), lambda pid: 0).run(0)\n"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lender.cli.checks.check import Check
-from lender.sandbox import cgroup
+from lender.sandbox.processes import cgroup
 from lender.state.folder import StateFolder, read_pid
 
 _PI_MEND = "on a Raspberry Pi: cgroup_enable=memory in /boot/firmware/cmdline.txt, then reboot"

@@ -11,7 +11,7 @@ from lender.cli.checks.check import Check
 from lender.cli.revocation import Selection, revoke
 from lender.cli.words import count, duration
 from lender.core.consent import Grant
-from lender.sandbox import tree
+from lender.sandbox.processes import tree
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
 from lender.state.folder import StateFolder
 from lender.state.grant_writing import write_grant

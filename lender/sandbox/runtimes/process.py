@@ -16,13 +16,16 @@ import sys
 import time
 from typing import NamedTuple, NoReturn
 
-from lender.sandbox import bubblewrap, confine, runner, scratch, seatbelt_runner, seccomp, usage
-from lender.sandbox.capture import Capture
-from lender.sandbox.clock import RunningTime
-from lender.sandbox.network_attempts import NetworkCounters
+from lender.sandbox.files import scratch
+from lender.sandbox.meters import usage
+from lender.sandbox.meters.capture import Capture
+from lender.sandbox.meters.clock import RunningTime
+from lender.sandbox.meters.network_attempts import NetworkCounters
 from lender.sandbox.plan import LimitName, SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError
-from lender.sandbox.runner import Reporter
+from lender.sandbox.runtimes import runner, seatbelt_runner
+from lender.sandbox.runtimes.runner import Reporter
+from lender.sandbox.walls import bubblewrap, confine, seccomp
 
 _TICK_S = 0.02
 _DISK_S = 0.1

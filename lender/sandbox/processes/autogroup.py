@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from lender.sandbox import cgroup
+from lender.sandbox.processes import cgroup
 
 _YIELDS = "19"
 _ORDINARY = "0"

@@ -12,11 +12,13 @@ import time
 from types import ModuleType
 from typing import Any
 
-from lender.sandbox import confine, runner, scratch
+from lender.sandbox.files import scratch
 from lender.sandbox.plan import FILE_MARGIN_BYTES, WORK_FOLDER, LimitName, SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError
-from lender.sandbox.runner import Reporter
-from lender.sandbox.wasm_watch import Run, Watch
+from lender.sandbox.runtimes import runner
+from lender.sandbox.runtimes.runner import Reporter
+from lender.sandbox.runtimes.wasm_watch import Run, Watch
+from lender.sandbox.walls import confine
 
 _TABLE_ELEMENTS_MAX = 1_000_000
 _ERROR_CHARS_MAX = 500
@@ -35,7 +37,7 @@ def preload() -> None:
     """
     import wasmtime  # noqa: F401, PLC0415 - 6 MiB that a lender without wasm work never pays
 
-    from lender.sandbox import module_cache  # noqa: F401, PLC0415 - imports wasmtime
+    from lender.sandbox.runtimes import module_cache  # noqa: F401, PLC0415 - imports wasmtime
 
 
 def main(sock: socket.socket) -> None:
@@ -48,7 +50,7 @@ class _WasmRunner:
     def __init__(self, plan: SandboxPlan, reporter: Reporter) -> None:
         import wasmtime  # noqa: PLC0415 - see preload
 
-        from lender.sandbox import module_cache  # noqa: PLC0415 - see preload
+        from lender.sandbox.runtimes import module_cache  # noqa: PLC0415 - see preload
 
         if plan.program is None:
             raise PrepareFailedError("a wasm job names its module", invalid=True, field="program")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING or sys.platform == "darwin":
-    from lender.sandbox import libproc
+    from lender.sandbox.processes import libproc
 
 _SIGSTOP_BIT = 1 << (signal.SIGSTOP - 1)
 _STILL = b"TtZXx"

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from lender.sandbox.capture import Capture
-from lender.sandbox.clock import RunningTime
+from lender.sandbox.meters.capture import Capture
+from lender.sandbox.meters.clock import RunningTime
 from lender.sandbox.plan import LimitName, Limits
 
 _TICK_S = 0.005

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from lender.sandbox import autogroup, cgroup, tree
-from lender.sandbox.tree import Root, StopReport
+from lender.sandbox.processes import autogroup, cgroup, tree
+from lender.sandbox.processes.tree import Root, StopReport
 
 # Who is not done by then waits for the processor: the owner's own work has it.
 _HURRY_AFTER_S = 0.0005

@@ -18,12 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from lender.sandbox import confine, libproc, scratch, seatbelt
-from lender.sandbox.capture import Capture
-from lender.sandbox.clock import RunningTime
+from lender.sandbox.files import scratch
+from lender.sandbox.meters.capture import Capture
+from lender.sandbox.meters.clock import RunningTime
 from lender.sandbox.plan import LimitName, SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError
-from lender.sandbox.runner import Reporter
+from lender.sandbox.processes import libproc
+from lender.sandbox.runtimes.runner import Reporter
+from lender.sandbox.walls import confine, seatbelt
 
 _TICK_S = 0.02
 _DISK_S = 0.1

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from lender.sandbox import autogroup
+from lender.sandbox.processes import autogroup
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4

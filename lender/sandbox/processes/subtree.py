@@ -16,7 +16,7 @@ import os
 import time
 from pathlib import Path
 
-from lender.sandbox import cgroup
+from lender.sandbox.processes import cgroup
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""What a task wrote, used and tried, as it is seen from outside of it."""

@@ -1,0 +1,1 @@
+"""The processes of a sandbox, from outside: find them, freeze, thaw and kill them, verified."""

@@ -1,0 +1,1 @@
+"""How a task is run: one module for each runtime, in a process that the launcher forked."""
