@@ -1,0 +1,69 @@
+"""What becomes of a lease that a queue delivered: it runs, goes back untouched, or is answered."""
+
+from dataclasses import replace
+from typing import Final
+
+from lender.core.admission import Refused, Rules, admit
+from lender.core.effects import Effect, ReturnLease
+from lender.core.events import Capabilities, LeaseDelivered
+from lender.core.hold import NEEDED_HERE
+from lender.core.leases import HELD_MAX
+from lender.core.pulling import Pulls
+from lender.core.situation import Situation, told
+from lender.protocol.bounds import MEMORY_BYTES_MAX
+from lender.protocol.lease import Outcome
+
+NO_SLOT_DELAY_S: Final = 0.1
+
+
+def take_up(
+    now: float, event: LeaseDelivered, situation: Situation, pulls: Pulls
+) -> list[Effect]:
+    """Decide on a delivered lease; one that may run here at all is begun if there is room."""
+    pulls.brought(event.work_class)
+    delivery, lease, leases = event.delivery, event.lease, situation.leases
+    known = leases.delivered_again(delivery, lease.lease)
+    if known is not None:
+        return known
+    if len(leases) >= HELD_MAX:
+        return [ReturnLease(delivery, NO_SLOT_DELAY_S)]
+    phase, reason = situation.state(now)
+    outcome: Outcome
+    if phase != "lending" or situation.capabilities is None:
+        outcome = "refused" if phase == "unconsented" else "evicted"
+        why = f"{phase}: {told(phase, reason)}"
+        return leases.hand_back(now, delivery, lease, outcome, why)
+    rules = _rules(situation, situation.capabilities)
+    plan = admit(now, lease, event.work_class, rules)
+    if isinstance(plan, Refused):
+        outcome, why = "refused", plan.reason
+        whole = _whole(rules, situation, situation.capabilities)
+        if not isinstance(admit(now, lease, event.work_class, whole), Refused):
+            outcome, why = "evicted", NEEDED_HERE  # closed, or no GPU work, for now
+        return leases.hand_back(now, delivery, lease, outcome, why)
+    limits, free_bytes = plan.spec.limits, situation.memory_free_bytes
+    if limits.cpu > situation.slots_free(now) or limits.memory_bytes > free_bytes:
+        pulls.turned_away(event.work_class)
+        return [ReturnLease(delivery, NO_SLOT_DELAY_S)]
+    pulls.served(event.work_class)
+    return leases.start(now, delivery, lease, plan)
+
+
+def _rules(situation: Situation, capabilities: Capabilities) -> Rules:
+    """What is allowed right now."""
+    return Rules(
+        consent=situation.consent.open,
+        capabilities=situation.consent.lent(capabilities),
+        workloads=situation.config.workloads,
+        slots_total=situation.spare.slots_total,
+        memory_free_bytes=situation.spare.memory_free_bytes(),
+        vram_free_bytes=situation.spare.vram_free_bytes,
+    )
+
+
+def _whole(rules: Rules, situation: Situation, capabilities: Capabilities) -> Rules:
+    """The same without what is closed only for now."""
+    whole = replace(rules, consent=situation.consent.consent)
+    if situation.consent.gpu_work:
+        return whole
+    return replace(whole, capabilities=capabilities, vram_free_bytes=MEMORY_BYTES_MAX)

@@ -1,0 +1,135 @@
+"""What holds now: consent, machine and leases together, and what owner and broker hear of it."""
+
+from lender.core.config import Config
+from lender.core.effects import SendOffer
+from lender.core.events import Capabilities
+from lender.core.headroom import Spare
+from lender.core.hold import NEEDED_HERE
+from lender.core.leases import HELD_MAX, Leases
+from lender.core.lender_state import Grounds, derive
+from lender.core.offering import OfferPace
+from lender.core.restraint import Restraint
+from lender.core.status import AttemptStatus, LenderStatus
+from lender.core.valid_consent import ValidConsent
+from lender.protocol.lease import LenderPhase, Offer
+
+
+class Situation:
+    """All that decides what may be lent. Events change its parts; what is derived is read anew.
+
+    Attributes:
+        config: the lender's settings.
+        consent: which grants hold.
+        restraint: what was said and read last.
+        leases: what is held.
+        spare: the machine's cores and memory.
+        capabilities: what the self-test has shown; None before it ended.
+        connected: a broker can be reached.
+        drain_deadline: when lenderd ends; None while it goes on.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.consent = ValidConsent(config)
+        self.restraint = Restraint(config)
+        self.leases = Leases()
+        self.spare = Spare(self.restraint.comfort, config.slots, config.memory_bytes)
+        self.capabilities: Capabilities | None = None
+        self.connected = False
+        self.drain_deadline: float | None = None
+
+    @property
+    def online(self) -> bool:
+        """Whether there is somebody to offer to, and something to offer."""
+        return self.connected and self.capabilities is not None
+
+    @property
+    def memory_free_bytes(self) -> int:
+        """What could be lent beside the leases that run."""
+        return self.spare.memory_free_bytes(self.leases.memory_committed_bytes)
+
+    def slots_free(self, now: float) -> int:
+        """Return how many more cores could be lent at `now`."""
+        if self.state(now)[0] != "lending" or len(self.leases) >= HELD_MAX:
+            return 0
+        leases = self.leases
+        return self.spare.slots_free(leases.cpu_committed, leases.memory_committed_bytes)
+
+    def state(self, now: float) -> tuple[LenderPhase, str]:
+        """Return the lender's state at `now`, and the reason for it in words."""
+        consent, restraint = self.consent, self.restraint
+        paused, draining = restraint.word(now, any_run=self.leases.any_run)
+        offline = None if self.connected else "not connected to the broker"
+        if self.capabilities is None:
+            offline = "the sandboxes' self-test has not ended yet"
+        grounds = Grounds(
+            paused=paused,
+            unconsented=consent.lacking,
+            draining=draining if self.drain_deadline is None else "shutting down: nothing new",
+            offline=offline,
+            yielding=restraint.yielding(
+                any_grant=bool(consent.grants),
+                any_open=len(consent.closed) < len(consent.grants),
+            ),
+            lending=restraint.comfort.verdict.reason,
+        )
+        return derive(grounds)
+
+    def offer(self, now: float, pace: OfferPace) -> list[SendOffer]:
+        """Return the offer, if one is due."""
+        if not self.online:
+            return []
+        (phase, reason), slots_free = self.state(now), self.slots_free(now)
+        consent, leases = self.consent, self.leases
+        says = (phase, slots_free, consent.classes, consent.digest, leases.states())
+        if not pace.due(now, says, holding=len(leases) > 0):
+            return []
+        assert self.capabilities is not None, "it is online"
+        offer = Offer(
+            lender=self.config.lender,
+            name=self.config.name,
+            phase=phase,
+            reason=told(phase, reason),
+            slots_total=self.spare.slots_total,
+            slots_free=slots_free,
+            cpu_free=self.spare.cpu_free(leases.cpu_committed),
+            memory_free_bytes=self.memory_free_bytes,
+            vram_free_bytes=self.spare.vram_free_bytes,
+            arch=self.capabilities.arch,
+            os=self.capabilities.os,
+            runtimes=tuple(sorted(self.capabilities.runtimes)),
+            classes=consent.classes,
+            consent_digest=consent.digest,
+            leases=leases.held(),
+        )
+        return [SendOffer(offer)]
+
+    def status(self, now: float) -> LenderStatus:
+        """Return the view that `lender status` shows."""
+        phase, reason = self.state(now)
+        consent, restraint, leases = self.consent, self.restraint, self.leases
+        return LenderStatus(
+            phase=phase,
+            reason=reason,
+            connected=self.connected,
+            slots_total=self.spare.slots_total,
+            slots_free=self.slots_free(now),
+            cpu_free=self.spare.cpu_free(leases.cpu_committed),
+            memory_free_bytes=self.memory_free_bytes,
+            attempts=tuple(AttemptStatus.of(run) for run in leases.runs),
+            leases_unanswered=len(leases) - len(tuple(leases.runs)),
+            grants=tuple(consent.grants.values()),
+            closed={id_: hold.reason for id_, hold in restraint.closed.items()},
+            classes=consent.classes,
+            consent_digest=consent.digest,
+            intent=restraint.intent,
+            behind_s=restraint.behind_s,
+            verdict=restraint.comfort.verdict,
+            signals=restraint.comfort.signals,
+            asleep=restraint.asleep,
+        )
+
+
+def told(phase: LenderPhase, reason: str) -> str:
+    """Return what others are told of the reason: nothing of the owner's presence or habits."""
+    return {"lending": "", "yielding": NEEDED_HERE}.get(phase, reason)
