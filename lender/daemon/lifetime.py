@@ -2,33 +2,26 @@
 
 import asyncio
 import logging
-import platform
 import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from lender.core.budget import Budget, parse_budget
-from lender.core.config import Config
 from lender.core.events import (
-    Capabilities,
     CapabilitiesFound,
     DrainRequested,
     Event,
     ReportAnswered,
-    SleepAnnounced,
     UsageRecalled,
-    WokenUp,
 )
 from lender.core.lender import Lender
 from lender.core.schedule import week_s
-from lender.daemon import leftovers
+from lender.daemon import capabilities, leftovers
 from lender.daemon.agent_reports import AgentReports
 from lender.daemon.catalogue import read_catalogue
 from lender.daemon.clock import Clock
 from lender.daemon.control import ControlServer
+from lender.daemon.core_config import StartError, catalogue_folder, core_config, machine_cores
 from lender.daemon.execution import Machinery
 from lender.daemon.identity import load_or_create
 from lender.daemon.inputs import InputCache
@@ -42,6 +35,7 @@ from lender.daemon.sampling import Sampler
 from lender.daemon.settings import DaemonSettings
 from lender.daemon.shell import Shell
 from lender.daemon.signal_history import SignalHistory
+from lender.daemon.sleep_grace import SleepGrace
 from lender.daemon.spool import Spool
 from lender.daemon.today import Today
 from lender.daemon.usage_recall import used_since
@@ -50,7 +44,6 @@ from lender.link.blobs import Blobs
 from lender.link.connection import Closed, Connection, State, connect
 from lender.protocol.errors import ProtocolError
 from lender.protocol.lease import DoneReply
-from lender.sandbox import selftest
 from lender.sandbox.launcher import Launcher
 from lender.sandbox.lease_sandbox import LeaseSandbox
 from lender.sandbox.plan import SandboxPlan
@@ -58,29 +51,19 @@ from lender.sandbox.port import RecordRoots
 from lender.sandbox.processes import subtree
 from lender.sandbox.processes.subtree import Subtree
 from lender.sensors import memory
-from lender.sensors.gpu import GpuMeter
 from lender.sensors.machine import MachineSensors
 from lender.sensors.presence import PresenceSensors, machine_sources
-from lender.sensors.sleep import SleepWatch
 from lender.service.notify import notify, watchdog_interval_s
 from lender.state.attempt_records import AttemptRecords
 from lender.state.consent_files import load_consent
 from lender.state.folder import StateFolder, default_state_path, write_pid
-from lender.state.programs import installed_workloads
 from lender.state.purge import kept_submitters, purge
 from lender.state.receipts import ReceiptLog
 
 log = logging.getLogger(__name__)
 
-SLEEP_GRACE_S = 4.0
-"""After the announcement of a sleep; logind waits 5 s (logind.conf(5), InhibitDelayMaxSec)."""
-
 REPORT_GRACE_S = 2.0
 """After the drain's deadline: for the last reports to be answered."""
-
-
-class StartError(Exception):
-    """lenderd can't go on; the message says what to mend."""
 
 
 class Lifetime:
@@ -98,7 +81,6 @@ class Lifetime:
         self._runtimes: dict[str, dict[str, object]] = {}
         self._agents = AgentReports()
         self._cgroups: Subtree | None = None
-        self._sleep_grace: asyncio.TimerHandle | None = None
 
     def stop(self) -> None:
         """Hand the work back and end; a second call does not wait for running work."""
@@ -134,13 +116,13 @@ class Lifetime:
             mend = "restore it, or remove it: the machine then enrols under a new key"
             raise StartError(f"{self._state.identity}: {error.reason}; {mend}") from error
         self._public_key = signer.public_key
-        self._workloads = read_catalogue(self._settings.workloads or _workloads())
+        self._workloads = read_catalogue(catalogue_folder(self._settings))
         log_of_receipts = ReceiptLog(self._state.receipts, signer)
         leftovers.clear(self._state, log_of_receipts, time.time())
         self._receipts = ReceiptWriter(log_of_receipts)
         self._head = HeadPublisher(log_of_receipts, self._receipts, signer, self._clock)
         today = Today(log_of_receipts.read_back())
-        self._core = Lender(self._config(signer.public_key))
+        self._core = Lender(core_config(self._settings, signer.public_key, self._workloads))
         self._queues = WorkQueues(signer.public_key, self._post)
         self._reporter = Reporter(Spool(self._state), self._queues.ask_commit, self._on_answer)
         self._shell = Shell(
@@ -156,7 +138,7 @@ class Lifetime:
             sampler,
             self._receipts,
             self._head,
-            {"cores": float(psutil.cpu_count() or 1), "memory_bytes": memory.total_bytes()},
+            {"cores": machine_cores(), "memory_bytes": memory.total_bytes()},
             self._facts,
             self._clock,
         )
@@ -168,11 +150,11 @@ class Lifetime:
         self._owner.load()
         self._purge_strangers()
         await control.start()
-        self._sleep_watch = SleepWatch(self._on_sleep, self._on_woken)
-        self._shell.let_sleep = self._sleep_watch.release
+        sleep = SleepGrace(self._post, self._clock).watch
+        self._shell.let_sleep = sleep.release
         try:
             self._spawn(sampler.run())
-            self._spawn(self._sleep_watch.run())
+            self._spawn(sleep.run())
             self._spawn(self._join_fleet(f"lender-{self._settings.name}"))
             self._spawn(self._watch())
             notify("READY=1")
@@ -239,27 +221,10 @@ class Lifetime:
             log.info("%d reports of an earlier run are sent again", left)
 
     async def _test_sandboxes(self) -> None:
-        found = await selftest.check(self._launcher, self._state.scratch, self._cgroups)
-        works = set()
-        for runtime, verdict in found.items():
-            missing = None if isinstance(verdict, selftest.Available) else verdict
-            allowed = runtime in self._settings.runtimes
-            self._runtimes[runtime] = {
-                "available": missing is None and allowed,
-                "reason": missing.reason if missing else "",
-                "mend": missing.mend if missing else "",
-            }
-            if missing:
-                log.warning("runtime %s is not offered: %s", runtime, missing.reason)
-            elif allowed:
-                works.add(runtime)
-        capabilities = Capabilities(
-            arch=platform.machine(),
-            os=platform.system().lower(),
-            runtimes=frozenset(works),
-            gpu="nvidia" if GpuMeter.open() else "none",
+        found, self._runtimes = await capabilities.find(
+            self._launcher, self._state.scratch, self._cgroups, self._settings.runtimes
         )
-        self._post(CapabilitiesFound(capabilities))
+        self._post(CapabilitiesFound(found))
 
     async def _watch(self) -> None:
         """Feed systemd's watchdog from this very loop; notice the launcher's death."""
@@ -271,27 +236,6 @@ class Lifetime:
                 self._failure.set_exception(error)
                 return
             await asyncio.sleep(min(interval_s, 1.0))
-
-    def _config(self, public_key: str) -> Config:
-        settings = self._settings
-        cores = float(psutil.cpu_count() or 1)
-        policy = settings.policy.policy(
-            cores,
-            reserve_memory_bytes=settings.reserve_memory_bytes,
-            yield_cpu_others=settings.yield_cpu_others,
-        )
-        return Config(
-            lender=public_key,
-            name=settings.name,
-            pools=tuple(settings.pools),
-            workloads=self._workloads,
-            cores=cores,
-            slots=settings.slots or max(1, int(cores) - 1),
-            memory_bytes=memory.total_bytes(),
-            policy=policy,
-            budget=_budget(settings.budget),
-            frozen_handback_s=settings.frozen_handback_s,
-        )
 
     def _facts(self) -> dict[str, Any]:
         return {
@@ -332,25 +276,6 @@ class Lifetime:
         held = load_consent(self._state).consent.valid(time.time())
         purge(self._state, kept_submitters(self._state) - {grant.submitter for grant in held})
 
-    def _on_sleep(self) -> None:
-        self._post(SleepAnnounced())
-        # Without a broker nothing answers: the machine sleeps all the same.
-        self._end_sleep_grace()
-        release = self._sleep_watch.release
-        self._sleep_grace = asyncio.get_running_loop().call_later(SLEEP_GRACE_S, release)
-
-    def _on_woken(self, slept_s: float) -> None:
-        log.info("the machine slept for %.0f s", slept_s)
-        # The loop's clock stood still: what is left of the grace would end the next inhibitor.
-        self._end_sleep_grace()
-        self._clock.reread()
-        self._post(WokenUp(slept_s))
-
-    def _end_sleep_grace(self) -> None:
-        if self._sleep_grace is not None:
-            self._sleep_grace.cancel()
-            self._sleep_grace = None
-
     def _open_sandbox(
         self, plan: SandboxPlan, record: RecordRoots, tombstone: Path
     ) -> LeaseSandbox:
@@ -377,17 +302,3 @@ class Lifetime:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) and not self._failure.done():
             self._failure.set_exception(error)
-
-
-def _budget(texts: list[str]) -> Budget:
-    try:
-        return parse_budget(texts)
-    except ValueError as error:
-        raise StartError(f"setting `budget`: {error}") from error
-
-
-def _workloads() -> Path:
-    found = installed_workloads()
-    if not found.is_dir():
-        raise StartError(f"no workload catalogue at {found}: set `workloads` (LENDERD_WORKLOADS)")
-    return found

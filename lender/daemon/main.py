@@ -11,7 +11,8 @@ from pathlib import Path
 import uvloop
 
 from lender.daemon.catalogue import CatalogueError
-from lender.daemon.lifetime import Lifetime, StartError
+from lender.daemon.core_config import StartError
+from lender.daemon.lifetime import Lifetime
 from lender.daemon.privilege import PrivilegeError
 from lender.daemon.settings import DaemonSettings
 from lender.service.settings import SettingsError, find_file, given, load

@@ -1,0 +1,43 @@
+"""What this machine can run: the self-test of each runtime, and what of it the owner offers."""
+
+import logging
+import platform
+from collections.abc import Collection
+from pathlib import Path
+
+from lender.core.events import Capabilities
+from lender.protocol.job import Runtime
+from lender.sandbox import selftest
+from lender.sandbox.launcher import Launcher
+from lender.sandbox.processes.subtree import Subtree
+from lender.sensors.gpu import GpuMeter
+
+log = logging.getLogger(__name__)
+
+
+async def find(
+    launcher: Launcher, scratch: Path, cgroups: Subtree | None, offered: Collection[Runtime]
+) -> tuple[Capabilities, dict[str, dict[str, object]]]:
+    """Try every runtime for real; return what works and is offered, and a verdict on each."""
+    found = await selftest.check(launcher, scratch, cgroups)
+    works: set[Runtime] = set()
+    verdicts: dict[str, dict[str, object]] = {}
+    for runtime, verdict in found.items():
+        missing = None if isinstance(verdict, selftest.Available) else verdict
+        allowed = runtime in offered
+        verdicts[runtime] = {
+            "available": missing is None and allowed,
+            "reason": missing.reason if missing else "",
+            "mend": missing.mend if missing else "",
+        }
+        if missing:
+            log.warning("runtime %s is not offered: %s", runtime, missing.reason)
+        elif allowed:
+            works.add(runtime)
+    capabilities = Capabilities(
+        arch=platform.machine(),
+        os=platform.system().lower(),
+        runtimes=frozenset(works),
+        gpu="nvidia" if GpuMeter.open() else "none",
+    )
+    return capabilities, verdicts
