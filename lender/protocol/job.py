@@ -111,6 +111,8 @@ class JobSpec(Closed):
     array: Array | None = None
     limits: Limits = Limits()
     requires: Requires = Requires()
+    checkpoint: bool = False
+    """A task keeps its durable state in `checkpoint/`; another attempt of it goes on from there."""
     retries: int = Field(default=0, ge=0, le=bounds.RETRIES_MAX)
     created_at: float = Field(gt=0)
     not_after: float = Field(gt=0)

@@ -5,6 +5,7 @@ They cross from the daemon into the sandbox's own process, whose start must stay
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 Runtime = Literal["wasm", "process"]
@@ -55,6 +56,10 @@ class SandboxPlan(NamedTuple):
         scratch: an empty folder that the sandbox's user can write; everything in it is ours to
             wipe.
         module_cache: folder private to this user for compiled modules; None keeps none.
+        gpus: indices of the GPUs whose devices it sees (NVML's order).
+        checkpoint: each task finds a checkpoint folder, see `files.checkpoint`.
+        checkpoints: task -> verified archive of its checkpoint folder, from an earlier attempt.
+        grace_s: how long a task may go on after SIGTERM; time spent frozen does not count.
     """
 
     lease: str
@@ -69,6 +74,10 @@ class SandboxPlan(NamedTuple):
     limits: Limits
     scratch: Path
     module_cache: Path | None = None
+    gpus: tuple[int, ...] = ()
+    checkpoint: bool = False
+    checkpoints: Mapping[int, Path] = MappingProxyType({})
+    grace_s: float = 10.0
 
     def argv_of(self, task: int) -> list[str]:
         """The command line of one task."""
@@ -101,6 +110,7 @@ class TaskOutcome(NamedTuple):
             has no way to try.
         started_at: monotonic clock (CLOCK_MONOTONIC) when the task started.
         duration_s: from then to its end, time spent frozen included.
+        terminated: it ended because it was asked to (SIGTERM), and may have left a checkpoint.
     """
 
     task: int
@@ -115,6 +125,7 @@ class TaskOutcome(NamedTuple):
     network_attempts_blocked: int | None = 0
     started_at: float = 0.0
     duration_s: float = 0.0
+    terminated: bool = False
 
 
 def plan_to_wire(plan: SandboxPlan) -> dict[str, Any]:
@@ -127,6 +138,7 @@ def plan_to_wire(plan: SandboxPlan) -> dict[str, Any]:
         "program": None if plan.program is None else str(plan.program),
         "scratch": str(plan.scratch),
         "module_cache": None if plan.module_cache is None else str(plan.module_cache),
+        "checkpoints": [(task, str(path)) for task, path in plan.checkpoints.items()],
     }
 
 
@@ -143,6 +155,8 @@ def plan_from_wire(fields: Mapping[str, Any]) -> SandboxPlan:
             "program": None if program is None else Path(program),
             "scratch": Path(fields["scratch"]),
             "module_cache": None if cache is None else Path(cache),
+            "gpus": tuple(fields["gpus"]),
+            "checkpoints": {task: Path(path) for task, path in fields["checkpoints"]},
         }
     )
 
