@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
-Runtime = Literal["wasm", "process"]
+Runtime = Literal["wasm", "process", "python", "oci"]
 
 _DESCRIPTION = "workload.toml"
-_RUNTIMES: dict[str, Runtime] = {"wasm": "wasm", "process": "process"}
+_RUNTIMES: dict[str, Runtime] = {one: one for one in get_args(Runtime)}
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _ENTRY = re.compile(r"[a-z0-9-]+\.wasm")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -103,8 +103,9 @@ def _machines(count: int) -> str:
 
 
 def _wanted(class_token: str) -> str:
-    pool, runtime, arch, gpu, _, workload = WorkClass.parse(class_token)
-    wanted = f"none lends {workload} ({runtime}) to this submitter in pool {pool}"
-    if arch != "any":
-        wanted += f" on {arch}"
-    return wanted + (f" with a GPU of {gpu}" if gpu != "none" else "")
+    one = WorkClass.parse(class_token)
+    runtime = " ".join(filter(None, (one.runtime, one.python)))
+    wanted = f"none lends {one.workload} ({runtime}) to this submitter in pool {one.pool}"
+    if one.arch != "any":
+        wanted += f" on {one.arch}"
+    return wanted + (f" with a GPU of {one.gpu}" if one.gpu != "none" else "")

@@ -104,6 +104,8 @@ def _machine_fault(spec: JobSpec, rules: Rules) -> str | None:
     capabilities = rules.capabilities
     if spec.runtime not in capabilities.runtimes:
         return f"runtime {spec.runtime} does not work on this machine"
+    if spec.requires.python not in (None, capabilities.python):
+        return f"the job needs Python {spec.requires.python}, this machine runs {capabilities.python}"
     if spec.requires.arch not in ("any", capabilities.arch):
         return f"the job needs {spec.requires.arch}, this machine is {capabilities.arch}"
     if spec.requires.gpu not in ("none", capabilities.gpu):

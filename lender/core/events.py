@@ -26,12 +26,21 @@ class IntentLoaded:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What this machine can run at all, as its self-test has shown."""
+    """What this machine can run at all, as its self-test has shown.
+
+    Attributes:
+        arch: as `uname -m` says.
+        os: as `uname -s` says, in lower case.
+        runtimes: that hold here.
+        gpu: whose GPUs it has.
+        python: version that the python runtime runs, such as `3.11`; None without that runtime.
+    """
 
     arch: str
     os: str
     runtimes: frozenset[Runtime]
     gpu: Gpu = "none"
+    python: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,11 @@ def class_tokens(
     """Return the classes that `grants` allow and this machine can run, in order."""
     arches = [arch for arch in get_args(Arch) if arch in ("any", capabilities.arch)]
     tokens = {
-        WorkClass(
-            pool, config.workloads[one.workload].runtime, arch, gpu, one.submitter, one.workload
-        ).token
+        WorkClass(pool, runtime, arch, gpu, one.submitter, one.workload, python).token
         for one in grants
         if one.workload in config.workloads
-        and config.workloads[one.workload].runtime in capabilities.runtimes
+        for runtime in {config.workloads[one.workload].runtime} & capabilities.runtimes
+        for python in [capabilities.python if runtime == "python" else None]
         for pool in config.pools
         for arch in arches
         for gpu in _gpus(one, capabilities)

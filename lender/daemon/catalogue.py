@@ -7,9 +7,13 @@ format is described in workloads/README.md.
 import re
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 from lender.core.admission import CatalogueEntry
 from lender.protocol.ids import SHA256_PATTERN, WORKLOAD_PATTERN
+from lender.protocol.job import Runtime
+
+_RUNTIMES: dict[object, Runtime] = {one: one for one in get_args(Runtime)}
 
 
 class CatalogueError(Exception):
@@ -33,10 +37,10 @@ def _read(path: Path) -> tuple[str, CatalogueEntry]:
     name, runtime, sha256 = table.get("name"), table.get("runtime"), table.get("sha256")
     if not isinstance(name, str) or re.fullmatch(WORKLOAD_PATTERN, name) is None:
         raise CatalogueError(f"{path}: name: must match {WORKLOAD_PATTERN}")
-    if runtime not in ("wasm", "process"):
-        raise CatalogueError(f"{path}: runtime: must be wasm or process")
+    if runtime not in _RUNTIMES:
+        raise CatalogueError(f"{path}: runtime: must be one of {', '.join(_RUNTIMES)}")
     if sha256 is not None and (
         not isinstance(sha256, str) or re.fullmatch(SHA256_PATTERN, sha256) is None
     ):
         raise CatalogueError(f"{path}: sha256: must be 64 hexadecimal digits")
-    return name, CatalogueEntry("wasm" if runtime == "wasm" else "process", sha256)
+    return name, CatalogueEntry(_RUNTIMES[runtime], sha256)

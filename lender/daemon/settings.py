@@ -2,14 +2,18 @@
 
 import socket
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lender.daemon.policy_settings import PolicySettings
 from lender.protocol.ids import PoolName
 from lender.protocol.job import Runtime
 from lender.service.settings import LogLevel
+
+ImportName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+"""Of a package or a module at the top level."""
 
 
 class DaemonSettings(BaseSettings):
@@ -26,8 +30,11 @@ class DaemonSettings(BaseSettings):
     name: str = Field(default_factory=socket.gethostname, max_length=120)
     """What people call this machine."""
     pools: list[PoolName] = Field(default=["default"], min_length=1)
-    runtimes: list[Runtime] = ["wasm", "process"]
+    runtimes: list[Runtime] = ["wasm", "process", "python", "oci"]
     """Runtimes that may be offered where the self-test shows that they hold."""
+    python_packages: list[ImportName] = ["cloudpickle"]
+    """Installed packages that python tasks may import, beside the standard library. `cloudpickle`
+    is what functions are sent with."""
     workloads: Path | None = None
     """Folder of the workload catalogue. None: the one that came with the package."""
     slots: int | None = Field(default=None, ge=1, le=1024)

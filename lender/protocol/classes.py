@@ -2,8 +2,11 @@
 
 A class names pool, runtime, architecture and GPU, and whose work of which workload it is, since
 that is what an owner's grant names: a lender that pulls only the classes of its grants never
-takes what its owner has not allowed (docs/decisions/0003-classes.md).
+takes what its owner has not allowed (docs/decisions/0003-classes.md). Python's byte code belongs
+to one minor version, so that the runtime's part of a class names it: `python311`.
 """
+
+import re
 
 from typing import NamedTuple, Self
 
@@ -11,14 +14,20 @@ from pydantic import TypeAdapter, ValidationError
 
 from lender.protocol.errors import ProtocolError
 from lender.protocol.ids import PoolName, PublicKey, WorkloadName
-from lender.protocol.job import Arch, Gpu, JobSpec, Runtime
+from lender.protocol.job import Arch, Gpu, JobSpec, PythonVersion, Runtime
 
 _SEPARATOR = "_"
-_PARTS = TypeAdapter(tuple[PoolName, Runtime, Arch, Gpu, PublicKey, WorkloadName])
+_PYTHON = re.compile(r"python(3)([0-9]+)")
+_PARTS = TypeAdapter(
+    tuple[PoolName, Runtime, Arch, Gpu, PublicKey, WorkloadName, PythonVersion | None]
+)
 
 
 class WorkClass(NamedTuple):
-    """The parts of a class; none may contain the separator `_`."""
+    """The parts of a class; none may contain the separator `_`.
+
+    `python` is the version that a python class needs, such as `3.11`, and None for all others.
+    """
 
     pool: str
     runtime: Runtime
@@ -26,11 +35,14 @@ class WorkClass(NamedTuple):
     gpu: Gpu
     submitter: str
     workload: str
+    python: str | None = None
 
     @property
     def token(self) -> str:
         """The class as one subject token and consumer name."""
-        return _SEPARATOR.join(self).replace("_x86_64_", "_x8664_")
+        runtime = self.runtime + (self.python or "").replace(".", "")
+        parts = (self.pool, runtime, self.arch, self.gpu, self.submitter, self.workload)
+        return _SEPARATOR.join(parts).replace("_x86_64_", "_x8664_")
 
     @classmethod
     def of(cls, spec: JobSpec) -> Self:
@@ -43,6 +55,7 @@ class WorkClass(NamedTuple):
             requires.gpu,
             spec.submitter,
             spec.workload,
+            requires.python,
         )
 
     @classmethod
@@ -52,9 +65,14 @@ class WorkClass(NamedTuple):
         Raises:
             ProtocolError: it names none.
         """
-        parts = token.split(_SEPARATOR)
+        parts, python = token.split(_SEPARATOR), None
         parts[2:3] = ["x86_64" if part == "x8664" else part for part in parts[2:3]]
+        if found := _PYTHON.fullmatch("".join(parts[1:2])):
+            parts[1], python = "python", ".".join(found.groups())
         try:
-            return cls(*_PARTS.validate_python(tuple(parts)))
+            one = cls(*_PARTS.validate_python((*parts, python)))
         except ValidationError as error:
             raise ProtocolError("class", f"not a class: {token[:120]!r}") from error
+        if one.runtime == "python" and one.python is None:
+            raise ProtocolError("class", f"names no version of Python: {token[:120]!r}")
+        return one

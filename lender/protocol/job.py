@@ -1,15 +1,17 @@
 """What a submitter asks for: the job specification, the signed document of the whole product."""
 
+from collections.abc import Mapping
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from lender.protocol import bounds
 from lender.protocol.codec import Closed
 from lender.protocol.ids import JobId, PoolName, PublicKey, Sha256, WorkloadName
 
-Runtime = Literal["wasm", "process"]
+Runtime = Literal["wasm", "process", "python", "oci"]
 Arch = Literal["any", "x86_64", "aarch64"]
 Gpu = Literal["none", "nvidia"]
 
@@ -38,6 +40,11 @@ def _check_printable(text: str) -> str:
 RelativePath = Annotated[
     str, Field(min_length=1, max_length=240), AfterValidator(_check_relative_path)
 ]
+
+
+PYTHON_VERSION_PATTERN = r"^3\.(0|[1-9][0-9]?)$"
+PythonVersion = Annotated[str, StringConstraints(pattern=PYTHON_VERSION_PATTERN)]
+"""Major and minor, such as `3.11`."""
 
 
 class BlobRef(Closed):
@@ -82,7 +89,18 @@ class Requires(Closed):
     gpu: Gpu = "none"
     vram_bytes: int = Field(default=0, ge=0, le=bounds.MEMORY_BYTES_MAX)
     """GPU memory that one task takes at most."""
+    python: PythonVersion | None = None
+    """Of a python job, and of no other: its byte code runs on this minor version only."""
 
+
+_PROGRAMS: Mapping[Runtime, str] = MappingProxyType(
+    {
+        "wasm": "a wasm job names its module's blob",
+        "python": "a python job names the blob of its function",
+        "oci": "an oci job names the blob of its image",
+    }
+)
+"""What a job's program is, for the runtimes that can't do without one."""
 
 JobName = Annotated[str, Field(max_length=120), AfterValidator(_check_printable)]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
@@ -95,6 +113,11 @@ class JobSpec(Closed):
 
     The submitter signs the encoded bytes; broker and lender verify the same bytes, so nothing on
     the way can change what runs. Times are seconds since the epoch, on the submitter's clock.
+
+    What `program` and `argv` are is the runtime's to say. wasm: a module, and its arguments.
+    process: a command line, and a tar archive of the root file system that it sees in place of
+    the machine's. python: a pickled callable that is called with the task's index; no arguments.
+    oci: an archive of an image, and a command line in place of the image's own.
     """
 
     v: Literal[1]
@@ -120,10 +143,14 @@ class JobSpec(Closed):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.runtime == "wasm" and self.program is None:
-            raise ValueError("program: a wasm job names its module's blob")
-        if self.runtime == "process" and (self.program is not None or not self.argv):
-            raise ValueError("argv: a process job is a command line and has no program blob")
+        if self.program is None and self.runtime in _PROGRAMS:
+            raise ValueError(f"program: {_PROGRAMS[self.runtime]}")
+        if self.runtime == "process" and not self.argv:
+            raise ValueError("argv: a process job is a command line")
+        if self.runtime == "python" and self.argv:
+            raise ValueError("argv: a python job has none; its function carries its arguments")
+        if (self.runtime == "python") != (self.requires.python is not None):
+            raise ValueError("requires.python: a python job names its version, and no other does")
         names = [one.name for one in self.inputs]
         if len(set(names)) != len(names):
             raise ValueError("inputs: two inputs share a name")

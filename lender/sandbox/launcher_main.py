@@ -28,7 +28,12 @@ from lender.sandbox.processes import autogroup, tree
 from lender.sandbox.processes import cgroup as cgroups
 from lender.sandbox.walls import confine
 
-_RUNNERS = {"wasm": "lender.sandbox.runtimes.wasm", "process": "lender.sandbox.runtimes.process"}
+_RUNNERS = {
+    "wasm": "lender.sandbox.runtimes.wasm",
+    "process": "lender.sandbox.runtimes.process",
+    "python": "lender.sandbox.runtimes.python",
+    "oci": "lender.sandbox.runtimes.oci",
+}
 _GO = b"g"
 _REQUEST_BODY_BYTES_MAX = 0
 # A pause or a revoke on a busy machine raises our session's weight for a moment (autogroup): it

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
-Runtime = Literal["wasm", "process"]
+Runtime = Literal["wasm", "process", "python", "oci"]
 LimitName = Literal["memory", "time", "output", "disk", "processes"]
 
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
@@ -22,10 +22,10 @@ class Limits(NamedTuple):
     """What one task may use.
 
     Attributes:
-        cpu: cores; kept by admission only, no runtime enforces it without cgroups yet.
+        cpu: cores; kept by the kernel where a cgroup has the controller, else by admission only.
         memory_bytes: linear memory for wasm; resident memory of all processes together.
         time_s: running time of one task; time spent frozen does not count.
-        output_bytes: length of the value (standard output).
+        output_bytes: length of the value.
         scratch_bytes: everything in the scratch folder together, inputs left out.
         processes: processes and threads at once; wasm has one anyway.
     """
@@ -46,7 +46,8 @@ class SandboxPlan(NamedTuple):
         runtime: how the tasks are run.
         job: job id, shown to the tasks as LENDER_JOB.
         task_count: tasks of the whole job, shown as LENDER_TASK_COUNT.
-        program: the wasm module, verified by its hash; None for a process.
+        program: the job's blob, verified by its hash: a wasm module, a pickled callable, an
+            image, or the root file system of a process; None for a process on the machine's own.
         argv: a command line; for wasm the arguments behind the program's name. `{task}` in an
             entry becomes the task's index.
         env: the job's own environment; LENDER_ names are ours.
@@ -60,6 +61,7 @@ class SandboxPlan(NamedTuple):
         checkpoint: each task finds a checkpoint folder, see `files.checkpoint`.
         checkpoints: task -> verified archive of its checkpoint folder, from an earlier attempt.
         grace_s: how long a task may go on after SIGTERM; time spent frozen does not count.
+        packages: import names of the lender's own packages that a python task may import.
     """
 
     lease: str
@@ -78,6 +80,7 @@ class SandboxPlan(NamedTuple):
     checkpoint: bool = False
     checkpoints: Mapping[int, Path] = MappingProxyType({})
     grace_s: float = 10.0
+    packages: tuple[str, ...] = ("cloudpickle",)
 
     def argv_of(self, task: int) -> list[str]:
         """The command line of one task."""
@@ -99,8 +102,9 @@ class TaskOutcome(NamedTuple):
     Attributes:
         task: index in the job.
         state: succeeded means exit code 0 and no limit hit.
-        exit_code: of the command or of WASI's proc_exit; None when it was stopped or trapped.
-        value: standard output.
+        exit_code: of the command or of WASI's proc_exit; None when it was stopped, trapped or
+            raised an exception.
+        value: standard output; of a python task, what its function returned, encoded.
         stderr_tail: the last 8 KiB of standard error.
         limit: the limit that ended it.
         error: in words, for a person; None for a plain exit.
@@ -156,6 +160,7 @@ def plan_from_wire(fields: Mapping[str, Any]) -> SandboxPlan:
             "scratch": Path(fields["scratch"]),
             "module_cache": None if cache is None else Path(cache),
             "gpus": tuple(fields["gpus"]),
+            "packages": tuple(fields["packages"]),
             "checkpoints": {task: Path(path) for task, path in fields["checkpoints"]},
         }
     )
