@@ -48,8 +48,11 @@ def ask(socket_path: Path, request: dict[str, Any], timeout_s: float) -> dict[st
             connection.settimeout(timeout_s)
             with address_of(socket_path) as address:
                 connection.connect(address)
-            connection.sendall(line)
-            reply = json.loads(_read_line(connection, deadline))
+            refused = _send(connection, line)
+            received = _read_line(connection, deadline)
+            if refused is not None and not received:
+                raise refused
+            reply = json.loads(received)
         except (TimeoutError, BlockingIOError) as error:
             raise UnreachableError(f"no answer within {timeout_s:g} s", silent=True) from error
         except OSError as error:
@@ -74,7 +77,17 @@ def address_of(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
+def _send(connection: socket.socket, line: bytes) -> OSError | None:
+    """Why it was not taken: lenderd may have answered without reading (too many clients)."""
+    try:
+        connection.sendall(line)
+    except BrokenPipeError as error:
+        return error
+    return None
+
+
 def _read_line(connection: socket.socket, deadline: float) -> bytes:
+    """One line, or what came of it before the other side closed."""
     received = bytearray()
     while not received.endswith(b"\n"):
         left = deadline - time.monotonic()
@@ -82,7 +95,9 @@ def _read_line(connection: socket.socket, deadline: float) -> bytes:
             raise TimeoutError
         connection.settimeout(left)
         part = connection.recv(1 << 16)
-        if not part or len(received) > REPLY_BYTES_MAX:
-            raise ValueError("cut off")
+        if not part:
+            break
         received += part
+        if len(received) > REPLY_BYTES_MAX:
+            raise ValueError("too long")
     return bytes(received)
