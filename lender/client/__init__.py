@@ -19,9 +19,12 @@ from lender.client.errors import (
     NoSuchJob,
     NotAdmitted,
     Rejected,
+    TaskFailed,
     Unreachable,
+    UntrustedValue,
     error_of,
 )
+from lender.client.functions import FunctionJob
 from lender.client.job import Job, JobResult
 from lender.client.specs import Content, JobRequest, inputs_by_name
 from lender.protocol.job import Limits, Requires
@@ -35,6 +38,7 @@ __all__ = [
     "Content",
     "ContentFault",
     "Expired",
+    "FunctionJob",
     "Job",
     "JobEnded",
     "JobFailed",
@@ -48,10 +52,12 @@ __all__ = [
     "NotAdmitted",
     "Rejected",
     "Requires",
+    "TaskFailed",
     "TaskRecord",
     "TaskResult",
     "Terminal",
     "Unreachable",
+    "UntrustedValue",
     "error_of",
     "inputs_by_name",
 ]

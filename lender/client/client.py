@@ -3,11 +3,14 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, Unpack
 
+from lender.client import functions
 from lender.client.contents import Contents
 from lender.client.errors import ClientError, NotAdmitted, Unreachable
+from lender.client.functions import FunctionJob, FunctionOptions
 from lender.client.insistence import insist
 from lender.client.job import Job, Session
 from lender.client.job_ids import ENTROPY_BYTES, job_id
@@ -141,6 +144,34 @@ class Client:
         )
         return await self.submit_request(request)
 
+    async def submit_function(
+        self,
+        function: Callable[..., object],
+        *arguments: object,
+        **options: Unpack[FunctionOptions],
+    ) -> FunctionJob:
+        """Have one `function(*arguments)` run; `value` of what is returned waits for its value.
+
+        Function and arguments are sent as a pickle (cloudpickle): what they take from modules that
+        a lender does not have must be in there, see cloudpickle.register_pickle_by_value.
+
+        Raises:
+            Rejected: something can't be pickled, or a field breaks a rule of the protocol.
+            ContentFault: a file can't be read.
+        """
+        program = functions.one_call(function, arguments)
+        return await self._submit_function(program, None, options)
+
+    async def map(
+        self,
+        function: Callable[[Any], object],
+        arguments: Iterable[object],
+        **options: Unpack[FunctionOptions],
+    ) -> FunctionJob:
+        """Have `function(one)` run for each argument, as one array; else like `submit_function`."""
+        program, count = functions.call_for_each(function, arguments)
+        return await self._submit_function(program, count, options)
+
     async def submit_request(self, request: JobRequest) -> Job:
         """Like `submit`, for a request that was put together elsewhere."""
         contents, now = self._session.contents, self._now()
@@ -149,7 +180,7 @@ class Client:
             job=job_id(now, self._entropy(ENTROPY_BYTES)),
             submitter=self.public_key,
             now=now,
-            program=await contents.store(request.wasm) if request.wasm is not None else None,
+            program=None if request.program is None else await contents.store(request.program),
             inputs={name: await contents.store(one) for name, one in request.inputs.items()},
         )
         await self._session.ledger.submit(spec.id, payload_of(spec))
@@ -172,6 +203,13 @@ class Client:
         """Say in words what a job waits for, or what became of it; empty if nobody knows it."""
         found = await self._ask(Query(job=job if isinstance(job, str) else job.id))
         return (found[0].why or found[0].state) if found else ""
+
+    async def _submit_function(
+        self, program: bytes, array: int | None, options: FunctionOptions
+    ) -> FunctionJob:
+        request = JobRequest(**options, function=program, array=array)
+        requires = request.requires.model_copy(update={"python": functions.VERSION})
+        return FunctionJob(await self.submit_request(replace(request, requires=requires)))
 
     async def _ask(self, query: Query) -> tuple[JobStatus, ...]:
         subject = subjects.query(self.public_key)

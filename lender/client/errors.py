@@ -2,7 +2,7 @@
 
 # ruff: noqa: N818  # these read as what happened, and asyncio has a CancelledError already
 
-from lender.protocol.result import Terminal
+from lender.protocol.result import TaskResult, Terminal
 
 
 class ClientError(Exception):
@@ -55,6 +55,17 @@ class ContentFault(ClientError):
     """A blob that is missing or damaged, or an output that may not be written."""
 
 
+class UntrustedValue(ClientError):
+    """A value came as a pickle; to open it would let the lender that sent it run code here."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the task's value is a pickle, and a pickle from a lender is a program from a stranger",
+            "return plain data (numbers, text, bytes, lists, tuples, dicts), or pass trust=True "
+            "where every lender of the job may run what it likes on this machine",
+        )
+
+
 class Rejected(ClientError):
     """The job breaks a rule of the protocol and never ran.
 
@@ -87,12 +98,25 @@ class JobFailed(JobEnded):
     """At least one task failed: its exit code, the limit that it hit, or the error say why."""
 
     def __init__(self, terminal: Terminal) -> None:
-        super().__init__(terminal, f"failed{_failure_of(terminal)}", _mend_of(terminal))
+        super().__init__(terminal, f"failed{_failure_of(terminal)}", _mend_of(terminal.result))
 
     @property
     def exit_code(self) -> int | None:
         """The task's exit code; None for an array and where the task never exited."""
         return self.terminal.result.exit_code if self.terminal.result else None
+
+
+class TaskFailed(ClientError):
+    """A task of an array failed for good.
+
+    Attributes:
+        result: what became of it; the end of its standard error is in there.
+    """
+
+    def __init__(self, job: str, result: TaskResult) -> None:
+        problem = f"task {result.task} of job {job} failed{_failure_of_task(result)}"
+        super().__init__(problem, _mend_of(result))
+        self.result = result
 
 
 class Cancelled(JobEnded):
@@ -134,6 +158,10 @@ def _failure_of(terminal: Terminal) -> str:
     if result is None:
         counts = f" {terminal.tasks_failed} of {terminal.tasks_total} tasks"
         return counts + (f" ({terminal.reason})" if terminal.reason else "")
+    return _failure_of_task(result)
+
+
+def _failure_of_task(result: TaskResult) -> str:
     if result.limit is not None:
         return f" at its {result.limit} limit"
     if result.error is not None:
@@ -141,8 +169,7 @@ def _failure_of(terminal: Terminal) -> str:
     return f" with exit code {result.exit_code}"
 
 
-def _mend_of(terminal: Terminal) -> str:
-    result = terminal.result
+def _mend_of(result: TaskResult | None) -> str:
     if result is None:
         return "read the failed tasks' standard error in their results"
     if result.limit is not None:

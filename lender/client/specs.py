@@ -8,12 +8,15 @@ from pydantic import ValidationError
 
 from lender.client.errors import Rejected
 from lender.protocol import bounds, codec
-from lender.protocol.job import Array, BlobRef, Input, JobSpec, Limits, Requires
+from lender.protocol.job import Array, BlobRef, Input, JobSpec, Limits, Requires, Runtime
 
 Content = Path | bytes
 """A file to be read, or the bytes themselves."""
 
 DAY_S = 86_400.0
+
+_WORKLOADS: Mapping[Runtime, str] = {"process": "command", "wasm": "wasm", "python": "python"}
+"""What stands for any work of a runtime, in the catalogue that comes with the lender."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,16 +25,19 @@ class JobRequest:
 
     Attributes:
         argv: the command line; of a wasm job, the arguments after the program's name.
-        wasm: a WebAssembly module (WASI preview 1); None makes a process job.
+        wasm: a WebAssembly module (WASI preview 1).
+        function: a program made by `lender.client.functions`. Without one and without a module it
+            is a process job.
         inputs: what each task sees, by its name in the working folder.
         outputs: names of the files to bring back.
         array: number of tasks, None for a job of one task without index.
-        workload: what the owners grant; `wasm` or `command` unless named.
+        workload: what the owners grant; `wasm`, `python` or `command` unless named.
         queue_s: how long the job may take to end, at most a week.
     """
 
     argv: Sequence[str] = ()
     wasm: Content | None = None
+    function: bytes | None = None
     inputs: Mapping[str, Content] = field(default_factory=dict)
     outputs: Sequence[str] = ()
     array: int | None = None
@@ -42,6 +48,18 @@ class JobRequest:
     requires: Requires = field(default_factory=Requires)
     retries: int = 0
     queue_s: float = DAY_S
+
+    @property
+    def program(self) -> Content | None:
+        """What the lenders are to run, where that is no command of their own."""
+        return self.wasm if self.function is None else self.function
+
+    @property
+    def runtime(self) -> Runtime:
+        """How it is run."""
+        if self.function is not None:
+            return "python"
+        return "process" if self.wasm is None else "wasm"
 
 
 def inputs_by_name(files: Iterable[str | Path]) -> dict[str, Content]:
@@ -78,8 +96,8 @@ def job_spec(
             id=job,
             submitter=submitter,
             name=request.name,
-            workload=request.workload or ("command" if program is None else "wasm"),
-            runtime="process" if program is None else "wasm",
+            workload=request.workload or _WORKLOADS[request.runtime],
+            runtime=request.runtime,
             program=program,
             argv=tuple(request.argv),
             env=dict(request.env),

@@ -6,6 +6,7 @@ do, so the answer is a refusal that costs the job nothing, never a verdict on th
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from lender.core.consent import Ask, Consent, Grant, Refusal
 from lender.core.events import Capabilities
@@ -15,6 +16,10 @@ from lender.protocol.errors import ProtocolError
 from lender.protocol.job import JobSpec, Runtime
 from lender.protocol.lease import Lease, TaskRange
 from lender.protocol.signature import verify
+
+PROCESSES_MAX: Final = 256
+"""Unless the owner says otherwise: hundreds that fork hold up whatever the owner starts next
+(docs/decisions/0007-stopping.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,8 @@ class Rules:
     """What could be lent if no lease were held."""
     vram_free_bytes: int = 0
     """Of the GPU that has the most."""
+    processes_max: int = PROCESSES_MAX
+    """Processes and threads that one task may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +112,8 @@ def _machine_fault(spec: JobSpec, rules: Rules) -> str | None:
     if spec.runtime not in capabilities.runtimes:
         return f"runtime {spec.runtime} does not work on this machine"
     if spec.requires.python not in (None, capabilities.python):
-        return f"the job needs Python {spec.requires.python}, this machine runs {capabilities.python}"
+        version = spec.requires.python
+        return f"the job needs Python {version}, this machine runs {capabilities.python}"
     if spec.requires.arch not in ("any", capabilities.arch):
         return f"the job needs {spec.requires.arch}, this machine is {capabilities.arch}"
     if spec.requires.gpu not in ("none", capabilities.gpu):
@@ -121,6 +129,11 @@ def _room_fault(spec: JobSpec, rules: Rules) -> str | None:
         return (
             f"a task asks for {limits.memory_bytes} bytes of memory, "
             f"{rules.memory_free_bytes} are spare"
+        )
+    if spec.runtime != "wasm" and limits.processes > rules.processes_max:
+        return (
+            f"a task asks for {limits.processes} processes, "
+            f"this machine allows {rules.processes_max}"
         )
     if spec.requires.vram_bytes > rules.vram_free_bytes:
         return (

@@ -7,7 +7,6 @@ to one minor version, so that the runtime's part of a class names it: `python311
 """
 
 import re
-
 from typing import NamedTuple, Self
 
 from pydantic import TypeAdapter, ValidationError

@@ -10,11 +10,12 @@ from lender.client.errors import (
     Expired,
     JobFailed,
     Rejected,
+    TaskFailed,
     error_of,
 )
 from lender.client.specs import JobRequest, inputs_by_name, job_spec, payload_of
 from lender.protocol.codec import decode
-from lender.protocol.job import BlobRef, JobSpec, Limits
+from lender.protocol.job import BlobRef, JobSpec, Limits, Requires
 from lender.protocol.result import TaskResult, Terminal, TerminalState
 
 SUBMITTER = "U" + "A" * 55
@@ -42,6 +43,14 @@ def test_a_command_becomes_a_process_job() -> None:
 def test_a_module_becomes_a_wasm_job_and_an_array_has_a_count() -> None:
     spec = spec_of(JobRequest(wasm=b"", array=12, workload="render"), program=BLOB)
     assert (spec.runtime, spec.workload, spec.task_count) == ("wasm", "render", 12)
+
+
+def test_a_function_becomes_a_python_job_of_a_version() -> None:
+    request = JobRequest(function=b"", array=3, requires=Requires(python="3.11"))
+    spec = spec_of(request, program=BLOB)
+    assert (spec.runtime, spec.workload, spec.task_count) == ("python", "python", 3)
+    with pytest.raises(Rejected, match="names its version"):
+        spec_of(JobRequest(function=b""), program=BLOB)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +113,7 @@ def test_a_failure_says_why(result: TaskResult, words: str) -> None:
     error = JobFailed(last)
     assert words in str(error)
     assert error.exit_code == result.exit_code
+    assert words in str(TaskFailed("job-0001", result))
 
 
 def test_limits_are_the_wires_own() -> None:

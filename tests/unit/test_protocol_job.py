@@ -4,10 +4,10 @@ import pytest
 from core_world import PROGRAM, START, array_spec, make_spec
 from pydantic import ValidationError
 
-from lender.protocol.job import JobSpec
+from lender.protocol.job import BlobRef, JobSpec
 from lender.protocol.lease import Lease
 
-BLOB = {"sha256": PROGRAM, "size_bytes": 1}
+BLOB = {"sha256": PROGRAM, "size_bytes": 1000}
 
 
 def refused(match: str, **changes: object) -> None:
@@ -69,11 +69,40 @@ def test_inputs_do_not_collide() -> None:
     assert len(make_spec(inputs=named("a/b", "a/c", "ab")).inputs) == 3
 
 
-def test_a_wasm_job_names_its_module_and_a_process_job_its_command() -> None:
+def test_a_wasm_job_names_its_module() -> None:
     refused("a wasm job names its module", program=None)
-    refused("a process job is a command line", runtime="process", argv=("true",))
+
+
+def test_a_process_job_names_its_command_and_may_bring_its_files() -> None:
     refused("a process job is a command line", runtime="process", program=None)
+    refused("a process job is a command line", runtime="process")
     assert make_spec(runtime="process", program=None, argv=("true",)).argv == ("true",)
+    assert make_spec(runtime="process", argv=("true",)).program == BlobRef(**BLOB)
+
+
+def test_an_oci_job_names_its_image_and_may_name_a_command() -> None:
+    refused("an oci job names the blob of its image", runtime="oci", program=None)
+    assert make_spec(runtime="oci").argv == ()
+    assert make_spec(runtime="oci", argv=("true",)).argv == ("true",)
+
+
+def test_a_python_job_names_its_function_and_version_and_nothing_else() -> None:
+    python = {"runtime": "python", "requires": {"python": "3.11"}}
+    refused("a python job names the blob of its function", **python, program=None)
+    refused("a python job has none", **python, argv=("x",))
+    refused("a python job names its version", runtime="python")
+    refused("no other does", requires={"python": "3.11"})
+    assert make_spec(**python).requires.python == "3.11"
+
+
+@pytest.mark.parametrize("version", ["3", "2.7", "3.011", "3.11.2", "3.123", "3.x", "3.11\n", ""])
+def test_a_version_of_python_is_two_numbers(version: str) -> None:
+    refused("requires.python", runtime="python", requires={"python": version})
+
+
+def test_a_job_keeps_no_checkpoints_unless_it_says_so() -> None:
+    assert not make_spec().checkpoint
+    assert make_spec(checkpoint=True).checkpoint
 
 
 def test_a_job_expires_within_a_week_after_it_was_made() -> None:

@@ -150,6 +150,8 @@ def test_the_package_brings_its_catalogue() -> None:
     assert {name: (one.runtime, one.entry is not None) for name, one in found.items()} == {
         "checksum": ("wasm", True),
         "command": ("process", False),
+        "image": ("oci", False),
+        "python": ("python", False),
         "render": ("wasm", True),
         "wasm": ("wasm", False),
     }

@@ -1,0 +1,164 @@
+"""What a function returns comes back the same, and no byte from a lender runs anything here."""
+
+import collections
+import enum
+import json
+import math
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lender.client.errors import ContentFault, UntrustedValue
+from lender.client.values import decode
+from lender.sandbox.runtimes.python_inside import encode
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+LEAVES |= st.binary()
+KEYS = st.none() | st.booleans() | st.integers() | st.text() | st.binary()
+KEYS |= st.tuples(st.text(), st.integers())
+VALUES = st.recursive(
+    LEAVES,
+    lambda one: (
+        st.lists(one)
+        | st.dictionaries(KEYS, one)
+        | st.lists(one).map(tuple)
+        | st.dictionaries(st.text(), one)
+    ),
+    max_leaves=20,
+)
+
+
+def same(one: object, other: object) -> bool:
+    """Equal and of the same types: 1, 1.0 and True are not the same."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return same([*one.items()], [*other.items()])
+    return one == other
+
+
+@given(VALUES)
+def test_plain_data_comes_back_as_it_was_without_a_pickle(value: object) -> None:
+    content = encode(value)
+    assert content[:1] in (b"b", b"j")
+    assert same(decode(content), value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        math.inf,
+        -math.inf,
+        -0.0,
+        pytest.param(10**4000, id="large"),
+        {"t": [1]},
+        {"p": b""},
+        [[{}]],
+        "\ud800",
+        ((),),
+    ],
+)
+def test_the_odd_ones_come_back_too(value: object) -> None:
+    found = decode(encode(value))
+    assert same(found, value)
+    assert str(found) == str(value)
+
+
+def test_what_is_no_number_stays_none() -> None:
+    assert math.isnan(decode(encode([math.nan]))[0])
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+def cycle() -> list[object]:
+    made: list[object] = []
+    made.append(made)
+    return made
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Colour.RED,
+        {1, 2},
+        Path("x"),
+        collections.OrderedDict(a=1),
+        pytest.param(10**5000, id="larger"),
+        [Colour.RED],
+        1j,
+    ],
+)
+def test_all_else_is_a_pickle_for_those_who_trust(value: object) -> None:
+    content = encode(value)
+    assert content[:1] == b"p"
+    assert same(decode(content, trust=True), value)
+    with pytest.raises(UntrustedValue, match="trust=True"):
+        decode(content)
+
+
+def test_a_list_within_itself_is_a_pickle() -> None:
+    assert encode(cycle())[:1] == b"p"
+
+
+class Attack:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("kind", [b"p", b"j", b"b", b"", b"P", b"x"])
+def test_a_malicious_pickle_is_never_opened_unasked(tmp_path: Path, kind: bytes) -> None:
+    attack = pickle.dumps(Attack(tmp_path / "owned"))
+    for content in (kind + attack, attack, kind):
+        try:
+            decode(content)
+        except (UntrustedValue, ContentFault):
+            continue
+        assert kind == b"b"
+    assert not (tmp_path / "owned").exists()
+    decode(b"p" + attack, trust=True)
+    assert (tmp_path / "owned").exists(), "the attack would have worked"
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"x": 1},
+        {},
+        {"t": [], "d": {}},
+        {"t": 1},
+        {"b": "*"},
+        {"b": "YQ"},
+        {"d": []},
+        {"m": [[1]]},
+        {"m": [[[], 1]]},
+        {"m": 3},
+    ],
+)
+def test_a_tree_that_breaks_the_rules_is_refused(tree: object) -> None:
+    with pytest.raises(ContentFault, match="can't be read"):
+        decode(b"j" + json.dumps(tree).encode())
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_are_read_or_refused(content: bytes) -> None:
+    for kind in (b"j", b"b", b""):
+        try:
+            decode(kind + content)
+        except (ContentFault, UntrustedValue):
+            continue
+
+
+def test_a_tree_too_deep_to_read_is_refused() -> None:
+    with pytest.raises(ContentFault):
+        decode(b"j" + b"[" * 100_000 + b"]" * 100_000)
