@@ -97,6 +97,18 @@ def send(sock: socket.socket, frame: Frame) -> None:
     sock.sendall(data)
 
 
+def read(sock: socket.socket) -> bytes:
+    """What is there; b"" at the end of the stream. Descriptors that come along are dropped.
+
+    For a peer that is not to be trusted: what it sent would otherwise stay open here.
+
+    Raises:
+        OSError: the other side is gone.
+        BlockingIOError: a non-blocking socket has nothing.
+    """
+    return sock.recv(_CHUNK_BYTES)
+
+
 def receive(sock: socket.socket) -> tuple[bytes, Sequence[int]]:
     """What is there, with its descriptors; b"" at the end of the stream.
 

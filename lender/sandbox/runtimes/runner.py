@@ -2,16 +2,24 @@
 
 The daemon sends `{"plan": ...}` once and then `{"task": i}`; it gets `{"prepared": true}` or
 `{"unprepared": reason, ...}`, and `{"outcome": ..., "last": bool}` for each task.
+
+SIGTERM to this process asks for a soft end of the task that runs. Nothing is begun after it.
 """
 
+import os
+import signal
 import socket
+import time
 from collections.abc import Callable
+from types import FrameType
 from typing import Protocol
 
 from lender.sandbox import frames
 from lender.sandbox.frames import Frame
 from lender.sandbox.plan import SandboxPlan, TaskOutcome, outcome_to_wire, plan_from_wire
 from lender.sandbox.port import PrepareFailedError
+
+ASKED_TO_END = "was asked to end"
 
 
 class Runner(Protocol):
@@ -22,10 +30,35 @@ class Runner(Protocol):
         ...
 
 
+class SoftStop:
+    """Whether SIGTERM asked for a soft end.
+
+    Attributes:
+        asked: it did, for good.
+        fd: readable since then, also while the main thread sits in a library's call.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.fd, wake = os.pipe()
+        os.set_blocking(wake, False)
+        # Written to by the handler in C, at once; the one in Python waits for the main thread.
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True
+
+
 class Reporter:
-    """The way back to the daemon."""
+    """The way back to the daemon.
+
+    Attributes:
+        soft_stop: its word to end softly.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
+        self.soft_stop = SoftStop()
         self._sock = sock
 
     def send(self, outcome: TaskOutcome, *, last: bool = False) -> None:
@@ -42,13 +75,12 @@ def serve(sock: socket.socket, start: Callable[[SandboxPlan, Reporter], Runner])
         start: prepares a runtime; may raise PrepareFailedError.
     """
     decoder, reporter, runner = frames.Decoder(body_bytes_max=0), Reporter(sock), None
-    while True:
-        data, fds = frames.receive(sock)
-        if not data:
-            return
-        for frame in decoder.feed(data, fds):
+    while data := frames.read(sock):
+        for frame in decoder.feed(data):
             if runner is not None:
-                reporter.send(runner.run(frame.header["task"]))
+                task = frame.header["task"]
+                asked = reporter.soft_stop.asked
+                reporter.send(_not_begun(task) if asked else runner.run(task))
                 continue
             try:
                 runner = start(plan_from_wire(frame.header["plan"]), reporter)
@@ -65,3 +97,8 @@ def serve(sock: socket.socket, start: Callable[[SandboxPlan, Reporter], Runner])
                 )
                 return
             frames.send(sock, Frame({"prepared": True}))
+
+
+def _not_begun(task: int) -> TaskOutcome:
+    now = time.monotonic()
+    return TaskOutcome(task, "failed", error=ASKED_TO_END, started_at=now, terminated=True)
