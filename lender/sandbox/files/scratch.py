@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from lender.sandbox.port import PrepareFailedError
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OWNER_ALONE = 0o700
 _ENTRIES_MAX = 100_000
 _COPY_BYTES = 1 << 20
 
@@ -36,12 +37,28 @@ class Inputs:
         Raises:
             PrepareFailedError: an input can't be read, or two of them collide.
         """
+        if self._is_restored():
+            return
         wipe(self._scratch, self.names)
         for name, source in self._inputs.items():
             target = self._scratch / name
             if name not in self._marks or _mark(target) != self._marks[name]:
                 self._place(source, target)
                 self._marks[name] = _mark(target)
+
+    def _is_restored(self) -> bool:
+        """Whether one look shows that nothing is to be done, as after most tasks."""
+        try:
+            if stat.S_IMODE(self._scratch.stat().st_mode) != _OWNER_ALONE:
+                return False
+            found = os.listdir(self._scratch)  # noqa: PTH208 - the names alone, and fast
+        except OSError:
+            return False
+        # What lies in a folder of its own is not among them: then all of it is looked at.
+        return len(found) == len(self._inputs) and all(
+            name in self._marks and _mark(self._scratch / name) == self._marks[name]
+            for name in found
+        )
 
     def _place(self, source: Path, target: Path) -> None:
         try:
@@ -112,7 +129,7 @@ def wipe(scratch: Path, keep: Iterable[str] = ()) -> None:
         OSError: something can't be removed.
     """
     # A task may have taken the permissions of its own working folder.
-    scratch.chmod(0o700)
+    scratch.chmod(_OWNER_ALONE)
     folder = os.open(scratch, _FOLDER)
     try:
         _wipe(folder, frozenset(keep))
