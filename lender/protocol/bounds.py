@@ -29,6 +29,13 @@ MEMORY_BYTES_MAX = 1 << 40
 TIME_S_MAX = 7 * 86_400.0
 OUTPUT_BYTES_MAX = 64 * 1024 * 1024
 SCRATCH_BYTES_MAX = 1 << 40
+
+CHECKPOINT_BYTES_MAX = 64 * 1024 * 1024
+"""Of one task's checkpoint as an archive, which its lender holds in memory."""
+
+CHECKPOINTS_MAX = 64
+"""In one report."""
+
 BLOB_BYTES_MAX = 1 << 40
 
 QUEUE_S_MAX = 7 * 86_400.0
