@@ -2,12 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from lender.protocol import bounds
 from lender.protocol.codec import Bytes, ContentType, Open
 from lender.protocol.ids import JobId, LeaseId, PublicKey
-from lender.protocol.job import Runtime
+from lender.protocol.job import BlobRef, Runtime
 from lender.protocol.result import TaskResult
 
 LEASE_TTL_S = 2.5
@@ -16,12 +16,28 @@ LEASE_TTL_S = 2.5
 TaskRange = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]]
 """(first task index, number of tasks)."""
 
+TaskCheckpoint = tuple[Annotated[int, Field(ge=0)], BlobRef]
+"""A task, and the archive of its checkpoint folder."""
+
+
+def _check_checkpoints(pairs: tuple[TaskCheckpoint, ...]) -> tuple[TaskCheckpoint, ...]:
+    if len({task for task, _ in pairs}) != len(pairs):
+        raise ValueError("a task has two checkpoints")
+    if any(blob.size_bytes > bounds.CHECKPOINT_BYTES_MAX for _, blob in pairs):
+        raise ValueError(f"a checkpoint has at most {bounds.CHECKPOINT_BYTES_MAX} bytes")
+    return pairs
+
+
+_ONE_OF_EACH_TASK = AfterValidator(_check_checkpoints)
+
 
 class Lease(Open):
     """A message in a work queue: tasks of one job for whichever lender takes it.
 
     `lease` is random and known only to the broker and to whoever got this message: it is the
     token that a done report must show. `attempt` grows with every new lease of the same tasks.
+    `checkpoints` are those that earlier attempts of its tasks left; the submitter has not signed
+    them, so they are for the sandbox alone.
     """
 
     v: Literal[1] = 1
@@ -33,6 +49,9 @@ class Lease(Open):
     spec: Bytes = Field(max_length=bounds.SPEC_BYTES_MAX)
     content_type: ContentType
     signature: str = Field(max_length=100)
+    checkpoints: Annotated[
+        tuple[TaskCheckpoint, ...], Field(max_length=bounds.CHUNK_RESULTS_MAX), _ONE_OF_EACH_TASK
+    ] = ()
 
     @property
     def task_count(self) -> int:
@@ -105,6 +124,9 @@ class Done(Open):
     lease that have no result: `finished` leaves none; `refused`, `evicted` and `revoked` hand
     them back at no cost to the job; `invalid` says that the job can't be run anywhere (`field`
     and `reason` tell its submitter why).
+
+    `checkpoints`, in any report, are what tasks without a result would go on from in another
+    attempt: only of a job that declares them. The blobs are stored before the report is sent.
     """
 
     v: Literal[1] = 1
@@ -112,6 +134,9 @@ class Done(Open):
     job: JobId
     submitter: PublicKey
     results: tuple[TaskResult, ...] = Field(default=(), max_length=bounds.CHUNK_RESULTS_MAX)
+    checkpoints: Annotated[
+        tuple[TaskCheckpoint, ...], Field(max_length=bounds.CHECKPOINTS_MAX), _ONE_OF_EACH_TASK
+    ] = ()
     final: bool
     outcome: Outcome = "finished"
     field: str = Field(default="", max_length=200)

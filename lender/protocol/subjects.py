@@ -46,6 +46,11 @@ def chunk(submitter: str, job: str, first_task: int) -> str:
     return f"res.{submitter}.{job}.{first_task}"
 
 
+def checkpoints(submitter: str, job: str, number: int) -> str:
+    """Where the broker notes, for its own replay, what tasks of job J would go on from."""
+    return f"res.{submitter}.{job}.cp.{number}"
+
+
 def event(submitter: str, job: str) -> str:
     """Core NATS: what was just committed for job J."""
     return f"event.{submitter}.{job}"
@@ -97,6 +102,20 @@ def parse_job_subject(subject: str) -> JobSubject:
     if verb == "res" and len(tokens) == 3 and re.fullmatch(r"[0-9]{1,7}", tokens[2]):
         return JobSubject(verb, tokens[0], tokens[1], int(tokens[2]))
     raise ProtocolError("subject", f"names no job: {subject[:200]!r}")
+
+
+class CheckpointsSubject(NamedTuple):
+    """A parsed `res.S.J.cp.<number>`."""
+
+    submitter: str
+    job: str
+    number: int
+
+
+def parse_checkpoints_subject(subject: str) -> CheckpointsSubject | None:
+    """Split the subject of a note about checkpoints; None for any other subject."""
+    found = re.fullmatch(r"res\.([^.]+)\.([^.]+)\.cp\.([0-9]{1,7})", subject)
+    return CheckpointsSubject(found[1], found[2], int(found[3])) if found else None
 
 
 def last_token(subject: str) -> str:

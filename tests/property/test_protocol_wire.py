@@ -13,12 +13,12 @@ from lender.protocol.classes import WorkClass
 from lender.protocol.codec import JSON, MSGPACK, ContentType, content_type_of, decode, encode
 from lender.protocol.errors import ProtocolError
 from lender.protocol.ids import check_job_id
-from lender.protocol.job import JobSpec, Limits
+from lender.protocol.job import BlobRef, JobSpec, Limits
 from lender.protocol.lease import Control, Done, DoneReply, HeldLease, Lease, Offer
 from lender.protocol.query import JobStatus, Query, QueryReply
 from lender.protocol.result import Chunk, Output, TaskResult, Terminal, ValueBlob
 from lender.protocol.signature import Signer, check_public_key, verify
-from lender.protocol.subjects import parse_job_subject
+from lender.protocol.subjects import parse_checkpoints_subject, parse_job_subject
 
 MODELS: tuple[type[BaseModel], ...] = (
     JobSpec,
@@ -58,6 +58,11 @@ task_results = st.builds(
     cpu_s=amounts,
     duration_s=amounts,
 )
+checkpoints = st.dictionaries(
+    st.integers(0, 1_000_000),
+    st.builds(BlobRef, sha256=digests, size_bytes=st.integers(0, 1 << 26)),
+    max_size=3,
+).map(lambda left: tuple(left.items()))
 many_results = st.lists(task_results, max_size=3).map(tuple)
 specs = st.builds(
     lambda count, argv, cpu: array_spec(count, argv=argv, limits=Limits(cpu=cpu)),
@@ -98,6 +103,7 @@ dones = st.builds(
     job=job_ids,
     submitter=keys,
     results=many_results,
+    checkpoints=checkpoints,
     final=st.booleans(),
     outcome=st.sampled_from(["finished", "refused", "evicted", "revoked", "invalid"]),
     field=texts,
@@ -147,7 +153,7 @@ messages: st.SearchStrategy[BaseModel] = st.one_of(
     terminals,
     chunks,
     controls,
-    specs.map(make_lease),
+    st.builds(lambda spec, left: make_lease(spec, checkpoints=left), spec=specs, left=checkpoints),
     st.builds(DoneReply, verdict=st.sampled_from(["committed", "stale", "malformed"])),
     st.builds(Query, job=st.none() | job_ids),
     st.builds(QueryReply, jobs=st.lists(statuses, max_size=2).map(tuple), error=texts),
@@ -222,6 +228,7 @@ def test_arbitrary_names_are_refused_and_nothing_else(text: str) -> None:
     for parse in (parse_job_subject, check_job_id, WorkClass.parse, check_public_key):
         fault = refusal(parse, text)
         assert fault is None or fault.reason
+    parse_checkpoints_subject(text)
     fault = refusal(content_type_of, text)
     assert fault is None or fault.field == "payload"
 

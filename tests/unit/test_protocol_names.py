@@ -8,7 +8,12 @@ from lender.protocol.classes import WorkClass
 from lender.protocol.errors import ProtocolError
 from lender.protocol.ids import check_job_id
 from lender.protocol.streams import consumer_config, stream_configs
-from lender.protocol.subjects import JobSubject, last_token, parse_job_subject
+from lender.protocol.subjects import (
+    JobSubject,
+    last_token,
+    parse_checkpoints_subject,
+    parse_job_subject,
+)
 
 S, J = ALICE.public_key, "job-00001"
 
@@ -30,6 +35,7 @@ def test_every_subject_is_one_that_its_filter_catches() -> None:
         (subjects.WORK_FILTER, subjects.work(class_of())),
         (subjects.RESULT_FILTER, subjects.result(S, J)),
         (subjects.RESULT_FILTER, subjects.chunk(S, J, 40)),
+        (subjects.RESULT_FILTER, subjects.checkpoints(S, J, 2)),
         (subjects.OFFER_FILTER, subjects.offer(S)),
         (subjects.DONE_FILTER, subjects.done(S)),
         (subjects.QUERY_FILTER, subjects.query(S)),
@@ -64,6 +70,23 @@ def test_a_subject_that_names_no_job_is_refused(subject: str) -> None:
     with pytest.raises(ProtocolError, match="names no job") as caught:
         parse_job_subject(subject)
     assert caught.value.field == "subject"
+
+
+def test_a_note_about_checkpoints_is_no_result() -> None:
+    subject = subjects.checkpoints(S, J, 12)
+    assert parse_checkpoints_subject(subject) == (S, J, 12)
+    with pytest.raises(ProtocolError, match="names no job"):
+        parse_job_subject(subject)
+    for other in (
+        subjects.result(S, J),
+        subjects.chunk(S, J, 40),
+        f"{subject}.1",
+        f"{subject}\n",
+        subject.replace(".cp.", ".cpx."),
+        subject.replace("12", "x"),
+        subject.replace("12", "1" * 8),
+    ):
+        assert parse_checkpoints_subject(other) is None
 
 
 def test_the_last_token_is_the_principal() -> None:
