@@ -31,6 +31,7 @@ from broker.core.events import (
     ResultReplayed,
     TimePassed,
 )
+from broker.core.records import CheckpointsSummary
 from lender.protocol import subjects
 from lender.protocol.classes import WorkClass
 from lender.protocol.codec import (
@@ -41,11 +42,12 @@ from lender.protocol.codec import (
     decode,
     encode,
 )
-from lender.protocol.job import Array, JobSpec, Requires
+from lender.protocol.job import Array, BlobRef, JobSpec, Requires
 from lender.protocol.lease import Done, DoneReply, HeldLease, Lease, Offer
 from lender.protocol.query import Query, QueryReply
 from lender.protocol.result import Chunk, TaskResult, Terminal
 from lender.protocol.signature import SIGNATURE_HEADER, Signer, seed_from_entropy
+from lender.protocol.subjects import parse_checkpoints_subject
 
 START = 1_000_000.0
 ALICE, BOB = (Signer(seed_from_entropy(bytes([n] * 32))) for n in (1, 2))
@@ -236,7 +238,22 @@ class World:
 
     def chunks(self, job: str = "job-0001", signer: Signer = ALICE) -> list[Chunk]:
         prefix = subjects.result(signer.public_key, job) + "."
-        return [self.chunk(subject) for subject in self.results if subject.startswith(prefix)]
+        return [
+            self.chunk(subject)
+            for subject in self.results
+            if subject.startswith(prefix) and parse_checkpoints_subject(subject) is None
+        ]
+
+    def noted(self, job: str = "job-0001", signer: Signer = ALICE) -> dict[int, BlobRef]:
+        """What RESULTS says that the job's tasks would go on from."""
+        newest: dict[int, BlobRef] = {}
+        for subject, (headers, _) in self.results.items():
+            place = parse_checkpoints_subject(subject)
+            if place is not None and place[:2] == (signer.public_key, job):
+                summary = CheckpointsSummary.load(headers)
+                assert summary is not None
+                newest.update(summary.checkpoints)
+        return newest
 
     def chunk(self, subject: str) -> Chunk:
         headers, payload = self.results[subject]
@@ -361,6 +378,11 @@ def ok(task: int = 0, duration_s: float = 1.0, value: bytes = b"") -> TaskResult
 
 def bad(task: int = 0, **fields: object) -> TaskResult:
     return TaskResult(**{"task": task, "state": "failed", "exit_code": 1, **fields})
+
+
+def archive(number: int) -> BlobRef:
+    """A checkpoint that is told apart from all others, newer than those with lower numbers."""
+    return BlobRef(sha256=f"{number:064x}", size_bytes=number)
 
 
 def check_places(world: World) -> None:

@@ -130,4 +130,5 @@ def _message(job: Job, lease_id: str, attempt: int, tasks: RangeSet) -> wire.Lea
         spec=job.payload,
         content_type=job.content_type,
         signature=job.signature,
+        checkpoints=job.checkpoints.of(tasks) if job.checkpoints is not None else (),
     )

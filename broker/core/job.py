@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from broker.core.admission import Admission
+from broker.core.checkpoints import Checkpoints
 from broker.core.ranges import RangeSet
 from lender.protocol.classes import WorkClass
 from lender.protocol.codec import ContentType
@@ -100,6 +101,8 @@ class Job:
     """Refusals since the last result."""
     setback_reason: str = ""
     avoided: dict[str, Avoided] = field(default_factory=dict)
+    checkpoints: Checkpoints | None = None
+    """None for a job that declares none."""
     _samples: int = 0
 
     @classmethod
@@ -119,6 +122,7 @@ class Job:
             payload=admission.payload,
             content_type=admission.content_type,
             signature=admission.signature,
+            checkpoints=Checkpoints() if spec.checkpoint else None,
         )
 
     @property

@@ -112,9 +112,9 @@ def end(state: State, now: float, job: Job, ending: Ending, records: Iterable[Re
     remember_ended(state, job.key, summary, ending.reason or "")
 
 
-def commit(state: State, key: JobKey, records: list[Record]) -> None:
-    """Commit records of one job, and tell of each once it is durable."""
-    state.outbox.commit(records)
+def commit(state: State, key: JobKey, records: list[Record], untold: Iterable[Record] = ()) -> None:
+    """Commit records of one job, and tell of each once it is durable, but for the `untold`."""
+    state.outbox.commit([*untold, *records])
     for record in records:
         state.outbox.after_commit(event_of(key.submitter, key.job, record))
 

@@ -1,5 +1,8 @@
 """Messages of RESULTS: how they are written, and what their headers tell a replay.
 
+Beside results it holds notes about checkpoints, which are the broker's own business: nobody is
+told of them, and who reads results never comes by their names.
+
 The header `Lender-Record` sums a record up (JSON), so that a replay reads headers only, however
 large the values are. RESULTS has a single writer: what stands there was written here.
 """
@@ -16,7 +19,8 @@ from broker.core.events import Headers
 from broker.core.ranges import RangeSet
 from lender.protocol import bounds, subjects
 from lender.protocol.codec import CONTENT_TYPE_HEADER, ContentType, encode
-from lender.protocol.lease import TaskRange
+from lender.protocol.job import BlobRef
+from lender.protocol.lease import TaskCheckpoint, TaskRange
 from lender.protocol.query import JobState
 from lender.protocol.result import Chunk, TaskResult, Terminal
 
@@ -96,6 +100,32 @@ class TerminalSummary:
             return None
 
 
+@dataclass(frozen=True, slots=True)
+class CheckpointsSummary:
+    """What tasks of a job would go on from, as an attempt left it."""
+
+    checkpoints: tuple[TaskCheckpoint, ...]
+    attempt: int
+
+    def dump(self) -> str:
+        """Return the header's value."""
+        noted = [(task, blob.sha256, blob.size_bytes) for task, blob in self.checkpoints]
+        return json.dumps({"c": noted, "a": self.attempt}, separators=(",", ":"))
+
+    @classmethod
+    def load(cls, headers: Headers) -> Self | None:
+        """Read a header's value; None if it is not one."""
+        try:
+            fields: dict[str, Any] = json.loads(headers[SUMMARY_HEADER])
+            noted = tuple(
+                (int(task), BlobRef(sha256=sha256, size_bytes=size_bytes))
+                for task, sha256, size_bytes in fields["c"]
+            )
+            return cls(noted, int(fields["a"]))
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
 def chunk_record(submitter: str, chunk: Chunk, content_type: ContentType) -> Record:
     """Return the record of a piece of an array's results."""
     tasks = RangeSet((result.task, 1) for result in chunk.results)
@@ -108,6 +138,15 @@ def chunk_record(submitter: str, chunk: Chunk, content_type: ContentType) -> Rec
         },
         encode(chunk, content_type),
     )
+
+
+def checkpoints_record(
+    submitter: str, job: str, number: int, attempt: int, news: tuple[TaskCheckpoint, ...]
+) -> Record:
+    """Return the note about new checkpoints; `number` makes its subject one of its own."""
+    summary = CheckpointsSummary(news, attempt).dump()
+    subject = subjects.checkpoints(submitter, job, number)
+    return Record(subject, {SUMMARY_HEADER: summary}, summary.encode())
 
 
 def terminal_record(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from broker.core.admission import Rejection, admit
+from broker.core.checkpoints import Checkpoints
 from broker.core.effects import DeleteWork, SendControl, Warn
 from broker.core.events import CancelReplayed, JobReplayed, LeaseReplayed, ResultReplayed
 from broker.core.feed import FAILURES_HEADER
@@ -18,23 +19,28 @@ from broker.core.lifecycle import (
     take_up,
 )
 from broker.core.ranges import RangeSet
-from broker.core.records import ChunkSummary, TerminalSummary
+from broker.core.records import CheckpointsSummary, ChunkSummary, TerminalSummary
 from broker.core.state import State
 from lender.protocol import lease as wire
 from lender.protocol import subjects
 from lender.protocol.codec import decode
 from lender.protocol.errors import ProtocolError
 from lender.protocol.lease import Control, TaskRange
-from lender.protocol.subjects import parse_job_subject
+from lender.protocol.subjects import (
+    CheckpointsSubject,
+    parse_checkpoints_subject,
+    parse_job_subject,
+)
 
 
 @dataclass(slots=True)
 class _Progress:
-    """What RESULTS holds of an array that has no terminal record."""
+    """What RESULTS holds of a job that has no terminal record."""
 
     tasks: RangeSet = field(default_factory=RangeSet)
     failed: int = 0
     attempt: int = 0
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,10 @@ class Replay:
 
     def result(self, event: ResultReplayed) -> None:
         """Take a record of RESULTS."""
+        noted = parse_checkpoints_subject(event.subject)
+        if noted is not None:
+            self._checkpoints(noted, event)
+            return
         subject = parse_job_subject(event.subject)
         key = JobKey(subject.submitter, subject.job)
         if subject.first_task is None:
@@ -84,7 +94,7 @@ class Replay:
             return
         chunk = ChunkSummary.load(event.headers)
         if chunk is None:
-            self._state.outbox.emit(Warn(f"{event.subject}: not this broker's record, ignored"))
+            self._ignore(event)
             return
         progress = self._progress.setdefault(key, _Progress())
         progress.tasks.add_all(chunk.tasks)
@@ -123,6 +133,19 @@ class Replay:
             _Queued(message.attempt, event.sequence, message.lease, key, message.ranges, failures)
         )
 
+    def _checkpoints(self, subject: CheckpointsSubject, event: ResultReplayed) -> None:
+        summary = CheckpointsSummary.load(event.headers)
+        if summary is None:
+            self._ignore(event)
+            return
+        key = JobKey(subject.submitter, subject.job)
+        progress = self._progress.setdefault(key, _Progress())
+        progress.checkpoints.restore(subject.number, summary.checkpoints)
+        progress.attempt = max(progress.attempt, summary.attempt)
+
+    def _ignore(self, event: ResultReplayed) -> None:
+        self._state.outbox.emit(Warn(f"{event.subject}: not this broker's record, ignored"))
+
     def complete(self, now: float) -> None:
         """Put the state together, end what has to end, and call the lenders."""
         state = self._state
@@ -151,6 +174,9 @@ class Replay:
             job.failed = progress.failed
             job.succeeded = len(progress.tasks) - progress.failed
             job.enter("running")
+            if job.checkpoints is not None:
+                progress.checkpoints.keep(unsettled)
+                job.checkpoints = progress.checkpoints
         return unsettled
 
     def _adopt_leases(self, now: float, unclaimed: dict[JobKey, RangeSet]) -> dict[JobKey, int]:

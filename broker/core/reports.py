@@ -6,7 +6,7 @@ from broker.core.holding import hand_back, hold, set_back
 from broker.core.job import Job, Step
 from broker.core.leases import Lease
 from broker.core.lifecycle import Ending, commit, end, end_of_array
-from broker.core.records import chunk_record, in_chunks
+from broker.core.records import checkpoints_record, chunk_record, in_chunks
 from broker.core.state import State
 from lender.protocol.codec import MSGPACK, decode
 from lender.protocol.errors import ProtocolError
@@ -36,13 +36,14 @@ def _take_up(state: State, now: float, lender: str, done: Done) -> DoneReply:
         return _COMMITTED if state.leases.was_finished_by(done.lease, lender) else _STALE
     if lease.holder not in (None, lender):
         return _STALE
-    _check(lease, done)
+    job = state.jobs[lease.job]
+    _check(lease, job, done)
     if lease.holder is None:
         hold(state, now, lease, lender)
     # Results that the lease has brought before are repeated: their answer was lost.
     fresh = [result for result in done.results if result.task in lease.open]
-    job = state.jobs[lease.job]
     ended = _settle(state, job, lease, fresh)
+    notes = _take_checkpoints(job, lease, done)
     invalid = False
     if done.final:
         invalid = done.outcome == "invalid" and bool(lease.open)
@@ -56,12 +57,12 @@ def _take_up(state: State, now: float, lender: str, done: Done) -> DoneReply:
     elif job.settled == job.total:
         ending = end_of_array(job) if job.is_array else _end_of_task(ended[0], lease, lender)
         end(state, now, job, ending, records)
-    elif records:
-        commit(state, job.key, records)
+    elif records or notes:
+        commit(state, job.key, records, untold=notes)
     return _COMMITTED
 
 
-def _check(lease: Lease, done: Done) -> None:
+def _check(lease: Lease, job: Job, done: Done) -> None:
     if lease.job != (done.submitter, done.job):
         raise ProtocolError("job", "is not the lease's job")
     seen: set[int] = set()
@@ -71,6 +72,11 @@ def _check(lease: Lease, done: Done) -> None:
         if result.task in seen:
             raise ProtocolError(f"results.{number}.task", "is reported twice")
         seen.add(result.task)
+    if done.checkpoints and job.checkpoints is None:
+        raise ProtocolError("checkpoints", "the job declares none")
+    for number, (task, _) in enumerate(done.checkpoints):
+        if task not in lease.ranges:
+            raise ProtocolError(f"checkpoints.{number}", "is not of a task of the lease")
 
 
 def _settle(state: State, job: Job, lease: Lease, fresh: list[TaskResult]) -> list[TaskResult]:
@@ -84,6 +90,8 @@ def _settle(state: State, job: Job, lease: Lease, fresh: list[TaskResult]) -> li
             job.put_back(Step(step.attempt + 1, step.failures + 1), [(result.task, 1)])
             continue
         ended.append(result)
+        if job.checkpoints is not None:
+            job.checkpoints.drop(result.task)
         if result.state == "succeeded":
             job.succeeded += 1
         else:
@@ -92,6 +100,15 @@ def _settle(state: State, job: Job, lease: Lease, fresh: list[TaskResult]) -> li
         job.progressed()
         state.enqueue(job)
     return ended
+
+
+def _take_checkpoints(job: Job, lease: Lease, done: Done) -> list[Record]:
+    """Note what the lease's tasks without a result would go on from; returns what keeps it."""
+    if job.checkpoints is None:
+        return []
+    number = job.checkpoints.taken
+    news = job.checkpoints.take(one for one in done.checkpoints if one[0] in lease.open)
+    return [checkpoints_record(*job.key, number, lease.step.attempt, news)] if news else []
 
 
 def _hand_back_rest(state: State, now: float, lease: Lease, lender: str, done: Done) -> None:

@@ -2,7 +2,7 @@
 
 Whatever happens, in whatever order: each accepted job ends in exactly one terminal record, each
 task of an array in exactly one result, no lease that may still answer shares a task with
-another, and nothing is forgotten.
+another, and nothing is forgotten: no checkpoint either that was answered for.
 """
 
 from collections import Counter
@@ -15,6 +15,7 @@ from broker_world import (
     L2,
     L3,
     World,
+    archive,
     bad,
     check_places,
     class_of,
@@ -32,8 +33,11 @@ from hypothesis.stateful import (
 )
 
 from broker.core.events import ClockJumped, FeedFailed, HearingLost, HearingRestored
+from lender.protocol.codec import decode
+from lender.protocol.job import BlobRef, JobSpec
 from lender.protocol.lease import Lease
 from lender.protocol.signature import Signer
+from lender.protocol.subjects import parse_checkpoints_subject
 
 SIGNERS = (ALICE, BOB)
 LENDER_IDS = (L1, L2, L3)
@@ -50,6 +54,11 @@ fractions = st.floats(0, 1)
 durations = st.sampled_from((0.0, 0.001, 0.05, 0.5, 20.0))
 
 
+def spec_of(lease: Lease) -> JobSpec:
+    """What the submitter signed."""
+    return decode(JobSpec, lease.spec, lease.content_type)
+
+
 class BrokerMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
@@ -62,6 +71,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.accepted: dict[tuple[str, str], int] = {}
         self.told: dict[str, set[int]] = {}
         self.answered: set[str] = set()
+        self.leases_seen: set[str] = set()
         for lender in (L1, L2):
             self.offered[lender] = CLASSES
             self.offer_again(lender)
@@ -75,9 +85,17 @@ class BrokerMachine(RuleBasedStateMachine):
         retries=st.integers(0, 2),
         workload=st.sampled_from(("command", "render")),
         life_s=st.sampled_from((5.0, 3600.0, 86_400.0)),
+        checkpoint=st.booleans(),
     )
     def submit(
-        self, signer: Signer, count: int | None, retries: int, workload: str, life_s: float
+        self,
+        signer: Signer,
+        count: int | None,
+        retries: int,
+        workload: str,
+        life_s: float,
+        *,
+        checkpoint: bool,
     ) -> None:
         self.numbers["job"] += 1
         spec = job_spec(
@@ -86,6 +104,7 @@ class BrokerMachine(RuleBasedStateMachine):
             count=count,
             retries=retries,
             workload=workload,
+            checkpoint=checkpoint,
             created_at=self.world.now,
             not_after=self.world.now + life_s,
         )
@@ -150,7 +169,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @rule(signer=signers, count=st.integers(1, 40))
     def submit_and_pull(self, signer: Signer, count: int | None) -> None:
-        self.submit(signer, count, 1, "command", 3600.0)
+        self.submit(signer, count, 1, "command", 3600.0, checkpoint=True)
         self.streams_catch_up()
         for lender in LENDER_IDS:
             self.offer_again(lender)
@@ -176,10 +195,17 @@ class BrokerMachine(RuleBasedStateMachine):
         results = [bad(n) if n in failed else ok(n, duration_s) for n in sorted(done)]
         signer = next(one for one in SIGNERS if one.public_key == lease.submitter)
         ended = self.world.terminal(lease.job, signer)
-        reply = self.world.report(lease, results, lender, final=final, outcome=outcome)
+        left = self._some_checkpoints(data, lease)
+        goes_on = self._open_tasks(lease, lender) - done
+        reply = self.world.report(
+            lease, results, lender, final=final, outcome=outcome, checkpoints=left
+        )
         lost_reply = data.draw(st.booleans())
         verdict = self.world.verdict(reply)
         assert verdict != "malformed"
+        if verdict == "committed" and self.world.terminal(lease.job, signer) is None:
+            noted = self.world.noted(lease.job, signer)
+            assert all(noted[task] == blob for task, blob in left if task in goes_on)
         assert verdict is None or not self.world.in_flight, "told before it was durable"
         if ended is not None and ended.state in ("cancelled", "expired"):
             # Committed only what had been answered before the end.
@@ -192,6 +218,23 @@ class BrokerMachine(RuleBasedStateMachine):
         if verdict == "stale" or (verdict == "committed" and final and not lost_reply):
             self.held[lender].pop(lease.lease, None)
             self.world.ack(lease)
+
+    def _some_checkpoints(
+        self, data: st.DataObject, lease: Lease
+    ) -> tuple[tuple[int, BlobRef], ...]:
+        if not spec_of(lease).checkpoint:
+            return ()
+        tasks = data.draw(st.sets(st.sampled_from(lease.tasks()), max_size=2))
+        self.numbers["checkpoint"] += len(tasks)
+        newest = self.numbers["checkpoint"]
+        return tuple((task, archive(newest - n)) for n, task in enumerate(sorted(tasks)))
+
+    def _open_tasks(self, lease: Lease, lender: str) -> set[int]:
+        """The tasks of a lease whose checkpoints the broker takes from `lender`."""
+        live = self.world.broker.state.leases.get(lease.lease)
+        if live is None or live.holder not in (None, lender):
+            return set()
+        return {index for first, count in live.open for index in range(first, first + count)}
 
     @rule(data=st.data(), duration_s=durations)
     def report_partly(self, data: st.DataObject, duration_s: float) -> None:
@@ -289,12 +332,29 @@ class BrokerMachine(RuleBasedStateMachine):
         new = list(self.world.results)[self.records_seen :]
         self.records_seen += len(new)
         for subject in new:
+            if parse_checkpoints_subject(subject) is not None:
+                continue
             _, submitter, job, *chunk = subject.split(".")
             for result in self.world.chunk(subject).results if chunk else ():
                 done = self.done.setdefault((submitter, job), set())
                 assert result.task not in done, "a task has two results"
                 assert result.task < self.accepted[submitter, job]
                 done.add(result.task)
+
+    @invariant()
+    def a_new_lease_carries_the_newest_checkpoints(self) -> None:
+        for lease in self.world.queued():
+            if lease.lease in self.leases_seen:
+                continue
+            self.leases_seen.add(lease.lease)
+            signer = next(one for one in SIGNERS if one.public_key == lease.submitter)
+            noted, carried = self.world.noted(lease.job, signer), dict(lease.checkpoints)
+            assert set(carried) <= set(lease.tasks())
+            assert spec_of(lease).checkpoint or not carried
+            for task in lease.tasks():
+                if task in noted:
+                    # It may carry one that a commit in flight will note.
+                    assert carried[task].size_bytes >= noted[task].size_bytes
 
     @invariant()
     def feeding_is_bounded(self) -> None:
