@@ -1,6 +1,8 @@
 """The daemon's sandbox: one process of the launcher, asked for one task at a time.
 
-Both runtimes look the same from here; what differs is the code that the forked process runs.
+All runtimes look the same from here; what differs is the code that the forked process runs. Where
+the kernel ends all of it at a limit of its cgroup, there is nobody left inside who could tell: the
+outcome is made here, and the next task gets another process.
 """
 
 import asyncio
@@ -15,13 +17,14 @@ from lender.sandbox.frames import Frame
 from lender.sandbox.launcher import Child, Launcher, LauncherGoneError
 from lender.sandbox.plan import (
     STDERR_TAIL_BYTES,
+    LimitName,
     SandboxPlan,
     TaskOutcome,
     outcome_from_wire,
     plan_to_wire,
 )
 from lender.sandbox.port import PrepareFailedError, RecordRoots, SandboxGoneError
-from lender.sandbox.processes import cgroup, stopping
+from lender.sandbox.processes import cgroup, controllers, stopping
 from lender.sandbox.processes.stopping import Standing
 from lender.sandbox.processes.subtree import Subtree
 from lender.sandbox.processes.tree import Root
@@ -30,6 +33,8 @@ from lender.sandbox.processes.tree import Root
 _LATE_S = 5.0
 _LOOK_S = 1.0
 _PREPARE_S = 120.0
+# proc_pid_oom_score_adj(5): where the machine runs out of memory, not the owner's program goes.
+_FIRST_TO_GO = "1000"
 
 
 class LeaseSandbox:
@@ -64,6 +69,7 @@ class LeaseSandbox:
         self._child: Child | None = None
         self._answer: asyncio.Future[Frame | None] | None = None
         self._decoder = frames.Decoder(0)
+        self._told_cpu_s = 0.0
         self._closed = False
 
     @property
@@ -77,18 +83,27 @@ class LeaseSandbox:
         self._decoder = frames.Decoder(self._plan.limits.output_bytes + STDERR_TAIL_BYTES)
         if self._cgroups is not None:
             try:
-                self._cgroups.make(self._plan.lease)
+                self._cgroups.make(self._plan.lease, self._plan.limits)
             except OSError as error:
                 raise PrepareFailedError(f"no cgroup could be made: {error}") from error
         try:
             child = self._child = await self._launcher.spawn(self._plan.runtime, self.cgroup)
+            self._told_cpu_s = 0.0
+            _offer_to_oom_killer(child.root.pid)
             self._loop.add_reader(child.channel, self._on_readable, child)
             await self._record((child.root,))
             self._check_open()
             await self._launcher.go(child, self._abort_if_exists)
         except LauncherGoneError as error:
             raise SandboxGoneError(str(error)) from error
-        answer = await self._ask(child, {"plan": plan_to_wire(self._plan)}, _PREPARE_S)
+        try:
+            answer = await self._ask(child, {"plan": plan_to_wire(self._plan)}, _PREPARE_S)
+        except SandboxGoneError as error:
+            if not self._ran_out_of_memory():
+                raise
+            await self._end(child)
+            reason = "hit its memory limit while it was prepared"
+            raise PrepareFailedError(reason, invalid=True, field="limits.memory_bytes") from error
         if answer is None:
             await self._end(child)
             raise PrepareFailedError(f"not prepared within {_PREPARE_S:g} s")
@@ -101,26 +116,18 @@ class LeaseSandbox:
 
     async def run(self, task_index: int) -> TaskOutcome:
         """See `Sandbox.run`."""
-        self._check_open()
-        if self._child is None:
-            # The last task could only be ended together with its process.
-            await self.prepare()
-        child = self._child
-        if child is None:
-            raise SandboxGoneError("closed")
-        late_s = self._plan.limits.time_s + _LATE_S
+        child = await self._serving()
+        # Who is asked to end at its time limit has its grace on top.
+        late_s = self._plan.limits.time_s + self._plan.grace_s + _LATE_S
         started_at = self._loop.time()
-        answer = await self._ask(child, {"task": task_index}, late_s)
+        try:
+            answer = await self._ask(child, {"task": task_index}, late_s)
+        except SandboxGoneError:
+            if not self._ran_out_of_memory():
+                raise
+            return await self._cut_off(child, task_index, started_at, "memory", "")
         if answer is None:
-            await self._end(child)
-            return TaskOutcome(
-                task=task_index,
-                state="failed",
-                limit="time",
-                error="hit its time limit and did not answer",
-                started_at=started_at,
-                duration_s=self._loop.time() - started_at,
-            )
+            return await self._cut_off(child, task_index, started_at, "time", " and did not answer")
         try:
             last = answer.header["last"]
             outcome = outcome_from_wire(answer.header["outcome"], answer.body)
@@ -128,9 +135,27 @@ class LeaseSandbox:
             # Only a runner that its guest has taken over answers so.
             await self._end(child)
             raise SandboxGoneError("the sandbox gave an answer that is none") from error
+        self._told_cpu_s += outcome.cpu_s
+        if outcome.state == "failed" and outcome.limit is None and not outcome.terminated:
+            limit = self._limit_hit()
+            if limit is not None:
+                last = True  # the next one's leaf has hit none yet
+                outcome = outcome._replace(limit=limit, error=f"hit its {limit} limit")
         if last:
             await self._end(child)
         return outcome
+
+    async def _serving(self) -> Child:
+        """Who runs the next task: another process, where the last one could only end with its."""
+        self._check_open()
+        if self._child is None:
+            try:
+                await self.prepare()
+            except PrepareFailedError as error:
+                raise SandboxGoneError(f"not prepared again: {error}") from error
+        if self._child is None:
+            raise SandboxGoneError("closed")
+        return self._child
 
     async def close(self) -> None:
         """See `Sandbox.close`."""
@@ -145,6 +170,33 @@ class LeaseSandbox:
     def _check_open(self) -> None:
         if self._closed:
             raise SandboxGoneError("closed")
+
+    def _limit_hit(self) -> LimitName | None:
+        return None if self.cgroup is None else controllers.hit(self.cgroup)
+
+    def _ran_out_of_memory(self) -> bool:
+        """Whether the kernel ended it at its own limit, and nobody else did."""
+        return not self._closed and self._limit_hit() == "memory"
+
+    async def _cut_off(
+        self, child: Child, task: int, started_at: float, limit: LimitName, how: str
+    ) -> TaskOutcome:
+        """End it all; how a task ended that nothing inside of the sandbox can tell about."""
+        used_s, peak_bytes = 0.0, 0
+        if self.cgroup is not None:
+            used_s = max(0.0, cgroup.cpu_s(self.cgroup) - self._told_cpu_s)
+            peak_bytes = controllers.memory_peak_bytes(self.cgroup)
+        await self._end(child)
+        return TaskOutcome(
+            task=task,
+            state="failed",
+            limit=limit,
+            error=f"hit its {limit} limit{how}",
+            cpu_s=used_s,
+            memory_peak_bytes=peak_bytes,
+            started_at=started_at,
+            duration_s=self._loop.time() - started_at,
+        )
 
     def _standing(self, child: Child) -> Standing:
         return Standing((child.root,), self.cgroup)
@@ -201,3 +253,8 @@ class LeaseSandbox:
             child.channel.close()
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(SandboxGoneError("the sandbox died"))
+
+
+def _offer_to_oom_killer(pid: int) -> None:
+    with contextlib.suppress(OSError):  # gone, or no Linux
+        Path(f"/proc/{pid}/oom_score_adj").write_text(_FIRST_TO_GO)

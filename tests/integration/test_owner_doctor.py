@@ -97,6 +97,84 @@ def test_a_kernel_with_all_controllers_is_well(tmp_path: Path) -> None:
     assert found.level == "ok"
 
 
+def test_controllers_that_version_1_has_are_told(tmp_path: Path) -> None:
+    (found,) = cgroups(tmp_path, "\n")
+    assert (found.name, found.level) == ("cgroup.memory", "info")
+    assert "unified_cgroup_hierarchy" in found.mend
+
+
+UNIT = "system.slice/lenderd.service"
+APP = "user.slice/user-1000.slice/user@1000.service/app.slice/lenderd.service"
+
+
+def delegated(
+    tmp_path: Path, unit: str, *, given: str, used: str, weights: tuple[str, str] = ("", "")
+) -> dict[str, Check]:
+    """A cgroup hierarchy of plain files: what lenderd's unit was given, and what its jobs have.
+
+    `weights` are those of the topmost folder and of the unit.
+    """
+    own = tmp_path / unit
+    jobs = own / "lender-1-2" / "jobs"
+    jobs.mkdir(parents=True)
+    (own / "daemon").mkdir()
+    (tmp_path / "cgroup.controllers").write_text("cpu io memory pids")
+    (own / "cgroup.controllers").write_text(given)
+    (jobs / "cgroup.subtree_control").write_text(used)
+    for folder, weight in zip((tmp_path / Path(unit).parts[0], own), weights, strict=True):
+        if weight:
+            (folder / "cpu.weight").write_text(weight)
+            (folder / "cpu.idle").write_text("0")
+    found = list(kernel.delegation(own / "daemon", tmp_path))
+    assert len({check.name for check in found}) == len(found)
+    return {check.name: check for check in found}
+
+
+def test_limits_that_the_kernel_keeps_are_told(tmp_path: Path) -> None:
+    found = delegated(tmp_path, UNIT, given="cpu io memory pids", used="cpu memory pids")
+    assert set(found) == {"cgroup.delegated", "cgroup.limits"}
+    assert (
+        found["cgroup.limits"].text == "the kernel limits each sandbox's cores, memory, processes"
+    )
+    assert {check.level for check in found.values()} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("unit", "given", "mend"),
+    [
+        (UNIT, "", "Delegate=yes"),
+        (UNIT, "cpu memory pids", "systemd-run --user --scope"),  # it stands beside a shell
+        (APP, "memory pids", "user@.service"),
+    ],
+)
+def test_a_limit_that_the_kernel_does_not_keep_comes_with_what_is_done_instead(
+    tmp_path: Path, unit: str, given: str, mend: str
+) -> None:
+    found = delegated(tmp_path, unit, given=given, used="memory pids")
+    assert found["cgroup.limits.cpu"].level == "info"
+    assert "more of them than its job asked for" in found["cgroup.limits.cpu"].text
+    assert mend in found["cgroup.limits.cpu"].mend
+    assert "memory, processes" in found["cgroup.limits"].text
+
+
+@pytest.mark.parametrize(
+    ("unit", "weights", "level", "mend"),
+    [
+        (UNIT, ("100", "1"), "info", "Slice=lender.slice"),  # its slice stands beside the owner's
+        ("lender.slice/lenderd.service", ("1", "100"), "ok", ""),
+        (APP, ("100", "100"), "info", "CPUWeight=1 in lenderd's unit"),
+        (APP, ("100", "1"), "ok", ""),
+    ],
+)
+def test_a_unit_that_weighs_as_much_as_the_owners_programs_is_told_to_weigh_less(
+    tmp_path: Path, unit: str, weights: tuple[str, str], level: str, mend: str
+) -> None:
+    every = "cpu memory pids"
+    found = delegated(tmp_path, unit, given=every, used=every, weights=weights)["cgroup.weight"]
+    assert found.level == level
+    assert mend in found.mend
+
+
 def test_a_kernel_without_pressure_is_told_how_to_report_it(tmp_path: Path) -> None:
     (found,) = kernel.pressure(tmp_path)
     assert (found.level, found.mend.split(" ")[0]) == ("info", "psi=1")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from owner_machine import ALICE, BOB, Machine, grant, machine, until
 
+from lender.sandbox.plan import Limits
 from lender.sandbox.processes import cgroup, subtree, tree
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
 from lender.state.consent_files import load_consent, read_consent
@@ -79,7 +80,7 @@ def test_without_lenderd_the_cpu_time_is_the_kernels_count(machine: Machine) -> 
         if cgroups is None:
             pytest.skip("no cgroup v2 subtree is ours here: not root, and none delegated")
         record = machine.attempt("one", grant(machine.state, "G-1"))
-        cgroups.make("one")
+        cgroups.make("one", Limits(1, 64 << 20, 60, 1000, 1 << 20, 64))
         leaf = cgroups.leaf("one")
         for member in tree.members(record.roots):
             with contextlib.suppress(OSError):  # ended meanwhile

@@ -3,8 +3,8 @@
 A leaf is the folder of one lease's cgroup. Nobody leaves it by forking, by a new session or by a
 new namespace, and only the machine's own users could move a process out of it. Standard library
 only: `lender pause` and `lender revoke` use it with the daemon stopped, hung or gone. `subtree`
-makes the leaves. Source: the kernel's Documentation/admin-guide/cgroup-v2.rst (cgroup.freeze,
-cgroup.kill, cgroup.events).
+makes the leaves, `controllers` limits them. Source: the kernel's
+Documentation/admin-guide/cgroup-v2.rst (cgroup.freeze, cgroup.kill, cgroup.events, cpu.idle).
 """
 
 import contextlib
@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 
 JOBS = "jobs"
+DAEMON = "daemon"
+"""Where lenderd itself stands once its cgroup hands out controllers (see `subtree`)."""
 # Events are signalled by poll() at most every 12 to 16 ms; reading them again is faster.
 _LOOK_AGAIN_S = 0.0002
 _LOOK_AGAIN_S_MAX = 0.002
@@ -28,6 +30,22 @@ def mount() -> Path | None:
         about, _, kind = line.partition(" - ")
         if kind.startswith("cgroup2 "):
             return Path(about.split()[4])
+    return None
+
+
+def of(process: int | None = None) -> Path | None:
+    """The cgroup of a process, by default of this one (proc_pid_cgroup(5), the line `0::`).
+
+    None where there is none, or where its place is hidden from us.
+    """
+    top = mount()
+    try:
+        lines = Path(f"/proc/{process or 'self'}/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("0::/") and top is not None and "/.." not in line:
+            return top / line[4:]
     return None
 
 
@@ -114,6 +132,21 @@ def cpu_s(leaf: Path) -> float:
         return int(first[1]) / 1e6 if first[0] == "usage_usec" else 0.0
     except (OSError, ValueError, IndexError):
         return 0.0
+
+
+def yield_to_owner(folder: Path) -> bool:
+    """Give what stands below the least weight beside the folder's neighbours; False if not ours.
+
+    It counts where folders stand side by side only: how much the common parent gets is up to the
+    parent's own weight.
+    """
+    return order(folder, "cpu.idle", "1") or order(folder, "cpu.weight", "1")
+
+
+def hurry(folder: Path) -> None:
+    """Give it an ordinary weight, to stop or to die: see `autogroup`."""
+    if not order(folder, "cpu.idle", "0"):
+        order(folder, "cpu.weight", "100")
 
 
 def remove(leaf: Path) -> None:

@@ -39,18 +39,38 @@ class Standing(NamedTuple):
     cgroup: Path | None = None
 
 
+class _Share(NamedTuple):
+    """What decides how much of the processor is left to those that are to stop or to die.
+
+    Sessions count where no cgroup hands on the cpu controller, the subtrees of lenderds elsewhere.
+    """
+
+    sessions: set[int]
+    subtrees: set[Path]
+
+    def hurry(self) -> None:
+        autogroup.hurry(self.sessions)
+        for folder in self.subtrees:
+            cgroup.hurry(folder)
+
+    def yield_again(self) -> None:
+        autogroup.yield_again(self.sessions)
+        for folder in self.subtrees:
+            cgroup.yield_to_owner(folder)
+
+
 def freeze(targets: Iterable[Target], timeout_s: float = 2.0) -> StopReport:
     """Make everything stand still; return once the kernel says so, or at the bound."""
     started, targets = time.monotonic(), tuple(targets)
     deadline = started + timeout_s
-    sessions = _sessions(targets)
+    share = _share(targets)
     leaves = _ordered(targets, "cgroup.freeze", "1")
-    late = _wait(leaves, "frozen 1", deadline, sessions)
+    late = _wait(leaves, "frozen 1", deadline, share)
     inside = _inside(leaves)
     # What still forks has children that only the next look knows: nothing to verify then.
     outsiders = _loose(targets, inside) if late else _outside(targets, inside)
     if outsiders:
-        autogroup.hurry(sessions)
+        share.hurry()
     outside = tree.freeze(outsiders, max(0.0, deadline - time.monotonic()))
     return _report(started, len(inside), outside, late)
 
@@ -59,7 +79,7 @@ def thaw(targets: Iterable[Target], timeout_s: float = 2.0) -> StopReport:
     """Let everything go on, at the priority that leaves the machine to its owner."""
     started, targets = time.monotonic(), tuple(targets)
     deadline = started + timeout_s
-    autogroup.yield_again(_sessions(targets))
+    _share(targets).yield_again()
     leaves = _ordered(targets, "cgroup.freeze", "0")
     late = [leaf for leaf in leaves if not cgroup.wait_until(leaf, "frozen 0", deadline)]
     inside = _inside(leaves)
@@ -73,21 +93,23 @@ def kill(targets: Iterable[Target], timeout_s: float = 5.0) -> StopReport:
     """Kill everything; return once nothing is left, or at the bound. Empty cgroups are removed."""
     started, targets = time.monotonic(), tuple(targets)
     deadline = started + timeout_s
-    sessions = _sessions(targets)
+    share = _share(targets)
+    # Who has used up its cores would only die in the next period of cpu.max.
+    _ordered(targets, "cpu.max", "max")
     # Standing still, nothing of it can fork or move while we look who stands outside.
     leaves = _ordered(targets, "cgroup.freeze", "1")
     inside, known_at = _inside(leaves), time.clock_gettime(time.CLOCK_BOOTTIME)
     if outsiders := _outside(targets, inside):
-        autogroup.hurry(sessions)
+        share.hurry()
     for leaf in leaves:
         cgroup.order(leaf, "cgroup.kill", "1")
-    late = _wait(leaves, "populated 0", deadline, sessions)
+    late = _wait(leaves, "populated 0", deadline, share)
     # A process leaves its cgroup a moment before its end shows in /proc.
     dying = [] if late else tree.wait_until_gone(inside, known_at, deadline)
     outside = tree.kill(outsiders, max(0.0, deadline - time.monotonic()))
     for leaf in leaves:
         cgroup.remove(leaf)
-    autogroup.yield_again(sessions)
+    share.yield_again()
     return _report(started, len(inside), outside, late, dying)
 
 
@@ -104,8 +126,11 @@ def stands_still(target: Target) -> bool:
     return any(tree.stopped(root) for root in target.roots)
 
 
-def _sessions(targets: tuple[Target, ...]) -> set[int]:
-    return autogroup.sessions(root.pid for target in targets for root in target.roots)
+def _share(targets: tuple[Target, ...]) -> _Share:
+    return _Share(
+        autogroup.sessions(root.pid for target in targets for root in target.roots),
+        {target.cgroup.parent.parent for target in targets if target.cgroup is not None},
+    )
 
 
 def _ordered(targets: tuple[Target, ...], file: str, value: str) -> list[Path]:
@@ -114,7 +139,7 @@ def _ordered(targets: tuple[Target, ...], file: str, value: str) -> list[Path]:
     return [leaf for leaf in leaves if cgroup.order(leaf, file, value)]
 
 
-def _wait(leaves: list[Path], event: str, deadline: float, sessions: set[int]) -> list[Path]:
+def _wait(leaves: list[Path], event: str, deadline: float, share: _Share) -> list[Path]:
     """Wait for all leaves; return those that were not done at the deadline."""
     soon, late = time.monotonic() + _HURRY_AFTER_S, leaves
     while late := [leaf for leaf in late if not cgroup.wait_until(leaf, event, soon)]:
@@ -122,7 +147,7 @@ def _wait(leaves: list[Path], event: str, deadline: float, sessions: set[int]) -
             break
         # To stop or to die takes a moment of processor time, and theirs is what the owner leaves.
         # The kernel may refuse it right now: asked again, it costs a look.
-        autogroup.hurry(sessions)
+        share.hurry()
         soon = min(deadline, time.monotonic() + _HURRY_AGAIN_S)
     return late
 

@@ -1,12 +1,19 @@
 """The daemon's part of the cgroup hierarchy: made before it drops its privileges, removed after.
 
-    <lenderd's own cgroup>/lender-<state folder>/launcher        the launcher
-                                                /jobs/<lease>   one sandbox each
+    <lenderd's own cgroup>/daemon                                lenderd, where it had to move
+                          /lender-<state folder>/launcher        the launcher
+                                                /jobs/<lease>    one sandbox each
 
 The launcher stands beside the jobs because a process may only be moved by who can write to the
 common ancestor of both places (cgroup-v2.rst, "Delegation Containment"). An ordinary user gets
 there where systemd has delegated a part of the tree: a unit with Delegate=yes, or anything below
 the user manager. A lock on the folder tells a subtree in use from one that was left behind.
+
+A cgroup that hands controllers on to others holds no process itself (cgroup-v2.rst, "No Internal
+Process Constraint"; the topmost one alone may). So lenderd moves into a leaf of its own, but only
+where nobody else stands in its cgroup: who was started from a terminal stands beside the owner's
+shell and does without controllers. What the kernel keeps then is `Subtree.keeps`; all else is
+watched, or kept by admission only.
 """
 
 import contextlib
@@ -16,12 +23,19 @@ import os
 import time
 from pathlib import Path
 
-from lender.sandbox.processes import cgroup
+from lender.sandbox.plan import Limits
+from lender.sandbox.processes import cgroup, controllers
+from lender.sandbox.processes.controllers import Kept
 
 log = logging.getLogger(__name__)
 
 _LAUNCHER = "launcher"
-_HANDED_OVER = ("procs", "threads", "subtree_control", "freeze", "kill")
+_HANDED_OVER = tuple(
+    f"cgroup.{name}" for name in ("procs", "threads", "subtree_control", "freeze", "kill")
+)
+# Not the limits. With the weight the owner's verbs hurry what they stop (see `cgroup.hurry`).
+_WEIGHTS = ("cpu.idle", "cpu.weight")
+_IO_WEIGHTS = ("io.weight", "io.bfq.weight")  # whichever scheduler the disks have
 _KILL_S = 5.0
 
 
@@ -30,10 +44,12 @@ class Subtree:
 
     Attributes:
         path: its folder.
+        keeps: the limits that the kernel keeps for each leaf.
     """
 
     def __init__(self, path: Path, lock: int, user: tuple[int, int] | None) -> None:
         self.path = path
+        self.keeps: frozenset[Kept] = controllers.kept_below(path / cgroup.JOBS)
         self._lock = lock
         self._user = user
 
@@ -41,14 +57,18 @@ class Subtree:
         """Where a lease's processes belong; made by `make`."""
         return self.path / cgroup.JOBS / lease
 
-    def make(self, lease: str) -> None:
-        """Make a lease's leaf, if it is not there.
+    def make(self, lease: str, limits: Limits) -> None:
+        """Make a lease's leaf, if it is not there, with the limits that the kernel keeps.
+
+        Its limits belong to who makes it: to root as long as lenderd is, else to lenderd's user.
+        A task has that uid as well, and its walls keep it from every cgroup file.
 
         Raises:
-            OSError: it could not be made.
+            OSError: it could not be made, or not be limited.
         """
         leaf = self.leaf(lease)
         leaf.mkdir(exist_ok=True)
+        controllers.limit(leaf, limits, self.keeps)
         if self._user is not None and os.geteuid() == 0:
             _hand_over(leaf, *self._user)
 
@@ -74,7 +94,7 @@ def claim(state: Path, launcher: int, user: tuple[int, int] | None) -> Subtree |
         user: uid and gid that this process is going to become; None if it stays who it is.
     """
     state.mkdir(parents=True, exist_ok=True)
-    own = _own()
+    own = _place()
     if own is None:
         log.info("no cgroup, process trees are swept instead: no cgroup v2 hierarchy is mounted")
         return None
@@ -98,25 +118,66 @@ def claim(state: Path, launcher: int, user: tuple[int, int] | None) -> Subtree |
             os.close(lock)
         log.info("no cgroup, process trees are swept instead: %s", error)
         return None
-    return Subtree(path, lock, user)
+    _hand_controllers_on(own, path)
+    _yield_to_owner(path, user)
+    made = Subtree(path, lock, user)
+    kept = ", ".join(sorted(made.keeps)) or "none"
+    log.info("each sandbox has a cgroup; limits that the kernel keeps: %s", kept)
+    return made
 
 
-def _own() -> Path | None:
-    """The folder of the cgroup that this process is in (proc_pid_cgroup(5), the line `0::`)."""
-    top = cgroup.mount()
+def _place() -> Path | None:
+    """The cgroup that is ours to divide: our own, or the one that we have divided already."""
+    own = cgroup.of()
+    return own.parent if own is not None and own.name == cgroup.DAEMON else own
+
+
+def _hand_controllers_on(own: Path, path: Path) -> None:
+    """From our own cgroup down to the leaves, as many as there are."""
+    lacking = controllers.available(own).intersection(controllers.WANTED) - controllers.enabled(own)
+    if lacking and _make_room(own):
+        controllers.enable(own, lacking)
+    for folder in (path, path / cgroup.JOBS):
+        controllers.enable(folder, controllers.WANTED)
+
+
+def _make_room(own: Path) -> bool:
+    """Leave our own cgroup to the folders below it; False where somebody else stands in it."""
+    if not (own / "cgroup.type").exists():
+        return True  # the topmost one
+    inside = cgroup.pids(own)
+    if inside - {os.getpid()}:
+        log.info("no controllers are handed on: other processes share the cgroup of lenderd")
+        return False
+    if not inside:
+        return True
+    daemon = own / cgroup.DAEMON
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith("0::/") and top is not None and "/.." not in line:
-            return top / line[4:]
-    return None
+        daemon.mkdir(exist_ok=True)
+    except OSError as error:
+        log.info("no controllers are handed on: %s", error)
+        return False
+    return cgroup.order(daemon, "cgroup.procs", str(os.getpid()))
+
+
+def _yield_to_owner(path: Path, user: tuple[int, int] | None) -> None:
+    """The least weight for the subtree among its neighbours, and for the jobs beside the launcher.
+
+    What counts beside the programs of the owner is the weight of lenderd's unit (CPUWeight=).
+    """
+    for folder in (path, path / cgroup.JOBS):
+        cgroup.yield_to_owner(folder)
+    for file in _IO_WEIGHTS:
+        cgroup.order(path, file, "default 1")
+    if user is not None:
+        for file in _WEIGHTS:
+            with contextlib.suppress(OSError):
+                os.chown(path / file, *user)
 
 
 def _hand_over(folder: Path, uid: int, gid: int) -> None:
     """Delegate a cgroup (cgroup-v2.rst, "Model of Delegation")."""
-    for place in (folder, *(folder / f"cgroup.{name}" for name in _HANDED_OVER)):
+    for place in (folder, *(folder / name for name in _HANDED_OVER)):
         os.chown(place, uid, gid)
 
 
