@@ -120,10 +120,10 @@ Outcome = Literal["finished", "refused", "evicted", "revoked", "invalid"]
 class Done(Open):
     """A lender's report on a lease, answered with `DoneReply` after the commit.
 
-    Partial reports carry results only. A final one also gives the outcome for the tasks of the
-    lease that have no result: `finished` leaves none; `refused`, `evicted` and `revoked` hand
-    them back at no cost to the job; `invalid` says that the job can't be run anywhere (`field`
-    and `reason` tell its submitter why).
+    Partial reports carry results and checkpoints only. A final one also gives the outcome for the
+    tasks of the lease that have no result: `finished` leaves none; `refused`, `evicted` and
+    `revoked` hand them back at no cost to the job; `invalid` says that the job can't be run
+    anywhere (`field` and `reason` tell its submitter why).
 
     `checkpoints`, in any report, are what tasks without a result would go on from in another
     attempt: only of a job that declares them. The blobs are stored before the report is sent.
