@@ -39,6 +39,11 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--timeout", type=duration_s, metavar="S", help="running time, such as 5m")
     job = parser.add_argument_group("job")
     job.add_argument("--retries", type=int, default=0, metavar="N", help="run a failed task again")
+    job.add_argument(
+        "--checkpoint",
+        action="store_true",
+        help="the task keeps its state in checkpoint/; on another machine it goes on from there",
+    )
     job.add_argument("--name", default="", metavar="TEXT", help="for people to read")
     job.add_argument(
         "--workload", metavar="NAME", help="what owners grant; default command, or wasm"
@@ -71,6 +76,7 @@ def job_request(args: argparse.Namespace, array: int | None = None) -> JobReques
             workload=args.workload,
             limits=Limits(**{name: value for name, value in limits.items() if value is not None}),
             retries=args.retries,
+            checkpoint=args.checkpoint,
         )
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]

@@ -107,6 +107,7 @@ class Client:
         requires: Requires | None = None,
         retries: int = 0,
         queue_s: float = DAY_S,
+        checkpoint: bool = False,
     ) -> Job:
         """Upload what the job needs and have it accepted; returns without waiting for its end.
 
@@ -123,6 +124,8 @@ class Client:
             requires: what a machine must have.
             retries: how often a failed task is run again.
             queue_s: seconds from now by which the job must have ended, at most a week.
+            checkpoint: the task keeps its state in the folder `checkpoint/`; another attempt of
+                it goes on from there.
 
         Raises:
             Rejected: a field breaks a rule of the protocol.
@@ -141,6 +144,7 @@ class Client:
             requires=requires or Requires(),
             retries=retries,
             queue_s=queue_s,
+            checkpoint=checkpoint,
         )
         return await self.submit_request(request)
 

@@ -68,6 +68,7 @@ class FunctionOptions(TypedDict, total=False):
     requires: Requires
     retries: int
     queue_s: float
+    checkpoint: bool
 
 
 class FunctionJob:

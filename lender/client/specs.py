@@ -33,6 +33,7 @@ class JobRequest:
         array: number of tasks, None for a job of one task without index.
         workload: what the owners grant; `wasm`, `python` or `command` unless named.
         queue_s: how long the job may take to end, at most a week.
+        checkpoint: another attempt of a task goes on from what it left in `checkpoint/`.
     """
 
     argv: Sequence[str] = ()
@@ -48,6 +49,7 @@ class JobRequest:
     requires: Requires = field(default_factory=Requires)
     retries: int = 0
     queue_s: float = DAY_S
+    checkpoint: bool = False
 
     @property
     def program(self) -> Content | None:
@@ -109,6 +111,7 @@ def job_spec(
             array=None if request.array is None else Array(count=request.array),
             limits=request.limits,
             requires=request.requires,
+            checkpoint=request.checkpoint,
             retries=request.retries,
             created_at=now,
             not_after=now + request.queue_s,

@@ -55,6 +55,11 @@ def test_a_file_named_inside_a_shell_line_counts_as_named() -> None:
     assert (command[-1], inputs, outputs) == ("sort <in.txt >out.txt", ["in.txt"], ["out.txt"])
 
 
+def test_checkpoints_are_asked_for_by_name() -> None:
+    assert request_of("--checkpoint", "--", "count").checkpoint
+    assert not request_of("--", "count").checkpoint
+
+
 def test_the_documented_example(capsys: pytest.CaptureFixture[str]) -> None:
     request = request_of("--", "sha256sum", "file.bin", "--in", "file.bin")
     assert request.argv == ["sha256sum", "file.bin"]

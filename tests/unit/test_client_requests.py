@@ -45,6 +45,11 @@ def test_a_module_becomes_a_wasm_job_and_an_array_has_a_count() -> None:
     assert (spec.runtime, spec.workload, spec.task_count) == ("wasm", "render", 12)
 
 
+def test_a_job_keeps_checkpoints_only_if_it_says_so() -> None:
+    assert spec_of(JobRequest(argv=["ls"], checkpoint=True)).checkpoint
+    assert not spec_of(JobRequest(argv=["ls"])).checkpoint
+
+
 def test_a_function_becomes_a_python_job_of_a_version() -> None:
     request = JobRequest(function=b"", array=3, requires=Requires(python="3.11"))
     spec = spec_of(request, program=BLOB)
