@@ -27,7 +27,7 @@ from lender.core.policy import Limits, Policy, Steps, Threshold
 from lender.core.signals import GpuSignal, Signals
 from lender.protocol.classes import WorkClass
 from lender.protocol.codec import encode
-from lender.protocol.job import JobSpec
+from lender.protocol.job import BlobRef, JobSpec
 from lender.protocol.lease import Lease, TaskRange
 from lender.protocol.result import TaskResult
 from lender.protocol.signature import Signer, seed_from_entropy
@@ -47,6 +47,8 @@ CATALOGUE = {
     "pinned": CatalogueEntry("wasm", PROGRAM),
     "command": CatalogueEntry("process"),
 }
+
+BLOB = BlobRef(sha256="ef" * 32, size_bytes=700)
 
 LIMITS = Limits(
     memory_kept_bytes=Threshold(GIB, GIB + GIB // 4),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lender.core.admission import CatalogueEntry
+from lender.core.admission import PROCESSES_MAX, CatalogueEntry
 from lender.core.budget import UNLIMITED, Budget
 from lender.core.policy import Policy
 
@@ -23,6 +23,7 @@ class Config:
         policy: when the lender steps back, and how far.
         budget: how much all lent work together may use up.
         frozen_handback_s: frozen work is handed back, and its memory freed, after this.
+        processes_max: processes and threads that one task may have.
     """
 
     lender: str
@@ -35,3 +36,4 @@ class Config:
     policy: Policy
     budget: Budget = UNLIMITED
     frozen_handback_s: float = 10.0
+    processes_max: int = PROCESSES_MAX

@@ -27,11 +27,22 @@ class PullWork:
 
 @dataclass(frozen=True, slots=True)
 class OpenSandbox:
-    """Fetch the inputs and prepare a sandbox; ends in SandboxPrepared or PreparationFailed."""
+    """Fetch the inputs and prepare a sandbox; ends in SandboxPrepared or PreparationFailed.
+
+    Attributes:
+        lease: what it works for; its checkpoints are fetched like inputs.
+        spec: of the lease's job.
+        grant: id of the grant that it is under.
+        gpus: indices of the GPUs that it may use, in the order of the readings.
+        reuse: the lease of the same job whose kept sandbox it goes on in, and which is this
+            lease's from now on; None makes a new one.
+    """
 
     lease: Lease
     spec: JobSpec
     grant: str
+    gpus: tuple[int, ...] = ()
+    reuse: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +68,45 @@ class ThawSandbox:
 
 
 @dataclass(frozen=True, slots=True)
+class TerminateSandbox:
+    """Ask the task in work to end by itself, with a checkpoint; ends in TaskTerminated.
+
+    Asked for at most once. Nothing is waited for: CloseSandbox ends what takes too long.
+    """
+
+    lease: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeepSandbox:
+    """Have the sandbox of a finished lease wait, idle, for more of its job.
+
+    CloseSandbox under this lease's id ends it, or OpenSandbox takes it over.
+    """
+
+    lease: str
+
+
+@dataclass(frozen=True, slots=True)
 class CloseSandbox:
     """Kill what is left of the sandbox, verify, wipe its scratch. No SandboxGone follows.
 
-    Asked for exactly once per OpenSandbox, also after PreparationFailed and SandboxGone.
+    Asked for exactly once per OpenSandbox that another one does not take over, also after
+    PreparationFailed and SandboxGone.
+
+    Attributes:
+        lease: whose it is.
+        save: between the kill and the wipe, upload the checkpoint of the task that was in work:
+            ends in CheckpointSaved.
     """
+
+    lease: str
+    save: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AbandonCheckpoint:
+    """Stop saving what a closed sandbox left, and wipe it: nothing of it leaves any more."""
 
     lease: str
 
@@ -156,7 +201,16 @@ class Exit:
     """The drain is over: nothing runs, everything reported."""
 
 
-SandboxEffect = OpenSandbox | RunTasks | FreezeSandbox | ThawSandbox | CloseSandbox
+SandboxEffect = (
+    OpenSandbox
+    | RunTasks
+    | FreezeSandbox
+    | ThawSandbox
+    | TerminateSandbox
+    | KeepSandbox
+    | CloseSandbox
+    | AbandonCheckpoint
+)
 
 Effect = (
     SendOffer

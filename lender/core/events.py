@@ -6,7 +6,7 @@ from lender.core.budget import Usage
 from lender.core.consent import Consent, Intent
 from lender.core.signals import Signals
 from lender.protocol.job import Gpu, Runtime
-from lender.protocol.lease import Lease
+from lender.protocol.lease import Lease, TaskCheckpoint
 from lender.protocol.result import TaskResult
 
 
@@ -215,6 +215,24 @@ class TasksEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskTerminated:
+    """The task in work ended because it was asked to; it has no result, and none begins after."""
+
+    lease: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSaved:
+    """The saving that a CloseSandbox asked for is over: blobs, by task, that were stored.
+
+    Empty where there was nothing to save, or it could not be saved.
+    """
+
+    lease: str
+    checkpoints: tuple[TaskCheckpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxGone:
     """The sandbox is dead and was not closed by us (killed from outside, or crashed)."""
 
@@ -266,6 +284,8 @@ Event = (
     | SandboxPrepared
     | PreparationFailed
     | TasksEnded
+    | TaskTerminated
+    | CheckpointSaved
     | SandboxGone
     | ReportAnswered
     | DrainRequested

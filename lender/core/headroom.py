@@ -1,11 +1,17 @@
 """Spare capacity under the verdict: cores become slots, available memory becomes what is lent."""
 
 import math
+from collections.abc import Iterator, Mapping
+from operator import itemgetter
+from types import MappingProxyType
+from typing import Final
 
 from lender.core.comfort import Comfort
 from lender.core.findings import most_cores
 from lender.core.policy import Rung
 from lender.protocol.bounds import MEMORY_BYTES_MIN
+
+NOTHING: Final[Mapping[int, int]] = MappingProxyType({})
 
 
 class Spare:
@@ -58,8 +64,22 @@ class Spare:
         available = 0.0 if signals is None else signals.memory_available_bytes - kept.at
         return max(0, min(int(available), self._memory_bytes) - committed_bytes)
 
-    @property
-    def vram_free_bytes(self) -> int:
-        """The memory of the GPU that has the most of it, less what the owner keeps."""
+    def vram_free_bytes(self, committed_bytes: Mapping[int, int] = NOTHING) -> int:
+        """Return what could be lent on one GPU, at most: less what the owner keeps.
+
+        Args:
+            committed_bytes: what leases may grow to, by the index of their GPU.
+        """
+        return max((free for _, free in self._gpus(committed_bytes)), default=0)
+
+    def gpu_with(self, vram_bytes: int, committed_bytes: Mapping[int, int]) -> int | None:
+        """Return the index of the GPU that has the most memory left, if it has as much as this."""
+        index, free = max(self._gpus(committed_bytes), key=itemgetter(1), default=(None, 0))
+        return index if free >= vram_bytes else None
+
+    def _gpus(self, committed_bytes: Mapping[int, int]) -> Iterator[tuple[int, int]]:
+        """Index and spare memory; what leases hold already counts twice, as for memory."""
         signals, kept = self._comfort.signals, self._comfort.limits.vram_kept_bytes
-        return 0 if signals is None else max(0, int(signals.vram_free_bytes - kept.at))
+        for index, gpu in enumerate(signals.gpus if signals is not None else ()):
+            free = gpu.vram_free_bytes - kept.at - committed_bytes.get(index, 0)
+            yield index, max(0, int(free))

@@ -3,10 +3,11 @@
 from dataclasses import replace
 from typing import Final
 
-from lender.core.admission import Refused, Rules, admit
+from lender.core.admission import Plan, Refused, Rules, admit
 from lender.core.effects import Effect, ReturnLease
 from lender.core.events import Capabilities, LeaseDelivered
 from lender.core.hold import NEEDED_HERE
+from lender.core.lease_run import LeaseRun
 from lender.core.leases import HELD_MAX
 from lender.core.pulling import Pulls
 from lender.core.situation import Situation, told
@@ -14,11 +15,10 @@ from lender.protocol.bounds import MEMORY_BYTES_MAX
 from lender.protocol.lease import Outcome
 
 NO_SLOT_DELAY_S: Final = 0.1
+NO_GPU_DELAY_S: Final = 1.0
 
 
-def take_up(
-    now: float, event: LeaseDelivered, situation: Situation, pulls: Pulls
-) -> list[Effect]:
+def take_up(now: float, event: LeaseDelivered, situation: Situation, pulls: Pulls) -> list[Effect]:
     """Decide on a delivered lease; one that may run here at all is begun if there is room."""
     pulls.brought(event.work_class)
     delivery, lease, leases = event.delivery, event.lease, situation.leases
@@ -41,12 +41,27 @@ def take_up(
         if not isinstance(admit(now, lease, event.work_class, whole), Refused):
             outcome, why = "evicted", NEEDED_HERE  # closed, or no GPU work, for now
         return leases.hand_back(now, delivery, lease, outcome, why)
-    limits, free_bytes = plan.spec.limits, situation.memory_free_bytes
+    return _begin(now, event, plan, situation, pulls)
+
+
+def _begin(
+    now: float, event: LeaseDelivered, plan: Plan, situation: Situation, pulls: Pulls
+) -> list[Effect]:
+    """Run an admitted lease, or return it until there is room."""
+    delivery, attempts = event.delivery, situation.leases.attempts
+    requires, limits, free_bytes = plan.spec.requires, plan.spec.limits, situation.memory_free_bytes
     if limits.cpu > situation.slots_free(now) or limits.memory_bytes > free_bytes:
         pulls.turned_away(event.work_class)
         return [ReturnLease(delivery, NO_SLOT_DELAY_S)]
+    gpu = None
+    if requires.gpu != "none":
+        gpu = situation.spare.gpu_with(requires.vram_bytes, attempts.vram_committed_bytes)
+        if gpu is None:
+            pulls.rest(now, event.work_class)
+            return [ReturnLease(delivery, NO_GPU_DELAY_S)]
     pulls.served(event.work_class)
-    return leases.start(now, delivery, lease, plan)
+    run = LeaseRun(now, event.lease, plan, gpu)
+    return situation.leases.start(now, delivery, run, free_bytes)
 
 
 def _rules(situation: Situation, capabilities: Capabilities) -> Rules:
@@ -57,7 +72,8 @@ def _rules(situation: Situation, capabilities: Capabilities) -> Rules:
         workloads=situation.config.workloads,
         slots_total=situation.spare.slots_total,
         memory_free_bytes=situation.spare.memory_free_bytes(),
-        vram_free_bytes=situation.spare.vram_free_bytes,
+        vram_free_bytes=situation.spare.vram_free_bytes(),
+        processes_max=situation.config.processes_max,
     )
 
 

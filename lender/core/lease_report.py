@@ -2,7 +2,7 @@
 
 from lender.core.effects import AckLease, Effect, ExtendLease, SendReport
 from lender.protocol.bounds import CHUNK_BYTES_MAX, CHUNK_RESULTS_MAX
-from lender.protocol.lease import Done, Lease, Outcome
+from lender.protocol.lease import Done, Lease, Outcome, TaskCheckpoint
 from lender.protocol.result import TaskResult
 from lender.protocol.streams import IN_PROGRESS_S
 
@@ -54,9 +54,23 @@ class LeaseReport:
             self._results_bytes += size_bytes
         return effects
 
-    def finish(self, now: float, outcome: Outcome, field: str = "", reason: str = "") -> SendReport:
+    def finish(
+        self,
+        now: float,
+        outcome: Outcome,
+        field: str = "",
+        reason: str = "",
+        checkpoints: tuple[TaskCheckpoint, ...] = (),
+    ) -> SendReport:
         """Send the final report, with the results that are left."""
-        return self._send(now, final=True, outcome=outcome, field=field, reason=reason)
+        return self._send(
+            now,
+            final=True,
+            outcome=outcome,
+            field=field,
+            reason=reason,
+            checkpoints=checkpoints,
+        )
 
     def drop_results(self) -> None:
         """Forget the results that were not sent: consent for them is withdrawn."""
@@ -93,6 +107,7 @@ class LeaseReport:
         outcome: Outcome = "finished",
         field: str = "",
         reason: str = "",
+        checkpoints: tuple[TaskCheckpoint, ...] = (),
     ) -> SendReport:
         self._number += 1
         if final:
@@ -102,6 +117,7 @@ class LeaseReport:
             job=self._lease.job,
             submitter=self._lease.submitter,
             results=tuple(self._results),
+            checkpoints=checkpoints,
             final=final,
             outcome=outcome,
             field=field[:_FIELD_CHARS_MAX],

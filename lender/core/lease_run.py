@@ -1,13 +1,17 @@
 """One lease being worked on: its sandbox, the tasks that are left, and what its receipt says."""
 
+import math
+
 from lender.core.admission import Plan
 from lender.core.attempt import AttemptState, step
 from lender.core.effects import (
     CloseSandbox,
     Effect,
     FreezeSandbox,
+    KeepSandbox,
     OpenSandbox,
     RunTasks,
+    TerminateSandbox,
     ThawSandbox,
     WriteReceipt,
 )
@@ -18,12 +22,15 @@ from lender.protocol.result import TaskResult
 
 
 class LeaseRun:
-    """An attempt from OpenSandbox to CloseSandbox: each is asked for exactly once.
+    """An attempt from OpenSandbox to CloseSandbox or KeepSandbox: each is asked for once.
 
     Its processes stand still while it is held (frozen: a state that is told) and while it rests
     (the pause of a duty cycle: it still runs, at less than full speed).
 
     Attributes:
+        gpu: index of the GPU that it may use; None: it uses none.
+        ending: why it was asked to end by itself; None: it was not.
+        end_by: until when it may take to do so; infinity while it was not asked.
         held: why it is frozen; None while it is not.
         frozen_since: when that began, seconds since the epoch.
         stopped_since: when it was first seen to stand still although it may run: by a pause of
@@ -31,21 +38,26 @@ class LeaseRun:
         meter: what it has used up.
     """
 
-    def __init__(self, now: float, lease: Lease, plan: Plan) -> None:
+    def __init__(self, now: float, lease: Lease, plan: Plan, gpu: int | None = None) -> None:
         self.lease = lease
         self.plan = plan
+        self.gpu = gpu
         self.started_at = now
+        self.ended_at = now
+        self.ending: Hold | None = None
+        self.end_by = math.inf
         self.state: AttemptState = "assigned"
         self.held: Hold | None = None
         self.frozen_since: float | None = None
         self.stopped_since: float | None = None
         self.tasks_failed = 0
-        self.meter = Meter(_bytes_in(plan))
+        self.meter = Meter(_bytes_in(lease, plan))
         self._tasks = tuple(lease.tasks())
         self._left = set(self._tasks)
         self._prepared = False
         self._told_to_run = False
         self._rests = False
+        self._ended = ""
 
     @property
     def tasks_left(self) -> int:
@@ -62,10 +74,35 @@ class LeaseRun:
         """Since when it stands still for good, by our order or by another's."""
         return self.stopped_since if self.frozen_since is None else self.frozen_since
 
-    def open(self) -> Effect:
-        """Begin."""
+    @property
+    def leaves_checkpoint(self) -> bool:
+        """Whether the task in work, if there is one, may have kept its state in a folder."""
+        return self.plan.spec.checkpoint and self._told_to_run
+
+    @property
+    def may_end_softly(self) -> bool:
+        """Whether a task is there to be asked; what stands still is not let go for it."""
+        return self.leaves_checkpoint and not self._stands_still and self.stopped_since is None
+
+    @property
+    def may_be_kept(self) -> bool:
+        """Whether its sandbox is as good as new for more tasks of the job.
+
+        Not where a task failed in it, or could hold GPU memory or an older checkpoint.
+        """
+        as_planned = not self.tasks_failed and self.ending is None and not self._stands_still
+        return (
+            as_planned
+            and self.stopped_since is None
+            and not self.uses_gpu
+            and not self.lease.checkpoints
+        )
+
+    def open(self, reuse: str | None = None) -> Effect:
+        """Begin, in the sandbox that was kept of the lease `reuse`, or in one of its own."""
         self.state = step(self.state, "preparing")
-        return OpenSandbox(self.lease, self.plan.spec, self.plan.grant.id)
+        gpus = () if self.gpu is None else (self.gpu,)
+        return OpenSandbox(self.lease, self.plan.spec, self.plan.grant.id, gpus, reuse)
 
     def prepared(self) -> list[Effect]:
         """Take up that the sandbox stands; while it stands still it waits for the thaw."""
@@ -124,10 +161,29 @@ class LeaseRun:
         self._rests = False
         return [ThawSandbox(self.lease.lease), *self._run()]
 
-    def end(self, now: float, state: AttemptState, ended: str) -> tuple[Effect, Effect]:
-        """Close the sandbox and tell the owner why the attempt ended, in words."""
+    def ask_to_end(self, now: float, hold: Hold) -> list[Effect]:
+        """Have the task in work end by itself within the grace; what was asked is not taken back.
+
+        Asked again, the shorter time counts.
+        """
+        asked, self.ending = self.ending, self.ending or hold
+        self.end_by = min(self.end_by, now + hold.grace_s)
+        return [] if asked else [TerminateSandbox(self.lease.lease)]
+
+    def end(
+        self,
+        now: float,
+        state: AttemptState,
+        ended: str,
+        *,
+        keep: bool = False,
+        save: bool = False,
+    ) -> Effect:
+        """Close the sandbox, or keep it idle; `ended` tells the owner why, in words."""
         self.state = step(self.state, state)
-        return CloseSandbox(self.lease.lease), self._receipt(now, ended)
+        self.ended_at, self._ended = now, ended
+        lease = self.lease.lease
+        return KeepSandbox(lease) if keep else CloseSandbox(lease, save)
 
     @property
     def _stands_still(self) -> bool:
@@ -144,7 +200,8 @@ class LeaseRun:
         self._told_to_run = True
         return [RunTasks(self.lease.lease, self._tasks)]
 
-    def _receipt(self, now: float, ended: str) -> WriteReceipt:
+    def receipt(self) -> WriteReceipt:
+        """Return what is told of it, once it has ended."""
         spec, meter = self.plan.spec, self.meter
         return WriteReceipt(
             lease=self.lease.lease,
@@ -158,11 +215,11 @@ class LeaseRun:
             grant=self.plan.grant.id,
             attempt=self.lease.attempt,
             outcome=self.state,
-            ended=ended,
+            ended=self._ended,
             tasks_run=len(self._tasks) - len(self._left),
             tasks_failed=self.tasks_failed,
             started_at=self.started_at,
-            ended_at=now,
+            ended_at=self.ended_at,
             cpu_s=meter.usage.cpu_s,
             memory_peak_bytes=meter.memory_peak_bytes,
             gpu_s=meter.gpu_s,
@@ -175,9 +232,11 @@ class LeaseRun:
         )
 
 
-def _bytes_in(plan: Plan) -> int:
+def _bytes_in(lease: Lease, plan: Plan) -> int:
     program_bytes = plan.spec.program.size_bytes if plan.spec.program else 0
-    return program_bytes + sum(one.size_bytes for one in plan.spec.inputs)
+    inputs_bytes = sum(one.size_bytes for one in plan.spec.inputs)
+    left = lease.checkpoints if plan.spec.checkpoint else ()
+    return program_bytes + inputs_bytes + sum(blob.size_bytes for _, blob in left)
 
 
 def _bytes_out(result: TaskResult) -> int:

@@ -1,54 +1,65 @@
 """Every lease that this lender holds: those being worked on, and those waiting for an answer."""
 
 from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
 
 from lender.core.admission import Plan
 from lender.core.attempt import AttemptState
-from lender.core.budget import Usage
-from lender.core.effects import AckLease, Effect
-from lender.core.events import PreparationFailed
+from lender.core.attempts import Attempts
+from lender.core.effects import AbandonCheckpoint, AckLease, Effect
+from lender.core.events import CheckpointSaved, PreparationFailed
 from lender.core.hold import Hold
 from lender.core.lease_report import LeaseReport
 from lender.core.lease_run import LeaseRun
 from lender.core.metering import EnergyRate
-from lender.protocol.lease import HeldLease, Lease, LeaseState, Outcome
+from lender.protocol.lease import HeldLease, Lease, LeaseState, Outcome, TaskCheckpoint
 from lender.protocol.result import TaskResult
 
 HELD_MAX = 256
 """Leases held at once, unanswered ones included; beyond it nothing is taken."""
 
-STOPPED = Hold("something stopped it without a word, as a pause does that is cut off")
-
 LET_GO_MAX = 4096
 """Ids of leases that were acked or cancelled, remembered so that none is run twice."""
+
+SAVE_S: Final = 60.0
+"""For the upload of a checkpoint: its lease is held, and its tasks wait, for no longer."""
+
+ENDED_BY_OTHERS: Final = Hold(
+    "something on the machine asked its task to end", told="its task was asked to end"
+)
+
+
+class Saving(NamedTuple):
+    """An attempt that is over but for its checkpoint, which is on its way to the store.
+
+    Attributes:
+        run: the attempt.
+        told: why it ended, for the broker.
+        until: the checkpoint is given up then.
+    """
+
+    run: LeaseRun
+    told: str
+    until: float
 
 
 class Leases:
     """Held leases by id. A lease is held until its final report is answered.
 
     Each is run at most once, has at most one final report, and ends in one ack.
+
+    Attributes:
+        attempts: those that are worked on.
     """
 
     def __init__(self) -> None:
         self._reports: dict[str, LeaseReport] = {}
-        self._runs: dict[str, LeaseRun] = {}
+        self._savings: dict[str, Saving] = {}
         self._let_go: dict[str, None] = {}
-        self._spent: list[tuple[str, Usage]] = []
-        self.cpu_committed = 0
-        self.memory_committed_bytes = 0
+        self.attempts = Attempts()
 
     def __len__(self) -> int:
         return len(self._reports)
-
-    @property
-    def runs(self) -> Iterable[LeaseRun]:
-        """The leases that have a sandbox, oldest first."""
-        return self._runs.values()
-
-    @property
-    def any_run(self) -> bool:
-        """Whether any lease has a sandbox."""
-        return bool(self._runs)
 
     def held(self) -> tuple[HeldLease, ...]:
         """Return what an offer says of them."""
@@ -57,14 +68,14 @@ class Leases:
                 lease=lease,
                 job=report.lease.job,
                 submitter=report.lease.submitter,
-                state=self._state_of(lease),
+                state=self.attempts.state_of(lease),
             )
             for lease, report in self._reports.items()
         )
 
     def states(self) -> tuple[tuple[str, LeaseState], ...]:
         """Return each lease with its state: what a change of an offer is judged by."""
-        return tuple((lease, self._state_of(lease)) for lease in self._reports)
+        return tuple((lease, self.attempts.state_of(lease)) for lease in self._reports)
 
     def delivered_again(self, delivery: int, lease: str) -> list[Effect] | None:
         """Take up a delivery of a lease that is held or was let go; None: it is a new one."""
@@ -73,14 +84,10 @@ class Leases:
             return []
         return [AckLease(delivery)] if lease in self._let_go else None
 
-    def start(self, now: float, delivery: int, lease: Lease, plan: Plan) -> list[Effect]:
-        """Work on an admitted lease."""
-        run = LeaseRun(now, lease, plan)
-        self._reports[lease.lease] = LeaseReport(now, delivery, lease)
-        self._runs[lease.lease] = run
-        self.cpu_committed += plan.spec.limits.cpu
-        self.memory_committed_bytes += plan.spec.limits.memory_bytes
-        return [run.open()]
+    def start(self, now: float, delivery: int, run: LeaseRun, free_bytes: int) -> list[Effect]:
+        """Work on an admitted lease; `free_bytes` as in `Attempts.begin`."""
+        self._reports[run.lease.lease] = LeaseReport(now, delivery, run.lease)
+        return self.attempts.begin(run, free_bytes)
 
     def hand_back(
         self, now: float, delivery: int, lease: Lease, outcome: Outcome, reason: str
@@ -91,29 +98,38 @@ class Leases:
 
     def prepared(self, lease: str) -> list[Effect]:
         """Take up that a sandbox stands."""
-        run = self._runs.get(lease)
+        run = self.attempts.get(lease)
         return run.prepared() if run else []
 
     def preparation_failed(self, now: float, event: PreparationFailed) -> list[Effect]:
         """Tell the broker whose fault it is: the job's, or this machine's."""
-        run = self._runs.get(event.lease)
+        run = self.attempts.get(event.lease)
         if run is None:
             return []
         if event.invalid:
             outcome: Outcome = "invalid"
-            close, receipt = self._close(now, run, "failed", f"{event.field}: {event.reason}")
+            close = self.attempts.close(now, run, "failed", f"{event.field}: {event.reason}")
         else:
             outcome = "refused"
             ended = f"could not be prepared: {event.reason}"
-            close, receipt = self._close(now, run, "evicted", ended)
+            close = self.attempts.close(now, run, "evicted", ended)
         report = self._reports[event.lease]
-        return [close, report.finish(now, outcome, event.field, event.reason), receipt]
+        return [close, report.finish(now, outcome, event.field, event.reason), run.receipt()]
 
     def tasks_ended(
-        self, now: float, lease: str, results: tuple[TaskResult, ...], rate: EnergyRate
+        self,
+        now: float,
+        lease: str,
+        results: tuple[TaskResult, ...],
+        rate: EnergyRate,
+        *,
+        keep: bool,
     ) -> list[Effect]:
-        """Pass results on; after the last one the lease is finished."""
-        run = self._runs.get(lease)
+        """Pass results on; after the last one the lease is finished.
+
+        With `keep` its sandbox then waits for more of the job, if all went well in it.
+        """
+        run = self.attempts.get(lease)
         if run is None:
             return []
         report = self._reports[lease]
@@ -123,51 +139,87 @@ class Leases:
         failed = run.tasks_failed
         ended = f"finished, {failed} of its tasks failed" if failed else "finished"
         state: AttemptState = "failed" if failed else "succeeded"
-        return [*effects, report.finish(now, "finished"), *self._close(now, run, state, ended)]
+        close = self.attempts.close(now, run, state, ended, keep=keep and run.may_be_kept)
+        return [*effects, report.finish(now, "finished"), close, run.receipt()]
 
-    def evict(self, now: float, runs: Iterable[tuple[LeaseRun, Hold]]) -> list[Effect]:
+    def evict(
+        self, now: float, runs: Iterable[tuple[LeaseRun, Hold]], *, save: bool = True
+    ) -> list[Effect]:
         """Stop these, each for its reason; their results are reported, other tasks handed back.
 
-        Every sandbox is closed before anything is written or reported.
+        A task that leaves a checkpoint may take the hold's grace to end by itself, and the report
+        waits for its upload; without `save` it is killed as well, and nothing is uploaded. Every
+        sandbox is closed before anything is written or reported.
         """
         closed: list[Effect] = []
         told: list[Effect] = []
         for run, hold in list(runs):
-            close, receipt = self._close(now, run, "evicted", hold.reason)
-            report = self._reports[run.lease.lease]
-            closed.append(close)
-            told += [report.finish(now, "evicted", reason=hold.told), receipt]
+            if save and hold.grace_s > 0 and run.may_end_softly:
+                closed += run.ask_to_end(now, hold)
+                continue
+            saves = save and run.leaves_checkpoint
+            closed.append(self.attempts.close(now, run, "evicted", hold.reason, save=saves))
+            saving = Saving(run, hold.told, now + SAVE_S)
+            if saves:
+                self._savings[run.lease.lease] = saving
+            else:
+                told += self._hand_back_rest(now, saving)
         return closed + told
 
-    def revoke(
-        self, now: float, withdrawn: Callable[[float, LeaseRun], str | None]
-    ) -> list[Effect]:
+    def terminated(self, now: float, lease: str) -> list[Effect]:
+        """Take up that a task ended because it was asked to, be it by somebody else."""
+        run = self.attempts.get(lease)
+        why = run.ending if run and run.ending else ENDED_BY_OTHERS
+        return self.evict(now, [(run, why.at_once())]) if run else []
+
+    def saved(self, now: float, event: CheckpointSaved) -> list[Effect]:
+        """Report what an attempt has left, and hand its tasks back."""
+        saving = self._savings.pop(event.lease, None)
+        if saving is None:
+            return []
+        saving.run.meter.saved(sum(blob.size_bytes for _, blob in event.checkpoints))
+        self.attempts.count(saving.run)
+        return self._hand_back_rest(now, saving, event.checkpoints)
+
+    def give_up_saving(self, now: float, *, whatever: bool = False) -> list[Effect]:
+        """Hand back without a checkpoint what takes too long to save, or all of it."""
+        effects: list[Effect] = []
+        for lease, saving in list(self._savings.items()):
+            if whatever or now >= saving.until:
+                del self._savings[lease]
+                effects += [AbandonCheckpoint(lease), *self._hand_back_rest(now, saving)]
+        return effects
+
+    def revoke(self, now: float, withdrawn: Callable[[float, Plan], str | None]) -> list[Effect]:
         """Stop whatever consent is `withdrawn` for, and drop its results.
 
-        Every sandbox is closed before anything is written or reported.
+        Every sandbox is closed before anything is written or reported; no checkpoint leaves.
         """
-        closed: list[Effect] = []
+        closed = self.attempts.kept.close(unless=lambda one: withdrawn(now, one.plan) is None)
         told: list[Effect] = []
-        for run in list(self._runs.values()):
-            reason = withdrawn(now, run)
+        for run in list(self.attempts):
+            reason = withdrawn(now, run.plan)
             if reason is not None:
-                close, receipt = self._close(now, run, "revoked", reason)
-                report = self._reports[run.lease.lease]
-                report.drop_results()
-                closed.append(close)
-                told += [report.finish(now, "revoked", reason=reason), receipt]
+                closed.append(self.attempts.close(now, run, "revoked", reason))
+                told += self._disown(now, run, reason)
+        for lease, saving in list(self._savings.items()):
+            reason = withdrawn(now, saving.run.plan)
+            if reason is not None:
+                del self._savings[lease]
+                closed.append(AbandonCheckpoint(lease))
+                told += self._disown(now, saving.run, reason)
         return closed + told
 
     def forget_expired(self, now: float, reason: str) -> list[Effect]:
         """Stop all work whose leases ended while nobody looked; the broker gave them away."""
         effects: list[Effect] = []
-        for lease in list(self._runs):
+        for lease in [*(run.lease.lease for run in self.attempts), *self._savings]:
             effects += self.drop(now, lease, reason)
         return effects
 
     def sandbox_gone(self, now: float, lease: str, reason: str) -> list[Effect]:
         """Hand back what a dead sandbox has not done."""
-        run, ended = self._runs.get(lease), f"the sandbox died: {reason}"
+        run, ended = self.attempts.get(lease), f"the sandbox died: {reason}"
         return self.evict(now, [(run, Hold(ended, told=ended))]) if run else []
 
     def answered(
@@ -183,27 +235,13 @@ class Leases:
 
     def drop(self, now: float, lease: str, reason: str) -> list[Effect]:
         """Stop a lease that is no longer ours, without a report; it need not have come yet."""
-        run = self._runs.get(lease)
-        ended = self._close(now, run, "lost", reason) if run else ()
+        run, saving = self.attempts.get(lease), self._savings.pop(lease, None)
+        ended: list[Effect] = []
+        if run is not None:
+            ended = [self.attempts.close(now, run, "lost", reason), run.receipt()]
+        elif saving is not None:
+            ended = [AbandonCheckpoint(lease), saving.run.receipt()]
         return [*ended, *self._release(lease)]
-
-    def seen_still(self, now: float, leases: frozenset[str]) -> None:
-        """Take up which sandboxes stand still, by whoever's order."""
-        for lease, run in self._runs.items():
-            run.seen_still(now, still=lease in leases)
-
-    def take_over_stopped(self) -> None:
-        """Let what others stopped go on as far as it may."""
-        for run in self._runs.values():
-            run.take_over()
-
-    def frozen_for(self, now: float, duration_s: float) -> list[tuple[LeaseRun, Hold]]:
-        """Return what has stood still for `duration_s` or longer, with the reason."""
-        return [
-            (run, (run.held or STOPPED).after(f"frozen for {duration_s:g} s"))
-            for run in self._runs.values()
-            if (since := run.still_since) is not None and now >= since + duration_s
-        ]
 
     def due(self, now: float) -> list[Effect]:
         """Send what has waited long enough."""
@@ -212,39 +250,21 @@ class Leases:
     def next_deadline(self, frozen_handback_s: float) -> float | None:
         """Return when something here has waited long enough."""
         deadlines = [report.next_deadline() for report in self._reports.values()]
-        deadlines += [
-            since + frozen_handback_s
-            for run in self._runs.values()
-            if (since := run.still_since) is not None
-        ]
-        return min(deadlines, default=None)
+        deadlines += [saving.until for saving in self._savings.values()]
+        attempts = self.attempts.next_deadline(frozen_handback_s)
+        return min([*deadlines, attempts] if attempts is not None else deadlines, default=None)
 
-    def run_of(self, lease: str) -> LeaseRun | None:
-        """Return the work on a lease, if it has a sandbox."""
-        return self._runs.get(lease)
+    def _hand_back_rest(
+        self, now: float, saving: Saving, checkpoints: tuple[TaskCheckpoint, ...] = ()
+    ) -> list[Effect]:
+        report = self._reports[saving.run.lease.lease]
+        final = report.finish(now, "evicted", reason=saving.told, checkpoints=checkpoints)
+        return [final, saving.run.receipt()]
 
-    def take_spent(self) -> list[tuple[str, Usage]]:
-        """Return what was used up since the last call, with the grants that pay for it."""
-        spent, self._spent = self._spent, []
-        spent += [(run.plan.grant.id, run.meter.untold()) for run in self._runs.values()]
-        return [(grant, usage) for grant, usage in spent if usage != Usage()]
-
-    def _state_of(self, lease: str) -> LeaseState:
-        run = self._runs.get(lease)
-        if run is None:
-            return "running"
-        state = run.state
-        assert state in ("preparing", "running", "frozen"), state
-        return state
-
-    def _close(
-        self, now: float, run: LeaseRun, state: AttemptState, ended: str
-    ) -> tuple[Effect, Effect]:
-        del self._runs[run.lease.lease]
-        self.cpu_committed -= run.plan.spec.limits.cpu
-        self.memory_committed_bytes -= run.plan.spec.limits.memory_bytes
-        self._spent.append((run.plan.grant.id, run.meter.untold()))
-        return run.end(now, state, ended)
+    def _disown(self, now: float, run: LeaseRun, reason: str) -> list[Effect]:
+        report = self._reports[run.lease.lease]
+        report.drop_results()
+        return [report.finish(now, "revoked", reason=reason), run.receipt()]
 
     def _release(self, lease: str) -> list[Effect]:
         self._let_go[lease] = None

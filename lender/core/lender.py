@@ -5,12 +5,14 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from lender.core.config import Config
-from lender.core.effects import Effect, Exit, LetSleep, PurgeSubmitter, ReturnLease
+from lender.core.effects import Effect, Exit, LetSleep, ReturnLease
+from lender.core.endings import end_overdue
 from lender.core.events import (
     BrokerConnected,
     BrokerDisconnected,
     BrokerGreeted,
     CapabilitiesFound,
+    CheckpointSaved,
     ClassesOpened,
     ConsentLoaded,
     DrainRequested,
@@ -28,6 +30,7 @@ from lender.core.events import (
     SleepAnnounced,
     StandstillSeen,
     TasksEnded,
+    TaskTerminated,
     TimeAdvanced,
     UsageMetered,
     UsageRecalled,
@@ -39,6 +42,7 @@ from lender.core.intake import take_up
 from lender.core.offering import OfferPace
 from lender.core.pulling import Pulls
 from lender.core.regulation import Regulation
+from lender.core.restraint import GRACE_S
 from lender.core.situation import Situation
 from lender.core.status import LenderStatus
 from lender.protocol.lease import LEASE_TTL_S
@@ -85,9 +89,9 @@ class Lender:
             UsageRecalled: self._on_recalled,
             SleepAnnounced: self._on_sleep,
             WokenUp: self._on_woken,
-            TasksEnded: lambda now, event: self._leases.tasks_ended(
-                now, event.lease, event.results, self._restraint.energy_rate
-            ),
+            TasksEnded: self._on_tasks_ended,
+            TaskTerminated: lambda now, event: self._leases.terminated(now, event.lease),
+            CheckpointSaved: self._leases.saved,
             SandboxGone: lambda now, event: self._leases.sandbox_gone(
                 now, event.lease, event.reason
             ),
@@ -102,10 +106,10 @@ class Lender:
         """Take up `event` at `now` (seconds since the epoch, never going back)."""
         self._now = now
         # What time has ended ends first: an event can't begin anything under what is over.
-        effects = self._end_overdue(now)
+        effects = end_overdue(now, self._situation, self._regulation)
         effects += self._handlers[type(event)](now, event)
         self._count_spent(now)
-        effects += self._end_overdue(now)
+        effects += end_overdue(now, self._situation, self._regulation)
         effects += self._settle(now)
         return effects
 
@@ -114,7 +118,9 @@ class Lender:
         if self._exited:
             return None
         situation = self._situation
+        soft_ends = [at - GRACE_S for at, _ in situation.ends(self._now)]
         deadlines = [
+            *(at for at in soft_ends if at > self._now),
             self._consent.until,
             situation.drain_deadline,
             self._restraint.next_deadline(self._now),
@@ -136,37 +142,11 @@ class Lender:
 
     # What holds after every event.
 
-    def _end_overdue(self, now: float) -> list[Effect]:
-        effects: list[Effect] = []
-        if now >= self._consent.until:
-            effects += self._renew_consent(now)
-        restraint = self._restraint
-        closed = restraint.close_grants(now, self._consent.grants)
-        self._consent.close(closed, gpu_work=restraint.comfort.verdict.gpu_work)
-        why = Hold(restraint.comfort.verdict.reason)
-        holds = restraint.holds(now)
-        going = self._regulation.evicted(self._leases.runs, holds, restraint.cores, why)
-        effects += self._leases.evict(now, going)
-        overdue = self._leases.frozen_for(now, self._situation.config.frozen_handback_s)
-        effects += self._leases.evict(now, overdue)
-        if self._drained(now):
-            hold = Hold("the lender shut down", told="the lender shut down")
-            left = [(run, hold) for run in self._leases.runs]
-            effects += self._leases.evict(now, left)
-        return effects
-
-    def _renew_consent(self, now: float) -> list[Effect]:
-        before = self._consent.submitters
-        self._consent.renew(now)
-        effects = self._leases.revoke(now, self._consent.withdrawn)
-        gone = sorted(before - self._consent.submitters)
-        return effects + [PurgeSubmitter(submitter) for submitter in gone]
-
     def _settle(self, now: float) -> list[Effect]:
         restraint, situation = self._restraint, self._situation
         effects = self._regulation.settle(
             now,
-            self._leases.runs,
+            self._leases.attempts,
             restraint.holds(now),
             restraint.cores,
             Hold(restraint.comfort.verdict.reason),
@@ -179,17 +159,12 @@ class Lender:
             self._let_sleep = True
             effects.append(LetSleep())
         if situation.drain_deadline is not None and not self._exited:
-            self._exited = not self._leases or self._drained(now)
+            self._exited = not self._leases or situation.drained(now)
             effects += [Exit()] if self._exited else []
         return effects
 
-    def _drained(self, now: float) -> bool:
-        """Whether lenderd's time to end has come."""
-        deadline = self._situation.drain_deadline
-        return deadline is not None and now >= deadline
-
     def _count_spent(self, now: float) -> None:
-        for grant, usage in self._leases.take_spent():
+        for grant, usage in self._leases.attempts.take_spent():
             self._restraint.spending.count(grant, now, usage, self._restraint.utc_offset_s)
 
     # What each event changes by itself.
@@ -201,7 +176,7 @@ class Lender:
     def _on_intent(self, _now: float, event: IntentLoaded) -> list[Effect]:
         if event.intent != self._restraint.intent:
             # Whatever was stopped before this word stands or goes on by this word.
-            self._leases.take_over_stopped()
+            self._leases.attempts.take_over_stopped()
         self._restraint.hear(event.intent)
         return []
 
@@ -219,11 +194,17 @@ class Lender:
         return []
 
     def _on_standstill(self, now: float, event: StandstillSeen) -> list[Effect]:
-        self._leases.seen_still(now, event.leases)
+        self._leases.attempts.seen_still(now, event.leases)
         return []
 
+    def _on_tasks_ended(self, now: float, event: TasksEnded) -> list[Effect]:
+        run = self._leases.attempts.get(event.lease)
+        keep = run is not None and self._situation.may_keep(now, run.plan)
+        rate = self._restraint.energy_rate
+        return self._leases.tasks_ended(now, event.lease, event.results, rate, keep=keep)
+
     def _on_metered(self, _now: float, event: UsageMetered) -> list[Effect]:
-        run = self._leases.run_of(event.lease)
+        run = self._leases.attempts.get(event.lease)
         if run is not None:
             run.meter.metered(event, self._restraint.energy_rate)
         return []

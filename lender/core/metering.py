@@ -65,6 +65,10 @@ class Meter:
         self._bytes_out += bytes_out
         self._charge(rate)
 
+    def saved(self, size_bytes: int) -> None:
+        """Take up what was uploaded beside results."""
+        self._bytes_out += size_bytes
+
     @property
     def usage(self) -> Usage:
         """The sum so far."""

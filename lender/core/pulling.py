@@ -64,6 +64,11 @@ class Pulls:
         if work_class in self._open:
             self._owed[work_class] = None
 
+    def rest(self, now: float, work_class: str) -> None:
+        """A lease of the class found no GPU for now: the others don't wait for it."""
+        self._owed.pop(work_class, None)
+        self._rest_until[work_class] = now + EMPTY_REST_S
+
     def next(self, now: float, allowed: frozenset[str], batch: int) -> list[PullWork]:
         """Return the pulls to begin, for `batch` free slots."""
         for work_class in [one for one in self._open if one not in allowed]:

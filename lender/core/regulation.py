@@ -60,6 +60,8 @@ class Regulation:
         self._next_turn = math.inf
         effects: list[Effect] = []
         for run, hold, share in _shared(runs, holds, cores):
+            if hold is not None and hold.grace_s > 0 and run.ending is not None:
+                continue  # it was asked to end by itself, and is given the time
             if hold is not None or share <= 0:
                 effects += run.freeze(now, hold or why)
             elif share >= _FULL or self._on_duty(now, share):

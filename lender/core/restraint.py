@@ -12,7 +12,7 @@ from lender.core.consent import Grant, Intent, changed
 from lender.core.hold import Hold
 from lender.core.lease_run import LeaseRun
 from lender.core.metering import EnergyRate
-from lender.core.policy import Rung
+from lender.core.policy import Rung, Verdict
 from lender.core.schedule import week_s
 from lender.core.signals import Signals
 from lender.core.spending import Spending
@@ -21,6 +21,20 @@ UNMEASURED: Final = (
     "a budget in kWh allows nothing while energy can't be measured here: "
     "set watts_per_core, or bound CPU hours"
 )
+
+GRACE_S: Final = 10.0
+"""For a task that leaves a checkpoint to end by itself, where nothing presses."""
+
+MEMORY_GRACE_S: Final = 1.0
+"""Memory that the owner needs is needed now, and what is frozen gives none back."""
+
+SLEEP_GRACE_S: Final = 2.0
+"""The machine waits for some seconds only (`lender.daemon.sleep_grace`); the upload needs some."""
+
+SAVE_ROOM_S: Final = 2.0
+"""Before an end that is known: for the upload of what was left, and for its report."""
+
+_MEMORY: Final = frozenset({"memory_kept_bytes", "pressure_memory", "swap_in_bytes_per_s"})
 
 
 class Restraint:
@@ -142,18 +156,31 @@ class Restraint:
         paused, whole = self.paused(now), self._whole(now)
 
         def hold(run: LeaseRun) -> Hold | None:
-            if whole is not None:
-                return whole
-            if paused is not None:
-                return Hold(paused, told=paused)
-            verdict = self.comfort.verdict
-            if verdict.rung <= Rung.FROZEN:
-                return Hold(verdict.reason, evict=verdict.rung == Rung.EVICTED)
-            if run.uses_gpu and not verdict.gpu_work:
-                return Hold(verdict.gpu_reason, evict=True)
-            return self.closed.get(run.plan.grant.id)
+            bound = self._bound(run, paused)
+            if whole is None:
+                return bound
+            # What has to stand still now is not given the time to end by itself.
+            return whole if bound is None or bound.grace_s > 0 else whole.at_once()
 
         return hold
+
+    def _bound(self, run: LeaseRun, paused: str | None) -> Hold | None:
+        if paused is not None:
+            return Hold(paused, told=paused)
+        verdict, closed = self.comfort.verdict, self.closed.get(run.plan.grant.id)
+        if verdict.rung == Rung.EVICTED:
+            grace_s = _grace_s(verdict) if closed is None else 0.0
+            return Hold(verdict.reason, evict=True, grace_s=grace_s)
+        if verdict.rung == Rung.FROZEN:
+            return Hold(verdict.reason)
+        if run.uses_gpu and not verdict.gpu_work:
+            return Hold(verdict.gpu_reason, evict=True)
+        return closed
+
+    def finishes_by(self, now: float) -> float | None:
+        """Return when running work has to be over by the owner's word; None: it names no time."""
+        word = self._word
+        return word.finish_by if word is not None and word.finishing(now) else None
 
     @property
     def cores(self) -> float:
@@ -168,10 +195,20 @@ class Restraint:
     def _whole(self, now: float) -> Hold | None:
         """What ends everything at once."""
         if self.asleep:
-            return Hold("the machine goes to sleep", told="the machine goes to sleep", evict=True)
+            why = "the machine goes to sleep"
+            return Hold(why, told=why, evict=True, grace_s=SLEEP_GRACE_S)
         word = self._word
         if word is not None and word.holds(now) and word.finish_by is not None:
             over = now >= word.finish_by
             reason = "the time to finish is over"
             return Hold(reason, told=reason, evict=True) if over else None
         return None
+
+
+def _grace_s(verdict: Verdict) -> float:
+    """How long a task may take to end where the machine needs it gone."""
+    asked = {one.rung for one in verdict.findings}
+    pressing = {one.signal for one in verdict.findings if one.rung == Rung.EVICTED}
+    if Rung.FROZEN in asked:
+        return 0.0  # it would have to stand still at once
+    return MEMORY_GRACE_S if pressing & _MEMORY else GRACE_S

@@ -1,5 +1,6 @@
 """What holds now: consent, machine and leases together, and what owner and broker hear of it."""
 
+from lender.core.admission import Plan
 from lender.core.config import Config
 from lender.core.effects import SendOffer
 from lender.core.events import Capabilities
@@ -46,19 +47,39 @@ class Situation:
     @property
     def memory_free_bytes(self) -> int:
         """What could be lent beside the leases that run."""
-        return self.spare.memory_free_bytes(self.leases.memory_committed_bytes)
+        return self.spare.memory_free_bytes(self.leases.attempts.memory_committed_bytes)
 
     def slots_free(self, now: float) -> int:
         """Return how many more cores could be lent at `now`."""
         if self.state(now)[0] != "lending" or len(self.leases) >= HELD_MAX:
             return 0
-        leases = self.leases
-        return self.spare.slots_free(leases.cpu_committed, leases.memory_committed_bytes)
+        running = self.leases.attempts
+        return self.spare.slots_free(running.cpu_committed, running.memory_committed_bytes)
+
+    def may_keep(self, now: float, plan: Plan) -> bool:
+        """Tell whether a sandbox of `plan` may stay, idle, for more of its job.
+
+        Only while all is as it is when lending: whatever else holds leaves nothing behind.
+        """
+        lends = self.state(now)[0] == "lending" and self.restraint.comfort.verdict.new_work
+        return lends and plan.grant.id not in self.restraint.closed
+
+    def drained(self, now: float) -> bool:
+        """Tell whether lenderd's time is over."""
+        return self.drain_deadline is not None and now >= self.drain_deadline
+
+    def ends(self, now: float) -> list[tuple[float, str]]:
+        """Return the times that are known when running work has to be over, and why."""
+        ends = (
+            (self.drain_deadline, "the lender shut down"),
+            (self.restraint.finishes_by(now), "the time to finish is over"),
+        )
+        return [(at, why) for at, why in ends if at is not None]
 
     def state(self, now: float) -> tuple[LenderPhase, str]:
         """Return the lender's state at `now`, and the reason for it in words."""
         consent, restraint = self.consent, self.restraint
-        paused, draining = restraint.word(now, any_run=self.leases.any_run)
+        paused, draining = restraint.word(now, any_run=len(self.leases.attempts) > 0)
         offline = None if self.connected else "not connected to the broker"
         if self.capabilities is None:
             offline = "the sandboxes' self-test has not ended yet"
@@ -92,9 +113,9 @@ class Situation:
             reason=told(phase, reason),
             slots_total=self.spare.slots_total,
             slots_free=slots_free,
-            cpu_free=self.spare.cpu_free(leases.cpu_committed),
+            cpu_free=self.spare.cpu_free(leases.attempts.cpu_committed),
             memory_free_bytes=self.memory_free_bytes,
-            vram_free_bytes=self.spare.vram_free_bytes,
+            vram_free_bytes=self.spare.vram_free_bytes(leases.attempts.vram_committed_bytes),
             arch=self.capabilities.arch,
             os=self.capabilities.os,
             runtimes=tuple(sorted(self.capabilities.runtimes)),
@@ -114,10 +135,11 @@ class Situation:
             connected=self.connected,
             slots_total=self.spare.slots_total,
             slots_free=self.slots_free(now),
-            cpu_free=self.spare.cpu_free(leases.cpu_committed),
+            cpu_free=self.spare.cpu_free(leases.attempts.cpu_committed),
             memory_free_bytes=self.memory_free_bytes,
-            attempts=tuple(AttemptStatus.of(run) for run in leases.runs),
-            leases_unanswered=len(leases) - len(tuple(leases.runs)),
+            attempts=tuple(AttemptStatus.of(run) for run in leases.attempts),
+            warm=tuple(one.plan.spec.id for one in leases.attempts.kept),
+            leases_unanswered=len(leases) - len(leases.attempts),
             grants=tuple(consent.grants.values()),
             closed={id_: hold.reason for id_, hold in restraint.closed.items()},
             classes=consent.classes,

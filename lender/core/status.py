@@ -65,9 +65,10 @@ class AttemptStatus:
 class LenderStatus:
     """The lender as of its last event.
 
-    `leases_unanswered` counts the leases whose work is over but whose final report the broker
-    has not answered; `closed` says why a grant that holds allows nothing right now, by its id;
-    `intent` goes by the wall clock, which is `behind_s` behind all other times.
+    `warm` has the job of each idle sandbox that waits for more of it; `leases_unanswered` counts
+    the leases whose work is over but whose final report the broker has not answered; `closed` says
+    why a grant that holds allows nothing right now, by its id; `intent` goes by the wall clock,
+    which is `behind_s` behind all other times.
     """
 
     phase: LenderPhase
@@ -78,6 +79,7 @@ class LenderStatus:
     cpu_free: float
     memory_free_bytes: int
     attempts: tuple[AttemptStatus, ...]
+    warm: tuple[str, ...]
     leases_unanswered: int
     grants: tuple[Grant, ...]
     closed: dict[str, str]

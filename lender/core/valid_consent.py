@@ -3,11 +3,10 @@
 import math
 from dataclasses import replace
 
-from lender.core.admission import ask_of
+from lender.core.admission import Plan, ask_of
 from lender.core.config import Config
 from lender.core.consent import Consent, Grant
 from lender.core.events import Capabilities
-from lender.core.lease_run import LeaseRun
 from lender.core.offering import class_tokens
 
 
@@ -84,16 +83,16 @@ class ValidConsent:
             return "no grant names a workload that works here"
         return None
 
-    def withdrawn(self, now: float, run: LeaseRun) -> str | None:
-        """Return why consent no longer covers `run`, in words; None while it does.
+    def withdrawn(self, now: float, plan: Plan) -> str | None:
+        """Return why consent no longer covers what was begun as `plan`; None while it does.
 
         A lease stays under the grant that it began under, even where another would cover it:
         by that grant's id `lender revoke` finds its processes without the daemon.
         """
-        begun_under = run.plan.grant
+        begun_under = plan.grant
         grant = self.grants.get(begun_under.id)
         if grant is not None:
-            covered = Consent((grant,)).covers(ask_of(run.plan.spec), now)
+            covered = Consent((grant,)).covers(ask_of(plan.spec), now)
             return None if covered == grant else f"grant {grant.id} no longer allows it"
         if begun_under.id in self.consent.revoked:
             return f"the owner revoked grant {begun_under.id}"

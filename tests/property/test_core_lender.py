@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from core_world import (
     ALICE,
+    BLOB,
     BOB,
     BUSY,
     CALM,
@@ -31,12 +32,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lender.core.budget import Usage, parse_budget
 from lender.core.consent import Consent, Grant, Intent
 from lender.core.effects import (
+    AbandonCheckpoint,
     AckLease,
     CloseSandbox,
     Effect,
     Exit,
     ExtendLease,
     FreezeSandbox,
+    KeepSandbox,
     LetSleep,
     OpenSandbox,
     PullWork,
@@ -45,6 +48,7 @@ from lender.core.effects import (
     RunTasks,
     SendOffer,
     SendReport,
+    TerminateSandbox,
     ThawSandbox,
     WriteReceipt,
 )
@@ -53,6 +57,7 @@ from lender.core.events import (
     BrokerDisconnected,
     BrokerGreeted,
     CapabilitiesFound,
+    CheckpointSaved,
     ClassesOpened,
     ConsentLoaded,
     DrainRequested,
@@ -70,15 +75,18 @@ from lender.core.events import (
     SleepAnnounced,
     StandstillSeen,
     TasksEnded,
+    TaskTerminated,
     TimeAdvanced,
     UsageMetered,
     UsageRecalled,
     WallClockRead,
     WokenUp,
 )
+from lender.core.kept_sandboxes import KEEP_S
 from lender.core.lender import Lender
 from lender.core.policy import Rung
 from lender.core.pulling import PULL_EXPIRES_S
+from lender.core.restraint import GRACE_S
 from lender.core.schedule import ALWAYS, When, parse_when
 from lender.core.signals import Presence, Signals
 from lender.protocol.lease import Lease
@@ -108,6 +116,13 @@ class Sandbox:
     prepared: bool = False
     running: bool = False
     receipts: int = 0
+    checkpoint: bool = False
+    asked_at: float | None = None
+    """When it was asked to end by itself."""
+    kept_at: float | None = None
+    """Since when it is idle, its lease being over."""
+    saving: bool = False
+    saved: bool = False
     cpu_s: float = 0.0
     results_s: float = 0.0
     counted: set[int] = field(default_factory=set)
@@ -163,14 +178,18 @@ class ModelShell(RuleBasedStateMachine):
 
     def carry_out(self, effect: Effect) -> None:
         match effect:
-            case OpenSandbox(lease=lease, spec=spec, grant=grant):
+            case OpenSandbox(lease=lease, spec=spec, grant=grant, reuse=reuse):
                 assert not self.word.holds(self.now)
                 assert not self.asleep
                 assert self.drain_deadline is None
                 assert lease.lease not in self.sandboxes, "run twice"
                 assert self.allows(self.grants[grant])
                 assert self.lets_run(self.grants[grant])
-                self.sandboxes[lease.lease] = Sandbox(lease, self.grants[grant], spec.limits.cpu)
+                if reuse is not None:
+                    self.take_over(self.sandboxes[reuse], lease, grant)
+                self.sandboxes[lease.lease] = Sandbox(
+                    lease, self.grants[grant], spec.limits.cpu, checkpoint=spec.checkpoint
+                )
             case RunTasks(lease=lease_, tasks=tasks):
                 sandbox = self.sandboxes[lease_]
                 assert not self.stopped_by_word()
@@ -192,34 +211,55 @@ class ModelShell(RuleBasedStateMachine):
                 assert self.sandboxes[lease_].frozen
                 assert self.sandboxes[lease_].stopped_at is None, "not without a word"
                 self.sandboxes[lease_].frozen = False
-            case CloseSandbox(lease=lease_):
-                assert self.sandboxes[lease_].open, "closed twice"
-                self.sandboxes[lease_].open = False
             case WriteReceipt(lease=lease_):
                 self.sandboxes[lease_].receipts += 1
                 assert not self.sandboxes[lease_].open
+            case _:
+                self.carry_out_at_the_end(effect)
+
+    def take_over(self, kept: Sandbox, lease: Lease, grant: str) -> None:
+        """Consent, submitter and job are the same, to the byte."""
+        assert kept.kept_at is not None, "of what stands idle alone"
+        assert kept.grant.id == grant
+        assert (kept.lease.submitter, kept.lease.spec) == (lease.submitter, lease.spec)
+        assert not lease.checkpoints
+        kept.kept_at = None
+
+    def carry_out_at_the_end(self, effect: Effect) -> None:
+        match effect:
+            case TerminateSandbox(lease=lease_):
+                sandbox = self.sandboxes[lease_]
+                assert sandbox.open
+                assert sandbox.running
+                assert not sandbox.frozen or sandbox.stopped_at is not None
+                assert sandbox.checkpoint
+                assert sandbox.asked_at is None, "asked twice"
+                sandbox.asked_at = self.now
+            case KeepSandbox(lease=lease_):
+                sandbox = self.sandboxes[lease_]
+                assert sandbox.open
+                assert not sandbox.frozen or sandbox.stopped_at is not None
+                assert sandbox.asked_at is None
+                sandbox.open, sandbox.kept_at = False, self.now
+            case CloseSandbox(lease=lease_, save=save):
+                sandbox = self.sandboxes[lease_]
+                assert sandbox.open or sandbox.kept_at is not None, "closed twice"
+                sandbox.open, sandbox.kept_at = False, None
+                if save:
+                    assert sandbox.checkpoint
+                    assert sandbox.running
+                    assert self.allows(sandbox.grant)
+                    sandbox.saving = True
+            case AbandonCheckpoint(lease=lease_):
+                assert self.sandboxes[lease_].saving
+                self.sandboxes[lease_].saving = False
             case _:
                 self.carry_out_on_the_wire(effect)
 
     def carry_out_on_the_wire(self, effect: Effect) -> None:
         match effect:
-            case SendReport(lease=lease_, number=number, report=report):
-                told = self.told.setdefault(lease_, Told())
-                assert told.final is None, "a report after the last word"
-                told.numbers += 1
-                assert number == told.numbers
-                tasks = [one.task for one in report.results]
-                assert len(set(tasks)) == len(tasks)
-                assert not told.tasks & set(tasks), "reported twice"
-                assert set(tasks) <= self.produced.get(lease_, set())
-                told.tasks |= set(tasks)
-                told.unanswered.append(number)
-                if report.final:
-                    told.final = number
-                    complete = told.tasks == set(self.leases[lease_].tasks())
-                    assert report.outcome != "finished" or complete
-                    assert report.outcome == "finished" or report.reason
-                    assert report.outcome != "revoked" or not tasks, "its results are dropped"
+            case SendReport():
+                self.report(effect)
             case AckLease(delivery=delivery) | ReturnLease(delivery=delivery):
                 assert delivery in self.deliveries, "ended twice"
                 del self.deliveries[delivery]
@@ -243,6 +283,29 @@ class ModelShell(RuleBasedStateMachine):
             case _:
                 self.carry_out_on_the_machine(effect)
 
+    def report(self, effect: SendReport) -> None:
+        lease_, number, report = effect.lease, effect.number, effect.report
+        told = self.told.setdefault(lease_, Told())
+        assert told.final is None, "a report after the last word"
+        told.numbers += 1
+        assert number == told.numbers
+        tasks = [one.task for one in report.results]
+        assert len(set(tasks)) == len(tasks)
+        assert not told.tasks & set(tasks), "reported twice"
+        assert set(tasks) <= self.produced.get(lease_, set())
+        told.tasks |= set(tasks)
+        told.unanswered.append(number)
+        if report.final:
+            told.final = number
+            complete = told.tasks == set(self.leases[lease_].tasks())
+            assert report.outcome != "finished" or complete
+            assert report.outcome == "finished" or report.reason
+            assert report.outcome != "revoked" or not tasks, "its results are dropped"
+        if report.checkpoints:
+            assert (report.final, report.outcome) == (True, "evicted")
+            assert self.sandboxes[lease_].saved
+            assert self.allows(self.sandboxes[lease_].grant)
+
     def carry_out_on_the_machine(self, effect: Effect) -> None:
         match effect:
             case PurgeSubmitter(submitter=submitter):
@@ -250,10 +313,12 @@ class ModelShell(RuleBasedStateMachine):
                     one for one in self.sandboxes.values() if one.grant.submitter == submitter
                 ]
                 assert not any(one.open for one in theirs), "purged under running work"
+                assert not any(one.saving or one.kept_at is not None for one in theirs)
             case LetSleep():
                 assert self.asleep
             case Exit():
                 assert self.drain_deadline is not None
+                assert not any(one.open or one.saving for one in self.sandboxes.values())
                 self.exits += 1
             case _:
                 raise AssertionError(effect)
@@ -382,7 +447,8 @@ class ModelShell(RuleBasedStateMachine):
     def sleep(self) -> None:
         self.asleep = True
         self.tell(SleepAnnounced())
-        assert not any(one.open for one in self.sandboxes.values())
+        for one in self.sandboxes.values():
+            assert not one.open or one.asked_at is not None
 
     @rule(slept_s=st.sampled_from([0.0, 1.0, 3000.0]))
     def wake(self, slept_s: float) -> None:
@@ -447,10 +513,13 @@ class ModelShell(RuleBasedStateMachine):
         tasks=st.integers(1, 5),
         cpu=st.integers(1, 3),
         forged=st.booleans(),
+        checkpoint=st.booleans(),
     )
-    def deliver(self, name: str, tasks: int, cpu: int, *, forged: bool) -> None:
+    def deliver(
+        self, name: str, tasks: int, cpu: int, *, forged: bool, checkpoint: bool = False
+    ) -> None:
         limits = {"cpu": cpu}
-        spec = array_spec(tasks, limits=limits)
+        spec = array_spec(tasks, limits=limits, checkpoint=checkpoint)
         if name == "bob":
             spec = make_spec(BOB, array={"count": tasks}, limits=limits)
         signer = SIGNERS[name] if not (forged and tasks == 1) else ALICE
@@ -462,6 +531,14 @@ class ModelShell(RuleBasedStateMachine):
     def deliver_many(self, cpus: list[int]) -> None:
         for cpu in cpus:
             self.deliver("alice", 3, cpu, forged=False)
+
+    @rule(checkpoint=st.booleans(), leases=st.integers(1, 3))
+    def deliver_more_of_the_same(self, leases: int, *, checkpoint: bool) -> None:
+        """Leases that run to their end, one after another."""
+        for _ in range(leases):
+            self.deliver("alice", 1, 1, forged=False, checkpoint=checkpoint)
+            self.work(0.0, answered=True)
+            self.work(0.0, answered=True)
 
     def deliver_again(self, pick: int) -> None:
         """The queue's ack wait ran out, or an ack was lost: the older message is void."""
@@ -590,6 +667,29 @@ class ModelShell(RuleBasedStateMachine):
             while told.unanswered:
                 self.tell(ReportAnswered(lease, told.unanswered.pop(0), True, ""))
 
+    @precondition(lambda self: any(one.open and one.asked_at for one in self.sandboxes.values()))
+    @rule(pick=picks)
+    def ended_as_asked(self, pick: int) -> None:
+        asked = [one for one in self.sandboxes.values() if one.open and one.asked_at is not None]
+        self.tell(TaskTerminated(asked[pick % len(asked)].lease.lease))
+
+    @precondition(lambda self: any(one.saving for one in self.sandboxes.values()))
+    @rule(pick=picks, left=st.booleans())
+    def checkpoint_saved(self, pick: int, *, left: bool) -> None:
+        saving = [one for one in self.sandboxes.values() if one.saving]
+        sandbox = saving[pick % len(saving)]
+        sandbox.saved = left
+        self.tell(CheckpointSaved(sandbox.lease.lease, ((0, BLOB),) if left else ()))
+        sandbox.saving = False
+
+    @rule(pick=picks, kind=st.integers(0, 2))
+    def late_word_of_an_end(self, pick: int, kind: int) -> None:
+        if self.sandboxes and kind == 2:
+            lease = self.picked(pick).lease.lease
+            if not self.sandboxes[lease].saving and not self.sandboxes[lease].open:
+                self.tell(CheckpointSaved(lease, ()))
+                self.tell(TaskTerminated(lease))
+
     def sandbox_gone(self, pick: int) -> None:
         if self.sandboxes:
             self.tell(SandboxGone(self.picked(pick).lease.lease, "killed"))
@@ -600,7 +700,33 @@ class ModelShell(RuleBasedStateMachine):
     def nothing_is_open_outside_consent(self) -> None:
         if self.lender.next_deadline() is None or self.lender.next_deadline() > self.now:  # type: ignore[operator]  # checked on the left
             for sandbox in self.sandboxes.values():
-                assert not sandbox.open or self.allows(sandbox.grant)
+                stands = sandbox.open or sandbox.saving or sandbox.kept_at is not None
+                assert not stands or self.allows(sandbox.grant)
+
+    @invariant()
+    def idle_sandboxes_stand_under_plain_lending_alone(self) -> None:
+        deadline = self.lender.next_deadline()
+        if deadline is not None and deadline <= self.now:
+            return  # the shell is about to say that time has passed
+        kept = [one for one in self.sandboxes.values() if one.kept_at is not None]
+        assert len(kept) <= SLOTS
+        for one in kept:
+            assert one.kept_at is not None
+            assert self.now < one.kept_at + KEEP_S
+            assert self.connected
+            assert not self.asleep
+            assert not self.busy
+            assert not self.word.holds(self.now)
+            assert self.drain_deadline is None
+            assert self.lets_run(one.grant)
+            assert self.lender.status(self.now).phase == "lending"
+
+    @invariant()
+    def nothing_that_was_asked_to_end_takes_longer_than_its_grace(self) -> None:
+        deadline = self.lender.next_deadline()
+        if deadline is None or deadline > self.now:
+            for one in self.sandboxes.values():
+                assert not one.open or one.asked_at is None or self.now < one.asked_at + GRACE_S
 
     @invariant()
     def the_last_owner_word_wins(self) -> None:
@@ -633,7 +759,7 @@ class ModelShell(RuleBasedStateMachine):
     @invariant()
     def every_attempt_that_ended_has_one_receipt(self) -> None:
         for sandbox in self.sandboxes.values():
-            assert sandbox.receipts == (not sandbox.open)
+            assert sandbox.receipts == (not sandbox.open and not sandbox.saving)
 
     @invariant()
     def the_lender_exits_once(self) -> None:

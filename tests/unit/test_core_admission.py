@@ -117,6 +117,17 @@ def test_what_the_machine_cannot_do_is_refused() -> None:
     assert "bytes of memory" in refuses(make_spec(), memory_free_bytes=GIB // 4)
 
 
+def test_a_crowd_of_processes_is_more_than_an_owner_bears_unless_they_say_so() -> None:
+    crowd = {"limits": {"processes": 257}, "argv": ("make",)}
+    spec = make_spec(workload="command", runtime="process", program=None, **crowd)
+    told = "a task asks for 257 processes, this machine allows 256"
+    assert refuses(spec) == told
+    allowed = rules(processes_max=257)
+    assert isinstance(admit(START, make_lease(spec), class_of(spec), allowed), Plan)
+    wasm = make_spec(limits={"processes": 4096})
+    assert isinstance(admit(START, make_lease(wasm), class_of(wasm), rules()), Plan)
+
+
 def test_its_own_architecture_and_gpu_are_fine() -> None:
     spec = make_spec(requires={"arch": "x86_64", "gpu": "nvidia"})
     machine = Capabilities("x86_64", "linux", frozenset({"wasm"}), "nvidia")

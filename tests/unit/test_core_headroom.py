@@ -35,7 +35,7 @@ def test_what_was_never_measured_is_not_spare() -> None:
     spare = Machine().spare
     assert spare.slots_total == 3, "the machine could lend so much"
     assert spare.slots_free(0, 0) == 0
-    assert (spare.cpu_free(0), spare.memory_free_bytes(), spare.vram_free_bytes) == (0, 0, 0)
+    assert (spare.cpu_free(0), spare.memory_free_bytes(), spare.vram_free_bytes()) == (0, 0, 0)
 
 
 def test_free_slots_are_the_verdicts_cores_less_commitments() -> None:
@@ -84,9 +84,9 @@ def test_what_is_kept_follows_who_is_there() -> None:
     policy = Policy(in_use=LIMITS, away=Limits())
     here = Presence(idle_s=0.0, desktop=True)
     spare = Machine(policy=policy).reads(presence=here, gpus=(GpuSignal("a", 3 * GIB),))
-    assert (spare.memory_free_bytes(), spare.vram_free_bytes) == (3 * GIB, 2 * GIB)
+    assert (spare.memory_free_bytes(), spare.vram_free_bytes()) == (3 * GIB, 2 * GIB)
     spare = Machine(policy=policy).reads(gpus=(GpuSignal("a", 3 * GIB), GpuSignal("b", GIB)))
-    assert (spare.memory_free_bytes(), spare.vram_free_bytes) == (4 * GIB, 3 * GIB)
+    assert (spare.memory_free_bytes(), spare.vram_free_bytes()) == (4 * GIB, 3 * GIB)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from lender.core.effects import (
     AckLease,
     CloseSandbox,
     ExtendLease,
+    KeepSandbox,
     OpenSandbox,
     PullWork,
     ReturnLease,
@@ -57,7 +58,7 @@ def test_a_lease_goes_from_delivery_to_ack() -> None:
     assert isinstance(report, SendReport)
     assert (report.number, report.report.final, report.report.outcome) == (1, True, "finished")
     assert report.report.results == results(0)
-    assert close == CloseSandbox(lease.lease)
+    assert close == KeepSandbox(lease.lease)
     assert receipt == WriteReceipt(
         lease=lease.lease,
         job="job-00001",
