@@ -42,6 +42,7 @@ def core_config(
         policy=policy,
         budget=_budget(settings.budget),
         frozen_handback_s=settings.frozen_handback_s,
+        processes_max=settings.processes_max,
     )
 
 

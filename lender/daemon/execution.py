@@ -1,8 +1,10 @@
-"""One lease's sandbox, from its inputs to its results: carries out OpenSandbox and RunTasks."""
+"""A sandbox from its plan to its end, and the leases that it works for: their tasks and results."""
 
 import asyncio
 import contextlib
 import logging
+import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,22 +15,27 @@ from pydantic import ValidationError
 from lender.core.effects import OpenSandbox
 from lender.core.events import (
     NOT_COUNTED,
+    CheckpointSaved,
     Event,
     PreparationFailed,
     SandboxGone,
     SandboxPrepared,
     TasksEnded,
+    TaskTerminated,
     UsageMetered,
 )
-from lender.daemon.inputs import InputCache, InputError
+from lender.daemon.cpu_counter import CpuCounter, total_s
+from lender.daemon.inputs import InputCache
+from lender.daemon.provisions import Provisions
 from lender.daemon.receipt_writer import ReceiptWriter
+from lender.daemon.recorder import Recorder, terms_of
 from lender.daemon.results import ResultMaker
 from lender.link.errors import LinkError
-from lender.protocol.job import BlobRef, Input
+from lender.protocol.lease import TaskCheckpoint
 from lender.protocol.result import TaskResult
 from lender.sandbox.files import scratch
+from lender.sandbox.files.checkpoint import CheckpointRefusedError
 from lender.sandbox.port import (
-    Limits,
     PrepareFailedError,
     RecordRoots,
     RefusedError,
@@ -38,8 +45,8 @@ from lender.sandbox.port import (
     TaskOutcome,
 )
 from lender.sandbox.processes import stopping, tree
-from lender.state.attempt_records import AttemptRecord, AttemptRecords, AttemptTerms
-from lender.state.consent_files import read_consent, read_intent
+from lender.sensors.metering import Metered
+from lender.state.attempt_records import AttemptRecords
 from lender.state.folder import StateFolder
 
 log = logging.getLogger(__name__)
@@ -71,22 +78,24 @@ class Machinery:
 
 
 class Execution:
-    """The sandbox of one lease. `freeze` and `close` are verified before they return."""
+    """One sandbox, and the lease that it works for. `freeze` and `close` are verified.
+
+    Attributes:
+        name: of the sandbox, its scratch folder and its cgroup: the first lease that it has.
+        idle: it waits for a lease.
+    """
 
     def __init__(self, machinery: Machinery, effect: OpenSandbox) -> None:
         self._machinery = machinery
-        self._effect = effect
-        self._lease = effect.lease.lease
-        self._scratch = machinery.state.scratch / self._lease
-        self._started_at = time.time()
-        self._inputs = machinery.inputs.for_lease(effect.spec.submitter)
+        self.name = effect.lease.lease
+        self._scratch = machinery.state.scratch / self.name
+        self._provisions = Provisions(machinery.inputs.for_lease(effect.spec.submitter))
         self._sandbox: Sandbox | None = None
-        self._thawed = asyncio.Event()
-        self._thawed.set()
-        self._closed = False
-        self._fetching: asyncio.Task[Path] | None = None
-        self._memory_peak_bytes = 0
-        self._network_attempts = 0
+        self._closed = self._abandoned = False
+        self._recorder = Recorder(machinery.state, machinery.records, machinery.receipts)
+        self._saving: asyncio.Task[None] | None = None
+        self._cpu: CpuCounter | None = None
+        self._begin(effect)
         self._work = asyncio.create_task(self._prepare())
 
     @property
@@ -99,35 +108,102 @@ class Execution:
         """The processes to stop, as far as they were started."""
         return self._sandbox.root_pids if self._sandbox else ()
 
+    @property
+    def stands(self) -> bool:
+        """Whether it would go on at once: its processes live and nobody stopped them."""
+        return stopping.alive(self) and not stopping.stands_still(self)
+
+    def take_over(self, effect: OpenSandbox) -> None:
+        """Work for another lease of the same job, in the sandbox as it stands."""
+        self._begin(effect)
+        self._cpu = CpuCounter(self)
+        self._work = asyncio.create_task(self._go_on())
+
     def run(self, tasks: tuple[int, ...]) -> None:
         """Run tasks one after another and tell their results."""
         self._work = asyncio.create_task(self._run(tasks))
 
+    def keep(self) -> None:
+        """Wait for `take_over`; the record of the last lease still names the processes."""
+        self.idle = True
+
     def freeze(self) -> tree.StopReport:
         """Stop every process, and keep what is about to start from starting."""
-        self._thawed.clear()
-        if self._fetching is not None:
-            self._fetching.cancel()
+        self._provisions.halt()
         return stopping.freeze((self,))
 
     def thaw(self) -> tree.StopReport:
         """Let it go on."""
         report = stopping.thaw((self,))
-        self._thawed.set()
+        self._provisions.go_on()
         return report
 
-    def close(self) -> tuple[tree.StopReport, asyncio.Task[None]]:
-        """Kill everything now; the task that is returned wipes the scratch folder."""
+    def terminate(self) -> None:
+        """Ask the task in work to end by itself, and begin none after it."""
+        self._terminating = True
+        for root in self.roots:
+            if tree.alive(root):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(root.pid, signal.SIGTERM)
+
+    def close(self, *, save: bool = False) -> tuple[tree.StopReport, asyncio.Task[None]]:
+        """Kill everything now; the task that is returned wipes the scratch folder.
+
+        With `save` it uploads the checkpoint of the task that was in work before, and tells it.
+        """
         self._closed = True
+        self._provisions.close()
         self._work.cancel()
         report = stopping.kill((self,))
+        if save:
+            # What may still write there can't be read in one piece.
+            self._saving = asyncio.create_task(self._save(self._task if report.verified else None))
         return report, asyncio.create_task(self._clean_up())
 
+    def abandon(self) -> None:
+        """Stop saving: nothing more is uploaded, and nothing is told."""
+        self._abandoned = True
+        if self._saving is not None:
+            self._saving.cancel()
+
+    def cpu_s(self) -> float:
+        """Return the CPU time of its lease so far."""
+        return total_s(self) if self._cpu is None else self._cpu.read(self)
+
+    def metered(self, used: Metered) -> UsageMetered:
+        """Return what a reading of the sandbox, cumulative since it was opened, says of its lease.
+
+        One that took it over counts by itself.
+        """
+        if self._cpu is not None:
+            return UsageMetered(self._lease, self._cpu.read(self), used.memory_bytes)
+        return UsageMetered(
+            self._lease,
+            used.cpu_s,
+            used.memory_peak_bytes,
+            gpu_s=used.gpu_s,
+            vram_peak_bytes=used.vram_peak_bytes,
+            gpu_joules=used.gpu_joules,
+        )
+
+    def _begin(self, effect: OpenSandbox) -> None:
+        self._effect = effect
+        self._lease = effect.lease.lease
+        self._started_at = time.time()
+        self._memory_peak_bytes = 0
+        self._network_attempts = 0
+        self._terminating = False
+        self._task: int | None = None
+        self.idle = False
+
     async def _prepare(self) -> None:
+        machinery = self._machinery
         try:
-            tombstone = self._machinery.state.tombstone(self._effect.grant)
-            plan = await self._plan()
-            self._sandbox = self._machinery.open_sandbox(plan, self._record, tombstone)
+            tombstone = machinery.state.tombstone(self._effect.grant)
+            modules = machinery.state.modules(self._effect.spec.submitter)
+            plan = await self._provisions.plan(self._effect, self._scratch, modules)
+            self._scratch.mkdir(mode=0o700)
+            self._sandbox = machinery.open_sandbox(plan, self._record, tombstone)
             await self._sandbox.prepare()
         except PrepareFailedError as error:
             self._failed(error.reason, invalid=error.invalid, field=error.field)
@@ -136,100 +212,32 @@ class Execution:
         else:
             self._post(SandboxPrepared(self._lease))
 
-    async def _plan(self) -> SandboxPlan:
-        spec, limits, fetch = self._effect.spec, self._effect.spec.limits, self._fetch
-        program = await fetch("program", spec.program) if spec.program else None
-        inputs = {one.name: await fetch(f"inputs {one.name}", one) for one in spec.inputs}
-        self._scratch.mkdir(mode=0o700)
-        return SandboxPlan(
-            lease=self._lease,
-            runtime=spec.runtime,
-            job=spec.id,
-            task_count=spec.task_count,
-            program=program,
-            argv=spec.argv,
-            env=spec.env,
-            inputs=inputs,
-            outputs=spec.outputs,
-            limits=Limits(
-                cpu=limits.cpu,
-                memory_bytes=limits.memory_bytes,
-                time_s=limits.time_s,
-                output_bytes=limits.output_bytes,
-                scratch_bytes=limits.scratch_bytes,
-                processes=limits.processes,
-            ),
-            scratch=self._scratch,
-            module_cache=self._machinery.state.modules(spec.submitter),
-        )
-
-    async def _fetch(self, field: str, blob: BlobRef | Input) -> Path:
-        """What stands still fetches nothing either: a transfer begins anew after it."""
-        while True:
-            await self._thawed.wait()
-            fetch = self._inputs.fetch(blob.sha256, blob.size_bytes)
-            self._fetching = asyncio.create_task(fetch)
-            try:
-                return await self._fetching
-            except InputError as error:
-                raise PrepareFailedError(
-                    error.reason, invalid=error.invalid, field=field
-                ) from error
-            except asyncio.CancelledError:
-                if self._closed:
-                    raise
-            finally:
-                self._fetching = None
-
-    def _terms(self) -> AttemptTerms:
-        """What a receipt can say of an attempt whose lenderd died."""
-        spec = self._effect.spec
-        program_bytes = spec.program.size_bytes if spec.program else 0
-        return AttemptTerms(
-            started_at=self._started_at,
-            cpu=spec.limits.cpu,
-            bytes_in=program_bytes + sum(one.size_bytes for one in spec.inputs),
-            program_sha256=spec.program.sha256 if spec.program else None,
-            inputs=tuple((one.name, one.sha256) for one in spec.inputs),
-        )
+    async def _go_on(self) -> None:
+        try:
+            await self._record(self.roots)
+        except (SandboxGoneError, OSError) as error:
+            self._failed(self._told(error), invalid=False, field="")
+            return
+        self._recorder.forget_earlier()
+        self._post(SandboxPrepared(self._lease))
 
     async def _record(self, roots: tuple[tree.Root, ...]) -> None:
-        """Write down what is about to run, then make sure that it still may.
-
-        `lender revoke` writes its tombstone before it reads the records: either it finds this
-        record, or we find its tombstone.
-        """
-        spec = self._effect.spec
-        record = AttemptRecord(
-            lease=self._lease,
-            job=spec.id,
-            submitter=spec.submitter,
-            workload=spec.workload,
-            grant=self._effect.grant,
-            roots=roots,
-            scratch=self._scratch,
-            cgroup=self.cgroup,
-            terms=self._terms(),
-        )
-        self._machinery.records.write(record)
-        if self._effect.grant in read_consent(self._machinery.state).revoked:
-            raise SandboxGoneError(f"grant {self._effect.grant} was revoked")
-        if read_intent(self._machinery.state).stops(time.time()):
-            raise SandboxGoneError("the owner paused lending")
-        await self._thawed.wait()
+        cpu_before_s = 0.0 if self._cpu is None else self._cpu.before_s
+        terms = terms_of(self._effect, self._started_at, cpu_before_s)
+        standing = stopping.Standing(roots, self.cgroup)
+        self._recorder.write(standing, self._effect, self._scratch, terms)
+        await self._provisions.until_thawed()
 
     async def _run(self, tasks: tuple[int, ...]) -> None:
-        assert self._sandbox is not None
-        make = self._machinery.results.make
         clock = asyncio.get_running_loop().time
         ended: list[TaskResult] = []
         flushed_at = clock()
         try:
             for task in tasks:
-                await self._thawed.wait()
-                outcome = await self._sandbox.run(task)
-                self._meter(outcome)
-                ended.append(await make(self._effect.spec, self._scratch, outcome))
+                result = await self._run_one(task)
+                if result is None:
+                    break
+                ended.append(result)
                 if clock() - flushed_at >= FLUSH_S:
                     self._tell(ended)
                     ended, flushed_at = [], clock()
@@ -245,6 +253,26 @@ class Execution:
         if reason:
             self._machinery.reread_consent()
             self._post(SandboxGone(self._lease, reason))
+        elif self._terminating:
+            self._post(TaskTerminated(self._lease))
+
+    async def _run_one(self, task: int) -> TaskResult | None:
+        """Run a task to its result; None: it was asked to end, or so were all before it began."""
+        assert self._sandbox is not None
+        await self._provisions.until_thawed()
+        if self._terminating:
+            return None
+        self._task = task
+        outcome = await self._sandbox.run(task)
+        self._meter(outcome)
+        if outcome.terminated:
+            # One that never began has left nothing: what lies there is another's.
+            self._task = task if outcome.duration_s > 0 else None
+            self._terminating = True
+            return None
+        result = await self._machinery.results.make(self._effect.spec, self._scratch, outcome)
+        self._task = None
+        return result
 
     def _meter(self, outcome: TaskOutcome) -> None:
         self._memory_peak_bytes = max(self._memory_peak_bytes, outcome.memory_peak_bytes)
@@ -259,18 +287,30 @@ class Execution:
         self._post(used)
         self._post(TasksEnded(self._lease, tuple(ended)))
 
-    async def _clean_up(self) -> None:
+    async def _save(self, task: int | None) -> None:
+        """Upload what a task has left, and tell of it; no process of the sandbox is left."""
         await asyncio.gather(self._work, return_exceptions=True)
+        self._machinery.reread_consent()
+        saved: tuple[TaskCheckpoint, ...] = ()
+        if task is not None and not self._abandoned:
+            try:
+                saved = await self._machinery.results.save(self._scratch, task)
+            except (CheckpointRefusedError, LinkError, OSError) as error:
+                log.warning("lease %s: its checkpoint is lost: %s", self._lease, error)
+        if not self._abandoned:
+            self._machinery.post(CheckpointSaved(self._lease, saved))
+
+    async def _clean_up(self) -> None:
+        left = [self._work, self._saving] if self._saving is not None else [self._work]
+        await asyncio.gather(*left, return_exceptions=True)
         try:
             if self._sandbox is not None:
                 await self._sandbox.close()
         finally:
-            self._inputs.release()
+            self._provisions.release()
         with contextlib.suppress(FileNotFoundError):  # never made
             await asyncio.to_thread(scratch.remove, self._scratch)
-        # Until its receipt is on disk the record is what tells that this ran.
-        if await self._machinery.receipts.durable(self._lease):
-            self._machinery.records.remove(self._lease)
+        await self._recorder.forget_all()
 
     def _told(self, error: Exception) -> str:
         """What others are told; the names of the owner's files are for the log alone."""

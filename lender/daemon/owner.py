@@ -164,7 +164,7 @@ class OwnerVerbs:
             intent = stored
         else:
             intent = Intent(paused=True, paused_at=time.time(), said_by=peer.uid)
-        jobs = len(self._shell.executions)
+        jobs = sum(not one.idle for one in self._shell.executions.values())
         # First what the owner sees: a full disk must not keep anything running.
         self._unsaved = stored, intent
         self._follow_clock()

@@ -1,19 +1,22 @@
 """Turns a task's outcome into the result that travels: large values and outputs become blobs."""
 
+import asyncio
 import os
 from contextlib import ExitStack
 from pathlib import Path
 
 from lender.link.blobs import Blobs
-from lender.protocol.bounds import INLINE_VALUE_BYTES_MAX
-from lender.protocol.job import JobSpec
+from lender.protocol.bounds import CHECKPOINT_BYTES_MAX, INLINE_VALUE_BYTES_MAX
+from lender.protocol.job import BlobRef, JobSpec
+from lender.protocol.lease import TaskCheckpoint
 from lender.protocol.result import Output, TaskResult, ValueBlob
+from lender.sandbox.files import checkpoint
 from lender.sandbox.files.outputs import OutputRefusedError, collect
 from lender.sandbox.plan import TaskOutcome
 
 
 class ResultMaker:
-    """Uploads what is too large to travel inline."""
+    """Uploads what is too large to travel inline, and what a task left for its next attempt."""
 
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
@@ -46,6 +49,19 @@ class ResultMaker:
             except OutputRefusedError as error:
                 changes |= {"state": "failed", "error": str(error)}
         return result.model_copy(update=changes)
+
+    async def save(self, scratch: Path, task: int) -> tuple[TaskCheckpoint, ...]:
+        """Upload the checkpoint that a task has left in `scratch`, if it left one.
+
+        Raises:
+            CheckpointRefusedError: it is not what may leave the sandbox.
+            LinkError: the blob store can't be reached.
+        """
+        archive = await asyncio.to_thread(checkpoint.pack, scratch, CHECKPOINT_BYTES_MAX)
+        if archive is None:
+            return ()
+        sha256, size_bytes = await self._blobs.put_bytes(archive)
+        return ((task, BlobRef(sha256=sha256, size_bytes=size_bytes)),)
 
     async def _upload(self, spec: JobSpec, scratch: Path) -> tuple[Output, ...]:
         collected = collect(scratch, spec.outputs, spec.limits.scratch_bytes)

@@ -4,17 +4,17 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
-from lender.core.events import MachineSampled, UsageMetered
+from lender.core.events import MachineSampled
 from lender.core.signals import Signals
 from lender.daemon.agent_reports import AgentReports
 from lender.daemon.clock import Clock
 from lender.daemon.shell import Shell
 from lender.daemon.signal_history import SignalHistory
 from lender.sensors.machine import MachineSensors
-from lender.sensors.metering import Leased, Metered
+from lender.sensors.metering import Leased
 from lender.sensors.presence import PresenceSensors
 
 BUSY_SAMPLE_S = 1.0
@@ -80,16 +80,17 @@ class Sampler:
         """Take one reading and tell it; a millisecond, more beside hundreds of processes."""
         self._clock.reread()
         self._look()
-        executions = self._shell.executions
+        standing = {one.name: one for one in self._shell.executions.values()}
         leased = {
-            lease: Leased(tuple(root.pid for root in one.roots), one.cgroup)
-            for lease, one in executions.items()
+            name: Leased(tuple(root.pid for root in one.roots), one.cgroup)
+            for name, one in standing.items()
         }
         reading = self._machine.read(leased, self._own_pids)
         signals = self._with_people(reading.signals)
         self.faults = (*reading.faults, *([self._history.fault] if self._history.fault else ()))
         self._history.record(time.time(), signals)
-        self._tell(reading.metered)
+        for name, used in reading.metered.items():
+            self._shell.post(standing[name].metered(used))
         self._shell.post(MachineSampled(signals))
 
     def _with_people(self, signals: Signals) -> Signals:
@@ -102,16 +103,3 @@ class Sampler:
             metered=surroundings.metered,
             utc_offset_s=time.localtime().tm_gmtoff,
         )
-
-    def _tell(self, metered: Mapping[str, Metered]) -> None:
-        for lease, used in metered.items():
-            self._shell.post(
-                UsageMetered(
-                    lease,
-                    used.cpu_s,
-                    used.memory_peak_bytes,
-                    gpu_s=used.gpu_s,
-                    vram_peak_bytes=used.vram_peak_bytes,
-                    gpu_joules=used.gpu_joules,
-                )
-            )

@@ -56,6 +56,8 @@ class DaemonSettings(BaseSettings):
     """When lent work steps back, and how far."""
     frozen_handback_s: float = Field(default=10.0, gt=0)
     """Frozen work is handed back after this, and its memory freed."""
+    processes_max: int = Field(default=256, ge=1, le=4096)
+    """A job whose tasks ask for more processes is refused: hundreds that fork hold up others."""
     drain_s: float = Field(default=10.0, ge=0)
     """On SIGTERM running work may go on for so long."""
     user: str | None = None

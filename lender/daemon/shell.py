@@ -26,7 +26,7 @@ from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.reporter import Reporter
 from lender.daemon.today import Today
 from lender.daemon.work_queues import WorkQueues
-from lender.sandbox.processes import cgroup, stopping, tree
+from lender.sandbox.processes import stopping, tree
 from lender.state.consent_files import read_intent
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ class Shell:
         self._today = today
         self._machinery: Machinery | None = None
         self._executions: dict[str, Execution] = {}
+        self._saving: dict[str, Execution] = {}
         self._cleaning: set[asyncio.Task[None]] = set()
         self._events: deque[Event] = deque()
         self._handling = False
@@ -78,7 +79,7 @@ class Shell:
 
     @property
     def executions(self) -> Mapping[str, Execution]:
-        """The sandboxes that stand, by lease."""
+        """The sandboxes that stand, by lease; one that is idle by the last it had."""
         return self._executions
 
     def equip(self, machinery: Machinery) -> None:
@@ -121,7 +122,7 @@ class Shell:
         """Take the last reading of what may be about to end; some microseconds each."""
         for lease, execution in list(self._executions.items()):
             if execution.cgroup is not None:
-                self._handle(UsageMetered(lease, cgroup.cpu_s(execution.cgroup), 0))
+                self._handle(UsageMetered(lease, execution.cpu_s(), 0))
 
     def _look(self) -> None:
         """Tell what stands still, while anything does; one small file each."""
@@ -175,18 +176,34 @@ class Shell:
     def _perform_on_sandbox(self, effect: effects.SandboxEffect) -> None:
         match effect:
             case effects.OpenSandbox():
-                assert self._machinery is not None, "leases come over the connection"
-                execution = Execution(self._machinery, effect)
-                self._executions[effect.lease.lease] = execution
-                self.opened.set()
+                self._open(effect)
             case effects.RunTasks():
                 self._executions[effect.lease].run(effect.tasks)
             case effects.FreezeSandbox():
                 self._freeze(effect.lease)
             case effects.ThawSandbox():
                 self._thaw(effect.lease)
+            case effects.TerminateSandbox():
+                self._executions[effect.lease].terminate()
+            case effects.KeepSandbox():
+                self._executions[effect.lease].keep()
             case effects.CloseSandbox():
-                self._close(effect.lease)
+                self._close(effect.lease, save=effect.save)
+            case effects.AbandonCheckpoint():
+                if effect.lease in self._saving:
+                    self._saving[effect.lease].abandon()
+
+    def _open(self, effect: effects.OpenSandbox) -> None:
+        assert self._machinery is not None, "leases come over the connection"
+        execution = None
+        if effect.reuse is not None and self._executions[effect.reuse].stands:
+            execution = self._executions.pop(effect.reuse)
+            execution.take_over(effect)
+        elif effect.reuse is not None:
+            self._close(effect.reuse)  # it died, or somebody stopped it, while it waited
+        execution = execution or Execution(self._machinery, effect)
+        self._executions[effect.lease.lease] = execution
+        self.opened.set()
 
     def freeze_all(self) -> list[tree.StopReport]:
         """Make every sandbox stand still, whatever it did before, and tell what was verified."""
@@ -213,8 +230,12 @@ class Shell:
             self._machinery.inputs.purge(submitter)
         self._reporter.purge(submitter)
 
-    def _close(self, lease: str) -> None:
-        report, cleaning = self._executions.pop(lease).close()
+    def _close(self, lease: str, *, save: bool = False) -> None:
+        execution = self._executions.pop(lease)
+        report, cleaning = execution.close(save=save)
+        if save:
+            self._saving[lease] = execution
+            cleaning.add_done_callback(lambda _done: self._saving.pop(lease))
         self.stopped.append(report)
         if not report.verified:
             log.error("lease %s: processes %s did not die", lease, report.remaining)

@@ -14,6 +14,9 @@ from lender.sandbox.processes.tree import Root
 from lender.state.durable import write_whole
 from lender.state.folder import boot_id
 
+_LOOKS_MAX = 20
+"""Beside short leases a record goes every few milliseconds; two looks are nearly always enough."""
+
 
 class AttemptTerms(NamedTuple):
     """What a receipt says of an attempt besides, known when it starts.
@@ -24,6 +27,7 @@ class AttemptTerms(NamedTuple):
         bytes_in: what was fetched for it.
         program_sha256: None where no program came with it.
         inputs: names and SHA-256.
+        cpu_before_s: CPU time in its cgroup before it began: of earlier attempts.
     """
 
     started_at: float
@@ -31,6 +35,7 @@ class AttemptTerms(NamedTuple):
     bytes_in: int
     program_sha256: str | None
     inputs: tuple[tuple[str, str], ...]
+    cpu_before_s: float = 0.0
 
 
 class AttemptRecord(NamedTuple):
@@ -68,6 +73,8 @@ class AttemptReading(NamedTuple):
 
 class AttemptRecords:
     """The records in one folder, a file per lease.
+
+    A sandbox that goes on for another lease has two for a while: the new one is written first.
 
     Args:
         folder: directly in the state folder.
@@ -114,18 +121,27 @@ class AttemptRecords:
         Raises:
             OSError: the folder can't be listed (a missing one counts as empty).
         """
-        boot = boot_id()
+        for _ in range(_LOOKS_MAX):
+            reading, gone = self._read_listed()
+            if not gone:
+                break
+            # It may have handed its processes on to a record that was not there when we listed.
+        return reading
+
+    def _read_listed(self) -> tuple[AttemptReading, bool]:
+        """One pass, and whether a record that was listed went meanwhile."""
+        boot, gone = boot_id(), False
         records, unreadable = [], []
         for path in _listed(self._folder):
             try:
                 record = _decode(json.loads(path.read_bytes()), boot, self._folder.parent)
             except FileNotFoundError:
-                continue  # ended while we looked
+                gone = True
             except (OSError, ValueError, KeyError, TypeError):
                 unreadable.append(path)
             else:
                 records.append(record)
-        return AttemptReading(tuple(records), tuple(unreadable))
+        return AttemptReading(tuple(records), tuple(unreadable)), gone
 
     def _path(self, lease: str) -> Path:
         return self._folder / f"{lease}.json"
@@ -165,6 +181,7 @@ def _terms(content: Mapping[str, Any] | None) -> AttemptTerms | None:
         bytes_in=int(content["bytes_in"]),
         program_sha256=None if program is None else str(program),
         inputs=tuple((str(name), str(digest)) for name, digest in content["inputs"]),
+        cpu_before_s=float(content.get("cpu_before_s", 0.0)),
     )
 
 

@@ -32,9 +32,11 @@ def closing_receipt(
         written_at: when the record was written: the start, where the record does not say.
         ran_until: it ran no longer than that.
         ended_at: when its end was found out.
-        cpu_s: CPU time that the kernel counted; 0 where it did not.
+        cpu_s: CPU time that the kernel counted in its cgroup; 0 where it did not.
     """
     terms = record.terms
+    if terms is not None and cpu_s >= terms.cpu_before_s:
+        cpu_s -= terms.cpu_before_s
     fields: dict[str, Any] = {
         "lease": record.lease,
         "job": record.job,

@@ -6,10 +6,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from core_world import lease_id
+from core_world import lease_id, make_lease, make_spec
 
 from lender.core.consent import Intent
-from lender.core.effects import CloseSandbox, Effect, FreezeSandbox, SendReport, ThawSandbox
+from lender.core.effects import (
+    AbandonCheckpoint,
+    CloseSandbox,
+    Effect,
+    FreezeSandbox,
+    OpenSandbox,
+    SendReport,
+    ThawSandbox,
+)
 from lender.core.events import Event, TimeAdvanced
 from lender.daemon.shell import Shell
 from lender.protocol.lease import Done
@@ -40,8 +48,9 @@ class Sandbox:
     cgroup = None
     roots = ()
 
-    def __init__(self) -> None:
+    def __init__(self, *, stands: bool = True) -> None:
         self.done: list[str] = []
+        self.stands = stands
 
     def freeze(self) -> StopReport:
         self.done.append("freeze")
@@ -50,8 +59,14 @@ class Sandbox:
     def thaw(self) -> None:
         self.done.append("thaw")
 
-    def close(self) -> tuple[StopReport, asyncio.Task[None]]:
-        self.done.append("close")
+    def take_over(self, effect: OpenSandbox) -> None:
+        self.done.append(f"take over {effect.lease.lease}")
+
+    def abandon(self) -> None:
+        self.done.append("abandon")
+
+    def close(self, *, save: bool = False) -> tuple[StopReport, asyncio.Task[None]]:
+        self.done.append("save" if save else "close")
         return StopReport(True, 1, (), 0.0), asyncio.create_task(asyncio.sleep(0))
 
 
@@ -99,3 +114,38 @@ async def test_a_thaw_that_was_due_when_the_owner_paused_without_us_is_not_carri
     core.effects = [ThawSandbox(lease_id(1))]
     shell.post(TimeAdvanced())
     assert sandbox.done == ["thaw"]
+
+
+def takes_over() -> OpenSandbox:
+    return OpenSandbox(make_lease(number=2), make_spec(), "G-1", reuse=lease_id(1))
+
+
+async def test_a_kept_sandbox_goes_on_under_its_new_lease(state: StateFolder) -> None:
+    sandbox = Sandbox()
+    shell = shell_of(Script([takes_over()]), state, sandbox)
+    shell.post(TimeAdvanced())
+    assert sandbox.done == [f"take over {lease_id(2)}"]
+    assert list(shell.executions) == [lease_id(2)]
+
+
+async def test_one_that_died_or_was_stopped_while_it_waited_is_closed_and_another_made(
+    state: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead, fresh = Sandbox(stands=False), Sandbox()
+    shell = shell_of(Script([takes_over()]), state, dead)
+    monkeypatch.setattr("lender.daemon.shell.Execution", lambda *_: fresh)
+    shell.post(TimeAdvanced())
+    assert dead.done == ["close"]
+    assert dict(shell.executions) == {lease_id(2): fresh}
+
+
+async def test_what_is_being_saved_can_be_abandoned_until_it_is_over(state: StateFolder) -> None:
+    sandbox = Sandbox()
+    core = Script([CloseSandbox(lease_id(1), save=True), AbandonCheckpoint(lease_id(1))])
+    shell = shell_of(core, state, sandbox)
+    shell.post(TimeAdvanced())
+    assert sandbox.done == ["save", "abandon"]
+    await asyncio.gather(*shell._cleaning)
+    core.effects = [AbandonCheckpoint(lease_id(1))]
+    shell.post(TimeAdvanced())
+    assert sandbox.done == ["save", "abandon"], "it was over"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lender.sandbox.processes.tree import Root, identify
+from lender.state import attempt_records
 from lender.state.attempt_records import AttemptRecord, AttemptRecords, AttemptTerms
 from lender.state.folder import (
     SYSTEM_STATE,
@@ -58,13 +59,31 @@ def test_records_are_read_as_they_were_written(state: StateFolder) -> None:
     )
     records.write(record)
     assert records.read_all().records == (record,)
-    terms = AttemptTerms(1000.5, 4, 12, "ab" * 32, (("in.npz", "cd" * 32),))
+    terms = AttemptTerms(1000.5, 4, 12, "ab" * 32, (("in.npz", "cd" * 32),), 2.5)
     for one in (terms, terms._replace(program_sha256=None, inputs=())):
         records.write(record._replace(terms=one))
         assert records.read_all().records == (record._replace(terms=one),)
     records.remove("L")
     records.remove("L")
     assert records.read_all().records == ()
+
+
+def test_a_sandbox_that_changes_its_lease_while_the_records_are_read_is_found(
+    state: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = AttemptRecords(state.attempts)
+    record = AttemptRecord("L1", "J", "U", "render", "G-1", (Root(1, 2),), state.scratch / "L1")
+    records.write(record)
+    listed = attempt_records._listed
+
+    def list_and_hand_over(folder: Path) -> list[Path]:
+        found = listed(folder)
+        records.write(record._replace(lease="L2"))
+        records.remove("L1")
+        return found
+
+    monkeypatch.setattr(attempt_records, "_listed", list_and_hand_over)
+    assert records.read_all().records == (record._replace(lease="L2"),)
 
 
 def test_records_of_another_boot_name_no_process(state: StateFolder) -> None:

@@ -1,0 +1,128 @@
+"""The sandbox of a job waits for more of it, and is gone when anything else holds."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.local.fleet import Fleet, Lender, wait_until
+from lender.client.client import Client
+from lender.client.job import Job
+from lender.core.kept_sandboxes import KEEP_S
+from lender.sandbox.processes import tree
+from lender.state.attempt_records import AttemptRecord, AttemptRecords
+
+pytestmark = pytest.mark.timeout(120)
+
+TASKS = 12
+COMMAND = ("sh", "-c", "sleep 0.05; echo {task}")
+
+
+@pytest.fixture
+def fleet(fleet_folder: Path) -> Iterator[Fleet]:
+    """One machine with one slot: leases of a job follow each other."""
+    with Fleet(fleet_folder, ("desk",)) as running:
+        yield running
+
+
+@pytest.fixture
+def desk(fleet: Fleet) -> Lender:
+    return fleet.lenders["desk"]
+
+
+def records(desk: Lender) -> tuple[AttemptRecord, ...]:
+    return AttemptRecords(desk.state / "attempts").read_all().records
+
+
+def receipts(desk: Lender, job: Job) -> list[dict[str, object]]:
+    lines = (desk.state / "receipts.jsonl").read_text().splitlines()
+    return [one for one in map(json.loads, lines) if one.get("job") == job.id]
+
+
+def warm(desk: Lender) -> object:
+    return desk.status()["warm"]
+
+
+async def run_to_the_end(client: Client, desk: Lender) -> tuple[Job, set[tree.Root], set[str]]:
+    """Run an array; return it, the sandboxes seen, and the leases they had."""
+    job = await client.submit(COMMAND, array=TASKS)
+    roots: set[tree.Root] = set()
+    leases: set[str] = set()
+    ended = asyncio.create_task(job.ended(timeout_s=60))
+    while not ended.done():
+        for one in records(desk):
+            roots.update(one.roots)
+            leases.add(one.lease)
+        await asyncio.sleep(0.005)
+    assert ended.result().state == "succeeded"
+    values = {one.result.task: one.result.value async for one in job.results()}
+    assert values == {task: f"{task}\n".encode() for task in range(TASKS)}
+    return job, roots, leases
+
+
+async def test_one_sandbox_serves_lease_after_lease_and_each_has_its_receipt(
+    fleet: Fleet, desk: Lender
+) -> None:
+    async with Client(fleet.url, fleet.key) as client:
+        job, roots, leases = await run_to_the_end(client, desk)
+    assert len(leases) > 1
+    assert len(roots) == 1, "all of them in the sandbox of the first"
+    wait_until(lambda: len(receipts(desk, job)) >= len(leases), "a receipt for each lease")
+    written = receipts(desk, job)
+    assert {one["outcome"] for one in written} == {"succeeded"}
+    assert sum(int(str(one["tasks_run"])) for one in written) == TASKS
+    # Each second of the sandbox's processor time counts once, for the lease that used it.
+    assert sum(float(str(one["cpu_s"])) for one in written) < 1.0
+    assert warm(desk) == [{"job": job.id, "sandboxes": 1}]
+    (root,) = roots
+    wait_until(lambda: not tree.alive(root), "the end of the idle sandbox", KEEP_S + 5)
+    wait_until(lambda: not records(desk), "the record goes with it")
+    assert warm(desk) == []
+    assert len(receipts(desk, job)) == len(written)
+    assert not list((desk.state / "scratch").iterdir())
+
+
+@pytest.mark.parametrize("verb", [("pause",), ("revoke", "--all"), ("drain",)])
+async def test_the_owners_word_ends_an_idle_sandbox_at_once(
+    fleet: Fleet, desk: Lender, verb: tuple[str, ...]
+) -> None:
+    async with Client(fleet.url, fleet.key) as client:
+        _job, roots, _leases = await run_to_the_end(client, desk)
+    assert warm(desk), "it waits"
+    said = desk.owner(*verb)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert not any(map(tree.alive, roots))
+
+
+async def test_lenderd_that_is_killed_leaves_no_second_receipt(fleet: Fleet, desk: Lender) -> None:
+    async with Client(fleet.url, fleet.key) as client:
+        job, roots, leases = await run_to_the_end(client, desk)
+        wait_until(lambda: len(receipts(desk, job)) >= len(leases), "a receipt for each lease")
+        assert records(desk), "the idle sandbox has a record"
+        desk.kill()
+        wait_until(lambda: not any(map(tree.alive, roots)), "its end, with the launcher's")
+        desk.start()
+        wait_until(desk.lending, "lending again")
+    assert not records(desk)
+    assert [one["outcome"] for one in receipts(desk, job)] == ["succeeded"] * len(leases)
+
+
+async def test_a_revoke_without_lenderd_finds_an_idle_sandbox(fleet: Fleet, desk: Lender) -> None:
+    async with Client(fleet.url, fleet.key) as client:
+        job, roots, leases = await run_to_the_end(client, desk)
+    wait_until(lambda: len(receipts(desk, job)) >= len(leases), "a receipt for each lease")
+    assert desk.process is not None
+    desk.process.send_signal(19)  # SIGSTOP: it hangs, and keeps its sandbox
+    said = desk.owner("revoke", "--all", "--json")
+    assert not any(map(tree.alive, roots))
+    assert json.loads(said.stdout)["verified"] is True
+    assert [one["outcome"] for one in receipts(desk, job)] == ["succeeded"] * len(leases)
+
+
+async def test_another_job_gets_a_sandbox_of_its_own(fleet: Fleet, desk: Lender) -> None:
+    async with Client(fleet.url, fleet.key) as client:
+        _job, first, _leases = await run_to_the_end(client, desk)
+        _job, second, _leases = await run_to_the_end(client, desk)
+    assert not first & second

@@ -1,0 +1,285 @@
+"""A sandbox that goes on for another lease stays within reach of its owner all the while."""
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from core_world import lease_id, make_lease, make_spec
+
+from lender.core.consent import Intent
+from lender.core.effects import OpenSandbox
+from lender.core.events import (
+    CheckpointSaved,
+    Event,
+    PreparationFailed,
+    SandboxPrepared,
+    TasksEnded,
+    TaskTerminated,
+    UsageMetered,
+)
+from lender.daemon.execution import Execution, Machinery
+from lender.daemon.results import ResultMaker
+from lender.protocol.lease import Lease
+from lender.sandbox.files import checkpoint
+from lender.sandbox.plan import SandboxPlan, TaskOutcome
+from lender.sandbox.processes import tree
+from lender.state.attempt_records import AttemptRecords
+from lender.state.consent_files import write_intent, write_tombstones
+from lender.state.folder import StateFolder
+
+SPEC = make_spec(
+    workload="command",
+    runtime="process",
+    program=None,
+    argv=("true",),
+    inputs=(),
+    array={"count": 9},
+    checkpoint=True,
+)
+
+
+class Receipts:
+    """Each is durable once a test says so."""
+
+    def __init__(self) -> None:
+        self.written: dict[str, asyncio.Event] = {}
+
+    def event(self, number: int) -> asyncio.Event:
+        return self.written.setdefault(lease_id(number), asyncio.Event())
+
+    async def durable(self, lease: str) -> bool:
+        await self.written.setdefault(lease, asyncio.Event()).wait()
+        return True
+
+
+class Sandbox:
+    """A real process that sleeps; what its tasks come to is up to the test."""
+
+    cgroup = None
+
+    def __init__(self, pid: int) -> None:
+        self.root_pids = (tree.identify(pid),)
+        self.outcomes: asyncio.Queue[TaskOutcome] = asyncio.Queue()
+        self.began = asyncio.Event()
+
+    def open(self, plan: SandboxPlan, record: Any, _: object) -> Any:  # noqa: ANN401 - part of a sandbox
+        self.plan, self._record = plan, record
+        return self
+
+    async def prepare(self) -> None:
+        await self._record(self.root_pids)
+
+    async def run(self, _task: int) -> TaskOutcome:
+        self.began.set()
+        return await self.outcomes.get()
+
+    async def close(self) -> None:
+        pass
+
+
+class Store:
+    """Keeps what is uploaded; while `flows` is not set nothing gets there."""
+
+    def __init__(self) -> None:
+        self.blobs: list[bytes] = []
+        self.flows = asyncio.Event()
+        self.flows.set()
+
+    async def put_bytes(self, content: bytes) -> tuple[str, int]:
+        await self.flows.wait()
+        self.blobs.append(content)
+        return "ab" * 32, len(content)
+
+
+class World:
+    def __init__(self, state: StateFolder, pid: int) -> None:
+        self.state = state
+        self.records = AttemptRecords(state.attempts)
+        self.receipts = Receipts()
+        self.sandbox = Sandbox(pid)
+        self.store = Store()
+        self.told: asyncio.Queue[Event] = asyncio.Queue()
+        blobs: Any = self.store
+        parts: dict[str, Any] = {
+            "inputs": Inputs(),
+            "receipts": self.receipts,
+            "open_sandbox": self.sandbox.open,
+            "results": ResultMaker(blobs),
+        }
+        self.machinery = Machinery(
+            state=state,
+            records=self.records,
+            post=self.told.put_nowait,
+            reread_consent=lambda: None,
+            **parts,
+        )
+
+    def leases(self) -> list[str]:
+        return sorted(one.lease for one in self.records.read_all().records)
+
+    async def first(self) -> Execution:
+        execution = Execution(self.machinery, OpenSandbox(lease(1), SPEC, "G-1"))
+        assert await self.told.get() == SandboxPrepared(lease_id(1))
+        return execution
+
+
+class Inputs:
+    def for_lease(self, _: str) -> "Inputs":
+        return self
+
+    def release(self) -> None:
+        pass
+
+
+def lease(number: int) -> Lease:
+    return make_lease(SPEC, number, ranges=((number, 1),))
+
+
+def more(number: int) -> OpenSandbox:
+    return OpenSandbox(lease(number), SPEC, "G-1", reuse=lease_id(number - 1))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    state = StateFolder(tmp_path / "state")
+    state.create()
+    with subprocess.Popen(["/bin/sleep", "60"]) as process:
+        yield World(state, process.pid)
+        process.kill()
+
+
+async def until(condition: Any) -> None:  # noqa: ANN401 - a question
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - files tell nobody
+            await asyncio.sleep(0.005)
+
+
+async def test_there_is_a_record_at_every_moment_and_the_old_one_waits_for_its_receipt(
+    world: World,
+) -> None:
+    execution = await world.first()
+    execution.keep()
+    assert execution.idle
+    assert world.leases() == [lease_id(1)]
+    assert execution.stands
+    execution.take_over(more(2))
+    assert not execution.idle
+    assert await world.told.get() == SandboxPrepared(lease_id(2))
+    assert world.leases() == [lease_id(1), lease_id(2)]
+    roots = {one.roots for one in world.records.read_all().records}
+    assert roots == {world.sandbox.root_pids}
+    assert {one.scratch.name for one in world.records.read_all().records} == {lease_id(1)}
+    world.receipts.event(1).set()
+    await until(lambda: world.leases() == [lease_id(2)])
+    execution.take_over(more(3))
+    assert await world.told.get() == SandboxPrepared(lease_id(3))
+    _report, cleaning = execution.close()
+    for number in (2, 3):
+        world.receipts.event(number).set()
+    await cleaning
+    assert world.leases() == []
+    assert not tree.alive(world.sandbox.root_pids[0])
+
+
+@pytest.mark.parametrize("word", ["revoke", "pause"])
+async def test_the_owners_word_that_lenderd_has_not_heard_ends_a_take_over(
+    world: World, word: str
+) -> None:
+    execution = await world.first()
+    execution.keep()
+    if word == "revoke":
+        write_tombstones(world.state, ("G-1",), 1.0)
+    else:
+        write_intent(world.state, Intent(paused=True, paused_at=1.0))
+    execution.take_over(more(2))
+    failed = await world.told.get()
+    assert isinstance(failed, PreparationFailed)
+    assert (failed.lease, failed.invalid) == (lease_id(2), False)
+    execution.close()
+
+
+async def test_results_and_use_go_to_the_lease_that_they_are_of(world: World) -> None:
+    execution = await world.first()
+    execution.take_over(more(2))
+    assert await world.told.get() == SandboxPrepared(lease_id(2))
+    execution.run((2,))
+    world.sandbox.outcomes.put_nowait(TaskOutcome(2, "succeeded", 0, memory_peak_bytes=7))
+    assert await world.told.get() == UsageMetered(lease_id(2), 0.0, 7, 0)
+    ended = await world.told.get()
+    assert isinstance(ended, TasksEnded)
+    assert (ended.lease, ended.results[0].task) == (lease_id(2), 2)
+    execution.close()
+
+
+def leave(world: World, content: str) -> None:
+    folder = world.sandbox.plan.scratch / "checkpoint"
+    folder.mkdir()
+    (folder / "n").write_text(content)
+
+
+async def test_what_a_task_that_was_asked_to_end_has_left_is_saved(
+    world: World, tmp_path: Path
+) -> None:
+    execution = await world.first()
+    execution.run((1, 2))
+    await world.sandbox.began.wait()
+    leave(world, "17")
+    execution.terminate()
+    await until(lambda: not tree.alive(world.sandbox.root_pids[0]))  # SIGTERM ends a sleeper
+    world.sandbox.outcomes.put_nowait(TaskOutcome(1, "failed", 3, duration_s=1.0, terminated=True))
+    assert await world.told.get() == TaskTerminated(lease_id(1))
+    _report, cleaning = execution.close(save=True)
+    saved = await world.told.get()
+    assert isinstance(saved, CheckpointSaved)
+    ((task, blob),) = saved.checkpoints
+    assert (task, blob.size_bytes) == (1, len(world.store.blobs[0]))
+    world.receipts.event(1).set()
+    await cleaning
+    assert not world.sandbox.plan.scratch.exists()
+    archive, scratch = tmp_path / "archive", tmp_path / "scratch"
+    archive.write_bytes(world.store.blobs[0])
+    scratch.mkdir()
+    checkpoint.unpack(archive, scratch, 1 << 20)
+    assert (scratch / "checkpoint" / "n").read_text() == "17"
+
+
+async def test_a_task_that_never_began_leaves_nothing_of_the_one_before(world: World) -> None:
+    execution = await world.first()
+    execution.run((1,))
+    await world.sandbox.began.wait()
+    leave(world, "of another task")
+    world.sandbox.outcomes.put_nowait(TaskOutcome(1, "failed", terminated=True))
+    assert await world.told.get() == TaskTerminated(lease_id(1))
+    execution.close(save=True)
+    assert await world.told.get() == CheckpointSaved(lease_id(1), ())
+    assert world.store.blobs == []
+
+
+async def test_what_may_not_leave_a_sandbox_is_not_saved(world: World) -> None:
+    execution = await world.first()
+    execution.run((1,))
+    await world.sandbox.began.wait()
+    (world.sandbox.plan.scratch / "checkpoint").symlink_to("/etc")
+    execution.close(save=True)
+    assert await world.told.get() == CheckpointSaved(lease_id(1), ())
+    assert world.store.blobs == []
+
+
+async def test_an_abandoned_checkpoint_does_not_leave_and_is_not_told(world: World) -> None:
+    world.store.flows.clear()
+    execution = await world.first()
+    execution.run((1,))
+    await world.sandbox.began.wait()
+    leave(world, "secret")
+    _report, cleaning = execution.close(save=True)
+    await asyncio.sleep(0)
+    execution.abandon()
+    world.store.flows.set()
+    world.receipts.event(1).set()
+    await cleaning
+    assert world.store.blobs == []
+    assert world.told.empty()
+    assert not world.sandbox.plan.scratch.exists()
