@@ -1,0 +1,162 @@
+"""The processes inside an interpreter's sandbox, as the kernel shows them: measured and swept.
+
+Everything is looked up once, when the interpreter comes up, and held open: a short task must not
+pay for searches through /proc.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+from lender.sandbox.files import scratch
+from lender.sandbox.meters.network_attempts import NetworkCounters
+
+_FILE = os.O_RDONLY | os.O_CLOEXEC
+_FOLDER = _FILE | os.O_DIRECTORY
+_TEMPORARY = ("tmp", "dev/shm")
+_STAT_BYTES = 4096
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+# Fields of /proc/<pid>/stat behind the name (proc(5)).
+_STATE, _PARENT, _CHILDREN_USER, _CHILDREN_SYSTEM, _THREADS, _RESIDENT = 0, 1, 13, 14, 17, 21
+_SWEEPS_MAX = 50
+_SWEEP_S = 0.001
+# Reading the counters takes longer than a short task: so often, or once a task was longer.
+_COUNT_S = 0.02
+_LONG_S = 0.001
+
+
+class Inhabitants:
+    """The interpreter, the sandbox's init above it, and whatever a task started beside it.
+
+    Args:
+        pid: the interpreter's, out here; nothing of the job's has run yet.
+
+    Raises:
+        OSError: it is dead already.
+    """
+
+    def __init__(self, pid: int) -> None:
+        with contextlib.ExitStack() as opened:
+            self._stat = _open(opened, f"/proc/{pid}/stat", _FILE)
+            init = int(_fields(self._stat)[_PARENT])
+            self._root = Path(f"/proc/{init}/root")
+            self._init_stat = _open(opened, f"/proc/{init}/stat", _FILE)
+            self._proc = _open(opened, f"{self._root}/proc", _FOLDER)
+            self._temporary = [
+                (name, _open(opened, f"{self._root}/{name}", _FOLDER)) for name in _TEMPORARY
+            ]
+            self._own = frozenset({"1", _pid_inside(pid)})
+            self._network = NetworkCounters(init)
+            opened.callback(self._network.close)
+            self._opened = opened.pop_all()
+        # MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED), include/linux/posix-timers_types.h: exact,
+        # and a fifth of the cost of a file.
+        self._clock = (~pid << 3) | 2
+        self._attempts: int | None = 0
+        self._counted_at = 0.0
+
+    def close(self) -> None:
+        """Let go of what is held open."""
+        self._opened.close()
+
+    def sweep(self) -> bool:
+        """Kill what a task left running; False where that fails or the interpreter is gone."""
+        for _ in range(_SWEEPS_MAX):
+            names = os.listdir(self._proc)  # noqa: PTH208 - a descriptor
+            if not self._own.issubset(names):
+                return False
+            # The interpreter itself waits for its dead children, before the next task.
+            left = [n for n in names if n.isdigit() and n not in self._own and self._lives(n)]
+            if not left:
+                return True
+            for name in left:
+                self._kill(name)
+            time.sleep(_SWEEP_S)
+        return False
+
+    def clear_temporary(self) -> None:
+        """Empty /tmp and /dev/shm.
+
+        Raises:
+            OSError: something can't be removed.
+        """
+        for name, folder in self._temporary:
+            if os.listdir(folder):  # noqa: PTH208 - a descriptor
+                scratch.wipe(self._root / name)
+
+    def cpu_s(self) -> float:
+        """Processor time so far: the interpreter's, and that of all that has ended in there.
+
+        Raises:
+            OSError: the interpreter is gone.
+        """
+        ticks = 0
+        for file in (self._stat, self._init_stat):
+            fields = _fields(file)
+            ticks += int(fields[_CHILDREN_USER]) + int(fields[_CHILDREN_SYSTEM])
+        return time.clock_gettime(self._clock) + ticks / _TICKS_PER_S
+
+    def memory_bytes(self) -> int:
+        """What the interpreter holds."""
+        return int(_fields(self._stat)[_RESIDENT]) * _PAGE_BYTES
+
+    def count(self) -> int:
+        """Processes and threads, init left out."""
+        names = os.listdir(self._proc)  # noqa: PTH208 - a descriptor
+        return sum(map(str.isdigit, names)) - len(self._own) + int(_fields(self._stat)[_THREADS])
+
+    def attempts_blocked(self, duration_s: float) -> int | None:
+        """Tries to reach a network so far, as of at most 20 ms ago; None where none are counted.
+
+        Args:
+            duration_s: of the task that has just ended.
+        """
+        now = time.monotonic()
+        if duration_s >= _LONG_S or now - self._counted_at >= _COUNT_S:
+            self._counted_at = now
+            self._attempts = self._network.attempts_blocked()
+        return self._attempts
+
+    def _lives(self, name: str) -> bool:
+        try:
+            file = os.open(f"{name}/stat", _FILE, dir_fd=self._proc)
+        except OSError:
+            return False
+        try:
+            return _fields(file)[_STATE] != b"Z"
+        except OSError:
+            return False
+        finally:
+            os.close(file)
+
+    def _kill(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            # A folder of any /proc serves as a descriptor of the process, whose id we don't know
+            # out here (pidfd_send_signal(2)).
+            handle = os.open(name, _FOLDER, dir_fd=self._proc)
+            try:
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+            finally:
+                os.close(handle)
+
+
+def _open(stack: contextlib.ExitStack, path: str, flags: int) -> int:
+    fd = os.open(path, flags)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _fields(file: int) -> list[bytes]:
+    line = os.pread(file, _STAT_BYTES, 0)
+    return line[line.rfind(b")") + 2 :].split()
+
+
+def _pid_inside(pid: int) -> str:
+    """The last of its ids is that of the innermost namespace."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("NSpid:"):
+            return line.split()[-1]
+    raise OSError(f"no NSpid of {pid}")

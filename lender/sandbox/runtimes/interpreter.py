@@ -1,0 +1,222 @@
+"""A python job's interpreter from outside: asked, measured, cleaned up behind, ended.
+
+A call of the job's function is a `StartedTask`, watched like any command; only that what it started
+lives on behind it, unless it hit a limit, was asked to end, broke the rules or ended by itself.
+"""
+
+import os
+import time
+
+from lender.sandbox.files import checkpoint, scratch
+from lender.sandbox.meters.usage import Usage
+from lender.sandbox.plan import LimitName, SandboxPlan
+from lender.sandbox.runtimes import python_inside
+from lender.sandbox.runtimes.bubblewrapped import BubblewrappedTask
+from lender.sandbox.runtimes.command import End
+from lender.sandbox.runtimes.inhabitants import Inhabitants
+from lender.sandbox.runtimes.python_channel import (
+    Answer,
+    BrokenAnswerError,
+    Channel,
+    ChannelClosedError,
+)
+
+_LIMITS: dict[int, LimitName] = {
+    python_inside.NO_MEMORY: "memory",
+    python_inside.NO_SPACE: "disk",
+}
+
+
+class Interpreter:
+    """One interpreter, from its start to its end.
+
+    Args:
+        sandbox: the bubblewrap that it was started in.
+        channel: to its standard input.
+        plan: whose tasks it runs.
+
+    Attributes:
+        alive: it can be called.
+    """
+
+    def __init__(self, sandbox: BubblewrappedTask, channel: Channel, plan: SandboxPlan) -> None:
+        self.sandbox = sandbox
+        self.channel = channel
+        self.alive = True
+        self._plan = plan
+        self._inhabitants: Inhabitants | None = None
+        self._mounts: dict[str, int] = {}
+        self._cpu_told_s, self._attempts_told = 0.0, 0
+
+    def loading(self) -> "Call":
+        """Have it come up and load the program."""
+        return Call(self)
+
+    def call(self, task: int) -> "Call":
+        """Have it run a task, in a working folder that holds the inputs and nothing else.
+
+        Raises:
+            OSError: the folder can't be cleaned, or the interpreter is gone.
+        """
+        scratch.wipe(self._plan.scratch, self._plan.inputs)
+        checkpoint.place(self._plan, task)
+        self.channel.ask(task)
+        return Call(self)
+
+    def listen(self) -> Answer | None:
+        """Its answer, if that is there.
+
+        Raises:
+            BrokenAnswerError: it is none.
+            ChannelClosedError: there will be none.
+        """
+        answer = self.channel.listen()
+        if self._inhabitants is None and self.channel.pid is not None:
+            try:
+                self._inhabitants = Inhabitants(self.channel.pid)
+                # What bubblewrap has made in the folder, to mount the inputs on.
+                self._mounts = {name: self._inode(name) for name in self._plan.inputs}
+            except OSError as error:
+                raise ChannelClosedError from error
+        return answer
+
+    @property
+    def greeted(self) -> bool:
+        """It came up: what goes wrong from here on is the program's doing."""
+        return self._inhabitants is not None
+
+    def is_crowded(self) -> bool:
+        """Whether as many processes and threads are in there as may be."""
+        try:
+            count = 0 if self._inhabitants is None else self._inhabitants.count()
+        except OSError:
+            return False
+        return count >= self._plan.limits.processes
+
+    def settle(self, duration_s: float) -> End | None:
+        """End all that a task left; what was used since the last one.
+
+        None where the next task would find anything else than the first one did.
+        """
+        inhabitants = self._inhabitants
+        try:
+            if inhabitants is None or not inhabitants.sweep():
+                return None
+            if not (self.channel.is_silent() and self._has_inputs()):
+                return None
+            inhabitants.clear_temporary()
+            cpu_s, memory_bytes = inhabitants.cpu_s(), inhabitants.memory_bytes()
+        except OSError:
+            return None
+        attempts = inhabitants.attempts_blocked(duration_s)
+        return self._since(End(0, cpu_s, memory_bytes, attempts))
+
+    def end(self) -> End:
+        """Kill all of it; what was used since the last task."""
+        self.alive = False
+        if not self.sandbox.has_ended():
+            self.sandbox.kill()
+        end = self.sandbox.reap()
+        os.close(self.sandbox.stdout)
+        os.close(self.sandbox.stderr)
+        self.channel.close()
+        if self._inhabitants is not None:
+            self._inhabitants.close()
+        return self._since(end)
+
+    def _since(self, end: End) -> End:
+        """What of an account of everything was not told yet."""
+        cpu_s, self._cpu_told_s = end.cpu_s - self._cpu_told_s, end.cpu_s
+        attempts = end.network_attempts_blocked
+        if attempts is not None:
+            attempts, self._attempts_told = attempts - self._attempts_told, attempts
+        return end._replace(cpu_s=max(0.0, cpu_s), network_attempts_blocked=attempts)
+
+    def _has_inputs(self) -> bool:
+        """Whether each is still mounted where it was: a task may have moved its folder."""
+        return all(self._inode(name) == inode for name, inode in self._mounts.items())
+
+    def _inode(self, name: str) -> int:
+        return os.lstat(f"{self._plan.scratch}/{name}").st_ino
+
+
+class Call:
+    """One request to an interpreter, as a `StartedTask`; see there for what is not said here.
+
+    Attributes:
+        answer: what the interpreter said of it.
+        limit: the limit that it failed at by its own account.
+    """
+
+    def __init__(self, interpreter: Interpreter) -> None:
+        sandbox = interpreter.sandbox
+        self.stdout, self.stderr = os.dup(sandbox.stdout), os.dup(sandbox.stderr)
+        self.wakers = (interpreter.channel.fileno(), *sandbox.wakers)
+        self.answer: Answer | None = None
+        self.limit: LimitName | None = None
+        self._interpreter = interpreter
+        self._broken = self._disturbed = False
+        self._started_at = time.monotonic()
+
+    def on_wake(self, fd: int) -> bool:
+        """See `StartedTask`."""
+        if fd != self.wakers[0]:
+            return self._interpreter.sandbox.on_wake(fd)
+        try:
+            self.answer = self._interpreter.listen()
+        except BrokenAnswerError:
+            self._broken = True
+        except ChannelClosedError:
+            return False  # its process ends, or is ended at a limit
+        return True
+
+    def tick(self) -> None:
+        """See `StartedTask`."""
+        self._interpreter.sandbox.tick()
+
+    def has_ended(self) -> bool:
+        """See `StartedTask`."""
+        return self.answer is not None or self._broken or self._interpreter.sandbox.has_ended()
+
+    def usage(self) -> Usage:
+        """See `StartedTask`."""
+        return self._interpreter.sandbox.usage()
+
+    def memory_bytes(self) -> int:
+        """See `StartedTask`."""
+        return self._interpreter.sandbox.memory_bytes()
+
+    def terminate(self) -> bool:
+        """See `StartedTask`. An interpreter that was asked to end is not called again."""
+        self._disturbed = True
+        return self._interpreter.sandbox.terminate()
+
+    def kill(self) -> None:
+        """See `StartedTask`: `reap` kills whatever can't be called again."""
+        self._disturbed = True
+
+    def reap(self) -> End:
+        """See `StartedTask`."""
+        interpreter, answer = self._interpreter, None if self._broken else self.answer
+        if answer is not None and answer.kind != python_inside.DONE:
+            crowded = interpreter.is_crowded()
+            self.limit = "processes" if crowded else _LIMITS.get(answer.kind)
+        end = None
+        if answer is not None and not self._disturbed:
+            end = interpreter.settle(time.monotonic() - self._started_at)
+        if end is None:
+            end = interpreter.end()
+        if answer is None:
+            # One that ended by itself has not succeeded, whatever it said last.
+            return end._replace(exit_code=end.exit_code or None)
+        return end._replace(exit_code=0 if answer.kind == python_inside.DONE else None)
+
+    def fault(self, exit_code: int | None, said: str) -> str | None:
+        """See `StartedTask`."""
+        if self._broken:
+            return "its interpreter gave an answer that is none"
+        if self.answer is not None:
+            return self.answer.text or None
+        if not self._interpreter.greeted:
+            return self._interpreter.sandbox.fault(exit_code, said)
+        return "ended its interpreter" + (f" (exit code {exit_code})" if exit_code else "")

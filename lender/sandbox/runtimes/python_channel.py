@@ -1,0 +1,127 @@
+"""The socket to a python job's interpreter, as seen from outside; `python_inside` is its other end.
+
+What comes out of it was written by a hostile program: it is bounded, taken apart here, and never
+unpickled. What can't be an answer is an error.
+"""
+
+import socket
+import struct
+from typing import NamedTuple
+
+from lender.sandbox.runtimes import python_inside
+
+_ANSWER_BYTES_MAX = python_inside.HEADER_BYTES + python_inside.TEXT_BYTES_MAX
+_CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
+_ANSWERS = range(python_inside.DONE, python_inside.NO_SPACE + 1)
+
+
+class BrokenAnswerError(Exception):
+    """What came from inside is no answer."""
+
+
+class ChannelClosedError(Exception):
+    """Nobody is there any more, or will ever answer."""
+
+
+class Answer(NamedTuple):
+    """What the interpreter says of a request.
+
+    Attributes:
+        kind: DONE, RAISED or another of `python_inside`.
+        text: the exception, in one printable line.
+    """
+
+    kind: int
+    text: str
+
+
+class Channel:
+    """Our end. Nothing in here waits.
+
+    Attributes:
+        pid: of the interpreter, out here; None before its first word. The kernel tells it: with
+            each word whose it is (unix(7), SO_PASSCRED).
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.pid: int | None = None
+        self._sock = sock
+        self._heard = b""
+
+    def fileno(self) -> int:
+        """The descriptor, to wait for an answer with."""
+        return self._sock.fileno()
+
+    def ask(self, task: int) -> None:
+        """Have a task run.
+
+        Raises:
+            OSError: nobody is there any more.
+        """
+        self._sock.send(task.to_bytes(python_inside.REQUEST_BYTES, "big"))
+
+    def is_silent(self) -> bool:
+        """Whether nothing is said unasked."""
+        try:
+            self._sock.recv(1)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def listen(self) -> Answer | None:
+        """The answer, if it is there whole.
+
+        Raises:
+            BrokenAnswerError: it is none.
+            ChannelClosedError: there will be none.
+        """
+        try:
+            self._heard += self._receive() if self.pid is not None else self._greeting()
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise ChannelClosedError from error
+        return self._answer()
+
+    def close(self) -> None:
+        """Close it."""
+        self._sock.close()
+
+    def _receive(self) -> bytes:
+        # With no room for them, the kernel closes descriptors that come along.
+        piece = self._sock.recv(_ANSWER_BYTES_MAX + 1)
+        if not piece:
+            raise ChannelClosedError
+        return piece
+
+    def _greeting(self) -> bytes:
+        """Take its first word; returns what came behind it."""
+        room = socket.CMSG_SPACE(_CREDENTIALS.size)
+        piece, told, *_ = self._sock.recvmsg(_ANSWER_BYTES_MAX + 1, room)
+        if not piece:
+            raise ChannelClosedError
+        hello = bytes([python_inside.HELLO]).ljust(python_inside.HEADER_BYTES, b"\0")
+        whose = [data for _, kind, data in told if kind == socket.SCM_CREDENTIALS]
+        if not piece.startswith(hello) or len(whose) != 1:
+            raise BrokenAnswerError
+        self.pid = int(_CREDENTIALS.unpack(whose[0])[0])
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+        return piece[len(hello) :]
+
+    def _answer(self) -> Answer | None:
+        heard = self._heard
+        if len(heard) < python_inside.HEADER_BYTES:
+            return None
+        size = int.from_bytes(heard[1 : python_inside.HEADER_BYTES], "big")
+        end = python_inside.HEADER_BYTES + size
+        if heard[0] not in _ANSWERS or size > python_inside.TEXT_BYTES_MAX or len(heard) > end:
+            raise BrokenAnswerError
+        if len(heard) < end:
+            return None
+        self._heard = b""
+        text = heard[python_inside.HEADER_BYTES :].decode(errors="replace")
+        return Answer(heard[0], "".join(one if one.isprintable() else " " for one in text))

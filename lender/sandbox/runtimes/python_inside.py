@@ -1,0 +1,225 @@
+"""What runs inside the sandbox of a python job: one interpreter for a lease, a call for each task.
+
+Started as `python -I -S -B` with a socket as standard input. First it says HELLO and loads the
+program, which it answers; then it gets a task's index, four bytes, and answers when the call is
+over, having written the value to what was its standard output. The standard library and the
+packages that the owner allows are all that there is in here.
+
+A task finds its working folder, environment, current folder, standard streams, timers and SIGTERM
+as the first one did. What the function leaves in memory (modules, globals, threads) stays: all
+tasks are of one job. SIGTERM raises SystemExit in the function, so that `finally` is run.
+"""
+
+# The interpreter may be an older one than the lender's own: annotations are not evaluated.
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import pickle
+import signal
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any, NoReturn
+
+FOLDER = "/run/lender"
+PROGRAM = f"{FOLDER}/program"
+PACKAGES = f"{FOLDER}/packages"
+INSIDE = f"{FOLDER}/inside.py"
+
+# Kinds of an answer: its first byte. Two bytes with the length of a text follow, and the text.
+HELLO, DONE, RAISED, MISSING, NO_MEMORY, NO_SPACE = range(6)
+HEADER_BYTES = 3
+TEXT_BYTES_MAX = 2000
+REQUEST_BYTES = 4
+
+_WORK = "/work"
+_PLAIN = frozenset({type(None), bool, int, float, str})
+_TOO_LARGE = 27  # EFBIG: a file would exceed its limit
+_json = json.JSONEncoder(separators=(",", ":"), check_circular=False)
+
+
+def main() -> None:
+    """Load the program, then call it for one task after another until nobody asks any more."""
+    channel, value = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    # Whatever is printed, by C code and by children too, goes where standard error goes.
+    os.dup2(2, 1)
+    os.close(null)
+    try:
+        _Inside(channel, value).serve()
+    except BaseException:  # noqa: BLE001 - SIGTERM while no function ran, or a fault of ours
+        sys.excepthook(*sys.exc_info())
+    # Threads that a function left would keep a plain return waiting.
+    os._exit(1)
+
+
+class _Inside:
+    def __init__(self, channel: int, value: int) -> None:
+        self._channel = channel
+        self._value = value
+        self._pid = os.getpid()
+        # Python itself adds it where no locale is set.
+        os.environ.pop("LC_CTYPE", None)
+        self._environment = dict(os.environ)
+        self._streams = sys.stdin, sys.stdout, sys.stderr
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr] # a real file
+        self._flush_c = _c_flush()
+
+    def serve(self) -> None:
+        """Answer one request after another."""
+        self._answer(HELLO)
+        signal.signal(signal.SIGTERM, _end)
+        function = self._load()
+        while True:
+            request = os.read(self._channel, REQUEST_BYTES)
+            if len(request) != REQUEST_BYTES:
+                return
+            task = int.from_bytes(request, "big")
+            self._restore(task)
+            self._call(function, task)
+
+    def _load(self) -> Callable[[int], object]:
+        """The job's callable."""
+        sys.path.append(PACKAGES)
+        function: Any = None
+        try:
+            with open(PROGRAM, "rb") as file:  # noqa: PTH123 - pathlib is one more import
+                function = pickle.load(file)  # noqa: S301 - the job's own, in its own sandbox
+            if not callable(function):
+                raise TypeError(f"the program is a {type(function).__name__}, no callable")  # noqa: TRY301 - told like any other
+        except BaseException as error:  # noqa: BLE001 - whatever the program raises is told
+            self._tell(error)
+        else:
+            self._flush()
+            self._answer(DONE)
+        return function  # type: ignore[no-any-return] # nobody asks for a call of what is none
+
+    def _call(self, function: Callable[[int], object], task: int) -> None:
+        try:
+            content = encode(function(task))
+        except BaseException as error:  # noqa: BLE001 - whatever the function raises is told
+            self._tell(error)
+            return
+        self._leave_if_forked()
+        self._flush()
+        _write(self._value, content)
+        self._answer(DONE)
+
+    def _restore(self, task: int) -> None:
+        """What a task may expect, whatever the one before has changed."""
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        os.chdir(_WORK)
+        os.umask(0o022)
+        self._environment["LENDER_TASK"] = os.environ["LENDER_TASK"] = str(task)
+        if dict(os.environ) != self._environment:
+            os.environ.clear()
+            os.environ.update(self._environment)
+        sys.stdin, sys.stdout, sys.stderr = self._streams
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGTERM, _end)
+
+    def _tell(self, error: BaseException) -> None:
+        """Answer with an exception: its traceback on standard error, its last line as the text."""
+        self._leave_if_forked()
+        self._flush()
+        kind = RAISED
+        if isinstance(error, MemoryError):
+            kind = NO_MEMORY
+        elif isinstance(error, ImportError):
+            kind = MISSING
+        elif isinstance(error, OSError) and error.errno == _TOO_LARGE:
+            kind = NO_SPACE
+        text = type(error).__name__
+        with contextlib.suppress(BaseException):  # also its own words may fail
+            text = f"{text}: {error}".removesuffix(": ")
+            import traceback  # noqa: PLC0415 - 5 ms that a task without a fault need not pay
+
+            # Our own frame is of no interest.
+            told = traceback.TracebackException.from_exception(error)
+            del told.stack[:1]
+            _write(2, "".join(told.format()).encode("utf-8", "backslashreplace"))
+        self._answer(kind, text)
+
+    def _answer(self, kind: int, text: str = "") -> None:
+        content = text.encode("utf-8", "replace")[:TEXT_BYTES_MAX]
+        _write(self._channel, bytes([kind]) + len(content).to_bytes(2, "big") + content)
+
+    def _leave_if_forked(self) -> None:
+        """A child that the function forked and did not end must not answer as well."""
+        if os.getpid() != self._pid:
+            os._exit(0)
+
+    def _flush(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # it may be the function's own
+                stream.flush()
+        self._flush_c(None)
+
+
+def encode(value: object) -> bytes:
+    """A value as `lender.client.values.decode` reads it.
+
+    A letter says how the rest is to be read. b: bytes. j: JSON, in which a list is a list, and an
+    object of one entry stands for what JSON lacks: t a tuple, b bytes in base64, d a dict with
+    strings as keys, m one with any keys, as pairs. p: a pickle, for all that has another type.
+    """
+    if type(value) is bytes:
+        return b"b" + value
+    try:
+        return b"j" + _json.encode(_tagged(value)).encode()
+    except (TypeError, ValueError, RecursionError):
+        # cloudpickle, where the program came by it: it takes what the program itself defines.
+        pickler: Any = sys.modules.get("cloudpickle", pickle)
+        return b"p" + bytes(pickler.dumps(value))
+
+
+def _tagged(value: Any) -> object:  # noqa: ANN401 - anything that a function returns
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is list:
+        # One look at all types is far cheaper than a call for each item.
+        return value if _PLAIN.issuperset(map(type, value)) else [*map(_tagged, value)]
+    if kind is tuple:
+        return {"t": _tagged([*value])}
+    if kind is bytes:
+        return {"b": base64.b64encode(value).decode()}
+    if kind is not dict:
+        raise TypeError(kind)
+    if all(type(key) is str for key in value):
+        return {"d": {key: _tagged(one) for key, one in value.items()}}
+    return {"m": [[_tagged(key), _tagged(one)] for key, one in value.items()]}
+
+
+def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit("asked to end")
+
+
+def _c_flush() -> Callable[[None], object]:
+    """The C library's fflush, where it can be reached: what C code printed would come late."""
+    try:
+        import ctypes  # noqa: PLC0415 - not everywhere
+
+        return ctypes.CDLL(None).fflush  # type: ignore[no-any-return] # a foreign function
+    except (ImportError, OSError, AttributeError):
+        return lambda _: None
+
+
+def _write(fd: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+if __name__ == "__main__":
+    main()

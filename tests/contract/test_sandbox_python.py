@@ -1,0 +1,600 @@
+"""What the python runtime promises, shown on real sandboxes."""
+
+# Functions of jobs do as they like.
+# ruff: noqa: ARG001, PTH101, PTH103, PTH104, PTH108, PTH109, PTH123, PTH208, T201
+
+import asyncio
+import builtins
+import contextlib
+import ctypes
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cloudpickle
+import pytest
+from sandboxes import LIMITS, USER, Workshop, needs_bubblewrap, open_folder, until, workshop
+
+from lender.client.functions import VERSION
+from lender.client.values import decode
+from lender.sandbox.lease_sandbox import LeaseSandbox
+from lender.sandbox.plan import Limits, SandboxPlan, TaskOutcome
+from lender.sandbox.port import PrepareFailedError, SandboxGoneError
+from lender.sandbox.processes import tree
+from lender.sandbox.runtimes import installed_python
+
+__all__ = ["open_folder", "workshop"]  # fixtures
+
+
+def version_inside() -> str | None:
+    """Of the interpreter that the sandboxes' user can run: not always ours."""
+    if USER is None:
+        return installed_python.find().version
+    found = [one for one in map(installed_python._system, installed_python._FOLDERS) if one]
+    return found[0].version if found else None
+
+
+pytestmark = [
+    needs_bubblewrap,
+    pytest.mark.skipif(
+        version_inside() != VERSION,
+        reason=f"no Python {VERSION} that the sandboxes' user can run",
+    ),
+]
+
+
+def plan_of(
+    workshop: Workshop,
+    function: Callable[[int], object] | bytes,
+    *,
+    limits: Limits = LIMITS,
+    inputs: dict[str, Path] | None = None,
+    env: dict[str, str] | None = None,
+) -> SandboxPlan:
+    """A plan for a function, or for the bytes that stand in its place."""
+    program = function if isinstance(function, bytes) else cloudpickle.dumps(function)
+    plan = workshop.plan("process", "", limits=limits, inputs=inputs, env=env)
+    return plan._replace(runtime="python", argv=(), program=workshop.file("function", program))
+
+
+async def prepared(
+    workshop: Workshop, function: Callable[[int], object] | bytes, **wanted: object
+) -> LeaseSandbox:
+    sandbox = workshop.sandbox(plan_of(workshop, function, **wanted))  # type: ignore[arg-type] # passed through
+    await sandbox.prepare()
+    return sandbox
+
+
+def value(outcome: TaskOutcome) -> object:
+    assert outcome.state == "succeeded", (outcome.error, outcome.stderr_tail.decode())
+    return decode(outcome.value)
+
+
+async def test_a_function_is_called_with_the_tasks_index(workshop: Workshop) -> None:
+    sandbox = await prepared(workshop, lambda task: {"square": task * task})
+    for task in (3, 0, 7):
+        outcome = await sandbox.run(task)
+        assert value(outcome) == {"square": task * task}
+        assert (outcome.task, outcome.exit_code, outcome.limit) == (task, 0, None)
+        assert (outcome.error, outcome.stderr_tail) == (None, b"")
+        assert outcome.memory_peak_bytes > 1 << 20
+    assert outcome.duration_s < 5
+
+
+async def test_tasks_share_one_warm_interpreter(workshop: Workshop) -> None:
+    def count(task: int) -> object:
+        builtins.calls = getattr(builtins, "calls", 0) + 1  # type: ignore[attr-defined]
+        return os.getpid(), builtins.calls  # type: ignore[attr-defined]
+
+    sandbox = await prepared(workshop, count)
+    seen = [value(await sandbox.run(task)) for task in range(3)]
+    pids, calls = zip(*seen, strict=True)  # type: ignore[misc]
+    assert (len(set(pids)), calls) == (1, (1, 2, 3))
+
+
+async def test_each_task_finds_what_the_first_one_found(workshop: Workshop) -> None:
+    def look_then_litter(task: int) -> object:
+        umask = os.umask(0o77)
+        found = {
+            "environment": dict(os.environ),
+            "folder": os.getcwd(),
+            "files": sorted(os.listdir("/work")),
+            "temporary": os.listdir("/tmp") + os.listdir("/dev/shm"),
+            "umask": umask,
+            "stdout": sys.stdout is sys.__stdout__,
+            "term": callable(signal.getsignal(signal.SIGTERM)),
+            "timer": signal.getitimer(signal.ITIMER_REAL),
+        }
+        os.environ.clear()
+        os.environ["LITTER"] = "1"
+        os.makedirs("a/b")
+        for name in ("/work/a/b/c", "/tmp/litter", "/dev/shm/litter"):
+            with open(name, "w") as file:
+                file.write("litter")
+        os.chdir("/tmp")
+        os.chmod("/work", 0o500)
+        sys.stdout = io.StringIO()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, 100)
+        return found
+
+    sandbox = await prepared(
+        workshop,
+        look_then_litter,
+        inputs={"in/data": workshop.file("data", b"x")},
+        env={"COLOUR": "red", "LENDER_TASK": "99"},
+    )
+    for task in (4, 5, 6):
+        assert value(await sandbox.run(task)) == {
+            "environment": {
+                "COLOUR": "red",
+                "HOME": "/work",
+                "LENDER_JOB": "job-1",
+                "LENDER_TASK": str(task),
+                "LENDER_TASK_COUNT": "8",
+                "PATH": "/usr/bin:/bin",
+                "PWD": "/work",
+            },
+            "folder": "/work",
+            "files": ["in"],
+            "temporary": [],
+            "umask": 0o022,
+            "stdout": True,
+            "term": True,
+            "timer": (0.0, 0.0),
+        }
+
+
+async def test_nothing_of_the_owners_python_is_seen(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/nowhere")
+    monkeypatch.setenv("OWNERS_SECRET", "1")
+
+    def look(_task: int) -> object:
+        import importlib.util  # noqa: PLC0415 - a submodule is not sent along
+
+        packages = ("cloudpickle", "json", "lender", "pydantic", "pytest", "pip")
+        found = [name for name in packages if importlib.util.find_spec(name)]
+        return found, "OWNERS_SECRET" in os.environ, [p for p in sys.path if "-packages" in p]
+
+    sandbox = await prepared(workshop, look)
+    assert value(await sandbox.run(0)) == (["cloudpickle", "json"], False, [])
+
+
+async def test_packages_are_those_that_the_owner_names(workshop: Workshop) -> None:
+    def look(_task: int) -> str:
+        import packaging.version  # noqa: PLC0415 - it is not everywhere
+
+        return str(packaging.version.Version("1.0"))
+
+    plan = plan_of(workshop, look)
+    with_more = plan._replace(packages=("cloudpickle", "packaging"))
+    sandbox = workshop.sandbox(with_more)
+    await sandbox.prepare()
+    assert value(await sandbox.run(0)) == "1.0"
+    await sandbox.close()
+    sandbox = await prepared(workshop, look)
+    outcome = await sandbox.run(0)
+    assert outcome.error == "ModuleNotFoundError: No module named 'packaging'"
+
+
+async def test_an_exception_fails_its_task_alone(workshop: Workshop) -> None:
+    def fall(task: int) -> int:
+        if task == 1:
+            raise ValueError("no\n\x1b[31m good")
+        if task == 2:
+            sys.exit("gone")
+        return task
+
+    sandbox = await prepared(workshop, fall)
+    outcome = await sandbox.run(1)
+    assert (outcome.state, outcome.exit_code, outcome.limit) == ("failed", None, None)
+    assert outcome.error == "ValueError: no  [31m good", "one printable line"
+    tail = outcome.stderr_tail.decode()
+    assert "Traceback" in tail
+    assert "in fall" in tail
+    assert "inside.py" not in tail
+    assert outcome.value == b""
+    pids = {root.pid for root in sandbox.root_pids}
+    assert (await sandbox.run(2)).error == "SystemExit: gone"
+    assert value(await sandbox.run(3)) == 3
+    assert {root.pid for root in sandbox.root_pids} == pids
+
+
+async def test_what_is_printed_is_kept_apart_from_the_value(workshop: Workshop) -> None:
+    def talk(task: int) -> int:
+        print("python", task)
+        os.system("echo child; echo child-err >&2")
+        ctypes.CDLL(None).printf(b"c\n")
+        sys.stdout.write("unfinished")
+        return task
+
+    sandbox = await prepared(workshop, talk)
+    for task in (0, 1):
+        outcome = await sandbox.run(task)
+        assert value(outcome) == task
+        said = outcome.stderr_tail.decode()
+        assert sorted(said.replace("unfinished", "").split("\n")) == sorted(
+            [f"python {task}", "child", "child-err", "c", ""]
+        )
+
+
+async def test_much_that_is_printed_leaves_its_end(workshop: Workshop) -> None:
+    def talk(_task: int) -> None:
+        for number in range(20_000):
+            print(number)
+
+    sandbox = await prepared(workshop, talk)
+    outcome = await sandbox.run(0)
+    assert len(outcome.stderr_tail) == 8192
+    assert outcome.stderr_tail.endswith(b"19998\n19999\n")
+
+
+async def test_children_that_a_task_left_are_gone_before_the_next(workshop: Workshop) -> None:
+    def leave(task: int) -> object:
+        others = []
+        for name in os.listdir("/proc"):
+            if name.isdigit() and int(name) not in (1, os.getpid()):
+                with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as file:
+                    state = file.read().rpartition(") ")[2][:1]
+                    others += [name] if state != "Z" else []
+        subprocess.Popen(["sleep", "1000"])
+        if os.fork() == 0:
+            if os.fork() == 0:
+                os.execv("/bin/sh", ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"])
+            os._exit(0)
+        return others
+
+    sandbox = await prepared(workshop, leave)
+    for task in range(3):
+        assert value(await sandbox.run(task)) == []
+    (root,) = sandbox.root_pids
+    await until(lambda: len(tree.members([root])) <= 5, "nothing of the last task's is left")
+
+
+async def test_a_fork_that_returns_does_not_answer(workshop: Workshop) -> None:
+    def fork(task: int) -> object:
+        parent = os.getpid()
+        os.fork()
+        if os.getpid() != parent and task == 1:
+            raise ValueError("of the child")
+        return os.getpid() == parent, task
+
+    sandbox = await prepared(workshop, fork)
+    for task in range(4):
+        assert value(await sandbox.run(task)) == (True, task)
+
+
+def spin(_task: int) -> None:
+    while True:
+        pass
+
+
+def hog(_task: int) -> None:
+    kept = []
+    while True:
+        kept.append(bytearray(b"x" * 1_000_000))
+
+
+def reserve(_task: int) -> None:
+    bytearray(1 << 40)
+
+
+def fill(_task: int) -> None:
+    with open("big", "wb") as file:
+        while True:
+            file.write(b"x" * 1_000_000)
+
+
+def scatter(_task: int) -> None:
+    number = 0
+    while True:
+        number += 1
+        with open(f"big{number}", "wb") as file:
+            file.write(b"x" * 1_000_000)
+
+
+def flood(_task: int) -> bytes:
+    return b"x" * 200_000
+
+
+def crowd(_task: int) -> None:
+    while True:
+        if os.fork() == 0:
+            time.sleep(100)
+
+
+@pytest.mark.parametrize(
+    ("function", "limits", "named"),
+    [
+        (spin, LIMITS._replace(time_s=0.2), "time"),
+        (hog, LIMITS, "memory"),
+        (reserve, LIMITS, "memory"),
+        (fill, LIMITS, "disk"),
+        (scatter, LIMITS, "disk"),
+        (flood, LIMITS._replace(output_bytes=100_000), "output"),
+        (crowd, LIMITS, "processes"),
+    ],
+)
+async def test_a_limit_that_is_hit_is_named_and_the_next_task_runs(
+    workshop: Workshop, function: Callable[[int], object], limits: Limits, named: str
+) -> None:
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+    def sometimes(task: int) -> object:
+        return task if task % 2 else function(task)
+
+    sandbox = await prepared(workshop, sometimes, limits=limits)
+    for task in (0, 2):
+        outcome = await sandbox.run(task)
+        assert (outcome.state, outcome.limit) == ("failed", named), outcome
+        assert outcome.error == f"hit its {named} limit"
+        assert len(outcome.value) <= 100_000
+        assert value(await sandbox.run(task + 1)) == task + 1
+
+
+async def test_a_value_of_exactly_the_limit_passes(workshop: Workshop) -> None:
+    sandbox = await prepared(workshop, lambda _: b"1234", limits=LIMITS._replace(output_bytes=5))
+    assert value(await sandbox.run(0)) == b"1234"
+
+
+async def test_a_large_value_comes_whole(workshop: Workshop) -> None:
+    limits = LIMITS._replace(output_bytes=8 << 20)
+    sandbox = await prepared(workshop, lambda task: bytes([task]) * (7 << 20), limits=limits)
+    for task in (1, 2):
+        assert value(await sandbox.run(task)) == bytes([task]) * (7 << 20)
+
+
+@pytest.mark.parametrize("status", [0, 3, -9, -11])
+async def test_an_interpreter_that_ends_fails_its_task_and_the_next_gets_another(
+    workshop: Workshop, status: int
+) -> None:
+    def leave(task: int) -> int:
+        if task == 1:
+            print("last words")
+            if status < 0:
+                os.kill(os.getpid(), -status)
+            os._exit(status)
+        return task
+
+    sandbox = await prepared(workshop, leave)
+    assert value(await sandbox.run(0)) == 0
+    outcome = await sandbox.run(1)
+    code = 128 - status if status < 0 else status
+    assert (outcome.state, outcome.limit) == ("failed", None)
+    assert outcome.exit_code == (code or None)
+    assert outcome.error == "ended its interpreter" + (f" (exit code {code})" if code else "")
+    assert outcome.stderr_tail == b"last words\n"
+    assert value(await sandbox.run(2)) == 2
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"\xff" * 100_000,
+        b"\x01\x00\x00\x01\x00\x00",
+        b"\x00\x00\x00",
+        b"\x02\xff\xff" + b"x" * 0xFFFF,
+        b"\x02\x00",
+    ],
+)
+async def test_what_is_no_answer_ends_the_interpreter_and_nothing_more(
+    workshop: Workshop, junk: bytes
+) -> None:
+    def lie(task: int) -> int:
+        for fd in range(3, 100):
+            try:
+                sock = socket.socket(fileno=os.dup(fd))
+                sock.send(junk)
+                time.sleep(0.2 if task == 0 else 0)
+            except OSError:
+                continue
+        return task
+
+    sandbox = await prepared(workshop, lie)
+    outcome = await sandbox.run(0)
+    assert outcome.state == "failed"
+    assert outcome.error == "its interpreter gave an answer that is none"
+    assert (await sandbox.run(1)).task == 1
+    assert (await sandbox.run(3)).task == 3, "whatever it said between two tasks"
+
+
+async def test_descriptors_that_it_sends_are_closed(workshop: Workshop) -> None:
+    def send(task: int) -> int:
+        for fd in range(3, 100):
+            try:
+                with socket.socket(fileno=os.dup(fd)) as sock:
+                    socket.send_fds(sock, [b"\x01\x00\x00"], [0] * 100)
+                    time.sleep(0.1)  # to be read by itself
+            except OSError:
+                continue
+        return task
+
+    sandbox = await prepared(workshop, send)
+    (root,) = sandbox.root_pids
+    before = len(os.listdir(f"/proc/{root.pid}/fd"))
+    await sandbox.run(0)
+    left = sandbox.root_pids
+    assert not left or len(os.listdir(f"/proc/{left[0].pid}/fd")) <= before
+
+
+@pytest.mark.parametrize(
+    ("program", "reason", "invalid"),
+    [
+        (b"", "EOFError", True),
+        (b"no pickle", "UnpicklingError", True),
+        (cloudpickle.dumps(3), "the program is a int, no callable", True),
+        (b"cnosuchmodule\nfunction\n.", "No module named 'nosuchmodule'", False),
+        (b"cos\nnosuchfunction\n.", "AttributeError", True),
+        (b"cos\n_exit\n(I3\ntR.", "ended its interpreter (exit code 3)", True),
+    ],
+)
+async def test_a_program_that_cannot_be_loaded_fails_to_prepare(
+    workshop: Workshop, program: bytes, reason: str, *, invalid: bool
+) -> None:
+    with pytest.raises(PrepareFailedError) as caught:
+        await prepared(workshop, program)
+    assert reason in caught.value.reason
+    assert caught.value.invalid is invalid
+    assert caught.value.field == ("program" if invalid else "")
+
+
+async def test_a_job_without_a_program_fails_to_prepare(workshop: Workshop) -> None:
+    plan = plan_of(workshop, b"")._replace(program=None)
+    with pytest.raises(PrepareFailedError) as caught:
+        await workshop.sandbox(plan).prepare()
+    assert (caught.value.invalid, caught.value.field) == (True, "program")
+
+
+async def test_a_package_that_is_not_there_is_the_machines_fault(workshop: Workshop) -> None:
+    plan = plan_of(workshop, lambda task: task)._replace(packages=("no_such_package",))
+    with pytest.raises(PrepareFailedError, match="no_such_package is not installed") as caught:
+        await workshop.sandbox(plan).prepare()
+    assert not caught.value.invalid
+
+
+async def test_inputs_can_be_read_and_not_be_taken_away(workshop: Workshop) -> None:
+    def tamper(task: int) -> object:
+        with open("in/data", "rb") as file:
+            content = file.read()
+        for attempt in (
+            lambda: os.unlink("in/data"),
+            lambda: open("in/data", "wb").close(),
+            lambda: os.chmod("in/data", 0o666),
+            lambda: os.rename("in", "out") if task == 1 else None,
+        ):
+            with contextlib.suppress(OSError):
+                attempt()
+        return content
+
+    source = workshop.file("data", b"content of the input")
+    sandbox = await prepared(workshop, tamper, inputs={"in/data": source})
+    for task in range(4):
+        assert value(await sandbox.run(task)) == b"content of the input"
+    assert source.read_bytes() == b"content of the input"
+
+
+async def test_asked_to_end_it_has_a_last_word(workshop: Workshop) -> None:
+    def save(_task: int) -> None:
+        os.makedirs("checkpoint", exist_ok=True)
+        try:
+            print("started", flush=True)
+            with open("checkpoint/started", "w"):
+                pass
+            time.sleep(100)
+        finally:
+            with open("checkpoint/state", "w") as file:
+                file.write("saved")
+
+    sandbox = await prepared(workshop, save)
+    running = asyncio.create_task(sandbox.run(0))
+    await until((workshop.scratch / "checkpoint" / "started").exists, "the task runs")
+    (root,) = sandbox.root_pids
+    os.kill(root.pid, 15)
+    outcome = await running
+    assert (outcome.state, outcome.terminated) == ("failed", True)
+    assert outcome.error == "was asked to end"
+    assert (workshop.scratch / "checkpoint" / "state").read_text() == "saved"
+
+
+async def test_who_does_not_listen_is_killed_after_the_grace(workshop: Workshop) -> None:
+    def ignore(_task: int) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with open("started", "w"):
+            pass
+        while True:
+            pass
+
+    sandbox = workshop.sandbox(plan_of(workshop, ignore)._replace(grace_s=0.3))
+    await sandbox.prepare()
+    running = asyncio.create_task(sandbox.run(0))
+    await until((workshop.scratch / "started").exists, "the task runs")
+    (root,) = sandbox.root_pids
+    os.kill(root.pid, 15)
+    outcome = await running
+    assert (outcome.state, outcome.terminated) == ("failed", True)
+
+
+async def test_a_sandbox_killed_under_a_task_leaves_nothing(workshop: Workshop) -> None:
+    sandbox = await prepared(workshop, lambda _task: time.sleep(100))
+    running = asyncio.create_task(sandbox.run(0))
+    (root,) = sandbox.root_pids
+    await until(lambda: len(tree.members([root])) >= 4, "the interpreter runs")
+    met = tree.members([root])
+    report = await asyncio.to_thread(tree.kill, [root])
+    assert report.verified
+    with pytest.raises(SandboxGoneError):
+        await running
+    assert not any(tree.alive(process) for process in met)
+
+
+async def test_tries_to_reach_a_network_are_counted_for_their_task(workshop: Workshop) -> None:
+    def reach(task: int) -> int:
+        for _ in range(task):
+            with contextlib.suppress(OSError), socket.socket() as sock:
+                sock.connect(("192.0.2.1", 80))
+        return task
+
+    sandbox = await prepared(workshop, reach)
+    counted = 0
+    for task in (3, 0, 2):
+        blocked = (await sandbox.run(task)).network_attempts_blocked
+        assert blocked is not None
+        counted += blocked
+        await asyncio.sleep(0.03)  # counters are read that often at most
+    blocked = (await sandbox.run(0)).network_attempts_blocked
+    assert blocked is not None
+    assert counted + blocked == 5
+
+
+async def test_processor_time_is_told_once(workshop: Workshop) -> None:
+    def work(task: int) -> int:
+        begun = time.process_time()
+        while time.process_time() - begun < 0.3:
+            pass
+        if task == 1:
+            script = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"
+            subprocess.run(["sh", "-c", script], check=True)
+        return task
+
+    sandbox = await prepared(workshop, work)
+    first, second, third = [(await sandbox.run(task)).cpu_s for task in range(3)]
+    assert 0.3 <= first < 2
+    assert 0.3 <= third < 0.4
+    assert second > third + 0.02, "what its child used counts too"
+
+
+def test_the_lenders_own_interpreter_moves_to_where_it_tells_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "lib" / f"python{VERSION}"
+    (library / "site-packages").mkdir(parents=True)
+    (library / "os.py").touch()
+    executable = tmp_path / "bin" / f"python{VERSION}"
+    executable.parent.mkdir()
+    executable.touch(mode=0o755)
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    found = installed_python.find()
+    assert found.version == VERSION
+    assert found.executable.startswith("/run/lender/")
+    assert str(executable) in found.shown.values()
+    assert not any(str(tmp_path) in place for place in found.shown)
+    assert found.hidden == (f"/run/lender/python/lib/python{VERSION}/site-packages",)
+
+
+def test_without_an_own_interpreter_it_is_the_systems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path / "unreadable"))
+    system = installed_python._system("/usr/bin")
+    assert system is None or installed_python.find() == system
+    monkeypatch.setattr(installed_python, "_FOLDERS", (str(tmp_path),))
+    with pytest.raises(PrepareFailedError, match="not installed"):
+        installed_python.find()
