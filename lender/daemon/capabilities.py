@@ -10,6 +10,7 @@ from lender.protocol.job import Runtime
 from lender.sandbox import selftest
 from lender.sandbox.launcher import Launcher
 from lender.sandbox.processes.subtree import Subtree
+from lender.sandbox.runtimes import installed_python
 from lender.sensors.gpu import GpuMeter
 
 log = logging.getLogger(__name__)
@@ -39,5 +40,7 @@ async def find(
         os=platform.system().lower(),
         runtimes=frozenset(works),
         gpu="nvidia" if GpuMeter.open() else "none",
+        # We are the sandboxes' user by now, so what is found is what the self-test ran.
+        python=installed_python.find().version if "python" in works else None,
     )
     return capabilities, verdicts

@@ -279,6 +279,7 @@ class Lifetime:
     def _open_sandbox(
         self, plan: SandboxPlan, record: RecordRoots, tombstone: Path
     ) -> LeaseSandbox:
+        plan = plan._replace(packages=tuple(self._settings.python_packages))
         return LeaseSandbox(plan, self._launcher, record, (tombstone,), self._cgroups)
 
     def _post(self, event: Event) -> None:
