@@ -1,17 +1,20 @@
 # Two commands matter: `make demo` and `make test`. The others are parts of them.
-.PHONY: help demo test check venv wasm schemas footprint bench-owner bench-comfort bench-sensors bench-startup clean
+.PHONY: help demo test test-cgroups check venv walls wasm schemas footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox clean
 
 BIN := .venv/bin
 
 help:
 	@echo 'make demo       lend three machines, run real work on them, pause one, revoke another'
 	@echo 'make test       everything that CI runs: style, types, import rules, tests'
+	@echo 'make test-cgroups  limits by cgroup, in an emulated machine that has every controller'
 	@echo 'make check      style, types and import rules only'
 	@echo 'make footprint  memory and CPU of an idle lenderd'
 	@echo 'make bench-owner    how fast pause and revoke stop whatever runs'
 	@echo 'make bench-comfort  what lending costs the work in the foreground'
 	@echo 'make bench-sensors  what each reading of the machine costs'
 	@echo 'make bench-startup  what the owner waits for status and pause, beside a bare Python'
+	@echo 'make bench-sandbox  what a sandboxed task costs, beside a bare fork and exec'
+	@echo 'make walls      build what the sandboxes have in C; the others do it by themselves'
 	@echo 'make wasm       build the workloads and test modules from source'
 	@echo 'make schemas    write docs/schemas from the code'
 	@echo 'make clean      remove what the targets above made'
@@ -23,22 +26,30 @@ demo:
 venv:
 	@.ci/venv server,dev
 
+walls:
+	@.ci/packages gcc libc6-dev
+	@.ci/walls
+
 check: venv
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check
+test: check walls
 	@.ci/packages bubblewrap dbus xvfb xdotool
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest tests/unit tests/property
 	$(BIN)/coverage report --include='lender/core/*,lender/protocol/*,broker/core/*' --fail-under=100
+	$(BIN)/pytest -n auto --ignore tests/unit --ignore tests/property
+
+test-cgroups: venv
+	@tests/vm/run
 
 footprint:
 	@.ci/venv server
 	@$(BIN)/python bench/footprint.py
 
-bench-owner bench-comfort bench-sensors bench-startup: bench-%:
+bench-owner bench-comfort bench-sensors bench-startup bench-sandbox: bench-%:
 	@.ci/venv server
 	@.ci/packages bubblewrap
 	@PYTHONPATH=. $(BIN)/python bench/$*.py
@@ -51,4 +62,5 @@ schemas: venv
 	$(BIN)/python docs/generate_schemas.py
 
 clean:
+	rm -f lender/sandbox/walls/enter
 	rm -rf .venv build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

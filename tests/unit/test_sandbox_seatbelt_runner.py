@@ -22,6 +22,7 @@ from lender.sandbox.plan import Limits, SandboxPlan, outcome_from_wire, plan_to_
 from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.processes import libproc
 from lender.sandbox.runtimes import process as process_runner
+from lender.sandbox.runtimes import runner as inside
 from lender.sandbox.runtimes.seatbelt_runner import SeatbeltRunner
 from lender.sandbox.walls import seatbelt
 
@@ -72,8 +73,24 @@ def plan_for(folder: Path, *argv: str, limits: Limits = LIMITS, **more: str) -> 
     )
 
 
-def runner_for(plan: SandboxPlan) -> SeatbeltRunner:
-    return SeatbeltRunner(plan, resident_bytes)
+class SoftStop:
+    """What a runner has of SIGTERM."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.fd, self._writer = os.pipe()
+
+    def ask(self) -> None:
+        self.asked = True
+        os.write(self._writer, b"x")
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+        os.close(self._writer)
+
+
+def runner_for(plan: SandboxPlan, soft_stop: SoftStop | None = None) -> SeatbeltRunner:
+    return SeatbeltRunner(plan, resident_bytes, soft_stop or SoftStop())
 
 
 def resident_bytes(pid: int) -> int:
@@ -197,9 +214,10 @@ def test_what_cannot_be_started_is_refused(tmp_path: Path, monkeypatch: pytest.M
 def test_a_runner_takes_no_descriptor_along(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
+    runner = runner_for(plan_for(tmp_path, "sh", "-c", "echo /proc/$$/fd/*"))
     before = set(Path("/proc/self/fd").iterdir())
     try:
-        outcome = runner_for(plan_for(tmp_path, "sh", "-c", "echo /proc/$$/fd/*")).run(0)
+        outcome = runner.run(0)
         assert set(Path("/proc/self/fd").iterdir()) == before
     finally:
         os.close(reader)
@@ -214,6 +232,8 @@ def test_the_process_runtime_chooses_it_on_a_mac(
     monkeypatch.setattr(process_runner, "sys", SimpleNamespace(platform="darwin"))
     processes = SimpleNamespace(footprint_bytes=resident_bytes)
     monkeypatch.setattr(libproc, "load", lambda: processes)
+    # Only the main thread of a process may handle signals.
+    monkeypatch.setattr(inside, "SoftStop", SoftStop)
     ours, theirs = socket.socketpair()
     thread = threading.Thread(target=process_runner.main, args=(theirs,), daemon=True)
     thread.start()
@@ -226,6 +246,27 @@ def test_the_process_runtime_chooses_it_on_a_mac(
         thread.join(10)
     outcome = outcome_from_wire(answer.header["outcome"], answer.body)
     assert (outcome.state, outcome.value) == ("succeeded", b"1\n"), outcome
+
+
+@pytest.mark.parametrize(
+    ("on_term", "exit_code"), [("echo saved; exit 0", 0), ("", None)], ids=["obeys", "ignores"]
+)
+def test_it_can_be_asked_to_end(tmp_path: Path, on_term: str, exit_code: int | None) -> None:
+    script = f"trap '{on_term}' TERM; : >ready; while :; do :; done"
+    plan = plan_for(tmp_path, "sh", "-c", script)._replace(grace_s=0.3 if on_term == "" else 60.0)
+    soft_stop = SoftStop()
+
+    def ask() -> None:
+        wait_until((plan.scratch / "ready").exists)
+        soft_stop.ask()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    outcome = runner_for(plan, soft_stop).run(0)
+    asking.join()
+    assert (outcome.state, outcome.terminated, outcome.limit) == ("failed", True, None)
+    assert (outcome.exit_code, outcome.error) == (exit_code, "was asked to end")
+    assert outcome.value == (b"saved\n" if on_term else b"")
 
 
 def receive(sock: socket.socket) -> Frame:
@@ -245,10 +286,12 @@ def test_its_command_dies_with_the_launcher(tmp_path: Path) -> None:
         "import json, os, sys, time\n"
         "from lender.sandbox.walls import seatbelt\n"
         "from lender.sandbox.plan import plan_from_wire\n"
+        "from lender.sandbox.runtimes.runner import SoftStop\n"
         "from lender.sandbox.runtimes.seatbelt_runner import SeatbeltRunner\n"
         "seatbelt.SANDBOX_EXEC = sys.argv[2]\n"
         "if os.fork() == 0:\n"
-        "    SeatbeltRunner(plan_from_wire(json.loads(sys.argv[1])), lambda pid: 0).run(0)\n"
+        "    plan = plan_from_wire(json.loads(sys.argv[1]))\n"
+        "    SeatbeltRunner(plan, lambda pid: 0, SoftStop()).run(0)\n"
         "time.sleep(60)\n"
     )
     words = [sys.executable, "-c", code, json.dumps(plan_to_wire(plan)), seatbelt.SANDBOX_EXEC]

@@ -6,11 +6,18 @@ be read counts as nothing, and the hard limits remain.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+# What the kernel calls anonymous memory that processes share.
+_SHARED = " /dev/zero (deleted)"
+# A file without content takes an inode and a directory entry (linux/shmem_fs.h, linux/dcache.h).
+_FILE_BYTES = 1024
 
 
 class Usage(NamedTuple):
@@ -19,36 +26,68 @@ class Usage(NamedTuple):
     Attributes:
         memory_bytes: resident private memory; forks that share pages count them twice.
         processes: processes, without their threads.
+        bound_bytes: they can't hold more memory than this.
     """
 
     memory_bytes: int
     processes: int
+    bound_bytes: int = 0
 
 
 def measure(init_pid: int) -> Usage:
     """A cheap estimate that may count shared pages more than once."""
-    memory_bytes = processes = 0
-    for folder in _processes(init_pid):
+    memory_bytes = count = bound_bytes = 0
+    for folder in processes(init_pid):
         try:
-            _, resident, shared, *_ = (folder / "statm").read_text().split()
+            size, resident, shared, _, _, data, _ = map(int, (folder / "statm").read_text().split())
         except (OSError, ValueError):
             continue
-        memory_bytes += (int(resident) - int(shared)) * _PAGE_BYTES
-        processes += 1
-    return Usage(memory_bytes, processes)
+        memory_bytes += (resident - shared) * _PAGE_BYTES
+        # Behind what is shared there may be pages that this process has not touched itself.
+        bound_bytes += (resident - shared + max(0, size - data)) * _PAGE_BYTES
+        count += 1
+    return Usage(memory_bytes, count, bound_bytes)
 
 
 def proportional_bytes(init_pid: int) -> int:
-    """The exact sum, each shared page divided among its users (proc(5), smaps_rollup)."""
-    total_bytes = 0
-    for folder in _processes(init_pid):
+    """The exact sum, each private page divided among its forks (proc(5), smaps_rollup).
+
+    Anonymous memory that is shared counts by its extent, once: nobody tells who has touched it.
+    What a program maps of files is not its memory; see `files_bytes`.
+    """
+    total_bytes, shared = 0, dict[str, int]()
+    for folder in processes(init_pid):
         try:
-            lines = (folder / "smaps_rollup").read_text().splitlines()
+            rollup, maps = (folder / "smaps_rollup").read_text(), (folder / "maps").read_text()
         except OSError:
             continue
-        total_bytes += sum(
-            int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss_Anon:")
-        )
+        for line in rollup.splitlines():
+            if line.startswith("Pss_Anon:"):
+                total_bytes += int(line.split()[1]) * 1024
+        for line in maps.splitlines():
+            if line.endswith(_SHARED):
+                span, _, offset, _, inode, *_ = line.split()
+                start, end = span.split("-")
+                extent_bytes = int(offset, 16) + int(end, 16) - int(start, 16)
+                shared[inode] = max(shared.get(inode, 0), extent_bytes)
+    return total_bytes + sum(shared.values())
+
+
+def files_bytes(init_pid: int, folders: Iterable[str]) -> int:
+    """What the files in file systems that are memory take of it.
+
+    Args:
+        init_pid: the sandbox's init, once its mounts are made.
+        folders: where they are mounted, relative to its root.
+    """
+    total_bytes = 0
+    for folder in folders:
+        try:
+            found = os.statvfs(f"/proc/{init_pid}/root/{folder}")
+        except OSError:
+            continue
+        total_bytes += (found.f_blocks - found.f_bfree) * found.f_frsize
+        total_bytes += (found.f_files - found.f_ffree) * _FILE_BYTES
     return total_bytes
 
 
@@ -58,7 +97,7 @@ def cpu_s(init_pid: int) -> float:
     To be asked right before a kill: what dies with its init is never added up by anyone.
     """
     ticks = 0
-    for folder in [Path(f"/proc/{init_pid}"), *_processes(init_pid)]:
+    for folder in [Path(f"/proc/{init_pid}"), *processes(init_pid)]:
         try:
             line = (folder / "stat").read_bytes()
         except OSError:
@@ -67,7 +106,8 @@ def cpu_s(init_pid: int) -> float:
     return ticks / _TICKS_PER_S
 
 
-def _processes(init_pid: int) -> list[Path]:
+def processes(init_pid: int) -> list[Path]:
+    """The folders of a sandbox's processes in its own /proc, its init left out."""
     folder = Path(f"/proc/{init_pid}/root/proc")
     try:
         # Until bubblewrap has changed its root, this is the host's own /proc.

@@ -11,38 +11,31 @@ limit for a moment; tries to reach a network are refused but not counted.
 import contextlib
 import os
 import resource
-import select
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
-from lender.sandbox.files import scratch
-from lender.sandbox.meters.capture import Capture
-from lender.sandbox.meters.clock import RunningTime
-from lender.sandbox.plan import LimitName, SandboxPlan, TaskOutcome
+from lender.sandbox.files import checkpoint, scratch
+from lender.sandbox.meters.usage import Usage
+from lender.sandbox.plan import SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.processes import libproc
+from lender.sandbox.runtimes import command
+from lender.sandbox.runtimes.command import NOT_EXECUTABLE, NOT_FOUND, End, SoftStop
 from lender.sandbox.runtimes.runner import Reporter
 from lender.sandbox.walls import confine, seatbelt
 
-_TICK_S = 0.02
-_DISK_S = 0.1
-# Once nobody can write to us any more, the end is near: look for it more often at first.
-_SOON_S = 0.001
-_NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 _SET_UP_FAILED = range(os.EX_USAGE, os.EX_CONFIG + 1)
-_ERROR_CHARS_MAX = 500
 
 
-def start(plan: SandboxPlan, _reporter: Reporter) -> "SeatbeltRunner":
+def start(plan: SandboxPlan, reporter: Reporter) -> "SeatbeltRunner":
     """The runtime on this Mac.
 
     Raises:
         PrepareFailedError: see `SeatbeltRunner`.
     """
-    return SeatbeltRunner(plan, libproc.load().footprint_bytes)
+    return SeatbeltRunner(plan, libproc.load().footprint_bytes, reporter.soft_stop)
 
 
 class SeatbeltRunner:
@@ -51,12 +44,15 @@ class SeatbeltRunner:
     Args:
         plan: what to run.
         footprint_bytes: what a process holds of memory.
+        soft_stop: ends its task softly.
 
     Raises:
         PrepareFailedError: no command, an input can't be read, no sandbox-exec.
     """
 
-    def __init__(self, plan: SandboxPlan, footprint_bytes: Callable[[int], int]) -> None:
+    def __init__(
+        self, plan: SandboxPlan, footprint_bytes: Callable[[int], int], soft_stop: SoftStop
+    ) -> None:
         if not Path(seatbelt.SANDBOX_EXEC).is_file():
             raise PrepareFailedError(f"{seatbelt.SANDBOX_EXEC} is missing")
         if not plan.argv:
@@ -65,27 +61,24 @@ class SeatbeltRunner:
         self._inputs = scratch.Inputs(self._plan.scratch, plan.inputs)
         self._inputs.restore()
         self._footprint_bytes = footprint_bytes
+        self._soft_stop = soft_stop
 
     def run(self, task: int) -> TaskOutcome:
         """Run one task to its end."""
-        started_at = time.monotonic()
-        try:
-            self._inputs.restore()
-            child = self._spawn(task)
-        except (OSError, ValueError, PrepareFailedError) as error:
-            return TaskOutcome(task, "failed", error=f"not started: {error}")
-        command = _Command(child, self._plan, self._inputs.names, self._footprint_bytes, started_at)
-        command.watch()
-        return command.outcome(task)
+        inputs = self._inputs.names
+        return command.run(task, self._plan, self._start, self._soft_stop, inputs)
 
-    def _spawn(self, task: int) -> "_Child":
+    def _start(self, task: int) -> "_SeatbeltTask":
         """Fork and become sandbox-exec in the child.
 
         Raises:
             OSError: no process, or no descriptor.
             ValueError: a word holds a zero byte.
+            PrepareFailedError: an input can't be read any more.
         """
         plan = self._plan
+        self._inputs.restore()
+        checkpoint.place(plan, task)
         inputs = [str(plan.scratch / name) for name in sorted(self._inputs.names)]
         argv = seatbelt.command(str(plan.scratch), inputs, plan.env_of(task), plan.argv_of(task))
         limits = seatbelt.resource_limits(plan.limits)
@@ -104,147 +97,87 @@ class SeatbeltRunner:
             if pid == 0:
                 _become(argv, [stdin, *writers], limits, plan.scratch)
             ours.pop_all()
-        return _Child(pid, *readers)
+        stdout, stderr = readers
+        return _SeatbeltTask(pid, stdout, stderr, plan.argv[0], self._footprint_bytes)
 
 
-class _Child(NamedTuple):
-    """A started sandbox-exec, which becomes the command: its process, our ends of its pipes."""
-
-    pid: int
-    stdout: int
-    stderr: int
-
-
-class _Command:
-    """One running command and all that was seen of it."""
+class _SeatbeltTask:
+    """A started sandbox-exec, which becomes the command: a `StartedTask` of one process."""
 
     def __init__(
         self,
-        child: _Child,
-        plan: SandboxPlan,
-        inputs: frozenset[str],
+        pid: int,
+        stdout: int,
+        stderr: int,
+        name: str,
         footprint_bytes: Callable[[int], int],
-        started_at: float,
     ) -> None:
-        self._child = child
-        self._plan = plan
-        self._inputs = inputs
+        self.stdout = stdout
+        self.stderr = stderr
+        # Nothing tells of its end: it is looked for.
+        self.wakers: tuple[int, ...] = ()
+        self._pid = pid
+        self._name = name
         self._footprint_bytes = footprint_bytes
-        self._capture = Capture(plan.limits.output_bytes)
-        self._started_at = started_at
-        self._clock = RunningTime(started_at, _TICK_S)
         self._launcher = os.getppid()
-        self._limit: LimitName | None = None
-        self._next_disk_s = _DISK_S
-        self._exit_code: int | None = None
-        self._ended = False
-        self._cpu_s = 0.0
-        self._memory_peak_bytes = 0
+        self._end: End | None = None
 
-    def watch(self) -> None:
-        """Until the command ended, or was ended at a limit."""
-        poll, pause_s = select.poll(), _TICK_S
-        readable = {self._child.stdout, self._child.stderr}
-        for fd in readable:
-            poll.register(fd, select.POLLIN)
-        while not self._has_ended() and self._limit is None:
-            for fd, _event in poll.poll(pause_s * 1000):
-                if not self._take(fd):
-                    poll.unregister(fd)
-                    readable.discard(fd)
-                    pause_s = _TICK_S if readable else _SOON_S
-            pause_s = min(_TICK_S, 2 * pause_s)
-            self._limit = self._limit_hit(self._clock.advance(time.monotonic()))
-            # macOS tells nobody that the parent died: the launcher takes all sandboxes with it.
-            if os.getppid() != self._launcher:
-                self._kill()
-                os._exit(1)
-        self._kill()
-        for fd in (self._child.stdout, self._child.stderr):
-            self._take(fd)
-            os.close(fd)
+    def on_wake(self, _fd: int) -> bool:
+        return False
 
-    def outcome(self, task: int) -> TaskOutcome:
-        """How it ended, with the limit that explains it."""
-        limit = self._limit or self._limit_behind()
-        error = f"hit its {limit} limit" if limit else self._error()
-        return TaskOutcome(
-            task=task,
-            state="succeeded" if self._exit_code == 0 and limit is None else "failed",
-            exit_code=None if self._limit else self._exit_code,
-            value=self._capture.value,
-            stderr_tail=self._capture.stderr_tail,
-            limit=limit,
-            error=error,
-            cpu_s=self._cpu_s,
-            memory_peak_bytes=self._memory_peak_bytes,
-            network_attempts_blocked=None,
-            started_at=self._started_at,
-            duration_s=time.monotonic() - self._started_at,
-        )
+    def tick(self) -> None:
+        """Look whether the launcher lives: macOS tells nobody, and it takes all sandboxes along."""
+        if os.getppid() != self._launcher:
+            self.kill()
+            os._exit(1)
 
-    def _take(self, fd: int) -> bool:
-        """Read what a pipe holds; False at its end."""
-        if fd == self._child.stdout:
-            return self._capture.take_stdout(fd)
-        return self._capture.take_stderr(fd)
+    def has_ended(self) -> bool:
+        return self._look(os.WNOHANG) is not None
 
-    def _limit_hit(self, elapsed_s: float) -> LimitName | None:
-        if self._capture.over:
-            return "output"
-        if elapsed_s > self._plan.limits.time_s:
-            return "time"
-        if elapsed_s > self._next_disk_s:
-            self._next_disk_s = elapsed_s + _DISK_S
-            if self._exceeds_disk():
-                return "disk"
-        held_bytes = self._footprint_bytes(self._child.pid)
-        self._memory_peak_bytes = max(self._memory_peak_bytes, held_bytes)
-        return "memory" if held_bytes > self._plan.limits.memory_bytes else None
+    def usage(self) -> Usage:
+        held_bytes = self._footprint_bytes(self._pid)
+        return Usage(held_bytes, 0, held_bytes)
 
-    def _limit_behind(self) -> LimitName | None:
-        if self._capture.over:
-            return "output"
-        if self._exit_code == 128 + signal.SIGXFSZ or self._exceeds_disk():
-            return "disk"
-        if self._exit_code != 0 and self._memory_peak_bytes > self._plan.limits.memory_bytes:
-            return "memory"
-        return None
+    def memory_bytes(self) -> int:
+        return self._footprint_bytes(self._pid)
 
-    def _exceeds_disk(self) -> bool:
-        try:
-            used_bytes = scratch.used_bytes(self._plan.scratch, self._inputs)
-        except scratch.TooMuchError:
-            return True
-        return used_bytes > self._plan.limits.scratch_bytes
+    def terminate(self) -> bool:
+        os.kill(self._pid, signal.SIGTERM)
+        return True
 
-    def _error(self) -> str | None:
-        said = self._capture.stderr_tail.decode(errors="replace").strip()
-        if self._exit_code in _SET_UP_FAILED and said.startswith("sandbox-exec: "):
-            return f"the sandbox could not be set up: {said}"[:_ERROR_CHARS_MAX]
-        if self._exit_code in {_NOT_FOUND, _NOT_EXECUTABLE} and said.split()[0].endswith("env:"):
-            what = "not found" if self._exit_code == _NOT_FOUND else "not executable"
-            return f"command {what}: {self._plan.argv[0]}"[:_ERROR_CHARS_MAX]
-        return None
-
-    def _has_ended(self, options: int = os.WNOHANG) -> bool:
-        """Reap it, and note how it ended."""
-        if not self._ended:
-            pid, status, use = os.wait4(self._child.pid, options)
-            self._ended = pid != 0
-            if self._ended:
-                code = os.waitstatus_to_exitcode(status)
-                self._exit_code = code if code >= 0 else 128 - code
-                self._cpu_s = use.ru_utime + use.ru_stime
-                # In bytes on macOS, getrusage(2).
-                self._memory_peak_bytes = max(self._memory_peak_bytes, use.ru_maxrss)
-        return self._ended
-
-    def _kill(self) -> None:
+    def kill(self) -> None:
         """It can't have forked: with its one process all of it is gone."""
-        if not self._has_ended():
-            os.kill(self._child.pid, signal.SIGKILL)
-            self._has_ended(0)
+        if self._look(os.WNOHANG) is None:
+            os.kill(self._pid, signal.SIGKILL)
+
+    def reap(self) -> End:
+        end = self._look(0)
+        if end is None:
+            raise ChildProcessError(f"process {self._pid} was waited for and has not ended")
+        return end
+
+    def fault(self, exit_code: int | None, said: str) -> str | None:
+        if exit_code in _SET_UP_FAILED and said.startswith("sandbox-exec: "):
+            return f"the sandbox could not be set up: {said}"
+        if exit_code in {NOT_FOUND, NOT_EXECUTABLE} and said.split(maxsplit=1)[0].endswith("env:"):
+            what = "not found" if exit_code == NOT_FOUND else "not executable"
+            return f"command {what}: {self._name}"
+        return None
+
+    def _look(self, options: int) -> End | None:
+        """Reap it once it has ended."""
+        if self._end is None:
+            pid, status, used = os.wait4(self._pid, options)
+            if pid != 0:
+                code = os.waitstatus_to_exitcode(status)
+                # ru_maxrss is in bytes on macOS, getrusage(2).
+                self._end = End(
+                    exit_code=code if code >= 0 else 128 - code,
+                    cpu_s=used.ru_utime + used.ru_stime,
+                    memory_peak_bytes=used.ru_maxrss,
+                    network_attempts_blocked=None,
+                )
+        return self._end
 
 
 def _become(argv: list[str], fds: list[int], limits: dict[int, int], folder: Path) -> NoReturn:
@@ -253,12 +186,9 @@ def _become(argv: list[str], fds: list[int], limits: dict[int, int], folder: Pat
         # A session's leader can't leave its session, nor its group.
         os.setsid()
         confine.yield_to_owner()
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)  # Python ignores them, and exec would keep that
+        confine.default_signals()
         os.chdir(folder)
-        for place, fd in enumerate(fds):
-            os.dup2(fd, place)
-        confine.keep_only(range(len(fds)))
+        confine.keep_as(fds)
         for limit, most in limits.items():
             resource.setrlimit(limit, (most, most))
         os.execve(argv[0], argv, {})  # noqa: S606 - no shell is the point

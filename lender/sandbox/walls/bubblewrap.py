@@ -10,9 +10,13 @@ autogroup).
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 from lender.sandbox.plan import FILE_MARGIN_BYTES, WORK_FOLDER, Limits
+
+MEMORY_FOLDERS: Final = ("tmp", "dev/shm")
+"""Where file systems are that take their space from memory, relative to the root."""
 
 _PATH = "/usr/bin:/bin"
 _SEARCH = f"{_PATH}:/usr/local/bin:/run/current-system/sw/bin"
@@ -34,6 +38,7 @@ def options(
     inputs: Mapping[str, str],
     limits: Limits,
     fds: Mapping[str, int],
+    more: Iterable[str] = (),
 ) -> bytes:
     """What bwrap reads from its --args descriptor.
 
@@ -43,6 +48,7 @@ def options(
         inputs: name below /work -> file on the host, bound read-only.
         limits: sizes of the memory file systems follow its memory.
         fds: bwrap options that take a descriptor, without their dashes.
+        more: options behind the mounts, such as devices below /dev.
 
     Raises:
         ValueError: a zero byte would end one argument and begin another.
@@ -66,25 +72,30 @@ def options(
         words += ["--setenv", name, value]
     for option, fd in fds.items():
         words += [f"--{option}", str(fd)]
-    words += ["--chdir", WORK_FOLDER, "--remount-ro", "/dev", "--remount-ro", "/"]
+    words += [*more, "--chdir", WORK_FOLDER, "--remount-ro", "/dev", "--remount-ro", "/"]
     if any("\0" in word for word in words):
         raise ValueError("a zero byte in a name or in the environment")
     return b"".join(os.fsencode(word) + b"\0" for word in words)
 
 
-def command(argv: list[str], limits: Limits) -> list[str]:
-    """The command line behind bwrap's options: limits first, then the job's own."""
-    space_bytes = limits.memory_bytes * _ADDRESS_SPACE_FACTOR + _ADDRESS_SPACE_BYTES_MIN
-    return [
-        "/usr/bin/prlimit",
-        f"--nproc={limits.processes + 1}",  # bwrap's own init counts
-        "--core=1",
-        "--nofile=256",
-        f"--fsize={limits.scratch_bytes + FILE_MARGIN_BYTES}",
-        f"--as={space_bytes}",
-        "--memlock=0",
-        "--msgqueue=0",
-        "--sigpending=128",
-        "--",
-        *argv,
-    ]
+def resource_limits(limits: Limits, *, gpus: bool = False) -> dict[str, int]:
+    """What setrlimit(2) is to hold a command to, inside, by prlimit(1)'s names.
+
+    Args:
+        limits: of the task.
+        gpus: it computes on GPUs, whose driver reserves more address space than there is memory.
+    """
+    found = {
+        "nproc": limits.processes + 1,  # bwrap's own init counts
+        "core": 1,
+        "nofile": 256,
+        "fsize": limits.scratch_bytes + FILE_MARGIN_BYTES,
+        "memlock": 0,
+        "msgqueue": 0,
+        "sigpending": 128,
+        "rtprio": 0,
+        "nice": 0,
+    }
+    if not gpus:
+        found["as"] = limits.memory_bytes * _ADDRESS_SPACE_FACTOR + _ADDRESS_SPACE_BYTES_MIN
+    return found

@@ -4,11 +4,12 @@ Thin calls of prctl(2) and friends. Standard library only: it runs in the launch
 """
 
 import ctypes
+import fcntl
 import os
 import resource
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lender.sandbox.processes import autogroup
@@ -64,8 +65,12 @@ def yield_to_owner() -> None:
     Where the session as a whole has the least weight that is enough (see `autogroup`); elsewhere
     SCHED_IDLE and nice 19.
     """
-    if autogroup.weighs():
-        return
+    if not autogroup.weighs():
+        yield_by_itself()
+
+
+def yield_by_itself() -> None:
+    """The same where no session has a weight: SCHED_IDLE and nice 19."""
     os.nice(19)
     if sys.platform == "linux":
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
@@ -91,6 +96,20 @@ def limit_core_dumps() -> None:
 def limit_file_size(size_bytes: int) -> None:
     """Writes beyond it fail with EFBIG; Python ignores SIGXFSZ."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, size_bytes))
+
+
+def default_signals() -> None:
+    """Before an exec: what Python ignores would stay ignored; what we handle ends us again."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def keep_as(fds: Sequence[int]) -> None:
+    """Before an exec: the first of these becomes descriptor 0, and so on; all others close."""
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, len(fds)) for fd in fds]
+    for place, fd in enumerate(high):
+        os.dup2(fd, place)
+    keep_only(range(len(fds)))
 
 
 def keep_only(fds: Iterable[int]) -> None:

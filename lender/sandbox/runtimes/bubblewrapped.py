@@ -1,0 +1,213 @@
+"""A command inside bubblewrap, as a `StartedTask`: how it is started, seen, asked to end, killed.
+
+For every runtime whose tasks run in there; which files a task sees is the runtime's own to say.
+"""
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from lender.sandbox.meters import usage
+from lender.sandbox.meters.network_attempts import NetworkCounters
+from lender.sandbox.meters.usage import Usage
+from lender.sandbox.port import PrepareFailedError
+from lender.sandbox.runtimes import spawning
+from lender.sandbox.runtimes.command import NOT_EXECUTABLE, NOT_FOUND, End
+from lender.sandbox.runtimes.spawning import FILES_FD, HOLD_FD, STATUS_FD, Spawned
+from lender.sandbox.walls import bubblewrap, enter, landlock, seccomp
+
+_ARGS_FD, _FILTER_FD = FILES_FD, FILES_FD + 1
+# How the two programs that set the limits say that they could not start the command.
+_NOT_STARTED = ("enter: ", "prlimit: failed to ex")
+
+
+class Bubblewrap:
+    """Starts commands behind this machine's walls. Make it once for a lease.
+
+    Attributes:
+        fds: bwrap's options that take a descriptor, and which; for `bubblewrap.options`.
+
+    Raises:
+        PrepareFailedError: bubblewrap is not installed.
+    """
+
+    def __init__(self) -> None:
+        bwrap = bubblewrap.find()
+        if bwrap is None:
+            raise PrepareFailedError("bubblewrap (bwrap) is not installed")
+        self._bwrap = bwrap
+        self._filter = seccomp.program()
+        self._domain = None if enter.find() else landlock.scoped()
+        fds = {"json-status-fd": STATUS_FD, "block-fd": HOLD_FD}
+        if self._filter is not None:
+            fds["seccomp"] = _FILTER_FD
+        self.fds: Mapping[str, int] = MappingProxyType(fds)
+
+    def start(
+        self, options: bytes, command: Sequence[str], name: str, stdin: int | None = None
+    ) -> "BubblewrappedTask":
+        """Fork and become bubblewrap in the child. Call `confine.adopt_orphans` before the first.
+
+        Args:
+            options: for bwrap's --args; `fds` among them.
+            command: the command line inside.
+            name: what the job calls its command.
+            stdin: see `spawning.spawn`.
+
+        Raises:
+            OSError: no process, or no descriptor.
+            ValueError: an argument holds a zero byte.
+        """
+        argv = ["bwrap", "--args", str(_ARGS_FD), "--", *command]
+        files = [options] if self._filter is None else [options, self._filter]
+        # bwrap is process 1 inside and shows its own environment there.
+        spawned = spawning.spawn(self._bwrap, argv, {}, files, self._domain, stdin=stdin)
+        return BubblewrappedTask(spawned, name)
+
+
+class BubblewrappedTask:
+    """The `StartedTask`; see there for what is not said here.
+
+    The command does not start before something is written to `hold`, or it is closed.
+    """
+
+    def __init__(self, spawned: Spawned, name: str) -> None:
+        self._spawned = spawned
+        self._name = name
+        self._told = b""
+        self._init: int | None = None
+        self._exit_code: int | None = None
+        self._ended = False
+        self._cpu_s = 0.0
+        self._network: NetworkCounters | None = None
+
+    @property
+    def stdout(self) -> int:
+        """See `StartedTask`."""
+        return self._spawned.stdout
+
+    @property
+    def stderr(self) -> int:
+        """See `StartedTask`."""
+        return self._spawned.stderr
+
+    @property
+    def wakers(self) -> tuple[int, ...]:
+        """Its process, and what bubblewrap tells of it."""
+        return self._spawned.handle, self._spawned.status
+
+    def on_wake(self, fd: int) -> bool:
+        """See `StartedTask`."""
+        if fd == self._spawned.handle:
+            self._ended = True
+            return False
+        return self._listen()
+
+    def tick(self) -> None:
+        """Let the command start once its namespaces stand: then also a short one is counted."""
+        if self._network is not None or self._init is None:
+            return
+        self._network = NetworkCounters(self._init)
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._spawned.hold, b"1")
+
+    def has_ended(self) -> bool:
+        """See `StartedTask`."""
+        return self._ended
+
+    def usage(self) -> Usage:
+        """See `StartedTask`."""
+        if self._init is None:
+            return Usage(0, 0)
+        found, files_bytes = usage.measure(self._init), self._files_bytes()
+        return found._replace(
+            memory_bytes=found.memory_bytes + files_bytes,
+            bound_bytes=found.bound_bytes + files_bytes,
+        )
+
+    def memory_bytes(self) -> int:
+        """See `StartedTask`."""
+        if self._init is None:
+            return 0
+        return usage.proportional_bytes(self._init) + self._files_bytes()
+
+    def terminate(self) -> bool:
+        """Send SIGTERM to all that the sandbox's init has below it, as far as they are there now.
+
+        The task ends with its first process: a script that is to outlive its children's last
+        words traps the signal, or starts them by exec.
+        """
+        reached = False
+        for folder in () if self._init is None else usage.processes(self._init):
+            with contextlib.suppress(OSError):
+                # A folder of any /proc serves as a descriptor of the process, whose id we don't
+                # know out here (pidfd_send_signal(2)).
+                handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    signal.pidfd_send_signal(handle, signal.SIGTERM)
+                    reached = True
+                finally:
+                    os.close(handle)
+        return reached
+
+    def kill(self) -> None:
+        """Bubblewrap's group holds what didn't leave it; its init takes the rest along."""
+        if self._init is not None:
+            self._cpu_s += usage.cpu_s(self._init)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._spawned.pid, signal.SIGKILL)
+        if self._init is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._init, signal.SIGKILL)
+
+    def reap(self) -> End:
+        """Wait for everything that the sandbox leaves; its init takes all others with it."""
+        memory_peak_bytes = 0
+        while True:
+            try:
+                pid, _status, used = os.wait4(-1, 0)
+            except ChildProcessError:
+                break
+            self._cpu_s += used.ru_utime + used.ru_stime
+            # bubblewrap's own peak is that of the fork it was: only its init's is the job's.
+            if pid != self._spawned.pid:
+                memory_peak_bytes = max(memory_peak_bytes, used.ru_maxrss * 1024)
+        self._listen()
+        for fd in (self._spawned.handle, self._spawned.status, self._spawned.hold):
+            os.close(fd)
+        attempts_blocked = None
+        if self._network is not None:
+            attempts_blocked = self._network.attempts_blocked()
+            self._network.close()
+        return End(self._exit_code, self._cpu_s, memory_peak_bytes, attempts_blocked)
+
+    def fault(self, exit_code: int | None, said: str) -> str | None:
+        """See `StartedTask`."""
+        if exit_code is None or (exit_code == enter.FAILED and said.startswith("enter: ")):
+            return f"the sandbox could not be set up: {said}"
+        if exit_code in {NOT_FOUND, NOT_EXECUTABLE} and said.startswith(_NOT_STARTED):
+            what = "not found" if exit_code == NOT_FOUND else "not executable"
+            return f"command {what}: {self._name}"
+        return None
+
+    def _files_bytes(self) -> int:
+        """Of /tmp and /dev/shm, once it has its own."""
+        if self._init is None or not usage.processes(self._init):
+            return 0
+        return usage.files_bytes(self._init, bubblewrap.MEMORY_FOLDERS)
+
+    def _listen(self) -> bool:
+        """Read what bubblewrap tells, a JSON object a line; False at its end."""
+        try:
+            piece = os.read(self._spawned.status, 4096)
+        except BlockingIOError:
+            return True
+        *lines, self._told = (self._told + piece).split(b"\n")
+        for line in lines:
+            told = json.loads(line)
+            self._init = told.get("child-pid", self._init)
+            self._exit_code = told.get("exit-code", self._exit_code)
+        return bool(piece)

@@ -1,0 +1,144 @@
+/*
+ * The last step into a process sandbox: set the limits, give up the files, become the command.
+ *
+ *   enter [-l NUMBER=VALUE | -n PATH | -r PATH | -x PATH | -w PATH | -d PATH]... -- COMMAND...
+ *   enter -c
+ *
+ * -l sets both limits of setrlimit(2) to VALUE. The others are Landlock's rules (landlock(7)) for
+ * PATH and all below it, where it exists; what no rule names can't be opened, run or changed:
+ * -n list the names in it, -r read, -x read and execute, -w whatever can be done with files but to
+ * make devices, -d read and write devices and ask of them what they can do. No signal and no
+ * abstract unix socket leads out, where the kernel can keep them in (ABI 6).
+ * The rules come after all mounts are made, since nobody inside of them can mount any more.
+ *
+ * It ends with 127 where there is no such command, 126 where it can't be executed, as a shell
+ * would, and 125 where it failed before that. -c tells by 0 whether the kernel keeps to the rules.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* The kernel's headers may be older than the kernel: its numbers, by our names. */
+enum { CREATE_RULESET = 444, ADD_RULE = 445, RESTRICT_SELF = 446 };
+enum { GET_VERSION = 1, PATH_BENEATH = 1 };
+enum { ABSTRACT_UNIX_SOCKET = 1 << 0, SIGNAL = 1 << 1 };
+enum {
+    EXECUTE = 1 << 0,
+    WRITE_FILE = 1 << 1,
+    READ_FILE = 1 << 2,
+    READ_DIR = 1 << 3,
+    MAKE_CHAR = 1 << 6,
+    MAKE_BLOCK = 1 << 11,
+    TRUNCATE = 1 << 14,
+    IOCTL_DEV = 1 << 15,
+    ALL_OF_ABI_2 = (1 << 14) - 1,
+    READ = READ_FILE | READ_DIR,
+    /* What makes sense for something that is not a folder. */
+    OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV,
+};
+enum { FAILED = 125, NOT_EXECUTABLE = 126, NOT_FOUND = 127 };
+
+struct attributes {
+    uint64_t files, network, scoped;
+};
+
+struct rule {
+    uint64_t allowed;
+    int32_t folder;
+} __attribute__((packed));
+
+static int fail(const char *what, int code) {
+    fprintf(stderr, "enter: %s: %s\n", what, strerror(errno));
+    return code;
+}
+
+/* A ruleset that grants nothing yet; *handled is all that it can grant here. */
+static int create(uint64_t *handled) {
+    long abi = syscall(CREATE_RULESET, NULL, (size_t)0, GET_VERSION);
+    if (abi < 2) { /* the first version has every rename into another folder fail */
+        if (abi >= 0) errno = EOPNOTSUPP;
+        return -1;
+    }
+    *handled = ALL_OF_ABI_2 | (abi >= 3 ? TRUNCATE : 0) | (abi >= 5 ? IOCTL_DEV : 0);
+    /* Older kernels take what they don't know as long as it is nothing. */
+    struct attributes all = {*handled, 0, abi >= 6 ? ABSTRACT_UNIX_SOCKET | SIGNAL : 0};
+    return (int)syscall(CREATE_RULESET, &all, sizeof all, 0);
+}
+
+static int restrict_self(int ruleset) {
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return -1;
+    return (int)syscall(RESTRICT_SELF, ruleset, 0);
+}
+
+static int allow(int ruleset, uint64_t rights, const char *path) {
+    struct stat found;
+    struct rule rule = {rights, open(path, O_PATH | O_CLOEXEC)};
+    if (rule.folder < 0) return errno == ENOENT ? 0 : -1;
+    int result = fstat(rule.folder, &found);
+    if (result == 0) {
+        if (!S_ISDIR(found.st_mode)) rule.allowed &= OF_FILES;
+        result = (int)syscall(ADD_RULE, ruleset, PATH_BENEATH, &rule, 0);
+    }
+    close(rule.folder);
+    return result;
+}
+
+static int limit(const char *pair) {
+    char *end;
+    unsigned long number = strtoul(pair, &end, 10);
+    if (end == pair || *end != '=') {
+        errno = EINVAL;
+        return -1;
+    }
+    rlim_t value = strtoull(end + 1, NULL, 10);
+    return setrlimit((int)number, &(struct rlimit){value, value});
+}
+
+static uint64_t rights_of(char option) {
+    switch (option) {
+    case 'n': return READ_DIR;
+    case 'r': return READ;
+    case 'x': return READ | EXECUTE;
+    case 'w': return ~(uint64_t)(MAKE_CHAR | MAKE_BLOCK | IOCTL_DEV);
+    case 'd': return READ | WRITE_FILE | TRUNCATE | IOCTL_DEV;
+    default: return 0;
+    }
+}
+
+static int holds(void) {
+    uint64_t handled;
+    int ruleset = create(&handled);
+    if (ruleset < 0 || restrict_self(ruleset) != 0) return 0;
+    return open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC) < 0 && errno == EACCES;
+}
+
+int main(int argc, char **argv) {
+    if (argc == 2 && strcmp(argv[1], "-c") == 0) return holds() ? 0 : FAILED;
+    uint64_t handled;
+    int ruleset = create(&handled), at = 1;
+    if (ruleset < 0) return fail("landlock", FAILED);
+    for (; at + 1 < argc && strcmp(argv[at], "--") != 0; at += 2) {
+        const char *value = argv[at + 1];
+        char option = argv[at][0] == '-' ? argv[at][1] : 0;
+        uint64_t rights = rights_of(option) & handled;
+        errno = EINVAL;
+        if (option == 'l' ? limit(value) != 0 : rights == 0 || allow(ruleset, rights, value) != 0)
+            return fail(value, FAILED);
+    }
+    if (at + 1 >= argc) {
+        errno = EINVAL;
+        return fail("no command", FAILED);
+    }
+    if (restrict_self(ruleset) != 0) return fail("landlock", FAILED);
+    execvp(argv[at + 1], argv + at + 1);
+    return fail(argv[at + 1], errno == ENOENT ? NOT_FOUND : NOT_EXECUTABLE);
+}

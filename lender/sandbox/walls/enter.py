@@ -1,0 +1,77 @@
+"""The last step into a process sandbox: the limits and Landlock's rules for files, set inside.
+
+`enter.c` is our own program for it. Where it is not built, or this kernel has no Landlock, it is
+prlimit(1) with the same limits, and the mount namespace is the only wall around the files.
+"""
+
+import functools
+import os
+import resource
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from lender.sandbox.plan import WORK_FOLDER
+
+# Below /dev, which bubblewrap makes in every sandbox, whatever its root is.
+PLACE: Final = "/dev/lender-enter"
+# How it ends where it failed before there was a command.
+FAILED: Final = 125
+# Option of enter.c, path inside.
+RULES: Final = (
+    ("-n", "/"),
+    ("-x", "/usr"),
+    ("-r", "/etc"),
+    ("-r", "/proc"),
+    ("-d", "/dev"),
+    # Standard input is this very file, opened outside; /dev/stdin opens it again.
+    ("-d", "/dev/null"),
+    ("-w", "/dev/shm"),  # noqa: S108 - inside
+    ("-w", "/tmp"),  # noqa: S108 - inside
+    ("-w", WORK_FOLDER),
+)
+_PROGRAM = Path(__file__).with_name("enter")
+
+
+def find() -> str | None:
+    """Our program, where it is built and was seen to hold; looked for once.
+
+    None for root, who runs no sandbox: what counts is whether their user can reach it.
+    """
+    return None if 0 in os.getresuid() else _checked(str(_PROGRAM))
+
+
+def options() -> list[str]:
+    """The words for bubblewrap that bring it in."""
+    program = find()
+    return [] if program is None else ["--ro-bind", program, PLACE]
+
+
+def command(
+    argv: Iterable[str],
+    limits: Mapping[str, int],
+    rules: Iterable[tuple[str, str]] = RULES,
+) -> list[str]:
+    """The command line behind bwrap's options.
+
+    Args:
+        argv: the job's own.
+        limits: by prlimit(1)'s names.
+        rules: which files it may use; see `RULES`. Without our program there are none.
+    """
+    if find() is None:
+        words = [f"--{name}={value}" for name, value in limits.items()]
+        return ["/usr/bin/prlimit", *words, "--", *argv]
+    numbers = {getattr(resource, f"RLIMIT_{name.upper()}"): v for name, v in limits.items()}
+    words = [word for number, value in numbers.items() for word in ("-l", f"{number}={value}")]
+    return [PLACE, *words, *(word for rule in rules for word in rule), "--", *argv]
+
+
+@functools.cache
+def _checked(program: str) -> str | None:
+    try:
+        pid = os.posix_spawn(program, [program, "-c"], {})
+    except OSError:
+        return None
+    _, status = os.waitpid(pid, 0)
+    return program if status == 0 else None
