@@ -2,8 +2,8 @@
 
 The guest sees its scratch folder as /work and as the current folder, its arguments, its
 environment, a clock and random numbers; WASI preview 1 gives it no way to name anything else.
-What runs too long is ended by the engine's epoch, and where it sleeps inside a host call, which
-epochs don't interrupt, by ending this process.
+What runs too long, or is asked to end, is ended by the engine's epoch, and where it sleeps inside a
+host call, which epochs don't interrupt, by ending this process.
 """
 
 import os
@@ -12,11 +12,11 @@ import time
 from types import ModuleType
 from typing import Any
 
-from lender.sandbox.files import scratch
+from lender.sandbox.files import checkpoint, scratch
 from lender.sandbox.plan import FILE_MARGIN_BYTES, WORK_FOLDER, LimitName, SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.runtimes import runner
-from lender.sandbox.runtimes.runner import Reporter
+from lender.sandbox.runtimes.runner import ASKED_TO_END, Reporter
 from lender.sandbox.runtimes.wasm_watch import Run, Watch
 from lender.sandbox.walls import confine
 
@@ -70,6 +70,7 @@ class _WasmRunner:
         self._stderr, self._stderr_path = _pipe()
         self._watch = Watch(
             plan.limits,
+            reporter.soft_stop,
             drain=self._drain,
             exceeds_disk=self._exceeds_disk,
             interrupt=self._engine.increment_epoch,
@@ -77,8 +78,12 @@ class _WasmRunner:
         )
 
     def run(self, task: int) -> TaskOutcome:
-        self._inputs.restore()
         run = Run(task, self._plan.limits.output_bytes)
+        try:
+            self._inputs.restore()
+            checkpoint.place(self._plan, task)
+        except (OSError, PrepareFailedError) as error:
+            return _outcome(run, None, None, f"not started: {error}", 0)
         store = self._store(task)
         exit_code, error = None, None
         exports: Any = None
@@ -186,6 +191,8 @@ def _pipe() -> tuple[int, str]:
 def _outcome(
     run: Run, exit_code: int | None, limit: LimitName | None, error: str | None, memory_bytes: int
 ) -> TaskOutcome:
+    # One that ended by itself just then was not ended by anybody.
+    terminated = run.terminated and exit_code is None and limit is None
     return TaskOutcome(
         task=run.index,
         state="succeeded" if exit_code == 0 and limit is None else "failed",
@@ -193,18 +200,24 @@ def _outcome(
         value=run.capture.value,
         stderr_tail=run.capture.stderr_tail,
         limit=limit,
-        error=f"hit its {limit} limit" if limit else _cause(error),
+        error=_words(limit, error, terminated=terminated),
         cpu_s=time.process_time() - run.cpu_s,
         memory_peak_bytes=memory_bytes,
         started_at=run.started_at,
         duration_s=time.monotonic() - run.started_at,
+        terminated=terminated,
     )
 
 
-def _cause(error: str | None) -> str | None:
-    """The line of the engine's report that says why; the backtrace before it says where."""
+def _words(limit: LimitName | None, error: str | None, *, terminated: bool) -> str | None:
+    """Why it failed, for a person; None where its exit code says all."""
+    if limit is not None:
+        return f"hit its {limit} limit"
+    if terminated:
+        return ASKED_TO_END
     if error is None:
         return None
+    # The line of the engine's report that says why; the backtrace before it says where.
     lines = [line.strip() for line in error.splitlines() if line.strip()]
     causes = [line for line in lines if "wasm trap" in line] or lines
     return causes[0][:_ERROR_CHARS_MAX]

@@ -1,9 +1,10 @@
-"""The thread that watches a wasm guest: time, output and disk, each with its consequence.
+"""The thread that watches a wasm guest: time, output, disk, and whether it is to end.
 
 The guest's own thread spends its time inside the engine, with the interpreter's lock released;
 this one wakes every few milliseconds while a task runs and sleeps when none does.
 """
 
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +13,12 @@ from contextlib import contextmanager
 from lender.sandbox.meters.capture import Capture
 from lender.sandbox.meters.clock import RunningTime
 from lender.sandbox.plan import LimitName, Limits
+from lender.sandbox.runtimes.runner import SoftStop
 
 _TICK_S = 0.005
 _IDLE_TICKS = 20
 _DISK_TICKS = 20
-# How long after its limit a guest may still sit in a host call before the process ends.
+# How long a guest that is to end may still sit in a host call before the process ends.
 _GRACE_S = 0.1
 
 
@@ -29,6 +31,8 @@ class Run:
         started_at: monotonic clock.
         cpu_s: processor time of this process at its start.
         limit: the limit that it hit.
+        terminated: it was asked to end.
+        over_at_s: running time when one of the two was seen.
     """
 
     def __init__(self, index: int, output_bytes: int) -> None:
@@ -37,6 +41,8 @@ class Run:
         self.started_at = time.monotonic()
         self.cpu_s = time.process_time()
         self.limit: LimitName | None = None
+        self.terminated = False
+        self.over_at_s: float | None = None
 
 
 class Watch:
@@ -44,6 +50,7 @@ class Watch:
 
     Args:
         limits: of each task.
+        soft_stop: ends the task that runs.
         drain: takes what the guest wrote.
         exceeds_disk: whether its scratch folder is over its limit.
         interrupt: makes the guest trap as soon as it runs code of its own.
@@ -53,6 +60,7 @@ class Watch:
     def __init__(
         self,
         limits: Limits,
+        soft_stop: SoftStop,
         *,
         drain: Callable[[Run], None],
         exceeds_disk: Callable[[], bool],
@@ -60,6 +68,9 @@ class Watch:
         give_up: Callable[[Run], None],
     ) -> None:
         self._limits = limits
+        self._asked_to_end = False
+        self._word = select.poll()
+        self._word.register(soft_stop.fd, select.POLLIN)
         self._drain = drain
         self._exceeds_disk = exceeds_disk
         self._interrupt = interrupt
@@ -93,7 +104,7 @@ class Watch:
         seen: Run | None = None
         clock, idle, ticks = RunningTime(0, _TICK_S), 0, 0
         while idle < _IDLE_TICKS:
-            time.sleep(_TICK_S)
+            self._wait_a_tick()
             with self._lock:
                 run = self._run
                 idle = idle + 1 if run is None else 0
@@ -104,16 +115,30 @@ class Watch:
                 ticks += 1
                 self._look(run, clock.advance(time.monotonic()), ticks)
 
+    def _wait_a_tick(self) -> None:
+        """Less, when the word to end comes: it comes once, and nothing is begun after it."""
+        if self._asked_to_end:
+            time.sleep(_TICK_S)
+        else:
+            self._asked_to_end = bool(self._word.poll(_TICK_S * 1000))
+
     def _look(self, run: Run, elapsed_s: float, ticks: int) -> None:
         self._drain(run)
-        if run.limit is None:
-            if run.capture.over:
-                run.limit = "output"
-            elif elapsed_s > self._limits.time_s:
-                run.limit = "time"
-            elif ticks % _DISK_TICKS == 0 and self._exceeds_disk():
-                run.limit = "disk"
-        if run.limit is not None:
-            self._interrupt()
-            if elapsed_s > self._limits.time_s + _GRACE_S:
-                self._give_up(run)
+        if run.over_at_s is None:
+            run.limit = self._limit_hit(run, elapsed_s, ticks)
+            run.terminated = run.limit is None and self._asked_to_end
+            if run.limit is None and not run.terminated:
+                return
+            run.over_at_s = elapsed_s
+        self._interrupt()
+        if elapsed_s > run.over_at_s + _GRACE_S:
+            self._give_up(run)
+
+    def _limit_hit(self, run: Run, elapsed_s: float, ticks: int) -> LimitName | None:
+        if run.capture.over:
+            return "output"
+        if elapsed_s > self._limits.time_s:
+            return "time"
+        if ticks % _DISK_TICKS == 0 and self._exceeds_disk():
+            return "disk"
+        return None
