@@ -1,22 +1,31 @@
 """Which runtimes hold on this machine: each is tried for real before it is ever offered.
 
 A wall that can't be shown to stand is not there: the runtime is then not offered, with the reason
-and what to do about it.
+and what to do about it. All are tried at once, in well under two seconds.
 """
 
 import asyncio
+import contextlib
+import json
 import os
+import pickle
+import re
+import secrets
+import socket
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from lender.sandbox import probe
 from lender.sandbox.launcher import Launcher
 from lender.sandbox.lease_sandbox import LeaseSandbox
 from lender.sandbox.plan import RUNTIMES, Limits, Runtime, SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError, SandboxGoneError
+from lender.sandbox.processes.controllers import Kept
 from lender.sandbox.processes.subtree import Subtree
 from lender.sandbox.processes.tree import Root
-from lender.sandbox.walls import seccomp
+from lender.sandbox.walls import enter, seccomp
 
 _LIMITS = Limits(
     cpu=1,
@@ -26,18 +35,31 @@ _LIMITS = Limits(
     scratch_bytes=1 << 20,
     processes=16,
 )
-_ENVIRONMENT = {"HOME", "LENDER_JOB", "LENDER_TASK", "LENDER_TASK_COUNT", "PATH", "PWD"}
-# Prints a line for each wall that does not stand, and the names of its environment.
-_WALLS = """
-for place in / /usr /etc /dev /proc/sys/kernel; do
-    if (: > $place/lender-selftest) 2>/dev/null; then echo "wall: can write below $place"; fi
+_ENVIRONMENT = ("HOME", "LENDER_JOB", "LENDER_TASK", "LENDER_TASK_COUNT", "PATH", "PWD")
+_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
+_STATUS = {"CapPrm": "0" * 16, "CapEff": "0" * 16, "NoNewPrivs": "1"}
+# What a shell can see of its walls, in the words of `probe`; the judge looks at the rest.
+_SCRIPT = f"""
+wall() {{ echo "wall $*"; }}
+for place in / /usr /etc /dev /proc /sys; do
+    (: > $place/lender-selftest) 2>/dev/null && wall "can write below $place"
 done
-[ -s /proc/1/environ ] && echo "wall: the environment of process 1 shows"
-for name in /sys/class/net/* $(tail -n +3 /proc/net/dev | cut -d: -f1); do
-    case $name in lo | '/sys/class/net/*') ;; *) echo "wall: sees network interface $name" ;; esac
+for file in /proc/sys/kernel/core_pattern /proc/sysrq-trigger /dev/kmsg; do
+    (: >> $file) 2>/dev/null && wall "can write $file"
 done
-: > here || echo "wall: can't write its working folder"
-env | cut -d= -f1
+for place in /home /root /var /run/user /sys/class/net; do
+    [ -e $place ] && wall "sees $place"
+done
+for name in $(tail -n +3 /proc/net/dev | cut -d: -f1); do
+    [ $name = lo ] || wall "sees network interface $name"
+done
+[ -z "$(tr -d '\\0' < /proc/1/environ 2>/dev/null)" ] || wall "the environment of process 1 shows"
+unshare --user true 2>/dev/null && wall "can make a user namespace"
+(: > here) 2>/dev/null || wall "can't write its working folder"
+[ -e {enter.PLACE} ] && echo entered
+env | while IFS= read -r line; do echo "env ${{line%%=*}}"; done
+ls -l /proc/self/ns
+cat /proc/self/status
 """
 # Writes "ok" with WASI's fd_write: types, import, function, memory, exports, code, data.
 _MODULE = (
@@ -51,7 +73,8 @@ _MODULE = (
     b"\x0b\x10\x01\x00\x41\x00\x0b\x0a\x08\x00\x00\x00\x02\x00\x00\x00ok"
 )
 _MENDS = {
-    "not installed": "install the package bubblewrap",
+    "(bwrap) is not installed": "install the package bubblewrap",
+    "(package crun)": "install the package crun",
     "wasmtime": "install wasmtime; it has no wheel for 32-bit ARM",
     "as root": "name an ordinary user in the setting `user`",
     "uid map": "allow user namespaces for /usr/bin/bwrap (AppArmor: a profile with `userns,`)",
@@ -82,9 +105,19 @@ class Unavailable(NamedTuple):
     mend: str
 
 
+Verdict = Available | Unavailable
+
+
+class _Seen(NamedTuple):
+    """What a task saw of its walls: those that don't stand; whether the files have a second one."""
+
+    walls: list[str]
+    entered: bool
+
+
 async def check(
     launcher: Launcher, scratch_root: Path, cgroups: Subtree | None = None
-) -> dict[Runtime, Available | Unavailable]:
+) -> dict[Runtime, Verdict]:
     """Run a small task in each runtime and look whether its walls stand.
 
     Args:
@@ -92,16 +125,37 @@ async def check(
         scratch_root: an existing folder that the sandboxes' user can reach.
         cgroups: where their cgroups will be made.
     """
-    checks = (_check(launcher, scratch_root, one, cgroups) for one in RUNTIMES)
-    found = await asyncio.gather(*checks)
+    with _host() as host:
+        trials = (_try(launcher, scratch_root, one, cgroups, host) for one in RUNTIMES)
+        found = await asyncio.gather(*trials)
     return dict(zip(RUNTIMES, found, strict=True))
 
 
-async def _check(
-    launcher: Launcher, scratch_root: Path, runtime: Runtime, cgroups: Subtree | None
-) -> Available | Unavailable:
+async def check_alone(user: tuple[int, int] | None = None) -> dict[Runtime, Verdict]:
+    """The same where no lenderd runs, with a launcher of its own.
+
+    Args:
+        user: uid and gid of the sandboxes; needed when this process is root.
+    """
+    with tempfile.TemporaryDirectory(prefix="lender-selftest-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)  # noqa: ASYNC240 - once, in an instant
+        launcher = await Launcher.start(drop_to=user, preload=RUNTIMES)
+        try:
+            return await check(launcher, folder)
+        finally:
+            await launcher.close()
+
+
+async def _try(
+    launcher: Launcher,
+    scratch_root: Path,
+    runtime: Runtime,
+    cgroups: Subtree | None,
+    host: dict[str, Any],
+) -> Verdict:
     with tempfile.TemporaryDirectory(dir=scratch_root, prefix="selftest-") as name:
-        plan = _plan(Path(name), runtime, launcher.drop_to)
+        plan = _plan(Path(name), runtime, launcher.drop_to, host)
         sandbox = LeaseSandbox(plan, launcher, _forget, cgroups=cgroups)
         try:
             await sandbox.prepare()
@@ -110,18 +164,30 @@ async def _check(
             return _unavailable(str(error))
         finally:
             await sandbox.close()
-    return _judge_wasm(outcome) if runtime == "wasm" else _judge_process(outcome)
+    if outcome.state != "succeeded":
+        return _unavailable(outcome.error or outcome.stderr_tail.decode(errors="replace")[:300])
+    try:
+        seen = _SEEN[runtime](outcome, host)
+    except (ValueError, LookupError, TypeError):
+        return _unavailable(f"unexpected answer {outcome.value[:80]!r}")
+    if seen.walls:
+        return Unavailable("; ".join(seen.walls), "report this: nothing of it runs here until then")
+    keeps: frozenset[Kept] = frozenset() if cgroups is None else cgroups.keeps
+    return Available(tuple(_notes(runtime, keeps, entered=seen.entered)))
 
 
-def _plan(folder: Path, runtime: Runtime, user: tuple[int, int] | None) -> SandboxPlan:
-    program, scratch = None, folder / "scratch"
+def _plan(
+    folder: Path, runtime: Runtime, user: tuple[int, int] | None, host: dict[str, Any]
+) -> SandboxPlan:
+    scratch = folder / "scratch"
     scratch.mkdir()
     if user is not None:
         folder.chmod(0o711)
         os.chown(scratch, *user)
-    if runtime == "wasm":
-        program = folder / "program.wasm"
-        program.write_bytes(_MODULE)
+    content = {"wasm": _MODULE, "python": _pickled_probe(host)}.get(runtime)
+    program = None if content is None else folder / "program"
+    if program is not None and content is not None:
+        program.write_bytes(content)
         program.chmod(0o644)
     return SandboxPlan(
         lease=f"selftest-{runtime}",
@@ -129,32 +195,97 @@ def _plan(folder: Path, runtime: Runtime, user: tuple[int, int] | None) -> Sandb
         job="selftest",
         task_count=1,
         program=program,
-        argv=() if runtime == "wasm" else ("sh", "-c", _WALLS),
+        argv=("sh", "-c", _SCRIPT) if content is None else (),
         env={},
         inputs={},
         outputs=(),
         limits=_LIMITS,
         scratch=scratch,
+        grace_s=0.0,
     )
 
 
-def _judge_wasm(outcome: TaskOutcome) -> Available | Unavailable:
-    if outcome.state == "succeeded" and outcome.value == b"ok":
-        return Available(("cores are not limited: no cgroup",))
-    return _unavailable(outcome.error or f"unexpected answer {outcome.value[:80]!r}")
+class _Evaluated:
+    """Pickles to the value of a Python expression: a function as source, for any interpreter."""
+
+    def __init__(self, expression: str) -> None:
+        self._expression = expression
+
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        return eval, (self._expression,)
 
 
-def _judge_process(outcome: TaskOutcome) -> Available | Unavailable:
-    if outcome.state != "succeeded":
-        return _unavailable(outcome.error or outcome.stderr_tail.decode(errors="replace")[:300])
-    lines = outcome.value.decode(errors="replace").split()
-    broken = [line for line in outcome.value.decode().splitlines() if line.startswith("wall: ")]
-    if broken or not set(lines) <= _ENVIRONMENT:
-        return _unavailable("; ".join(broken) or f"shows the environment {lines}")
-    notes = ["cores are not limited, memory is watched and limited by address space: no cgroup"]
+def _pickled_probe(host: dict[str, Any]) -> bytes:
+    text = Path(probe.__file__).read_text()
+    expression = f"(lambda names: (exec({text!r}, names), names['probe']({host!r}))[1])({{}})"
+    return pickle.dumps(_Evaluated(expression))
+
+
+@contextlib.contextmanager
+def _host() -> Iterator[dict[str, Any]]:
+    """What no sandbox may reach, and what it may see, for `probe`."""
+    namespaces = {}
+    for kind in _NAMESPACES:
+        with contextlib.suppress(OSError):
+            namespaces[kind] = os.readlink(f"/proc/self/ns/{kind}")  # noqa: PTH115 - the text alone
+    abstract = f"\0lender-selftest-{secrets.token_hex(8)}"
+    with socket.create_server(("127.0.0.1", 0)) as loopback, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(abstract)
+        unix.listen(1)
+        yield {
+            "port": loopback.getsockname()[1],
+            "abstract": abstract,
+            "namespaces": namespaces,
+            "environment": _ENVIRONMENT,
+            "filtered": seccomp.program() is not None,
+            "enter": enter.PLACE,
+        }
+
+
+def _see_wasm(outcome: TaskOutcome, _host: dict[str, Any]) -> _Seen:
+    walls = [] if outcome.value == b"ok" else [f"unexpected answer {outcome.value[:80]!r}"]
+    return _Seen(walls, entered=True)
+
+
+def _see_python(outcome: TaskOutcome, _host: dict[str, Any]) -> _Seen:
+    return _Seen(**json.loads(outcome.value.removeprefix(b"b")))
+
+
+def _see_process(outcome: TaskOutcome, host: dict[str, Any]) -> _Seen:
+    text = outcome.value.decode(errors="replace")
+    lines = text.splitlines()
+    walls = [line.removeprefix("wall ") for line in lines if line.startswith("wall ")]
+    names = {line.removeprefix("env ") for line in lines if line.startswith("env ")}
+    walls += [f"shows {name} of an environment" for name in sorted(names - {*_ENVIRONMENT})]
+    inside = set(re.findall(r"\w+:\[\d+\]", text))
+    walls += [f"shares {one}" for one in sorted(inside.intersection(host["namespaces"].values()))]
+    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    wanted = _STATUS | ({"Seccomp": "2"} if host["filtered"] else {})
+    walls += [f"has {name} {status[name]}" for name in wanted if status[name] != wanted[name]]
+    if not names or not inside:
+        walls.append("its walls can't be seen: no env, or no ls, in /usr/bin")
+    return _Seen(walls, entered="entered" in lines)
+
+
+_SEEN: dict[Runtime, Callable[[TaskOutcome, dict[str, Any]], _Seen]] = {
+    "wasm": _see_wasm,
+    "process": _see_process,
+    "python": _see_python,
+    "oci": _see_process,
+}
+
+
+def _notes(runtime: Runtime, keeps: frozenset[Kept], *, entered: bool) -> Iterator[str]:
+    if "cpu" not in keeps:
+        yield "cores are kept by admission alone: no cgroup limits them"
+    if runtime == "wasm":
+        return
+    if "memory" not in keeps:
+        yield "memory is watched, and limited by address space: no cgroup limits it"
+    if not entered:
+        yield "no second wall around its files: no Landlock, or its helper is not built"
     if not seccomp.program():
-        notes.append("no system call filter for this processor")
-    return Available(tuple(notes))
+        yield "no system call filter for this processor"
 
 
 def _unavailable(reason: str) -> Unavailable:

@@ -7,7 +7,6 @@ import time
 import pytest
 from sandboxes import LIMITS, Workshop, needs_bubblewrap, open_folder, until, workshop
 
-from lender.sandbox import selftest
 from lender.sandbox.files import outputs
 from lender.sandbox.plan import Runtime
 from lender.sandbox.port import PrepareFailedError, RefusedError, Root, SandboxGoneError
@@ -237,15 +236,6 @@ async def test_a_process_killed_while_held_never_runs(workshop: Workshop, runtim
     sandbox = workshop.sandbox(plan, lambda root: os.kill(root.pid, 9))
     with pytest.raises(SandboxGoneError):
         await sandbox.prepare()
-
-
-@needs_bubblewrap
-async def test_the_self_test_finds_both_runtimes(workshop: Workshop) -> None:
-    found = await selftest.check(workshop.launcher, workshop.folder)
-    assert {runtime: type(one) for runtime, one in found.items()} == {
-        "wasm": selftest.Available,
-        "process": selftest.Available,
-    }, found
 
 
 def _cpu_ticks(root: Root) -> int:

@@ -1,0 +1,103 @@
+"""The self-test: it finds what holds here, and names each wall that does not stand."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from sandboxes import USER, Workshop, needs_bubblewrap, open_folder, workshop
+
+from lender.sandbox import probe, selftest
+from lender.sandbox.plan import TaskOutcome
+from lender.sandbox.walls import seccomp
+
+__all__ = ["open_folder", "workshop"]  # fixtures
+
+
+@needs_bubblewrap
+async def test_it_finds_what_holds_and_says_what_holds_less_well(workshop: Workshop) -> None:
+    found = await selftest.check(workshop.launcher, workshop.folder)
+    for runtime in ("wasm", "process", "python"):
+        verdict = found[runtime]  # type: ignore[index] # plain words
+        assert isinstance(verdict, selftest.Available), verdict
+        assert any("cores" in note for note in verdict.notes), "there is no cgroup here"
+    assert not any("memory" in note for note in found["wasm"].notes)  # type: ignore[union-attr]
+
+
+@needs_bubblewrap
+async def test_alone_it_needs_no_lenderd_and_leaves_nothing() -> None:
+    found = await selftest.check_alone(USER)
+    assert isinstance(found["wasm"], selftest.Available)
+    assert isinstance(found["process"], selftest.Available)
+
+
+async def test_root_is_told_to_name_a_user() -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root is refused")
+    found = await selftest.check_alone()
+    for verdict in found.values():
+        assert isinstance(verdict, selftest.Unavailable)
+        assert verdict.mend or "not installed" in verdict.reason
+
+
+def bare(argv: list[str], folder: Path, text: str = "") -> bytes:
+    """Run a command with no walls at all, as an ordinary user."""
+    user = {} if USER is None else {"user": USER[0], "group": USER[1], "extra_groups": []}
+    environment = {"PATH": "/usr/bin:/bin", "OWNERS_SECRET": "1"}
+    done = subprocess.run(
+        argv,
+        cwd=folder,
+        env=environment,
+        input=text.encode(),
+        capture_output=True,
+        check=True,
+        timeout=20,
+        **user,  # type: ignore[call-overload] # one of two forms
+    )
+    return bytes(done.stdout)
+
+
+def test_without_walls_the_shell_sees_that_there_are_none(open_folder: Path) -> None:
+    with selftest._host() as host:
+        shown = bare(["sh", "-c", selftest._SCRIPT], open_folder)
+        seen = selftest._see_process(TaskOutcome(0, "succeeded", 0, shown), host)
+    walls = "\n".join(seen.walls)
+    for named in (
+        "sees /var",
+        "shows OWNERS_SECRET",
+        "shares net:",
+        "shares pid:",
+        "has NoNewPrivs 0",
+    ):
+        assert named in walls
+    assert ("has Seccomp 0" in walls) == (seccomp.program() is not None)
+    assert not seen.entered
+
+
+def test_without_walls_a_function_sees_that_there_are_none(open_folder: Path) -> None:
+    with selftest._host() as host:
+        text = Path(probe.__file__).read_text()
+        text += f"\nimport sys\nsys.stdout.buffer.write(probe({host!r})(0))"
+        found = json.loads(bare(["/usr/bin/python3", "-I", "-S", "-"], open_folder, text))
+    for named in (
+        "sees /var",
+        "shows OWNERS_SECRET of an environment",
+        "shares the net namespace",
+        "has NoNewPrivs 0",
+        "reaches the host's loopback",
+        "reaches an abstract socket of the host",
+    ):
+        assert named in found["walls"]
+    assert not found["entered"]
+
+
+@pytest.mark.parametrize("value", [b"", b"ko", b'b{"walls": ["sees /home"], "entered": true}'])
+def test_an_answer_that_is_not_the_one_wanted_is_no_proof(value: bytes) -> None:
+    outcome = TaskOutcome(0, "succeeded", 0, value)
+    assert selftest._see_wasm(outcome, {}).walls
+    if value.startswith(b"b"):
+        assert selftest._see_python(outcome, {}).walls == ["sees /home"]
+    else:
+        with pytest.raises(ValueError, match="Expecting value"):
+            selftest._see_python(outcome, {})
