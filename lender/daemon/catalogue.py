@@ -38,7 +38,7 @@ def _read(path: Path) -> tuple[str, CatalogueEntry]:
     if not isinstance(name, str) or re.fullmatch(WORKLOAD_PATTERN, name) is None:
         raise CatalogueError(f"{path}: name: must match {WORKLOAD_PATTERN}")
     if runtime not in _RUNTIMES:
-        raise CatalogueError(f"{path}: runtime: must be one of {', '.join(_RUNTIMES)}")
+        raise CatalogueError(f"{path}: runtime: must be one of {', '.join(get_args(Runtime))}")
     if sha256 is not None and (
         not isinstance(sha256, str) or re.fullmatch(SHA256_PATTERN, sha256) is None
     ):

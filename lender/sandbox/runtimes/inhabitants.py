@@ -87,21 +87,18 @@ class Inhabitants:
             if os.listdir(folder):  # noqa: PTH208 - a descriptor
                 scratch.wipe(self._root / name)
 
-    def cpu_s(self) -> float:
-        """Processor time so far: the interpreter's, and that of all that has ended in there.
+    def used(self) -> tuple[float, int]:
+        """Processor time so far, and the memory that the interpreter holds, in bytes.
+
+        The time is the interpreter's own and that of all that has ended in there.
 
         Raises:
             OSError: the interpreter is gone.
         """
-        ticks = 0
-        for file in (self._stat, self._init_stat):
-            fields = _fields(file)
-            ticks += int(fields[_CHILDREN_USER]) + int(fields[_CHILDREN_SYSTEM])
-        return time.clock_gettime(self._clock) + ticks / _TICKS_PER_S
-
-    def memory_bytes(self) -> int:
-        """What the interpreter holds."""
-        return int(_fields(self._stat)[_RESIDENT]) * _PAGE_BYTES
+        own, init = _fields(self._stat), _fields(self._init_stat)
+        ticks = sum(int(one[f]) for one in (own, init) for f in (_CHILDREN_USER, _CHILDREN_SYSTEM))
+        cpu_s = time.clock_gettime(self._clock) + ticks / _TICKS_PER_S
+        return cpu_s, int(own[_RESIDENT]) * _PAGE_BYTES
 
     def count(self) -> int:
         """Processes and threads, init left out."""

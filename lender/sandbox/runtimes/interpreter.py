@@ -9,7 +9,7 @@ import time
 
 from lender.sandbox.files import checkpoint, scratch
 from lender.sandbox.meters.usage import Usage
-from lender.sandbox.plan import LimitName, SandboxPlan
+from lender.sandbox.plan import LimitName, SandboxPlan, TaskOutcome
 from lender.sandbox.runtimes import python_inside
 from lender.sandbox.runtimes.bubblewrapped import BubblewrappedTask
 from lender.sandbox.runtimes.command import End
@@ -37,13 +37,14 @@ class Interpreter:
 
     Attributes:
         alive: it can be called.
+        plan: see above.
     """
 
     def __init__(self, sandbox: BubblewrappedTask, channel: Channel, plan: SandboxPlan) -> None:
         self.sandbox = sandbox
         self.channel = channel
         self.alive = True
-        self._plan = plan
+        self.plan = plan
         self._inhabitants: Inhabitants | None = None
         self._mounts: dict[str, int] = {}
         self._cpu_told_s, self._attempts_told = 0.0, 0
@@ -58,8 +59,8 @@ class Interpreter:
         Raises:
             OSError: the folder can't be cleaned, or the interpreter is gone.
         """
-        scratch.wipe(self._plan.scratch, self._plan.inputs)
-        checkpoint.place(self._plan, task)
+        scratch.wipe(self.plan.scratch, self.plan.inputs)
+        checkpoint.place(self.plan, task)
         self.channel.ask(task)
         return Call(self)
 
@@ -75,7 +76,7 @@ class Interpreter:
             try:
                 self._inhabitants = Inhabitants(self.channel.pid)
                 # What bubblewrap has made in the folder, to mount the inputs on.
-                self._mounts = {name: self._inode(name) for name in self._plan.inputs}
+                self._mounts = {name: self._inode(name) for name in self.plan.inputs}
             except OSError as error:
                 raise ChannelClosedError from error
         return answer
@@ -91,7 +92,7 @@ class Interpreter:
             count = 0 if self._inhabitants is None else self._inhabitants.count()
         except OSError:
             return False
-        return count >= self._plan.limits.processes
+        return count >= self.plan.limits.processes
 
     def settle(self, duration_s: float) -> End | None:
         """End all that a task left; what was used since the last one.
@@ -105,7 +106,7 @@ class Interpreter:
             if not (self.channel.is_silent() and self._has_inputs()):
                 return None
             inhabitants.clear_temporary()
-            cpu_s, memory_bytes = inhabitants.cpu_s(), inhabitants.memory_bytes()
+            cpu_s, memory_bytes = inhabitants.used()
         except OSError:
             return None
         attempts = inhabitants.attempts_blocked(duration_s)
@@ -137,7 +138,7 @@ class Interpreter:
         return all(self._inode(name) == inode for name, inode in self._mounts.items())
 
     def _inode(self, name: str) -> int:
-        return os.lstat(f"{self._plan.scratch}/{name}").st_ino
+        return os.lstat(f"{self.plan.scratch}/{name}").st_ino
 
 
 class Call:
@@ -211,12 +212,26 @@ class Call:
             return end._replace(exit_code=end.exit_code or None)
         return end._replace(exit_code=0 if answer.kind == python_inside.DONE else None)
 
+    def complete(self, outcome: TaskOutcome) -> TaskOutcome:
+        """What the watcher saw, with what the interpreter said."""
+        if outcome.limit not in {None, "memory"} or outcome.terminated or self.answer is None:
+            return outcome
+        limit = self.limit
+        if self.answer.kind == python_inside.DONE and self.answer.content:
+            outcome = outcome._replace(value=self.answer.content)
+            if len(outcome.value) > self._interpreter.plan.limits.output_bytes:
+                limit, outcome = "output", outcome._replace(value=b"", state="failed")
+        if limit is None:
+            return outcome
+        # Of a crowd the watcher has but an estimate of its memory.
+        return outcome._replace(limit=limit, error=f"hit its {limit} limit")
+
     def fault(self, exit_code: int | None, said: str) -> str | None:
         """See `StartedTask`."""
         if self._broken:
             return "its interpreter gave an answer that is none"
         if self.answer is not None:
-            return self.answer.text or None
+            return None if self.answer.kind == python_inside.DONE else self.answer.text
         if not self._interpreter.greeted:
             return self._interpreter.sandbox.fault(exit_code, said)
         return "ended its interpreter" + (f" (exit code {exit_code})" if exit_code else "")

@@ -56,10 +56,8 @@ class _PythonRunner:
         plan, soft_stop = self._plan, self._reporter.soft_stop
         self._call = None
         outcome = command.run(task, plan, self._begin, soft_stop, plan.inputs)
-        limit = self._call.limit if self._call else None
-        # Of a crowd the watcher has only an estimate of its memory.
-        if limit is not None and outcome.limit in {None, "memory"} and not outcome.terminated:
-            outcome = outcome._replace(limit=limit, error=f"hit its {limit} limit")
+        if self._call is not None:
+            outcome = self._call.complete(outcome)
         if not self._interpreter.alive:
             self._reporter.send(outcome, last=True)
             os._exit(0)

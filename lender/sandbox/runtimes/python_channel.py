@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from lender.sandbox.runtimes import python_inside
 
-_ANSWER_BYTES_MAX = python_inside.HEADER_BYTES + python_inside.TEXT_BYTES_MAX
+_ANSWER_BYTES_MAX = python_inside.HEADER_BYTES + python_inside.CONTENT_BYTES_MAX
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 _ANSWERS = range(python_inside.DONE, python_inside.NO_SPACE + 1)
 
@@ -28,11 +28,17 @@ class Answer(NamedTuple):
 
     Attributes:
         kind: DONE, RAISED or another of `python_inside`.
-        text: the exception, in one printable line.
+        content: the value where it is small, or the exception in words.
     """
 
     kind: int
-    text: str
+    content: bytes
+
+    @property
+    def text(self) -> str:
+        """The content as one printable line."""
+        text = self.content.decode(errors="replace")
+        return "".join(one if one.isprintable() else " " for one in text)
 
 
 class Channel:
@@ -118,10 +124,9 @@ class Channel:
             return None
         size = int.from_bytes(heard[1 : python_inside.HEADER_BYTES], "big")
         end = python_inside.HEADER_BYTES + size
-        if heard[0] not in _ANSWERS or size > python_inside.TEXT_BYTES_MAX or len(heard) > end:
+        if heard[0] not in _ANSWERS or size > python_inside.CONTENT_BYTES_MAX or len(heard) > end:
             raise BrokenAnswerError
         if len(heard) < end:
             return None
         self._heard = b""
-        text = heard[python_inside.HEADER_BYTES :].decode(errors="replace")
-        return Answer(heard[0], "".join(one if one.isprintable() else " " for one in text))
+        return Answer(heard[0], heard[python_inside.HEADER_BYTES :])

@@ -2,8 +2,8 @@
 
 Started as `python -I -S -B` with a socket as standard input. First it says HELLO and loads the
 program, which it answers; then it gets a task's index, four bytes, and answers when the call is
-over, having written the value to what was its standard output. The standard library and the
-packages that the owner allows are all that there is in here.
+over. A small value is part of the answer; a larger one was then written to what was its standard
+output. The standard library and the packages that the owner allows are all that there is in here.
 
 A task finds its working folder, environment, current folder, standard streams, timers and SIGTERM
 as the first one did. What the function leaves in memory (modules, globals, threads) stays: all
@@ -32,10 +32,11 @@ PROGRAM = f"{FOLDER}/program"
 PACKAGES = f"{FOLDER}/packages"
 INSIDE = f"{FOLDER}/inside.py"
 
-# Kinds of an answer: its first byte. Two bytes with the length of a text follow, and the text.
+# Kinds of an answer: its first byte. Two bytes with a length follow, and so many bytes: the value
+# behind DONE, the exception in words behind the others.
 HELLO, DONE, RAISED, MISSING, NO_MEMORY, NO_SPACE = range(6)
 HEADER_BYTES = 3
-TEXT_BYTES_MAX = 2000
+CONTENT_BYTES_MAX = 2000
 REQUEST_BYTES = 4
 
 _WORK = "/work"
@@ -110,8 +111,10 @@ class _Inside:
             return
         self._leave_if_forked()
         self._flush()
-        _write(self._value, content)
-        self._answer(DONE)
+        if len(content) > CONTENT_BYTES_MAX:
+            _write(self._value, content)
+            content = b""
+        self._answer(DONE, content)
 
     def _restore(self, task: int) -> None:
         """What a task may expect, whatever the one before has changed."""
@@ -148,10 +151,9 @@ class _Inside:
             told = traceback.TracebackException.from_exception(error)
             del told.stack[:1]
             _write(2, "".join(told.format()).encode("utf-8", "backslashreplace"))
-        self._answer(kind, text)
+        self._answer(kind, text.encode("utf-8", "replace")[:CONTENT_BYTES_MAX])
 
-    def _answer(self, kind: int, text: str = "") -> None:
-        content = text.encode("utf-8", "replace")[:TEXT_BYTES_MAX]
+    def _answer(self, kind: int, content: bytes = b"") -> None:
         _write(self._channel, bytes([kind]) + len(content).to_bytes(2, "big") + content)
 
     def _leave_if_forked(self) -> None:
@@ -210,7 +212,7 @@ def _c_flush() -> Callable[[None], object]:
     try:
         import ctypes  # noqa: PLC0415 - not everywhere
 
-        return ctypes.CDLL(None).fflush  # type: ignore[no-any-return] # a foreign function
+        return ctypes.CDLL(None).fflush
     except (ImportError, OSError, AttributeError):
         return lambda _: None
 
