@@ -27,13 +27,11 @@ from lender.sandbox.processes.subtree import Subtree
 
 __all__ = ["open_folder", "workshop"]  # fixtures
 
-# Files of memory are nobody's resident memory: no watcher that adds up processes sees them.
-HIDDEN_BOMB = """
-import time
-for place, count in (("/tmp", 22), ("/dev/shm", 14)):
-    for number in range(count):
-        open(f"{place}/{number}", "wb").write(bytes(4 << 20))
-x = b"x" * (80 << 20)
+BOMB = """
+import os, time
+open("ready", "w").close()
+while not os.path.exists("go"): time.sleep(0.01)
+x = b"x" * (300 << 20)
 print("survived", flush=True)
 time.sleep(3600)
 """
@@ -110,16 +108,22 @@ def counts(file: Path) -> dict[str, int]:
 async def test_memory_that_no_watcher_sees_ends_its_task_alone(stand: Stand) -> None:
     stand.needs("memory")
     neighbour = await stand.prepared("sleep 3600")
-    sandbox = await stand.prepared(python(HIDDEN_BOMB))
+    sandbox = await stand.prepared(python(BOMB))
     resting = asyncio.create_task(neighbour.run(0))
     for task in (0, 1):  # the next one gets another sandbox, and its own end
-        roots = sandbox.root_pids
-        outcome = await sandbox.run(task)
+        running = asyncio.create_task(sandbox.run(task))
+        scratch = stand.workshop.folder / "L-1"
+        await until((scratch / "ready").exists, "the task runs")
+        (root,) = sandbox.root_pids
+        os.kill(root.pid, signal.SIGSTOP)  # its watcher: a bomb may be faster than any look
+        (scratch / "go").touch()
+        outcome = await running
         assert (outcome.task, outcome.state, outcome.limit) == (task, "failed", "memory")
         assert outcome.error == "hit its memory limit"
         assert b"survived" not in outcome.value
         assert outcome.cpu_s > 0
-        assert not any(map(tree.alive, roots)), "no half of it goes on"
+        assert not tree.alive(root), "no half of it goes on"
+        (scratch / "ready").unlink()
     assert stand.workshop.launcher.alive
     assert not resting.done()
     await neighbour.close()
@@ -162,7 +166,7 @@ async def test_a_task_that_gives_up_at_its_last_process_names_the_limit(stand: S
         "import os, time\n"
         "try:\n"
         "  while os.fork(): pass\n"
-        "except OSError: time.sleep(1); raise SystemExit(1)\n"
+        "except OSError: time.sleep(3); raise SystemExit(1)\n"
         "time.sleep(3600)"
     )
     sandbox = await stand.prepared(python(code))
@@ -192,11 +196,9 @@ async def test_a_job_gets_the_cores_that_it_asked_for_and_no_more(stand: Stand) 
 
 def test_jobs_leave_the_processor_to_everybody_else_in_lenderds_cgroup(tmp_path: Path) -> None:
     """Two that spin on one core: the job beside a program next to the subtree."""
-    idle, job, other = (
-        subprocess.Popen(["sh", "-c", f"read go; {loop}"], stdin=subprocess.PIPE)
-        for loop in ("sleep 60", "while :; do :; done", "while :; do :; done")
-    )
-    beside, cgroups = None, subtree.claim(tmp_path / "state", idle.pid, None)
+    # The first one is in the launcher's place, and alone with us: nobody else may stand there.
+    started = [subprocess.Popen(["sleep", "60"])]
+    beside, cgroups = None, subtree.claim(tmp_path / "state", started[0].pid, None)
     try:
         if cgroups is None or "cpu" not in cgroups.keeps:
             pytest.skip("no cgroup v2 controller is delegated here for: cpu")
@@ -204,20 +206,24 @@ def test_jobs_leave_the_processor_to_everybody_else_in_lenderds_cgroup(tmp_path:
         leaf = cgroups.leaf("L")
         beside = cgroups.path.parent / "beside"
         beside.mkdir()
-        for place, process in ((leaf, job), (beside, other)):
+        for place in (leaf, beside):
+            command = ["sh", "-c", "read go; while :; do :; done"]
+            process = subprocess.Popen(command, stdin=subprocess.PIPE)
+            started.append(process)
             (place / "cgroup.procs").write_text(str(process.pid))
             os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
+        for process in started[1:]:
             assert process.stdin is not None
             process.stdin.write(b"go\n")
             process.stdin.flush()
         while cgroup.cpu_s(beside) + cgroup.cpu_s(leaf) < 2:
-            assert job.poll() is None
+            assert started[1].poll() is None
             time.sleep(0.05)
         assert cgroup.cpu_s(beside) > 10 * cgroup.cpu_s(leaf)
-        assert stopping.kill([Standing((), leaf)]).verified
-        assert (cgroups.path / "cpu.idle").read_text() == "1\n", "hurried to its end, and back"
+        assert stopping.kill([Standing((), leaf)], 20).verified
+        assert (cgroups.path / "cpu.weight").read_text() == "1\n", "hurried to its end, and back"
     finally:
-        for process in (idle, job, other):
+        for process in started:
             process.kill()
             process.communicate()
         if beside is not None:

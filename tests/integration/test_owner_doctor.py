@@ -160,10 +160,10 @@ def test_a_limit_that_the_kernel_does_not_keep_comes_with_what_is_done_instead(
 @pytest.mark.parametrize(
     ("unit", "weights", "level", "mend"),
     [
-        (UNIT, ("100", "1"), "info", "Slice=lender.slice"),  # its slice stands beside the owner's
-        ("lender.slice/lenderd.service", ("1", "100"), "ok", ""),
-        (APP, ("100", "100"), "info", "CPUWeight=1 in lenderd's unit"),
-        (APP, ("100", "1"), "ok", ""),
+        (UNIT, ("100", "10"), "info", "Slice=lender.slice"),  # its slice stands beside the owner's
+        ("lender.slice/lenderd.service", ("10", "100"), "ok", ""),
+        (APP, ("100", "100"), "info", "CPUWeight=10 in lenderd's unit"),
+        (APP, ("100", "10"), "ok", ""),
     ],
 )
 def test_a_unit_that_weighs_as_much_as_the_owners_programs_is_told_to_weigh_less(

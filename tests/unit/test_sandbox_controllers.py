@@ -116,14 +116,6 @@ def test_the_topmost_cgroup_may_keep_its_processes(tmp_path: Path) -> None:
 
 
 def test_what_is_to_stop_gets_an_ordinary_weight_and_gives_it_back(tmp_path: Path) -> None:
-    own = folder(tmp_path, cpu__idle="1")
-    cgroup.hurry(own)
-    assert (own / "cpu.idle").read_text() == "0"
-    assert cgroup.yield_to_owner(own)
-    assert (own / "cpu.idle").read_text() == "1"
-
-
-def test_a_kernel_without_idle_groups_gets_the_least_weight(tmp_path: Path) -> None:
     own = folder(tmp_path, cpu__weight="7")
     assert cgroup.yield_to_owner(own)
     assert (own / "cpu.weight").read_text() == "1"

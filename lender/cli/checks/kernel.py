@@ -14,8 +14,9 @@ _ALONE_MEND = f"{_DELEGATE_MEND}, or by: systemd-run --user --scope -p Delegate=
 _USER_MEND = (
     "systemctl edit user@.service, with Delegate=cpu memory pids io below [Service]; log in again"
 )
-_UNIT_MEND = "CPUWeight=1 in lenderd's unit"
-_SLICE_MEND = "Slice=lender.slice in lenderd's unit, and CPUWeight=1 in that slice"
+# Less would have a pause wait for its turn: see `cgroup.yield_to_owner`.
+_UNIT_MEND = "CPUWeight=10 in lenderd's unit"
+_SLICE_MEND = "Slice=lender.slice in lenderd's unit, and CPUWeight=10 in that slice"
 # What a controller limits, and what there is without it.
 _LIMITS = {
     "cpu": ("cores", "a sandbox can take more of them than its job asked for"),

@@ -33,8 +33,6 @@ _LAUNCHER = "launcher"
 _HANDED_OVER = tuple(
     f"cgroup.{name}" for name in ("procs", "threads", "subtree_control", "freeze", "kill")
 )
-# Not the limits. With the weight the owner's verbs hurry what they stop (see `cgroup.hurry`).
-_WEIGHTS = ("cpu.idle", "cpu.weight")
 _IO_WEIGHTS = ("io.weight", "io.bfq.weight")  # whichever scheduler the disks have
 _KILL_S = 5.0
 
@@ -165,14 +163,14 @@ def _yield_to_owner(path: Path, user: tuple[int, int] | None) -> None:
 
     What counts beside the programs of the owner is the weight of lenderd's unit (CPUWeight=).
     """
-    for folder in (path, path / cgroup.JOBS):
-        cgroup.yield_to_owner(folder)
+    cgroup.yield_to_owner(path)
+    cgroup.order(path / cgroup.JOBS, "cpu.idle", "1")
     for file in _IO_WEIGHTS:
         cgroup.order(path, file, "default 1")
     if user is not None:
-        for file in _WEIGHTS:
-            with contextlib.suppress(OSError):
-                os.chown(path / file, *user)
+        # No limit, but what the owner's verbs hurry with whatever they stop.
+        with contextlib.suppress(FileNotFoundError):
+            os.chown(path / "cpu.weight", *user)
 
 
 def _hand_over(folder: Path, uid: int, gid: int) -> None:
