@@ -42,7 +42,7 @@ class Spawned(NamedTuple):
 
 def spawn(
     program: str,
-    argv: Sequence[str],
+    argv: list[str],
     env: Mapping[str, str],
     files: Sequence[bytes],
     domain: int | None,
@@ -95,7 +95,7 @@ def spawn(
 
 def _become(
     program: str,
-    argv: Sequence[str],
+    argv: list[str],
     env: Mapping[str, str],
     fds: list[int],
     domain: int | None,
