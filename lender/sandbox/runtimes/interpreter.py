@@ -109,6 +109,9 @@ class Interpreter:
             cpu_s, memory_bytes = inhabitants.used()
         except OSError:
             return None
+        if memory_bytes > self.plan.limits.memory_bytes:
+            # What is kept from task to task counts against each of them.
+            return None
         attempts = inhabitants.attempts_blocked(duration_s)
         return self._since(End(0, cpu_s, memory_bytes, attempts))
 

@@ -91,30 +91,25 @@ class _Inside:
         """The job's callable."""
         sys.path.append(PACKAGES)
         function: Any = None
+        kind, content = DONE, b""
         try:
             with open(PROGRAM, "rb") as file:  # noqa: PTH123 - pathlib is one more import
                 function = pickle.load(file)  # noqa: S301 - the job's own, in its own sandbox
             if not callable(function):
                 raise TypeError(f"the program is a {type(function).__name__}, no callable")  # noqa: TRY301 - told like any other
         except BaseException as error:  # noqa: BLE001 - whatever the program raises is told
-            self._tell(error)
-        else:
-            self._flush()
-            self._answer(DONE)
+            kind, content = self._explain(error)
+        self._answer(kind, content)
         return function  # type: ignore[no-any-return] # nobody asks for a call of what is none
 
     def _call(self, function: Callable[[int], object], task: int) -> None:
+        kind = DONE
         try:
             content = encode(function(task))
         except BaseException as error:  # noqa: BLE001 - whatever the function raises is told
-            self._tell(error)
-            return
-        self._leave_if_forked()
-        self._flush()
-        if len(content) > CONTENT_BYTES_MAX:
-            _write(self._value, content)
-            content = b""
-        self._answer(DONE, content)
+            kind, content = self._explain(error)
+        # What the function held is freed by now: the next task may be measured from here on.
+        self._answer(kind, content)
 
     def _restore(self, task: int) -> None:
         """What a task may expect, whatever the one before has changed."""
@@ -131,8 +126,8 @@ class _Inside:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGTERM, _end)
 
-    def _tell(self, error: BaseException) -> None:
-        """Answer with an exception: its traceback on standard error, its last line as the text."""
+    def _explain(self, error: BaseException) -> tuple[int, bytes]:
+        """Kind and words of an exception; its traceback goes to standard error."""
         self._leave_if_forked()
         self._flush()
         kind = RAISED
@@ -151,9 +146,14 @@ class _Inside:
             told = traceback.TracebackException.from_exception(error)
             del told.stack[:1]
             _write(2, "".join(told.format()).encode("utf-8", "backslashreplace"))
-        self._answer(kind, text.encode("utf-8", "replace")[:CONTENT_BYTES_MAX])
+        return kind, text.encode("utf-8", "replace")[:CONTENT_BYTES_MAX]
 
     def _answer(self, kind: int, content: bytes = b"") -> None:
+        self._leave_if_forked()
+        self._flush()
+        if len(content) > CONTENT_BYTES_MAX:
+            _write(self._value, content)
+            content = b""
         _write(self._channel, bytes([kind]) + len(content).to_bytes(2, "big") + content)
 
     def _leave_if_forked(self) -> None:
