@@ -292,13 +292,14 @@ class Execution:
         await asyncio.gather(self._work, return_exceptions=True)
         self._machinery.reread_consent()
         saved: tuple[TaskCheckpoint, ...] = ()
-        if task is not None and not self._abandoned:
-            try:
+        try:
+            if task is not None and not self._abandoned:
                 saved = await self._machinery.results.save(self._scratch, task)
-            except (CheckpointRefusedError, LinkError, OSError) as error:
-                log.warning("lease %s: its checkpoint is lost: %s", self._lease, error)
-        if not self._abandoned:
-            self._machinery.post(CheckpointSaved(self._lease, saved))
+        except (CheckpointRefusedError, LinkError, OSError) as error:
+            log.warning("lease %s: its checkpoint is lost: %s", self._lease, error)
+        finally:
+            if not self._abandoned:
+                self._machinery.post(CheckpointSaved(self._lease, saved))
 
     async def _clean_up(self) -> None:
         left = [self._work, self._saving] if self._saving is not None else [self._work]
@@ -311,6 +312,8 @@ class Execution:
         with contextlib.suppress(FileNotFoundError):  # never made
             await asyncio.to_thread(scratch.remove, self._scratch)
         await self._recorder.forget_all()
+        if self._saving is not None and not self._saving.cancelled():
+            self._saving.result()  # a fault of ours, which nobody else looks at
 
     def _told(self, error: Exception) -> str:
         """What others are told; the names of the owner's files are for the log alone."""

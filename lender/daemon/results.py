@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import tarfile  # noqa: F401 - packs checkpoints; as root it can be read, afterwards perhaps not
 from contextlib import ExitStack
 from pathlib import Path
 
