@@ -236,7 +236,7 @@ class LeaseSandbox:
 
     def _on_readable(self, child: Child) -> None:
         try:
-            data, _ = frames.receive(child.channel)
+            data = frames.read(child.channel)
             for frame in self._decoder.feed(data):
                 if self._answer is not None and not self._answer.done():
                     self._answer.set_result(frame)
