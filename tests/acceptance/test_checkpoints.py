@@ -47,7 +47,7 @@ async def whoever_is_under_way(fleet: Fleet) -> Lender:
     """The lender that has come far enough."""
     lenders = fleet.lenders.values()
     await asyncio.to_thread(
-        wait_until, lambda: any(stands_at(one) >= SEEN for one in lenders), "the first steps"
+        wait_until, lambda: any(stands_at(one) >= SEEN for one in lenders), "the first steps", 60
     )
     return max(lenders, key=stands_at)
 
