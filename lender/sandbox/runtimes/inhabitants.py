@@ -42,12 +42,11 @@ class Inhabitants:
         with contextlib.ExitStack() as opened:
             self._stat = _open(opened, f"/proc/{pid}/stat", _FILE)
             init = int(_fields(self._stat)[_PARENT])
-            self._root = Path(f"/proc/{init}/root")
             self._init_stat = _open(opened, f"/proc/{init}/stat", _FILE)
-            self._proc = _open(opened, f"{self._root}/proc", _FOLDER)
-            self._temporary = [
-                (name, _open(opened, f"{self._root}/{name}", _FOLDER)) for name in _TEMPORARY
-            ]
+            self._proc = _open(opened, f"/proc/{init}/root/proc", _FOLDER)
+            # By the folder that is held open: a process id may be another's by the time it is used.
+            root = f"/proc/self/fd/{self._proc}/.."
+            self._temporary = [f"{root}/{name}" for name in _TEMPORARY]
             self._own = frozenset({"1", _pid_inside(pid)})
             self._network = NetworkCounters(init)
             opened.callback(self._network.close)
@@ -83,9 +82,9 @@ class Inhabitants:
         Raises:
             OSError: something can't be removed.
         """
-        for name, folder in self._temporary:
-            if os.listdir(folder):  # noqa: PTH208 - a descriptor
-                scratch.wipe(self._root / name)
+        for folder in self._temporary:
+            if os.listdir(folder):  # noqa: PTH208 - the names alone, and fast
+                scratch.wipe(Path(folder))
 
     def used(self) -> tuple[float, int]:
         """Processor time so far, and the memory that the interpreter holds, in bytes.
