@@ -156,6 +156,8 @@ class JobSpec(Closed):
             raise ValueError("inputs: two inputs share a name")
         if any(str(parent) in names for name in names for parent in PurePosixPath(name).parents):
             raise ValueError("inputs: the name of one is a folder of another")
+        if self.checkpoint and any(PurePosixPath(name).parts[0] == "checkpoint" for name in names):
+            raise ValueError("inputs: the folder checkpoint/ is the task's own")
         if not self.created_at < self.not_after <= self.created_at + bounds.QUEUE_S_MAX:
             raise ValueError("not_after: must be within a week after created_at")
         return self

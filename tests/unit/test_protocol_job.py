@@ -69,6 +69,13 @@ def test_inputs_do_not_collide() -> None:
     assert len(make_spec(inputs=named("a/b", "a/c", "ab")).inputs) == 3
 
 
+def test_inputs_leave_the_checkpoint_folder_alone() -> None:
+    for name in ("checkpoint", "checkpoint/state"):
+        refused("the folder checkpoint/ is the task's own", checkpoint=True, inputs=named(name))
+        assert make_spec(inputs=named(name)).inputs
+    assert make_spec(checkpoint=True, inputs=named("checkpoints", "a/checkpoint")).inputs
+
+
 def test_a_wasm_job_names_its_module() -> None:
     refused("a wasm job names its module", program=None)
 
