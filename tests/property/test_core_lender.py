@@ -7,6 +7,7 @@ outcomes back at any time, in any order of leases, late, twice, or never.
 from collections import Counter
 from dataclasses import dataclass, field
 
+import pytest
 from core_world import (
     ALICE,
     BLOB,
@@ -90,6 +91,9 @@ from lender.core.restraint import GRACE_S
 from lender.core.schedule import ALWAYS, When, parse_when
 from lender.core.signals import Presence, Signals
 from lender.protocol.lease import Lease
+
+# Under coverage, on a busy machine.
+pytestmark = pytest.mark.timeout(240)
 
 SIGNERS = {"alice": ALICE, "bob": BOB}
 SLOTS = 3
