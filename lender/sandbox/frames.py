@@ -1,15 +1,16 @@
-"""Length-prefixed frames over a Unix stream socket: a JSON header and raw bytes behind it.
+"""Length-prefixed frames over a Unix stream socket: a header of named values, raw bytes behind it.
 
 Daemon, launcher and sandboxes speak it. A frame may carry descriptors (SCM_RIGHTS, unix(7)); the
 kernel keeps them at the frame's first byte, so they are counted in the prefix and taken in order.
 """
 
 import array
-import json
 import socket
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
+
+import msgpack
 
 _PREFIX = struct.Struct("!IIB")
 _CHUNK_BYTES = 1 << 18
@@ -25,7 +26,7 @@ class Frame(NamedTuple):
     """One message.
 
     Attributes:
-        header: JSON object.
+        header: names and values, in MessagePack between the processes.
         body: raw bytes.
         fds: descriptors, owned by the receiver.
     """
@@ -37,7 +38,7 @@ class Frame(NamedTuple):
 
 def encode(frame: Frame) -> bytes:
     """The bytes of a frame; its descriptors travel beside them."""
-    header = json.dumps(frame.header, separators=(",", ":")).encode()
+    header: bytes = msgpack.packb(frame.header)
     return _PREFIX.pack(len(header), len(frame.body), len(frame.fds)) + header + frame.body
 
 
@@ -53,7 +54,7 @@ class Decoder:
         """The frames that are complete now.
 
         Raises:
-            FrameError: a length over its bound, or a header that is no JSON object.
+            FrameError: a length over its bound, or a header that is none.
         """
         self._buffer += data
         self._fds += fds
@@ -75,11 +76,11 @@ class Decoder:
         del self._buffer[:end]
         fds, self._fds = tuple(self._fds[:fd_count]), self._fds[fd_count:]
         try:
-            header = json.loads(raw[:header_bytes])
+            header = msgpack.unpackb(raw[:header_bytes])
         except ValueError as error:
-            raise FrameError("header is no JSON") from error
+            raise FrameError("header can't be read") from error
         if not isinstance(header, dict) or len(fds) != fd_count:
-            raise FrameError("header is no object, or descriptors are missing")
+            raise FrameError("header has no names, or descriptors are missing")
         return Frame(header, raw[header_bytes:], fds)
 
 

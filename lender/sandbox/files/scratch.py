@@ -29,6 +29,7 @@ class Inputs:
         self._scratch = scratch
         self._inputs = {check_name(name): path for name, path in inputs.items()}
         self._marks: dict[str, tuple[int, int, int] | None] = {}
+        self._is_settled = False
         self.names = frozenset(self._inputs)
 
     def restore(self) -> None:
@@ -37,7 +38,8 @@ class Inputs:
         Raises:
             PrepareFailedError: an input can't be read, or two of them collide.
         """
-        if self._is_restored():
+        settled, self._is_settled = self._is_settled, False
+        if settled or self._is_restored():
             return
         wipe(self._scratch, self.names)
         for name, source in self._inputs.items():
@@ -45,6 +47,15 @@ class Inputs:
             if name not in self._marks or _mark(target) != self._marks[name]:
                 self._place(source, target)
                 self._marks[name] = _mark(target)
+
+    def settle(self) -> int:
+        """See what a task left, once nothing of it runs any more; the bytes that it takes.
+
+        Raises:
+            TooMuchError: see `used_bytes`.
+        """
+        self._is_settled = self._is_restored()
+        return 0 if self._is_settled else used_bytes(self._scratch, self.names)
 
     def _is_restored(self) -> bool:
         """Whether one look shows that nothing is to be done, as after most tasks."""

@@ -55,10 +55,12 @@ class Reporter:
 
     Attributes:
         soft_stop: its word to end softly.
+        when_idle: called once an outcome is on its way, for what can be done ahead.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.soft_stop = SoftStop()
+        self.when_idle: Callable[[], None] = lambda: None
         self._sock = sock
 
     def send(self, outcome: TaskOutcome, *, last: bool = False) -> None:
@@ -81,6 +83,7 @@ def serve(sock: socket.socket, start: Callable[[SandboxPlan, Reporter], Runner])
                 task = frame.header["task"]
                 asked = reporter.soft_stop.asked
                 reporter.send(_not_begun(task) if asked else runner.run(task))
+                reporter.when_idle()
                 continue
             try:
                 runner = start(plan_from_wire(frame.header["plan"]), reporter)

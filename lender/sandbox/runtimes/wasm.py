@@ -6,10 +6,11 @@ What runs too long, or is asked to end, is ended by the engine's epoch, and wher
 host call, which epochs don't interrupt, by ending this process.
 """
 
+import contextlib
 import os
 import socket
 import time
-from types import ModuleType
+from pathlib import Path
 from typing import Any
 
 from lender.sandbox.files import checkpoint, scratch
@@ -20,8 +21,8 @@ from lender.sandbox.runtimes.runner import ASKED_TO_END, Reporter
 from lender.sandbox.runtimes.wasm_watch import Run, Watch
 from lender.sandbox.walls import confine
 
-_TABLE_ELEMENTS_MAX = 1_000_000
 _ERROR_CHARS_MAX = 500
+_LARGE_BYTES = 1 << 20
 # A failed guest whose memory came this close to its limit failed because of it.
 _PAGE_BYTES = 1 << 16
 _NEAR_LIMIT = 15 / 16
@@ -37,7 +38,8 @@ def preload() -> None:
     """
     import wasmtime  # noqa: F401, PLC0415 - 6 MiB that a lender without wasm work never pays
 
-    from lender.sandbox.runtimes import module_cache  # noqa: F401, PLC0415 - imports wasmtime
+    # They import wasmtime.
+    from lender.sandbox.runtimes import module_cache, wasm_binding  # noqa: F401, PLC0415
 
 
 def main(sock: socket.socket) -> None:
@@ -50,24 +52,30 @@ class _WasmRunner:
     def __init__(self, plan: SandboxPlan, reporter: Reporter) -> None:
         import wasmtime  # noqa: PLC0415 - see preload
 
-        from lender.sandbox.runtimes import module_cache  # noqa: PLC0415 - see preload
+        from lender.sandbox.runtimes import wasm_binding  # noqa: PLC0415 - see preload
 
         if plan.program is None:
             raise PrepareFailedError("a wasm job names its module", invalid=True, field="program")
         self._wasmtime = wasmtime
         self._plan = plan
         self._reporter = reporter
-        self._engine = wasmtime.Engine(_config(wasmtime))
-        self._module = module_cache.load(self._engine, plan.program, plan.module_cache)
+        self._binding = wasm_binding
+        try:
+            self._engine, self._module = _load(plan, pooled=True)
+        except PrepareFailedError:
+            # What has no room in the pool is judged by its limits, once it runs.
+            self._engine, self._module = _load(plan, pooled=False)
+        wasm_binding.check_command(self._module)
         self._linker = wasmtime.Linker(self._engine)
         self._linker.define_wasi()
-        _check_interface(self._module)
+        self._task = 0
+        self._next: tuple[int, Any] | None = None
+        self._used_store: Any = None
         self._inputs = scratch.Inputs(plan.scratch, plan.inputs)
         self._inputs.restore()
         sizes = [path.stat().st_size for path in plan.inputs.values()]
         confine.limit_file_size(max([plan.limits.scratch_bytes + FILE_MARGIN_BYTES, *sizes]))
-        self._stdout, self._stdout_path = _pipe()
-        self._stderr, self._stderr_path = _pipe()
+        self._stdout, self._stderr = _pipe_for(1), _pipe_for(2)
         self._watch = Watch(
             plan.limits,
             reporter.soft_stop,
@@ -76,47 +84,64 @@ class _WasmRunner:
             interrupt=self._engine.increment_epoch,
             give_up=self._give_up,
         )
+        self._metered_s = time.process_time()
+        reporter.when_idle = self._work_ahead
 
     def run(self, task: int) -> TaskOutcome:
         run = Run(task, self._plan.limits.output_bytes)
+        exit_code, error = None, None
         try:
             self._inputs.restore()
             checkpoint.place(self._plan, task)
-        except (OSError, PrepareFailedError) as error:
-            return _outcome(run, None, None, f"not started: {error}", 0)
-        store = self._store(task)
-        exit_code, error = None, None
-        exports: Any = None
+            store = self._take_store(task)
+        except (OSError, PrepareFailedError, self._wasmtime.WasmtimeError) as fault:
+            return self._outcome(run, None, None, f"not started: {fault}", 0)
+        instance: Any = None
         with self._watch.watching(run):
             try:
-                exports = self._linker.instantiate(store, self._module).exports(store)
-                exports["_start"](store)
+                instance = self._linker.instantiate(store, self._module)
+                self._binding.start(store, instance)
                 exit_code = 0
             except self._wasmtime.ExitTrap as trap:
                 exit_code = trap.code
             except (self._wasmtime.WasmtimeError, self._wasmtime.Trap) as trap:
                 error = str(trap)
-        memory_bytes = 0 if exports is None else exports["memory"].data_len(store)
-        store.close()
+        memory_bytes = 0 if instance is None else self._binding.memory_bytes(store, instance)
+        self._used_store = store
         self._drain(run)
         limit = run.limit or self._limit_hit(run, exit_code, error, memory_bytes)
-        return _outcome(run, exit_code, limit, error, memory_bytes)
+        return self._outcome(run, exit_code, limit, error, memory_bytes)
+
+    def _work_ahead(self) -> None:
+        """While the daemon looks at an outcome: a lease's tasks mostly come one after the other."""
+        if self._used_store is not None:
+            self._used_store.close()
+            self._used_store = None
+        if self._next is None:
+            # What can't be made now is told to the task that needs it.
+            with contextlib.suppress(self._wasmtime.WasmtimeError):
+                self._next = (self._task + 1, self._store(self._task + 1))
+
+    def _take_store(self, task: int) -> Any:  # noqa: ANN401 - wasmtime is imported late
+        self._task = task
+        made, self._next = self._next, None
+        return made[1] if made is not None and made[0] == task else self._store(task)
 
     def _store(self, task: int) -> Any:  # noqa: ANN401 - wasmtime is imported late
         plan, wasi = self._plan, self._wasmtime.WasiConfig()
         wasi.argv = ["program", *plan.argv_of(task)]
         wasi.env = list(plan.env_of(task).items())
-        wasi.stdout_file = self._stdout_path
-        wasi.stderr_file = self._stderr_path
+        wasi.inherit_stdout()
+        wasi.inherit_stderr()
         wasi.preopen_dir(str(plan.scratch), WORK_FOLDER)
         # C libraries resolve a relative path against a preopened folder of that name.
         wasi.preopen_dir(str(plan.scratch), ".")
         store = self._wasmtime.Store(self._engine)
         store.set_limits(
             memory_size=plan.limits.memory_bytes,
-            table_elements=_TABLE_ELEMENTS_MAX,
+            table_elements=self._binding.table_elements(plan.limits.memory_bytes),
             instances=1,
-            tables=16,
+            tables=self._binding.TABLES_MAX,
             memories=1,
         )
         store.set_epoch_deadline(1)
@@ -128,7 +153,11 @@ class _WasmRunner:
     ) -> LimitName | None:
         if run.capture.over:
             return "output"
-        if self._exceeds_disk():
+        try:
+            used_bytes = self._inputs.settle()
+        except scratch.TooMuchError:
+            return "disk"
+        if used_bytes > self._plan.limits.scratch_bytes:
             return "disk"
         # The engine doesn't say that it refused to grow a memory; the guest just fails then.
         limit_bytes = self._plan.limits.memory_bytes
@@ -151,11 +180,48 @@ class _WasmRunner:
 
     def _give_up(self, run: Run) -> None:
         """The guest sits in a host call: report for it and end the process under it."""
-        self._reporter.send(_outcome(run, None, run.limit, None, 0), last=True)
+        self._reporter.send(self._outcome(run, None, run.limit, None, 0), last=True)
         os._exit(0)
 
+    def _outcome(
+        self,
+        run: Run,
+        exit_code: int | None,
+        limit: LimitName | None,
+        error: str | None,
+        memory_bytes: int,
+    ) -> TaskOutcome:
+        # One that ended by itself just then was not ended by anybody.
+        terminated = run.terminated and exit_code is None and limit is None
+        # What was done ahead for a task is on its account.
+        before_s, self._metered_s = self._metered_s, time.process_time()
+        return TaskOutcome(
+            task=run.index,
+            state="succeeded" if exit_code == 0 and limit is None else "failed",
+            exit_code=exit_code,
+            value=run.capture.value,
+            stderr_tail=run.capture.stderr_tail,
+            limit=limit,
+            error=_words(limit, error, terminated=terminated),
+            cpu_s=self._metered_s - before_s,
+            memory_peak_bytes=memory_bytes,
+            started_at=run.started_at,
+            duration_s=time.monotonic() - run.started_at,
+            terminated=terminated,
+        )
 
-def _config(wasmtime: ModuleType) -> Any:  # noqa: ANN401 - wasmtime is imported late
+
+def _load(plan: SandboxPlan, *, pooled: bool) -> tuple[Any, Any]:
+    """An engine, and the plan's module compiled for it.
+
+    Raises:
+        PrepareFailedError: the module can't be read, or is none that the engine takes.
+    """
+    import wasmtime  # noqa: PLC0415 - see preload
+
+    from lender.sandbox.runtimes import module_cache, wasm_binding  # noqa: PLC0415 - see preload
+
+    assert plan.program is not None
     config = wasmtime.Config()
     config.epoch_interruption = True
     # One lease compiles on one core: the others are the owner's.
@@ -163,50 +229,29 @@ def _config(wasmtime: ModuleType) -> Any:  # noqa: ANN401 - wasmtime is imported
     for feature in _FEATURES_OFF:
         if hasattr(wasmtime.Config, feature):
             setattr(config, feature, False)
-    return config
+    # A memory that begins as a mapping of the module faults page by page: good for a large one.
+    if hasattr(wasmtime.Config, "memory_init_cow"):
+        config.memory_init_cow = _is_large(plan.program)
+    if pooled:
+        wasm_binding.pool(config, plan.limits.memory_bytes)
+    engine = wasmtime.Engine(config)
+    return engine, module_cache.load(engine, plan.program, plan.module_cache)
 
 
-def _check_interface(module: Any) -> None:  # noqa: ANN401 - wasmtime is imported late
-    """Raise PrepareFailedError unless it is a command for WASI preview 1."""
-    strange = {one.module for one in module.imports} - {"wasi_snapshot_preview1"}
-    missing = {"_start", "memory"} - {one.name for one in module.exports}
-    if strange or missing:
-        what = f"imports {', '.join(sorted(strange))}" if strange else "exports no "
-        what += "" if strange else " and no ".join(sorted(missing))
-        raise PrepareFailedError(
-            f"the module {what}: not a WASI preview 1 command", invalid=True, field="program"
-        )
+def _is_large(program: Path) -> bool:
+    return program.is_file() and program.stat().st_size > _LARGE_BYTES
 
 
-def _pipe() -> tuple[int, str]:
-    """A pipe's end to read from, and a path that opens its other end.
+def _pipe_for(fd: int) -> int:
+    """Have one of our standard streams, which the guest inherits, end in a pipe; its other end.
 
     A pipe and no file: its size is bounded, and the guest's files have a size limit of their own.
     """
     reader, writer = os.pipe()
+    os.dup2(writer, fd)
+    os.close(writer)
     os.set_blocking(reader, False)
-    return reader, f"/proc/self/fd/{writer}"
-
-
-def _outcome(
-    run: Run, exit_code: int | None, limit: LimitName | None, error: str | None, memory_bytes: int
-) -> TaskOutcome:
-    # One that ended by itself just then was not ended by anybody.
-    terminated = run.terminated and exit_code is None and limit is None
-    return TaskOutcome(
-        task=run.index,
-        state="succeeded" if exit_code == 0 and limit is None else "failed",
-        exit_code=exit_code,
-        value=run.capture.value,
-        stderr_tail=run.capture.stderr_tail,
-        limit=limit,
-        error=_words(limit, error, terminated=terminated),
-        cpu_s=time.process_time() - run.cpu_s,
-        memory_peak_bytes=memory_bytes,
-        started_at=run.started_at,
-        duration_s=time.monotonic() - run.started_at,
-        terminated=terminated,
-    )
+    return reader
 
 
 def _words(limit: LimitName | None, error: str | None, *, terminated: bool) -> str | None:

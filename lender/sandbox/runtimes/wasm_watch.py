@@ -29,7 +29,6 @@ class Run:
         index: the task.
         capture: what it wrote.
         started_at: monotonic clock.
-        cpu_s: processor time of this process at its start.
         limit: the limit that it hit.
         terminated: it was asked to end.
         over_at_s: running time when one of the two was seen.
@@ -39,7 +38,6 @@ class Run:
         self.index = index
         self.capture = Capture(output_bytes)
         self.started_at = time.monotonic()
-        self.cpu_s = time.process_time()
         self.limit: LimitName | None = None
         self.terminated = False
         self.over_at_s: float | None = None
