@@ -587,6 +587,9 @@ def test_the_lenders_own_interpreter_moves_to_where_it_tells_nothing(
     assert str(executable) in found.shown.values()
     assert not any(str(tmp_path) in place for place in found.shown)
     assert found.hidden == (f"/run/lender/python/lib/python{VERSION}/site-packages",)
+    assert found.libraries == ""
+    (tmp_path / "lib" / f"libpython{VERSION}.so.1.0").touch()
+    assert installed_python.find().libraries == "/run/lender/python/lib"
 
 
 def test_without_an_own_interpreter_it_is_the_systems(

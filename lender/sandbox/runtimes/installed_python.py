@@ -18,7 +18,6 @@ from typing import NamedTuple
 from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.runtimes import python_inside
 
-_PREFIX = f"{python_inside.FOLDER}/python"
 _FOLDERS = ("/usr/bin", "/usr/local/bin", "/run/current-system/sw/bin")
 _NAME = re.compile(r"python(3\.[0-9]+)")
 _SHOWN_ANYWAY = "/usr/"
@@ -34,12 +33,14 @@ class InstalledPython(NamedTuple):
         version: major and minor, such as `3.11`.
         shown: place inside -> path out here, of what no sandbox shows by itself.
         hidden: folders inside of those that are not its standard library.
+        libraries: folder inside where it has to look for its own shared library; empty for none.
     """
 
     executable: str
     version: str
     shown: Mapping[str, str] = MappingProxyType({})
     hidden: tuple[str, ...] = ()
+    libraries: str = ""
 
 
 def find() -> InstalledPython:
@@ -93,11 +94,13 @@ def _own() -> InstalledPython | None:
     if executable.startswith(f"{_NIX_STORE}/"):
         return InstalledPython(executable, version, _IN_STORE)
     # It finds its library by where it lies itself (the module `site`, sys.prefix).
-    moved = f"{_PREFIX}/bin/python{version}"
-    shown = {moved: executable, f"{_PREFIX}/lib": f"{prefix}/lib"}
-    hidden = (f"{_PREFIX}/lib/python{version}/site-packages",)
-    there = Path(library, "site-packages").is_dir()
-    return InstalledPython(moved, version, shown, hidden if there else ())
+    moved, libraries = f"{python_inside.PREFIX}/bin/python{version}", python_inside.LIBRARIES
+    shown = {moved: executable, libraries: f"{prefix}/lib"}
+    packages = Path(library, "site-packages")
+    hidden = (f"{libraries}/python{version}/site-packages",) if packages.is_dir() else ()
+    # One that is built shared has the place of its library written into it, and that has moved.
+    is_shared = any(Path(prefix, "lib").glob("libpython*.so*"))
+    return InstalledPython(moved, version, shown, hidden, libraries if is_shared else "")
 
 
 def _system(folder: str) -> InstalledPython | None:

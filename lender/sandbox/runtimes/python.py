@@ -101,6 +101,9 @@ class _PythonRunner:
         gpus = gpu_devices.find(plan.gpus)
         env = plan.env_of(0)
         del env["LENDER_TASK"]
+        if python.libraries:
+            places = (python.libraries, env.get("LD_LIBRARY_PATH"))
+            env["LD_LIBRARY_PATH"] = ":".join(filter(None, places))
         options = bubblewrap.options(
             str(plan.scratch),
             env,

@@ -31,6 +31,8 @@ FOLDER = "/run/lender"
 PROGRAM = f"{FOLDER}/program"
 PACKAGES = f"{FOLDER}/packages"
 INSIDE = f"{FOLDER}/inside.py"
+PREFIX = f"{FOLDER}/python"
+LIBRARIES = f"{PREFIX}/lib"
 
 # Kinds of an answer: its first byte. Two bytes with a length follow, and so many bytes: the value
 # behind DONE, the exception in words behind the others.
@@ -68,6 +70,10 @@ class _Inside:
         self._pid = os.getpid()
         # Python itself adds it where no locale is set.
         os.environ.pop("LC_CTYPE", None)
+        # Put in front of the job's own for this interpreter alone.
+        libraries = os.environ.pop("LD_LIBRARY_PATH", "").removeprefix(LIBRARIES).removeprefix(":")
+        if libraries:
+            os.environ["LD_LIBRARY_PATH"] = libraries
         self._environment = dict(os.environ)
         self._streams = sys.stdin, sys.stdout, sys.stderr
         for stream in (sys.stdout, sys.stderr):
