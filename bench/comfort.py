@@ -93,6 +93,7 @@ def main() -> int:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the bench was interrupted
         print(json.dumps(FOREGROUNDS[args.foreground](args.seconds)))
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the fleet ends with this process
     rows = []
     for policy in (args.policy,) if args.policy else POLICIES:
         for guest in GUESTS:
