@@ -26,7 +26,7 @@ class Inputs:
     """Read-only copies of a plan's inputs in its scratch folder, made again when tampered with."""
 
     def __init__(self, scratch: Path, inputs: Mapping[str, Path]) -> None:
-        self._scratch = scratch
+        self._scratch, self._folder = scratch, str(scratch)
         self._inputs = {check_name(name): path for name, path in inputs.items()}
         self._marks: dict[str, tuple[int, int, int] | None] = {}
         self._is_settled = False
@@ -60,9 +60,9 @@ class Inputs:
     def _is_restored(self) -> bool:
         """Whether one look shows that nothing is to be done, as after most tasks."""
         try:
-            if stat.S_IMODE(self._scratch.stat().st_mode) != _OWNER_ALONE:
+            if stat.S_IMODE(os.stat(self._folder).st_mode) != _OWNER_ALONE:  # noqa: PTH116
                 return False
-            found = os.listdir(self._scratch)  # noqa: PTH208 - the names alone, and fast
+            found = os.listdir(self._folder)  # noqa: PTH208 - before and after each short task
         except OSError:
             return False
         # What lies in a folder of its own is not among them: then all of it is looked at.
