@@ -24,6 +24,7 @@ _COUNTED = frozenset(
         ("Udp6", "NoPorts"),
     }
 )
+_COUNTED_NAMES = frozenset(protocol + name for protocol, name in _COUNTED)
 
 
 class NetworkCounters:
@@ -77,7 +78,7 @@ def count(text: str) -> int:
                 names = []
             else:
                 names = [first, *rest]
-        elif any(first == protocol + name for protocol, name in _COUNTED):
+        elif first in _COUNTED_NAMES:
             total += int(rest[0])
     return total
 
