@@ -109,7 +109,8 @@ class TaskOutcome(NamedTuple):
         limit: the limit that ended it.
         error: in words, for a person; None for a plain exit.
         cpu_s: user and system time.
-        memory_peak_bytes: linear memory for wasm; largest single process otherwise.
+        memory_peak_bytes: linear memory for wasm; largest single process otherwise; of the whole
+            sandbox where the kernel ended it at its memory limit.
         network_attempts_blocked: tries to reach a network; None where they can't be counted. wasm
             has no way to try.
         started_at: monotonic clock (CLOCK_MONOTONIC) when the task started.
