@@ -19,6 +19,7 @@ from lender.sandbox.lease_sandbox import LeaseSandbox
 from lender.sandbox.plan import Limits, Runtime, SandboxPlan
 from lender.sandbox.port import Root
 from lender.sandbox.processes import tree
+from lender.sandbox.processes.subtree import Subtree
 from lender.sandbox.walls import bubblewrap
 
 USER = (65534, 65534) if os.getuid() == 0 else None
@@ -43,6 +44,29 @@ _WASI = """
   (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
 (import "wasi_snapshot_preview1" "path_symlink"
   (func $path_symlink (param i32 i32 i32 i32 i32) (result i32)))
+(import "wasi_snapshot_preview1" "path_link"
+  (func $path_link (param i32 i32 i32 i32 i32 i32 i32) (result i32)))
+(import "wasi_snapshot_preview1" "path_rename"
+  (func $path_rename (param i32 i32 i32 i32 i32 i32) (result i32)))
+(import "wasi_snapshot_preview1" "path_unlink_file"
+  (func $path_unlink (param i32 i32 i32) (result i32)))
+(import "wasi_snapshot_preview1" "path_create_directory"
+  (func $path_mkdir (param i32 i32 i32) (result i32)))
+(import "wasi_snapshot_preview1" "path_filestat_get"
+  (func $path_stat (param i32 i32 i32 i32 i32) (result i32)))
+(import "wasi_snapshot_preview1" "fd_close" (func $fd_close (param i32) (result i32)))
+(import "wasi_snapshot_preview1" "fd_fdstat_get"
+  (func $fd_stat (param i32 i32) (result i32)))
+(import "wasi_snapshot_preview1" "fd_renumber"
+  (func $fd_renumber (param i32 i32) (result i32)))
+(import "wasi_snapshot_preview1" "fd_filestat_set_size"
+  (func $fd_set_size (param i32 i64) (result i32)))
+(import "wasi_snapshot_preview1" "sock_accept"
+  (func $sock_accept (param i32 i32 i32) (result i32)))
+(import "wasi_snapshot_preview1" "sock_send"
+  (func $sock_send (param i32 i32 i32 i32 i32) (result i32)))
+(import "wasi_snapshot_preview1" "sock_recv"
+  (func $sock_recv (param i32 i32 i32 i32 i32 i32) (result i32)))
 (import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))
 (import "wasi_snapshot_preview1" "args_sizes_get"
   (func $args_sizes_get (param i32 i32) (result i32)))
@@ -154,11 +178,13 @@ class Workshop:
 
     Attributes:
         roots: every root process that was ever recorded.
+        cgroups: where its sandboxes' cgroups are made; None makes none.
     """
 
-    def __init__(self, folder: Path, launcher: Launcher) -> None:
+    def __init__(self, folder: Path, launcher: Launcher, cgroups: Subtree | None = None) -> None:
         self.folder = folder
         self.launcher = launcher
+        self.cgroups = cgroups
         self.roots: list[Root] = []
         self.sandboxes: list[LeaseSandbox] = []
         self.scratch = self.private("scratch")
@@ -194,7 +220,7 @@ class Workshop:
             PROGRAMS.get(program, (b"", program)) if isinstance(program, str) else (program, "")
         )
         return SandboxPlan(
-            lease="lease",
+            lease=f"lease-{len(self.sandboxes)}",
             runtime=runtime,
             job="job-1",
             task_count=8,
@@ -221,7 +247,7 @@ class Workshop:
             for root in roots:
                 before_go(root)
 
-        made = LeaseSandbox(plan, self.launcher, record, abort_if_exists)
+        made = LeaseSandbox(plan, self.launcher, record, abort_if_exists, self.cgroups)
         self.sandboxes.append(made)
         return made
 

@@ -1,0 +1,5 @@
+"""Fixtures of the attacks."""
+
+from arena import arena, surroundings
+
+__all__ = ["arena", "surroundings"]
