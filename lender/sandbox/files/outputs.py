@@ -97,5 +97,7 @@ def _open_below(scratch: Path, name: str) -> int:
         raise OutputRefusedError(name, "was not written", missing=True) from error
     except OSError as error:
         raise OutputRefusedError(name, f"can't be opened ({error.strerror})") from error
+    except UnicodeEncodeError as error:
+        raise OutputRefusedError(name, "is no name of a file") from error
     finally:
         os.close(folder)
