@@ -19,7 +19,7 @@ from lender.sandbox.processes import tree
 from lender.sandbox.runtimes import spawning
 from lender.sandbox.runtimes.command import End
 from lender.sandbox.runtimes.spawning import Spawned
-from lender.sandbox.walls import container, landlock, session
+from lender.sandbox.walls import bubblewrap, container, landlock, session
 
 _STANDS: Final = b"\n"
 _TOLD_BYTES_MAX: Final = 4096
@@ -83,6 +83,7 @@ class ContainedTask:
         self._cpu_s = 0.0
         self._network: NetworkCounters | None = None
         # The command, below crun: it ends the task, and crun waits for whatever it left behind.
+        self._command_pid = 0
         self._command: int | None = None
         self._command_ended = False
 
@@ -125,11 +126,19 @@ class ContainedTask:
 
     def usage(self) -> Usage:
         """See `StartedTask`."""
-        return Usage(0, 0) if self._init is None else usage.measure(self._init)
+        if self._init is None:
+            return Usage(0, 0)
+        found, files_bytes = usage.measure(self._init), self._files_bytes()
+        return found._replace(
+            memory_bytes=found.memory_bytes + files_bytes,
+            bound_bytes=found.bound_bytes + files_bytes,
+        )
 
     def memory_bytes(self) -> int:
         """See `StartedTask`."""
-        return 0 if self._init is None else usage.proportional_bytes(self._init)
+        if self._init is None:
+            return 0
+        return usage.proportional_bytes(self._init) + self._files_bytes()
 
     def terminate(self) -> bool:
         """Send SIGTERM to all that crun has below it, as far as they are there now."""
@@ -193,11 +202,21 @@ class ContainedTask:
             self._init = crun.pid
             command = _command_below(crun.pid)
             if command is not None:
-                self._command = os.pidfd_open(command)
+                self._command_pid, self._command = command, os.pidfd_open(command)
                 # Now, so that also the attempts of a short command are counted.
                 self._network = NetworkCounters(command)
         with contextlib.suppress(BrokenPipeError):
             os.write(self._spawned.hold, _STANDS)
+
+    def _files_bytes(self) -> int:
+        """Of /tmp and /dev/shm, once the command has its own root."""
+        if self._command_ended or not self._command_pid:
+            return 0
+        with contextlib.suppress(OSError):
+            root = Path(f"/proc/{self._command_pid}/root")
+            if not root.samefile(f"/proc/{self._init}/root"):
+                return usage.files_bytes(self._command_pid, bubblewrap.MEMORY_FOLDERS)
+        return 0
 
     def _listen(self) -> bool:
         """Read what is told; False at its end, or when it is enough."""
