@@ -130,18 +130,12 @@ class _Launcher:
             module = importlib.import_module(runner)
             # Loaded here once, it costs the forks nothing.
             module.preload()
-            held, go = os.pipe()
-            ours, theirs = socket.socketpair()
-            parent, pid = os.getpid(), os.fork()
+            ours, root, go = _fork_held(module.main)
         except (ImportError, OSError) as error:
             self._report("failed", id=number, error=str(error))
             return
-        if pid == 0:
-            _be_held(module.main, theirs.detach(), held, parent)
-        os.close(held)
-        theirs.close()
-        leaf = None if cgroup is None else Path(cgroup)
-        self._children[pid] = _Child(number, tree.identify(pid), go, leaf)
+        pid, leaf = root.pid, None if cgroup is None else Path(cgroup)
+        self._children[pid] = _Child(number, root, go, leaf)
         with ours:
             if (fault := _join(leaf, pid)) is not None:
                 os.kill(pid, signal.SIGKILL)
@@ -197,6 +191,29 @@ class _Launcher:
 
     def _report(self, event: str, fds: tuple[int, ...] = (), **fields: object) -> None:
         frames.send(self._control, Frame({"event": event, **fields}, fds=fds))
+
+
+def _fork_held(main: Any) -> tuple[socket.socket, tree.Root, int]:  # noqa: ANN401 - a module's function
+    """Fork a child that waits; our end of its socket, who it is, and where to say go.
+
+    Raises:
+        OSError: there is no room for it; nothing is left of it then.
+    """
+    parent = os.getpid()
+    with contextlib.ExitStack() as undo, contextlib.ExitStack() as theirs:
+        held, go = os.pipe()
+        theirs.callback(os.close, held)
+        undo.callback(os.close, go)
+        ours, channel = socket.socketpair()
+        theirs.enter_context(channel)
+        undo.enter_context(ours)
+        pid = os.fork()
+        if pid == 0:
+            _be_held(main, channel.detach(), held, parent)
+        # Without its word it ends by itself, should we not even find out who it is.
+        root = tree.identify(pid)
+        undo.pop_all()
+    return ours, root, go
 
 
 def _join(leaf: Path | None, pid: int) -> str | None:

@@ -131,8 +131,9 @@ class LeaseSandbox:
         try:
             last = answer.header["last"]
             outcome = outcome_from_wire(answer.header["outcome"], answer.body)
-        except (LookupError, TypeError) as error:
-            # Only a runner that its guest has taken over answers so.
+            if outcome.task != task_index or type(last) is not bool:
+                raise ValueError("the outcome of another task")  # noqa: TRY301 - told as any other
+        except (LookupError, ValueError) as error:
             await self._end(child)
             raise SandboxGoneError("the sandbox gave an answer that is none") from error
         self._told_cpu_s += outcome.cpu_s

@@ -3,6 +3,7 @@
 They cross from the daemon into the sandbox's own process, whose start must stay cheap.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -13,9 +14,14 @@ LimitName = Literal["memory", "time", "output", "disk", "processes"]
 
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 STDERR_TAIL_BYTES = 8192
+ERROR_CHARS_MAX = 4096
 WORK_FOLDER = "/work"
 # One file may be this much larger than the whole folder may: then the folder is seen to be over.
 FILE_MARGIN_BYTES = 1 << 16
+
+_STATES = ("succeeded", "failed")
+_LIMITS_OR_NONE = (None, *get_args(LimitName))
+_INT_OR_NONE = (int, type(None))
 
 
 class Limits(NamedTuple):
@@ -176,6 +182,36 @@ def outcome_to_wire(outcome: TaskOutcome) -> tuple[dict[str, Any], bytes]:
 
 
 def outcome_from_wire(header: Mapping[str, Any], body: bytes) -> TaskOutcome:
-    """The outcome that `outcome_to_wire` wrote."""
-    cut = header["value"]
-    return TaskOutcome(**{**header, "value": body[:cut], "stderr_tail": body[cut:]})
+    """The outcome that `outcome_to_wire` wrote.
+
+    Raises:
+        ValueError: it is none. Only a runner that its guest has taken over answers so.
+    """
+    try:
+        cut = header["value"]
+        outcome = TaskOutcome(**{**header, "value": body[:cut], "stderr_tail": body[cut:]})
+        sound = type(cut) is int and 0 <= cut <= len(body) and _is_sound(outcome)
+    except (LookupError, TypeError) as error:
+        raise ValueError("no outcome") from error
+    if not sound:
+        raise ValueError("no sound outcome")
+    return outcome
+
+
+def _is_sound(outcome: TaskOutcome) -> bool:
+    attempts, error = outcome.network_attempts_blocked, outcome.error
+    return (
+        type(outcome.task) is int
+        and outcome.state in _STATES
+        and type(outcome.exit_code) in _INT_OR_NONE
+        and outcome.limit in _LIMITS_OR_NONE
+        and (error is None or (type(error) is str and len(error) <= ERROR_CHARS_MAX))
+        and 0 <= outcome.cpu_s < math.inf
+        and type(outcome.memory_peak_bytes) is int
+        and outcome.memory_peak_bytes >= 0
+        and (attempts is None or (type(attempts) is int and attempts >= 0))
+        and 0 <= outcome.started_at < math.inf
+        and 0 <= outcome.duration_s < math.inf
+        and type(outcome.terminated) is bool
+        and len(outcome.stderr_tail) <= STDERR_TAIL_BYTES
+    )

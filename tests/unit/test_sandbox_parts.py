@@ -55,7 +55,7 @@ def test_plan_and_outcome_cross_the_socket_unchanged(tmp_path: Path) -> None:
         *(("o",), LIMITS, tmp_path, None),
     )
     assert plan_from_wire(plan_to_wire(plan)) == plan
-    outcome = TaskOutcome(3, "failed", 1, b"value", b"stderr", "time", "why", 1.0, 2, 3.0, 4.0)
+    outcome = TaskOutcome(3, "failed", 1, b"value", b"stderr", "time", "why", 1.0, 2, 3, 4.0, 5.0)
     assert outcome_from_wire(*outcome_to_wire(outcome)) == outcome
 
 

@@ -109,14 +109,28 @@ def used_bytes(scratch: Path, without: Iterable[str] = ()) -> int:
                     entries += 1
                     if entries > _ENTRIES_MAX:
                         raise TooMuchError(f"more than {_ENTRIES_MAX} files")
+                    if entry.path in skipped:
+                        continue
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
-                    elif entry.path not in skipped:
-                        total += entry.stat(follow_symlinks=False).st_blocks * 512
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
         except FileNotFoundError:
             continue  # removed while we looked
         except OSError as error:
             raise TooMuchError(f"a folder can't be measured: {error.strerror}") from error
+    return total
+
+
+def unnamed_bytes(scratch: Path) -> int:
+    """Disk space of files on the folder's device that we hold open and that lost their name."""
+    total, device, fds = 0, scratch.stat().st_dev, "/proc/self/fd"
+    for fd in os.listdir(fds):  # noqa: PTH208 - numbers
+        try:
+            found = os.fstat(int(fd))
+        except OSError:
+            continue  # closed meanwhile, or what we looked through
+        if found.st_nlink == 0 and found.st_dev == device and stat.S_ISREG(found.st_mode):
+            total += found.st_blocks * 512
     return total
 
 

@@ -174,6 +174,7 @@ class _WasmRunner:
     def _exceeds_disk(self) -> bool:
         try:
             used_bytes = scratch.used_bytes(self._plan.scratch, self._inputs.names)
+            used_bytes += scratch.unnamed_bytes(self._plan.scratch)
         except scratch.TooMuchError:
             return True
         return used_bytes > self._plan.limits.scratch_bytes
