@@ -48,6 +48,7 @@ class Interpreter:
         self._inhabitants: Inhabitants | None = None
         self._mounts: dict[str, int] = {}
         self._cpu_told_s, self._attempts_told = 0.0, 0
+        self._is_settled = False
 
     def loading(self) -> "Call":
         """Have it come up and load the program."""
@@ -61,6 +62,7 @@ class Interpreter:
         """
         scratch.wipe(self.plan.scratch, self.plan.inputs)
         checkpoint.place(self.plan, task)
+        self._is_settled = False
         self.channel.ask(task)
         return Call(self)
 
@@ -94,26 +96,36 @@ class Interpreter:
             return False
         return count >= self.plan.limits.processes
 
-    def settle(self, duration_s: float) -> End | None:
-        """End all that a task left; what was used since the last one.
+    def spent(self, duration_s: float) -> End | None:
+        """What was used since the last task; None where the interpreter has to be ended.
 
-        None where the next task would find anything else than the first one did.
+        Where files are to be taken out, nothing of the task writes to them any more.
         """
-        inhabitants = self._inhabitants
+        is_read = self.plan.outputs or self.plan.checkpoint
+        if self._inhabitants is None or (is_read and not self.settle()):
+            return None
         try:
-            if inhabitants is None or not inhabitants.sweep():
-                return None
-            if not (self.channel.is_silent() and self._has_inputs()):
-                return None
-            inhabitants.clear_temporary()
-            cpu_s, memory_bytes = inhabitants.used()
+            cpu_s, memory_bytes = self._inhabitants.used()
         except OSError:
             return None
         if memory_bytes > self.plan.limits.memory_bytes:
             # What is kept from task to task counts against each of them.
             return None
-        attempts = inhabitants.attempts_blocked(duration_s)
+        attempts = self._inhabitants.attempts_blocked(duration_s)
         return self._since(End(0, cpu_s, memory_bytes, attempts))
+
+    def settle(self) -> bool:
+        """End all that a task left; False where the next one would not find what the first did."""
+        inhabitants = self._inhabitants
+        if self._is_settled or inhabitants is None:
+            return self._is_settled
+        try:
+            if inhabitants.sweep() and self.channel.is_silent() and self._has_inputs():
+                inhabitants.clear_temporary()
+                self._is_settled = True
+        except OSError:
+            pass  # what can't be cleaned is thrown away
+        return self._is_settled
 
     def end(self) -> End:
         """Kill all of it; what was used since the last task."""
@@ -207,7 +219,7 @@ class Call:
             self.limit = "processes" if crowded else _LIMITS.get(answer.kind)
         end = None
         if answer is not None and not self._disturbed:
-            end = interpreter.settle(time.monotonic() - self._started_at)
+            end = interpreter.spent(time.monotonic() - self._started_at)
         if end is None:
             end = interpreter.end()
         if answer is None:

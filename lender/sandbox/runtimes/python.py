@@ -9,6 +9,7 @@ takes the interpreter along, and the next task gets another one.
 
 import os
 import socket
+from typing import NoReturn
 
 from lender.sandbox.files import scratch
 from lender.sandbox.plan import SandboxPlan, TaskOutcome
@@ -51,17 +52,33 @@ class _PythonRunner:
         self._call: Call | None = None
         self._interpreter: Interpreter
         self._load()
+        reporter.when_idle = self._tidy
 
     def run(self, task: int) -> TaskOutcome:
         plan, soft_stop = self._plan, self._reporter.soft_stop
+        if not self._interpreter.alive:
+            # The task before has left what could not be cleaned up.
+            try:
+                self._load()
+            except PrepareFailedError as error:
+                self._end(TaskOutcome(task, "failed", error=error.reason))
         self._call = None
         outcome = command.run(task, plan, self._begin, soft_stop, plan.inputs)
         if self._call is not None:
             outcome = self._call.complete(outcome)
         if not self._interpreter.alive:
-            self._reporter.send(outcome, last=True)
-            os._exit(0)
+            self._end(outcome)
         return outcome
+
+    def _end(self, outcome: TaskOutcome) -> NoReturn:
+        """Leave it to the daemon to have another one prepared, in its own time."""
+        self._reporter.send(outcome, last=True)
+        os._exit(0)
+
+    def _tidy(self) -> None:
+        """Clean up behind a task while its outcome is on the way."""
+        if self._interpreter.alive and not self._interpreter.settle():
+            self._interpreter.end()
 
     def _begin(self, task: int) -> Call:
         try:
