@@ -17,9 +17,9 @@ from lender.sandbox.meters.usage import Usage
 from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.processes import tree
 from lender.sandbox.runtimes import spawning
-from lender.sandbox.runtimes.command import End
+from lender.sandbox.runtimes.command import NOT_EXECUTABLE, NOT_FOUND, End
 from lender.sandbox.runtimes.spawning import Spawned
-from lender.sandbox.walls import bubblewrap, container, landlock, session
+from lender.sandbox.walls import bubblewrap, container, enter, landlock, session
 
 _STANDS: Final = b"\n"
 _TOLD_BYTES_MAX: Final = 4096
@@ -42,13 +42,14 @@ class Crun:
         self._domain = landlock.scoped()
 
     def start(
-        self, configuration: Mapping[str, Any], folder: str, *, host_view: bool
+        self, configuration: Mapping[str, Any], folder: str, name: str, *, host_view: bool
     ) -> "ContainedTask":
         """Fork and become crun in the child. Call `confine.adopt_orphans` before the first.
 
         Args:
             configuration: of the container.
             folder: for crun's state; see `container.state_folder`.
+            name: what the job calls its command.
             host_view: its root is the host's view.
 
         Raises:
@@ -65,7 +66,7 @@ class Crun:
             self._domain,
             session.stay,
         )
-        return ContainedTask(spawned, configuration["process"]["args"][0], inherited_bytes)
+        return ContainedTask(spawned, name, inherited_bytes)
 
 
 class ContainedTask:
@@ -188,14 +189,17 @@ class ContainedTask:
 
     def fault(self, exit_code: int | None, said: str) -> str | None:
         """See `StartedTask`."""
-        fault = self._told.decode(errors="replace").strip()
-        if exit_code is None:
-            return f"the container could not be set up: {fault or said}"
-        if not fault or exit_code == 0:
+        told = self._told.decode(errors="replace").strip()
+        by_enter = exit_code if said.startswith("enter: ") else 0
+        if exit_code is None or by_enter == enter.FAILED:
+            return f"the container could not be set up: {told or said}"
+        if exit_code == 0:
             return None
-        if "not found" in fault or "No such file" in fault:
+        if by_enter == NOT_FOUND or "not found" in told or "No such file" in told:
             return f"command not found: {self._name}"
-        return f"command not executable: {self._name} ({fault})"
+        if by_enter == NOT_EXECUTABLE or told:
+            return f"command not executable: {self._name}"
+        return None
 
     def _let_start(self) -> None:
         for crun in _children(self._spawned.pid):

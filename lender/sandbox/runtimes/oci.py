@@ -20,8 +20,10 @@ from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.runtimes import command, runner
 from lender.sandbox.runtimes.contained import ContainedTask, Crun
 from lender.sandbox.runtimes.runner import Reporter
-from lender.sandbox.walls import confine, container, seccomp
+from lender.sandbox.walls import confine, container, enter, seccomp
 
+# An image may have its programs anywhere.
+_RULES = (("-x", "/"), *enter.RULES)
 # What the self-test sees in place of an image, as a process sandbox does.
 _HOST_FILES = tuple(
     path for path in ("/usr", "/etc/ld.so.cache", "/etc/alternatives") if Path(path).exists()
@@ -29,7 +31,8 @@ _HOST_FILES = tuple(
 
 
 def preload() -> None:
-    """Nothing more to import."""
+    """Look once whether our own program holds: the forks know it then."""
+    enter.find()
 
 
 def main(sock: socket.socket) -> None:
@@ -62,6 +65,9 @@ class _OciRunner:
         if folder is None:
             raise PrepareFailedError("no folder is left for crun's state")
         self._state_folder = folder
+        self._brought = {} if self._rootfs is not None else {path: path for path in _HOST_FILES}
+        if (program := enter.find()) is not None:
+            self._brought[enter.PLACE] = program
 
     def run(self, task: int) -> TaskOutcome:
         scratch.wipe(self._plan.scratch)
@@ -74,15 +80,20 @@ class _OciRunner:
         configuration = container.configuration(
             root=container.HOST_VIEW if self._rootfs is None else str(self._rootfs.root),
             scratch=os.path.realpath(plan.scratch),
-            argv=plan.argv_of(task) or image.argv,
+            argv=self._entered(plan.argv_of(task) or [*image.argv]),
             env={"PATH": container.PATH, **image.env, "HOME": WORK_FOLDER, **plan.env_of(task)},
             folder=image.folder if image.folder.rstrip("/") else WORK_FOLDER,
             inputs=self._inputs,
             limits=plan.limits,
             seccomp=self._filter,
-            host_files=_HOST_FILES if host_view else (),
+            brought=self._brought,
         )
-        return self._crun.start(configuration, self._state_folder, host_view=host_view)
+        name = (plan.argv or image.argv)[0]
+        return self._crun.start(configuration, self._state_folder, name, host_view=host_view)
+
+    def _entered(self, argv: list[str]) -> list[str]:
+        """The command behind the second wall around its files, where there is one."""
+        return argv if enter.find() is None else enter.command(argv, {}, _RULES)
 
 
 def _unpacked(plan: SandboxPlan) -> tuple[Rootfs | None, Image]:

@@ -15,6 +15,7 @@ processor can be set there. It waits in a hook, all its namespaces standing, unt
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Any, Final
 
 from lender.sandbox.plan import WORK_FOLDER, Limits
@@ -90,7 +91,7 @@ def configuration(
     inputs: Mapping[str, str],
     limits: Limits,
     seccomp: bytes | None,
-    host_files: Sequence[str] = (),
+    brought: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """What crun reads as config.json.
 
@@ -103,10 +104,9 @@ def configuration(
         inputs: name below /work -> file on the host, bound read-only.
         limits: of the task.
         seccomp: the filter, as classic BPF.
-        host_files: files and folders that are shown under their own names.
+        brought: path inside -> file or folder on the host, bound read-only.
     """
-    shown = {path: path for path in host_files}
-    shown |= {f"{WORK_FOLDER}/{name}": path for name, path in inputs.items()}
+    shown = dict(brought) | {f"{WORK_FOLDER}/{name}": path for name, path in inputs.items()}
     # crun sets them before it makes the user namespace: unshare and crun itself count.
     rlimits = bubblewrap.resource_limits(limits) | {"nproc": limits.processes + 2}
     # Raw, so that both runtimes have the very same filter (crun(1), run.oci.seccomp_bpf_data).
