@@ -38,6 +38,7 @@ _REFUSED = {
     "AF_VSOCK": ("socket.socket(40, 1, 0)", "EAFNOSUPPORT"),
     "AF_PACKET": ("socket.socket(17, 3, 0)", "EAFNOSUPPORT"),
     "AF_TIPC by pair": ("socket.socketpair(30, 1, 0)", "EAFNOSUPPORT"),
+    "TCP by pair": ("socket.socketpair(2, 1, 0)", "EAFNOSUPPORT"),
     "AF_ALG by pair": ("socket.socketpair(38, 5, 0)", "EAFNOSUPPORT"),
     "SCTP": ("socket.socket(2, 1, 132)", "EPROTONOSUPPORT"),
     "SCTP over IPv6": ("socket.socket(10, 1, 132)", "EPROTONOSUPPORT"),
