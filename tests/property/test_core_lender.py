@@ -671,17 +671,45 @@ class ModelShell(RuleBasedStateMachine):
             while told.unanswered:
                 self.tell(ReportAnswered(lease, told.unanswered.pop(0), True, ""))
 
-    @precondition(lambda self: any(one.open and one.asked_at for one in self.sandboxes.values()))
+    @rule(
+        why=st.sampled_from(["memory", "sleep", "finish"]),
+        steps=st.integers(0, 2),
+        paused=st.booleans(),
+    )
+    def what_leaves_checkpoints_has_to_go(self, why: str, steps: int, *, paused: bool) -> None:
+        """It is asked, it may end, and what it left may be saved."""
+        self.deliver("alice", 3, 1, forged=False, checkpoint=True)
+        self.work(0.0, answered=True)
+        match why:
+            case "memory":
+                self.sample_people(0.5, GIB // 2, 6000.0)
+            case "sleep":
+                self.sleep()
+            case _:
+                self.pause(finish_s=9.0)
+        if paused:
+            self.pause()
+        if steps > 0 and self.asked():
+            self.ended_as_asked(0)
+        if steps > 1 and self.saving():
+            self.checkpoint_saved(0, left=True)
+
+    def asked(self) -> list[Sandbox]:
+        return [one for one in self.sandboxes.values() if one.open and one.asked_at is not None]
+
+    def saving(self) -> list[Sandbox]:
+        return [one for one in self.sandboxes.values() if one.saving]
+
+    @precondition(asked)
     @rule(pick=picks)
     def ended_as_asked(self, pick: int) -> None:
-        asked = [one for one in self.sandboxes.values() if one.open and one.asked_at is not None]
+        asked = self.asked()
         self.tell(TaskTerminated(asked[pick % len(asked)].lease.lease))
 
-    @precondition(lambda self: any(one.saving for one in self.sandboxes.values()))
+    @precondition(saving)
     @rule(pick=picks, left=st.booleans())
     def checkpoint_saved(self, pick: int, *, left: bool) -> None:
-        saving = [one for one in self.sandboxes.values() if one.saving]
-        sandbox = saving[pick % len(saving)]
+        sandbox = self.saving()[pick % len(self.saving())]
         sandbox.saved = left
         self.tell(CheckpointSaved(sandbox.lease.lease, ((0, BLOB),) if left else ()))
         sandbox.saving = False
