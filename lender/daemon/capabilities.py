@@ -26,11 +26,9 @@ async def find(
     for runtime, verdict in found.items():
         missing = None if isinstance(verdict, selftest.Available) else verdict
         allowed = runtime in offered
-        verdicts[runtime] = {
-            "available": missing is None and allowed,
-            "reason": missing.reason if missing else "",
-            "mend": missing.mend if missing else "",
-        }
+        verdicts[runtime] = selftest.told(verdict)
+        if not missing and not allowed:
+            verdicts[runtime] |= {"available": False, "reason": "your settings leave it out"}
         if missing:
             log.warning("runtime %s is not offered: %s", runtime, missing.reason)
         elif allowed:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from owner_machine import Machine, grant, machine, until
+from sandboxes import needs_bubblewrap
 
 from lender.cli.checks import kernel, runtimes
 from lender.cli.checks.check import Check
+from lender.cli.owner import Told
 from lender.state.consent_files import read_intent
 from lender.state.folder import StateFolder
 
@@ -58,6 +60,21 @@ def test_it_says_which_source_tells_presence(
     found = check(machine, "presence")
     assert found["level"] == level
     assert text in found["text"]
+
+
+@needs_bubblewrap
+def test_without_a_lenderd_it_makes_the_self_test_itself(machine: Machine) -> None:
+    found = {one["name"]: one for one in machine.json("doctor")[1]["checks"]}
+    assert found["runtime.process"]["level"] == "ok"
+    assert found["runtime.wasm"]["text"].startswith("wasm works")
+    assert {"runtime.python", "runtime.oci"} <= found.keys()
+
+
+def test_a_runtime_that_works_says_what_holds_less_well() -> None:
+    verdict = {"available": True, "notes": ["cores are not limited"]}
+    told = Told("answered", {"runtimes": {"wasm": verdict}})
+    (found,) = runtimes.runtimes(told)
+    assert (found.level, found.text) == ("ok", "wasm works; cores are not limited")
 
 
 @pytest.mark.parametrize(
