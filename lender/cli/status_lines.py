@@ -29,7 +29,7 @@ def lines(reading: Reading) -> list[str]:
     if status.get("paused"):
         said.append(f"  Paused   {_pause(reading, now)}")
     running = [part for one in status.get("running", []) for part in _running(one, status, names)]
-    said += _section("Running", running)
+    said += _section("Running", [*running, *map(_warm, status.get("warm", []))])
     said += _section("Allowed", _allowed(status, names, now))
     said += _section("Budget", [" · ".join(_budgets(status))] if _budgets(status) else None)
     said += _section("Today", _today(status))
@@ -106,6 +106,14 @@ def _running(one: dict[str, Any], status: Fields, names: dict[str, str]) -> list
     if one.get("held"):
         shown.append(f"held back: {printable(str(one['held']))}")
     return [*shown, confinement(one)]
+
+
+def _warm(one: dict[str, Any]) -> str:
+    """Sandboxes of a job that are idle for some seconds, in case more of it comes."""
+    job = printable(str(one["job"]))
+    if one["sandboxes"] == 1:
+        return f"1 warm sandbox waits for more of {job}; nothing runs in it"
+    return f"{one['sandboxes']} warm sandboxes wait for more of {job}; nothing runs in them"
 
 
 def _where(reading: Reading) -> str:

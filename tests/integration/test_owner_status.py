@@ -99,6 +99,14 @@ def test_status_says_what_presses_and_what_is_held_back(machine: Machine) -> Non
     assert "no network (2 attempts blocked)" in shown
 
 
+def test_status_tells_of_sandboxes_that_wait_for_more(machine: Machine) -> None:
+    waiting = {"job": "job-one", "sandboxes": 1}
+    machine.daemon(status={**FULL, "running": [], "warm": [waiting, waiting | {"sandboxes": 2}]})
+    shown = machine.lender("status").stdout
+    assert "Running  1 warm sandbox waits for more of job-one; nothing runs in it" in shown
+    assert "2 warm sandboxes wait for more of job-one; nothing runs in them" in shown
+
+
 def test_nothing_allowed_is_not_called_lending(machine: Machine) -> None:
     machine.daemon(status={"phase": "lending"})
     assert machine.lender("status").stdout.startswith("○ Not lending: nothing is allowed")

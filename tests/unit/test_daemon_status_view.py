@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from core_world import CALM, GIB, LIMITS, Bench
+from core_world import CALM, GIB, LIMITS, Bench, lease_id, make_lease
 
-from lender.core.events import MachineSampled
+from lender.core.events import MachineSampled, SandboxPrepared
 from lender.core.policy import Policy, Threshold
 from lender.core.signals import GpuSignal
 from lender.daemon.status_view import lending
@@ -35,3 +35,15 @@ def test_it_tells_that_no_work_runs_on_a_gpu_whose_memory_the_owner_needs() -> N
     (finding,) = told["comfort"]["findings"]
     assert finding["text"] == "no GPU work: 512 MiB of GPU memory free, under 1.0 GiB"
     assert (finding["value"], finding["limit"], finding["clears_at"]) == (GIB // 2, GIB, 2 * GIB)
+
+
+def test_it_tells_which_job_an_idle_sandbox_waits_for() -> None:
+    bench = Bench().ready()
+    for number in (1, 2):
+        bench.deliver(make_lease(number=number))
+    for number in (1, 2):
+        bench.tell(SandboxPrepared(lease_id(number)))
+        bench.end(0, number=number)
+    told = lending(bench.lender.status(bench.now), bench.now, {})
+    assert told["warm"] == [{"job": "job-00001", "sandboxes": 2}]
+    assert told["running"] == []

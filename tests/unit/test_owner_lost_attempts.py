@@ -13,6 +13,7 @@ from lender.daemon import leftovers
 from lender.daemon.usage_recall import used_since
 from lender.sandbox.processes import tree
 from lender.state.attempt_records import AttemptRecord, AttemptRecords, AttemptTerms
+from lender.state.closing_receipts import closing_receipt
 from lender.state.folder import StateFolder
 from lender.state.receipts import ReceiptLog
 
@@ -70,6 +71,25 @@ def test_what_was_written_before_the_kill_is_not_written_again(state: StateFolde
     leftovers.clear(state, log, time.time())
     assert [one["outcome"] for one in log.read()] == ["succeeded"]
     assert list(state.attempts.iterdir()) == []
+
+
+def test_what_earlier_attempts_used_in_the_same_cgroup_is_not_charged_again(
+    state: StateFolder,
+) -> None:
+    terms = AttemptTerms(1000.0, 2, 0, None, (), cpu_before_s=30.0)
+    left_behind(state, "L1", terms=terms)
+    (record,) = AttemptRecords(state.attempts).read_all().records
+    for counted_s, charged_s in ((37.5, 7.5), (4.0, 4.0)):  # or in one that was made anew
+        fields = closing_receipt(
+            record,
+            "lost",
+            "lenderd died",
+            written_at=1000.0,
+            ran_until=2000.0,
+            ended_at=2000.0,
+            cpu_s=counted_s,
+        )
+        assert fields["cpu_s"] == charged_s
 
 
 def test_a_record_stays_until_its_receipt_is_on_the_disk(state: StateFolder) -> None:
