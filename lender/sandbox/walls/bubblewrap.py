@@ -81,13 +81,14 @@ def options(
 def resource_limits(limits: Limits, *, gpus: bool = False) -> dict[str, int]:
     """What setrlimit(2) is to hold a command to, inside, by prlimit(1)'s names.
 
+    Core dumps have their limit from the launcher on, and nobody in there can set it (`seccomp`).
+
     Args:
         limits: of the task.
         gpus: it computes on GPUs, whose driver reserves more address space than there is memory.
     """
     found = {
         "nproc": limits.processes + 1,  # bwrap's own init counts
-        "core": 1,
         "nofile": 256,
         "fsize": limits.scratch_bytes + FILE_MARGIN_BYTES,
         "memlock": 0,

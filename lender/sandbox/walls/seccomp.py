@@ -3,10 +3,13 @@
 It takes away what an ordinary program never needs and a hostile one looks at first: the kernel's
 newest and largest interfaces, other namespaces, keys that belong to the owner's session, sockets
 that a network namespace does not contain or that would load a module into the kernel, what is
-counted per user of the host, memory that no process is seen to hold, and a better place at the
-disk. Two calls succeed without effect: setsid(), since a session of its own would get a full share
-of the processor beside the owner's (sched(7), autogroup), and sync(), which would have the owner's
-disks written too.
+counted per user of the host, memory that no process is seen to hold, a better place at the disk,
+and another limit for core dumps: it is 1 already, and a program that the host's core_pattern pipes
+dumps into would be run as root at 0 (core(5)).
+
+Two calls succeed without effect: setsid(), since a session of its own would get a full share of the
+processor beside the owner's (sched(7), autogroup), and sync(), which would have the owner's disks
+written too.
 """
 
 import errno
@@ -18,12 +21,14 @@ _LOAD, _AND, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 # Offsets in struct seccomp_data; the low halves of 64-bit arguments, little-endian.
 _NUMBER, _ARCHITECTURE, _ARGUMENT_0, _ARGUMENT_1, _ARGUMENT_2 = 0, 4, 16, 24, 32
+_HIGH = 4  # from there to the argument's other half
 _X32 = 0x40000000
 _NEW_NAMESPACES = 0x7E020080  # CLONE_NEW* of clone(2), time namespaces too
 _TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
 _UNIX, _IPV4, _NETLINK, _IPV6 = 1, 2, 16, 10  # address families that the namespaces contain
 _SOCKET_KIND, _SEQPACKET_OR_STRANGER = 0xF, 4  # of socket(2)'s type; less are stream, datagram, raw
 _IP_PROTOCOLS = (0, 1, 6, 17, 58)  # the kind's own, ICMP, TCP, UDP, ICMPv6: others are modules
+_CORE = 4  # RLIMIT_CORE
 _NETLINK_PROTOCOLS = (0,)  # NETLINK_ROUTE: which addresses there are
 
 _AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -101,6 +106,7 @@ _WITHOUT_EFFECT: dict[str, tuple[int, int]] = {
     "syncfs": (306, 267),
 }
 _CLONE, _IOCTL, _SOCKET, _SOCKETPAIR = (56, 220), (16, 29), (41, 198), (53, 199)
+_SETRLIMIT, _PRLIMIT = (160, 164), (302, 261)
 
 
 def program(machine: str | None = None) -> bytes | None:
@@ -132,8 +138,23 @@ def _instructions(machine: str, column: int) -> Iterator[bytes]:
     )
     requests = [i for request in _TERMINAL_INPUT for i in _answer(_EQUAL, request, errno.EPERM)]
     yield from _with_argument(_IOCTL[column], _ARGUMENT_1, requests)
+    yield from _core_limit(column)
     yield from _sockets(column)
     yield _code(_RETURN, _ALLOW)
+
+
+def _core_limit(column: int) -> Iterator[bytes]:
+    """Nobody sets it; with prlimit(2), whose new limit may be NULL, it can be asked for."""
+    setting = [*_answer(_EQUAL, _CORE, errno.EPERM)]
+    yield from _with_argument(_SETRLIMIT[column], _ARGUMENT_0, setting)
+    new = [
+        _code(_LOAD, _ARGUMENT_2),
+        *_one_of((0,), errno.EPERM),
+        _code(_LOAD, _ARGUMENT_2 + _HIGH),
+        *_one_of((0,), errno.EPERM),
+    ]
+    of_core = [_code(_EQUAL, _CORE, 0, len(new)), *new]
+    yield from _with_argument(_PRLIMIT[column], _ARGUMENT_1, of_core)
 
 
 def _sockets(column: int) -> Iterator[bytes]:
