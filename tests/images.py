@@ -133,3 +133,9 @@ def of_host_programs(*names: str) -> bytes:
         for library in re.findall(r"(/\S+) \(0x", listed):
             paths[library.lstrip("/")] = Path(library)
     return tar(*(file(name, path.read_bytes(), 0o755) for name, path in paths.items()))
+
+
+def names(content: bytes) -> set[str]:
+    """The names of a tar's entries."""
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        return set(archive.getnames())

@@ -1,11 +1,9 @@
 """The oci runtime: containers behind the same walls as processes, stopped and cleared alike."""
 
 import asyncio
-import io
 import os
 import shutil
 import signal
-import tarfile
 from pathlib import Path
 
 import images
@@ -176,7 +174,7 @@ async def test_it_sees_its_image_and_itself_and_nothing_else(harbour: Harbour) -
     )
     outcome = await harbour.shell(script)
     top, empty, processes, devices, fds, me = outcome.value.decode().split("--\n")
-    places = {name.split("/")[0] for name in tar_names(harbour.layer)}
+    places = {name.split("/")[0] for name in images.names(harbour.layer)}
     assert set(top.split()) == places | {"dev", "proc", "tmp", "work"}
     assert set(empty.split()) == {"/dev/shm:", "/tmp:", "/work:"}
     assert {"crun", "sh"} <= set(processes.split()) <= {"crun", "sh", "ls"}
@@ -299,7 +297,7 @@ async def test_the_image_on_disk_is_unchanged(harbour: Harbour) -> None:
     assert (await harbour.run(plan)).value == b"done\n"
     (root,) = (harbour.workshop.folder / rootfs.FOLDER).glob("*/root")
     names = {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
-    assert names == tar_names(harbour.layer)
+    assert names == images.names(harbour.layer)
     assert list(root.glob("work/*")) == []
 
 
@@ -457,8 +455,3 @@ def names_in(folder: Path) -> set[str]:
 
 def names_in_shared_places() -> dict[str, set[str]]:
     return {place: names_in(Path(place)) for place in ("/run", "/mnt", "/var/tmp", "/dev/shm")}
-
-
-def tar_names(content: bytes) -> set[str]:
-    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-        return set(archive.getnames())

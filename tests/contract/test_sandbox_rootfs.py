@@ -684,10 +684,6 @@ def test_what_is_in_use_by_another_process_stays(place: Path) -> None:
     assert not used.exists()
 
 
-def test_words_for_bubblewrap() -> None:
-    assert rootfs.rootfs_view(Path("/cache/x/root")) == ["--ro-bind", "/cache/x/root", "/"]
-
-
 def test_reading_stops_at_a_backward_step() -> None:
     reader = tar_tree.TarReader(io.BytesIO(bytes(100)))
     assert reader.read(10) == bytes(10)

@@ -109,11 +109,6 @@ def obtain(archive: Path, cache: Path, limit_bytes: int | None = None) -> Rootfs
     return found
 
 
-def rootfs_view(root: Path) -> list[str]:
-    """Return bubblewrap's words for a tree as the whole file system; /proc and all come after."""
-    return ["--ro-bind", str(root), "/"]
-
-
 def _take(place: Path) -> Rootfs | None:
     """Hold a tree that is there whole; None if there is none, or it is being removed."""
     with contextlib.ExitStack() as ours:

@@ -6,6 +6,9 @@ bubblewrap, it is `seatbelt_runner` instead.
 
 import socket
 import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lender.sandbox.files import checkpoint, scratch
 from lender.sandbox.plan import SandboxPlan, TaskOutcome
@@ -14,6 +17,9 @@ from lender.sandbox.runtimes import command, runner, seatbelt_runner
 from lender.sandbox.runtimes.bubblewrapped import Bubblewrap, BubblewrappedTask
 from lender.sandbox.runtimes.runner import Reporter
 from lender.sandbox.walls import bubblewrap, confine, enter, gpu_devices
+
+if TYPE_CHECKING:
+    from lender.sandbox.files.rootfs import Rootfs
 
 
 def preload() -> None:
@@ -41,16 +47,23 @@ class _ProcessRunner:
             if not path.is_file():
                 raise PrepareFailedError(f"input {name}: cannot be read")
         self._plan = plan
-        self._soft_stop = reporter.soft_stop
+        self._reporter = reporter
         self._inputs = {name: str(path) for name, path in plan.inputs.items()}
         gpus = gpu_devices.find(plan.gpus)
         self._extra = [*enter.options(), *gpu_devices.options(gpus)]
+        self._rootfs = None if plan.program is None else _unpacked(plan.program, plan)
+        self._view: Iterable[str] = bubblewrap.HOST_VIEW
         self._rules = [*enter.RULES, *gpu_devices.rules(gpus)]
+        if self._rootfs is not None:
+            self._view = bubblewrap.rootfs_view(str(self._rootfs.root))
+            # It may have its programs anywhere.
+            self._rules.insert(0, ("-x", "/"))
         self._limits = bubblewrap.resource_limits(plan.limits, gpus=bool(gpus))
 
     def run(self, task: int) -> TaskOutcome:
         scratch.wipe(self._plan.scratch)
-        return command.run(task, self._plan, self._start, self._soft_stop)
+        soft_stop = self._reporter.soft_stop
+        return command.run(task, self._plan, self._start, soft_stop, (), self._reporter)
 
     def _start(self, task: int) -> BubblewrappedTask:
         plan = self._plan
@@ -62,6 +75,20 @@ class _ProcessRunner:
             plan.limits,
             self._bubblewrap.fds,
             self._extra,
+            self._view,
         )
         words = enter.command(plan.argv_of(task), self._limits, self._rules)
         return self._bubblewrap.start(options, words, plan.argv[0])
+
+
+def _unpacked(archive: Path, plan: SandboxPlan) -> "Rootfs":
+    """The root file system that a job brings along."""
+    # Only jobs with one pay for the import.
+    from lender.sandbox.files import rootfs  # noqa: PLC0415
+
+    if enter.find() is None:
+        reason = "no root file systems: what sets the limits inside is not built (make walls)"
+        raise PrepareFailedError(reason)
+    if plan.module_cache is None:
+        raise PrepareFailedError("no folder to unpack the root file system into")
+    return rootfs.obtain(archive, plan.module_cache.with_name(rootfs.FOLDER))

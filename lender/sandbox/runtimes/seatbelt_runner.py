@@ -33,8 +33,10 @@ def start(plan: SandboxPlan, reporter: Reporter) -> "SeatbeltRunner":
     """The runtime on this Mac.
 
     Raises:
-        PrepareFailedError: see `SeatbeltRunner`.
+        PrepareFailedError: see `SeatbeltRunner`; or it brings a root file system.
     """
+    if plan.program is not None:
+        raise PrepareFailedError("no root file system of a job's own on macOS")
     return SeatbeltRunner(plan, libproc.load().footprint_bytes, reporter.soft_stop)
 
 

@@ -18,6 +18,14 @@ from lender.sandbox.plan import FILE_MARGIN_BYTES, WORK_FOLDER, Limits
 MEMORY_FOLDERS: Final = ("tmp", "dev/shm")
 """Where file systems are that take their space from memory, relative to the root."""
 
+HOST_VIEW: Final = (
+    *("--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin"),
+    *("--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"),
+    *("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"),
+    *("--ro-bind-try", "/etc/alternatives", "/etc/alternatives"),
+)
+"""The machine's own programs."""
+
 _PATH = "/usr/bin:/bin"
 _SEARCH = f"{_PATH}:/usr/local/bin:/run/current-system/sw/bin"
 _TMP_BYTES_MAX = 256 << 20
@@ -39,6 +47,7 @@ def options(
     limits: Limits,
     fds: Mapping[str, int],
     more: Iterable[str] = (),
+    view: Iterable[str] = HOST_VIEW,
 ) -> bytes:
     """What bwrap reads from its --args descriptor.
 
@@ -49,6 +58,7 @@ def options(
         limits: sizes of the memory file systems follow its memory.
         fds: bwrap options that take a descriptor, without their dashes.
         more: options behind the mounts, such as devices below /dev.
+        view: options for the root that all others are mounted in.
 
     Raises:
         ValueError: a zero byte would end one argument and begin another.
@@ -57,10 +67,7 @@ def options(
         *("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"),
         *("--uid", "65534", "--gid", "65534", "--cap-drop", "ALL", "--hostname", "lender"),
         *("--clearenv", "--setenv", "PATH", _PATH, "--setenv", "HOME", WORK_FOLDER),
-        *("--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin"),
-        *("--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"),
-        *("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"),
-        *("--ro-bind-try", "/etc/alternatives", "/etc/alternatives"),
+        *view,
         *("--proc", "/proc", "--dev", "/dev"),
         *("--size", str(min(limits.memory_bytes, _SHM_BYTES_MAX)), "--tmpfs", "/dev/shm"),  # noqa: S108 - inside
         *("--size", str(min(limits.memory_bytes, _TMP_BYTES_MAX)), "--tmpfs", "/tmp"),  # noqa: S108 - inside
@@ -76,6 +83,11 @@ def options(
     if any("\0" in word for word in words):
         raise ValueError("a zero byte in a name or in the environment")
     return b"".join(os.fsencode(word) + b"\0" for word in words)
+
+
+def rootfs_view(root: str) -> list[str]:
+    """Options for a tree as the root, which has the folders that others are mounted on."""
+    return ["--ro-bind", root, "/"]
 
 
 def resource_limits(limits: Limits, *, gpus: bool = False) -> dict[str, int]:
