@@ -443,6 +443,15 @@ def test_garbage_is_refused(obtain: Obtain, content: bytes) -> None:
     refused(obtain, content)
 
 
+def test_what_this_python_cannot_decompress_is_handed_back(
+    obtain: Obtain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_files, "_zstd", None)
+    with pytest.raises(PrepareFailedError, match="zstd") as caught:
+        obtain(b"\x28\xb5\x2f\xfd" + bytes(100))
+    assert not caught.value.invalid
+
+
 # What an image says is held against its digests.
 
 

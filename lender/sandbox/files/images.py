@@ -8,6 +8,7 @@ Configuration"); Docker image specification 1.2 ("Combined Image JSON + Filesyst
 Format").
 """
 
+import contextlib
 import gzip
 import hashlib
 import importlib
@@ -29,6 +30,10 @@ from lender.sandbox.files.tar_tree import (
     Tree,
     split,
 )
+
+_zstd: Any = None
+with contextlib.suppress(ImportError):
+    _zstd = importlib.import_module("compression.zstd")  # since Python 3.14
 
 JSON_BYTES_MAX: Final = 4 << 20
 PARTS_MAX: Final = 20_000
@@ -275,13 +280,10 @@ def _plain(section: _Section, source: Readable) -> Readable:
         inner = gzip.GzipFile(fileobj=cast("IO[bytes]", source), mode="rb")
         return _Decompressed(inner, (gzip.BadGzipFile, zlib.error))
     if section.head == _ZSTD:
-        try:
-            zstd = importlib.import_module("compression.zstd")  # since Python 3.14
-        except ImportError as error:
-            raise ArchiveRefusedError(
-                "compressed with zstd, which the Python of this lender can't read", invalid=False
-            ) from error
-        return _Decompressed(zstd.ZstdFile(source), (zstd.ZstdError,))
+        if _zstd is None:
+            reason = "compressed with zstd, which the Python of this lender can't read"
+            raise ArchiveRefusedError(reason, invalid=False)
+        return _Decompressed(_zstd.ZstdFile(source), (_zstd.ZstdError,))
     return source
 
 
