@@ -73,6 +73,9 @@ class Task:
     def memory_bytes(self) -> int:
         return self.exact_bytes
 
+    def unnamed_bytes(self, _device: int, _file_bytes_max: int) -> int:
+        return 0
+
     def terminate(self) -> bool:
         self.done.append("terminate")
         self.end = self.on_terminate

@@ -6,6 +6,7 @@ be read counts as nothing, and the hard limits remain.
 """
 
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -89,6 +90,37 @@ def files_bytes(init_pid: int, folders: Iterable[str]) -> int:
         total_bytes += (found.f_blocks - found.f_bfree) * found.f_frsize
         total_bytes += (found.f_files - found.f_ffree) * _FILE_BYTES
     return total_bytes
+
+
+def unnamed_bytes(init_pid: int, device: int, file_bytes_max: int) -> int:
+    """Disk space of files that lost their name and that processes hold, open or mapped.
+
+    Args:
+        init_pid: the sandbox's init.
+        device: files of this one only (stat(2), st_dev).
+        file_bytes_max: no file is larger. Nobody tells how large one is that is mapped and open
+            nowhere: it counts as much as it may be.
+    """
+    opened, mapped = dict[int, int](), set[int]()
+    for folder in processes(init_pid):
+        try:
+            fds, maps = os.listdir(folder / "fd"), (folder / "maps").read_text()  # noqa: PTH208
+        except OSError:
+            continue
+        for fd in fds:
+            try:
+                found = os.stat(f"{folder}/fd/{fd}")  # noqa: PTH116 - hundreds of them
+            except OSError:
+                continue
+            if found.st_nlink == 0 and found.st_dev == device and stat.S_ISREG(found.st_mode):
+                opened[found.st_ino] = found.st_blocks * 512
+        for line in maps.splitlines():
+            if line.endswith(" (deleted)"):
+                _span, _access, _offset, numbers, inode, *_ = line.split()
+                major, minor = numbers.split(":")
+                if os.makedev(int(major, 16), int(minor, 16)) == device:
+                    mapped.add(int(inode))
+    return sum(opened.values()) + file_bytes_max * len(mapped - opened.keys())
 
 
 def cpu_s(init_pid: int) -> float:

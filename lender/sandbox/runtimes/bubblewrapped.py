@@ -134,6 +134,10 @@ class BubblewrappedTask:
             return 0
         return usage.proportional_bytes(self._init) + self._files_bytes()
 
+    def unnamed_bytes(self, device: int, file_bytes_max: int) -> int:
+        """See `StartedTask`."""
+        return 0 if self._init is None else usage.unnamed_bytes(self._init, device, file_bytes_max)
+
     def terminate(self) -> bool:
         """Send SIGTERM to all that the sandbox's init has below it, as far as they are there now.
 

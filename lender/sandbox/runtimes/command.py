@@ -20,7 +20,7 @@ from lender.sandbox.files import scratch
 from lender.sandbox.meters.capture import Capture
 from lender.sandbox.meters.clock import RunningTime
 from lender.sandbox.meters.usage import Usage
-from lender.sandbox.plan import LimitName, SandboxPlan, TaskOutcome
+from lender.sandbox.plan import FILE_MARGIN_BYTES, LimitName, SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.runtimes.runner import ASKED_TO_END
 
@@ -102,6 +102,10 @@ class StartedTask(Protocol):
 
     def memory_bytes(self) -> int:
         """What its processes hold of memory, exactly: decides where `usage` allows for too much."""
+        ...
+
+    def unnamed_bytes(self, device: int, file_bytes_max: int) -> int:
+        """Disk space on a device of files that only its processes hold: see `usage`."""
         ...
 
     def terminate(self) -> bool:
@@ -279,7 +283,10 @@ class _Watch:
             used_bytes = scratch.used_bytes(self._plan.scratch, self._inputs)
         except scratch.TooMuchError:
             return True
-        return used_bytes > self._plan.limits.scratch_bytes
+        limit_bytes = self._plan.limits.scratch_bytes
+        device = self._plan.scratch.stat().st_dev
+        used_bytes += self._started.unnamed_bytes(device, limit_bytes + FILE_MARGIN_BYTES)
+        return used_bytes > limit_bytes
 
     def _exceeds_memory(self) -> bool:
         found, limit_bytes = self._started.usage(), self._plan.limits.memory_bytes

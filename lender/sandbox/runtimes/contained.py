@@ -141,6 +141,10 @@ class ContainedTask:
             return 0
         return usage.proportional_bytes(self._init) + self._files_bytes()
 
+    def unnamed_bytes(self, device: int, file_bytes_max: int) -> int:
+        """See `StartedTask`."""
+        return 0 if self._init is None else usage.unnamed_bytes(self._init, device, file_bytes_max)
+
     def terminate(self) -> bool:
         """Send SIGTERM to all that crun has below it, as far as they are there now."""
         reached = False

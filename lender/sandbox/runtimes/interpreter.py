@@ -202,6 +202,10 @@ class Call:
         """See `StartedTask`."""
         return self._interpreter.sandbox.memory_bytes()
 
+    def unnamed_bytes(self, device: int, file_bytes_max: int) -> int:
+        """See `StartedTask`."""
+        return self._interpreter.sandbox.unnamed_bytes(device, file_bytes_max)
+
     def terminate(self) -> bool:
         """See `StartedTask`. An interpreter that was asked to end is not called again."""
         self._disturbed = True

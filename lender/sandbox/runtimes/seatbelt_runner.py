@@ -143,6 +143,10 @@ class _SeatbeltTask:
     def memory_bytes(self) -> int:
         return self._footprint_bytes(self._pid)
 
+    def unnamed_bytes(self, _device: int, _file_bytes_max: int) -> int:
+        """Not known here."""
+        return 0
+
     def terminate(self) -> bool:
         os.kill(self._pid, signal.SIGTERM)
         return True
