@@ -305,7 +305,6 @@ def test_both_ways_in_set_the_same_limits(monkeypatch: pytest.MonkeyPatch, *, bu
     shown = {line[:25].strip(): line[25:].split()[:2] for line in done.stdout.splitlines()}
     expected = {
         "Max processes": "4096",
-        "Max core file size": "1",
         "Max open files": "256",
         "Max file size": str(limits["fsize"]),
         "Max address space": str(limits["as"]),

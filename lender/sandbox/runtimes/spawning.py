@@ -6,6 +6,7 @@ What is started has these descriptors and no others:
 """
 
 import contextlib
+import fcntl
 import functools
 import os
 import signal
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, NoReturn
 
 from lender.sandbox.processes import autogroup
-from lender.sandbox.walls import confine, landlock
+from lender.sandbox.walls import confine, enter, landlock
 
 STATUS_FD: Final = 3
 HOLD_FD: Final = 4
@@ -46,10 +47,13 @@ def spawn(
     env: Mapping[str, str],
     files: Sequence[bytes],
     domain: int | None,
-    give_up: Callable[[], None] = lambda: None,
+    give_up: Callable[[], None] | None = None,
     stdin: int | None = None,
 ) -> Spawned:
-    """Fork and become a program in the child, which dies with us.
+    """Start a program that dies with us.
+
+    Where nothing is to be done in Python before it begins, our own program goes ahead of it: a
+    fork of this interpreter costs more than all that they do.
 
     Args:
         program: its path.
@@ -78,11 +82,18 @@ def spawn(
             _given(theirs, held),
             *(_given(theirs, _memory_file(content)) for content in files),
         ]
-        pid = os.fork()
-        if pid == 0:
-            _become(program, argv, env, given, domain, give_up, parent)
-        with contextlib.suppress(OSError):
-            os.setpgid(pid, pid)  # the child does it too: whoever comes first
+        ahead = enter.find() if domain is None and give_up is None else None
+        if ahead is not None:
+            words = enter.outside(
+                ahead, [program, *argv[1:]], len(given), idle=not _session_yields()
+            )
+            pid = _spawn_ahead(words, env, given)
+        else:
+            pid = os.fork()
+            if pid == 0:
+                _become(program, argv, env, given, domain, give_up, parent)
+            with contextlib.suppress(OSError):
+                os.setpgid(pid, pid)  # the child does it too: whoever comes first
         try:
             handle = os.pidfd_open(pid)
         except OSError:
@@ -93,13 +104,30 @@ def spawn(
     return Spawned(pid, handle, stdout, stderr, status, hold)
 
 
+def _spawn_ahead(words: list[str], env: Mapping[str, str], fds: list[int]) -> int:
+    """Start it by vfork, in a group of its own, with these descriptors as 0, 1, 2..."""
+    with contextlib.ExitStack() as stack:
+        # Out of the way of the numbers that they are to have.
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, len(fds)) for fd in fds]
+        for fd in high:
+            stack.callback(os.close, fd)
+        return os.posix_spawn(
+            words[0],
+            words,
+            env,
+            file_actions=[(os.POSIX_SPAWN_DUP2, fd, place) for place, fd in enumerate(high)],
+            setpgroup=0,
+            setsigdef=confine.CHANGED_SIGNALS,
+        )
+
+
 def _become(
     program: str,
     argv: list[str],
     env: Mapping[str, str],
     fds: list[int],
     domain: int | None,
-    give_up: Callable[[], None],
+    give_up: Callable[[], None] | None,
     parent: int,
 ) -> NoReturn:
     """The forked child: give up what is ours, then exec. Never returns."""
@@ -113,7 +141,8 @@ def _become(
         if domain is not None:
             landlock.restrict(len(fds))
             os.close(len(fds))
-        give_up()
+        if give_up is not None:
+            give_up()
         os.execve(program, [*argv], env)  # noqa: S606 - no shell is the point
     except OSError as error:
         os.write(2, f"{program}: {error.strerror}".encode())

@@ -20,6 +20,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _FDS_MAX = 1 << 20
 
+CHANGED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM)
+"""What Python ignores, and a runner handles."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -99,8 +102,8 @@ def limit_file_size(size_bytes: int) -> None:
 
 
 def default_signals() -> None:
-    """Before an exec: what Python ignores would stay ignored; what we handle ends us again."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM):
+    """Before an exec: what is ignored would stay so."""
+    for number in CHANGED_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 
 

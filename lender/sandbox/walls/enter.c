@@ -1,9 +1,15 @@
 /*
- * The last step into a process sandbox: set the limits, give up the files, become the command.
+ * The first step towards a process sandbox, and the last one into it.
+ *
+ *   enter -o PARENT COUNT [-i] -- COMMAND...
+ *
+ * Outside: die with the process PARENT, which started us, keep the first COUNT descriptors alone,
+ * with -i run only when nothing else wants to, become the command.
  *
  *   enter [-l NUMBER=VALUE | -n PATH | -r PATH | -x PATH | -w PATH | -d PATH]... -- COMMAND...
  *   enter -c
  *
+ * Inside: set the limits, give up the files, become the command.
  * -l sets both limits of setrlimit(2) to VALUE. The others are Landlock's rules (landlock(7)) for
  * PATH and all below it, where it exists; what no rule names can't be opened, run or changed:
  * -n list the names in it, -r read, -x read and execute, -w whatever can be done with files but to
@@ -17,6 +23,8 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +36,7 @@
 #include <unistd.h>
 
 /* The kernel's headers may be older than the kernel: its numbers, by our names. */
-enum { CREATE_RULESET = 444, ADD_RULE = 445, RESTRICT_SELF = 446 };
+enum { CLOSE_RANGE = 436, CREATE_RULESET = 444, ADD_RULE = 445, RESTRICT_SELF = 446 };
 enum { GET_VERSION = 1, PATH_BENEATH = 1 };
 enum { ABSTRACT_UNIX_SOCKET = 1 << 0, SIGNAL = 1 << 1 };
 enum {
@@ -59,6 +67,27 @@ struct rule {
 static int fail(const char *what, int code) {
     fprintf(stderr, "enter: %s: %s\n", what, strerror(errno));
     return code;
+}
+
+static int become(char **command) {
+    execvp(command[0], command);
+    return fail(command[0], errno == ENOENT ? NOT_FOUND : NOT_EXECUTABLE);
+}
+
+static int outside(int argc, char **argv) {
+    int at = argc > 4 && strcmp(argv[4], "-i") == 0 ? 5 : 4;
+    errno = EINVAL;
+    if (at + 1 >= argc || strcmp(argv[at], "--") != 0) return fail("no command", FAILED);
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) return fail("prctl", FAILED);
+    if (getppid() != atoi(argv[2])) return FAILED; /* it died just now */
+    if (at == 5) {
+        errno = 0;
+        if (nice(19) == -1 && errno != 0) return fail("nice", FAILED);
+        if (sched_setscheduler(0, SCHED_IDLE, &(struct sched_param){0}) != 0)
+            return fail("sched_setscheduler", FAILED);
+    }
+    if (syscall(CLOSE_RANGE, atoi(argv[3]), ~0U, 0) != 0) return fail("close_range", FAILED);
+    return become(argv + at + 1);
 }
 
 /* A ruleset that grants nothing yet; *handled is all that it can grant here. */
@@ -123,6 +152,7 @@ static int holds(void) {
 
 int main(int argc, char **argv) {
     if (argc == 2 && strcmp(argv[1], "-c") == 0) return holds() ? 0 : FAILED;
+    if (argc > 1 && strcmp(argv[1], "-o") == 0) return outside(argc, argv);
     uint64_t handled;
     int ruleset = create(&handled), at = 1;
     if (ruleset < 0) return fail("landlock", FAILED);
@@ -139,6 +169,5 @@ int main(int argc, char **argv) {
         return fail("no command", FAILED);
     }
     if (restrict_self(ruleset) != 0) return fail("landlock", FAILED);
-    execvp(argv[at + 1], argv + at + 1);
-    return fail(argv[at + 1], errno == ENOENT ? NOT_FOUND : NOT_EXECUTABLE);
+    return become(argv + at + 1);
 }

@@ -1,7 +1,8 @@
 """The last step into a process sandbox: the limits and Landlock's rules for files, set inside.
 
-`enter.c` is our own program for it. Where it is not built, or this kernel has no Landlock, it is
-prlimit(1) with the same limits, and the mount namespace is the only wall around the files.
+`enter.c` is our own program for it, and for the first step outside. Where it is not built, or this
+kernel has no Landlock, it is prlimit(1) with the same limits, and the mount namespace is the only
+wall around the files.
 """
 
 import functools
@@ -45,6 +46,21 @@ def options() -> list[str]:
     """The words for bubblewrap that bring it in."""
     program = find()
     return [] if program is None else ["--ro-bind", program, PLACE]
+
+
+def outside(program: str, argv: Iterable[str], fds: int, *, idle: bool) -> list[str]:
+    """The command line that starts another one outside, as a child of this process.
+
+    It dies with us, and has the first descriptors only.
+
+    Args:
+        program: ours; see `find`.
+        argv: the other's, with a path first.
+        fds: how many descriptors.
+        idle: it runs only when nothing else wants to.
+    """
+    words = [program, "-o", str(os.getpid()), str(fds)]
+    return [*words, *(["-i"] if idle else []), "--", *argv]
 
 
 def command(
