@@ -7,14 +7,15 @@ outcome is made here, and the next task gets another process.
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from lender.sandbox import frames
 from lender.sandbox.files import scratch
-from lender.sandbox.frames import Frame
+from lender.sandbox.frames import Frame, FrameError
 from lender.sandbox.launcher import Child, Launcher, LauncherGoneError
+from lender.sandbox.meters.task_log import BYTES_PER_S, TOLD_BYTES_MAX
 from lender.sandbox.plan import (
     STDERR_TAIL_BYTES,
     LimitName,
@@ -46,6 +47,8 @@ class LeaseSandbox:
         record: writes the root processes down before they may run.
         abort_if_exists: the owner's words that stop a launch at the last instant.
         cgroups: where its cgroup is made; None where there are none to be had.
+        on_log: told the task and what it wrote to standard error, while it runs: bounded, and at
+            most every 100 ms.
 
     Attributes:
         cgroup: see `Sandbox.cgroup`.
@@ -58,6 +61,7 @@ class LeaseSandbox:
         record: RecordRoots,
         abort_if_exists: Sequence[Path] = (),
         cgroups: Subtree | None = None,
+        on_log: Callable[[int, bytes], None] | None = None,
     ) -> None:
         self._plan = plan
         self._launcher = launcher
@@ -66,10 +70,13 @@ class LeaseSandbox:
         self._cgroups = cgroups
         self.cgroup = None if cgroups is None else cgroups.leaf(plan.lease)
         self._loop = asyncio.get_running_loop()
+        self._spawning: asyncio.Future[Child] | None = None
         self._child: Child | None = None
         self._answer: asyncio.Future[Frame | None] | None = None
         self._clock: asyncio.TimerHandle | None = None
         self._left_s = 0.0
+        self._on_log = on_log
+        self._log = (0, 0.0)
         self._decoder = frames.Decoder(0)
         self._told_cpu_s = 0.0
         self._closed = False
@@ -82,14 +89,19 @@ class LeaseSandbox:
     async def prepare(self) -> None:
         """See `Sandbox.prepare`."""
         self._check_open()
-        self._decoder = frames.Decoder(self._plan.limits.output_bytes + STDERR_TAIL_BYTES)
+        answer_bytes = self._plan.limits.output_bytes + STDERR_TAIL_BYTES
+        self._decoder = frames.Decoder(max(answer_bytes, TOLD_BYTES_MAX))
         if self._cgroups is not None:
             try:
                 self._cgroups.make(self._plan.lease, self._plan.limits)
             except OSError as error:
                 raise PrepareFailedError(f"no cgroup could be made: {error}") from error
         try:
-            child = self._child = await self._launcher.spawn(self._plan.runtime, self.cgroup)
+            # A task of its own: who gives up waiting leaves a child to `close`.
+            spawn = self._launcher.spawn(self._plan.runtime, self.cgroup)
+            self._spawning = asyncio.ensure_future(spawn)
+            child = self._child = await asyncio.shield(self._spawning)
+            self._spawning = None
             self._told_cpu_s = 0.0
             _offer_to_oom_killer(child.root.pid)
             self._loop.add_reader(child.channel, self._on_readable, child)
@@ -123,7 +135,9 @@ class LeaseSandbox:
         late_s = self._plan.limits.time_s + self._plan.grace_s + _LATE_S
         started_at = self._loop.time()
         try:
-            answer = await self._ask(child, {"task": task_index}, late_s)
+            self._log = task_index, started_at * BYTES_PER_S - TOLD_BYTES_MAX
+            request = {"task": task_index, "watched": self._on_log is not None}
+            answer = await self._ask(child, request, late_s)
         except SandboxGoneError:
             if not self._ran_out_of_memory():
                 raise
@@ -163,12 +177,21 @@ class LeaseSandbox:
     async def close(self) -> None:
         """See `Sandbox.close`."""
         self._closed = True
-        if self._child is not None:
-            await self._end(self._child)
+        child = self._child or await self._abandoned()
+        if child is not None:
+            await self._end(child)
         if self.cgroup is not None:
             cgroup.remove(self.cgroup)
         with contextlib.suppress(FileNotFoundError):  # `lender revoke` was here first
             await asyncio.to_thread(scratch.wipe, self._plan.scratch)
+
+    async def _abandoned(self) -> Child | None:
+        """The child of a `prepare` that was cancelled before it came."""
+        spawning, self._spawning = self._spawning, None
+        if spawning is not None:
+            with contextlib.suppress(PrepareFailedError, LauncherGoneError):
+                return await spawning
+        return None
 
     def _check_open(self) -> None:
         if self._closed:
@@ -249,14 +272,30 @@ class LeaseSandbox:
         try:
             data = frames.read(child.channel)
             for frame in self._decoder.feed(data):
-                if self._answer is not None and not self._answer.done():
+                if "log" in frame.header:
+                    self._hear_log(frame)
+                elif self._answer is not None and not self._answer.done():
                     self._answer.set_result(frame)
         except BlockingIOError:
             return
-        except (OSError, frames.FrameError):
+        except (OSError, FrameError):
             data = b""
         if not data:
             self._on_gone(child)
+
+    def _hear_log(self, frame: Frame) -> None:
+        """Pass on what a runner tells.
+
+        Raises:
+            FrameError: it tells more than it may, or of another task: it has been taken over.
+        """
+        task, told_bytes = self._log
+        told_bytes += len(frame.body)
+        self._log = task, told_bytes
+        if frame.header["log"] != task or told_bytes > self._loop.time() * BYTES_PER_S:
+            raise FrameError("a log without end, or of another task")
+        if self._on_log is not None:
+            self._on_log(task, frame.body)
 
     def _on_gone(self, child: Child) -> None:
         if child.channel.fileno() >= 0:

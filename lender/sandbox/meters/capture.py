@@ -1,6 +1,7 @@
 """Take a task's output from its pipes: bounded, whatever the task writes."""
 
 import os
+from collections.abc import Callable
 
 from lender.sandbox.plan import STDERR_TAIL_BYTES
 
@@ -10,12 +11,19 @@ _CHUNK_BYTES = 1 << 16
 class Capture:
     """What a task wrote: the value up to its limit, the tail of standard error.
 
+    Args:
+        output_bytes_max: of the value.
+        on_stderr: told what comes on standard error, all of it.
+
     Attributes:
         over: the task wrote more to standard output than it may.
     """
 
-    def __init__(self, output_bytes_max: int) -> None:
+    def __init__(
+        self, output_bytes_max: int, on_stderr: Callable[[bytes], None] = lambda _piece: None
+    ) -> None:
         self._output_bytes_max = output_bytes_max
+        self._on_stderr = on_stderr
         self._value = bytearray()
         self._stderr = bytearray()
         self.over = False
@@ -45,6 +53,7 @@ class Capture:
         while (piece := _read(fd)) is not None:
             if not piece:
                 return False
+            self._on_stderr(piece)
             self._stderr += piece
             del self._stderr[:-STDERR_TAIL_BYTES]
         return True

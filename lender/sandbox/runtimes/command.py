@@ -22,7 +22,7 @@ from lender.sandbox.meters.clock import RunningTime
 from lender.sandbox.meters.usage import Usage
 from lender.sandbox.plan import FILE_MARGIN_BYTES, LimitName, SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError
-from lender.sandbox.runtimes.runner import ASKED_TO_END
+from lender.sandbox.runtimes.runner import ASKED_TO_END, Reporter
 
 ERROR_CHARS_MAX = 500
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
@@ -136,6 +136,7 @@ def run(
     start: Callable[[int], StartedTask],
     soft_stop: SoftStop,
     inputs: Iterable[str] = (),
+    reporter: Reporter | None = None,
 ) -> TaskOutcome:
     """Run one task to its end.
 
@@ -145,13 +146,14 @@ def run(
         start: starts it; may raise OSError, ValueError or PrepareFailedError.
         soft_stop: ends it softly; not asked yet.
         inputs: names in the scratch folder that are not the task's: they don't count as disk.
+        reporter: hears what comes on standard error, for who watches the task.
     """
     started_at = time.monotonic()
     try:
         started = start(task)
     except (OSError, ValueError, PrepareFailedError) as error:
         return TaskOutcome(task, "failed", error=f"not started: {error}")
-    watch = _Watch(started, plan, soft_stop, frozenset(inputs), started_at)
+    watch = _Watch(started, plan, soft_stop, frozenset(inputs), started_at, reporter)
     watch.until_ended()
     return watch.outcome(task, started.reap())
 
@@ -166,13 +168,19 @@ class _Watch:
         soft_stop: SoftStop,
         inputs: frozenset[str],
         started_at: float,
+        reporter: Reporter | None,
     ) -> None:
         self._started = started
         self._plan = plan
         self._soft_stop = soft_stop
         self._inputs = inputs
         self._started_at = started_at
-        self._capture = Capture(plan.limits.output_bytes)
+        self._reporter = reporter
+        self._capture = (
+            Capture(plan.limits.output_bytes)
+            if reporter is None
+            else Capture(plan.limits.output_bytes, reporter.add_log)
+        )
         self._clock = RunningTime(started_at, _TICK_S)
         self._next_look_s, self._next_disk_s = _TICK_S, _DISK_S
         self._processes_max = self._memory_peak_bytes = 0
@@ -195,6 +203,8 @@ class _Watch:
                     pause_s = _TICK_S if waited_for else _SOON_S
             pause_s = min(_TICK_S, 2 * pause_s)
             started.tick()
+            if self._reporter is not None:
+                self._reporter.tell_log()
             elapsed_s = self._clock.advance(time.monotonic())
             self._limit = self._limit_hit(elapsed_s)
             if started.has_ended():

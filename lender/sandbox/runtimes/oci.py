@@ -51,7 +51,7 @@ class _OciRunner:
             if not path.is_file():
                 raise PrepareFailedError(f"input {name}: cannot be read")
         self._plan = plan
-        self._soft_stop = reporter.soft_stop
+        self._reporter = reporter
         self._filter = seccomp.program()
         self._inputs = {name: os.path.realpath(path) for name, path in plan.inputs.items()}
         self._rootfs, self._image = _unpacked(plan)
@@ -71,7 +71,8 @@ class _OciRunner:
 
     def run(self, task: int) -> TaskOutcome:
         scratch.wipe(self._plan.scratch)
-        return command.run(task, self._plan, self._start, self._soft_stop)
+        soft_stop = self._reporter.soft_stop
+        return command.run(task, self._plan, self._start, soft_stop, (), self._reporter)
 
     def _start(self, task: int) -> ContainedTask:
         plan, image = self._plan, self._image

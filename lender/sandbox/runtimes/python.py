@@ -63,7 +63,7 @@ class _PythonRunner:
             except PrepareFailedError as error:
                 self._end(TaskOutcome(task, "failed", error=error.reason))
         self._call = None
-        outcome = command.run(task, plan, self._begin, soft_stop, plan.inputs)
+        outcome = command.run(task, plan, self._begin, soft_stop, plan.inputs, self._reporter)
         if self._call is not None:
             outcome = self._call.complete(outcome)
         if not self._interpreter.alive:

@@ -1,12 +1,15 @@
 """The inside of every sandbox process: one plan, then one task after another, over one socket.
 
-The daemon sends `{"plan": ...}` once and then `{"task": i}`; it gets `{"prepared": true}` or
-`{"unprepared": reason, ...}`, and `{"outcome": ..., "last": bool}` for each task.
+The daemon sends `{"plan": ...}` once and then `{"task": i, "watched": bool}`; it gets
+`{"prepared": true}` or `{"unprepared": reason, ...}`, and `{"outcome": ..., "last": bool}` for each
+task. Before the outcome of a task that is watched it gets `{"log": i}` with what came on standard
+error, as much of it as `TaskLog` lets through.
 
 SIGTERM to this process asks for a soft end of the task that runs. Nothing is begun after it.
 """
 
 import os
+import select
 import signal
 import socket
 import time
@@ -16,6 +19,7 @@ from typing import Protocol
 
 from lender.sandbox import frames
 from lender.sandbox.frames import Frame
+from lender.sandbox.meters.task_log import TaskLog
 from lender.sandbox.plan import SandboxPlan, TaskOutcome, outcome_to_wire, plan_from_wire
 from lender.sandbox.port import PrepareFailedError
 
@@ -62,9 +66,34 @@ class Reporter:
         self.soft_stop = SoftStop()
         self.when_idle: Callable[[], None] = lambda: None
         self._sock = sock
+        self._log: tuple[int, TaskLog] | None = None
+        self._ready = select.poll()
+        self._ready.register(sock, select.POLLOUT)
+
+    def begin_log(self, task: int) -> None:
+        """Somebody watches this task."""
+        self._log = task, TaskLog(time.monotonic())
+
+    def add_log(self, piece: bytes) -> None:
+        """The task wrote this to standard error."""
+        if self._log is not None:
+            self._log[1].add(time.monotonic(), piece)
+
+    def tell_log(self) -> None:
+        """Tell what is due, unless the daemon is too busy to take it; to be called often."""
+        # What is due fits into the room that makes a socket ready (unix_writable: three quarters).
+        if self._log is not None and self._ready.poll(0):
+            task, log = self._log
+            if told := log.due(time.monotonic()):
+                frames.send(self._sock, Frame({"log": task}, told))
 
     def send(self, outcome: TaskOutcome, *, last: bool = False) -> None:
         """Hand over how a task ended; after the last one this process ends."""
+        if self._log is not None:
+            task, log = self._log
+            self._log = None
+            if told := log.last():
+                frames.send(self._sock, Frame({"log": task}, told))
         header, body = outcome_to_wire(outcome)
         frames.send(self._sock, Frame({"outcome": header, "last": last}, body))
 
@@ -82,6 +111,8 @@ def serve(sock: socket.socket, start: Callable[[SandboxPlan, Reporter], Runner])
             if runner is not None:
                 task = frame.header["task"]
                 asked = reporter.soft_stop.asked
+                if frame.header.get("watched"):
+                    reporter.begin_log(task)
                 reporter.send(_not_begun(task) if asked else runner.run(task))
                 reporter.when_idle()
                 continue

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lender.sandbox.files import checkpoint, scratch
+from lender.sandbox.meters.capture import Capture
 from lender.sandbox.plan import FILE_MARGIN_BYTES, WORK_FOLDER, LimitName, SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.runtimes import runner
@@ -79,7 +80,7 @@ class _WasmRunner:
         self._watch = Watch(
             plan.limits,
             reporter.soft_stop,
-            drain=self._drain,
+            drain=self._drain_and_tell,
             exceeds_disk=self._exceeds_disk,
             interrupt=self._engine.increment_epoch,
             give_up=self._give_up,
@@ -88,7 +89,7 @@ class _WasmRunner:
         reporter.when_idle = self._work_ahead
 
     def run(self, task: int) -> TaskOutcome:
-        run = Run(task, self._plan.limits.output_bytes)
+        run = Run(task, Capture(self._plan.limits.output_bytes, self._reporter.add_log))
         exit_code, error = None, None
         try:
             self._inputs.restore()
@@ -170,6 +171,10 @@ class _WasmRunner:
     def _drain(self, run: Run) -> None:
         run.capture.take_stdout(self._stdout)
         run.capture.take_stderr(self._stderr)
+
+    def _drain_and_tell(self, run: Run) -> None:
+        self._drain(run)
+        self._reporter.tell_log()
 
     def _exceeds_disk(self) -> bool:
         try:

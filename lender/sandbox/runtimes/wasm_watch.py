@@ -34,9 +34,9 @@ class Run:
         over_at_s: running time when one of the two was seen.
     """
 
-    def __init__(self, index: int, output_bytes: int) -> None:
+    def __init__(self, index: int, capture: Capture) -> None:
         self.index = index
-        self.capture = Capture(output_bytes)
+        self.capture = capture
         self.started_at = time.monotonic()
         self.limit: LimitName | None = None
         self.terminated = False
@@ -49,7 +49,7 @@ class Watch:
     Args:
         limits: of each task.
         soft_stop: ends the task that runs.
-        drain: takes what the guest wrote.
+        drain: takes what the guest wrote, and tells of it.
         exceeds_disk: whether its scratch folder is over its limit.
         interrupt: makes the guest trap as soon as it runs code of its own.
         give_up: reports the run and ends this process; never returns.
