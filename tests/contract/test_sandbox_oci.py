@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import images
@@ -11,7 +12,7 @@ import pytest
 from images import file, folder, layout, link, tar
 from sandboxes import LIMITS, Workshop, open_folder, until, workshop
 
-from lender.sandbox.files import outputs, rootfs
+from lender.sandbox.files import outputs, rootfs, scratch
 from lender.sandbox.lease_sandbox import LeaseSandbox
 from lender.sandbox.plan import Limits, SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError, SandboxGoneError
@@ -73,8 +74,9 @@ class Harbour:
 
 
 @pytest.fixture
-def harbour(workshop: Workshop, layer: bytes) -> Harbour:
-    return Harbour(workshop, layer)
+def harbour(workshop: Workshop, layer: bytes) -> Iterator[Harbour]:
+    yield Harbour(workshop, layer)
+    scratch.remove(workshop.folder / rootfs.FOLDER)
 
 
 async def test_a_task_ends_with_its_value(harbour: Harbour) -> None:

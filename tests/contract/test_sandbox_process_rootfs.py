@@ -1,5 +1,6 @@
 """A process job that brings its own root file system sees that and nothing of the machine's."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import images
@@ -7,7 +8,7 @@ import pytest
 from images import file, link, tar
 from sandboxes import LIMITS, Workshop, needs_bubblewrap, open_folder, workshop
 
-from lender.sandbox.files import rootfs
+from lender.sandbox.files import rootfs, scratch
 from lender.sandbox.files.tar_tree import MOUNT_POINTS
 from lender.sandbox.plan import SandboxPlan
 from lender.sandbox.port import PrepareFailedError
@@ -24,8 +25,14 @@ pytestmark = [
 PROGRAMS = ("sh", "cat", "ls", "sleep", "touch")
 
 
+@pytest.fixture(autouse=True)
+def cache(workshop: Workshop) -> Iterator[None]:
+    made = workshop.private(rootfs.FOLDER)
+    yield
+    scratch.remove(made)
+
+
 def plan(workshop: Workshop, archive: bytes, script: str) -> SandboxPlan:
-    workshop.private(rootfs.FOLDER)
     made = workshop.plan("process", "")._replace(program=workshop.file("archive", archive))
     return made._replace(argv=("sh", "-c", script))
 
