@@ -102,6 +102,7 @@ class LeaseSandbox:
             self._spawning = asyncio.ensure_future(spawn)
             child = self._child = await asyncio.shield(self._spawning)
             self._spawning = None
+            self._check_open()
             self._told_cpu_s = 0.0
             _offer_to_oom_killer(child.root.pid)
             self._loop.add_reader(child.channel, self._on_readable, child)
