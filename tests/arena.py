@@ -274,7 +274,7 @@ class Arena:
         for scratch in folders.glob("scratch*"):
             assert not any(secret in content for content in _contents(scratch)), "it kept a secret"
         for scratch, running in self._neighbours:
-            assert not running.done(), "a neighbour was ended"
+            assert not running.done(), f"a neighbour was ended: {running}"
             (scratch / "stop").touch()
             outcome = await asyncio.wait_for(running, _CONTROL_S)
             assert outcome.value == secret, f"a neighbour was harmed: {outcome}"
