@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. The others are parts of them.
-.PHONY: help demo test test-cgroups check venv walls wasm schemas footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox clean
+.PHONY: help demo test test-cgroups soak-sandbox check venv walls wasm schemas footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox clean
 
 BIN := .venv/bin
 
@@ -7,6 +7,7 @@ help:
 	@echo 'make demo       lend three machines, run real work on them, pause one, revoke another'
 	@echo 'make test       everything that CI runs: style, types, import rules, tests'
 	@echo 'make test-cgroups  limits by cgroup, in an emulated machine that has every controller'
+	@echo 'make soak-sandbox  10,000 sandboxed tasks with faults among them, and what is left of them'
 	@echo 'make check      style, types and import rules only'
 	@echo 'make footprint  memory and CPU of an idle lenderd'
 	@echo 'make bench-owner    how fast pause and revoke stop whatever runs'
@@ -44,6 +45,10 @@ test: check walls
 
 test-cgroups: venv
 	@tests/vm/run
+
+soak-sandbox: venv walls
+	@.ci/packages bubblewrap
+	LENDER_SOAK_TASKS=10000 $(BIN)/pytest -s tests/acceptance/test_sandbox_endurance.py
 
 footprint:
 	@.ci/venv server
