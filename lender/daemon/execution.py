@@ -110,8 +110,8 @@ class Execution:
 
     @property
     def stands(self) -> bool:
-        """Whether it would go on at once: its processes live and nobody stopped them."""
-        return stopping.alive(self) and not stopping.stands_still(self)
+        """Whether it could go on: its processes live."""
+        return stopping.alive(self)
 
     def take_over(self, effect: OpenSandbox) -> None:
         """Work for another lease of the same job, in the sandbox as it stands."""
@@ -124,8 +124,12 @@ class Execution:
         self._work = asyncio.create_task(self._run(tasks))
 
     def keep(self) -> None:
-        """Wait for `take_over`; the record of the last lease still names the processes."""
+        """Stand still until `take_over`; the record of the last lease still names the processes.
+
+        What a task left running is paid for by no lease.
+        """
         self.idle = True
+        stopping.freeze((self,))
 
     def freeze(self) -> tree.StopReport:
         """Stop every process, and keep what is about to start from starting."""
@@ -219,6 +223,7 @@ class Execution:
             self._failed(self._told(error), invalid=False, field="")
             return
         self._recorder.forget_earlier()
+        stopping.thaw((self,))
         self._post(SandboxPrepared(self._lease))
 
     async def _record(self, roots: tuple[tree.Root, ...]) -> None:

@@ -42,7 +42,8 @@ class Provisions:
 
     async def until_thawed(self) -> None:
         """Wait while it stands still."""
-        await self._thawed.wait()
+        while not self._thawed.is_set():  # it may be halted again before we hear of it
+            await self._thawed.wait()
 
     async def plan(self, effect: OpenSandbox, scratch: Path, modules: Path) -> SandboxPlan:
         """Fetch all that a lease needs; returns what its sandbox is asked to do.
@@ -100,7 +101,7 @@ class Provisions:
 
     async def _fetch(self, field: str, blob: BlobRef | Input) -> Path:
         while True:
-            await self._thawed.wait()
+            await self.until_thawed()
             fetch = self._inputs.fetch(blob.sha256, blob.size_bytes)
             self._fetching = asyncio.create_task(fetch)
             try:

@@ -200,7 +200,7 @@ class Shell:
             execution = self._executions.pop(effect.reuse)
             execution.take_over(effect)
         elif effect.reuse is not None:
-            self._close(effect.reuse)  # it died, or somebody stopped it, while it waited
+            self._close(effect.reuse)  # it died while it waited
         execution = execution or Execution(self._machinery, effect)
         self._executions[effect.lease.lease] = execution
         self.opened.set()

@@ -53,8 +53,9 @@ async def run_to_the_end(client: Client, desk: Lender) -> tuple[Job, set[tree.Ro
     ended = asyncio.create_task(job.ended(timeout_s=60))
     while not ended.done():
         for one in records(desk):
-            roots.update(one.roots)
-            leases.add(one.lease)
+            if one.job == job.id:
+                roots.update(one.roots)
+                leases.add(one.lease)
         await asyncio.sleep(0.005)
     assert ended.result().state == "succeeded"
     values = {one.result.task: one.result.value async for one in job.results()}

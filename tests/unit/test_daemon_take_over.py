@@ -184,6 +184,22 @@ async def test_there_is_a_record_at_every_moment_and_the_old_one_waits_for_its_r
     assert not tree.alive(world.sandbox.root_pids[0])
 
 
+async def test_an_idle_sandbox_stands_still_and_goes_on_with_its_next_lease(world: World) -> None:
+    execution = await world.first()
+    execution.keep()
+    assert tree.stopped(world.sandbox.root_pids[0])
+    execution.take_over(more(2))
+    execution.freeze()  # before it went on: then it does not
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await world.told.get()
+    assert tree.stopped(world.sandbox.root_pids[0])
+    execution.thaw()
+    assert await world.told.get() == SandboxPrepared(lease_id(2))
+    assert not tree.stopped(world.sandbox.root_pids[0])
+    execution.close()
+
+
 @pytest.mark.parametrize("word", ["revoke", "pause"])
 async def test_the_owners_word_that_lenderd_has_not_heard_ends_a_take_over(
     world: World, word: str
