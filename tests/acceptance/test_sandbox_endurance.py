@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from attacks import function
 from sandboxes import LIMITS, USER, Workshop, needs_bubblewrap, open_folder, until
 
 from lender.sandbox.files import outputs
@@ -39,7 +41,7 @@ class Kind(NamedTuple):
     """One kind of task.
 
     Attributes:
-        program: one of `sandboxes.PROGRAMS`, or a script for a process.
+        program: one of `sandboxes.PROGRAMS`, a script for a process, or Python.
         weight: how often it is drawn.
         tasks_max: tasks of a lease at most.
         ends: state, exit code and limit that it must end with.
@@ -53,12 +55,12 @@ class Kind(NamedTuple):
     limits: Limits = LIMITS
 
 
-SHORT = LIMITS._replace(time_s=0.1)
+SHORT, CUT = LIMITS._replace(time_s=0.1), LIMITS._replace(output_bytes=1000)
 BOTH = (
     Kind("hello", 6, 40, ("succeeded", 0, None)),
     Kind("fail", 2, 10, ("failed", 3, None)),
     Kind("copy", 4, 20, ("succeeded", 0, None)),
-    Kind("flood", 1, 3, ("failed", None, "output"), LIMITS._replace(output_bytes=1000)),
+    Kind("flood", 1, 3, ("failed", None, "output"), CUT),
     Kind("fill", 1, 2, ("failed", None, "disk")),
     Kind("spin", 1, 2, ("failed", None, "time"), SHORT),
     Kind("sleep", 1, 2, ("failed", None, "time"), SHORT),
@@ -73,7 +75,21 @@ KINDS: dict[Runtime, tuple[Kind, ...]] = {
         ),
         Kind("kill -9 0", 1, 2, ("failed", None, None)),
     ),
+    "oci": BOTH,
+    "python": (
+        Kind("print('hello')", 6, 40, ("succeeded", 0, None)),
+        Kind("raise ValueError", 2, 10, ("failed", None, None)),
+        Kind("import os; os._exit(1)", 1, 3, ("failed", None, None)),
+        Kind("print('x' * 2000)", 1, 3, ("failed", None, "output"), CUT),
+        Kind("open('x', 'wb').write(bytes(8 << 20))", 1, 3, ("failed", None, "disk")),
+        Kind("while True: pass", 1, 2, ("failed", None, "time"), SHORT),
+        Kind("import subprocess as s; s.Popen(['sleep', '60'])", 2, 10, ("succeeded", 0, None)),
+    ),
 }
+# How often each is drawn; a container takes ten times as long as any other.
+WEIGHTS = {"wasm": 4, "process": 4, "python": 4, "oci": 1}
+if shutil.which("crun") is None:
+    del KINDS["oci"]
 
 
 class Left(NamedTuple):
@@ -138,6 +154,9 @@ class Soak:
         self.workshop.scratch = scratch
         inputs = {"in.txt": self.workshop.file("blob", _INPUT)} if kind.program == "copy" else {}
         plan = self.workshop.plan(runtime, kind.program, inputs=inputs, limits=kind.limits)
+        if runtime == "python":
+            program = self.workshop.file("function", function(kind.program))
+            plan = plan._replace(program=program, argv=())
         sandbox = self.workshop.sandbox(plan._replace(lease=scratch.name))
         self.workshop.sandboxes.clear()
         try:
@@ -323,7 +342,7 @@ async def test_nothing_is_left_of_thousands_of_tasks(open_folder: Path) -> None:
     before, started = soak.left(), time.monotonic()
     looked_at = 0
     while soak.counts["tasks"] < TASKS:
-        runtime = soak.chance.choice(list(KINDS))
+        (runtime,) = soak.chance.choices(list(KINDS), [WEIGHTS[one] for one in KINDS])
         kinds = KINDS[runtime]
         (kind,) = soak.chance.choices(kinds, [one.weight for one in kinds])
         is_faulty = soak.chance.random() < _FAULTY
