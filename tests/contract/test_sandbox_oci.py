@@ -344,7 +344,7 @@ async def test_a_limit_that_is_hit_is_named_and_the_next_task_runs(
         (
             (
                 "import os, time\ntry:\n while True:\n  if os.fork() == 0: time.sleep(60)\n"
-                "except OSError: time.sleep(1); raise"
+                "except OSError: time.sleep(15); raise"
             ),
             "processes",
         ),
