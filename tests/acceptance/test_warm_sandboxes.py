@@ -14,7 +14,7 @@ from lender.core.kept_sandboxes import KEEP_S
 from lender.sandbox.processes import tree
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 TASKS = 12
 COMMAND = ("sh", "-c", "sleep 0.05; echo {task}")
@@ -50,7 +50,7 @@ async def run_to_the_end(client: Client, desk: Lender) -> tuple[Job, set[tree.Ro
     job = await client.submit(COMMAND, array=TASKS)
     roots: set[tree.Root] = set()
     leases: set[str] = set()
-    ended = asyncio.create_task(job.ended(timeout_s=60))
+    ended = asyncio.create_task(job.ended(timeout_s=100))
     while not ended.done():
         for one in records(desk):
             if one.job == job.id:
