@@ -10,13 +10,14 @@ from pathlib import Path
 import images
 import pytest
 from images import file, folder, layout, link, tar
-from sandboxes import LIMITS, Workshop, open_folder, until, workshop
+from sandboxes import LIMITS, USER, Workshop, open_folder, until, workshop
 
 from lender.sandbox.files import outputs, rootfs, scratch
 from lender.sandbox.lease_sandbox import LeaseSandbox
 from lender.sandbox.plan import Limits, SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError, SandboxGoneError
-from lender.sandbox.processes import tree
+from lender.sandbox.processes import cgroup, stopping, subtree, tree
+from lender.sandbox.processes.stopping import Standing
 from lender.sandbox.runtimes import contained
 from lender.sandbox.walls import seccomp
 
@@ -380,6 +381,33 @@ async def test_it_is_frozen_thawed_and_killed_with_all_below_it(harbour: Harbour
     with pytest.raises(SandboxGoneError):
         await running
     assert not any(tree.alive(one) for one in members)
+
+
+async def test_all_of_it_stays_in_the_leases_cgroup(harbour: Harbour, open_folder: Path) -> None:
+    """Where one write freezes and kills it."""
+    shop = harbour.workshop
+    shop.cgroups = subtree.claim(open_folder / "state", shop.launcher.pid, USER)
+    if shop.cgroups is None:
+        pytest.skip("no cgroup v2 subtree is ours here: not root, and none delegated")
+    sandbox = await standing(harbour, "for i in 1 2 3; do setsid sleep 3600 & done;")
+    running = asyncio.create_task(sandbox.run(0))
+    await until((shop.scratch / "ready").exists, "it runs")
+    leaf = sandbox.cgroup
+    assert leaf is not None
+    members = tree.members(sandbox.root_pids)
+    assert {one.pid for one in members} == cgroup.pids(leaf)
+    standing_still = Standing(sandbox.root_pids, leaf)
+    assert (await asyncio.to_thread(stopping.freeze, [standing_still])).verified
+    assert "frozen 1" in (leaf / "cgroup.events").read_text()
+    assert (await asyncio.to_thread(stopping.thaw, [standing_still])).verified
+    assert (await asyncio.to_thread(stopping.kill, [standing_still])).verified
+    with pytest.raises(SandboxGoneError):
+        await running
+    assert not any(tree.alive(one) for one in members)
+    assert not leaf.exists()
+    await sandbox.close()
+    await shop.launcher.close()
+    shop.cgroups.close()
 
 
 async def test_asked_to_end_it_saves_what_it_has(harbour: Harbour) -> None:
