@@ -54,7 +54,7 @@ footprint:
 	@.ci/venv server
 	@$(BIN)/python bench/footprint.py
 
-bench-owner bench-comfort bench-sensors bench-startup bench-sandbox: bench-%:
+bench-owner bench-comfort bench-sensors bench-startup bench-sandbox: bench-%: walls
 	@.ci/venv server
 	@.ci/packages bubblewrap
 	@PYTHONPATH=. $(BIN)/python bench/$*.py
