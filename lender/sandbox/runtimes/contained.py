@@ -206,9 +206,9 @@ class ContainedTask:
         return None
 
     def _let_start(self) -> None:
-        for crun in _children(self._spawned.pid):
-            self._init = crun.pid
-            command = _command_below(crun.pid)
+        for crun in _waiting_children(self._spawned.pid):
+            self._init = crun
+            command = _command_below(crun)
             if command is not None:
                 self._command_pid, self._command = command, os.pidfd_open(command)
                 # Now, so that also the attempts of a short command are counted.
@@ -245,11 +245,20 @@ def _find(program: str, package: str) -> str:
 
 def _command_below(crun: int) -> int | None:
     """The task's first process, which waits for the hook; told from it by its user namespace."""
-    for child in _children(crun):
+    for child in _waiting_children(crun):
         with contextlib.suppress(OSError):
-            if not Path(f"/proc/{child.pid}/ns/user").samefile(f"/proc/{crun}/ns/user"):
-                return child.pid
+            if not Path(f"/proc/{child}/ns/user").samefile(f"/proc/{crun}/ns/user"):
+                return child
     return None
+
+
+def _waiting_children(pid: int) -> set[int]:
+    """Those of a process none of whose children end meanwhile: only then the list is whole."""
+    try:
+        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:  # killed; or a kernel without such lists
+        return {child.pid for child in _children(pid)}
+    return {int(child) for child in listed.split()}
 
 
 def _children(pid: int) -> set[tree.Root]:
