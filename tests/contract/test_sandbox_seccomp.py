@@ -102,7 +102,7 @@ async def test_shared_memory_counts_as_memory(workshop: Workshop) -> None:
     code = (
         "import mmap, os, time\n"
         "for _ in range(12):\n"
-        "  if os.fork() == 0: mmap.mmap(-1, 16 << 20).write(bytes(16 << 20)); break\n"
+        "  if os.fork() == 0: m = mmap.mmap(-1, 16 << 20); m.write(bytes(16 << 20)); break\n"
         "else: print('forked', flush=True)\n"
         "time.sleep(3600)"
     )
