@@ -54,7 +54,7 @@ async def test_what_never_ends_is_ended(arena: Arena, runtime: Runtime, way: str
     code, text = NEVER[way]
     guest = Guest()
     guest.then(text)
-    limits = LIMITS._replace(time_s=0.5)
+    limits = LIMITS._replace(time_s=0.2)
     sandbox = await arena.prepared(arena.plan(runtime, code, guest, limits=limits))
     for task in (0, 1):  # the sandbox goes on
         outcome = await arena.run(sandbox, task)
@@ -86,7 +86,7 @@ async def test_a_start_of_a_module_cannot_hang(arena: Arena, runtime: Runtime) -
     """What a program does before its first instruction is its time as well."""
     import wasmtime  # noqa: PLC0415 - only for the module
 
-    limits = LIMITS._replace(time_s=0.5)
+    limits = LIMITS._replace(time_s=0.2)
     if runtime == "wasm":
         text = (
             '(module (memory (export "memory") 1) (func $f (loop $l (br $l))) (start $f)'
@@ -138,6 +138,34 @@ async def _until_it_has_a_process(sandbox: LeaseSandbox, launch: "asyncio.Task[s
 async def _launched(sandbox: LeaseSandbox) -> str:
     await sandbox.prepare()
     return (await sandbox.run(0)).state
+
+
+@tried_in("process", "python", "oci")
+async def test_who_waits_for_a_child_goes_on_after_a_pause(arena: Arena, runtime: Runtime) -> None:
+    """In vfork it sleeps where no signal wakes it: what it was told then comes true afterwards."""
+    code = """
+os.setpgid(0, 0)  # where no signal to another's group reaches it
+os.mkfifo("fifo")
+action = [(os.POSIX_SPAWN_OPEN, 5, "fifo", os.O_RDONLY, 0)]
+os.waitpid(os.posix_spawn("/bin/true", ["true"], {}, file_actions=action, setpgroup=0), 0)
+"""
+    sandbox = await arena.prepared(arena.plan(runtime, code))
+    running = asyncio.create_task(arena.run(sandbox))
+    await until(lambda: "D" in _states(sandbox), "it waits for its child, and that for a writer")
+    for _ in range(2):
+        assert (await asyncio.to_thread(tree.freeze, sandbox.root_pids, 10)).verified
+        assert (await asyncio.to_thread(tree.thaw, sandbox.root_pids, 10)).verified
+    os.close(os.open(arena.scratch / "fifo", os.O_WRONLY | os.O_NONBLOCK))
+    assert (await asyncio.wait_for(running, 10)).state == "succeeded"
+
+
+def _states(sandbox: LeaseSandbox) -> str:
+    """The letters of its processes (proc_pid_stat(5))."""
+    found = ""
+    for pid, _ in tree.members(sandbox.root_pids):
+        with contextlib.suppress(OSError):
+            found += Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    return found
 
 
 @tried_in("process", "python", "oci", "wasm")

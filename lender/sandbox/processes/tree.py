@@ -139,11 +139,11 @@ def thaw(roots: Iterable[Root], timeout_s: float = 2.0) -> StopReport:
     """Let every process of the trees go on."""
     started, sweep = time.monotonic(), _Sweep(roots)
     while True:
-        asleep = [p for p in sweep.look() if p.state in b"T"]
+        asleep = [p for p in sweep.look() if _is_told_to_stop(p)]
         if not asleep or time.monotonic() > started + timeout_s:
             return _report(started, sweep, asleep)
         _signal(asleep, signal.SIGCONT)
-        _wait_for(lambda p: p.state not in b"T", asleep, started + timeout_s)
+        _wait_for(lambda p: not _is_told_to_stop(p), asleep, started + timeout_s)
 
 
 def kill(roots: Iterable[Root], timeout_s: float = 5.0) -> StopReport:
@@ -301,12 +301,20 @@ def _is_still(process: _Process) -> bool:
 
 
 def _thread_is_still(thread: _Process) -> bool:
-    # A parent in vfork sleeps in state D until its child, stopped too, execs: with SIGSTOP
-    # pending it runs no instruction of its own before it stops.
-    return thread.state in _STILL or (
-        thread.state in b"D"
-        and int(_status(thread.pid, b"ShdPnd:") or b"0", 16) & _SIGSTOP_BIT != 0
-    )
+    return thread.state in _STILL or _is_about_to_stop(thread)
+
+
+def _is_told_to_stop(process: _Process) -> bool:
+    return process.state in b"T" or _is_about_to_stop(process)
+
+
+def _is_about_to_stop(thread: _Process) -> bool:
+    """Whether it sleeps, and stops before it runs any instruction of its own.
+
+    A parent in vfork sleeps in state D until its child, stopped too, execs.
+    """
+    pending = _status(thread.pid, b"ShdPnd:") if thread.state in b"D" else b""
+    return int(pending or b"0", 16) & _SIGSTOP_BIT != 0
 
 
 def _is_gone(process: _Process) -> bool:
