@@ -410,21 +410,22 @@ async def surroundings() -> AsyncIterator[Surroundings]:
     """
     if PYTHON is None:
         pytest.skip("no python3 in /usr/bin")
-    folder = _open_folder()
-    _join_session_keyring()
-    owner = Owner(folder)
-    notes = os.open(owner.home / "notes.txt", os.O_RDONLY)
-    os.set_inheritable(notes, True)
-    with _environment(OWNERS_SECRET=SECRET, **dict.fromkeys(_DESKTOP, f"unix:path={SECRET}")):
-        launcher = await Launcher.start(drop_to=USER)
-    cgroups = subtree.claim(folder / "state", launcher.pid, USER)
-    yield Surroundings(folder, launcher, owner, cgroups, notes)
-    await launcher.close()
-    if cgroups is not None:
-        cgroups.close()
-    os.close(notes)
-    owner.close()
-    shutil.rmtree(folder)
+    async with contextlib.AsyncExitStack() as stack:
+        folder = _open_folder()
+        stack.callback(shutil.rmtree, folder)
+        _join_session_keyring()
+        owner = Owner(folder)
+        stack.callback(owner.close)
+        notes = os.open(owner.home / "notes.txt", os.O_RDONLY)
+        stack.callback(os.close, notes)
+        os.set_inheritable(notes, True)
+        with _environment(OWNERS_SECRET=SECRET, **dict.fromkeys(_DESKTOP, f"unix:path={SECRET}")):
+            launcher = await Launcher.start(drop_to=USER)
+        cgroups = subtree.claim(folder / "state", launcher.pid, USER)
+        if cgroups is not None:
+            stack.callback(cgroups.close)
+        stack.push_async_callback(launcher.close)
+        yield Surroundings(folder, launcher, owner, cgroups, notes)
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -41,7 +41,7 @@ DISGUISES = {
 
 
 @pytest.mark.parametrize("disguise", DISGUISES)
-@tried_in("process", "python", "oci")
+@tried_in("process")
 async def test_outputs_are_plain_files_of_their_own(
     arena: Arena, runtime: Runtime, disguise: str
 ) -> None:

@@ -193,7 +193,7 @@ async def test_a_guest_does_not_fill_the_disk_unseen(arena: Arena, runtime: Runt
     assert (await arena.run(sandbox)).limit == "disk"
 
 
-@tried_in("process", "python", "oci")
+@tried_in("process")
 async def test_files_beyond_counting_are_too_much(arena: Arena, runtime: Runtime) -> None:
     """Names cost the file system's nodes, not its blocks."""
     code = """
