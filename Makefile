@@ -38,7 +38,7 @@ check: venv
 	$(BIN)/lint-imports
 
 test: check walls
-	@.ci/packages bubblewrap dbus xvfb xdotool
+	@.ci/packages bubblewrap crun dbus xvfb xdotool
 	$(BIN)/coverage run -m pytest tests/unit tests/property
 	$(BIN)/coverage report --include='lender/core/*,lender/protocol/*,broker/core/*' --fail-under=100
 	$(BIN)/pytest -n auto --ignore tests/unit --ignore tests/property
