@@ -117,6 +117,13 @@ def test_what_the_machine_cannot_do_is_refused() -> None:
     assert "bytes of memory" in refuses(make_spec(), memory_free_bytes=GIB // 4)
 
 
+def test_byte_code_of_another_python_is_refused() -> None:
+    spec = make_spec(workload="python", runtime="python", requires={"python": "3.12"})
+    machine = Capabilities("x86_64", "linux", frozenset({"python"}), python="3.11")
+    told = "the job needs Python 3.12, this machine runs 3.11"
+    assert refuses(spec, capabilities=machine) == told
+
+
 def test_a_crowd_of_processes_is_more_than_an_owner_bears_unless_they_say_so() -> None:
     crowd = {"limits": {"processes": 257}, "argv": ("make",)}
     spec = make_spec(workload="command", runtime="process", program=None, **crowd)
