@@ -1,16 +1,19 @@
-"""The walls of the process runtime as bubblewrap's arguments (bwrap(1)). Pure but for `find`.
+"""The walls of the process runtime as bubblewrap's arguments (bwrap(1)). Pure but for looks.
 
 Measured: bwrap is pid 1 of the sandbox and shows its own environment there, so it starts with an
 empty one and reads its options from a descriptor; its root and /dev are writable until they are
-mounted again; RLIMIT_NPROC is set inside, where it counts the sandbox only. --new-session is left
+mounted again, and so is /proc, where a task could raise its session's weight on the processor;
+RLIMIT_NPROC is set inside, where it counts the sandbox only. --new-session is left
 out on purpose: the launcher's session has no terminal that could be typed into, and a session of
 its own would give each sandbox a full share of the processor beside the owner's (sched(7),
 autogroup).
 """
 
+import functools
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Final
 
 from lender.sandbox.plan import FILE_MARGIN_BYTES, WORK_FOLDER, Limits
@@ -26,6 +29,8 @@ HOST_VIEW: Final = (
 )
 """The machine's own programs."""
 
+# What no namespace contains: the names of all keys of the user, the owner's among them.
+_HIDDEN = ("/proc/keys", "/proc/key-users")
 _PATH = "/usr/bin:/bin"
 _SEARCH = f"{_PATH}:/usr/local/bin:/run/current-system/sw/bin"
 _TMP_BYTES_MAX = 256 << 20
@@ -38,6 +43,12 @@ _ADDRESS_SPACE_BYTES_MIN = 256 << 20
 def find() -> str | None:
     """Where bubblewrap is installed."""
     return shutil.which("bwrap", path=_SEARCH)
+
+
+@functools.cache
+def _hidden() -> tuple[str, ...]:
+    """As far as this kernel has them."""
+    return tuple(path for path in _HIDDEN if Path(path).exists())
 
 
 def options(
@@ -69,6 +80,7 @@ def options(
         *("--clearenv", "--setenv", "PATH", _PATH, "--setenv", "HOME", WORK_FOLDER),
         *view,
         *("--proc", "/proc", "--dev", "/dev"),
+        *(word for path in _hidden() for word in ("--ro-bind", os.devnull, path)),
         *("--size", str(min(limits.memory_bytes, _SHM_BYTES_MAX)), "--tmpfs", "/dev/shm"),  # noqa: S108 - inside
         *("--size", str(min(limits.memory_bytes, _TMP_BYTES_MAX)), "--tmpfs", "/tmp"),  # noqa: S108 - inside
         *("--bind", scratch, WORK_FOLDER),
@@ -79,7 +91,8 @@ def options(
         words += ["--setenv", name, value]
     for option, fd in fds.items():
         words += [f"--{option}", str(fd)]
-    words += [*more, "--chdir", WORK_FOLDER, "--remount-ro", "/dev", "--remount-ro", "/"]
+    words += [*more, "--chdir", WORK_FOLDER]
+    words += [word for place in ("/proc", "/dev", "/") for word in ("--remount-ro", place)]
     if any("\0" in word for word in words):
         raise ValueError("a zero byte in a name or in the environment")
     return b"".join(os.fsencode(word) + b"\0" for word in words)
