@@ -9,6 +9,7 @@ stopped, that the neighbours go on, and that no process, cgroup, mount or descri
 import asyncio
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import platform
@@ -53,7 +54,7 @@ _CONTROL_S = 30.0
 in_one_loop = pytest.mark.asyncio(loop_scope="module")
 
 _NEIGHBOURS: dict[Runtime, str | bytes] = {
-    "process": "while [ ! -e stop ]; do sleep 0.05; done; cat in.txt",
+    "process": "mkfifo stop; cat stop; cat in.txt",
     # Sleeps 10 ms (a clock subscription) until the file is there, then copies its input out.
     "wasm": module(
         "(loop $l"
@@ -130,6 +131,7 @@ class Surroundings(NamedTuple):
     owner: Owner
     cgroups: Subtree | None
     open_file: int
+    compiled: Path
 
 
 class Arena:
@@ -146,6 +148,7 @@ class Arena:
         folder = around.folder / os.urandom(4).hex()
         folder.mkdir(mode=0o711)
         self.workshop = Workshop(folder, around.launcher, around.cgroups)
+        self._compiled = around.compiled
         self._outcomes: list[TaskOutcome] = []
         self._neighbours: list[tuple[Path, asyncio.Task[TaskOutcome]]] = []
 
@@ -239,14 +242,16 @@ class Arena:
 
         Args:
             code: the attack.
-            as_root: bubblewrap is started as root, as it must never be.
+            as_root: bubblewrap is started as root, as it must never be, and /proc can be written.
             env: bubblewrap's own environment, empty in a sandbox.
         """
         self._new_scratch("control")
         if as_root:
             os.chown(self.scratch, 0, 0)
-        words = bubblewrap.options(str(self.scratch), {}, {}, LIMITS, {}).decode().split("\0")
-        command = ["bwrap", *words[:-1], "--", *interpreter(self.source(code))]
+        words = bubblewrap.options(str(self.scratch), {}, {}, LIMITS, {}).decode()
+        if as_root:
+            words = words.replace("--remount-ro\0/proc\0", "")
+        command = ["bwrap", *words.split("\0")[:-1], "--", *interpreter(self.source(code))]
         return await self._control(command, as_root=as_root, env=env)
 
     async def open(self) -> None:
@@ -261,7 +266,7 @@ class Arena:
                 inputs={"in.txt": self.workshop.file("in.txt", SECRET.encode())},
                 limits=LIMITS._replace(time_s=120.0),
             )
-            sandbox = await self.prepared(plan)
+            sandbox = await self.prepared(plan._replace(module_cache=self._compiled))
             self._neighbours.append((plan.scratch, asyncio.create_task(sandbox.run(0))))
         self._new_scratch("scratch")
 
@@ -275,7 +280,7 @@ class Arena:
             assert not any(secret in content for content in _contents(scratch)), "it kept a secret"
         for scratch, running in self._neighbours:
             assert not running.done(), f"a neighbour was ended: {running}"
-            (scratch / "stop").touch()
+            await until(lambda path=scratch / "stop": _stop(path), "a neighbour hears us")
             outcome = await asyncio.wait_for(running, _CONTROL_S)
             assert outcome.value == secret, f"a neighbour was harmed: {outcome}"
         for sandbox in self.workshop.sandboxes:
@@ -309,6 +314,15 @@ class Arena:
             process.kill()
             process.wait()
         return read_words(said)
+
+
+def _stop(path: Path) -> bool:
+    """Make the file that a guest looks for, or open the pipe that a command waits at."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK))
+    except OSError as error:
+        return error.errno != errno.ENXIO  # nobody is there yet
+    return True
 
 
 def start_as_user(
@@ -425,7 +439,8 @@ async def surroundings() -> AsyncIterator[Surroundings]:
         if cgroups is not None:
             stack.callback(cgroups.close)
         stack.push_async_callback(launcher.close)
-        yield Surroundings(folder, launcher, owner, cgroups, notes)
+        compiled = Workshop(folder, launcher).cache
+        yield Surroundings(folder, launcher, owner, cgroups, notes, compiled)
 
 
 @pytest_asyncio.fixture(loop_scope="module")

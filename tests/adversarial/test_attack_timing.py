@@ -151,12 +151,21 @@ os.waitpid(os.posix_spawn("/bin/true", ["true"], {}, file_actions=action, setpgr
 """
     sandbox = await arena.prepared(arena.plan(runtime, code))
     running = asyncio.create_task(arena.run(sandbox))
-    await until(lambda: "D" in _states(sandbox), "it waits for its child, and that for a writer")
+    fifo = arena.scratch / "fifo"
+    await until(lambda: fifo.exists() and "D" in _states(sandbox), "it waits for its child")
     for _ in range(2):
         assert (await asyncio.to_thread(tree.freeze, sandbox.root_pids, 10)).verified
         assert (await asyncio.to_thread(tree.thaw, sandbox.root_pids, 10)).verified
-    os.close(os.open(arena.scratch / "fifo", os.O_WRONLY | os.O_NONBLOCK))
+    await until(lambda: _opens(fifo), "its child waits for us")
     assert (await asyncio.wait_for(running, 10)).state == "succeeded"
+
+
+def _opens(fifo: Path) -> bool:
+    try:
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
 
 
 def _states(sandbox: LeaseSandbox) -> str:
