@@ -183,7 +183,10 @@ CHECKPOINTS = {
     "a socket": "socket.socket(socket.AF_UNIX).bind('checkpoint/x')",
     "a second name": "open('a', 'w').close(); os.link('a', 'checkpoint/x')",
     "a deep tree": "os.makedirs('checkpoint/' + 'd/' * 200)",
-    "many files": "for i in range(10_001): open(f'checkpoint/{i}', 'w').close()",
+    "many files": """
+open("checkpoint/0", "w").close()
+for i in range(1, 10_001): os.link("checkpoint/0", f"checkpoint/{i}")
+""",
     "a sparse file": "open('checkpoint/x', 'w').close(); os.truncate('checkpoint/x', 4 << 20)",
     "a long name": "open('checkpoint/' + 'x' * 255, 'w').close()",
 }
