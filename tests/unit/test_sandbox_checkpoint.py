@@ -329,3 +329,19 @@ def test_a_refused_archive_lets_the_task_begin_anew(work: Path, tmp_path: Path) 
     archive.write_bytes(member("state", b"41") + member("../x") + END)
     place(plan(work, checkpoint=True, checkpoints={0: archive}), 0)
     assert list((work / "checkpoint").iterdir()) == []
+
+
+def test_no_half_of_one_is_seen_where_there_is_no_room_for_all(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (work / "checkpoint" / "a").write_bytes(b"a" * 4000)
+    moved(work, tmp_path / "next")
+
+    def no_room(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_make_file", no_room)
+    (tmp_path / "third").mkdir()
+    with pytest.raises(OSError, match="No space"):
+        unpack(tmp_path / "archive", tmp_path / "third", MAX)
+    assert not (tmp_path / "third" / "checkpoint").exists()

@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -74,6 +75,8 @@ def pack(scratch: Path, max_bytes: int) -> bytes | None:
 def unpack(archive: Path, scratch: Path, max_bytes: int) -> None:
     """Make a working folder's checkpoint from an archive, in place of what stands there.
 
+    All of it appears at once: what is ended meanwhile leaves no half of it to be packed next.
+
     Args:
         archive: a file that nobody changes meanwhile.
         scratch: the working folder of an attempt that has not started.
@@ -83,14 +86,16 @@ def unpack(archive: Path, scratch: Path, max_bytes: int) -> None:
         CheckpointRefusedError: it is not as `pack` makes them; the folder is empty then.
         OSError: it can't be read, or not be written here.
     """
-    folder = scratch / FOLDER
-    _renew(folder)
+    draft = Path(tempfile.mkdtemp(prefix=f".{FOLDER}-", dir=scratch))
     try:
-        with archive.open("rb") as file, _opened(folder, _FOLDER) as top:
+        with archive.open("rb") as file, _opened(draft, _FOLDER) as top:
             _unpack_below(file, top, max_bytes)
     except CheckpointRefusedError:
-        _renew(folder)
+        remove(draft)
+        draft.mkdir(mode=0o700)
+        _put(draft, scratch / FOLDER)
         raise
+    _put(draft, scratch / FOLDER)
 
 
 def place(plan: SandboxPlan, task: int) -> None:
@@ -276,7 +281,7 @@ def _opened(path: str | Path, flags: int, folder: int | None = None) -> Iterator
         os.close(opened)
 
 
-def _renew(folder: Path) -> None:
+def _put(draft: Path, folder: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         remove(folder)
-    folder.mkdir(mode=0o700)
+    draft.rename(folder)
