@@ -174,6 +174,8 @@ class BrokerMachine(RuleBasedStateMachine):
         for lender in LENDER_IDS:
             self.offer_again(lender)
             self.pull(lender, tell=True, at=1.0)
+        # Another rule may go on from here, before the invariants are looked at.
+        self.a_new_lease_carries_the_newest_checkpoints()
 
     @rule(data=st.data(), final=st.booleans(), duration_s=durations)
     def report(self, data: st.DataObject, *, final: bool, duration_s: float) -> None:
@@ -210,7 +212,7 @@ class BrokerMachine(RuleBasedStateMachine):
         if ended is not None and ended.state in ("cancelled", "expired"):
             # Committed only what had been answered before the end.
             assert verdict != "committed" or lease.lease in self.answered
-        if verdict == "committed":
+        if verdict in ("committed", None):  # None: it is answered once the commit has landed
             told = self.told.setdefault(lease.lease, set())
             told |= done
             if final or told == set(tasks):
