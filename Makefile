@@ -2,10 +2,12 @@
 .PHONY: help demo test test-cgroups soak-sandbox check venv walls wasm schemas footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox clean
 
 BIN := .venv/bin
+AS_USER := tests/adversarial/test_as_ordinary_user.py
 
 help:
 	@echo 'make demo       lend three machines, run real work on them, pause one, revoke another'
 	@echo 'make test       everything that CI runs: style, types, import rules, tests'
+	@echo 'make test-attacks  every attack on the sandboxes, once more against an ordinary user'"'"'s lenderd'
 	@echo 'make test-cgroups  limits by cgroup, in an emulated machine that has every controller'
 	@echo 'make soak-sandbox  10,000 sandboxed tasks with faults among them, and what is left of them'
 	@echo 'make check      style, types and import rules only'
@@ -41,7 +43,11 @@ test: check walls
 	@.ci/packages bubblewrap crun dbus xvfb xdotool
 	$(BIN)/pytest -n auto --cov=lender --cov=broker --cov-report= tests/unit tests/property
 	$(BIN)/coverage report --include='lender/core/*,lender/protocol/*,broker/core/*' --fail-under=100
-	$(BIN)/pytest -n auto --ignore tests/unit --ignore tests/property
+	$(BIN)/pytest -n auto --ignore tests/unit --ignore tests/property --ignore $(AS_USER)
+
+test-attacks: venv walls
+	@.ci/packages bubblewrap crun
+	$(BIN)/pytest -n auto tests/adversarial
 
 test-cgroups: venv
 	@tests/vm/run
