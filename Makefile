@@ -41,7 +41,7 @@ check: venv
 
 test: check walls
 	@.ci/packages bubblewrap crun dbus xvfb xdotool
-	$(BIN)/pytest -n auto --cov=lender --cov=broker --cov-report= tests/unit tests/property
+	$(BIN)/pytest -n auto --cov=lender.core --cov=lender.protocol --cov=broker.core --cov-report= tests/unit tests/property
 	$(BIN)/coverage report --include='lender/core/*,lender/protocol/*,broker/core/*' --fail-under=100
 	$(BIN)/pytest -n auto --ignore tests/unit --ignore tests/property --ignore $(AS_USER)
 
