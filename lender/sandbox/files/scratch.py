@@ -94,6 +94,18 @@ def check_name(name: str) -> str:
     return str(path)
 
 
+def check_inputs(inputs: Mapping[str, Path]) -> None:
+    """Check what is to be mounted into the working folder: names below it, files that are there.
+
+    Raises:
+        PrepareFailedError: a name leads out, or a file can't be read.
+    """
+    for name, path in inputs.items():
+        check_name(name)
+        if not path.is_file():
+            raise PrepareFailedError(f"input {name}: cannot be read")
+
+
 def used_bytes(scratch: Path, without: Iterable[str] = ()) -> int:
     """Disk space taken by the folder's content. Safe beside running tasks.
 

@@ -34,6 +34,13 @@ class Usage(NamedTuple):
     processes: int
     bound_bytes: int = 0
 
+    def with_files(self, files_bytes: int) -> "Usage":
+        """Return it with files that lie in memory counted as memory."""
+        return self._replace(
+            memory_bytes=self.memory_bytes + files_bytes,
+            bound_bytes=self.bound_bytes + files_bytes,
+        )
+
 
 def measure(init_pid: int) -> Usage:
     """A cheap estimate that may count shared pages more than once."""

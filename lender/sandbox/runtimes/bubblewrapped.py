@@ -15,7 +15,7 @@ from lender.sandbox.meters.network_attempts import NetworkCounters
 from lender.sandbox.meters.usage import Usage
 from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.runtimes import spawning
-from lender.sandbox.runtimes.command import NOT_EXECUTABLE, NOT_FOUND, End
+from lender.sandbox.runtimes.command import NOT_EXECUTABLE, NOT_FOUND, End, pass_on_sigterm
 from lender.sandbox.runtimes.spawning import FILES_FD, HOLD_FD, STATUS_FD, Spawned
 from lender.sandbox.walls import bubblewrap, enter, landlock, seccomp
 
@@ -122,11 +122,7 @@ class BubblewrappedTask:
         """See `StartedTask`."""
         if self._init is None:
             return Usage(0, 0)
-        found, files_bytes = usage.measure(self._init), self._files_bytes()
-        return found._replace(
-            memory_bytes=found.memory_bytes + files_bytes,
-            bound_bytes=found.bound_bytes + files_bytes,
-        )
+        return usage.measure(self._init).with_files(self._files_bytes())
 
     def memory_bytes(self) -> int:
         """See `StartedTask`."""
@@ -144,18 +140,7 @@ class BubblewrappedTask:
         The task ends with its first process: a script that is to outlive its children's last
         words traps the signal, or starts them by exec.
         """
-        reached = False
-        for folder in () if self._init is None else usage.processes(self._init):
-            with contextlib.suppress(OSError):
-                # A folder of any /proc serves as a descriptor of the process, whose id we don't
-                # know out here (pidfd_send_signal(2)).
-                handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    signal.pidfd_send_signal(handle, signal.SIGTERM)
-                    reached = True
-                finally:
-                    os.close(handle)
-        return reached
+        return self._init is not None and pass_on_sigterm(usage.processes(self._init))
 
     def kill(self) -> None:
         """Bubblewrap's group holds what didn't leave it; its init takes the rest along."""

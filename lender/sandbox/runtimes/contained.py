@@ -17,7 +17,7 @@ from lender.sandbox.meters.usage import Usage
 from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.processes import tree
 from lender.sandbox.runtimes import spawning
-from lender.sandbox.runtimes.command import NOT_EXECUTABLE, NOT_FOUND, End
+from lender.sandbox.runtimes.command import NOT_EXECUTABLE, NOT_FOUND, End, pass_on_sigterm
 from lender.sandbox.runtimes.spawning import Spawned
 from lender.sandbox.walls import bubblewrap, container, enter, landlock, session
 
@@ -129,11 +129,7 @@ class ContainedTask:
         """See `StartedTask`."""
         if self._init is None:
             return Usage(0, 0)
-        found, files_bytes = usage.measure(self._init), self._files_bytes()
-        return found._replace(
-            memory_bytes=found.memory_bytes + files_bytes,
-            bound_bytes=found.bound_bytes + files_bytes,
-        )
+        return usage.measure(self._init).with_files(self._files_bytes())
 
     def memory_bytes(self) -> int:
         """See `StartedTask`."""
@@ -147,17 +143,7 @@ class ContainedTask:
 
     def terminate(self) -> bool:
         """Send SIGTERM to all that crun has below it, as far as they are there now."""
-        reached = False
-        for folder in () if self._init is None else usage.processes(self._init):
-            with contextlib.suppress(OSError):
-                # As a descriptor of a process whose id we don't know (pidfd_send_signal(2)).
-                handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    signal.pidfd_send_signal(handle, signal.SIGTERM)
-                    reached = True
-                finally:
-                    os.close(handle)
-        return reached
+        return self._init is not None and pass_on_sigterm(usage.processes(self._init))
 
     def kill(self) -> None:
         """Its group holds what didn't leave it; process 1 of its PID namespace takes the rest."""

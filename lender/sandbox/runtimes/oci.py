@@ -46,10 +46,7 @@ class _OciRunner:
         self._crun = Crun()
         if plan.gpus:
             raise PrepareFailedError("containers are given no GPUs")
-        for name, path in plan.inputs.items():
-            scratch.check_name(name)
-            if not path.is_file():
-                raise PrepareFailedError(f"input {name}: cannot be read")
+        scratch.check_inputs(plan.inputs)
         self._plan = plan
         self._reporter = reporter
         self._filter = seccomp.program()

@@ -42,10 +42,7 @@ class _ProcessRunner:
         self._bubblewrap = Bubblewrap()
         if not plan.argv:
             raise PrepareFailedError("no command", invalid=True, field="argv")
-        for name, path in plan.inputs.items():
-            scratch.check_name(name)
-            if not path.is_file():
-                raise PrepareFailedError(f"input {name}: cannot be read")
+        scratch.check_inputs(plan.inputs)
         self._plan = plan
         self._reporter = reporter
         self._inputs = {name: str(path) for name, path in plan.inputs.items()}

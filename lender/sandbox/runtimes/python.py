@@ -43,10 +43,7 @@ class _PythonRunner:
             raise PrepareFailedError(
                 "a python job names its function", invalid=True, field="program"
             )
-        for name, path in {**plan.inputs, "program": plan.program}.items():
-            scratch.check_name(name)
-            if not path.is_file():
-                raise PrepareFailedError(f"input {name}: cannot be read")
+        scratch.check_inputs({**plan.inputs, "program": plan.program})
         self._plan = plan
         self._reporter = reporter
         self._call: Call | None = None
