@@ -18,6 +18,7 @@ from lender.protocol.lease import Control, Done, DoneReply, Lease, Offer
 from lender.protocol.log_head import LogHead
 from lender.protocol.query import Query, QueryReply
 from lender.protocol.result import Chunk, Terminal
+from lender.protocol.task_log import TaskLogPiece
 
 FOLDER = Path(__file__).parent / "schemas"
 
@@ -33,6 +34,7 @@ MESSAGES: tuple[type[BaseModel], ...] = (
     Done,
     DoneReply,
     LogHead,
+    TaskLogPiece,
 )
 
 

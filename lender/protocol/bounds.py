@@ -14,6 +14,12 @@ CHUNK_BYTES_MAX = 512 * 1024
 
 STDERR_TAIL_BYTES_MAX = 8 * 1024
 
+LOG_PIECE_BYTES_MAX = 8 * 1024
+"""Of a task's log in one message."""
+
+LOG_BYTES_MAX = 1 << 40
+"""Of a whole log: where a piece of it may stand."""
+
 ARRAY_COUNT_MAX = 1_000_000
 CHUNK_RESULTS_MAX = 1_000
 

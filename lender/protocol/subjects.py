@@ -56,6 +56,16 @@ def event(submitter: str, job: str) -> str:
     return f"event.{submitter}.{job}"
 
 
+def task_log(submitter: str, job: str, lender: str) -> str:
+    """Core NATS: what tasks of job J write while L runs them."""
+    return f"log.{submitter}.{job}.{lender}"
+
+
+def task_log_filter(submitter: str, job: str) -> str:
+    """The logs of job J, whoever runs its tasks."""
+    return f"log.{submitter}.{job}.*"
+
+
 def offer(lender: str) -> str:
     """Core NATS: what L can run now; also its heartbeat."""
     return f"offer.{lender}"
@@ -119,5 +129,5 @@ def parse_checkpoints_subject(subject: str) -> CheckpointsSubject | None:
 
 
 def last_token(subject: str) -> str:
-    """Return the principal of `offer.L`, `ctl.L`, `done.L`, `query.S`, or the class of `work.C`."""
+    """Return the principal that a subject ends with (`offer.L`, `log.S.J.L`), or a class."""
     return subject.rpartition(".")[2]

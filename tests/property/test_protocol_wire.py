@@ -19,6 +19,7 @@ from lender.protocol.query import JobStatus, Query, QueryReply
 from lender.protocol.result import Chunk, Output, TaskResult, Terminal, ValueBlob
 from lender.protocol.signature import Signer, check_public_key, verify
 from lender.protocol.subjects import parse_checkpoints_subject, parse_job_subject
+from lender.protocol.task_log import TaskLogPiece
 
 MODELS: tuple[type[BaseModel], ...] = (
     JobSpec,
@@ -32,6 +33,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     Chunk,
     Terminal,
     TaskResult,
+    TaskLogPiece,
 )
 
 keys = st.just(ALICE.public_key)
@@ -146,7 +148,16 @@ statuses = st.builds(
     submitted_at=amounts,
     why=texts,
 )
+log_pieces = st.builds(
+    TaskLogPiece,
+    task=st.integers(0, 999_999),
+    attempt=st.integers(1, 100),
+    offset_bytes=sizes,
+    content=st.binary(max_size=100),
+    left_out_bytes=sizes,
+)
 messages: st.SearchStrategy[BaseModel] = st.one_of(
+    log_pieces,
     specs,
     offers,
     dones,

@@ -36,6 +36,7 @@ def test_every_subject_is_one_that_its_filter_catches() -> None:
         (subjects.RESULT_FILTER, subjects.result(S, J)),
         (subjects.RESULT_FILTER, subjects.chunk(S, J, 40)),
         (subjects.RESULT_FILTER, subjects.checkpoints(S, J, 2)),
+        (subjects.task_log_filter(S, J), subjects.task_log(S, J, "UL")),
         (subjects.OFFER_FILTER, subjects.offer(S)),
         (subjects.DONE_FILTER, subjects.done(S)),
         (subjects.QUERY_FILTER, subjects.query(S)),
@@ -91,6 +92,7 @@ def test_a_note_about_checkpoints_is_no_result() -> None:
 
 def test_the_last_token_is_the_principal() -> None:
     assert last_token(subjects.done(S)) == S
+    assert last_token(subjects.task_log(S, J, "UL")) == "UL"
     assert last_token("bare") == "bare"
 
 
