@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import resource
 import select
 import shutil
@@ -23,6 +24,10 @@ from lender.sandbox.walls import bubblewrap, container, enter, landlock, session
 
 _STANDS: Final = b"\n"
 _TOLD_BYTES_MAX: Final = 4096
+_CRUN_FAILED: Final = 1
+# What crun says of a command, in all its versions (`find_executable`, `container_init_setup`).
+_NOT_FOUND: Final = re.compile("executable file .* not found")
+_NOT_EXECUTABLE: Final = re.compile("open executable|is not executable|is not a regular file")
 _SEARCH: Final = "/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin:/run/current-system/sw/bin"
 
 
@@ -61,7 +66,7 @@ class Crun:
         spawned = spawning.spawn(
             self._unshare,
             container.command(self.path, folder, host_view=host_view),
-            {"PATH": _SEARCH},
+            {"PATH": _SEARCH, container.COPY_FOLDER: folder},
             [json.dumps(configuration).encode()],
             self._domain,
             session.stay,
@@ -181,14 +186,14 @@ class ContainedTask:
         """See `StartedTask`."""
         told = self._told.decode(errors="replace").strip()
         by_enter = exit_code if said.startswith("enter: ") else 0
-        if exit_code is None or by_enter == enter.FAILED:
-            return f"the container could not be set up: {told or said}"
-        if exit_code == 0:
-            return None
-        if by_enter == NOT_FOUND or "not found" in told or "No such file" in told:
+        # What else crun tells is a warning, and the exit code is the command's.
+        by_crun = told if exit_code == _CRUN_FAILED else ""
+        if by_enter == NOT_FOUND or _NOT_FOUND.search(by_crun):
             return f"command not found: {self._name}"
-        if by_enter == NOT_EXECUTABLE or told:
+        if by_enter == NOT_EXECUTABLE or _NOT_EXECUTABLE.search(by_crun):
             return f"command not executable: {self._name}"
+        if exit_code is None or by_enter == enter.FAILED or by_crun:
+            return f"the container could not be set up: {told or said}"
         return None
 
     def _let_start(self) -> None:

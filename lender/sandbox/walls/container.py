@@ -25,6 +25,10 @@ PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 STATUS_FD, HOLD_FD, CONFIG_FD = 3, 4, 5
 """Descriptors of crun: told when the task stands ready, waited for, read for its configuration."""
 
+COPY_FOLDER: Final = "_LIBCONTAINER_STATEDIR"
+"""Environment variable of crun's: where it makes a name, for a moment of its start, for a read-only
+view of its own program. Without it that is /tmp, and whoever is killed in that moment leaves it."""
+
 HOST_VIEW: Final = "root"
 """Root folder, below the state folder, that shows the host's /usr as the process runtime does."""
 
@@ -37,8 +41,10 @@ _MASKED = (
     *("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys"),
     *("/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list"),
 )
-# Process 1 in there is crun, which still has our descriptors. The task has none of them.
-_HOLD = f"echo >/proc/1/fd/{STATUS_FD}; read -r go </proc/1/fd/{HOLD_FD}"
+# Process 1 in there is crun, which still has our descriptors. The task has none of them. crun says
+# on standard input what it is about, and gives the container up if nobody is there to hear it any
+# more (before 1.17): on a busy machine all of this may come first.
+_HOLD = f"echo >/proc/1/fd/{STATUS_FD}; read -r said; read -r go </proc/1/fd/{HOLD_FD}"
 _MOUNT = (
     'mount -t tmpfs -o mode=700,size=1m lender "$1" && cd "$1" && shift'
     # crun takes one hierarchy of cgroups or the other, and uses none.
