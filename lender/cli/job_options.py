@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from lender.cli.exits import CommandError, Exit
 from lender.cli.quantities import duration_s, size_bytes
-from lender.client import Content, JobRequest, Limits, inputs_by_name
+from lender.client import Content, JobRequest, Limits, Requires, inputs_by_name
 
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +37,7 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--cpu", type=int, metavar="N", help="cores")
     limits.add_argument("--mem", type=size_bytes, metavar="SIZE", help="memory, such as 512M")
     limits.add_argument("--timeout", type=duration_s, metavar="S", help="running time, such as 5m")
+    _add_machine_options(parser.add_argument_group("machine"))
     job = parser.add_argument_group("job")
     job.add_argument("--retries", type=int, default=0, metavar="N", help="run a failed task again")
     job.add_argument(
@@ -44,11 +45,41 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the task keeps its state in checkpoint/; on another machine it goes on from there",
     )
+    job.add_argument(
+        "--priority", type=int, default=0, metavar="N", help="of your jobs, a higher one is sooner"
+    )
+    job.add_argument(
+        "--delay", type=duration_s, default=0.0, metavar="S", help="not before that, such as 2h"
+    )
+    job.add_argument(
+        "--expect", type=duration_s, metavar="S", help="what a task probably takes, such as 30m"
+    )
     job.add_argument("--name", default="", metavar="TEXT", help="for people to read")
     job.add_argument(
         "--workload", metavar="NAME", help="what owners grant; default command, or wasm"
     )
     parser.add_argument("command", nargs="*", metavar="-- CMD ARGS", help="the command to run")
+
+
+def _add_machine_options(machine: argparse._ArgumentGroup) -> None:
+    machine.add_argument("--os", choices=("linux", "macos"), help="only machines that run it")
+    machine.add_argument("--arch", choices=("x86_64", "aarch64"), help="only such machines")
+    machine.add_argument(
+        "--label",
+        dest="labels",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only machines that their owners call so; may be repeated",
+    )
+    machine.add_argument(
+        "--prefer",
+        dest="prefers",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="rather machines that are called so; may be repeated",
+    )
 
 
 def job_request(args: argparse.Namespace, array: int | None = None) -> JobRequest:
@@ -65,6 +96,12 @@ def job_request(args: argparse.Namespace, array: int | None = None) -> JobReques
     if args.wasm is None and not command:
         raise CommandError(Exit.USAGE, "no command: put it behind --, or name a module by --wasm")
     limits = {"cpu": args.cpu, "memory_bytes": args.mem, "time_s": args.timeout}
+    requires = {
+        "os": args.os or "any",
+        "arch": args.arch or "any",
+        "labels": tuple(args.labels),
+        "prefers": tuple(args.prefers),
+    }
     try:
         return JobRequest(
             argv=command,
@@ -75,7 +112,11 @@ def job_request(args: argparse.Namespace, array: int | None = None) -> JobReques
             name=args.name,
             workload=args.workload,
             limits=Limits(**{name: value for name, value in limits.items() if value is not None}),
+            requires=Requires.model_validate(requires),
             retries=args.retries,
+            priority=args.priority,
+            expected_s=args.expect,
+            delay_s=args.delay,
             checkpoint=args.checkpoint,
         )
     except ValidationError as error:

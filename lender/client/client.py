@@ -106,6 +106,9 @@ class Client:
         limits: Limits | None = None,
         requires: Requires | None = None,
         retries: int = 0,
+        priority: int = 0,
+        expected_s: float | None = None,
+        delay_s: float = 0.0,
         queue_s: float = DAY_S,
         checkpoint: bool = False,
     ) -> Job:
@@ -123,6 +126,9 @@ class Client:
             limits: of one task.
             requires: what a machine must have.
             retries: how often a failed task is run again.
+            priority: among this submitter's jobs, -100 to 100; a step is worth a minute of waiting.
+            expected_s: what a task probably takes; machines that stay long get long tasks.
+            delay_s: no task runs before that has passed.
             queue_s: seconds from now by which the job must have ended, at most a week.
             checkpoint: the task keeps its state in the folder `checkpoint/`; another attempt of
                 it goes on from there.
@@ -143,6 +149,9 @@ class Client:
             limits=limits or Limits(),
             requires=requires or Requires(),
             retries=retries,
+            priority=priority,
+            expected_s=expected_s,
+            delay_s=delay_s,
             queue_s=queue_s,
             checkpoint=checkpoint,
         )

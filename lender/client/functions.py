@@ -67,6 +67,9 @@ class FunctionOptions(TypedDict, total=False):
     limits: Limits
     requires: Requires
     retries: int
+    priority: int
+    expected_s: float
+    delay_s: float
     queue_s: float
     checkpoint: bool
 

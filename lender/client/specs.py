@@ -32,6 +32,9 @@ class JobRequest:
         outputs: names of the files to bring back.
         array: number of tasks, None for a job of one task without index.
         workload: what the owners grant; `wasm`, `python` or `command` unless named.
+        priority: among the submitter's own jobs, -100 to 100; a step is worth a minute of waiting.
+        expected_s: what a task probably takes; machines that stay long get long tasks.
+        delay_s: no task runs before that has passed.
         queue_s: how long the job may take to end, at most a week.
         checkpoint: another attempt of a task goes on from what it left in `checkpoint/`.
     """
@@ -48,6 +51,9 @@ class JobRequest:
     limits: Limits = field(default_factory=Limits)
     requires: Requires = field(default_factory=Requires)
     retries: int = 0
+    priority: int = 0
+    expected_s: float | None = None
+    delay_s: float = 0.0
     queue_s: float = DAY_S
     checkpoint: bool = False
 
@@ -113,6 +119,9 @@ def job_spec(
             requires=request.requires,
             checkpoint=request.checkpoint,
             retries=request.retries,
+            priority=request.priority,
+            expected_s=request.expected_s,
+            not_before=now + request.delay_s if request.delay_s else None,
             created_at=now,
             not_after=now + request.queue_s,
         )

@@ -13,7 +13,7 @@ from lender.core.events import Capabilities
 from lender.protocol.classes import WorkClass
 from lender.protocol.codec import decode
 from lender.protocol.errors import ProtocolError
-from lender.protocol.job import JobSpec, Runtime
+from lender.protocol.job import JobSpec, Requires, Runtime
 from lender.protocol.lease import Lease, TaskRange
 from lender.protocol.signature import verify
 
@@ -45,6 +45,7 @@ class Rules:
     """Of the GPU that has the most."""
     processes_max: int = PROCESSES_MAX
     """Processes and threads that one task may have."""
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +115,21 @@ def _machine_fault(spec: JobSpec, rules: Rules) -> str | None:
     if spec.requires.python not in (None, capabilities.python):
         version = spec.requires.python
         return f"the job needs Python {version}, this machine runs {capabilities.python}"
-    if spec.requires.arch not in ("any", capabilities.arch):
-        return f"the job needs {spec.requires.arch}, this machine is {capabilities.arch}"
     if spec.requires.gpu not in ("none", capabilities.gpu):
         return f"the job needs a GPU ({spec.requires.gpu}), this machine lends none"
-    return _room_fault(spec, rules)
+    return _kind_fault(spec.requires, rules) or _room_fault(spec, rules)
+
+
+def _kind_fault(requires: Requires, rules: Rules) -> str | None:
+    capabilities = rules.capabilities
+    if requires.arch not in ("any", capabilities.arch):
+        return f"the job needs {requires.arch}, this machine is {capabilities.arch}"
+    if requires.os not in ("any", capabilities.os):
+        return f"the job needs {requires.os}, this machine runs {capabilities.os}"
+    missing = [label for label in requires.labels if label not in rules.labels]
+    if missing:
+        return f"the job needs a machine that is called {', '.join(missing)}"
+    return None
 
 
 def _room_fault(spec: JobSpec, rules: Rules) -> str | None:

@@ -16,6 +16,7 @@ class Config:
         lender: its public key.
         name: what people call it, at most 120 characters.
         pools: the pools that it serves.
+        labels: what its owner calls it, for submitters to ask for.
         workloads: the catalogue: what may run at all, once a grant names it.
         cores: of the machine.
         slots: most cores lent at once; a lease takes as many as one of its tasks asks for.
@@ -37,3 +38,4 @@ class Config:
     budget: Budget = UNLIMITED
     frozen_handback_s: float = 10.0
     processes_max: int = PROCESSES_MAX
+    labels: tuple[str, ...] = ()

@@ -30,7 +30,7 @@ class Capabilities:
 
     Attributes:
         arch: as `uname -m` says.
-        os: as `uname -s` says, in lower case.
+        os: `linux` or `macos`.
         runtimes: that hold here.
         gpu: whose GPUs it has.
         python: version that the python runtime runs, such as `3.11`; None without that runtime.

@@ -74,6 +74,7 @@ def _rules(situation: Situation, capabilities: Capabilities) -> Rules:
         memory_free_bytes=situation.spare.memory_free_bytes(),
         vram_free_bytes=situation.spare.vram_free_bytes(),
         processes_max=situation.config.processes_max,
+        labels=situation.config.labels,
     )
 
 

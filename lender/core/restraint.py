@@ -1,7 +1,7 @@
 """What keeps lent work from running: the owner's word, sleep, the machine's comfort, the grants."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Final
 
@@ -109,6 +109,15 @@ class Restraint:
             elif not grant.when.holds(self.comfort.verdict.presence, at):
                 self.closed[id_] = Hold(f"grant {id_} holds {grant.when.text}")
         return frozenset(self.closed)
+
+    def stay_s(self, now: float, grants: Iterable[Grant]) -> float | None:
+        """Return when the first of these grants ends by the clock, in seconds; None without any.
+
+        Who is present is left out: nobody else is told of it.
+        """
+        at = week_s(now, self.utc_offset_s)
+        ends = [min(one.not_after - now, one.when.left_s(at)) for one in grants]
+        return max(0.0, min(ends)) if ends else None
 
     def _changed(self, grant: Grant) -> bool:
         entry = self._config.workloads.get(grant.workload)

@@ -3,6 +3,7 @@
 Standard library only: `lender grant` shows it without the daemon.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -59,6 +60,12 @@ class Hours:
         )
         return day <= days and into_s < length_s
 
+    def left_s(self, week_s: float) -> float:
+        """Return how much longer they hold from this second of the week on, 0 if they don't."""
+        into_s = (week_s - self.first_day * DAY_S - self.start_s) % WEEK_S % DAY_S
+        length_s = (self.end_s - self.start_s) % DAY_S or DAY_S
+        return length_s - into_s if self.holds(week_s) else 0.0
+
     def __str__(self) -> str:
         first, last = _DAYS[self.first_day], _DAYS[self.last_day]
         days = first if first == last else f"{first}-{last}"
@@ -94,6 +101,24 @@ class When:
             case "away":
                 return presence == "away"
         return any(hours.holds(week_s) for hours in self.hours)
+
+    def left_s(self, week_s: float) -> float:
+        """Return how much longer it holds by the clock alone, whoever is present.
+
+        Hours that follow on each other count as one.
+
+        Returns:
+            Seconds: 0 for hours that don't hold, infinity where no hour ends it.
+        """
+        if self.kind != "hours":
+            return math.inf
+        left_s = 0.0
+        while left_s < WEEK_S:
+            more_s = max(hours.left_s((week_s + left_s) % WEEK_S) for hours in self.hours)
+            if not more_s:
+                return left_s
+            left_s += more_s
+        return math.inf
 
     @property
     def text(self) -> str:

@@ -35,6 +35,7 @@ def core_config(
         lender=public_key,
         name=settings.name,
         pools=tuple(settings.pools),
+        labels=tuple(settings.labels),
         workloads=workloads,
         cores=cores,
         slots=settings.slots or max(1, int(cores) - 1),

@@ -8,7 +8,8 @@ from pydantic import Field, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lender.daemon.policy_settings import PolicySettings
-from lender.protocol.ids import PoolName
+from lender.protocol.bounds import LABELS_MAX
+from lender.protocol.ids import Label, PoolName
 from lender.protocol.job import Runtime
 from lender.service.settings import LogLevel
 
@@ -30,8 +31,10 @@ class DaemonSettings(BaseSettings):
     name: str = Field(default_factory=socket.gethostname, max_length=120)
     """What people call this machine."""
     pools: list[PoolName] = Field(default=["default"], min_length=1)
+    labels: list[Label] = Field(default=[], max_length=LABELS_MAX)
+    """What submitters may ask of a machine by name, such as `ssd` or `site:berlin`."""
     runtimes: list[Runtime] = ["wasm", "process", "python", "oci"]
-    """Runtimes that may be offered where the self-test shows that they hold."""
+    """Runtimes that the self-test tries; offered where it shows that they hold."""
     python_packages: list[ImportName] = ["cloudpickle"]
     """Installed packages that python tasks may import, beside the standard library. `cloudpickle`
     is what functions are sent with."""

@@ -17,6 +17,7 @@ LEASE_ID_PATTERN = r"^[A-Za-z0-9_-]{22}$"
 POOL_PATTERN = r"^[a-z0-9][a-z0-9-]{0,31}$"
 WORKLOAD_PATTERN = r"^[a-z][a-z0-9-]{0,31}$"
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
+LABEL_PATTERN = r"^[a-z0-9][a-z0-9._:/-]{0,62}$"
 
 PublicKey = Annotated[str, StringConstraints(pattern=PUBLIC_KEY_PATTERN)]
 JobId = Annotated[str, StringConstraints(pattern=JOB_ID_PATTERN)]
@@ -24,6 +25,8 @@ LeaseId = Annotated[str, StringConstraints(pattern=LEASE_ID_PATTERN)]
 PoolName = Annotated[str, StringConstraints(pattern=POOL_PATTERN)]
 WorkloadName = Annotated[str, StringConstraints(pattern=WORKLOAD_PATTERN)]
 Sha256 = Annotated[str, StringConstraints(pattern=SHA256_PATTERN)]
+Label = Annotated[str, StringConstraints(pattern=LABEL_PATTERN)]
+"""What a machine's owner calls it, for submitters to ask for: `ssd`, `site:berlin`."""
 
 
 def check_job_id(token: str) -> str:

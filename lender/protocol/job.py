@@ -9,11 +9,12 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from lender.protocol import bounds
 from lender.protocol.codec import Closed
-from lender.protocol.ids import JobId, PoolName, PublicKey, Sha256, WorkloadName
+from lender.protocol.ids import JobId, Label, PoolName, PublicKey, Sha256, WorkloadName
 
 Runtime = Literal["wasm", "process", "python", "oci"]
 Arch = Literal["any", "x86_64", "aarch64"]
 Gpu = Literal["none", "nvidia"]
+Os = Literal["any", "linux", "macos"]
 
 TASK_PLACEHOLDER = "{task}"
 """Stands in an argv entry for the task's index."""
@@ -86,6 +87,11 @@ class Requires(Closed):
 
     pool: PoolName = "default"
     arch: Arch = "any"
+    os: Os = "any"
+    labels: tuple[Label, ...] = Field(default=(), max_length=bounds.LABELS_MAX)
+    """A machine without one of them does not run the job."""
+    prefers: tuple[Label, ...] = Field(default=(), max_length=bounds.LABELS_MAX)
+    """Of the machines that can run the job now, one with more of them is better."""
     gpu: Gpu = "none"
     vram_bytes: int = Field(default=0, ge=0, le=bounds.MEMORY_BYTES_MAX)
     """GPU memory that one task takes at most."""
@@ -137,6 +143,12 @@ class JobSpec(Closed):
     checkpoint: bool = False
     """A task keeps its durable state in `checkpoint/`; another attempt of it goes on from there."""
     retries: int = Field(default=0, ge=0, le=bounds.RETRIES_MAX)
+    priority: int = Field(default=0, ge=-bounds.PRIORITY_MAX, le=bounds.PRIORITY_MAX)
+    """Among the submitter's own jobs: one step is worth a minute of waiting."""
+    expected_s: float | None = Field(default=None, gt=0, le=bounds.TIME_S_MAX)
+    """What the submitter thinks that a task takes, until it has been measured."""
+    not_before: float | None = Field(default=None, gt=0)
+    """No task is handed out before."""
     created_at: float = Field(gt=0)
     not_after: float = Field(gt=0)
     """The job expires unless it has ended by then; at most a week after `created_at`."""
@@ -160,6 +172,8 @@ class JobSpec(Closed):
             raise ValueError("inputs: the folder checkpoint/ is the task's own")
         if not self.created_at < self.not_after <= self.created_at + bounds.QUEUE_S_MAX:
             raise ValueError("not_after: must be within a week after created_at")
+        if self.not_before is not None and self.not_before >= self.not_after:
+            raise ValueError("not_before: must be before not_after")
         return self
 
     @property

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field
 
 from lender.protocol import bounds
 from lender.protocol.codec import Bytes, ContentType, Open
-from lender.protocol.ids import JobId, LeaseId, PublicKey
+from lender.protocol.ids import JobId, Label, LeaseId, PublicKey, Sha256
 from lender.protocol.job import BlobRef, Runtime
 from lender.protocol.result import TaskResult
 
@@ -81,6 +81,8 @@ class Offer(Open):
 
     `classes` are the class tokens that the owner's grants and the machine's capabilities allow;
     `slots_free` is 0 whenever the lender would take no new lease (paused, yielding, busy).
+    `stay_s` is what is left of the hours that its owner gave; whether somebody uses the machine is
+    not in it, since that is told to nobody. None: nothing is lent now.
     """
 
     v: Literal[1] = 1
@@ -93,11 +95,16 @@ class Offer(Open):
     cpu_free: float = Field(ge=0)
     memory_free_bytes: int = Field(ge=0)
     vram_free_bytes: int = Field(default=0, ge=0)
+    disk_free_bytes: int | None = Field(default=None, ge=0)
+    stay_s: float | None = Field(default=None, ge=0)
     arch: str = Field(max_length=32)
     os: str = Field(max_length=32)
+    labels: tuple[Label, ...] = Field(default=(), max_length=bounds.LABELS_MAX)
     runtimes: tuple[Runtime, ...]
     classes: tuple[str, ...] = Field(max_length=4096)
     consent_digest: str = Field(max_length=64)
+    blobs: tuple[Sha256, ...] = Field(default=(), max_length=bounds.OFFERED_BLOBS_MAX)
+    """The largest inputs that it has at hand."""
     leases: tuple[HeldLease, ...] = Field(default=(), max_length=4096)
 
 

@@ -72,6 +72,20 @@ def test_files_named_before_the_command_leave_it_as_it_is() -> None:
     assert request.argv == ["tool", "file.bin", "--in", "file.bin"]
 
 
+def test_what_a_machine_must_be_reaches_the_job() -> None:
+    words = "--os linux --arch aarch64 --label ssd --label site:lab --prefer fast -- true"
+    requires = request_of(*words.split()).requires
+    assert (requires.os, requires.arch) == ("linux", "aarch64")
+    assert (requires.labels, requires.prefers) == (("ssd", "site:lab"), ("fast",))
+    with pytest.raises(CommandError, match="labels"):
+        request_of("--label", "Two words", "--", "true")
+
+
+def test_when_it_runs_reaches_the_job() -> None:
+    request = request_of("--priority", "-3", "--delay", "2h", "--expect", "30m", "--", "true")
+    assert (request.priority, request.delay_s, request.expected_s) == (-3, 7200.0, 1800.0)
+
+
 def test_limits_reach_the_job() -> None:
     request = request_of("--cpu", "2", "--mem", "1G", "--timeout", "5m", "--", "true")
     limits = request.limits

@@ -117,6 +117,16 @@ def test_what_the_machine_cannot_do_is_refused() -> None:
     assert "bytes of memory" in refuses(make_spec(), memory_free_bytes=GIB // 4)
 
 
+def test_another_system_and_a_missing_label_are_refused() -> None:
+    told = "the job needs macos, this machine runs linux"
+    assert refuses(make_spec(requires={"os": "macos"})) == told
+    labelled = make_spec(requires={"labels": ("ssd", "site:lab"), "prefers": ("fast",)})
+    told = "the job needs a machine that is called site:lab"
+    assert refuses(labelled, labels=("ssd",)) == told
+    allowed = rules(labels=("site:lab", "ssd"))
+    assert isinstance(admit(START, make_lease(labelled), class_of(labelled), allowed), Plan)
+
+
 def test_byte_code_of_another_python_is_refused() -> None:
     spec = make_spec(workload="python", runtime="python", requires={"python": "3.12"})
     machine = Capabilities("x86_64", "linux", frozenset({"python"}), python="3.11")

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
 from core_world import (
     ALICE,
     BOB,
     BUSY,
     CALM,
+    DAY_S,
     GIB,
     LENDER,
     LIMITS,
@@ -37,6 +39,7 @@ from lender.core.events import (
 from lender.core.hold import NEEDED_HERE
 from lender.core.offering import CLASSES_MAX, class_tokens
 from lender.core.policy import Policy
+from lender.core.schedule import parse_when
 from lender.protocol.classes import WorkClass
 
 
@@ -53,6 +56,25 @@ def test_an_offer_says_what_is_lent() -> None:
     assert (offer.memory_free_bytes, offer.vram_free_bytes) == (11 * GIB, 7 * GIB)
     assert (offer.arch, offer.os, offer.runtimes) == ("x86_64", "linux", ("process", "wasm"))
     assert offer.leases == ()
+
+
+def test_an_offer_says_what_the_machine_is_called() -> None:
+    bench = Bench(labels=("ssd",)).ready()
+    assert the(SendOffer, bench.tell(BrokerGreeted())).offer.labels == ("ssd",)
+
+
+def test_a_stay_ends_with_the_first_grant_that_ends_whoever_is_present() -> None:
+    bench = Bench().ready()
+    soon = make_grant("G-1", not_after=START + DAY_S)
+    late = make_grant("G-2", BOB)
+    bench.tell(ConsentLoaded(Consent((soon, late))))
+    left_s = the(SendOffer, bench.tell(BrokerGreeted())).offer.stay_s
+    assert left_s == pytest.approx(soon.not_after - bench.now)
+    bench.tell(ConsentLoaded(Consent((replace(soon, when=parse_when("Mon 00:00-00:01")), late))))
+    left_s = the(SendOffer, bench.tell(BrokerGreeted())).offer.stay_s
+    assert left_s == pytest.approx(late.not_after - bench.now), "what is closed does not count"
+    bench.tell(ConsentLoaded(Consent(())))
+    assert the(SendOffer, bench.tell(BrokerGreeted())).offer.stay_s is None
 
 
 def test_it_lists_its_leases_with_their_states() -> None:

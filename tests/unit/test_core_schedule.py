@@ -1,5 +1,7 @@
 """When a grant holds: presence, and the hours of the owner's week."""
 
+import math
+
 import pytest
 
 from lender.core.schedule import ALWAYS, DAY_S, WEEK_S, Hours, When, parse_when, week_s
@@ -65,6 +67,19 @@ def test_several_hours_are_one_or_the_other() -> None:
     assert holds(both, TUE + 19 * H)
     assert holds(both, SUN + 12 * H)
     assert not holds(both, TUE + 12 * H)
+
+
+def test_what_is_left_of_hours_goes_on_into_those_that_follow() -> None:
+    def left_s(text: str, second: float) -> float:
+        return parse_when(text).left_s(second % WEEK_S)
+
+    assert left_s("Mon 09:00-17:00", MON + 10 * H) == 7 * H
+    assert left_s("Mon 09:00-17:00", MON + 17 * H) == 0
+    assert left_s("Sun 22:00-06:00", SUN + 23 * H) == 7 * H
+    assert left_s("Mon-Fri 18:00-08:00, Sat-Sun", FRI + 18 * H) == 6 * H + 2 * DAY_S
+    assert left_s("Mon-Fri 18:00-08:00, Sat-Sun", SAT + H) == 2 * DAY_S - H
+    assert left_s("Mon-Sun", TUE) == math.inf
+    assert left_s("away", TUE) == math.inf
 
 
 def test_hours_without_days_are_those_of_every_day() -> None:

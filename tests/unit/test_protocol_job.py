@@ -119,6 +119,17 @@ def test_a_job_expires_within_a_week_after_it_was_made() -> None:
         refused("not_after", created_at=START, not_after=not_after)
 
 
+def test_a_job_that_may_not_begin_before_it_expires_is_refused() -> None:
+    assert make_spec(created_at=START, not_after=START + 60.0, not_before=START + 59.0)
+    refused("not_before", created_at=START, not_after=START + 60.0, not_before=START + 60.0)
+
+
+def test_a_label_is_one_word_of_a_bounded_length() -> None:
+    assert make_spec(requires={"labels": ("ssd", "site:berlin", "gpu.a100")})
+    for label in ("", "SSD", "two words", "-x", "x" * 64):
+        refused("labels", requires={"labels": (label,)})
+
+
 def test_nothing_that_reaches_a_command_line_holds_a_zero_byte() -> None:
     refused("argv", argv=("a\x00b",))
     refused("env", env={"A": "a\x00b"})
