@@ -49,11 +49,12 @@ class BrokerProcess:
 
     async def start(self) -> None:
         self.ready_file.unlink(missing_ok=True)
-        self._spawn()
+        self.spawn()
         await until(lambda: self.ready_file.exists() or not self.alive, "the broker's start")
         assert self.alive, self.log()
 
-    def _spawn(self) -> None:
+    def spawn(self) -> None:
+        """Start it, and wait for nothing."""
         with (self.folder / "broker.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*COMMAND, *self.arguments, "--state", str(self.folder)], stdout=log, stderr=log

@@ -30,13 +30,10 @@ _UNAVAILABLE = 500
 
 
 class FencedError(Exception):
-    """Another broker writes to the same streams: this one must not go on."""
+    """Another broker writes to the same streams: what this one knows is out of date."""
 
-    def __init__(self, seen: str = "somebody else has committed results") -> None:
-        super().__init__(
-            f"{seen}; mend: run one broker per NATS account"
-            " (this one ends, and may be started again once the other is stopped)"
-        )
+    def __init__(self) -> None:
+        super().__init__("another broker has committed results")
 
 
 class Committer:

@@ -5,15 +5,19 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import AsyncIterator
+import secrets
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from broker.service.candidate import Candidate
 from broker.service.service import Service
 from broker.service.settings import BrokerSettings
 from broker.service.submitters import SubmittersFile
+from lender.link.api import JetStream
 from lender.link.connection import connect
 from lender.link.embedded import EmbeddedServer
 from lender.link.errors import LinkError
+from lender.protocol.streams import stream_configs
 from lender.service.notify import notify
 
 logger = logging.getLogger(__name__)
@@ -39,7 +43,7 @@ class Lifetime:
         """Serve.
 
         Raises:
-            ExceptionGroup: of LinkError, FencedError, ConnectionClosedError or OSError.
+            ExceptionGroup: of LinkError, ConnectionClosedError or OSError.
         """
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(self._serve())
@@ -62,9 +66,18 @@ class Lifetime:
                 timeout_s=_CONNECT_TIMEOUT_S,
             )
             await stack.enter_async_context(connection)
-            submitters = SubmittersFile(settings.state)
-            service = Service(connection, submitters, settings.submitters, settings.replicas)
-            await service.run(lambda: self._ready(url))
+            jetstream = JetStream(connection)
+            for config in stream_configs(settings.replicas):
+                await jetstream.ensure_stream(config)
+
+            async def serve(may_serve: Callable[[], bool]) -> None:
+                submitters = SubmittersFile(settings.state)
+                service = Service(connection, submitters, settings.submitters, may_serve)
+                await service.run(lambda: self._ready(url))
+
+            me = secrets.token_urlsafe(16)
+            notify("READY=1\nSTATUS=standing by")
+            await Candidate(connection, me, settings.replicas, serve).run()
 
     @contextlib.asynccontextmanager
     async def _embedded(self) -> AsyncIterator[str]:
@@ -82,7 +95,7 @@ class Lifetime:
 
     def _ready(self, url: str) -> None:
         logger.info("ready: %s", url)
-        notify("READY=1")
+        notify("STATUS=leading")
         if self._ready_file is not None:
             draft = self._ready_file.with_name(self._ready_file.name + ".new")
             draft.write_text(json.dumps({"url": url, "pid": os.getpid()}))

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import uvloop
 
-from broker.service.committer import FencedError
 from broker.service.lifetime import Lifetime
 from broker.service.service import ConnectionClosedError
 from broker.service.settings import BrokerSettings
@@ -21,6 +20,7 @@ from lender.service.settings import SettingsError, find_file, given, load
 EXAMPLES = """examples:
   lender-broker serve --embedded               NATS on 127.0.0.1:4222, state in ~/.local/state
   lender-broker serve --url nats://nats.lab:4222
+  lender-broker serve --url nats://nats.lab:4222 (on another machine)  stands by, takes over
   lender-broker allow alice UCXY...            she may submit, at once
   lender-broker forbid alice                   she may not any more
 
@@ -31,7 +31,7 @@ Settings also come from a TOML file (--config) and from the environment:
 exit codes: 0 ended as asked, 1 something failed (stderr says what to do), 2 bad usage or setting
 """
 
-_FAILURES = (LinkError, FencedError, ConnectionClosedError, SubmittersError, OSError)
+_FAILURES = (LinkError, ConnectionClosedError, SubmittersError, OSError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import assert_never
 
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
 
 from broker.core.broker import Broker
 from broker.core.effects import (
@@ -34,17 +36,11 @@ from broker.core.events import (
 )
 from broker.service import replay
 from broker.service.clock import Clock
-from broker.service.committer import Committer, FencedError
+from broker.service.committer import Committer
 from broker.service.feeder import Feeder
 from broker.service.submitters import SubmittersError, SubmittersFile
-from lender.link.api import JetStream
 from lender.link.connection import Closed, Connected, Connection, State
-from lender.link.errors import (
-    NoRespondersError,
-    NotConnectedError,
-    OutcomeUnknownError,
-    PayloadTooLargeError,
-)
+from lender.link.errors import NotConnectedError, PayloadTooLargeError
 from lender.link.reader import StreamReader
 from lender.protocol import streams, subjects
 from lender.protocol.codec import CONTENT_TYPE_HEADER, MSGPACK, encode
@@ -61,8 +57,8 @@ INBOX_PREFIX = "_INBOX"
 """A reply subject is the caller's choice: answers go to inboxes only, never to our subjects."""
 
 _IDLE_S = 5.0
+_CONFIRM_S = 0.05
 _TURN_EVENTS_MAX = 64
-PING_S = 1.0
 _LENDERS_PENDING_MAX = 65_536
 
 
@@ -78,22 +74,22 @@ class Service:
         connection: Connection,
         file: SubmittersFile,
         configured: Mapping[str, str],
-        replicas: int = 1,
+        may_serve: Callable[[], bool] = lambda: True,
     ) -> None:
         """Prepare.
 
         Args:
-            connection: to a NATS server with JetStream.
+            connection: to a NATS server with the streams.
             file: submitters that were allowed by command.
             configured: submitters of the settings (name to public key).
-            replicas: of every stream.
+            may_serve: whether this broker leads; while it does not, nothing is decided.
         """
         self._connection = connection
         self._file = file
         self._configured = frozenset(configured.values())
-        self._replicas = replicas
+        self._may_serve = may_serve
         self._clock = Clock()
-        self._core = Broker(_new_lease_id)
+        self._core = Broker(_new_id)
         self._events: asyncio.Queue[Event] = asyncio.Queue(QUEUE_MAX)
         # Outcomes come from callbacks, are bounded by what was asked for, and go first.
         self._outcomes: asyncio.Queue[Event] = asyncio.Queue()
@@ -101,19 +97,16 @@ class Service:
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._feeder = Feeder(connection, self._note)
         self._committer: Committer
+        self._subscriptions: list[Subscription] = []
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Replay the streams, say so, and serve until cancelled.
 
         Raises:
-            FencedError: another broker is at work.
+            FencedError: another broker leads.
             ConnectionClosedError: the server refuses us for good.
             LinkError, SubmittersError: what no retry can mend.
         """
-        await self._refuse_second()
-        jetstream = JetStream(self._connection)
-        for config in streams.stream_configs(self._replicas):
-            await jetstream.ensure_stream(config)
         unwatch = self._connection.watch(self._on_state)
         try:
             async with StreamReader(self._connection, streams.JOBS, []) as jobs:
@@ -123,22 +116,16 @@ class Service:
         finally:
             unwatch()
             self._feeder.close()
-
-    async def _refuse_second(self) -> None:
-        """Leave a fleet alone that has a broker: its own commits would end at ours."""
-        try:
-            await self._connection.request(subjects.query("ping"), timeout_s=PING_S)
-        except (NoRespondersError, OutcomeUnknownError):
-            return
-        raise FencedError("another broker serves this fleet")
+            await self._unsubscribe()
 
     async def _replay(self, jobs: StreamReader) -> list[Effect]:
         core, now = self._core, self._clock.now()
         self._file.changed()
         core.handle(now, self._submitters())
-        results = replay.ResultsReplay(self._connection)
+        results = replay.ResultsReplay(self._connection, _new_id())
         async for result in results.events():
             core.handle(now, result)
+        self._committer = Committer(self._connection, results.last_sequence, self._note)
         async for batch in jobs:
             for message in batch.messages:
                 core.handle(now, replay.replayed(message))
@@ -147,7 +134,6 @@ class Service:
                 break
         async for lease in replay.leases(self._connection):
             core.handle(now, lease)
-        self._committer = Committer(self._connection, results.last_sequence, self._note)
         return core.handle(self._clock.now(), ReplayCompleted())
 
     async def _serve(
@@ -166,6 +152,7 @@ class Service:
     async def _loop(self) -> None:
         while True:
             await self._sleep()
+            await self._lead()
             if jump_s := self._clock.jump():
                 await self._handle(ClockJumped(jump_s))
             for _ in range(_TURN_EVENTS_MAX):
@@ -192,6 +179,16 @@ class Service:
         if self._clock.now() > wake_at + STALL_S and self._connection.connected:
             logger.warning("the broker stood still; lenders are given time to be heard")
             await self._handle(HearingRestored())
+
+    async def _lead(self) -> None:
+        """Wait while another broker might lead; then lenders are given time to be heard."""
+        if self._may_serve():
+            return
+        logger.warning("this broker may not serve until its leadership is confirmed")
+        while not self._may_serve():  # noqa: ASYNC110 - the time of it is the clock's to say
+            await asyncio.sleep(_CONFIRM_S)
+        logger.info("it serves again")
+        await self._handle(HearingRestored())
 
     async def _handle(self, event: Event) -> None:
         await self._carry_out(self._core.handle(self._clock.now(), event))
@@ -244,7 +241,15 @@ class Service:
             (subjects.DONE_FILTER, self._on_done),
             (subjects.QUERY_FILTER, self._on_query),
         ):
-            await nc.subscribe(subject, cb=listener, pending_msgs_limit=_LENDERS_PENDING_MAX)
+            listening = await nc.subscribe(
+                subject, cb=listener, pending_msgs_limit=_LENDERS_PENDING_MAX
+            )
+            self._subscriptions.append(listening)
+
+    async def _unsubscribe(self) -> None:
+        for listening in self._subscriptions:
+            with contextlib.suppress(NatsError):  # the line is down, and they with it
+                await listening.unsubscribe()
 
     async def _on_offer(self, msg: Msg) -> None:
         await self._put(OfferReceived(subjects.last_token(msg.subject), msg.data))
@@ -282,5 +287,5 @@ class Service:
         return SubmittersChanged(self._configured | frozenset(self._file.read().values()))
 
 
-def _new_lease_id() -> str:
+def _new_id() -> str:
     return secrets.token_urlsafe(16)

@@ -1,4 +1,4 @@
-"""The four streams and the blob bucket, as JetStream configuration (facts: docs/protocol.md).
+"""The streams and the blob bucket, as JetStream configuration (facts: docs/protocol.md).
 
 JOBS and RESULTS take one message per subject and discard new ones, so the server itself refuses
 a second submission of a job id and a second result of a task. RESULTS outlives JOBS: a job that
@@ -14,6 +14,7 @@ WORK = "WORK"
 RESULTS = "RESULTS"
 BLOBS = "OBJ_blobs"
 HEADS = "HEADS"
+LEADER = "LEADER"
 
 ACK_WAIT_S = 30.0
 """A lease whose lender went silent is redelivered after this, should the broker be down too."""
@@ -38,7 +39,7 @@ _ONE_PER_SUBJECT: dict[str, Any] = {
 
 
 def stream_configs(replicas: int = 1) -> list[dict[str, Any]]:
-    """Return the configuration of every stream, for `$JS.API.STREAM.CREATE`."""
+    """Return the configuration of every stream that is kept, for `$JS.API.STREAM.CREATE`."""
     jobs = {
         **_ONE_PER_SUBJECT,
         "name": JOBS,
@@ -82,6 +83,21 @@ def stream_configs(replicas: int = 1) -> list[dict[str, Any]]:
     }
     all_of_them = (jobs, work, results, blobs, heads)
     return [{**config, "num_replicas": replicas} for config in all_of_them]
+
+
+def leader_config(replicas: int = 1) -> dict[str, Any]:
+    """Return the stream of the leadership key: written every second, so it is kept in memory."""
+    return {
+        "name": LEADER,
+        "subjects": [subjects.LEADERSHIP_KEY],
+        "retention": "limits",
+        "storage": "memory",
+        "discard": "old",
+        "max_msgs_per_subject": 1,
+        "allow_direct": True,
+        "duplicate_window": _SMALLEST_DUPLICATE_WINDOW_NS,
+        "num_replicas": replicas,
+    }
 
 
 def consumer_config(class_token: str) -> dict[str, Any]:

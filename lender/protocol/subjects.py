@@ -91,6 +91,23 @@ def head(lender: str) -> str:
     return f"head.{lender}"
 
 
+LEADERSHIP_KEY = "leader.key"
+"""Names the broker that serves."""
+
+TERM_PREFIX = "res.broker."
+"""Of what a broker commits before anything else: no submitter is called so."""
+
+
+def term(token: str) -> str:
+    """Where a broker that takes over commits that it has."""
+    return f"{TERM_PREFIX}{token}"
+
+
+def broker_ping(broker: str) -> str:
+    """Request: whether that broker's process is there."""
+    return f"leader.ping.{broker}"
+
+
 class JobSubject(NamedTuple):
     """A parsed `submit.S.J`, `cancel.S.J`, `res.S.J` or `res.S.J.<first task>`."""
 

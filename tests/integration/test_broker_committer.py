@@ -130,7 +130,7 @@ async def test_another_writer_fences_it_off(running: Running, connection: Connec
     await running.all_reported(1)
     await connection.request("res.S.other", b"", {"N": "other"})
     running.add([1])
-    with pytest.raises(FencedError, match="one broker"):
+    with pytest.raises(FencedError, match="another broker"):
         await asyncio.wait_for(running.task, 10)
     assert await stored(connection) == ["0", "other"]
     assert running.reported == [0]

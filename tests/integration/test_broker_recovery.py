@@ -100,46 +100,6 @@ async def test_an_embedded_server_that_is_killed_comes_back(tmp_path: Path) -> N
         broker.kill()
 
 
-async def test_a_second_broker_does_not_start(nats: EmbeddedServer, tmp_path: Path) -> None:
-    first, second = (BrokerProcess(tmp_path / name, nats.url) for name in ("one", "two"))
-    try:
-        await first.start()
-        refused = second.run("serve", "--url", nats.url)
-        assert refused.returncode == 1
-        assert "another broker serves this fleet" in refused.stderr
-        assert first.alive
-    finally:
-        first.kill()
-
-
-async def test_of_two_brokers_one_ends(nats: EmbeddedServer, tmp_path: Path) -> None:
-    """The second starts while the first hangs, which then goes on."""
-    brokers = [BrokerProcess(tmp_path / name, nats.url) for name in ("one", "two")]
-    try:
-        for broker in brokers:
-            broker.run("allow", "alice", ALICE.public_key)
-        await brokers[0].start()
-        assert brokers[0].process is not None
-        brokers[0].process.send_signal(signal.SIGSTOP)
-        await brokers[1].start()
-        brokers[0].process.send_signal(signal.SIGCONT)
-        nc = await connect(nats.url)
-        alice = Submitter(nc)
-        await alice.submit(spec_fields("job-0001", colour="red"))
-        assert (await alice.terminal("job-0001"))["state"] == "rejected"
-        await until(lambda: not all(broker.alive for broker in brokers), "the end of one")
-        (ended,) = [broker for broker in brokers if not broker.alive]
-        assert ended.process.returncode == 1
-        assert "somebody else has committed results" in ended.log()
-        assert "Traceback" not in ended.log()
-        state = (await alice.js.stream_info("RESULTS")).state
-        assert state.messages == 1
-        await nc.close()
-    finally:
-        for broker in brokers:
-            broker.kill()
-
-
 async def test_an_id_whose_result_outlived_its_job_keeps_the_first_result(
     nats: EmbeddedServer, tmp_path: Path
 ) -> None:

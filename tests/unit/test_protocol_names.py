@@ -7,7 +7,7 @@ from lender.protocol import subjects
 from lender.protocol.classes import WorkClass
 from lender.protocol.errors import ProtocolError
 from lender.protocol.ids import check_job_id
-from lender.protocol.streams import consumer_config, stream_configs
+from lender.protocol.streams import consumer_config, leader_config, stream_configs
 from lender.protocol.subjects import (
     JobSubject,
     last_token,
@@ -152,6 +152,12 @@ def test_jobs_and_results_take_one_message_a_subject() -> None:
     assert configs["WORK"]["retention"] == "workqueue"
     assert "max_age" not in configs["HEADS"]
     assert configs["RESULTS"]["max_age"] > configs["JOBS"]["max_age"]
+
+
+def test_the_leadership_key_is_one_message_in_memory() -> None:
+    config = leader_config(replicas=3)
+    assert (config["max_msgs_per_subject"], config["storage"]) == (1, "memory")
+    assert config["num_replicas"] == 3
 
 
 def test_a_class_has_one_shared_consumer() -> None:
