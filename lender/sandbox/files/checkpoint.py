@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lender.protocol.bounds import CHECKPOINT_BYTES_MAX
+from lender.sandbox.files import copying
 from lender.sandbox.files.scratch import remove
 from lender.sandbox.plan import SandboxPlan
 
@@ -98,6 +99,11 @@ def unpack(archive: Path, scratch: Path, max_bytes: int) -> None:
     _put(draft, scratch / FOLDER)
 
 
+def preload() -> None:
+    """Import what `place` needs for an archive, while its files can still be read."""
+    import tarfile  # noqa: F401, PLC0415 - only jobs with checkpoints pay for it
+
+
 def place(plan: SandboxPlan, task: int) -> None:
     """Give a task the checkpoint folder of its earlier attempt, or an empty one if it declares it.
 
@@ -173,7 +179,7 @@ class _Packing:
 
     def _add_header(self, path: str, opened: int, *, is_folder: bool) -> int:
         """Add what says of a file or folder, and return the size of what follows."""
-        # Only jobs with checkpoints pay for the import.
+        # See `preload`.
         from tarfile import DIRTYPE, REGTYPE, USTAR_FORMAT, TarInfo  # noqa: PLC0415
 
         found = os.fstat(opened)
@@ -200,7 +206,7 @@ class _Packing:
 
 
 def _unpack_below(file: BinaryIO, top: int, max_bytes: int) -> None:
-    from tarfile import DIRTYPE, REGTYPE, HeaderError, TarInfo  # noqa: PLC0415 - as above
+    from tarfile import DIRTYPE, REGTYPE, HeaderError, TarInfo  # noqa: PLC0415 - see `preload`
 
     if os.fstat(file.fileno()).st_size > max_bytes:
         raise CheckpointRefusedError(f"more than {max_bytes} bytes")
@@ -242,15 +248,8 @@ def _make_file(top: int, path: str, mode: int, size_bytes: int, source: BinaryIO
         except _CLASH as error:
             raise CheckpointRefusedError(f"{path!r} is named twice") from error
     try:
-        left_bytes = size_bytes
-        while left_bytes:
-            piece = source.read(min(left_bytes, _COPY_BYTES))
-            if not piece:
-                raise CheckpointRefusedError("is cut off")
-            left_bytes -= len(piece)
-            rest = memoryview(piece)
-            while rest:
-                rest = rest[os.write(target, rest) :]
+        if not copying.copy(source, target, size_bytes):
+            raise CheckpointRefusedError("is cut off")
     finally:
         os.close(target)
     source.read(-size_bytes % _BLOCK_BYTES)

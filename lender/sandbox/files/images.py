@@ -22,14 +22,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, cast
 
-from lender.sandbox.files.tar_tree import (
-    PIECE_BYTES_MAX,
-    ArchiveRefusedError,
-    Readable,
-    TarReader,
-    Tree,
-    split,
-)
+from lender.sandbox.files.copying import PIECE_BYTES_MAX, Readable
+from lender.sandbox.files.tar_tree import ArchiveRefusedError, TarReader, Tree, split
 
 _zstd: Any = None
 with contextlib.suppress(ImportError):

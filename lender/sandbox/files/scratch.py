@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
+from lender.sandbox.files import copying
 from lender.sandbox.port import PrepareFailedError
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -229,9 +230,7 @@ def _copy(source: Path, target: Path) -> None:
         writer = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
         try:
             while piece := os.read(reader, _COPY_BYTES):
-                rest = memoryview(piece)
-                while rest:
-                    rest = rest[os.write(writer, rest) :]
+                copying.write(writer, piece)
         finally:
             os.close(writer)
     finally:

@@ -16,9 +16,10 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Final, Protocol, cast
+from typing import IO, Final, cast
 
-from lender.sandbox.files import scratch
+from lender.sandbox.files import copying, scratch
+from lender.sandbox.files.copying import PIECE_BYTES_MAX, Readable
 
 ENTRIES_MAX: Final = 300_000
 DEPTH_MAX: Final = 128
@@ -27,8 +28,6 @@ ENTRY_BYTES: Final = 4096
 
 MOUNT_POINTS: Final = ("dev", "proc", "tmp", "work")
 """Folders that every finished tree has, for what is mounted over them."""
-
-PIECE_BYTES_MAX: Final = 1 << 17
 
 _LINKS_MAX = 40  # as many as the kernel follows, path_resolution(7)
 _WHITEOUT, _OPAQUE, _WHITEOUT_META = ".wh.", ".wh..wh..opq", ".wh..wh."
@@ -57,14 +56,6 @@ class ArchiveRefusedError(Exception):
     def __init__(self, reason: str, *, invalid: bool = True) -> None:
         super().__init__(reason)
         self.invalid = invalid
-
-
-class Readable(Protocol):
-    """A source of bytes."""
-
-    def read(self, size: int, /) -> bytes:
-        """Some bytes, at most so many; none at the end."""
-        ...
 
 
 class TarReader:
@@ -238,15 +229,8 @@ class Tree:
         reader.seek(entry.offset_data)
         file = os.open(path, _NEW_FILE, 0o600)
         try:
-            left_bytes = entry.size
-            while left_bytes:
-                piece = reader.read(min(left_bytes, PIECE_BYTES_MAX))
-                if not piece:
-                    raise ArchiveRefusedError("it is cut off")
-                left_bytes -= len(piece)
-                rest = memoryview(piece)
-                while rest:
-                    rest = rest[os.write(file, rest) :]
+            if not copying.copy(reader, file, entry.size):
+                raise ArchiveRefusedError("it is cut off")
             os.fchmod(file, 0o555 if entry.mode & 0o111 else 0o444)
             # Compiled Python is matched with its source by this.
             mtime_s = min(max(int(entry.mtime), 0), _MTIME_S_MAX)

@@ -69,11 +69,7 @@ def weighs() -> bool:
 
 
 def _is_in_topmost_cgroup() -> bool:
-    """By the lines of proc_pid_cgroup(5): `hierarchy:controllers:path`."""
-    places = {}
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, place = line.split(":", 2)
-        places.update(dict.fromkeys(controllers.split(","), place))
+    places = cgroup.places()
     if "cpu" in places:  # cgroup v1
         return places["cpu"] == "/"
     top = cgroup.mount()

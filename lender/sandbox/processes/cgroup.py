@@ -33,20 +33,34 @@ def mount() -> Path | None:
     return None
 
 
+def places(process: int | None = None) -> dict[str, str]:
+    """Where a process stands, by default this one: controller -> path (proc_pid_cgroup(5)).
+
+    cgroup v2 has the empty name; the others are of v1.
+
+    Raises:
+        OSError: there is no such process, or the kernel has no cgroups.
+    """
+    found = {}
+    for line in Path(f"/proc/{process or 'self'}/cgroup").read_text().splitlines():
+        _, controllers, place = line.split(":", 2)
+        found.update(dict.fromkeys(controllers.split(","), place))
+    return found
+
+
 def of(process: int | None = None) -> Path | None:
-    """The cgroup of a process, by default of this one (proc_pid_cgroup(5), the line `0::`).
+    """The cgroup v2 folder of a process, by default of this one.
 
     None where there is none, or where its place is hidden from us.
     """
     top = mount()
     try:
-        lines = Path(f"/proc/{process or 'self'}/cgroup").read_text().splitlines()
+        place = places(process).get("")
     except OSError:
         return None
-    for line in lines:
-        if line.startswith("0::/") and top is not None and "/.." not in line:
-            return top / line[4:]
-    return None
+    if place is None or top is None or "/.." in place:
+        return None
+    return top / place.removeprefix("/")
 
 
 def name_for(state: Path) -> str:
