@@ -30,6 +30,7 @@ from lender.daemon.provisions import Provisions
 from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.recorder import Recorder, terms_of
 from lender.daemon.results import ResultMaker
+from lender.daemon.task_logs import TaskLogs
 from lender.link.errors import LinkError
 from lender.protocol.lease import TaskCheckpoint
 from lender.protocol.result import TaskResult
@@ -54,8 +55,12 @@ log = logging.getLogger(__name__)
 FLUSH_S = 0.02
 """Results of short tasks are told in batches about this far apart."""
 
-OpenPort = Callable[[SandboxPlan, RecordRoots, Path], Sandbox]
-"""A plan, what writes down its processes, and what keeps them from starting if it exists."""
+OnLog = Callable[[int, bytes], None]
+"""Hears what a task writes while it runs."""
+
+OpenPort = Callable[[SandboxPlan, RecordRoots, Path, OnLog], Sandbox]
+"""A plan, what writes down its processes, what keeps them from starting if it exists, and who
+hears what its tasks write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,7 @@ class Machinery:
     inputs: InputCache
     results: ResultMaker
     receipts: ReceiptWriter
+    logs: TaskLogs
     post: Callable[[Event], None]
     reread_consent: Callable[[], None]
 
@@ -115,7 +121,9 @@ class Execution:
 
     def take_over(self, effect: OpenSandbox) -> None:
         """Work for another lease of the same job, in the sandbox as it stands."""
+        earlier = self._lease
         self._begin(effect)
+        self._machinery.logs.close(earlier)
         self._cpu = CpuCounter(self)
         self._work = asyncio.create_task(self._go_on())
 
@@ -133,6 +141,7 @@ class Execution:
 
     def freeze(self) -> tree.StopReport:
         """Stop every process, and keep what is about to start from starting."""
+        self._machinery.logs.halt(self._lease)
         self._provisions.halt()
         return stopping.freeze((self,))
 
@@ -140,6 +149,7 @@ class Execution:
         """Let it go on."""
         report = stopping.thaw((self,))
         self._provisions.go_on()
+        self._machinery.logs.go_on(self._lease)
         return report
 
     def terminate(self) -> None:
@@ -156,6 +166,7 @@ class Execution:
         With `save` it uploads the checkpoint of the task that was in work before, and tells it.
         """
         self._closed = True
+        self._machinery.logs.close(self._lease)
         self._provisions.close()
         self._work.cancel()
         report = stopping.kill((self,))
@@ -193,6 +204,7 @@ class Execution:
     def _begin(self, effect: OpenSandbox) -> None:
         self._effect = effect
         self._lease = effect.lease.lease
+        self._machinery.logs.open(effect.lease)
         self._started_at = time.time()
         self._memory_peak_bytes = 0
         self._network_attempts = 0
@@ -207,7 +219,7 @@ class Execution:
             modules = machinery.state.modules(self._effect.spec.submitter)
             plan = await self._provisions.plan(self._effect, self._scratch, modules)
             self._scratch.mkdir(mode=0o700)
-            self._sandbox = machinery.open_sandbox(plan, self._record, tombstone)
+            self._sandbox = machinery.open_sandbox(plan, self._record, tombstone, self._on_log)
             await self._sandbox.prepare()
         except PrepareFailedError as error:
             self._failed(error.reason, invalid=error.invalid, field=error.field)
@@ -278,6 +290,9 @@ class Execution:
         result = await self._machinery.results.make(self._effect.spec, self._scratch, outcome)
         self._task = None
         return result
+
+    def _on_log(self, task: int, piece: bytes) -> None:
+        self._machinery.logs.write(self._lease, task, piece)
 
     def _meter(self, outcome: TaskOutcome) -> None:
         self._memory_peak_bytes = max(self._memory_peak_bytes, outcome.memory_peak_bytes)

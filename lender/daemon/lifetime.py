@@ -22,7 +22,7 @@ from lender.daemon.catalogue import read_catalogue
 from lender.daemon.clock import Clock
 from lender.daemon.control import ControlServer
 from lender.daemon.core_config import StartError, catalogue_folder, core_config, machine_cores
-from lender.daemon.execution import Machinery
+from lender.daemon.execution import Machinery, OnLog
 from lender.daemon.identity import load_or_create
 from lender.daemon.inputs import InputCache
 from lender.daemon.owner import OwnerVerbs
@@ -37,6 +37,7 @@ from lender.daemon.shell import Shell
 from lender.daemon.signal_history import SignalHistory
 from lender.daemon.sleep_grace import SleepGrace
 from lender.daemon.spool import Spool
+from lender.daemon.task_logs import TaskLogs
 from lender.daemon.today import Today
 from lender.daemon.usage_recall import used_since
 from lender.daemon.work_queues import WorkQueues
@@ -204,6 +205,7 @@ class Lifetime:
         )
         self._connection = connection
         blobs = Blobs(connection)
+        logs = TaskLogs(self._public_key)
         machinery = Machinery(
             open_sandbox=self._open_sandbox,
             state=self._state,
@@ -211,12 +213,14 @@ class Lifetime:
             inputs=await InputCache.open(self._state, blobs, self._settings.cache_bytes),
             results=ResultMaker(blobs),
             receipts=self._receipts,
+            logs=logs,
             post=self._post,
             reread_consent=self._owner.load,
         )
         self._shell.equip(machinery)
         await self._queues.start(connection)
         self._spawn(self._head.run(connection))
+        self._spawn(logs.run(connection))
         if left := self._reporter.resume():
             log.info("%d reports of an earlier run are sent again", left)
 
@@ -277,10 +281,10 @@ class Lifetime:
         purge(self._state, kept_submitters(self._state) - {grant.submitter for grant in held})
 
     def _open_sandbox(
-        self, plan: SandboxPlan, record: RecordRoots, tombstone: Path
+        self, plan: SandboxPlan, record: RecordRoots, tombstone: Path, on_log: OnLog
     ) -> LeaseSandbox:
         plan = plan._replace(packages=tuple(self._settings.python_packages))
-        return LeaseSandbox(plan, self._launcher, record, (tombstone,), self._cgroups)
+        return LeaseSandbox(plan, self._launcher, record, (tombstone,), self._cgroups, on_log)
 
     def _post(self, event: Event) -> None:
         self._shell.post(event)

@@ -12,6 +12,7 @@ from lender.core.effects import OpenSandbox
 from lender.core.events import Event, PreparationFailed, SandboxPrepared
 from lender.daemon.execution import Execution, Machinery
 from lender.daemon.inputs import InputCache, InputError
+from lender.daemon.task_logs import TaskLogs
 from lender.link.objects import BlobMissingError
 from lender.sandbox.plan import SandboxPlan
 from lender.state.folder import StateFolder
@@ -75,7 +76,8 @@ class World:
         self.cache = cache
         self.sandbox = Sandbox()
         self.told: asyncio.Queue[Event] = asyncio.Queue()
-        parts: dict[str, Any] = {"records": None, "results": None, "receipts": None}
+        logs = TaskLogs("U" + "L" * 55)
+        parts: dict[str, Any] = {"records": None, "results": None, "receipts": None, "logs": logs}
         self.machinery = Machinery(
             open_sandbox=self.sandbox.open,
             state=state,

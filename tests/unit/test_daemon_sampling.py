@@ -11,6 +11,7 @@ from lender.core.events import Event, MachineSampled, UsageMetered
 from lender.core.signals import Presence, Signals
 from lender.daemon.execution import Execution
 from lender.daemon.sampling import Sampler
+from lender.daemon.task_logs import TaskLogs
 from lender.sensors.machine import MachineReading
 from lender.sensors.metering import Metered
 from lender.state.folder import StateFolder
@@ -37,6 +38,7 @@ async def test_all_that_a_lease_used_is_told_before_the_reading_of_the_machine(
         inputs=SimpleNamespace(for_lease=lambda _: None),
         records=None,
         receipts=None,
+        logs=TaskLogs("U" + "L" * 55),
     )
     one = Execution(machinery, OpenSandbox(make_lease(spec), spec, "G-1"))
     one._work.cancel()

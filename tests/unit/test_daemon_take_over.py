@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from core_world import lease_id, make_lease, make_spec
+from core_world import LENDER, lease_id, make_lease, make_spec
 
 from lender.core.consent import Intent
 from lender.core.effects import OpenSandbox
@@ -20,8 +20,9 @@ from lender.core.events import (
     TaskTerminated,
     UsageMetered,
 )
-from lender.daemon.execution import Execution, Machinery
+from lender.daemon.execution import Execution, Machinery, OnLog
 from lender.daemon.results import ResultMaker
+from lender.daemon.task_logs import TaskLogs
 from lender.protocol.lease import Lease
 from lender.sandbox.files import checkpoint
 from lender.sandbox.plan import SandboxPlan, TaskOutcome
@@ -65,8 +66,8 @@ class Sandbox:
         self.outcomes: asyncio.Queue[TaskOutcome] = asyncio.Queue()
         self.began = asyncio.Event()
 
-    def open(self, plan: SandboxPlan, record: Any, _: object) -> Any:  # noqa: ANN401 - part of a sandbox
-        self.plan, self._record = plan, record
+    def open(self, plan: SandboxPlan, record: Any, _: object, on_log: OnLog) -> Any:  # noqa: ANN401 - part of a sandbox
+        self.plan, self._record, self.on_log = plan, record, on_log
         return self
 
     async def prepare(self) -> None:
@@ -101,6 +102,7 @@ class World:
         self.receipts = Receipts()
         self.sandbox = Sandbox(pid)
         self.store = Store()
+        self.logs = TaskLogs(LENDER, lambda: 0.0)
         self.told: asyncio.Queue[Event] = asyncio.Queue()
         blobs: Any = self.store
         parts: dict[str, Any] = {
@@ -108,6 +110,7 @@ class World:
             "receipts": self.receipts,
             "open_sandbox": self.sandbox.open,
             "results": ResultMaker(blobs),
+            "logs": self.logs,
         }
         self.machinery = Machinery(
             state=state,
@@ -228,6 +231,28 @@ async def test_results_and_use_go_to_the_lease_that_they_are_of(world: World) ->
     assert isinstance(ended, TasksEnded)
     assert (ended.lease, ended.results[0].task) == (lease_id(2), 2)
     execution.close()
+
+
+async def test_a_log_is_of_the_lease_in_work_and_ends_with_it(world: World) -> None:
+    def goes_out(now: float) -> tuple[str, bytes] | None:
+        found = world.logs._queues.next(now)
+        return found and (found.lease, found.piece.content)
+
+    execution = await world.first()
+    world.sandbox.on_log(1, b"one\n")
+    execution.freeze()
+    world.sandbox.on_log(1, b"two\n")
+    assert goes_out(1.0) is None
+    execution.thaw()
+    assert goes_out(1.0) == (lease_id(1), b"one\n")
+    execution.take_over(more(2))
+    assert await world.told.get() == SandboxPrepared(lease_id(2))
+    world.sandbox.on_log(2, b"three\n")
+    assert goes_out(9.0) == (lease_id(2), b"three\n")
+    world.sandbox.on_log(2, b"four\n")
+    execution.close()
+    world.sandbox.on_log(2, b"five\n")
+    assert goes_out(9.0) is None
 
 
 def leave(world: World, content: str) -> None:
