@@ -26,6 +26,7 @@ from lender.client.errors import (
 )
 from lender.client.functions import FunctionJob
 from lender.client.job import Job, JobResult
+from lender.client.log_pieces import LogPiece
 from lender.client.specs import Content, JobRequest, inputs_by_name
 from lender.protocol.job import Limits, Requires
 from lender.protocol.query import JobStatus
@@ -48,6 +49,7 @@ __all__ = [
     "JobStatus",
     "KeyFault",
     "Limits",
+    "LogPiece",
     "NoSuchJob",
     "NotAdmitted",
     "Rejected",

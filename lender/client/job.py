@@ -12,6 +12,8 @@ from lender.client.errors import error_of
 from lender.client.following import Following
 from lender.client.insistence import insist
 from lender.client.ledger import Ledger
+from lender.client.log_following import LogFollowing
+from lender.client.log_pieces import LogPiece
 from lender.client.records import Record, read_record
 from lender.link.api import JetStream
 from lender.link.connection import Connection
@@ -108,6 +110,26 @@ class Job:
             while not following.complete:
                 for record in await following.more():
                     yield record
+
+    async def log(self, task: int | None = None) -> AsyncIterator[LogPiece]:
+        """Yield what the tasks write to standard error while they run, until the job has ended.
+
+        Of a function it is what it prints, too. A lender tells at most 64 KiB of a task at once,
+        then 16 KiB a second, and begins once somebody listens: to who comes late it tells what
+        nobody has read yet, up to 128 KiB. The last 8 KiB come with the task's result in any case,
+        and here as its last piece, as far as they were not seen before. A lender is believed
+        nothing else that it says here: what counts is the result.
+
+        Args:
+            task: follow this one alone, until it has ended.
+
+        Raises:
+            NotAdmitted, Unreachable: it can't be read.
+        """
+        following = self._following(with_tasks=True)
+        async with following, LogFollowing(self._session.connection, self.spec) as log:
+            async for piece in log.pieces(following, task):
+                yield piece
 
     async def value(self, result: TaskResult) -> bytes:
         """Return the whole value of a task's result, also when it travelled as a blob.

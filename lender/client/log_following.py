@@ -1,0 +1,97 @@
+"""A job's log as it is written: messages for what goes on, results for how it ended."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Self
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from lender.client.collector import TaskRecord
+from lender.client.following import Following
+from lender.client.insistence import check_allowed
+from lender.client.log_pieces import LogAssembly, LogPiece
+from lender.link.connection import Connection
+from lender.protocol import codec, subjects
+from lender.protocol.errors import ProtocolError
+from lender.protocol.job import JobSpec
+from lender.protocol.task_log import TaskLogPiece
+
+logger = logging.getLogger(__name__)
+
+_UNREAD_MAX = 4096
+
+
+class LogFollowing:
+    """One watch over one job's log. Who reads too slowly for it misses the oldest."""
+
+    def __init__(self, connection: Connection, spec: JobSpec) -> None:
+        self._connection = connection
+        self._subject = subjects.task_log_filter(spec.submitter, spec.id)
+        self._assembly = LogAssembly(spec.task_count)
+        self._messages: deque[Msg] = deque(maxlen=_UNREAD_MAX)
+        self._changed = asyncio.Event()
+        self._subscription: Subscription
+
+    async def __aenter__(self) -> Self:
+        nc = self._connection.nc
+        self._subscription = await nc.subscribe(self._subject, cb=self._hear)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if not self._connection.nc.is_closed:
+            await self._subscription.unsubscribe()
+
+    async def pieces(self, following: Following, task: int | None) -> AsyncIterator[LogPiece]:
+        """Yield each piece of all tasks, or of one; ends with the job, or with that task.
+
+        Raises:
+            Unreachable: the connection was closed for good.
+            NotAdmitted: the server forbids reading the job's log or its results.
+        """
+        news = self._look_for_news(following)
+        try:
+            while True:
+                await self._changed.wait()
+                self._changed.clear()
+                while self._messages:
+                    piece = self._read(self._messages.popleft())
+                    if piece is not None and task in (None, piece.task):
+                        yield piece
+                if self._subscription.pending_msgs:
+                    # What was published before the news comes before them.
+                    self._changed.set()
+                    await asyncio.sleep(0)
+                elif news.done():
+                    records = news.result()
+                    for record in records:
+                        piece = self._assembly.end(record)
+                        if piece is not None and task in (None, piece.task):
+                            yield piece
+                    if following.complete or any(one.result.task == task for one in records):
+                        return
+                    check_allowed(self._connection, self._subject)
+                    news = self._look_for_news(following)
+        finally:
+            news.cancel()
+            await asyncio.gather(news, return_exceptions=True)
+
+    def _look_for_news(self, following: Following) -> asyncio.Future[list[TaskRecord]]:
+        news = asyncio.ensure_future(following.more())
+        news.add_done_callback(lambda _: self._changed.set())
+        return news
+
+    async def _hear(self, msg: Msg) -> None:
+        self._messages.append(msg)
+        self._changed.set()
+
+    def _read(self, msg: Msg) -> LogPiece | None:
+        try:
+            content_type = codec.content_type_of((msg.headers or {}).get(codec.CONTENT_TYPE_HEADER))
+            message = codec.decode(TaskLogPiece, msg.data, content_type)
+        except ProtocolError as error:
+            logger.info("a piece of a log is passed over: %s", error)
+            return None
+        return self._assembly.take(subjects.last_token(msg.subject), message)

@@ -1,0 +1,101 @@
+"""What a job's tasks wrote, put together from what was published and from their results. Pure.
+
+Published pieces come while a task runs and may be lost; its result holds the end of its log for
+certain. What of that end was not seen before is the last piece.
+"""
+
+from dataclasses import dataclass
+
+from lender.client.collector import TaskRecord
+from lender.protocol.bounds import STDERR_TAIL_BYTES_MAX
+from lender.protocol.task_log import TaskLogPiece
+
+_PROOF_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class LogPiece:
+    """What a task wrote to standard error, a function also to standard output.
+
+    Bytes of a stranger's, which steer a terminal that they are printed on: escape them.
+
+    Attributes:
+        task: its index.
+        attempt: a higher one begins anew, on whichever machine.
+        lender: who ran it, as its server's permissions let it say.
+        content: what it wrote.
+        missed_bytes: at least so much is missing before it; None: nobody knows how much.
+        last: the task has ended. Nothing more comes of it.
+    """
+
+    task: int
+    attempt: int
+    lender: str
+    content: bytes
+    missed_bytes: int | None = 0
+    last: bool = False
+
+
+class _Seen:
+    """What was seen of one attempt: up to where, and the end of it."""
+
+    def __init__(self, attempt: int) -> None:
+        self.attempt = attempt
+        self.bytes = 0
+        self.tail = b""
+
+    def add(self, offset_bytes: int, content: bytes) -> None:
+        self.bytes = offset_bytes + len(content)
+        self.tail = (self.tail + content)[-STDERR_TAIL_BYTES_MAX:]
+
+
+class LogAssembly:
+    """Folds messages and results into the pieces of each task's log, in order."""
+
+    def __init__(self, task_count: int) -> None:
+        self._ended = bytearray(task_count)
+        self._seen: dict[int, _Seen] = {}
+
+    def take(self, lender: str, message: TaskLogPiece) -> LogPiece | None:
+        """Return what is new in a message; None for one of an ended task or an earlier attempt."""
+        task, attempt = message.task, message.attempt
+        if task >= len(self._ended) or self._ended[task]:
+            return None
+        seen = self._seen.get(task)
+        if seen is None or seen.attempt < attempt:
+            seen = self._seen[task] = _Seen(attempt)
+        again_bytes = max(0, seen.bytes - message.offset_bytes)
+        if seen.attempt > attempt or again_bytes >= len(message.content):
+            return None
+        missed_bytes = max(0, message.offset_bytes - seen.bytes, message.left_out_bytes)
+        content = message.content[again_bytes:]
+        seen.add(message.offset_bytes + again_bytes, content)
+        return LogPiece(task, attempt, lender, content, missed_bytes)
+
+    def end(self, record: TaskRecord) -> LogPiece | None:
+        """Return the last piece of a task; None where it wrote nothing, or was ended before."""
+        task, tail = record.result.task, record.result.stderr_tail
+        if task >= len(self._ended) or self._ended[task]:
+            return None
+        self._ended[task] = 1
+        seen = self._seen.pop(task, None)
+        if seen is None or seen.attempt != record.attempt:
+            missed_bytes = None if len(tail) >= STDERR_TAIL_BYTES_MAX else 0
+            if not tail:
+                return None
+        else:
+            known_bytes = _overlap_bytes(seen.tail, tail)
+            missed_bytes = None if tail and not known_bytes else 0
+            tail = tail[known_bytes:]
+        return LogPiece(task, record.attempt, record.lender, tail, missed_bytes, last=True)
+
+
+def _overlap_bytes(seen: bytes, tail: bytes) -> int:
+    """Return how much of the beginning of `tail` is the end of what was seen.
+
+    Where the tail was cut, its beginning may stand there by chance: a few bytes prove nothing.
+    """
+    shortest = _PROOF_BYTES if len(tail) >= STDERR_TAIL_BYTES_MAX else 1
+    longest = min(len(seen), len(tail))
+    sizes = range(longest, shortest - 1, -1)
+    return next((size for size in sizes if seen.endswith(tail[:size])), 0)

@@ -1,0 +1,90 @@
+"""A task's log is put together from what was published and from its result: no byte twice."""
+
+from lender.client.collector import TaskRecord
+from lender.client.log_pieces import LogAssembly, LogPiece
+from lender.protocol.bounds import STDERR_TAIL_BYTES_MAX
+from lender.protocol.result import TaskResult
+from lender.protocol.task_log import TaskLogPiece
+
+L = "U" + "L" * 55
+
+
+def said(content: bytes, offset: int = 0, task: int = 0, attempt: int = 1) -> TaskLogPiece:
+    return TaskLogPiece(task=task, attempt=attempt, offset_bytes=offset, content=content)
+
+
+def ended(tail: bytes, task: int = 0, attempt: int = 1) -> TaskRecord:
+    return TaskRecord(TaskResult(task=task, state="succeeded", stderr_tail=tail), L, attempt)
+
+
+def test_what_comes_in_order_misses_nothing() -> None:
+    log = LogAssembly(1)
+    assert log.take(L, said(b"one\n")) == LogPiece(0, 1, L, b"one\n")
+    assert log.take(L, said(b"two\n", 4)) == LogPiece(0, 1, L, b"two\n")
+    assert log.end(ended(b"one\ntwo\n")) == LogPiece(0, 1, L, b"", last=True)
+    assert log.take(L, said(b"late\n", 8)) is None
+    assert log.end(ended(b"one\ntwo\n")) is None
+
+
+def test_a_gap_is_counted() -> None:
+    log = LogAssembly(1)
+    late = log.take(L, said(b"d", 3))
+    assert late is not None
+    assert late.missed_bytes == 3
+    gap = log.take(L, said(b"g", 6))
+    assert gap is not None
+    assert gap.missed_bytes == 2
+
+
+def test_what_was_left_out_of_tasks_that_nobody_saw_is_counted_too() -> None:
+    log = LogAssembly(9)
+    message = said(b"x", task=8).model_copy(update={"left_out_bytes": 700})
+    piece = log.take(L, message)
+    assert piece is not None
+    assert piece.missed_bytes == 700
+
+
+def test_what_comes_twice_is_told_once() -> None:
+    log = LogAssembly(1)
+    log.take(L, said(b"one\n"))
+    assert log.take(L, said(b"one\n")) is None
+    assert log.take(L, said(b"e\ntwo\n", 2)) == LogPiece(0, 1, L, b"two\n")
+
+
+def test_another_attempt_begins_anew() -> None:
+    log = LogAssembly(1)
+    log.take(L, said(b"one\n"))
+    assert log.take(L, said(b"ONE\n", attempt=2)) == LogPiece(0, 2, L, b"ONE\n")
+    assert log.take(L, said(b"two\n", 4, attempt=1)) is None
+    assert log.end(ended(b"one, in a third\n", attempt=3)) == LogPiece(
+        0, 3, L, b"one, in a third\n", last=True
+    )
+
+
+def test_the_end_comes_with_the_result_where_it_was_not_seen() -> None:
+    log = LogAssembly(3)
+    log.take(L, said(b"one\n"))
+    last = log.end(ended(b"one\ntwo\n"))
+    assert last == LogPiece(0, 1, L, b"two\n", last=True)
+    assert log.end(ended(b"all of it\n", task=1)) == LogPiece(1, 1, L, b"all of it\n", last=True)
+    assert log.end(ended(b"", task=2)) is None
+
+
+def test_where_the_cut_end_joins_nothing_that_was_seen_some_is_missing() -> None:
+    tail = b"%05d\n" * (STDERR_TAIL_BYTES_MAX // 6) % tuple(range(STDERR_TAIL_BYTES_MAX // 6))
+    tail = tail.rjust(STDERR_TAIL_BYTES_MAX, b"\n")
+    log = LogAssembly(3)
+    log.take(L, said(b"0\n"))  # whose last byte is, by chance, the tail's first
+    last = log.end(ended(tail))
+    assert last == LogPiece(0, 1, L, tail, missed_bytes=None, last=True)
+    unseen = log.end(ended(tail, task=1))
+    assert unseen is not None
+    assert unseen.missed_bytes is None
+    log.take(L, said(b"before\n" + tail[:-12], task=2))
+    assert log.end(ended(tail, task=2)) == LogPiece(2, 1, L, tail[-12:], last=True)
+
+
+def test_a_task_that_the_job_does_not_have_is_passed_over() -> None:
+    log = LogAssembly(2)
+    assert log.take(L, said(b"x", task=2)) is None
+    assert log.end(ended(b"x", task=2)) is None
