@@ -211,11 +211,17 @@ class Leases:
         return closed + told
 
     def forget_expired(self, now: float, reason: str) -> list[Effect]:
-        """Stop all work whose leases ended while nobody looked; the broker gave them away."""
-        effects: list[Effect] = []
-        for lease in [*(run.lease.lease for run in self.attempts), *self._savings]:
-            effects += self.drop(now, lease, reason)
-        return effects
+        """Stop all work whose leases may have ended while nobody looked.
+
+        Whether they did, only the broker knows: it may never have heard whose they are, and would
+        wait for them without end. So each is reported, and acked when that is answered.
+        """
+        closed: list[Effect] = []
+        told = self.give_up_saving(now, whatever=True)
+        for run in list(self.attempts):
+            closed.append(self.attempts.close(now, run, "lost", reason))
+            told += self._hand_back_rest(now, Saving(run, reason, now))
+        return closed + told
 
     def sandbox_gone(self, now: float, lease: str, reason: str) -> list[Effect]:
         """Hand back what a dead sandbox has not done."""

@@ -310,7 +310,8 @@ def test_a_sleep_that_is_longer_than_a_lease_ends_the_upload() -> None:
     bench.wait(SLEEP_GRACE_S)
     effects = bench.tell(WokenUp(30.0), 30.0)
     assert ends(effects) == [AbandonCheckpoint(lease_id(1))]
-    assert every(AckLease, effects) == [AckLease(1)]
+    assert the(SendReport, effects).report.checkpoints == ()
+    assert every(AckLease, bench.answer(1, accepted=False)) == [AckLease(1)]
     assert the(WriteReceipt, effects).outcome == "evicted"
 
 

@@ -25,6 +25,7 @@ from core_world import (
 from lender.core.budget import Usage, parse_budget
 from lender.core.consent import Intent
 from lender.core.effects import (
+    AckLease,
     CloseSandbox,
     Effect,
     FreezeSandbox,
@@ -499,7 +500,17 @@ def test_what_was_leased_before_an_unannounced_sleep_is_dropped_as_others_have_i
     effects = bench.tell(WokenUp(3600.0), 3600.0)
     assert sandboxes(effects) == [CloseSandbox(lease_id(1))]
     assert the(WriteReceipt, effects).outcome == "lost"
-    assert not every(SendReport, effects)
+
+
+def test_a_broker_that_never_heard_of_a_lease_hears_that_a_sleep_has_ended_it() -> None:
+    """It takes the lease as waiting in its queue: an ack alone would leave it there for ever."""
+    bench = Bench().ready()
+    bench.run()
+    effects = bench.tell(WokenUp(3600.0), 3600.0)
+    report = the(SendReport, effects).report
+    assert (report.final, report.outcome, report.results) == (True, "evicted", ())
+    assert not every(AckLease, effects)
+    assert every(AckLease, bench.answer(1)) == [AckLease(1)]
 
 
 def test_a_nap_shorter_than_the_brokers_patience_costs_nothing() -> None:
