@@ -86,6 +86,7 @@ class EmbeddedServer:
         folder: Path,
         *,
         port: int | None = None,
+        name: str | None = None,
         program: Path | None = None,
         extra_config: str = "",
         ready_timeout_s: float = 30.0,
@@ -95,6 +96,8 @@ class EmbeddedServer:
         Args:
             folder: made if missing, mode 0700.
             port: TCP port on 127.0.0.1; None takes a free one and keeps it over restarts.
+            name: of the server, for all of its starts, as a member of a cluster needs it; None
+                makes up a new one for each.
             program: the nats-server to use instead of the one `find_server` finds.
             extra_config: lines for the server's configuration (accounts, users, mqtt, ...).
             ready_timeout_s: bound on a start; recovering a large store takes a while.
@@ -102,6 +105,7 @@ class EmbeddedServer:
         self.folder = folder
         self.port = port
         self.extra_config = extra_config
+        self._name = name
         self._program = program
         self._ready_timeout_s = ready_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
@@ -128,7 +132,7 @@ class EmbeddedServer:
             return
         program = find_server(self._program)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        name = f"lender-{secrets.token_hex(4)}"
+        name = self._name or f"lender-{secrets.token_hex(4)}"
         with await self._locked() as lock:
             self._write_config(name)
             self._process = self._spawn(program, lock)
