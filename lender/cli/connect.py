@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from lender.cli.exits import CommandError, Exit
+from lender.cli.strangers_words import visible
 from lender.client import Client, ClientError, NotAdmitted, Unreachable
 
 INTERRUPTED = 130
@@ -55,4 +56,4 @@ def with_client(args: argparse.Namespace, work: Callable[[Client], Awaitable[int
     except LeftBehind:
         return INTERRUPTED
     except ClientError as error:
-        raise CommandError(_CODES.get(type(error), Exit.FAILED), str(error)) from error
+        raise CommandError(_CODES.get(type(error), Exit.FAILED), visible(str(error))) from error

@@ -8,16 +8,26 @@ from typing import Any
 
 from lender.cli.exits import CommandError, Exit
 from lender.cli.progress import Progress
+from lender.cli.strangers_words import Output, visible
 from lender.client import ClientError, Job, TaskRecord, TaskResult, Terminal, error_of
 
 _FAILURES_SHOWN_MAX = 5
 
 
-async def deliver_task(job: Job, terminal: Terminal, folder: Path, *, as_json: bool) -> int:
+async def deliver_task(
+    job: Job,
+    terminal: Terminal,
+    folder: Path,
+    *,
+    as_json: bool,
+    raw: bool,
+    with_stderr: bool = True,
+) -> int:
     """Hand over the result of a job without array; returns the exit code of its task.
 
-    The value goes to standard output as it is, the tail of standard error to standard error, the
-    outputs into `folder`. A task that failed without an exit code makes it 1.
+    The value goes to standard output, with `with_stderr` the tail of standard error to standard
+    error, the outputs into `folder`. What a terminal gets is escaped unless `raw`. A task that
+    failed without an exit code makes it 1.
     """
     result = terminal.result
     value = await job.value(result) if result else b""
@@ -32,20 +42,23 @@ async def deliver_task(job: Job, terminal: Terminal, folder: Path, *, as_json: b
             outputs=[str(path) for path in paths],
         )
     else:
-        _write(value)
-    if result:
-        _write_stderr(result.stderr_tail)
+        Output(sys.stdout, raw=raw).write(value)
+    if result and with_stderr:
+        _write_stderr(result.stderr_tail, raw=raw)
     if error is None:
         return Exit.DONE
-    print(f"lender: {error}", file=sys.stderr)
+    print(visible(f"lender: {error}"), file=sys.stderr)
     return (result.exit_code if result else None) or Exit.FAILED
 
 
 class ArrayDelivery:
     """Hands over an array's results: into a folder as they come, or to stdout in task order."""
 
-    def __init__(self, job: Job, folder: Path | None, progress: Progress, *, as_json: bool) -> None:
+    def __init__(
+        self, job: Job, folder: Path | None, progress: Progress, *, as_json: bool, raw: bool
+    ) -> None:
         """Prepare; without a folder, values go to standard output and outputs are left alone."""
+        self._raw = raw
         self._job = job
         self._folder = folder
         self._progress = progress
@@ -90,7 +103,7 @@ class ArrayDelivery:
     def _verdict(self, error: ClientError | None) -> int:
         if error is None:
             return Exit.DONE
-        print(f"lender: {error}", file=sys.stderr)
+        print(visible(f"lender: {error}"), file=sys.stderr)
         return Exit.FAILED
 
     def _note_failure(self, record: TaskRecord) -> None:
@@ -101,8 +114,8 @@ class ArrayDelivery:
         cause = result.error or (
             f"{result.limit} limit" if result.limit else f"exit code {result.exit_code}"
         )
-        self._progress.say(f"task {result.task} failed on {record.lender[:8]}: {cause}")
-        _write_stderr(result.stderr_tail)
+        self._progress.say(f"task {result.task} failed on {record.lender[:8]}: {visible(cause)}")
+        _write_stderr(result.stderr_tail, raw=self._raw)
 
     async def _to_folder(self, record: TaskRecord, folder: Path) -> None:
         """Write `TASK` with the value, and outputs into `TASK.out/`; JSON lines beside them."""
@@ -128,7 +141,7 @@ class ArrayDelivery:
         if self._as_json:
             self._print_record(record, value)
         else:
-            _write(value)
+            Output(sys.stdout, raw=self._raw).write(value)
 
     def _print_record(self, record: TaskRecord, value: bytes) -> None:
         _print_json(
@@ -165,13 +178,6 @@ def _print_json(schema: str, fields: dict[str, Any], **more: object) -> None:
     print(json.dumps({"schema": schema, **fields, **more}), flush=True)
 
 
-def _write(value: bytes) -> None:
-    sys.stdout.buffer.write(value)
-    sys.stdout.flush()
-
-
-def _write_stderr(tail: bytes) -> None:
+def _write_stderr(tail: bytes, *, raw: bool) -> None:
     if tail:
-        sys.stderr.flush()
-        sys.stderr.buffer.write(tail if tail.endswith(b"\n") else tail + b"\n")
-        sys.stderr.flush()
+        Output(sys.stderr, raw=raw).write(tail if tail.endswith(b"\n") else tail + b"\n")

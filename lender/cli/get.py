@@ -3,6 +3,9 @@
 A single task's value comes to standard output and its files into DIR (default: this folder). Of
 an array, DIR receives each value as DIR/TASK and files as DIR/TASK.out/; without DIR the values
 come to standard output in the order of the tasks. Ends with the task's exit code.
+
+On a terminal control characters in what tasks wrote are shown as escapes, so that none can steer
+it; --raw leaves them as they are.
 """
 
 import argparse
@@ -13,6 +16,7 @@ from lender.cli.connect import add_connection_options, with_client
 from lender.cli.delivery import ArrayDelivery, deliver_task
 from lender.cli.exits import CommandError, Exit
 from lender.cli.progress import Progress
+from lender.cli.strangers_words import add_raw_option
 from lender.cli.waiting import attended
 from lender.client import Client
 
@@ -27,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", metavar="JOB", help="the job's id")
     parser.add_argument("into", nargs="?", type=Path, metavar="DIR", help="folder for files")
     parser.add_argument("--wait", action="store_true", help="wait until the job has ended")
+    add_raw_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -44,11 +49,12 @@ def run(args: argparse.Namespace) -> int:
         if job.spec.array is None:
             if terminal is None:
                 terminal = await attended(client, job, job.ended())
-            return await deliver_task(job, terminal, args.into or Path(), as_json=args.json)
+            folder = args.into or Path()
+            return await deliver_task(job, terminal, folder, as_json=args.json, raw=args.raw)
         if job.spec.outputs and args.into is None:
             print("lender: name a folder to get the output files as well", file=sys.stderr)
         progress = Progress(job.spec.task_count, sys.stderr)
-        delivery = ArrayDelivery(job, args.into, progress, as_json=args.json)
+        delivery = ArrayDelivery(job, args.into, progress, as_json=args.json, raw=args.raw)
         return await attended(client, job, delivery.run())
 
     return with_client(args, get)

@@ -6,6 +6,7 @@ import time
 
 from lender.cli.connect import add_connection_options, with_client
 from lender.cli.exits import Exit
+from lender.cli.words import printable
 from lender.client import Client, JobStatus
 
 EXAMPLES = """\
@@ -43,7 +44,8 @@ def _as_table(jobs: tuple[JobStatus, ...], now: float) -> str:
         tasks = f"{done}/{job.tasks_total}"
         if job.tasks_failed:
             tasks += f" ({job.tasks_failed} failed)"
-        rows.append((job.job, job.state, tasks, _age(now - job.submitted_at), job.name, job.why))
+        age, name, why = _age(now - job.submitted_at), printable(job.name), printable(job.why)
+        rows.append((job.job, job.state, tasks, age, name, why))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = (
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))

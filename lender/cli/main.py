@@ -33,6 +33,7 @@ VERBS = {
     "submit": "run a command or a wasm module on somebody's machine",
     "map": "run an array of tasks",
     "jobs": "list your jobs",
+    "follow": "see what a job's tasks write, while they run",
     "get": "fetch a job's result and files",
     "cancel": "end a job",
 }

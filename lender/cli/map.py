@@ -5,6 +5,8 @@ Values come to standard output in the order of the tasks, or, with --into DIR, e
 and its output files into DIR/TASK.out/. Progress goes to standard error.
 
 Options belong before `--`; see `lender submit --help` for --in and --out behind the command.
+`lender follow JOB` shows what the tasks write to standard error. On a terminal control characters
+in what they wrote are shown as escapes; --raw leaves them as they are.
 Ctrl-C says how to get the results later, and leaves; pressed twice, it cancels the job.
 """
 
@@ -18,6 +20,7 @@ from lender.cli.delivery import ArrayDelivery
 from lender.cli.exits import CommandError, Exit
 from lender.cli.job_options import add_job_options, job_request
 from lender.cli.progress import Progress
+from lender.cli.strangers_words import add_raw_option
 from lender.cli.waiting import attended
 from lender.client import Client
 
@@ -35,6 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--into", type=Path, metavar="DIR", help="folder for values and outputs")
     parser.add_argument("--no-wait", action="store_true", help="print the job's id and leave")
     parser.add_argument("--json", action="store_true", help="print a JSON line per task")
+    add_raw_option(parser)
     add_job_options(parser)
 
 
@@ -62,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
             print(job.id)
             return Exit.DONE
         progress = Progress(args.array, sys.stderr)
-        delivery = ArrayDelivery(job, args.into, progress, as_json=args.json)
+        delivery = ArrayDelivery(job, args.into, progress, as_json=args.json, raw=args.raw)
         return await attended(client, job, delivery.run())
 
     return with_client(args, submit)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from lender.cli.connect import LeftBehind
+from lender.cli.strangers_words import visible
 from lender.client import Client, ClientError, Job
 
 LEAVE_AFTER_S = 5.0
@@ -87,4 +88,4 @@ async def _explain(client: Client, job: Job) -> None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)

@@ -37,7 +37,7 @@ authorization {{ users: [
   {{ user: broker, password: secret }}
   {{ nkey: {me}, permissions: {{
        publish: {publish}
-       subscribe: ["event.{me}.*", "_INBOX_{me}.>"] }} }}
+       subscribe: ["event.{me}.*", "log.{me}.*.*", "_INBOX_{me}.>"] }} }}
 ] }}"""
     server = EmbeddedServer(tmp_path / "nats", extra_config=config.replace("'", '"'))
     await server.start()
@@ -58,6 +58,7 @@ async def test_its_own_subjects_are_enough(guarded: EmbeddedServer, key: Path) -
         job = await client.submit(["x"], array=3)
         assert (await job.ended(20)).state == "succeeded"
         assert sorted([one.result.task async for one in job.results()]) == [0, 1, 2]
+        assert [piece async for piece in job.log()] == []
         assert (await client.get(job.id)).spec == job.spec
         assert await client.jobs()
         await job.cancel()

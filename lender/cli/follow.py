@@ -1,0 +1,56 @@
+"""See what a job's tasks write, while they run.
+
+That is their standard error; of a Python function also what it prints. It comes to standard output,
+each line with its task where there are several, and ends with the job, or with --task N's end.
+
+It is bounded: a task is told of by 64 KiB at once, then 16 KiB a second, and its machine shares a
+line among all of its tasks. A line says how much was left out. Who comes late sees what nobody has
+read yet, up to 128 KiB. What was missed for good is not lost if it was at the end: the last 8 KiB
+of each task come with its result, here (also once it has ended) and by `lender get`.
+
+On a terminal control characters are shown as escapes, so that no task can steer it; --raw leaves
+them as they are. In a pipe they always are.
+"""
+
+import argparse
+import sys
+
+from lender.cli.connect import add_connection_options, with_client
+from lender.cli.exits import CommandError, Exit
+from lender.cli.log_printing import LogPrinter, piece_as_json, print_log
+from lender.cli.strangers_words import Output, add_raw_option
+from lender.client import Client
+
+EXAMPLES = """\
+  lender follow 01JD8Z0W3V6Y9QK2M4T7RXA5BC
+  lender follow --task 17 01JD8Z0W3V6Y9QK2M4T7RXA5BC | grep -i warning
+  lender follow --json 01JD8Z0W3V6Y9QK2M4T7RXA5BC | jq -r .text"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_connection_options(parser)
+    parser.add_argument("job", metavar="JOB", help="the job's id")
+    parser.add_argument("--task", type=int, metavar="N", help="this task alone, of an array")
+    add_raw_option(parser)
+    parser.add_argument("--json", action="store_true", help="print a JSON line per piece")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the log until it ends."""
+
+    async def follow(client: Client) -> int:
+        job = await client.get(args.job)
+        if args.task is not None and not 0 <= args.task < job.spec.task_count:
+            last = job.spec.task_count - 1
+            raise CommandError(Exit.USAGE, f"job {job.id} has the tasks 0 to {last}")
+        if args.json:
+            async for piece in job.log(args.task):
+                print(piece_as_json(job, piece), flush=True)
+            return Exit.DONE
+        with_tasks = job.spec.array is not None and args.task is None
+        printer = LogPrinter(Output(sys.stdout, raw=args.raw), with_tasks=with_tasks)
+        await print_log(job, printer, args.task)
+        return Exit.DONE
+
+    return with_client(args, follow)

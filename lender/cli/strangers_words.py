@@ -1,0 +1,45 @@
+"""What strangers wrote, on its way to a terminal: it is shown, and steers nothing.
+
+A task's output may hold sequences that move the cursor, set the title, or have the terminal type
+for whoever sits there.
+"""
+
+import argparse
+from typing import TextIO
+
+
+def visible(text: str) -> str:
+    """Return `text` with escapes for all but what prints, newlines and tabs."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in text)
+
+
+def add_raw_option(parser: argparse.ArgumentParser) -> None:
+    """Add --raw."""
+    parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="on a terminal, do not escape control characters in what tasks wrote",
+    )
+
+
+class Output:
+    """One of our streams for bytes that tasks wrote: as they are, but escaped on a terminal."""
+
+    def __init__(self, stream: TextIO, *, raw: bool) -> None:
+        self._stream = stream
+        self._escapes = stream.isatty() and not raw
+
+    def write(self, content: bytes) -> None:
+        """Write it at once; an escaped one must not end within a character."""
+        if self._escapes:
+            shown = visible(content.decode(errors="backslashreplace"))
+            content = shown.encode(self._stream.encoding, errors="backslashreplace")
+        self._stream.flush()
+        self._stream.buffer.write(content)
+        self._stream.flush()
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode()
