@@ -272,7 +272,9 @@ class World:
         slots: int = 2,
         leases: Iterable[Lease] = (),
         phase: str = "lending",
+        **fields: object,
     ) -> None:
+        """Say what a lender has: nothing but its slots is scarce, unless `fields` tell so."""
         held = tuple(
             HeldLease(lease=lease.lease, job=lease.job, submitter=lease.submitter, state="running")
             for lease in leases
@@ -283,16 +285,17 @@ class World:
                 "lender": lender,
                 "name": "machine",
                 "phase": phase,
-                "slots_total": slots,
+                "slots_total": max(1, slots),
                 "slots_free": free,
                 "cpu_free": 1.0,
-                "memory_free_bytes": 1 << 30,
+                "memory_free_bytes": 1 << 40,
                 "arch": "x86_64",
                 "os": "linux",
                 "runtimes": ("process",),
                 "classes": tuple(classes if classes is not None else [class_of()]),
                 "consent_digest": "",
                 "leases": held,
+                **fields,
             }
         )
         self.do(OfferReceived(lender, encode(offer)))
@@ -402,8 +405,13 @@ def check_places(world: World) -> None:
         assert len(seen) + job.settled == job.total, f"a task of {job.key} is lost"
         assert len(seen) > 0, f"{job.key} has all results and lives on"
     assert leased == len(state.leases)
-    assert state.leases.served.total() == leased
+    submitters = {job.key.submitter for job in state.jobs}
+    assert sum(map(state.shares.leases_of, submitters)) == leased
     live = [state.leases[lease_id] for job in state.jobs for lease_id in job.leases]
     assert state.leases.waiting.total() == sum(lease.holder is None for lease in live)
+    for lender in state.fleet:
+        for lease_id, need in lender.claims.items():
+            assert (state.leases[lease_id].claim, state.leases[lease_id].need) == (lender.id, need)
+        assert lender.has_room == (lender.place is not None)
     claims = {lease_id for lender in state.fleet for lease_id in lender.claims}
     assert claims <= {lease_id for job in state.jobs for lease_id in job.leases}

@@ -1,6 +1,7 @@
 """The broker's decisions: events in, effects out; no I/O, no clock, no randomness of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import assert_never
 
 from broker.core import feed, lifecycle, presence, queries, reports
@@ -43,15 +44,20 @@ class Broker:
     """
 
     def __init__(
-        self, new_lease_id: Callable[[], str], submitters: frozenset[str] = frozenset()
+        self,
+        new_lease_id: Callable[[], str],
+        submitters: frozenset[str] = frozenset(),
+        weights: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         """Start with nothing known.
 
         Args:
             new_lease_id: returns an unguessable id of 22 base64url characters on each call.
             submitters: public keys that may submit.
+            weights: what each of them is entitled to beside the others: greater than 0, 1 for
+                those that are not named.
         """
-        self.state = State(new_lease_id, submitters)
+        self.state = State(new_lease_id, submitters, weights)
         self._replay: Replay | None = Replay(self.state)
 
     def handle(self, now: float, event: Event) -> list[Effect]:
@@ -60,6 +66,8 @@ class Broker:
         Raises:
             RuntimeError: an event that can't be at this point, such as an offer in the replay.
         """
+        if not isinstance(event, ClockJumped):
+            self.state.shares.advance(now)
         if self._replay is not None:
             return self._handle_replay(now, self._replay, event)
         self._dispatch(now, event)
@@ -85,7 +93,7 @@ class Broker:
                 self._replay = None
                 return self._settle(now)
             case SubmittersChanged():
-                self.state.submitters = event.submitters
+                self.state.allow(event.submitters, event.weights)
             case _:
                 raise RuntimeError(f"{type(event).__name__} before the replay is complete")
         return []
@@ -117,9 +125,9 @@ class Broker:
             case FeedFailed():
                 self._feed_failed(now, event)
             case SubmittersChanged():
-                self.state.submitters = event.submitters
+                self.state.allow(event.submitters, event.weights)
             case ClockJumped():
-                self._shift_clock(event.by_s)
+                self._shift_clock(now, event.by_s)
             case HearingLost():
                 self.state.deaf = True
             case HearingRestored():
@@ -170,11 +178,18 @@ class Broker:
         set_back(self.state, now, lease, f"{FEED_UNKNOWN}: {event.reason}", lender=None)
         self.state.forget_lease(lease, finished=False)
 
-    def _shift_clock(self, by_s: float) -> None:
-        """Waiting goes on as if the clock had not jumped; only jobs expire by the new time."""
-        for due, at in self.state.due.items():
-            if due.kind != "job":
-                self.state.due.set(due, at + by_s)
-        self.state.fleet.shift(by_s)
-        for job in self.state.jobs:
+    def _shift_clock(self, now: float, by_s: float) -> None:
+        """Waiting goes on as if the clock had not jumped; only dates are kept by the new time.
+
+        Those are a job's `not_before` and `not_after`.
+        """
+        state = self.state
+        for due, at in state.due.items():
+            if due.kind in ("lender", "lease"):
+                state.due.set(due, at + by_s)
+        state.fleet.shift(by_s)
+        state.shares.shift(by_s)
+        state.shares.advance(now)
+        for job in state.jobs:
             job.shift(by_s)
+            state.wait_for(job)

@@ -4,7 +4,7 @@ Payloads are raw where they come from outside: the core is where they are valida
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Headers = Mapping[str, str]
 
@@ -57,6 +57,8 @@ class SubmittersChanged:
     """The operator allowed or forbade submitters: these public keys may submit now."""
 
     submitters: frozenset[str]
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """What each is entitled to beside the others: greater than 0, 1 for those not named."""
 
 
 @dataclass(frozen=True, slots=True)

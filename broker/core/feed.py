@@ -1,10 +1,11 @@
 """Which job's tasks go into the work queues next, and how many in one lease."""
 
-from heapq import heapify, heappop, heappush
-
 from broker.core.effects import FeedWork
-from broker.core.job import Job, JobKey
+from broker.core.job import Job
 from broker.core.leases import Lease
+from broker.core.matching.choice import choose, first_with_room
+from broker.core.matching.groups import Group, Turns
+from broker.core.matching.lender import Lender
 from broker.core.ranges import RangeSet
 from broker.core.state import State
 from lender.protocol import lease as wire
@@ -18,41 +19,29 @@ FAILURES_HEADER = "Lender-Failures"
 """Of a lease's message: how often the work of its tasks has failed before (absent: never)."""
 
 
-_Ready = tuple[int, float, str, JobKey]
-"""Of a class: its submitter's outstanding leases, the order of its oldest job, that job."""
-
-
 def feed(state: State, now: float) -> None:
-    """Fill the queues of the stirred classes, as deep as there is room.
+    """Fill the queues as deep as there is room.
 
-    The submitter with the fewest outstanding leases comes first, and its oldest job. What waits
-    in a queue without being counted to a lender takes room before anything new.
+    What waits in a queue without being counted to a lender takes room before anything new. Where
+    lenders have got room, whoever's turn it is gets it. What has just come is looked at by
+    itself: whatever else waits has found no room before, and there is no more of it now.
     """
-    stirred, state.stirred = state.stirred, set()
-    ready: list[_Ready] = []
-    for token in stirred:
-        _claim_waiting(state, token)
-        _push(state, ready, token)
-    heapify(ready)
-    set_aside: list[Job] = []
-    while ready:
-        served, _, token, key = heappop(ready)
-        job = state.jobs[key]
-        if served != state.leases.served[job.key.submitter]:
-            _push(state, ready, token, sift=True)
-            continue
-        avoided = (lambda lender, job=job: job.avoids(lender, now)) if job.avoided else None
-        lender = state.fleet.choose(token, avoided)
-        if lender is not None:
-            _lease(state, now, job, lender)
-        elif state.fleet.choose(token, None) is not None:
-            set_aside.append(job)  # a lender that it avoids has room, which others may use
-            state.backlog.drop(job)
-        else:
-            continue
-        _push(state, ready, token, sift=True)
-    for job in set_aside:
-        state.backlog.add(job)
+    stirred, state.stirred = state.stirred, {}
+    fresh = state.fleet.take_fresh()
+    if not stirred and not fresh:
+        return
+    state.shares.resize(state.fleet.lends)
+    _claim_waiting(state)
+    backlog = state.backlog
+    fresh = [one for one in fresh if not backlog.turns.classes.isdisjoint(one.classes)]
+    if fresh:
+        _serve(state, now, backlog.turns, fresh)
+    groups = [one for one in stirred.values() if one is not None and one.first() is not None]
+    if groups:
+        turns = Turns(state.shares)
+        for group in groups:
+            turns.add(group)
+        _serve(state, now, turns, None)
 
 
 def lease_size(mean_s: float | None, remaining: int, slots: int) -> int:
@@ -74,43 +63,72 @@ def lease_size(mean_s: float | None, remaining: int, slots: int) -> int:
     return max(1, int(min(by_time, by_share)))
 
 
-def _push(state: State, ready: list[_Ready], token: str, *, sift: bool = False) -> None:
-    first = state.backlog.first(token)
-    if first is None:
-        return
-    order, key = first
-    entry = (state.leases.served[key.submitter], order, token, key)
-    if sift:
-        heappush(ready, entry)
-    else:
-        ready.append(entry)
+def _claim_waiting(state: State) -> None:
+    for need in list(state.leases.unclaimed_needs()):
+        while (lease := state.leases.unclaimed(need)) is not None:
+            group = state.backlog.group_of(state.jobs[lease.job])
+            lender = first_with_room(state.fleet, group, 0)
+            if lender is None:
+                break
+            state.claim(lease, lender.id)
 
 
-def _claim_waiting(state: State, token: str) -> None:
-    while (lease := state.leases.unclaimed(token)) is not None:
-        lender = state.fleet.choose(token, None)
-        if lender is None:
-            return
-        state.claim(lease, lender)
+def _serve(state: State, now: float, turns: Turns, fresh: list[Lender] | None) -> None:
+    """Lease tasks in turn, until nobody who waits finds room.
+
+    Args:
+        state: of the broker.
+        now: seconds since the epoch.
+        turns: who waits; all are in it again at the end that have tasks left.
+        fresh: if these have no room any more, nobody has who was not known to have it.
+    """
+    blocked: list[Group] = []
+    aside: list[tuple[Group, Job]] = []
+    while (fresh is None or _any_has_room(fresh)) and (group := turns.first()) is not None:
+        job = group.first()
+        assert job is not None, "a group without jobs is dropped"
+        lender, avoided_until = choose(state.fleet, group, job, now)
+        if lender is not None:
+            _lease(state, now, job, lender)
+        elif avoided_until is not None:
+            # Others of the group may use the room.
+            job.aside_until = avoided_until
+            state.wait_for(job)
+            aside.append((group, group.put_aside()))
+        else:
+            turns.drop(group)
+            blocked.append(group)
+            continue
+        if group.first() is None:
+            turns.drop(group)
+            state.backlog.turns.drop(group)
+    for group, job in aside:
+        group.add(job)
+        state.backlog.turns.add(group)
+    for group in blocked:
+        turns.add(group)
 
 
-def _lease(state: State, now: float, job: Job, lender: str) -> None:
+def _any_has_room(lenders: list[Lender]) -> bool:
+    while lenders and not lenders[-1].has_room:
+        lenders.pop()
+    return bool(lenders)
+
+
+def _lease(state: State, now: float, job: Job, lender: Lender) -> None:
     slots = state.fleet.slots_of(job.class_token)
     step, tasks = job.take(lease_size(job.mean_s, job.pending_count, slots))
     lease = Lease(
         id=state.new_lease_id(),
         job=job.key,
-        class_token=job.class_token,
+        need=job.need,
         step=step,
         ranges=tasks,
         open=tasks.copy(),
         fed_at=now,
     )
-    job.leases.add(lease.id)
-    state.leases.add(lease)
-    state.claim(lease, lender)
-    if not job.pending:
-        state.backlog.drop(job)
+    state.add_lease(lease)
+    state.claim(lease, lender.id)
     state.outbox.emit(
         FeedWork(
             job.class_token,

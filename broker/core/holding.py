@@ -3,11 +3,12 @@
 from math import inf
 
 from broker.core.effects import DeleteWork, PublishEvent, SendControl
-from broker.core.fleet import OFFER_TTL_S
 from broker.core.job import Step
 from broker.core.leases import Lease
+from broker.core.matching.fleet import OFFER_TTL_S
 from broker.core.queries import status_of
 from broker.core.state import Due, State
+from broker.core.why import Reasons
 from lender.protocol import subjects
 from lender.protocol.codec import CONTENT_TYPE_HEADER, encode
 from lender.protocol.lease import LEASE_TTL_S, Control
@@ -19,6 +20,7 @@ STATE_HEADER = "Lender-State"
 def hold(state: State, now: float, lease: Lease, lender: str) -> None:
     """Note the lender that took a lease; its job is running."""
     state.leases.hold(lease, lender)
+    state.shares.start(lease.job.submitter, lease.need)
     if state.fleet.get(lender) is not None:
         state.claim(lease, lender)
     watch(state, now, lender)
@@ -26,7 +28,7 @@ def hold(state: State, now: float, lease: Lease, lender: str) -> None:
     if job.state == "queued":
         job.enter("running")
         headers = {CONTENT_TYPE_HEADER: job.content_type, STATE_HEADER: job.state}
-        payload = encode(status_of(state, now, job), job.content_type)
+        payload = encode(status_of(state, job, Reasons(state, now)), job.content_type)
         state.outbox.emit(PublishEvent(subjects.event(*lease.job), headers, payload))
 
 

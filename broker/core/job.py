@@ -6,9 +6,10 @@ from typing import Final, NamedTuple
 
 from broker.core.admission import Admission
 from broker.core.checkpoints import Checkpoints
+from broker.core.matching.need import Need
 from broker.core.ranges import RangeSet
-from lender.protocol.classes import WorkClass
 from lender.protocol.codec import ContentType
+from lender.protocol.job import BlobRef, JobSpec
 from lender.protocol.lease import TaskRange
 from lender.protocol.query import JobState
 
@@ -25,6 +26,12 @@ TRANSITIONS: Final[dict[JobState, frozenset[JobState]]] = {
     "rejected": frozenset(),
     "expired": frozenset(),
 }
+
+PRIORITY_S = 60.0
+"""One step of priority is worth so much waiting."""
+
+LOCAL_BYTES_MIN = 1 << 20
+"""A smaller input is fetched sooner than it is worth looking for."""
 
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 10.0
@@ -61,11 +68,13 @@ class Avoided:
 
 
 class Resting(NamedTuple):
-    """Tasks that were refused: not handed out again before `until`."""
+    """Tasks that are not handed out before `until`: refused ones, or all before `not_before`."""
 
     until: float
     step: Step
     tasks: RangeSet
+    by_calendar: bool = False
+    """Whether `until` is a date, whatever happens to the clock, and not a time to wait for."""
 
 
 @dataclass(slots=True, eq=False)
@@ -78,14 +87,21 @@ class Job:
 
     key: JobKey
     order: int
-    """Submission order; FIFO inside a submitter."""
+    """Submission order."""
+    rank: float
+    """Its turn among the submitter's jobs, the lowest first; never changes, so nothing starves."""
     name: str
-    class_token: str
+    need: Need
     total: int
     is_array: bool
     retries: int
     submitted_at: float
+    not_before: float
     not_after: float
+    expected_s: float | None
+    """What its submitter thinks that a task takes."""
+    inputs: tuple[BlobRef, ...]
+    """The larger ones."""
     payload: bytes
     content_type: ContentType
     signature: str
@@ -101,6 +117,10 @@ class Job:
     """Refusals since the last result."""
     setback_reason: str = ""
     avoided: dict[str, Avoided] = field(default_factory=dict)
+    aside_until: float | None = None
+    """While only lenders have room that it avoids: until when it avoids the first of them."""
+    listed: bool = False
+    """Whether it stands in the line of its group."""
     checkpoints: Checkpoints | None = None
     """None for a job that declares none."""
     _samples: int = 0
@@ -112,13 +132,17 @@ class Job:
         return cls(
             key=JobKey(spec.submitter, spec.id),
             order=order,
+            rank=max(spec.created_at, spec.not_before or 0.0) - PRIORITY_S * spec.priority,
             name=spec.name,
-            class_token=WorkClass.of(spec).token,
+            need=Need.of(spec),
             total=spec.task_count,
             is_array=spec.array is not None,
             retries=spec.retries,
             submitted_at=spec.created_at,
+            not_before=spec.not_before or 0.0,
             not_after=spec.not_after,
+            expected_s=spec.expected_s,
+            inputs=_large_inputs(spec),
             payload=admission.payload,
             content_type=admission.content_type,
             signature=admission.signature,
@@ -136,9 +160,22 @@ class Job:
         return sum(len(tasks) for tasks in self.pending.values())
 
     @property
+    def class_token(self) -> str:
+        """The class that its leases are queued in."""
+        return self.need.class_token
+
+    @property
     def rest_until(self) -> float | None:
-        """When the first resting tasks can be leased again; None when none rests."""
+        """When the first resting tasks can be leased; None when none rests."""
         return min((one.until for one in self.resting), default=None)
+
+    @property
+    def wake_at(self) -> float | None:
+        """When the job is to be looked at again, whatever else happens; None for never."""
+        rest_until = self.rest_until
+        if rest_until is None or self.aside_until is None:
+            return self.aside_until if rest_until is None else rest_until
+        return min(rest_until, self.aside_until)
 
     def enter(self, state: JobState) -> None:
         """Go to `state`.
@@ -149,6 +186,13 @@ class Job:
         if state not in TRANSITIONS[self.state]:
             raise RuntimeError(f"job {self.key}: {self.state} -> {state}")
         self.state = state
+
+    def begin(self, now: float, step: Step, tasks: RangeSet) -> None:
+        """Let tasks wait for a lease at `step`, from the day on that the submitter named."""
+        if now < self.not_before:
+            self.resting.append(Resting(self.not_before, step, tasks, by_calendar=True))
+        else:
+            self.put_back(step, tasks)
 
     def put_back(self, step: Step, tasks: Iterable[TaskRange]) -> None:
         """Let tasks wait for a lease at `step`."""
@@ -186,6 +230,7 @@ class Job:
 
     def wake(self, now: float) -> None:
         """Let tasks that have rested wait for a lease again."""
+        self.aside_until = None
         for one in self.resting:
             if one.until <= now:
                 self.put_back(one.step, one.tasks)
@@ -193,7 +238,11 @@ class Job:
 
     def shift(self, by_s: float) -> None:
         """Move what was noted by the clock, after the clock itself has been moved."""
-        self.resting = [one._replace(until=one.until + by_s) for one in self.resting]
+        self.resting = [
+            one if one.by_calendar else one._replace(until=one.until + by_s) for one in self.resting
+        ]
+        if self.aside_until is not None:
+            self.aside_until += by_s
         for avoided in self.avoided.values():
             avoided.until += by_s
 
@@ -205,6 +254,13 @@ class Job:
     def progressed(self) -> None:
         """A result came: earlier refusals say nothing about the next lease."""
         self.setbacks = 0
+
+
+def _large_inputs(spec: JobSpec) -> tuple[BlobRef, ...]:
+    blobs = [BlobRef(sha256=one.sha256, size_bytes=one.size_bytes) for one in spec.inputs]
+    if spec.program is not None:
+        blobs.append(spec.program)
+    return tuple(one for one in blobs if one.size_bytes >= LOCAL_BYTES_MIN)
 
 
 def _backoff_s(times: int) -> float:

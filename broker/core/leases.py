@@ -5,6 +5,7 @@ from collections.abc import KeysView
 from dataclasses import dataclass
 
 from broker.core.job import JobKey, Step
+from broker.core.matching.need import Need
 from broker.core.ranges import RangeSet
 from broker.core.recent import Recent
 
@@ -25,7 +26,7 @@ class Lease:
 
     id: str
     job: JobKey
-    class_token: str
+    need: Need
     step: Step
     ranges: RangeSet
     open: RangeSet
@@ -36,6 +37,11 @@ class Lease:
     sequence: int | None = None
     """Of its message in WORK, once known."""
 
+    @property
+    def class_token(self) -> str:
+        """The class that it is queued in."""
+        return self.need.class_token
+
 
 class Leases:
     """All outstanding leases, and who answered for those that ended."""
@@ -44,11 +50,9 @@ class Leases:
         self._live: dict[str, Lease] = {}
         self._held: dict[str, set[str]] = {}
         self._finished: Recent[str, str | None] = Recent(FINISHED_MAX)
-        self._unclaimed: dict[str, dict[str, None]] = {}
+        self._unclaimed: dict[Need, dict[str, None]] = {}
         self.waiting: Counter[str] = Counter()
         """Leases without a holder, by class."""
-        self.served: Counter[str] = Counter()
-        """Outstanding leases, by submitter."""
 
     def __len__(self) -> int:
         return len(self._live)
@@ -66,26 +70,25 @@ class Leases:
     def add(self, lease: Lease) -> None:
         """Take up a lease that nobody holds yet."""
         self._live[lease.id] = lease
-        self._unclaimed.setdefault(lease.class_token, {})[lease.id] = None
+        self._unclaimed.setdefault(lease.need, {})[lease.id] = None
         self.waiting[lease.class_token] += 1
-        self.served[lease.job.submitter] += 1
 
     def claim(self, lease: Lease, lender: str | None) -> None:
         """Note in whose room the lease is counted."""
         lease.claim = lender
         if lender is None:
-            self._unclaimed.setdefault(lease.class_token, {})[lease.id] = None
+            self._unclaimed.setdefault(lease.need, {})[lease.id] = None
         else:
             self._drop_unclaimed(lease)
 
-    def unclaimed(self, class_token: str) -> Lease | None:
-        """Return a lease of the class that is counted nowhere."""
-        for lease_id in self._unclaimed.get(class_token, ()):
+    def unclaimed(self, need: Need) -> Lease | None:
+        """Return a lease for such a need that is counted nowhere."""
+        for lease_id in self._unclaimed.get(need, ()):
             return self._live[lease_id]
         return None
 
-    def unclaimed_classes(self) -> KeysView[str]:
-        """Return the classes of the leases that are counted nowhere."""
+    def unclaimed_needs(self) -> KeysView[Need]:
+        """Return the needs of the leases that are counted nowhere."""
         return self._unclaimed.keys()
 
     def hold(self, lease: Lease, lender: str) -> None:
@@ -107,7 +110,6 @@ class Leases:
         """Forget a lease: lost, cancelled or never fed. Reports on it are stale from now on."""
         del self._live[lease.id]
         self._drop_unclaimed(lease)
-        _decrement(self.served, lease.job.submitter)
         if lease.holder is None:
             _decrement(self.waiting, lease.class_token)
             return
@@ -134,10 +136,10 @@ class Leases:
         return lease_id in self._finished and self._finished[lease_id] in (None, lender)
 
     def _drop_unclaimed(self, lease: Lease) -> None:
-        unclaimed = self._unclaimed.get(lease.class_token, {})
+        unclaimed = self._unclaimed.get(lease.need, {})
         unclaimed.pop(lease.id, None)
         if not unclaimed:
-            self._unclaimed.pop(lease.class_token, None)
+            self._unclaimed.pop(lease.need, None)
 
 
 def _decrement(counter: Counter[str], key: str) -> None:

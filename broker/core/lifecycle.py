@@ -7,6 +7,7 @@ from broker.core.admission import Admission, Rejection, admit
 from broker.core.effects import DeleteWork, Record, SendControl
 from broker.core.events import Headers
 from broker.core.job import FIRST_STEP, Job, JobKey
+from broker.core.ranges import RangeSet
 from broker.core.records import TerminalSummary, cut_job_token, event_of, terminal_record
 from broker.core.state import Due, State
 from lender.protocol.errors import ProtocolError
@@ -39,7 +40,7 @@ def submit(state: State, now: float, subject: str, headers: Headers, payload: by
         reject_submission(state, now, key, admitted)
         return
     job = take_up(state, admitted)
-    job.put_back(FIRST_STEP, [(0, job.total)])
+    job.begin(now, FIRST_STEP, RangeSet([(0, job.total)]))
     if state.history.was_cancelled_early(key):
         end(state, now, job, _CANCELLED)
     else:

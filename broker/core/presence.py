@@ -3,9 +3,9 @@
 from collections.abc import Set as AbstractSet
 
 from broker.core.effects import SendControl, Warn
-from broker.core.fleet import Lender
 from broker.core.holding import cancel_stray, hold, lose, silent_at, watch
 from broker.core.leases import UNLISTED_GRACE_S
+from broker.core.matching.lender import Lender
 from broker.core.state import Due, State
 from lender.protocol.codec import decode
 from lender.protocol.errors import ProtocolError
@@ -28,14 +28,15 @@ def hear_offer(state: State, now: float, lender_id: str, payload: bytes) -> None
     if offer.lender != lender_id:
         state.outbox.emit(Warn(f"offer of {lender_id} speaks for {offer.lender}"))
         return
-    lender, added = state.fleet.hear(now, offer)
+    listed = (state.leases.get(held.lease) for held in offer.leases)
+    held = (lease.need for lease in listed if lease is not None)
+    lender, added = state.fleet.hear(now, offer, held)
     watch(state, now, lender_id)
     _match_leases(state, now, lender_id, offer.leases)
     if offer.phase == "offline":
         _give_up(state, lender_id)
         return
     _tell_open(state, now, lender, added & state.open_classes)
-    state.stir_lender(lender_id)
     _remind(state, now, lender)
 
 
@@ -105,7 +106,7 @@ def _give_up(state: State, lender_id: str) -> None:
     for lease_id in state.fleet.forget(lender_id):
         lease = state.leases[lease_id]
         state.leases.claim(lease, None)
-        state.stirred.add(lease.class_token)
+        state.stir(lease.need)
 
 
 def _tell_open(state: State, now: float, lender: Lender, class_tokens: AbstractSet[str]) -> None:

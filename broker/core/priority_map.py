@@ -1,11 +1,11 @@
-"""Keys by a number, lowest first: what is due when, which job came first."""
+"""Keys by a number, lowest first: what is due when, whose turn it is."""
 
 from heapq import heapify, heappop, heappush
 from typing import Any, Generic, TypeVar
 
 _SLACK = 64
 
-K = TypeVar("K", bound=tuple[Any, ...])
+K = TypeVar("K", bound=tuple[Any, ...] | str | int)
 
 
 class PriorityMap(Generic[K]):

@@ -2,7 +2,6 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from typing import Self
 
 from lender.protocol.lease import TaskRange
 
@@ -44,9 +43,11 @@ class RangeSet:
     def __repr__(self) -> str:
         return f"RangeSet({list(self)})"
 
-    def copy(self) -> Self:
+    def copy(self) -> "RangeSet":
         """Return an independent copy."""
-        return type(self)(self)
+        twin = RangeSet()
+        twin._starts, twin._ends, twin._size = self._starts[:], self._ends[:], self._size
+        return twin
 
     def add(self, first: int, count: int = 1) -> None:
         """Add `count` indices from `first`; those already there stay."""
@@ -105,19 +106,20 @@ class RangeSet:
     def take(self, count: int) -> "RangeSet":
         """Remove and return the `count` lowest indices, or all if there are fewer."""
         taken = RangeSet()
+        if count >= self._size:
+            taken._starts, taken._ends, taken._size = self._starts, self._ends, self._size
+            self._starts, self._ends, self._size = [], [], 0
+            return taken
         whole = 0
-        for start, end in zip(self._starts, self._ends, strict=True):
-            wanted = count - len(taken)
-            if end - start > wanted:
-                if wanted:
-                    taken.add(start, wanted)
-                    self._starts[whole] = start + wanted
-                break
-            taken.add(start, end - start)
+        while (size := self._ends[whole] - self._starts[whole]) <= count - len(taken):
+            taken.add(self._starts[whole], size)
             whole += 1
+        if rest := count - len(taken):
+            taken.add(self._starts[whole], rest)
+            self._starts[whole] += rest
         del self._starts[:whole]
         del self._ends[:whole]
-        self._size -= len(taken)
+        self._size -= count
         return taken
 
     def _span(self, left: int, right: int) -> int:

@@ -160,7 +160,7 @@ class Replay:
                 end(state, now, job, end_of_array(job))
                 continue
             step = Step(attempts.get(job.key, 0) + 1, 0)
-            job.put_back(step, unclaimed[job.key])
+            job.begin(now, step, unclaimed[job.key])
             state.enqueue(job)
         for subject in self._cancelled:
             cancel(state, now, subject)
@@ -209,15 +209,14 @@ class Replay:
         lease = Lease(
             id=queued.id,
             job=queued.job,
-            class_token=job.class_token,
+            need=job.need,
             step=Step(queued.attempt, queued.failures),
             ranges=tasks,
             open=open_tasks,
             fed_at=now,
             sequence=queued.sequence,
         )
-        job.leases.add(lease.id)
-        state.leases.add(lease)
+        state.add_lease(lease)
         state.open_classes.add(job.class_token)
         return True
 

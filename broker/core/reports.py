@@ -98,6 +98,7 @@ def _settle(state: State, job: Job, lease: Lease, fresh: list[TaskResult]) -> li
             job.failed += 1
     if fresh:
         job.progressed()
+        state.backlog.learn(job)
         state.enqueue(job)
     return ended
 

@@ -1,13 +1,15 @@
 """Everything that the broker knows, in one place; it owns no decision."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
-from broker.core.backlog import Backlog
-from broker.core.fleet import Fleet
 from broker.core.history import History
 from broker.core.job import Job, JobKey
 from broker.core.leases import Lease, Leases
+from broker.core.matching.fleet import Fleet
+from broker.core.matching.groups import Backlog, Group
+from broker.core.matching.need import Need
+from broker.core.matching.shares import Shares
 from broker.core.outbox import Outbox
 from broker.core.priority_map import PriorityMap
 
@@ -64,13 +66,19 @@ class Jobs:
 class State:
     """The parts of the broker's memory, and the few moves that touch several of them."""
 
-    def __init__(self, new_lease_id: Callable[[], str], submitters: frozenset[str]) -> None:
+    def __init__(
+        self,
+        new_lease_id: Callable[[], str],
+        submitters: frozenset[str],
+        weights: Mapping[str, float],
+    ) -> None:
         self.new_lease_id = new_lease_id
         self.submitters = submitters
         self.jobs = Jobs()
         self.leases = Leases()
         self.fleet = Fleet()
-        self.backlog = Backlog()
+        self.shares = Shares(weights)
+        self.backlog = Backlog(self.shares)
         self.history = History()
         self.outbox = Outbox()
         self.due: PriorityMap[Due] = PriorityMap()
@@ -78,35 +86,51 @@ class State:
         """Whether lenders can't be heard, for no fault of theirs."""
         self.open_classes: set[str] = set()
         """Classes whose queue is known to exist."""
-        self.stirred: set[str] = set()
-        """Classes whose backlog or room has grown since the last feed."""
+        self.stirred: dict[Need, Group | None] = {}
+        """What has got something to lease, or to count to a lender, since the last feed."""
+
+    def allow(self, submitters: frozenset[str], weights: Mapping[str, float]) -> None:
+        """Note who may submit, and what each is entitled to."""
+        self.submitters = submitters
+        self.shares.weigh(weights)
 
     def enqueue(self, job: Job) -> None:
         """Let the job's pending tasks be fed, and its resting ones when they have rested."""
         if job.pending:
-            self.backlog.add(job)
-            self.stirred.add(job.class_token)
-        if job.rest_until is not None:
-            self.due.set(Due("rest", job.key), job.rest_until)
+            group = self.backlog.add(job)
+            self.stirred[group.need] = group
+        self.wait_for(job)
 
-    def stir_lender(self, lender_id: str) -> None:
-        """Note that a lender may have room for the classes that it lists."""
-        lender = self.fleet.get(lender_id)
-        if lender is not None and lender.has_room:
-            self.stirred |= lender.classes & self.backlog.classes()
-            self.stirred |= lender.classes & self.leases.unclaimed_classes()
+    def wait_for(self, job: Job) -> None:
+        """See to it that a job is looked at again when it is time."""
+        wake_at = job.wake_at
+        if wake_at is not None:
+            self.due.set(Due("rest", job.key), wake_at)
+
+    def stir(self, need: Need) -> None:
+        """Note that a lease for such a need is counted nowhere."""
+        self.stirred.setdefault(need, None)
+
+    def add_lease(self, lease: Lease) -> None:
+        """Take up a lease that nobody holds yet."""
+        self.jobs[lease.job].leases.add(lease.id)
+        self.leases.add(lease)
+        self.shares.lease(lease.job.submitter, lease.need)
 
     def claim(self, lease: Lease, lender_id: str) -> None:
         """Count a lease to a lender in the fleet, and no longer to another."""
         self._release(lease)
         self.leases.claim(lease, lender_id)
-        self.fleet.claim(lender_id, lease.id)
+        self.fleet.claim(lender_id, lease.id, lease.need)
 
     def forget_lease(self, lease: Lease, *, finished: bool) -> None:
         """End a lease; only of a finished one are later reports answered as committed."""
         self._release(lease)
         self.jobs[lease.job].leases.discard(lease.id)
         self.due.drop(Due("lease", (lease.id,)))
+        submitter = lease.job.submitter
+        self.shares.end(submitter, lease.need, started=lease.holder is not None)
+        self.backlog.turns.sink(submitter)
         if finished:
             self.leases.finish(lease)
         else:
@@ -122,4 +146,3 @@ class State:
     def _release(self, lease: Lease) -> None:
         if lease.claim is not None and self.fleet.get(lease.claim) is not None:
             self.fleet.release(lease.claim, lease.id)
-            self.stir_lender(lease.claim)

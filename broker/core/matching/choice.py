@@ -1,0 +1,109 @@
+"""Which lender a job's next lease is meant for."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from broker.core.job import Job
+from broker.core.matching.fleet import Fleet
+from broker.core.matching.groups import Group
+from broker.core.matching.lender import Lender
+from broker.core.matching.shelf import Shelf
+from broker.core.matching.stays import TIERS, tier_of
+
+LOOK = 8
+"""Lenders that are compared for one lease."""
+
+_REACH = 64
+"""How far those may stand apart."""
+
+_LONG_ENOUGH: Final = tuple(range(tier, TIERS) for tier in range(TIERS))
+_TOO_SHORT: Final = tuple(range(tier - 1, -1, -1) for tier in range(TIERS))
+
+
+class Choice(NamedTuple):
+    """A lender; or none, and until when the job avoids the first one that has room."""
+
+    lender: Lender | None
+    avoided_until: float | None = None
+
+
+def choose(fleet: Fleet, group: Group, job: Job, now: float) -> Choice:
+    """Return a lender with room for one more lease of the job, if there is any.
+
+    First those that are expected to stay for twice as long as a task takes, the least of them
+    first, so that who stays longer is left for longer tasks; then, rather than wait, the others.
+    Among the next few the one with most of the preferred labels, and most of the inputs, is the
+    best. One that refused the job lately is chosen only where all that may run it did.
+    """
+    tier = tier_of(2 * group.task_s(job))
+    if not (job.avoided or job.inputs or group.need.prefers):
+        return Choice(first_with_room(fleet, group, tier))
+    avoided: list[Lender] = []
+    for tiers in (_LONG_ENOUGH[tier], _TOO_SHORT[tier]):
+        compared: list[Lender] = []
+        for lender in _with_room(fleet, group, job, tiers):
+            if job.avoids(lender.id, now):
+                avoided.append(lender)
+                continue
+            compared.append(lender)
+            if len(compared) == LOOK:
+                break
+        if compared:
+            return Choice(max(compared, key=lambda one: _merit(one, group, job)))
+    if not avoided:
+        return Choice(None)
+    if _all_avoided(fleet, group, job, now):
+        return Choice(avoided[0])
+    return Choice(None, min(job.avoided[one.id].until for one in avoided))
+
+
+def first_with_room(fleet: Fleet, group: Group, tier: int) -> Lender | None:
+    """Return the first lender with room for the group, beginning with those of `tier`."""
+    for tiers in (_LONG_ENOUGH[tier], _TOO_SHORT[tier]):
+        for one in tiers:
+            at = _go_on(fleet.shelves[one], group, one)
+            if at is not None:
+                return fleet.shelves[one].lenders[at]
+    return None
+
+
+def _go_on(shelf: Shelf, group: Group, tier: int) -> int | None:
+    """Look for room where the group has not looked before; returns where on the shelf it is."""
+    seen, lenders = group.seen[tier], shelf.lenders
+    if seen >= shelf.first + len(lenders):
+        return None
+    need = group.need
+    for at in range(max(0, seen - shelf.first), len(lenders)):
+        lender = lenders[at]
+        if lender is not None and lender.has_room_for(need):
+            group.seen[tier] = shelf.first + at
+            return at
+    group.seen[tier] = shelf.end
+    return None
+
+
+def _with_room(fleet: Fleet, group: Group, job: Job, tiers: Sequence[int]) -> Iterator[Lender]:
+    for tier in tiers:
+        shelf = fleet.shelves[tier]
+        start = _go_on(shelf, group, tier)
+        if start is None:
+            continue
+        end = len(shelf.lenders)
+        if not job.avoided:
+            end = min(end, start + _REACH)
+        for lender in shelf.lenders[start:end]:
+            if lender is not None and lender.has_room_for(group.need):
+                yield lender
+
+
+def _merit(lender: Lender, group: Group, job: Job) -> tuple[int, int]:
+    held_bytes = sum(one.size_bytes for one in job.inputs if one.sha256 in lender.blobs)
+    return len(group.need.prefers & lender.labels), held_bytes
+
+
+def _all_avoided(fleet: Fleet, group: Group, job: Job, now: float) -> bool:
+    return all(
+        job.avoids(lender.id, now)
+        for lender in fleet.of_class(group.need.class_token)
+        if lender.may_run(group.need)
+    )

@@ -1,0 +1,152 @@
+"""One lender: what it could lend, what it can lend now, and which leases are counted to it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import inf
+
+from broker.core.matching.need import Amounts, Need
+from lender.protocol.lease import Offer
+
+FEED_PER_SLOT = 2
+"""Leases outstanding for what it can lend: one runs, one waits in the queue."""
+
+_NOTHING = Amounts()
+
+
+@dataclass(slots=True, eq=False)
+class Lender:
+    """A lender's last offer, and the outstanding leases counted to it."""
+
+    id: str
+    offer: Offer
+    heard_at: float
+    classes: frozenset[str] = frozenset()
+    labels: frozenset[str] = frozenset()
+    blobs: frozenset[str] = frozenset()
+    lends: Amounts = _NOTHING
+    """What is free, and what the leases that it holds need; nothing while it takes no work."""
+    most: Amounts = _NOTHING
+    """The most that it has had to lend since it came, whether or not it took work then."""
+    claims: dict[str, Need] = field(default_factory=dict)
+    room: Amounts = _NOTHING
+    """The largest task that one more lease may have: nothing of what is claimed twice over."""
+    reminded_at: float = 0.0
+    tier: int = 0
+    place: int | None = None
+    """Where it stands on the shelf of its tier; None while it has no room."""
+    _cores: int = 0
+    _memory_bytes: int = 0
+    _disk_bytes: int = 0
+    _vram_bytes: int = 0
+
+    @property
+    def slots(self) -> int:
+        """Usable slots: free cores, and those of the leases that it holds."""
+        return int(self.lends.cores)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether any more work may wait for it."""
+        return self.room.cores > 0 and self.room.memory_bytes > 0
+
+    def allows(self, need: Need) -> bool:
+        """Tell whether its owner and its kind of machine allow the work, whatever its size."""
+        return (
+            need.class_token in self.classes
+            and need.os in ("any", self.offer.os)
+            and need.labels <= self.labels
+        )
+
+    def may_run(self, need: Need) -> bool:
+        """Tell whether it could ever run the work."""
+        return need.within(self.most) and self.allows(need)
+
+    def has_room_for(self, need: Need) -> bool:
+        """Tell whether one more lease of such work may wait for it."""
+        return need.within(self.room) and self.allows(need)
+
+    def hear(self, now: float, offer: Offer, held: Iterable[Need]) -> bool:
+        """Take up an offer; tells whether it may have room for what it had none for before.
+
+        Args:
+            now: seconds since the epoch.
+            offer: of this lender.
+            held: what the leases need that it lists, as far as they are known.
+        """
+        known = list(held)
+        # A lease that is not known any more holds its core still.
+        strays = len(offer.leases) - len(known)
+        disk_bytes = inf if offer.disk_free_bytes is None else offer.disk_free_bytes
+        offered = Amounts(
+            offer.slots_free + strays + sum(need.cores for need in known),
+            offer.memory_free_bytes + sum(need.memory_bytes for need in known),
+            disk_bytes + sum(need.disk_bytes for need in known),
+            offer.vram_free_bytes + sum(need.vram_bytes for need in known),
+        )
+        changed = self._describe(offer)
+        self.heard_at = now
+        self.offer = offer
+        self.lends = offered if offer.phase == "lending" else _NOTHING
+        most = self.most
+        self.most = Amounts(
+            max(most.cores, offered.cores, offer.slots_total),
+            max(most.memory_bytes, offered.memory_bytes),
+            # What was unknown may be known by now.
+            offered.disk_bytes
+            if most.disk_bytes == inf
+            else max(most.disk_bytes, offered.disk_bytes),
+            max(most.vram_bytes, offered.vram_bytes),
+        )
+        return self._measure() or changed
+
+    def claim(self, lease_id: str, need: Need) -> None:
+        """Count a lease to it."""
+        self.claims[lease_id] = need
+        self._count(need, 1)
+        self._measure()
+
+    def release(self, lease_id: str) -> bool:
+        """Count a lease to it no longer; tells whether there is room that was not there before."""
+        self._count(self.claims.pop(lease_id), -1)
+        return self._measure()
+
+    def _describe(self, offer: Offer) -> bool:
+        """Note what kind of machine it is; tells whether that is news."""
+        before = self.offer
+        changed = before.os != offer.os
+        # The lengths differ on the first offer; later, offers are mostly equal, and cheaply so.
+        if len(self.classes) != len(offer.classes) or before.classes != offer.classes:
+            self.classes = frozenset(offer.classes)
+            changed = True
+        if len(self.labels) != len(offer.labels) or before.labels != offer.labels:
+            self.labels = frozenset(offer.labels)
+            changed = True
+        if len(self.blobs) != len(offer.blobs) or before.blobs != offer.blobs:
+            self.blobs = frozenset(offer.blobs)
+        return changed
+
+    def _count(self, need: Need, times: int) -> None:
+        self._cores += times * need.cores
+        self._memory_bytes += times * need.memory_bytes
+        self._disk_bytes += times * need.disk_bytes
+        self._vram_bytes += times * need.vram_bytes
+
+    def _measure(self) -> bool:
+        """Find out what room there is; tells whether any has grown.
+
+        What is not yet claimed in full may be claimed once more, whatever the size of the task:
+        else small tasks would take all room before a large one ever finds enough of it.
+        """
+        lends, before = self.lends, self.room
+        self.room = room = Amounts(
+            lends.cores if self._cores < FEED_PER_SLOT * lends.cores else 0.0,
+            lends.memory_bytes if self._memory_bytes < FEED_PER_SLOT * lends.memory_bytes else 0.0,
+            lends.disk_bytes if self._disk_bytes < FEED_PER_SLOT * lends.disk_bytes else 0.0,
+            lends.vram_bytes if self._vram_bytes < FEED_PER_SLOT * lends.vram_bytes else 0.0,
+        )
+        return (
+            room.cores > before.cores
+            or room.memory_bytes > before.memory_bytes
+            or room.disk_bytes > before.disk_bytes
+            or room.vram_bytes > before.vram_bytes
+        )

@@ -1,0 +1,52 @@
+"""What one task of a job asks of a machine."""
+
+from typing import NamedTuple, Self
+
+from lender.protocol.classes import WorkClass
+from lender.protocol.job import JobSpec
+
+
+class Amounts(NamedTuple):
+    """What can be lent: cores, and bytes of memory, working folders and GPU memory."""
+
+    cores: float = 0.0
+    memory_bytes: float = 0.0
+    disk_bytes: float = 0.0
+    vram_bytes: float = 0.0
+
+
+class Need(NamedTuple):
+    """Jobs of equal need are one group: all that depends on a machine is the same for them."""
+
+    class_token: str
+    cores: int
+    memory_bytes: int
+    disk_bytes: int
+    vram_bytes: int
+    os: str
+    labels: frozenset[str]
+    prefers: frozenset[str]
+
+    @classmethod
+    def of(cls, spec: JobSpec) -> Self:
+        """Return what each task of a job needs."""
+        limits, requires = spec.limits, spec.requires
+        return cls(
+            class_token=WorkClass.of(spec).token,
+            cores=limits.cpu,
+            memory_bytes=limits.memory_bytes,
+            disk_bytes=limits.scratch_bytes,
+            vram_bytes=requires.vram_bytes,
+            os=requires.os,
+            labels=frozenset(requires.labels),
+            prefers=frozenset(requires.prefers),
+        )
+
+    def within(self, amounts: Amounts) -> bool:
+        """Tell whether a task finds what it needs in `amounts`."""
+        return (
+            self.cores <= amounts.cores
+            and self.memory_bytes <= amounts.memory_bytes
+            and self.disk_bytes <= amounts.disk_bytes
+            and self.vram_bytes <= amounts.vram_bytes
+        )
