@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. The others are parts of them.
-.PHONY: help demo test test-cgroups soak-sandbox check venv walls wasm schemas footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox clean
+.PHONY: help demo test test-cgroups soak-sandbox chaos check venv walls wasm schemas footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox clean
 
 BIN := .venv/bin
 AS_USER := tests/adversarial/test_as_ordinary_user.py
@@ -10,6 +10,7 @@ help:
 	@echo 'make test-attacks  every attack on the sandboxes, once more against an ordinary user'"'"'s lenderd'
 	@echo 'make test-cgroups  limits by cgroup, in an emulated machine that has every controller'
 	@echo 'make soak-sandbox  10,000 sandboxed tasks with faults among them, and what is left of them'
+	@echo 'make chaos      20 lenders, two brokers and a NATS cluster under random faults: MINUTES=10 SEED=n'
 	@echo 'make check      style, types and import rules only'
 	@echo 'make footprint  memory and CPU of an idle lenderd'
 	@echo 'make bench-owner    how fast pause and revoke stop whatever runs'
@@ -55,6 +56,10 @@ test-cgroups: venv
 soak-sandbox: venv walls
 	@.ci/packages bubblewrap
 	LENDER_SOAK_TASKS=10000 $(BIN)/pytest -s tests/acceptance/test_sandbox_endurance.py
+
+chaos: venv walls
+	@.ci/packages bubblewrap
+	@PYTHONPATH=.:tests $(BIN)/python -m chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 footprint:
 	@.ci/venv server
