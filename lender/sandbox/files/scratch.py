@@ -2,11 +2,12 @@
 
 What lies in it was made by a hostile program: names of any bytes, folders deeper than a path can
 say or without permissions, links to anywhere. `wipe` and `Inputs.restore` run only while no
-process of the sandbox does.
+process of the sandbox does; but the threads of an interpreter that serves several tasks may.
 """
 
 import os
 import stat
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +15,7 @@ from lender.sandbox.files import copying
 from lender.sandbox.port import PrepareFailedError
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PLACE = _FOLDER | getattr(os, "O_PATH", 0)  # also of a folder without permissions
 _OWNER_ALONE = 0o700
 _ENTRIES_MAX = 100_000
 _COPY_BYTES = 1 << 20
@@ -196,12 +198,12 @@ def _remove_tree(top: int, name: str) -> None:
     pending, moved, prefix = [name], 0, f".wiped-{os.urandom(8).hex()}-"
     while pending:
         current = pending.pop()
-        os.chmod(current, 0o700, dir_fd=top)
+        _unlock(top, current)
         inner = os.open(current, _FOLDER, dir_fd=top)
         try:
             for child in os.listdir(inner):  # noqa: PTH208 - a descriptor
                 if _is_folder(inner, child):
-                    os.chmod(child, 0o700, dir_fd=inner)
+                    _unlock(inner, child)
                     moved += 1
                     os.rename(child, f"{prefix}{moved}", src_dir_fd=inner, dst_dir_fd=top)
                     pending.append(f"{prefix}{moved}")
@@ -210,6 +212,21 @@ def _remove_tree(top: int, name: str) -> None:
         finally:
             os.close(inner)
         os.rmdir(current, dir_fd=top)
+
+
+def _unlock(folder: int, name: str) -> None:
+    """Take back a folder's permissions; not those of what a link that stands there by now leads to.
+
+    An interpreter's threads outlive their task, and so may swap one for the other meanwhile.
+    """
+    if sys.platform != "linux":
+        os.chmod(name, _OWNER_ALONE, dir_fd=folder, follow_symlinks=False)
+        return
+    opened = os.open(name, _PLACE, dir_fd=folder)
+    try:
+        os.chmod(f"/proc/self/fd/{opened}", _OWNER_ALONE)  # noqa: PTH101 - hundreds of them
+    finally:
+        os.close(opened)
 
 
 def _is_folder(folder: int, name: str) -> bool:

@@ -92,9 +92,11 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
 }
 # Said to be missing, so that programs go another way: what is behind `clone3` lies in memory that
 # the filter can't read, and the others hold memory which counts for no process. Files in /dev/shm
-# do what they do, and have a limit.
+# do what they do, and have a limit. Of what `io_setup` takes the whole machine has so much
+# (fs.aio-max-nr), and one process could take it all.
 _MISSING: dict[str, tuple[int, int]] = {
     "clone3": (435, 435),
+    "io_setup": (206, 0),
     "memfd_create": (319, 279),
     "msgget": (68, 186),
     "semget": (64, 190),
