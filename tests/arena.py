@@ -33,6 +33,7 @@ from attacks import (
     read_value,
     read_words,
     source,
+    told,
 )
 from sandboxes import LIMITS, USER, Workshop, module, until
 
@@ -150,6 +151,7 @@ class Arena:
         self.workshop = Workshop(folder, around.launcher, around.cgroups)
         self._compiled = around.compiled
         self._outcomes: list[TaskOutcome] = []
+        self._tried: list[Tried] = []
         self._neighbours: list[tuple[Path, asyncio.Task[TaskOutcome]]] = []
 
     @property
@@ -159,11 +161,15 @@ class Arena:
 
     def source(self, code: str) -> str:
         """A whole attack in Python, that knows all of the owner but the secret itself."""
-        targets: dict[str, object] = {
-            "home": str(self.owner.home),
+        strangers = {
             "bystander": self.owner.process.pid,
             "launcher": self.workshop.launcher.pid,
             "daemon": os.getpid(),
+        }
+        targets: dict[str, object] = {
+            **strangers,
+            "begun": {pid: tree.identify(pid).start_time for pid in strangers.values()},
+            "home": str(self.owner.home),
             "name": NAME,
             "scratch": str(self.scratch),
             "places": self.owner.places,
@@ -219,11 +225,19 @@ class Arena:
     def read(self, runtime: Runtime, outcome: TaskOutcome, guest: Guest | None = None) -> Tried:
         """What an attack came to."""
         if guest is not None and runtime == "wasm":
-            return read_numbers(guest, outcome)
-        value = (
-            read_value(outcome) if runtime == "python" else outcome.value.decode(errors="replace")
-        )
-        return read_words(value, outcome)
+            tried = read_numbers(guest, outcome)
+        elif runtime == "python":
+            tried = read_words(read_value(outcome), outcome)
+        else:
+            tried = read_words(outcome.value.decode(errors="replace"), outcome)
+        self._tried.append(tried)
+        return tried
+
+    def told(self) -> str:
+        """What came of all that was tried here, for who wonders why a test failed."""
+        read = [tried.outcome for tried in self._tried]
+        others = [told(outcome) for outcome in self._outcomes if outcome not in read]
+        return "\n\n".join([*(tried.told for tried in self._tried), *others])
 
     async def shell(self, script: str, limits: Limits = LIMITS) -> TaskOutcome:
         """Run a shell script as the only task of a process sandbox."""
@@ -313,7 +327,9 @@ class Arena:
         finally:
             process.kill()
             process.wait()
-        return read_words(said)
+        tried = read_words(said)
+        self._tried.append(tried)
+        return tried
 
 
 def _stop(path: Path) -> bool:
@@ -361,6 +377,7 @@ def remains(launcher: Launcher, cgroups: Subtree | None) -> dict[str, object]:
         "cgroups": 0 if jobs is None else sum(one.is_dir() for one in jobs.iterdir()),
         "mounts": [Path(f"/proc/{pid}/mountinfo").read_bytes().count(b"\n") for pid in pids],
         "descriptors": [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids],
+        "names": sorted(map(str, Path("/tmp").glob("crun.*"))),  # where crun would
     }
 
 

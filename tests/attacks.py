@@ -20,6 +20,7 @@ from lender.sandbox.plan import Runtime, TaskOutcome
 # The interpreter that a process sandbox sees, too.
 PYTHON = shutil.which("python3", path="/usr/bin:/bin")
 _GUEST_DATA, _GUEST_RESULTS = 256, 65536
+_SHOWN_BYTES_MAX = 2000
 
 _PRELUDE = """
 import ctypes, errno, json, os, platform, resource, select, signal, socket, stat, sys, time
@@ -58,6 +59,14 @@ def opened(path, flags=os.O_RDONLY):
 def read(path):
     with open(path, "rb") as file:
         return file.read(1 << 16)
+
+def stranger(pid):
+    # A number of the owner's may be that of another process in here: which is the guest's to harm.
+    try:
+        begun = int(read(f"/proc/{abs(pid)}/stat").rsplit(b")", 1)[1].split()[19])
+    except OSError:
+        return True
+    return begun == T["begun"].get(str(abs(pid)))
 """
 
 needs_python = pytest.mark.skipif(PYTHON is None, reason="no python3 in /usr/bin")
@@ -144,6 +153,21 @@ class Tried(NamedTuple):
     def failed(self) -> bool:
         """Every attempt was made, and none came to anything."""
         return self.ended and bool(self.refused) and not self.got
+
+    @property
+    def told(self) -> str:
+        """All of it for a person, an attempt in a line of its own."""
+        lines = [f"got {name}: {what}" for name, what in self.got.items()]
+        lines += [f"refused {name}: {why}" for name, why in self.refused.items()]
+        lines.append("it came to its own end" if self.ended else "it did not come to its own end")
+        return "\n".join(lines if self.outcome is None else [*lines, told(self.outcome)])
+
+
+def told(outcome: TaskOutcome) -> str:
+    """How a task ended, for a person: also all that it said on standard error."""
+    said = outcome.stderr_tail.decode(errors="backslashreplace")
+    rest = outcome._replace(value=outcome.value[:_SHOWN_BYTES_MAX], stderr_tail=b"")
+    return f"{rest}\nstandard error:\n{said}"
 
 
 def source(code: str, targets: dict[str, object]) -> str:

@@ -1,5 +1,20 @@
-"""Fixtures of the attacks."""
+"""Fixtures of the attacks, and what is shown of one that came to something."""
 
-from arena import arena, surroundings
+from collections.abc import Generator
+
+import pytest
+from arena import Arena, arena, surroundings
 
 __all__ = ["arena", "surroundings"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show beside a failure all that was tried: the assertion's own words are cut."""
+    report = yield
+    tried_in = getattr(item, "funcargs", {}).get("arena")
+    if report.failed and isinstance(tried_in, Arena):
+        report.sections.append(("what was tried", tried_in.told()))
+    return report

@@ -3,18 +3,24 @@
 What is taken out may name nothing but a plain file of the task's own.
 """
 
+import asyncio
+import contextlib
 import os
 import tarfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from arena import NAME, Arena, in_one_loop
+from arena import NAME, SECRET, Arena, in_one_loop
 from attacks import Guest, tried_in
+from sandboxes import until
 
 from lender.sandbox.files import checkpoint, outputs
 from lender.sandbox.files.checkpoint import CheckpointRefusedError
 from lender.sandbox.files.outputs import OutputRefusedError
 from lender.sandbox.plan import Runtime
+from lender.sandbox.port import SandboxGoneError
 
 pytestmark = in_one_loop
 
@@ -203,6 +209,60 @@ async def test_a_checkpoint_holds_plain_files_only(
     with pytest.raises(CheckpointRefusedError):
         checkpoint.pack(arena.scratch, 1 << 20)
     assert _open_descriptors() == before
+
+
+SWAPPED = """
+EXCHANGE = 316 if platform.machine() == "x86_64" else 276
+pairs = []
+os.mkdir("checkpoint")
+for folder in ("", "checkpoint/"):
+    os.mkdir(folder + "d")
+    for name in ("out", "d/notes.txt"):
+        with open(folder + name, "w") as file: file.write("mine")
+    os.symlink(T["home"] + "/notes.txt", folder + "link")
+    os.symlink(T["home"], folder + "away")
+    pairs += [(f"{folder}out".encode(), f"{folder}link".encode())]
+    pairs += [(f"{folder}d".encode(), f"{folder}away".encode())]
+open("ready", "w").close()
+while True:
+    for one, other in pairs:
+        libc.syscall(EXCHANGE, -100, one, -100, other, 2)
+"""
+
+
+@tried_in("process", "python")
+async def test_names_that_are_swapped_lead_nowhere(arena: Arena, runtime: Runtime) -> None:
+    """Between the look at a name and its opening: a thread that a function left could do that."""
+    sandbox = await arena.prepared(arena.plan(runtime, SWAPPED))
+    running = asyncio.create_task(sandbox.run(0))
+    await until((arena.scratch / "ready").exists, "it swaps")
+    before = _open_descriptors()
+    ways: list[Callable[[], bytes]] = [
+        lambda: _output(arena.scratch, "out"),
+        lambda: _output(arena.scratch, "d/notes.txt"),
+    ]
+    for way in ways:
+        taken, refused, deadline = 0, 0, time.monotonic() + 10
+        while min(taken, refused) < 20 and time.monotonic() < deadline:
+            try:
+                assert way() == b"mine"
+                taken += 1
+            except OutputRefusedError:
+                refused += 1
+        assert min(taken, refused) > 0, "nothing was swapped"
+    for _ in range(300):
+        with contextlib.suppress(CheckpointRefusedError):
+            assert SECRET.encode() not in (checkpoint.pack(arena.scratch, 1 << 20) or b"")
+    assert _open_descriptors() == before
+    await sandbox.close()
+    with pytest.raises(SandboxGoneError):
+        await running
+
+
+def _output(scratch: Path, name: str) -> bytes:
+    (one,) = outputs.collect(scratch, [name], 1000)
+    with os.fdopen(one.fd, "rb") as file:
+        return file.read()
 
 
 def _member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", mode: int = 0o600) -> bytes:

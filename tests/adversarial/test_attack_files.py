@@ -72,6 +72,18 @@ attempt("written", lambda: open("in.txt", "ab").write(b"x"))
 attempt("cut", os.truncate, "in.txt", 0)
 attempt("reopened", reopened)
 attempt("mapped", mapped)
+def through_memory(flags):  # where the kernel writes for a debugger what can't be written
+    with open("in.txt", "rb") as file:
+        view = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ)
+    (line,) = [l for l in read("/proc/self/maps").splitlines() if l.endswith(b"/in.txt")]
+    with open("/proc/self/mem", "wb", buffering=0) as memory:
+        memory.seek(int(line.split(b"-")[0], 16))
+        memory.write(b"x")
+    view.close()
+    if read("in.txt")[:1] != b"x":
+        raise OSError(errno.ENOTUNIQ, "its own copy")
+attempt("shared memory", through_memory, mmap.MAP_SHARED)
+attempt("private memory", through_memory, mmap.MAP_PRIVATE)
 attempt("permissions", os.chmod, "in.txt", 0o777)
 attempt("owner", os.chown, "in.txt", os.getuid(), os.getgid())
 attempt("time", os.utime, "in.txt")
@@ -94,6 +106,30 @@ async def test_inputs_stay_as_they_were(arena: Arena, runtime: Runtime) -> None:
     after = blob.stat()
     assert blob.read_bytes() == b"as it was"
     assert (before.st_mtime_ns, before.st_mode) == (after.st_mtime_ns, after.st_mode)
+
+
+RUNNING = """
+import glob
+places = ["/proc/self/exe", "/proc/1/exe", "/dev/lender-enter", "/usr/bin/python3", sys.executable]
+places += glob.glob("/run/lender/*") + glob.glob("/run/lender/python/bin/*")
+places += glob.glob("/run/lender/python/lib/*.so*")
+def reopened(path):
+    fd = os.open(path, os.O_PATH)
+    try: opened(f"/proc/self/fd/{fd}", os.O_WRONLY)
+    finally: os.close(fd)
+for path in places:
+    attempt(f"{path} written", opened, path, os.O_WRONLY)
+    attempt(f"{path} reopened", reopened, path)
+    attempt(f"permissions of {path}", os.chmod, path, 0o777)
+    attempt(f"time of {path}", os.utime, path)
+"""
+
+
+@tried_in("process", "python", "oci")
+async def test_what_it_is_run_by_cannot_be_written(arena: Arena, runtime: Runtime) -> None:
+    """Some of it belongs to the owner, and so to the same user: it runs outside of walls next."""
+    tried = await arena.attack(runtime, RUNNING)
+    assert tried.failed, tried.got
 
 
 @tried_in("wasm")
@@ -237,6 +273,37 @@ report("root by a program of the host", b"uid=0" in said)
     assert (await arena.attack(runtime, code)).failed
 
 
+SWAPPING = """
+import threading
+def swap():
+    pairs = [(b"/work/d%d" % i, b"/work/l%d" % i) for i in range(16)]
+    while True:
+        for folder, link in pairs:
+            try:
+                os.mkdir(folder)
+                os.symlink(T["home"], link)
+            except OSError: pass
+        for _ in range(50):
+            for folder, link in pairs:
+                libc.syscall(EXCHANGE, -100, folder, -100, link, 2)
+EXCHANGE = 316 if platform.machine() == "x86_64" else 276
+if threading.active_count() == 1:
+    threading.Thread(target=swap, daemon=True).start()
+time.sleep(0.02)
+"""
+
+
+@tried_in("python")
+async def test_a_wipe_is_not_led_astray_by_a_thread(arena: Arena, runtime: Runtime) -> None:
+    """What a function leaves running swaps folders for links while its folder is cleaned.
+
+    The arena sees whether anything of the owner's has other permissions then.
+    """
+    sandbox = await arena.prepared(arena.plan(runtime, SWAPPING))
+    for task in range(60):
+        await arena.run(sandbox, task)
+
+
 @tried_in("process")
 async def test_whatever_a_task_leaves_is_wiped_and_nothing_else(
     arena: Arena, runtime: Runtime
@@ -258,6 +325,7 @@ report("made", None)
 for name in ("shut/inner", "shut", "."):
     os.chmod(name, 0)
 """
-    tried = await arena.attack(runtime, code)
+    roomy = LIMITS._replace(scratch_bytes=16 << 20)  # a folder takes a block
+    tried = await arena.attack(runtime, code, limits=roomy)
     assert tried.refused == {"made": "None"}, tried.outcome
     # The arena sees that the working folder is empty afterwards and the owner's home is not.
