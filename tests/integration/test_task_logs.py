@@ -75,7 +75,7 @@ async def test_a_flood_is_bounded_and_says_so_and_others_are_still_heard(client:
     flooded: list[LogPiece] = []
     reading = asyncio.create_task(read(flood, flooded))
     async with asyncio.timeout(TIME_S):
-        while b" bytes left out]\n" not in text_of(flooded):  # noqa: ASYNC110 - as above
+        while b" bytes left out]\n" not in text_of(flooded):  # noqa: ASYNC110 - of a list
             await asyncio.sleep(0.05)
         script = "for n in 1 2 3 4 5 6; do echo line $n >&2; sleep 0.2; done"
         quiet = await client.submit(["sh", "-c", script])
@@ -106,7 +106,7 @@ class Wire:
     async def goes_on(self) -> None:
         heard = len(self.messages)
         async with asyncio.timeout(TIME_S):
-            while len(self.messages) < heard + 3:  # noqa: ASYNC110 - what is waited for is a list
+            while len(self.messages) < heard + 3:  # noqa: ASYNC110 - of a list
                 await asyncio.sleep(0.01)
 
     async def is_silent_after(self, verb: Callable[[], object]) -> None:
