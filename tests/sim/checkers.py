@@ -1,0 +1,363 @@
+"""What must hold, held against every step as it happens. Each promise is one method or class.
+
+The checkers know the world itself (what is stored, which processes run, what owners were told) and
+what the cores decide; they decide nothing, and nobody sees them.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from broker_world import check_places
+from sim.jetstream import Record
+from sim.lender_shell import LenderShell
+from sim.lender_shell import Watch as LenderWatch
+from sim.machine import Machine, Sandbox
+from sim.owners import Owner
+from sim.serving import Service
+from sim.serving import Watch as BrokerWatch
+from sim.submitter import Job
+from sim.world import ViolationError
+
+from broker.core import effects as broker_effects
+from broker.core.effects import Effect as BrokerEffect
+from broker.core.events import DoneReported
+from broker.core.events import Event as BrokerEvent
+from broker.core.feed import FAILURES_HEADER
+from broker.core.job import JobKey
+from lender.core import effects
+from lender.core.effects import Effect
+from lender.core.events import Event
+from lender.protocol import subjects
+from lender.protocol.codec import decode
+from lender.protocol.errors import ProtocolError
+from lender.protocol.lease import Done, DoneReply
+from lender.protocol.result import Chunk, TaskResult, Terminal
+from lender.protocol.streams import RESULTS
+
+if TYPE_CHECKING:
+    from sim.simulation import Simulation
+
+PLACES_EVERY = 40
+"""Events of a broker between two looks at where all its tasks are."""
+
+CLOCK_GRACE_S = 6.0
+"""After a clock was set: a reading, which tells of it, comes every 5 s."""
+
+OUTSTANDING_PER_SLOT = 2
+_AT_ONCE_S = 0.01
+_TENTH_S = 0.1
+"""As exactly as lenderd follows a clock that was set back."""
+
+
+class Ledger:
+    """Exactly one committed result per accepted task: what RESULTS says, as it is stored."""
+
+    def __init__(self, jobs: dict[tuple[str, str], Job]) -> None:
+        self._jobs = jobs
+        self.subjects: dict[str, None] = {}
+        self.results: dict[tuple[str, str], dict[int, str]] = {}
+        self.terminals: dict[tuple[str, str], Terminal] = {}
+
+    def stored(self, stream: str, records: Sequence[Record], _last: int) -> None:
+        """Take up what a stream has stored."""
+        for record in records if stream == RESULTS else ():
+            self.subjects[record.subject] = None
+            if record.subject.startswith(subjects.TERM_PREFIX):
+                continue
+            if subjects.parse_checkpoints_subject(record.subject) is not None:
+                continue
+            _, submitter, job, first_task = subjects.parse_job_subject(record.subject)
+            if first_task is None:
+                self._ended((submitter, job), decode(Terminal, record.payload))
+            else:
+                chunk = decode(Chunk, record.payload)
+                for result in chunk.results:
+                    self._settled((submitter, job), result)
+
+    def has(self, key: tuple[str, str], task: int) -> bool:
+        """Tell whether a task has its result, or its job its end."""
+        return key in self.terminals or task in self.results.get(key, ())
+
+    def _settled(self, key: tuple[str, str], result: TaskResult) -> None:
+        job, done = self._jobs[key], self.results.setdefault(key, {})
+        one = "one result per task"
+        if key in self.terminals:
+            raise ViolationError(one, f"{job.plan.id}/{result.task}: a result after the end")
+        if result.task in done:
+            raise ViolationError(one, f"{job.plan.id}/{result.task} has two results")
+        if result.task >= job.total:
+            raise ViolationError(one, f"{job.plan.id} has no task {result.task}")
+        if result.state == "succeeded" and result.value != job.value(result.task):
+            raise ViolationError(one, f"{job.plan.id}/{result.task}: another's value")
+        if result.state == "failed" and job.failed_runs[result.task] <= job.plan.retries:
+            raise ViolationError(
+                "only failures use retries",
+                f"{job.plan.id}/{result.task} ran and failed {job.failed_runs[result.task]} times,"
+                f" has {job.plan.retries} retries, and is given up",
+            )
+        done[result.task] = result.state
+
+    def _ended(self, key: tuple[str, str], end: Terminal) -> None:
+        job = self._jobs[key]
+        if end.result is not None:
+            self._settled(key, end.result)
+        done = self.results.get(key, {})
+        self.terminals[key] = end
+        whole = end.state in ("succeeded", "failed")
+        if whole and len(done) != job.total:
+            text = f"{job.plan.id} {end.state} with {len(done)} of {job.total} results"
+            raise ViolationError("one result per task", text)
+        failed = sum(state == "failed" for state in done.values())
+        if whole and (end.state == "failed") != (failed > 0):
+            text = f"{job.plan.id} {end.state}, {failed} of its tasks failed"
+            raise ViolationError("one result per task", text)
+
+
+class Term(BrokerWatch):
+    """What one service of a broker has said, and must stand by."""
+
+    def __init__(self, sim: "Simulation") -> None:
+        self._sim = sim
+        self.last: dict[tuple[str, str, int], tuple[int, str]] = {}
+        """Of each task: its last attempt number and lease."""
+        self.lost: dict[str, None] = {}
+        """Leases whose tasks were leased anew before their last word."""
+        self.finished: dict[str, None] = {}
+        self.asked: dict[str, tuple[str, Done]] = {}
+        self.events = 0
+        self.newest = True
+        """No other service has begun since."""
+
+    def heard(self, service: Service, event: BrokerEvent) -> None:
+        """Note who reports what."""
+        if isinstance(event, DoneReported):
+            try:
+                done = decode(Done, event.payload)
+            except ProtocolError:
+                return
+            self.asked[event.reply_to] = event.lender, done
+            lease = service.core.state.leases.get(done.lease)
+            held = lease is not None and lease.holder in (None, event.lender)
+            if done.final and held and done.lease not in self.lost:
+                self.finished[done.lease] = None
+
+    def decided(
+        self, service: Service, _event: BrokerEvent, decided: Sequence[BrokerEffect]
+    ) -> None:
+        """Hold each effect against what is known."""
+        for effect in decided:
+            match effect:
+                case broker_effects.FeedWork():
+                    self._feeds(service, effect)
+                case broker_effects.Reply():
+                    self._replies(effect)
+                case broker_effects.PublishEvent():
+                    self._tells(effect)
+                case _:
+                    pass
+        self.events += 1
+        if self.events % PLACES_EVERY == 0:
+            self.look(service)
+
+    def look(self, service: Service) -> None:
+        """Each task is in exactly one place."""
+        world = SimpleNamespace(broker=service.core)
+        try:
+            check_places(world)
+        except AssertionError as error:
+            raise ViolationError("every task is in one place", str(error)) from error
+        state, waiting = service.core.state, Counter[str]()
+        for job in state.jobs:
+            leases = [state.leases[lease] for lease in job.leases]
+            waiting.update(one.claim for one in leases if one.holder is None and one.claim)
+        for lender, count in waiting.items():
+            room = OUTSTANDING_PER_SLOT * self._sim.consent.slots[lender]
+            if count > room:
+                text = f"{count} leases wait for a lender with room for {room}"
+                raise ViolationError("queues are no deeper than there is room", text)
+
+    def _feeds(self, service: Service, effect: broker_effects.FeedWork) -> None:
+        lease, state = effect.lease, service.core.state
+        key = (lease.submitter, lease.job)
+        job = self._sim.jobs[key]
+        failures = int(effect.headers.get(FAILURES_HEADER, "0"))
+        live = state.jobs.get(JobKey(*key))
+        for other in live.leases if live is not None else ():
+            if other != lease.lease and state.leases[other].open.overlap(lease.ranges):
+                text = f"{job.plan.id}: {other} and {lease.lease}"
+                raise ViolationError("no task is leased twice", text)
+        for task in lease.tasks():
+            attempt, before = self.last.get((*key, task), (0, ""))
+            if attempt >= lease.attempt:
+                text = f"{job.plan.id}/{task}: {attempt}, then {lease.attempt}"
+                raise ViolationError("attempt numbers grow", text)
+            self.last[*key, task] = lease.attempt, lease.lease
+            if before and before not in self.finished and state.leases.get(before) is None:
+                self.lost[before] = None
+            if failures > job.failed_runs[task]:
+                text = f"{job.plan.id}/{task}: {failures} counted, {job.failed_runs[task]} ran"
+                raise ViolationError("only failures use retries", text)
+            if self.newest and self._sim.ledger.has(key, task):
+                text = f"{job.plan.id}/{task} is leased and has its result"
+                raise ViolationError("no task is leased twice", text)
+
+    def _replies(self, effect: broker_effects.Reply) -> None:
+        if not isinstance(effect.message, DoneReply) or effect.reply_to not in self.asked:
+            return
+        _, done = self.asked.pop(effect.reply_to)
+        if effect.message.verdict == "malformed":
+            raise ViolationError("lenders are understood", effect.message.reason)
+        if effect.message.verdict != "committed":
+            self._sim.world.stats["stale reports"] += 1
+            return
+        key = (done.submitter, done.job)
+        for result in done.results:
+            if result.state == "succeeded" and not self._sim.ledger.has(key, result.task):
+                text = f"{done.job}/{result.task} of {done.lease}"
+                raise ViolationError("committed means durable", text)
+        if done.lease in self.lost:
+            raise ViolationError("stale reports are refused", f"{done.job}, {done.lease}")
+
+    def _tells(self, effect: broker_effects.PublishEvent) -> None:
+        of = effect.headers.get(subjects.SUBJECT_HEADER)
+        if of is not None and of not in self._sim.ledger.subjects:
+            raise ViolationError("committed means durable", f"{of} is told and not stored")
+
+
+class Brokers(BrokerWatch):
+    """Each term by itself: what one broker does not know of another's can't be its fault."""
+
+    def __init__(self, sim: "Simulation") -> None:
+        self._sim = sim
+        self._terms: dict[Service, Term] = {}
+
+    def started(self, service: Service) -> None:
+        """A service has replayed the streams."""
+        self._terms = {one: term for one, term in self._terms.items() if not one.ended}
+        for term in self._terms.values():
+            term.newest = False
+        self._terms[service] = Term(self._sim)
+
+    def heard(self, service: Service, event: BrokerEvent) -> None:
+        """An event is about to be handled."""
+        self._terms[service].heard(service, event)
+
+    def decided(
+        self, service: Service, event: BrokerEvent, decided: Sequence[BrokerEffect]
+    ) -> None:
+        """It was handled."""
+        self._terms[service].decided(service, event, decided)
+
+    def look(self, service: Service) -> None:
+        """Each task is in exactly one place."""
+        self._terms[service].look(service)
+
+
+class Consent(LenderWatch):
+    """Nothing runs without a grant, or after a pause or a revoke has returned."""
+
+    def __init__(self, sim: "Simulation") -> None:
+        self._sim = sim
+        self.opened: Counter[str] = Counter()
+        self.receipts: Counter[str] = Counter()
+        self.slots: dict[str, int] = {}
+        """The most that each has offered, leases that it held included."""
+
+    def handled(self, shell: LenderShell, _event: Event, decided: Sequence[Effect]) -> None:
+        """Hold what lenderd decides against what its owner was promised."""
+        name, machine = shell.machine.name, shell.machine
+        promises = self._sim.owner_of(machine).promises
+        closed = machine.wall() < promises.closed_until - _TENTH_S
+        closed = closed and not self._clock_was_set(machine)
+        for effect in decided:
+            match effect:
+                case effects.OpenSandbox():
+                    self.opened[effect.lease.lease] += 1
+                    grant = machine.disk.issued.get(effect.grant)
+                    if grant is None or grant.submitter != effect.lease.submitter:
+                        raise ViolationError("nothing runs without a grant", name)
+                    if closed:
+                        raise ViolationError("nothing new after a pause", name)
+                case effects.WriteReceipt():
+                    self.receipts[effect.lease] += 1
+                case effects.SendReport() if effect.report.results:
+                    self._reports(shell, effect)
+                case effects.PullWork() if closed:
+                    raise ViolationError("nothing new after a pause", f"{name} pulls")
+                case effects.SendOffer():
+                    slots = effect.offer.slots_free + len(effect.offer.leases)
+                    self.slots[shell.lender] = max(slots, self.slots.get(shell.lender, 0))
+                    if closed and effect.offer.slots_free:
+                        raise ViolationError("nothing new after a pause", f"{name} offers")
+                case _:
+                    pass
+
+    def runs(self, machine: Machine, box: Sandbox) -> None:
+        """Processes of a sandbox begin to run, or go on."""
+        promises, shell = self._sim.owner_of(machine).promises, machine.shell
+        what = f"{machine.name}: {box.lease.lease} under {box.grant}"
+        if box.grant in promises.revoked:
+            raise ViolationError("nothing runs after a revoke", what)
+        if machine.wall() < promises.paused_until and not self._clock_was_set(machine):
+            raise ViolationError("nothing runs after a pause", what)
+        grant = machine.disk.issued.get(box.grant)
+        awake = shell.alive and not shell.suspended
+        if grant is not None and awake and shell.now() > grant.not_after + _AT_ONCE_S:
+            raise ViolationError("nothing runs without a grant", f"{what}, which has expired")
+
+    def returned(self, owner: Owner, verb: str) -> None:
+        """A verb has returned: look at every process."""
+        machine = owner.shell.machine
+        for box in machine.sandboxes.values():
+            if box.runs and not box.idle:
+                self.runs(machine, box)
+        if verb == "revoke":
+            for box in [*machine.sandboxes.values(), *machine.lingering]:
+                if box.grant in owner.promises.revoked and not (box.dead or box.stuck):
+                    raise ViolationError("nothing runs after a revoke", f"{machine.name} lives")
+
+    def _reports(self, shell: LenderShell, effect: effects.SendReport) -> None:
+        grant = self._sim.grant_of.get(effect.lease)
+        if grant in self._sim.owner_of(shell.machine).promises.revoked:
+            text = f"{shell.machine.name}: {effect.lease}"
+            raise ViolationError("a revoked attempt gives no results", text)
+
+    def _clock_was_set(self, machine: Machine) -> bool:
+        return self._sim.world.now < machine.clock_set_at + CLOCK_GRACE_S
+
+
+def check_end(sim: "Simulation") -> None:
+    """All jobs have ended, and nothing of them is left in anybody's memory.
+
+    Raises:
+        ViolationError: some is.
+    """
+    base = "memory returns to its base"
+    for service in sim.services():
+        state = service.core.state
+        sim.brokers_watch.look(service)
+        left = {
+            "jobs": sum(1 for _ in state.jobs),
+            "leases": len(state.leases),
+            "waiting": state.leases.waiting.total(),
+            "dues": sum(due.kind in ("job", "rest", "lease") for due, _ in state.due.items()),
+            "commits": not service.committer.idle,
+            "feeds": not service.feeder.idle,
+        }
+        if any(left.values()):
+            raise ViolationError(base, f"{service.name}: {left}")
+    for shell in sim.shells:
+        status = shell.core.status(shell.now())
+        left = {
+            "sandboxes": len(shell.machine.sandboxes),
+            "reports": not shell.reporter.idle,
+            "spooled": len(shell.machine.disk.spool),
+            "leases": status.leases_unanswered + len(status.attempts),
+        }
+        if any(left.values()):
+            raise ViolationError(base, f"{shell.name}: {left}")
+    twice = [lease for lease, count in sim.consent.receipts.items() if count > 1]
+    if any(sim.consent.opened[lease] < sim.consent.receipts[lease] for lease in twice):
+        raise ViolationError("one receipt per attempt", f"{twice}")

@@ -1,0 +1,64 @@
+"""Bugs to be planted one at a time, to see that the simulation finds each: what is patched, where.
+
+| Bug | Patched |
+|---|---|
+| the fencing check is dropped | `broker.core.leases.Leases.was_finished_by`: always true |
+| acknowledged before the commit | `broker.core.outbox.Outbox.after_commit`: leaves at once |
+| no requeue after a revoke | `broker.core.reports._hand_back_rest`: nothing for `revoked` |
+| a range is leased twice | `broker.core.job.Job.take`: its first task stays pending |
+| a revoke counts as a retry | `broker.core.reports._hand_back_rest`: one failure more |
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+from broker.core import reports
+from broker.core.job import Job, Step
+from broker.core.leases import Lease, Leases
+from broker.core.outbox import Outbox
+from broker.core.ranges import RangeSet
+from broker.core.state import State
+from lender.protocol.lease import Done
+
+_hand_back_rest = reports._hand_back_rest
+_take = Job.take
+
+
+def _forget_revoked(state: State, now: float, lease: Lease, lender: str, done: Done) -> None:
+    if done.outcome != "revoked":
+        _hand_back_rest(state, now, lease, lender, done)
+
+
+def _punish_revoked(state: State, now: float, lease: Lease, lender: str, done: Done) -> None:
+    if done.outcome != "revoked":
+        _hand_back_rest(state, now, lease, lender, done)
+        return
+    job = state.jobs[lease.job]
+    job.put_back(Step(lease.step.attempt + 1, lease.step.failures + 1), lease.open)
+    state.enqueue(job)
+
+
+def _take_and_leave(job: Job, count: int) -> tuple[Step, RangeSet]:
+    step, taken = _take(job, count)
+    first = next(iter(taken))[0]
+    job.put_back(Step(step.attempt + 1, step.failures), [(first, 1)])
+    return step, taken
+
+
+PLANTED: dict[str, tuple[Any, str, Callable[..., Any]]] = {
+    "the fencing check is dropped": (Leases, "was_finished_by", lambda *_: True),
+    "acknowledged before the commit": (Outbox, "after_commit", Outbox.emit),
+    "no requeue after a revoke": (reports, "_hand_back_rest", _forget_revoked),
+    "a range is leased twice": (Job, "take", _take_and_leave),
+    "a revoke counts as a retry": (reports, "_hand_back_rest", _punish_revoked),
+}
+
+
+@contextlib.contextmanager
+def planted(bug: str) -> Iterator[None]:
+    """Have a bug for a while."""
+    where, name, instead = PLANTED[bug]
+    with mock.patch.object(where, name, instead):
+        yield

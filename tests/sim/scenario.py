@@ -1,0 +1,141 @@
+"""A seed becomes what will happen: machines, jobs, faults and verbs, each with its time."""
+
+import random
+from typing import NamedTuple
+
+from sim.faults import FAULTS, FaultPlan
+from sim.owners import VerbPlan
+from sim.submitter import JobPlan
+
+WORKLOADS = ("render", "command")
+SUBMITTERS = 2
+
+CALM_AT_S = 30.0
+"""Faults and verbs begin before."""
+
+
+class LenderPlan(NamedTuple):
+    """A machine; `grants` are pairs of submitter and workload that its owner begins with."""
+
+    slots: int
+    gpu: bool
+    grants: tuple[tuple[int, str], ...]
+    expires_s: float = 1e6
+
+
+class Scenario(NamedTuple):
+    """All that is chosen before the beginning."""
+
+    seed: int
+    lenders: tuple[LenderPlan, ...]
+    jobs: tuple[JobPlan, ...]
+    faults: tuple[FaultPlan, ...] = ()
+    verbs: tuple[VerbPlan, ...] = ()
+    standby: bool = False
+    calm_at_s: float = CALM_AT_S
+
+    @property
+    def weight(self) -> int:
+        """How much there is to read in it."""
+        return sum(map(len, (self.lenders, self.jobs, self.faults, self.verbs)))
+
+
+def scenario(seed: int, lenders: int | None = None) -> Scenario:
+    """Return the scenario of a seed; `lenders` overrules how many machines there are."""
+    rng = random.Random(f"scenario/{seed}")
+    count = lenders or rng.randint(1, 5)
+    jobs = rng.randint(1, 8) if lenders is None else max(8, lenders // 10)
+    faults = rng.randint(0, 8) if lenders is None else max(8, lenders // 25)
+    verbs = rng.randint(0, 6) if lenders is None else max(6, lenders // 25)
+    # The first machine has whatever any job may ask for, so that each can end.
+    everything = tuple((one, workload) for one in range(SUBMITTERS) for workload in WORKLOADS)
+    first = LenderPlan(rng.randint(2, 4), gpu=True, grants=everything)
+    others = tuple(_lender(rng, everything) for _ in range(count - 1))
+    return Scenario(
+        seed,
+        (first, *others),
+        tuple(_job(rng, number) for number in range(jobs)),
+        tuple(sorted(_fault(rng, count) for _ in range(faults))),
+        tuple(sorted(_verb(rng, count) for _ in range(verbs))),
+        standby=rng.random() < 0.4,
+    )
+
+
+def _lender(rng: random.Random, grants: tuple[tuple[int, str], ...]) -> LenderPlan:
+    return LenderPlan(
+        slots=rng.randint(1, 4),
+        gpu=rng.random() < 0.3,
+        grants=tuple(one for one in grants if rng.random() < 0.7),
+        expires_s=rng.choice((1e6, 1e6, rng.uniform(5.0, CALM_AT_S))),
+    )
+
+
+def _job(rng: random.Random, number: int) -> JobPlan:
+    workload = rng.choice(WORKLOADS)
+    count = rng.choice((None, None, rng.randint(1, 10), rng.randint(10, 60)))
+    task_s = rng.choice((0.0, 0.01, 0.05, 0.3, 2.0))
+    if count is None:
+        task_s = rng.choice((0.01, 0.5, 4.0, 12.0))
+    return JobPlan(
+        id=f"job-{number:05d}",
+        submitter=rng.randrange(SUBMITTERS),
+        at=rng.uniform(0.0, 0.8 * CALM_AT_S),
+        count=count,
+        task_s=task_s,
+        fails_permille=rng.choice((0, 0, 30, 300)),
+        retries=rng.choice((0, 1, 3)),
+        workload=workload,
+        cpu=rng.choice((1, 1, 1, 2)),
+        gpu=rng.random() < 0.15,
+        checkpoint=rng.random() < 0.3,
+        broken=rng.random() < 0.04,
+        life_s=rng.choice((86_400.0, 86_400.0, 86_400.0, rng.uniform(1.0, 40.0))),
+        cancel_after_s=rng.choice((None, None, None, rng.uniform(0.0, 15.0))),
+    )
+
+
+_RANGES = {
+    "messages are lost and doubled": ((2.0, 12.0), (0.01, 0.2)),
+    "messages are late": ((2.0, 12.0), (0.1, 2.0)),
+    "the broker's clock jumps": ((0.0, 0.0), (-500.0, 500.0)),
+    "a lender's clock jumps": ((0.0, 0.0), (-500.0, 500.0)),
+    "lenderd stands still": ((0.2, 8.0), (0.0, 0.0)),
+    "the broker stands still": ((0.2, 12.0), (0.0, 0.0)),
+    "the server crashes": ((0.1, 4.0), (0.0, 0.0)),
+    "a laptop sleeps": ((0.5, 40.0), (0.0, 1.0)),
+    "a machine is needed": ((0.5, 20.0), (0.0, 1.0)),
+}
+_USUAL = ((0.2, 20.0), (0.0, 0.0))
+_WHETHER = ("a laptop sleeps", "a machine is needed")
+"""Here an amount is a yes or a no."""
+
+
+def _fault(rng: random.Random, lenders: int) -> FaultPlan:
+    kind = rng.choice(tuple(FAULTS))
+    lasts, amounts = _RANGES.get(kind, _USUAL)
+    amount = rng.uniform(*amounts)
+    return FaultPlan(
+        at=rng.uniform(0.0, CALM_AT_S),
+        kind=kind,
+        target=rng.randrange(lenders),
+        for_s=rng.uniform(*lasts),
+        amount=float(round(amount)) if kind in _WHETHER else amount,
+    )
+
+
+def _verb(rng: random.Random, lenders: int) -> VerbPlan:
+    verb = rng.choice(
+        ("pause", "pause", "resume", "revoke", "revoke", "grant", "finish", "restart")
+    )
+    args: tuple[object, ...] = ()
+    match verb:
+        case "pause":
+            args = (rng.choice((None, rng.uniform(0.1, 20.0))),)
+        case "finish" | "restart":
+            args = (rng.uniform(0.0, 12.0),)
+        case "revoke":
+            args = (rng.choice((-1, 0, 1, 2, 3)),)
+        case "grant":
+            for_s = rng.choice((1e6, rng.uniform(0.5, 20.0)))
+            args = (rng.randrange(SUBMITTERS), rng.choice(WORKLOADS), for_s)
+    return VerbPlan(rng.uniform(0.0, CALM_AT_S), rng.randrange(lenders), verb, args)

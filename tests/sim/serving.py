@@ -1,0 +1,324 @@
+"""One term of a broker: replays the streams, then carries the core's effects out."""
+
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import TYPE_CHECKING, assert_never
+
+from sim.committing import Committer
+from sim.feeding import Feeder
+from sim.jetstream import Message, Record, Stored
+from sim.network import Fault
+from sim.world import EPOCH
+
+from broker.core import effects
+from broker.core.broker import Broker
+from broker.core.effects import Effect
+from broker.core.events import (
+    CancelReplayed,
+    CancelRequested,
+    ClockJumped,
+    DoneReported,
+    Event,
+    HearingLost,
+    HearingRestored,
+    JobReplayed,
+    JobSubmitted,
+    LeaseReplayed,
+    OfferReceived,
+    QueryReceived,
+    ReplayCompleted,
+    ResultReplayed,
+    SubmittersChanged,
+    TimePassed,
+)
+from lender.protocol import streams, subjects
+from lender.protocol.codec import encode
+
+if TYPE_CHECKING:
+    from sim.broker_shell import BrokerShell
+
+STALL_S = 1.0
+JUMP_S = 1.0
+IDLE_S = 5.0
+CONFIRM_S = 0.05
+READ_AGAIN_S = 5.0
+PAUSE_S = 0.2
+PAGE = 500
+
+
+class Watch:
+    """What a broker's service tells whoever checks it."""
+
+    def started(self, service: "Service") -> None:
+        """It has replayed the streams."""
+
+    def heard(self, service: "Service", event: Event) -> None:
+        """An event is about to be handled."""
+
+    def decided(self, service: "Service", event: Event, decided: Sequence[Effect]) -> None:
+        """It was handled; its effects are about to be carried out."""
+
+
+class Service:
+    """Serves from `begin` to `end`; what is on its way when it ends means nothing to it."""
+
+    core: Broker
+    committer: Committer
+    feeder: Feeder
+
+    def __init__(self, shell: "BrokerShell", term: str) -> None:
+        self.world = shell.world
+        self.line = shell.line
+        self.server = shell.server
+        self.shell = shell
+        self.name = shell.name
+        self.ended = False
+        self.serving = False
+        self._fence = Record(subjects.term(term), b"")
+        self._ahead_s = shell.wall_ahead_s
+        self._timer_at = self._wake_at = inf
+        self._last_result = self._last_job = 0
+        self._held: list[Event] = []
+        self._waits = False
+
+    def begin(self) -> None:
+        """Replay the streams, then serve."""
+        self.core = Broker(self.shell.new_lease_id)
+        self.core.handle(self.now(), SubmittersChanged(self.shell.submitters))
+        self._read(streams.RESULTS, lambda: self._last_result, self._replay_results)
+
+    def end(self) -> None:
+        """Decide nothing any more."""
+        self.ended = True
+        self.shell.server.unsubscribe_kinds(self.line, _LISTENS)
+
+    def after(self, delay_s: float, call: Callable[..., None], *args: object) -> None:
+        """Have something happen in this term."""
+
+        def unless_ended() -> None:
+            if not self.ended:
+                call(*args)
+
+        self.shell.after(delay_s, unless_ended)
+
+    def call(
+        self,
+        kind: str,
+        op: Callable[[], object],
+        done: Callable[[object], None],
+        timeout_s: float = 5.0,
+    ) -> None:
+        """Have the server do something; what it answers after this term is lost."""
+
+        def unless_ended(answer: object) -> None:
+            if not self.ended:
+                done(answer)
+
+        self.line.call(kind, op, unless_ended, timeout_s)
+
+    def fenced(self) -> None:
+        """Somebody else has committed: what is known here is out of date."""
+        self.world.stats["brokers fenced"] += 1
+        self.shell.service_ended()
+
+    # its clock: wall time that notices its own jumps
+
+    def now(self) -> float:
+        """Return the core's time."""
+        return EPOCH + self.world.now + self._ahead_s
+
+    def went_on(self) -> None:
+        """The process stood still: lenders may have spoken meanwhile."""
+        late_s = self.world.now - self._wake_at
+        if self.serving and self.line.connected and late_s > STALL_S:
+            self.handle(HearingRestored())
+
+    # the replay
+
+    def _read(
+        self, stream: str, last: Callable[[], int], take: Callable[[list[Message]], None]
+    ) -> None:
+        """Read a stream from where we are to its end; again until it is there."""
+
+        def done(answer: object) -> None:
+            if isinstance(answer, list):
+                take(answer)
+            else:
+                self.after(PAUSE_S, self._read, stream, last, take)
+
+        held = self.server.js.streams[stream]
+        self.call("replay", lambda: held.page(last() + 1, held.last_sequence + 1), done)
+
+    def _replay_results(self, messages: list[Message]) -> None:
+        fenced = False
+        for one in messages:
+            self._last_result = one.sequence
+            fenced = fenced or one.subject == self._fence.subject
+            if not one.subject.startswith(subjects.TERM_PREFIX):
+                self.core.handle(self.now(), ResultReplayed(one.subject, one.headers))
+        if fenced:
+            self._read(streams.JOBS, lambda: self._last_job, self._replay_jobs)
+        else:
+            self._put_fence()
+
+    def _put_fence(self) -> None:
+        expected = self._last_result
+
+        def done(answer: object) -> None:
+            if isinstance(answer, Stored):
+                self._last_result = answer.sequence
+                self._read(streams.JOBS, lambda: self._last_job, self._replay_jobs)
+            elif isinstance(answer, Fault):
+                self.after(PAUSE_S, self._put_fence)
+            else:  # others' records, or our own fence, whose answer was lost
+                self._read(streams.RESULTS, lambda: self._last_result, self._replay_results)
+
+        fence = [self._fence]
+        self.call("commit", lambda: self.server.store(streams.RESULTS, fence, expected), done)
+
+    def _replay_jobs(self, messages: list[Message]) -> None:
+        for one in messages:
+            self._last_job = one.sequence
+            replayed = (
+                CancelReplayed(one.subject)
+                if one.subject.startswith("cancel.")
+                else JobReplayed(one.subject, one.headers, one.payload)
+            )
+            self.core.handle(self.now(), replayed)
+        self._read(streams.WORK, lambda: 0, self._replay_work)
+
+    def _replay_work(self, messages: list[Message]) -> None:
+        for one in messages:
+            leased = LeaseReplayed(one.sequence, one.headers, one.payload)
+            self.core.handle(self.now(), leased)
+        self.committer = Committer(self, self._last_result)
+        self.feeder = Feeder(self)
+        listeners = (self._on_offer, self._on_done, self._on_query)
+        for subject, listener in zip(_LISTENS, listeners, strict=True):
+            self.server.subscribe(self.line, subject, listener)
+        self.serving = True
+        self.world.note(self.name, "serves")
+        self.shell.watch.started(self)
+        self._do(ReplayCompleted())
+        self._read_jobs()
+
+    # what comes in
+
+    def on_state(self, up: bool) -> None:  # noqa: FBT001 - a callback
+        """The line broke or is back."""
+        if self.serving:
+            self.handle(HearingRestored() if up else HearingLost())
+            self.feeder.on_state(up)
+
+    def hint_jobs(self) -> None:
+        """The ledger has more."""
+        if self.serving and not self.ended:
+            self._read_once()
+
+    def _on_offer(self, subject: str, payload: bytes, _reply_to: str) -> None:
+        self.handle(OfferReceived(subjects.last_token(subject), payload))
+
+    def _on_done(self, subject: str, payload: bytes, reply_to: str) -> None:
+        self.handle(DoneReported(subjects.last_token(subject), payload, reply_to))
+
+    def _on_query(self, subject: str, payload: bytes, reply_to: str) -> None:
+        self.handle(QueryReceived(subjects.last_token(subject), {}, payload, reply_to))
+
+    def _read_jobs(self) -> None:
+        """Read the ledger on, whether or not anything was heard of it."""
+        self._read_once()
+        self.after(READ_AGAIN_S, self._read_jobs)
+
+    def _read_once(self) -> None:
+        def done(messages: object) -> None:
+            for one in messages if isinstance(messages, list) else ():
+                if one.sequence > self._last_job:  # else it was read twice at once
+                    self._last_job = one.sequence
+                    self.handle(
+                        CancelRequested(one.subject)
+                        if one.subject.startswith("cancel.")
+                        else JobSubmitted(one.subject, one.headers, one.payload)
+                    )
+
+        jobs = self.server.js.streams[streams.JOBS]
+        self.call("jobs", lambda: jobs.page(self._last_job + 1, PAGE), done)
+
+    # the core
+
+    def handle(self, event: Event) -> None:
+        """Have the core take up an event; while another broker may lead, it waits."""
+        if self.ended:
+            return
+        if self._waits or not self.shell.may_serve():
+            self._held.append(event)
+            if not self._waits:
+                self._waits = True
+                self.after(CONFIRM_S, self._go_on)
+            return
+        self._follow_clock()
+        self._do(event)
+
+    def _go_on(self) -> None:
+        if not self.shell.may_serve():
+            self.after(CONFIRM_S, self._go_on)
+            return
+        self._waits = False
+        held, self._held = self._held, []
+        for event in (HearingRestored(), *held):
+            self.handle(event)
+
+    def _follow_clock(self) -> None:
+        by_s = self.shell.wall_ahead_s - self._ahead_s
+        if abs(by_s) >= JUMP_S:
+            self._ahead_s = self.shell.wall_ahead_s
+            self._do(ClockJumped(by_s))
+
+    def _do(self, event: Event) -> None:
+        self.world.note(self.name, type(event).__name__)
+        self.shell.watch.heard(self, event)
+        decided = self.core.handle(self.now(), event)
+        self.shell.watch.decided(self, event, decided)
+        for effect in decided:
+            self._carry_out(effect)
+        self._arm()
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case effects.Commit():
+                self.committer.add(effect)
+            case effects.FeedWork():
+                self.feeder.feed(effect)
+            case effects.DeleteWork():
+                self.feeder.delete(effect)
+            case effects.Reply():
+                payload = encode(effect.message, effect.content_type)
+                self.line.publish(effect.reply_to, payload)
+            case effects.PublishEvent():
+                self.line.publish(effect.subject, effect.payload)
+            case effects.SendControl():
+                self.line.publish(subjects.control(effect.lender), encode(effect.control))
+            case effects.Warn():
+                self.world.note(self.name, f"warns: {effect.text}")
+            case _:
+                assert_never(effect)
+
+    def _arm(self) -> None:
+        deadline = self.core.next_deadline()
+        in_s = inf if deadline is None else max(0.0, deadline - self.now())
+        self._wake_at = self.world.now + min(IDLE_S, in_s)
+        if self.world.now + in_s < self._timer_at:
+            self._timer_at = self.world.now + in_s
+            self.after(in_s, self._on_timer, self._timer_at)
+
+    def _on_timer(self, at: float) -> None:
+        if at != self._timer_at:
+            return
+        self._timer_at = inf
+        deadline = self.core.next_deadline()
+        if deadline is not None and deadline <= self.now() + 1e-9:
+            self.handle(TimePassed())
+        else:
+            self._arm()
+
+
+_LISTENS = (subjects.OFFER_FILTER, subjects.DONE_FILTER, subjects.QUERY_FILTER)

@@ -1,0 +1,143 @@
+"""A submitter: publishes jobs until the ledger has them, and now and then thinks better of it."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+from sim.jetstream import Message, Record, Refused, Stored
+from sim.server import Server
+from sim.world import EPOCH, Actor, World
+
+from lender.protocol import subjects
+from lender.protocol.codec import CONTENT_TYPE_HEADER, MSGPACK, encode
+from lender.protocol.job import Array, JobSpec, Limits, Requires
+from lender.protocol.signature import SIGNATURE_HEADER, Signer
+from lender.protocol.streams import JOBS
+
+GIB = 1 << 30
+PROGRAM = {"sha256": "ab" * 32, "size_bytes": 1000}
+AGAIN_S = (0.2, 1.0)
+
+
+class JobPlan(NamedTuple):
+    """A job that will be submitted; `fails_permille` of its attempts fail."""
+
+    id: str
+    submitter: int
+    at: float
+    count: int | None
+    task_s: float
+    fails_permille: int = 0
+    retries: int = 0
+    workload: str = "render"
+    cpu: int = 1
+    gpu: bool = False
+    checkpoint: bool = False
+    broken: bool = False
+    life_s: float = 86_400.0
+    cancel_after_s: float | None = None
+
+
+class Job:
+    """A job, and what has become of it as the world knows, whatever anybody is told."""
+
+    def __init__(self, plan: JobPlan, signer: Signer) -> None:
+        self.plan = plan
+        self.key = (signer.public_key, plan.id)
+        self.accepted = False
+        self.failed_runs: Counter[int] = Counter()
+        self._spec: JobSpec | None = None
+        self.record = self._record(signer)
+
+    @property
+    def total(self) -> int:
+        """Number of tasks."""
+        return self.plan.count or 1
+
+    def value(self, task: int) -> bytes:
+        """Return what a task that succeeds comes to."""
+        return f"{self.plan.id}/{task}".encode()
+
+    def _record(self, signer: Signer) -> Record:
+        plan = self.plan
+        wasm = plan.workload == "render"
+        spec = JobSpec.model_validate(
+            {
+                "v": 1,
+                "id": plan.id,
+                "submitter": signer.public_key,
+                "workload": plan.workload,
+                "runtime": "wasm" if wasm else "process",
+                "program": PROGRAM if wasm else None,
+                "argv": () if wasm else ("true",),
+                "array": Array(count=plan.count) if plan.count else None,
+                "limits": Limits(cpu=plan.cpu),
+                "requires": Requires(
+                    gpu="nvidia" if plan.gpu else "none", vram_bytes=GIB if plan.gpu else 0
+                ),
+                "checkpoint": plan.checkpoint,
+                "retries": plan.retries,
+                "created_at": EPOCH + plan.at,
+                "not_after": EPOCH + plan.at + plan.life_s,
+            }
+        )
+        payload = encode(spec)
+        headers = {CONTENT_TYPE_HEADER: MSGPACK, SIGNATURE_HEADER: signer.sign(payload)}
+        return Record(subjects.submit(*self.key), payload, headers)
+
+
+class Submitter(Actor):
+    """One of them, with a line of its own."""
+
+    def __init__(self, world: World, server: Server, name: str, hint: Callable[[], None]) -> None:
+        super().__init__(world, name)
+        self._server = server
+        self._hint = hint
+        self._rng = world.rng(name)
+        self.line = server.line(self, lambda _up: None)
+        self.line.open()
+
+    def plan(self, job: Job) -> None:
+        """Submit a job at its time, and cancel it if that is planned."""
+        at = job.plan.at
+        self.world.at(at, self, self._publish, job.record, job)
+        if job.plan.cancel_after_s is not None:
+            cancel = Record(subjects.cancel(*job.key), b"")
+            self.world.at(at + job.plan.cancel_after_s, self, self._publish, cancel, None)
+
+    def _publish(self, record: Record, job: Job | None) -> None:
+        self.line.call(
+            "publish",
+            lambda: self._server.store(JOBS, [record]),
+            lambda answer: self._take(record, job, answer),
+        )
+
+    def _take(self, record: Record, job: Job | None, answer: object) -> None:
+        match answer:
+            case Stored():
+                self._accepted(record, job)
+            case Refused():
+                self.line.call(
+                    "publish",
+                    lambda: self._server.js.streams[JOBS].get_last(record.subject),
+                    lambda stored: self._compare(record, job, stored),
+                )
+            case _:
+                self._again(record, job)
+
+    def _compare(self, record: Record, job: Job | None, stored: object) -> None:
+        """Refused: it is ours already, if the bytes are the same."""
+        if isinstance(stored, Message):
+            assert stored.payload == record.payload, "another job under our id"
+            self._accepted(record, job)
+        else:
+            self._again(record, job)
+
+    def _again(self, record: Record, job: Job | None) -> None:
+        self.after(self._rng.uniform(*AGAIN_S), self._publish, record, job)
+
+    def _accepted(self, record: Record, job: Job | None) -> None:
+        self.world.note(self.name, f"is accepted: {record.subject.partition('.')[0]}")
+        if job is not None:
+            job.accepted = True
+        self._hint()

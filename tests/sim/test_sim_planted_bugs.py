@@ -1,0 +1,29 @@
+"""Each of five bugs that one might make is found, and told with a seed and a short trace."""
+
+import pytest
+from sim.planted import PLANTED, planted
+from sim.scenario import scenario
+from sim.shrink import shrink
+from sim.simulation import run
+
+SEEDS_MAX = 60
+
+FOUND_BY = {
+    "the fencing check is dropped": {"committed means durable", "stale reports are refused"},
+    "acknowledged before the commit": {"committed means durable"},
+    "no requeue after a revoke": {"every job ends", "every task is in one place"},
+    "a range is leased twice": {"no task is leased twice", "every task is in one place"},
+    "a revoke counts as a retry": {"only failures use retries"},
+}
+
+
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_planted_bug_is_found(bug: str) -> None:
+    with planted(bug):
+        outcomes = (run(scenario(seed)) for seed in range(1, SEEDS_MAX + 1))
+        found = next(one for one in outcomes if one.broken)
+        assert found.broken in FOUND_BY[bug]
+        shortest = shrink(found, run, runs_max=20).outcome
+    assert shortest.broken == found.broken
+    assert shortest.scenario.weight <= found.scenario.weight
+    assert not run(shortest.scenario).broken, "it is the bug that was found"
