@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. The others are parts of them.
-.PHONY: help demo test test-cgroups soak-sandbox chaos check venv walls wasm schemas footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox clean
+.PHONY: help demo test test-cgroups soak-sandbox chaos sim check venv walls wasm schemas footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox clean
 
 BIN := .venv/bin
 AS_USER := tests/adversarial/test_as_ordinary_user.py
@@ -11,6 +11,7 @@ help:
 	@echo 'make test-cgroups  limits by cgroup, in an emulated machine that has every controller'
 	@echo 'make soak-sandbox  10,000 sandboxed tasks with faults among them, and what is left of them'
 	@echo 'make chaos      20 lenders, two brokers and a NATS cluster under random faults: MINUTES=10 SEED=n'
+	@echo 'make sim        the cores of broker and lenders in a simulated world: SEED=n, or SEEDS=1..1000'
 	@echo 'make check      style, types and import rules only'
 	@echo 'make footprint  memory and CPU of an idle lenderd'
 	@echo 'make bench-owner    how fast pause and revoke stop whatever runs'
@@ -60,6 +61,10 @@ soak-sandbox: venv walls
 chaos: venv walls
 	@.ci/packages bubblewrap
 	@PYTHONPATH=.:tests $(BIN)/python -m chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
+
+sim: venv
+	@PYTHONPATH=.:tests $(BIN)/python -m sim.run \
+		$(if $(SEEDS),--seeds $(SEEDS) --processes $(shell nproc),--seed $(or $(SEED),1))
 
 footprint:
 	@.ci/venv server
