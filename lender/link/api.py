@@ -21,6 +21,7 @@ CONSUMER_NOT_FOUND = 10014
 _STREAM_NAME_IN_USE = 10058
 # A sequence that was deleted, and one that never was.
 _NO_MESSAGE = (10043, 10057)
+_NO_MESSAGE_FOUND = 10037
 _END_OF_BATCH = "204"
 _NOT_FOUND = "404"
 
@@ -125,6 +126,21 @@ class JetStream:
             f"$JS.API.DIRECT.GET.{stream}.{subject}", timeout_s=self._timeout_s
         )
         return None if _absent(msg) else _stored(msg)
+
+    async def next_sequence(self, stream: str, sequence: int, subject: str = ">") -> int | None:
+        """Return the sequence of the first message on `subject` from `sequence` on.
+
+        The stream's leader answers, which has all that was acknowledged; a replica that answers
+        by direct access, or serves a consumer, may be behind. None when there is no such message.
+        """
+        request = {"seq": sequence, "next_by_subj": subject}
+        try:
+            found = await self.call(f"STREAM.MSG.GET.{stream}", request)
+        except JetStreamError as error:
+            if error.err_code != _NO_MESSAGE_FOUND:
+                raise
+            return None
+        return int(found["message"]["seq"])
 
     async def get_page(
         self,

@@ -37,7 +37,8 @@ class ReadBatch:
     """Messages in the order of the stream.
 
     `caught_up` is true exactly once in a reader's life: after this batch, which may be empty,
-    the reader has seen everything that the stream held, and what follows is live.
+    the reader has seen everything that the stream held, and what follows is live. So it is also
+    where the consumer was on a replica that is behind, and knew of no more.
     """
 
     messages: list[StoredMessage]
@@ -98,6 +99,7 @@ class StreamReader:
         self._heard_at = 0.0
         self._failures = 0
         self._num_pending: int | None = None
+        self._end_sequence = 0
         self._caught_up = False
         self._closed = False
 
@@ -111,10 +113,9 @@ class StreamReader:
                 await self._open()
             elif self._pull_left == 0:
                 await self._pull(self._deliveries)
-            if self._buffer:
-                return self._take()
-            if self._num_pending == 0 and not self._caught_up:
-                return self._take()
+            at_end = not self._caught_up and self._num_pending == 0 and await self._has_all()
+            if self._buffer or at_end:
+                return self._take(caught_up=at_end)
             await self._listen()
 
     async def close(self) -> None:
@@ -132,11 +133,26 @@ class StreamReader:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _take(self) -> ReadBatch:
+    def _take(self, *, caught_up: bool) -> ReadBatch:
         messages, self._buffer = self._buffer, []
-        now_caught_up = self._num_pending == 0 and not self._caught_up
-        self._caught_up = self._caught_up or now_caught_up
-        return ReadBatch(messages, now_caught_up)
+        self._caught_up = self._caught_up or caught_up
+        return ReadBatch(messages, caught_up)
+
+    async def _has_all(self) -> bool:
+        """Tell whether we have read all that the stream's leader held when we asked it."""
+        if self._next_sequence > self._end_sequence:
+            return True
+        try:
+            # What comes last may be gone, or match no filter.
+            found = [
+                await self._js.next_sequence(self._stream, self._next_sequence, subject)
+                for subject in self._filter or [">"]
+            ]
+        except LinkError as error:
+            if not _passing(error):
+                raise
+            return False
+        return all(one is None or one > self._end_sequence for one in found)
 
     async def _open(self) -> None:
         """Make the consumer that goes on after the last message seen; waits for the line."""
@@ -167,6 +183,7 @@ class StreamReader:
         last_sequence = (await self._js.stream_state(self._stream)).last_sequence
         if last_sequence < self._next_sequence - 1:
             raise StreamRewoundError(self._stream, last_sequence, self._next_sequence - 1)
+        self._end_sequence = last_sequence
 
     def _config(self) -> dict[str, Any]:
         return {

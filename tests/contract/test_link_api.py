@@ -55,6 +55,21 @@ async def test_a_consumer_is_created_got_and_deleted(connection: Connection) -> 
         await js.delete_consumer("ABSENT", "c")
 
 
+async def test_the_next_message_on_a_subject_is_found_by_its_sequence(
+    connection: Connection,
+) -> None:
+    js = JetStream(connection)
+    await js.ensure_stream(STREAM)
+    await fill(connection, 3)
+    assert await js.delete_message("S", 2)
+    assert await js.next_sequence("S", 2) == 3
+    assert await js.next_sequence("S", 1, "s.2") == 3
+    assert await js.next_sequence("S", 4) is None
+    assert await js.next_sequence("S", 1, "s.absent") is None
+    with pytest.raises(JetStreamError):
+        await js.next_sequence("ABSENT", 1)
+
+
 async def test_a_message_is_deleted_once(connection: Connection) -> None:
     js = JetStream(connection)
     await js.ensure_stream(STREAM)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from nats_server import until
 
-from lender.link.api import JetStream
+from lender.link.api import JetStream, StreamState
 from lender.link.connection import Connection, connect
 from lender.link.embedded import EmbeddedServer
 from lender.link.errors import JetStreamError, LinkError, NotConnectedError
@@ -113,6 +113,44 @@ async def test_only_matching_subjects_from_the_sequence_wanted(
     got = collect(StreamReader(connection, "S", ["s.a", "s.b"], from_sequence=5))
     await until(lambda: got.caught_up_at)
     assert got.sequences == [5, 8, 10, 11]
+
+
+async def test_a_stream_whose_end_is_gone_is_caught_up(
+    connection: Connection, js: JetStream, collect: Collect
+) -> None:
+    await fill(connection, 5)
+    for sequence in (3, 4, 5):
+        assert await js.delete_message("S", sequence)
+    got = collect(StreamReader(connection, "S", []))
+    await until(lambda: got.caught_up_at == [2])
+
+
+async def test_a_replica_that_is_behind_is_not_the_end(
+    connection: Connection, collect: Collect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its consumer has nothing pending, while the stream's leader holds three more messages."""
+
+    async def ahead_of_the_replica(_: JetStream, stream: str) -> StreamState:
+        assert stream == "S"
+        return StreamState(messages=5, bytes=5, first_sequence=1, last_sequence=5)
+
+    async def not_here_yet(_: JetStream, stream: str, sequence: int, subject: str) -> int:
+        asked.append((stream, sequence, subject))
+        return sequence
+
+    asked: list[tuple[str, int, str]] = []
+    monkeypatch.setattr(JetStream, "stream_state", ahead_of_the_replica)
+    monkeypatch.setattr(JetStream, "next_sequence", not_here_yet)
+    await fill(connection, 2)
+    got = collect(StreamReader(connection, "S", []))
+    await until(lambda: ("S", 3, ">") in asked)
+    assert got.caught_up_at == []
+    await fill(connection, 2)
+    await until(lambda: ("S", 5, ">") in asked)
+    assert got.caught_up_at == []
+    await fill(connection, 1)
+    await until(lambda: got.caught_up_at)
+    assert got.caught_up_at == [5]
 
 
 async def test_nothing_is_lost_or_doubled_over_crashes_of_the_server(
