@@ -149,11 +149,12 @@ class Run:
             ("tasks", [("results", sum(len(one) for one in books.results.values()))]),
             ("attempts", sorted(verdict.outcomes(self.machines.lenders.values()).items())),
             ("brokers", [("take-overs", led)]),
-            ("ended by itself", sorted(self.machines.deaths.items())),
         ]
         for name, cells in rows:
             told = ", ".join(f"{count} {what}" for what, count in cells) or "none"
             self.say(f"{name:16} {told}")
+        for death in self.machines.deaths:
+            self.say(f"ended by itself  {death}")
 
 
 def main() -> int:

@@ -8,7 +8,6 @@ import random
 import shutil
 import signal
 import subprocess
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -57,7 +56,7 @@ class Machines:
 
     Attributes:
         down: what was killed and is not to be started before `bring_back`.
-        deaths: how often what ended by itself.
+        deaths: what ended by itself, and the last line that it said.
     """
 
     def __init__(self, folder: Path, chance: random.Random, token: str, lenders: int) -> None:
@@ -85,7 +84,7 @@ class Machines:
         self.lines: dict[str, Line] = {}
         self.keys: dict[str, str] = {}
         self.down: set[str] = set()
-        self.deaths: Counter[str] = Counter()
+        self.deaths: list[str] = []
 
     def key_file(self, submitter: str) -> Path:
         return self.folder / f"{submitter}.nk"
@@ -120,7 +119,7 @@ class Machines:
             await asyncio.sleep(_LOOK_AGAIN_S)
             for name, part in (*self.brokers.items(), *self.lenders.items()):
                 if name not in self.down and not part.alive():
-                    self.deaths[name] += 1
+                    self.deaths.append(f"{name}: {(part.said().splitlines() or [''])[-1]}")
                     part.start()
 
     def strike_down(self, name: str) -> None:

@@ -91,8 +91,10 @@ class Submitting:
                     await self._breathe()
                 await asyncio.gather(*self._outstanding)
             finally:
-                for waiting in self._outstanding:
+                left = tuple(self._outstanding)
+                for waiting in left:
                     waiting.cancel()
+                await asyncio.gather(*left, return_exceptions=True)
 
     async def _submit_one(self, client: Client) -> None:
         (name,) = self._chance.choices(list(KINDS), [kind.weight for kind in KINDS.values()])
