@@ -3,10 +3,10 @@
 That is their standard error; of a Python function also what it prints. It comes to standard output,
 each line with its task where there are several, and ends with the job, or with --task N's end.
 
-It is bounded: a task is told of by 64 KiB at once, then 16 KiB a second, and its machine shares a
-line among all of its tasks. A line says how much was left out. Who comes late sees what nobody has
-read yet, up to 128 KiB. What was missed for good is not lost if it was at the end: the last 8 KiB
-of each task come with its result, here (also once it has ended) and by `lender get`.
+It is bounded: 64 KiB of a task at once, then 16 KiB a second, and 128 KiB a second of all tasks of
+its machine. A line says how much was left out. Who comes late sees what nobody has read yet, up to
+128 KiB. What else was missed is in the result if it is among the last 8 KiB of the task: these come
+here too, once the task has ended, and by `lender get`.
 
 On a terminal control characters are shown as escapes, so that no task can steer it; --raw leaves
 them as they are. In a pipe they always are.
