@@ -1,7 +1,8 @@
 """Starts a broker with an embedded NATS server and lenders, each with its own state and consent.
 
 Everything runs as real processes through the commands that people use, and is gone when the
-fleet is closed. Started as root, the lenders become an ordinary user: sandboxes never run as root.
+fleet is closed or its maker killed. Started as root, the lenders become an ordinary user: sandboxes
+never run as root.
 """
 
 import json
@@ -12,18 +13,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
+
+from deploy.local.guard import Guard
+from lender.daemon.control_client import UnreachableError, ask
+from lender.state.folder import StateFolder
 
 READY_S = 30.0
+ANSWER_S = 10.0
 STOP_S = 15.0
+ASK_AGAIN_S = 0.1
 ORDINARY_USER = "nobody"
 DEDICATED = '{"defaults": "dedicated"}'
 """The policy of a machine that nobody works at."""
 
 GRANTED_WORKLOADS = ("render", "checksum", "wasm", "command")
+_RUNTIMES = {"command": "process", "python": "python"}
+"""Of the workloads that are no WebAssembly."""
 
 
 class FleetError(Exception):
@@ -51,11 +60,14 @@ def wait_until(condition: Callable[[], bool], what: str, within_s: float = READY
 class Part:
     """One process of the fleet, with its log."""
 
-    def __init__(self, name: str, argv: Sequence[str], env: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, name: str, argv: Sequence[str], env: Mapping[str, str], log: Path, guard: Guard
+    ) -> None:
         self.name = name
         self.argv = list(argv)
         self.env = dict(env)
         self.log = log
+        self._guard = guard
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -71,6 +83,7 @@ class Part:
                 stderr=out,
                 start_new_session=True,
             )
+        self._guard.watch(self.process.pid)
 
     @property
     def pid(self) -> int:
@@ -90,14 +103,19 @@ class Part:
 
     def stop(self) -> None:
         """End it with SIGTERM, and with SIGKILL should it not heed."""
-        if self.process is None or self.process.poll() is not None:
+        if self.process is None:
             return
-        self.process.send_signal(signal.SIGCONT)
-        self.process.terminate()
+        self.ask_to_end()
         try:
             self.process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             self.kill()
+
+    def ask_to_end(self) -> None:
+        """Send SIGTERM, also to one that stands still."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
 
     def said(self) -> str:
         """Return the end of the log."""
@@ -107,10 +125,12 @@ class Part:
 class Lender(Part):
     """A lenderd with its state folder."""
 
-    def __init__(self, name: str, folder: Path, url: str, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, folder: Path, url: str, env: Mapping[str, str], guard: Guard
+    ) -> None:
         self.state = folder / name
         argv = [command("lenderd"), "--state", str(self.state), "--url", url, "--name", name]
-        super().__init__(name, argv, env, folder / f"{name}.log")
+        super().__init__(name, argv, env, folder / f"{name}.log", guard)
 
     def owner(self, *verb: str, within_s: float = 30.0) -> subprocess.CompletedProcess[str]:
         """Run a `lender` verb as this machine's owner."""
@@ -123,10 +143,19 @@ class Lender(Part):
             stdin=subprocess.DEVNULL,
         )
 
-    def status(self) -> dict[str, object]:
-        """Return what `lender status --json` says."""
-        said: dict[str, object] = json.loads(self.owner("status", "--json").stdout or "{}")
-        return said
+    def status(self) -> dict[str, Any]:
+        """Return what lenderd answers `lender status` with; empty where it does not answer.
+
+        Without the command, since many wait for it and a process for each look holds others up.
+        """
+        try:
+            return ask(StateFolder(self.state).control_socket, {"verb": "status"}, ANSWER_S)
+        except UnreachableError:
+            return {}
+
+    def answers(self) -> bool:
+        """Whether it serves its owner."""
+        return bool(self.status())
 
     def lending(self) -> bool:
         """Whether it is connected and would take work."""
@@ -135,8 +164,7 @@ class Lender(Part):
 
     def busy(self) -> bool:
         """Whether a task runs here right now."""
-        running = self.status().get("running")
-        return isinstance(running, list) and any(one["state"] == "running" for one in running)
+        return any(one["state"] == "running" for one in self.status().get("running", ()))
 
 
 class Fleet:
@@ -157,7 +185,7 @@ class Fleet:
         Args:
             folder: a folder of its own; with root, one that an ordinary user may enter.
             lenders: names of the machines.
-            workloads: what each owner grants to the one submitter.
+            workloads: what each owner grants to the one submitter; only its runtimes are offered.
             env: settings of the lenders (`LENDERD_...`).
             grant: False leaves every machine without consent.
             url: a NATS server that runs already, instead of one embedded in the broker.
@@ -168,11 +196,17 @@ class Fleet:
         self._workloads = tuple(workloads)
         self._grant = grant
         # Lenders on one machine would otherwise step back before each other's work.
-        self._env = {"LENDERD_POLICY": DEDICATED, "LENDERD_SLOTS": "1", **(env or {})}
+        self._env = {
+            "LENDERD_POLICY": DEDICATED,
+            "LENDERD_SLOTS": "1",
+            "LENDERD_RUNTIMES": _runtimes_of(workloads),
+            **(env or {}),
+        }
         if os.geteuid() == 0:
             self._env["LENDERD_USER"] = ORDINARY_USER
         self._ready = folder / "broker.json"
         self._url = url
+        self._guard = Guard()
         self.broker = self._broker(port=0)
         self.lenders: dict[str, Lender] = {}
         self.submitter = ""
@@ -225,7 +259,11 @@ class Fleet:
         port = int(self.url.rsplit(":", 1)[1])
         self.broker = self._restartable(port)
         for name in self._names:
-            self.add(name)
+            self._add(name)
+        for lender in self.lenders.values():
+            self._wait(lender, lender.answers)
+            for workload in self._workloads if self._grant else ():
+                self.grant(lender, workload)
         if self._grant:
             for lender in self.lenders.values():
                 self.wait_lending(lender)
@@ -235,20 +273,6 @@ class Fleet:
         self._ready.unlink(missing_ok=True)
         self.broker.start()
         self._wait(self.broker, self._ready.exists)
-
-    def add(self, name: str) -> Lender:
-        """Add a machine to the fleet, with its owner's consent."""
-        lender = Lender(name, self.folder, self.url, self._env)
-        self.lenders[name] = lender
-        lender.state.mkdir(mode=0o711, exist_ok=True)
-        if os.geteuid() == 0:
-            user = pwd.getpwnam(ORDINARY_USER)
-            os.chown(lender.state, user.pw_uid, user.pw_gid)
-        lender.start()
-        self._wait(lender, lambda: lender.owner("status").returncode == 0)
-        for workload in self._workloads if self._grant else ():
-            self.grant(lender, workload)
-        return lender
 
     def grant(self, lender: Lender, workload: str) -> None:
         """Say the owner's yes to one workload of the submitter."""
@@ -263,18 +287,24 @@ class Fleet:
 
     def stop(self) -> None:
         """Stop every part, lenders first so that they hand their work back."""
-        for lender in self.lenders.values():
-            if lender.alive():
-                assert lender.process is not None
-                lender.process.send_signal(signal.SIGCONT)
-                lender.process.terminate()
-        for lender in self.lenders.values():
-            lender.stop()
-        self.broker.stop()
+        try:
+            _hurry(self.lenders.values())
+            self.broker.stop()
+        finally:
+            self._guard.close()
 
     def remove(self) -> None:
         """Delete the fleet's folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _add(self, name: str) -> None:
+        lender = Lender(name, self.folder, self.url, self._env, self._guard)
+        self.lenders[name] = lender
+        lender.state.mkdir(mode=0o711, exist_ok=True)
+        if os.geteuid() == 0:
+            user = pwd.getpwnam(ORDINARY_USER)
+            os.chown(lender.state, user.pw_uid, user.pw_gid)
+        lender.start()
 
     def _broker(self, port: int) -> Part:
         argv = [command("lender-broker"), "serve", "--state", str(self.folder / "broker")]
@@ -283,7 +313,7 @@ class Fleet:
             argv += ["--embedded", "--port", str(port)]
         else:
             argv += ["--url", self._url]
-        return Part("broker", argv, {}, self.folder / "broker.log")
+        return Part("broker", argv, {}, self.folder / "broker.log", self._guard)
 
     def _restartable(self, port: int) -> Part:
         part = self._broker(port)
@@ -314,3 +344,20 @@ class Fleet:
             raise FleetError(f"{error}\n{part.said()}") from error
         if not part.alive():
             raise FleetError(f"{part.name} ended:\n{part.said()}")
+
+
+def _runtimes_of(workloads: Collection[str]) -> str:
+    """The setting `runtimes` of a machine that runs these: it tries no others at its start."""
+    return json.dumps(sorted({_RUNTIMES.get(workload, "wasm") for workload in workloads}))
+
+
+def _hurry(lenders: Collection[Lender]) -> None:
+    """Have all of them end: who is asked again does not wait for its work to end first."""
+    deadline = time.monotonic() + STOP_S
+    while left := [lender for lender in lenders if lender.alive()]:
+        for lender in left:
+            if time.monotonic() > deadline:
+                lender.kill()
+            else:
+                lender.ask_to_end()
+        time.sleep(ASK_AGAIN_S)
