@@ -1,13 +1,29 @@
 """Content that does not hold what the specification says ends the job with a reason."""
 
 import hashlib
+from collections.abc import Iterator
 
 import nats
 import pytest
+from fleet import StandingFleet
 
 from deploy.local.fleet import Fleet
 from lender.client.client import Client
 from lender.client.errors import Rejected
+
+# The first of them waits for a whole fleet, on a machine that may be busy.
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def standing() -> Iterator[StandingFleet]:
+    with StandingFleet("desk", "attic", workloads=("command", "wasm")) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def fleet(standing: StandingFleet) -> Fleet:
+    return standing.in_order()
 
 
 async def test_a_module_that_does_not_parse_is_rejected(fleet: Fleet) -> None:

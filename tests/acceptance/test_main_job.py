@@ -2,13 +2,32 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+from fleet import StandingFleet
 
 from deploy.local.fleet import Fleet, wait_until
 from lender.client.client import Client
 from workloads import catalogue
 
 CONTENT = b"lend me your ears\n" * 10_000
+
+
+# The first of them waits for a whole fleet, on a machine that may be busy.
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def standing() -> Iterator[StandingFleet]:
+    with StandingFleet("desk", "attic", workloads=("command", "wasm")) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def fleet(standing: StandingFleet) -> Fleet:
+    return standing.in_order()
 
 
 def test_a_file_is_hashed_on_somebody_elses_machine(fleet: Fleet) -> None:

@@ -12,7 +12,7 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,12 @@ import msgpack
 import nats
 import nkeys
 import pytest
+from fleet import StandingFleet
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 from nats.js.errors import APIError
 
-TIME_S = 30
+TIME_S = 60
 SUBJECT_TAKEN = 10077
 PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.md"
 
@@ -36,6 +37,21 @@ class Fleet(Protocol):
 
     url: str
     submitter_seed: bytes
+
+
+# The first of them waits for a whole fleet, on a machine that may be busy.
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def standing() -> Iterator[StandingFleet]:
+    with StandingFleet("desk", "attic") as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def fleet(standing: StandingFleet) -> Fleet:
+    return standing.in_order()
 
 
 @dataclass(frozen=True)

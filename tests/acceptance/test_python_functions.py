@@ -5,16 +5,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fleet import StandingFleet
 
 from deploy.local.fleet import Fleet
 from lender.client import Client, JobFailed, Limits, Rejected, TaskFailed, UntrustedValue
 
+# The first of them waits for a whole fleet, on a machine that may be busy.
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def standing() -> Iterator[StandingFleet]:
+    """A machine whose owner lets functions run."""
+    with StandingFleet("desk", workloads=("python",)) as fleet:
+        yield fleet
+
 
 @pytest.fixture
-def pythons(fleet_folder: Path) -> Iterator[Fleet]:
-    """A machine whose owner lets functions run."""
-    with Fleet(fleet_folder, ("desk",), workloads=("python",)) as running:
-        yield running
+def pythons(standing: StandingFleet) -> Fleet:
+    return standing.in_order()
 
 
 async def test_functions_run_elsewhere_and_their_values_come_back(pythons: Fleet) -> None:

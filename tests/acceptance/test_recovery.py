@@ -27,10 +27,12 @@ async def fleet_on_server(
     fleet_folder: Path, nats: EmbeddedServer
 ) -> AsyncIterator[tuple[Fleet, EmbeddedServer]]:
     """A fleet on a NATS server that can be killed by itself."""
-    fleet = Fleet(fleet_folder, ("desk", "attic"), url=nats.url)
-    await asyncio.to_thread(fleet.start)
-    yield fleet, nats
-    await asyncio.to_thread(fleet.stop)
+    fleet = Fleet(fleet_folder, ("desk", "attic"), workloads=("command",), url=nats.url)
+    try:
+        await asyncio.to_thread(fleet.start)
+        yield fleet, nats
+    finally:
+        await asyncio.to_thread(fleet.stop)
 
 
 async def test_a_killed_lender_costs_no_task(fleet: Fleet) -> None:

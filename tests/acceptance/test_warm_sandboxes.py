@@ -3,9 +3,9 @@
 import asyncio
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from fleet import StandingFleet
 
 from deploy.local.fleet import Fleet, Lender, wait_until
 from lender.client.client import Client
@@ -20,11 +20,23 @@ TASKS = 12
 COMMAND = ("sh", "-c", "sleep 0.05; echo {task}")
 
 
-@pytest.fixture
-def fleet(fleet_folder: Path) -> Iterator[Fleet]:
+@pytest.fixture(scope="module")
+def standing() -> Iterator[StandingFleet]:
     """One machine with one slot: leases of a job follow each other."""
-    with Fleet(fleet_folder, ("desk",)) as running:
-        yield running
+    with StandingFleet("desk") as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def fleet(standing: StandingFleet) -> Fleet:
+    fleet = standing.in_order()
+    desk = fleet.lenders["desk"]
+    if warm(desk):
+        desk.owner("pause")
+        desk.owner("resume")
+        fleet.wait_lending(desk)
+    wait_until(lambda: not records(desk), "the end of the sandboxes of the test before")
+    return fleet
 
 
 @pytest.fixture

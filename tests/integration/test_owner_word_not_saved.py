@@ -1,28 +1,39 @@
 """On a disk that takes nothing more lenderd still obeys, and every verb says just that."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from fleet import StandingFleet
 from owner_machine import AS_STRANGER, STRANGER_UID
 
-from deploy.local.fleet import Fleet, Lender, wait_until
+from deploy.local.fleet import Lender, wait_until
 from lender.state.folder import StateFolder, read_pid
 
 pytestmark = pytest.mark.timeout(90)
 
 
+@pytest.fixture(scope="module")
+def standing() -> Iterator[StandingFleet]:
+    with StandingFleet("desk") as fleet:
+        yield fleet
+
+
 @pytest.fixture
-def desk(fleet_folder: Path) -> Iterator[Lender]:
+def desk(standing: StandingFleet) -> Iterator[Lender]:
     """A machine that works."""
-    with Fleet(fleet_folder, ("desk",)) as fleet:
-        desk = fleet.lenders["desk"]
-        fleet.submit("submit", "--no-wait", "--", "sleep", "60")
-        wait_until(desk.busy, "the task runs")
-        yield desk
+    fleet = standing.in_order()
+    desk = fleet.lenders["desk"]
+    fleet.submit("submit", "--no-wait", "--", "sleep", "60")
+    wait_until(desk.busy, "the task runs")
+    yield desk
+    for file in desk.state.glob("*/in-the-way"):
+        shutil.rmtree(file.parent)
+    for file in desk.state.glob(".*/in-the-way"):
+        shutil.rmtree(file.parent)
 
 
 def stand_in_the_way(desk: Lender, name: str = "intent.json") -> None:

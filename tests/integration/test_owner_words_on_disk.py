@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fleet import StandingFleet
 
 from deploy.local.fleet import Fleet, Lender, command, wait_until
 from lender.core.consent import Intent
@@ -21,10 +22,15 @@ from lender.state.folder import StateFolder
 pytestmark = pytest.mark.timeout(90)
 
 
+@pytest.fixture(scope="module")
+def standing() -> Iterator[StandingFleet]:
+    with StandingFleet("desk") as fleet:
+        yield fleet
+
+
 @pytest.fixture
-def fleet(fleet_folder: Path) -> Iterator[Fleet]:
-    with Fleet(fleet_folder, ("desk",)) as running:
-        yield running
+def fleet(standing: StandingFleet) -> Fleet:
+    return standing.in_order()
 
 
 @pytest.fixture
@@ -32,9 +38,11 @@ def desk(fleet: Fleet) -> Lender:
     return fleet.lenders["desk"]
 
 
-def busy(fleet: Fleet, desk: Lender, task_s: int = 60) -> None:
-    fleet.submit("submit", "--no-wait", "--", "sleep", str(task_s))
+def busy(fleet: Fleet, desk: Lender, task_s: int = 60) -> str:
+    """Have a task run; return its job."""
+    said = fleet.submit("submit", "--no-wait", "--", "sleep", str(task_s))
     wait_until(desk.busy, "the task runs")
+    return said.stdout.strip()
 
 
 def idle(desk: Lender) -> bool:
@@ -42,10 +50,10 @@ def idle(desk: Lender) -> bool:
     return status.get("phase") == "lending" and not status["running"]
 
 
-def ends(state: Path) -> list[str]:
-    """How the attempts on this machine ended, by their receipts."""
+def ends(state: Path, job: str) -> list[str]:
+    """How the attempts at a job ended on this machine, by their receipts."""
     lines = (state / "receipts.jsonl").read_text().splitlines()
-    return [line["outcome"] for line in map(json.loads, lines) if "outcome" in line]
+    return [one["outcome"] for one in map(json.loads, lines) if one.get("job") == job]
 
 
 def test_grants_that_are_deleted_by_hand_end_their_work(fleet: Fleet, desk: Lender) -> None:
@@ -77,7 +85,7 @@ def test_a_pause_that_waited_in_a_hung_lenderd_does_not_undo_a_later_resume(desk
 def test_work_that_such_a_pause_froze_goes_on_after_the_resume_and_ends(
     fleet: Fleet, desk: Lender
 ) -> None:
-    busy(fleet, desk, task_s=4)
+    job = busy(fleet, desk, task_s=4)
     os.kill(desk.pid, signal.SIGSTOP)
     try:
         assert desk.owner("pause").returncode == 0
@@ -88,25 +96,25 @@ def test_work_that_such_a_pause_froze_goes_on_after_the_resume_and_ends(
         os.kill(desk.pid, signal.SIGCONT)
     assert resumed.wait(30) == 0
     wait_until(lambda: idle(desk), "the task ends")
-    assert ends(desk.state)[-1] == "succeeded"
+    assert ends(desk.state, job)[-1] == "succeeded"
 
 
 def test_what_a_pause_froze_that_was_cut_off_goes_on_after_a_resume(
     fleet: Fleet, desk: Lender
 ) -> None:
-    busy(fleet, desk, task_s=4)
+    job = busy(fleet, desk, task_s=4)
     stopping.freeze(AttemptRecords(desk.state / "attempts").read_all().records)
     assert desk.owner("resume").returncode == 0
     wait_until(lambda: idle(desk), "the task ends")
-    assert ends(desk.state) == ["succeeded"]
+    assert ends(desk.state, job) == ["succeeded"]
 
 
 def test_what_a_pause_froze_that_was_cut_off_is_handed_back_like_other_frozen_work(
     fleet: Fleet, desk: Lender
 ) -> None:
-    busy(fleet, desk)
+    job = busy(fleet, desk)
     stopping.freeze(AttemptRecords(desk.state / "attempts").read_all().records)
-    wait_until(lambda: ends(desk.state) == ["evicted"], "it is handed back")
+    wait_until(lambda: ends(desk.state, job) == ["evicted"], "it is handed back")
 
 
 def test_times_that_no_calendar_knows_are_refused(desk: Lender) -> None:
