@@ -1,7 +1,11 @@
 # Two commands matter: `make demo` and `make test`. The others are parts of them.
 .PHONY: help demo test test-cgroups soak-sandbox chaos sim check venv walls wasm schemas footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox clean
 
+# Hundreds of processes start in a test run: none is to compile our modules once more.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := .venv/bin
+PYTEST := $(BIN)/pytest -n auto --dist worksteal
 AS_USER := tests/adversarial/test_as_ordinary_user.py
 
 help:
@@ -43,13 +47,13 @@ check: venv
 
 test: check walls
 	@.ci/packages bubblewrap crun dbus xvfb xdotool
-	$(BIN)/pytest -n auto --cov=lender.core --cov=lender.protocol --cov=broker.core --cov-report= tests/unit tests/property
+	$(PYTEST) --cov=lender.core --cov=lender.protocol --cov=broker.core --cov-report= tests/unit tests/property
 	$(BIN)/coverage report --include='lender/core/*,lender/protocol/*,broker/core/*' --fail-under=100
-	$(BIN)/pytest -n auto --ignore tests/unit --ignore tests/property --ignore $(AS_USER)
+	$(PYTEST) --ignore tests/unit --ignore tests/property --ignore $(AS_USER)
 
 test-attacks: venv walls
 	@.ci/packages bubblewrap crun
-	$(BIN)/pytest -n auto tests/adversarial
+	$(PYTEST) tests/adversarial
 
 test-cgroups: venv
 	@tests/vm/run
