@@ -9,30 +9,28 @@ from lender.core.events import Capabilities
 from lender.protocol.job import Runtime
 from lender.sandbox import selftest
 from lender.sandbox.launcher import Launcher
+from lender.sandbox.plan import RUNTIMES
 from lender.sandbox.processes.subtree import Subtree
 from lender.sandbox.runtimes import installed_python
 from lender.sensors.gpu import GpuMeter
 
 log = logging.getLogger(__name__)
 
+_LEFT_OUT = selftest.Unavailable("your settings leave it out", "")
+
 
 async def find(
     launcher: Launcher, scratch: Path, cgroups: Subtree | None, offered: Collection[Runtime]
 ) -> tuple[Capabilities, dict[str, dict[str, object]]]:
-    """Try every runtime for real; return what works and is offered, and a verdict on each."""
-    found = await selftest.check(launcher, scratch, cgroups)
+    """Try each runtime that is offered for real; return what works, and a verdict on every one."""
+    tried = [runtime for runtime in RUNTIMES if runtime in offered]
+    found = await selftest.check(launcher, scratch, cgroups, tried)
     works: set[Runtime] = set()
-    verdicts: dict[str, dict[str, object]] = {}
     for runtime, verdict in found.items():
-        missing = None if isinstance(verdict, selftest.Available) else verdict
-        allowed = runtime in offered
-        verdicts[runtime] = selftest.told(verdict)
-        if not missing and not allowed:
-            verdicts[runtime] |= {"available": False, "reason": "your settings leave it out"}
-        if missing:
-            log.warning("runtime %s is not offered: %s", runtime, missing.reason)
-        elif allowed:
+        if isinstance(verdict, selftest.Available):
             works.add(runtime)
+        else:
+            log.warning("runtime %s is not offered: %s", runtime, verdict.reason)
     capabilities = Capabilities(
         arch=platform.machine(),
         os=platform.system().lower(),
@@ -41,4 +39,4 @@ async def find(
         # We are the sandboxes' user by now, so what is found is what the self-test ran.
         python=installed_python.find().version if "python" in works else None,
     )
-    return capabilities, verdicts
+    return capabilities, {one: selftest.told(found.get(one, _LEFT_OUT)) for one in RUNTIMES}

@@ -13,7 +13,7 @@ import re
 import secrets
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,19 +123,23 @@ class _Seen(NamedTuple):
 
 
 async def check(
-    launcher: Launcher, scratch_root: Path, cgroups: Subtree | None = None
+    launcher: Launcher,
+    scratch_root: Path,
+    cgroups: Subtree | None = None,
+    runtimes: Sequence[Runtime] = RUNTIMES,
 ) -> dict[Runtime, Verdict]:
-    """Run a small task in each runtime and look whether its walls stand.
+    """Run a small task in each of these runtimes and look whether its walls stand.
 
     Args:
         launcher: the one that will run the real work.
         scratch_root: an existing folder that the sandboxes' user can reach.
         cgroups: where their cgroups will be made.
+        runtimes: those to try.
     """
     with _host() as host:
-        trials = (_try(launcher, scratch_root, one, cgroups, host) for one in RUNTIMES)
+        trials = (_try(launcher, scratch_root, one, cgroups, host) for one in runtimes)
         found = await asyncio.gather(*trials)
-    return dict(zip(RUNTIMES, found, strict=True))
+    return dict(zip(runtimes, found, strict=True))
 
 
 async def check_alone(user: tuple[int, int] | None = None) -> dict[Runtime, Verdict]:

@@ -111,6 +111,7 @@ def desk(folder: Path, bus: MessageBus) -> Iterator[Desk]:
         **os.environ,
         "LENDERD_STATE": str(state),
         "LENDERD_URL": "nats://127.0.0.1:1",
+        "LENDERD_RUNTIMES": "[]",
         **({"LENDERD_USER": ORDINARY_USER} if os.getuid() == 0 else {}),
         "DBUS_SYSTEM_BUS_ADDRESS": bus.address,
         "DBUS_SESSION_BUS_ADDRESS": f"unix:path={folder}/none",
