@@ -136,10 +136,15 @@ def used_bytes(scratch: Path, without: Iterable[str] = ()) -> int:
     return total
 
 
-def unnamed_bytes(scratch: Path) -> int:
-    """Disk space of files on the folder's device that we hold open and that lost their name."""
-    total, device, fds = 0, scratch.stat().st_dev, "/proc/self/fd"
-    for fd in os.listdir(fds):  # noqa: PTH208 - numbers
+def unnamed_bytes(scratch: Path, open_fds: int) -> int:
+    """Disk space of files on the folder's device that we hold open and that lost their name.
+
+    Args:
+        scratch: the folder.
+        open_fds: /proc/self/fd, opened while it still could be.
+    """
+    total, device = 0, scratch.stat().st_dev
+    for fd in os.listdir(open_fds):
         try:
             found = os.fstat(int(fd))
         except OSError:

@@ -21,6 +21,7 @@ from typing import NamedTuple, Protocol
 from lender.sandbox.files import scratch
 from lender.sandbox.meters.capture import Capture
 from lender.sandbox.meters.clock import RunningTime
+from lender.sandbox.meters.disk import DiskWatch
 from lender.sandbox.meters.usage import Usage
 from lender.sandbox.plan import FILE_MARGIN_BYTES, LimitName, SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError
@@ -30,7 +31,6 @@ ERROR_CHARS_MAX = 500
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
 _TICK_S = 0.02
-_DISK_S = 0.1
 # Once nothing is left that could wake us, the end is near: look for it more often at first.
 _SOON_S = 0.001
 # The watcher may cost a fiftieth of a core: a sandbox full of processes is looked at less often.
@@ -203,7 +203,8 @@ class _Watch:
             else Capture(plan.limits.output_bytes, reporter.add_log)
         )
         self._clock = RunningTime(started_at, _TICK_S)
-        self._next_look_s, self._next_disk_s = _TICK_S, _DISK_S
+        self._disk = DiskWatch(plan.scratch, plan.limits.scratch_bytes, self._disk_bytes)
+        self._next_look_s = _TICK_S
         self._processes_max = self._memory_peak_bytes = 0
         self._limit: LimitName | None = None
         # Running time by which a task that was asked to end has to be over.
@@ -217,7 +218,7 @@ class _Watch:
         for fd in (self._soft_stop.fd, *waited_for):
             poll.register(fd, select.POLLIN)
         while True:
-            for fd, _event in poll.poll(pause_s * 1000):
+            for fd, _event in poll.poll(min(pause_s, self._disk.pause_s) * 1000):
                 if not self._take(fd):
                     poll.unregister(fd)
                     waited_for.discard(fd)
@@ -281,10 +282,8 @@ class _Watch:
         # Who was asked to end is bound by its grace: it may be writing its checkpoint.
         if elapsed_s > self._plan.limits.time_s and self._end_by_s is None:
             return "time"
-        if elapsed_s > self._next_disk_s:
-            self._next_disk_s = elapsed_s + _DISK_S
-            if self._exceeds_disk():
-                return "disk"
+        if self._disk.exceeds(elapsed_s):
+            return "disk"
         if elapsed_s > self._next_look_s:
             # Processor time: on a busy machine a look takes long and costs no more.
             looked_at = time.thread_time()
@@ -311,13 +310,14 @@ class _Watch:
 
     def _exceeds_disk(self) -> bool:
         try:
-            used_bytes = scratch.used_bytes(self._plan.scratch, self._inputs)
+            return self._disk_bytes() > self._plan.limits.scratch_bytes
         except scratch.TooMuchError:
             return True
-        limit_bytes = self._plan.limits.scratch_bytes
-        device = self._plan.scratch.stat().st_dev
-        used_bytes += self._started.unnamed_bytes(device, limit_bytes + FILE_MARGIN_BYTES)
-        return used_bytes > limit_bytes
+
+    def _disk_bytes(self) -> int:
+        folder, limit_bytes = self._plan.scratch, self._plan.limits.scratch_bytes
+        used_bytes, device = scratch.used_bytes(folder, self._inputs), folder.stat().st_dev
+        return used_bytes + self._started.unnamed_bytes(device, limit_bytes + FILE_MARGIN_BYTES)
 
     def _exceeds_memory(self) -> bool:
         found, limit_bytes = self._started.usage(), self._plan.limits.memory_bytes

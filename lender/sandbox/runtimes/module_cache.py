@@ -24,6 +24,9 @@ from lender.sandbox.port import PrepareFailedError
 CACHE_BYTES_MAX = 256 << 20
 """What a folder may hold; the least recently used modules go first."""
 
+CPU = Path("/proc/cpuinfo")
+"""Read for each module: code for one processor may not run on another."""
+
 _CORE_MODULE = b"\0asm\x01\0\0\0"
 _OTHERS_MAY_WRITE = 0o022
 _SUFFIX = ".cwasm"
@@ -58,7 +61,7 @@ def load(
         raise PrepareFailedError(
             "not a WebAssembly core module (binary, version 1)", invalid=True, field="program"
         )
-    if folder is None or not _is_private(folder):
+    if folder is None or not is_private(folder):
         return _compile(engine, source)
     key = _key(source)
     found = _find(engine, folder, key)
@@ -78,7 +81,7 @@ def _compile(engine: wasmtime.Engine, source: bytes) -> wasmtime.Module:
         raise PrepareFailedError(f"{error}"[:1000], invalid=True, field="program") from error
 
 
-def _is_private(folder: Path) -> bool:
+def is_private(folder: Path) -> bool:
     """Make the folder, if it is missing; False when it is not there, or others could write."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -94,9 +97,9 @@ def _key(source: bytes) -> str:
 
 
 def _cpu() -> str:
-    """Machine and instruction set extensions: code for one may not run on another."""
+    """Machine and instruction set extensions."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+        lines = CPU.read_text(errors="replace").splitlines()
     except OSError:
         lines = [platform.processor()]
     extensions = {line for line in lines if line.lower().startswith(("flags", "features"))}

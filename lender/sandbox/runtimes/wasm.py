@@ -1,7 +1,8 @@
 """The wasm runtime: WASI preview 1 in a process of its own, a fresh instance for each task.
 
 The guest sees its scratch folder as /work and as the current folder, its arguments, its
-environment, a clock and random numbers; WASI preview 1 gives it no way to name anything else.
+environment, a clock and random numbers; WASI preview 1 gives it no way to name anything else. Who
+breaks out of the engine, or takes the compiler over, meets Landlock (`_keep_to`).
 What runs too long, or is asked to end, is ended by the engine's epoch, and where it sleeps inside a
 host call, which epochs don't interrupt, by ending this process.
 """
@@ -15,12 +16,13 @@ from typing import Any
 
 from lender.sandbox.files import checkpoint, scratch
 from lender.sandbox.meters.capture import Capture
+from lender.sandbox.meters.disk import DiskWatch
 from lender.sandbox.plan import FILE_MARGIN_BYTES, WORK_FOLDER, LimitName, SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.runtimes import runner
 from lender.sandbox.runtimes.runner import ASKED_TO_END, Reporter
 from lender.sandbox.runtimes.wasm_watch import Run, Watch
-from lender.sandbox.walls import confine
+from lender.sandbox.walls import confine, landlock
 
 _ERROR_CHARS_MAX = 500
 _LARGE_BYTES = 1 << 20
@@ -42,6 +44,8 @@ def preload() -> None:
     # They import wasmtime.
     from lender.sandbox.runtimes import module_cache, wasm_binding  # noqa: F401, PLC0415
 
+    landlock.abi()  # the forks know it then
+
 
 def main(sock: socket.socket) -> None:
     """Be the sandbox of one plan."""
@@ -61,11 +65,14 @@ class _WasmRunner:
         self._plan = plan
         self._reporter = reporter
         self._binding = wasm_binding
+        self._open_fds = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        _keep_to(plan, compiles=True)
         try:
             self._engine, self._module = _load(plan, pooled=True)
         except PrepareFailedError:
             # What has no room in the pool is judged by its limits, once it runs.
             self._engine, self._module = _load(plan, pooled=False)
+        _keep_to(plan, compiles=False)
         wasm_binding.check_command(self._module)
         self._linker = wasmtime.Linker(self._engine)
         self._linker.define_wasi()
@@ -81,7 +88,7 @@ class _WasmRunner:
             plan.limits,
             reporter.soft_stop,
             drain=self._drain_and_tell,
-            exceeds_disk=self._exceeds_disk,
+            watch_disk=self._watch_disk,
             interrupt=self._engine.increment_epoch,
             give_up=self._give_up,
         )
@@ -176,13 +183,12 @@ class _WasmRunner:
         self._drain(run)
         self._reporter.tell_log()
 
-    def _exceeds_disk(self) -> bool:
-        try:
-            used_bytes = scratch.used_bytes(self._plan.scratch, self._inputs.names)
-            used_bytes += scratch.unnamed_bytes(self._plan.scratch)
-        except scratch.TooMuchError:
-            return True
-        return used_bytes > self._plan.limits.scratch_bytes
+    def _watch_disk(self) -> DiskWatch:
+        return DiskWatch(self._plan.scratch, self._plan.limits.scratch_bytes, self._disk_bytes)
+
+    def _disk_bytes(self) -> int:
+        used_bytes = scratch.used_bytes(self._plan.scratch, self._inputs.names)
+        return used_bytes + scratch.unnamed_bytes(self._plan.scratch, self._open_fds)
 
     def _give_up(self, run: Run) -> None:
         """The guest sits in a host call: report for it and end the process under it."""
@@ -215,6 +221,31 @@ class _WasmRunner:
             duration_s=time.monotonic() - run.started_at,
             terminated=terminated,
         )
+
+
+def _keep_to(plan: SandboxPlan, *, compiles: bool) -> None:
+    """Give up what else this process could reach, where the kernel has such a wall.
+
+    To be called before the first byte of the module is read, and, once it is compiled, for less:
+    who could write to the cache would run in the next sandbox, too. No thread may be there yet.
+
+    Raises:
+        PrepareFailedError: there is a wall and it does not hold.
+    """
+    read, write = [*plan.inputs.values(), *plan.checkpoints.values()], [plan.scratch]
+    if compiles:
+        from lender.sandbox.runtimes import module_cache  # noqa: PLC0415 - see preload
+
+        assert plan.program is not None
+        read += [plan.program, module_cache.CPU]
+        if plan.module_cache is not None and module_cache.is_private(plan.module_cache):
+            write.append(plan.module_cache)
+        if plan.checkpoints:
+            checkpoint.preload()
+    try:
+        landlock.keep_to(read, write)
+    except OSError as error:
+        raise PrepareFailedError(f"its process can't be confined: {error}") from error
 
 
 def _load(plan: SandboxPlan, *, pooled: bool) -> tuple[Any, Any]:

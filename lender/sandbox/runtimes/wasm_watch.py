@@ -12,12 +12,12 @@ from contextlib import contextmanager
 
 from lender.sandbox.meters.capture import Capture
 from lender.sandbox.meters.clock import RunningTime
+from lender.sandbox.meters.disk import DiskWatch
 from lender.sandbox.plan import LimitName, Limits
 from lender.sandbox.runtimes.runner import SoftStop
 
 _TICK_S = 0.005
 _IDLE_TICKS = 20
-_DISK_TICKS = 20
 # How long a guest that is to end may still sit in a host call before the process ends.
 _GRACE_S = 0.1
 
@@ -50,7 +50,7 @@ class Watch:
         limits: of each task.
         soft_stop: ends the task that runs.
         drain: takes what the guest wrote, and tells of it.
-        exceeds_disk: whether its scratch folder is over its limit.
+        watch_disk: begins to watch the scratch folder, for one run.
         interrupt: makes the guest trap as soon as it runs code of its own.
         give_up: reports the run and ends this process; never returns.
     """
@@ -61,7 +61,7 @@ class Watch:
         soft_stop: SoftStop,
         *,
         drain: Callable[[Run], None],
-        exceeds_disk: Callable[[], bool],
+        watch_disk: Callable[[], DiskWatch],
         interrupt: Callable[[], None],
         give_up: Callable[[Run], None],
     ) -> None:
@@ -70,7 +70,8 @@ class Watch:
         self._word = select.poll()
         self._word.register(soft_stop.fd, select.POLLIN)
         self._drain = drain
-        self._exceeds_disk = exceeds_disk
+        self._watch_disk = watch_disk
+        self._disk = watch_disk()
         self._interrupt = interrupt
         self._give_up = give_up
         self._run: Run | None = None
@@ -100,7 +101,7 @@ class Watch:
 
     def _watch_until_idle(self) -> None:
         seen: Run | None = None
-        clock, idle, ticks = RunningTime(0, _TICK_S), 0, 0
+        clock, idle = RunningTime(0, _TICK_S), 0
         while idle < _IDLE_TICKS:
             self._wait_a_tick()
             with self._lock:
@@ -109,9 +110,9 @@ class Watch:
                 if run is None:
                     continue
                 if run is not seen:
-                    seen, ticks, clock = run, 0, RunningTime(run.started_at, _TICK_S)
-                ticks += 1
-                self._look(run, clock.advance(time.monotonic()), ticks)
+                    seen, clock = run, RunningTime(run.started_at, _TICK_S)
+                    self._disk = self._watch_disk()
+                self._look(run, clock.advance(time.monotonic()))
 
     def _wait_a_tick(self) -> None:
         """Less, when the word to end comes: it comes once, and nothing is begun after it."""
@@ -120,10 +121,10 @@ class Watch:
         else:
             self._asked_to_end = bool(self._word.poll(_TICK_S * 1000))
 
-    def _look(self, run: Run, elapsed_s: float, ticks: int) -> None:
+    def _look(self, run: Run, elapsed_s: float) -> None:
         self._drain(run)
         if run.over_at_s is None:
-            run.limit = self._limit_hit(run, elapsed_s, ticks)
+            run.limit = self._limit_hit(run, elapsed_s)
             run.terminated = run.limit is None and self._asked_to_end
             if run.limit is None and not run.terminated:
                 return
@@ -132,11 +133,11 @@ class Watch:
         if elapsed_s > run.over_at_s + _GRACE_S:
             self._give_up(run)
 
-    def _limit_hit(self, run: Run, elapsed_s: float, ticks: int) -> LimitName | None:
+    def _limit_hit(self, run: Run, elapsed_s: float) -> LimitName | None:
         if run.capture.over:
             return "output"
         if elapsed_s > self._limits.time_s:
             return "time"
-        if ticks % _DISK_TICKS == 0 and self._exceeds_disk():
+        if self._disk.exceeds(elapsed_s):
             return "disk"
         return None
