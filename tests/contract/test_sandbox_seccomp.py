@@ -18,13 +18,17 @@ pytestmark = [
 ]
 
 _PRELUDE = """
-import ctypes, errno, json, os, platform, socket
+import ctypes, errno, fcntl, json, os, platform, socket, struct
 libc = ctypes.CDLL(None, use_errno=True)
 def kernel(x86, arm, *arguments):
     words = [ctypes.c_long(a) for a in (x86 if platform.machine() == "x86_64" else arm, *arguments)]
     if (result := libc.syscall(*words)) < 0:
         raise OSError(ctypes.get_errno(), "")
     return result
+def new():
+    return os.open("reserved", os.O_RDWR | os.O_CREAT, 0o600)
+def reserve(request):
+    fcntl.ioctl(new(), request, struct.pack("=hh4xqqiI16x", 0, 0, 0, 1 << 20, 0, 0))
 told = {}
 def attempt(name, call, *arguments):
     try:
@@ -55,6 +59,10 @@ _REFUSED = {
     "System V messages": ("kernel(68, 186, 0, 0o1600)", "ENOSYS"),
     "System V semaphores": ("kernel(64, 190, 0, 1, 0o1600)", "ENOSYS"),
     "clone3": ("kernel(435, 435, 0, 0)", "ENOSYS"),
+    "reserved space": ("kernel(285, 47, new(), 0, 0, 1 << 20)", "ENOTSUP"),
+    "reserved space by ioctl": ("reserve(0x40305828)", "ENOTSUP"),
+    "reserved space by a wide ioctl": ("reserve(0x4030582A)", "ENOTSUP"),
+    "a range of zeros by ioctl": ("reserve(0x40305839)", "ENOTSUP"),
     "a better place at the disk": ("kernel(251, 30, 1, 0, 2 << 13)", "EPERM"),
     "open_tree_attr": ("kernel(467, 467, -100, 0, 1, 0, 0)", "EPERM"),
     "real time": (
@@ -71,6 +79,7 @@ _ALLOWED = {
     "UDP without waiting": "socket.socket(10, 2 | 0o4000, 17)",
     "its addresses": "socket.if_nameindex()",
     "shared memory": "open('/dev/shm/x', 'w').truncate(4096)",
+    "space by writing": "os.posix_fallocate(new(), 0, 1 << 20)",
     "sync": "os.sync()",
     "sync of a file system": "kernel(306, 267, os.open('.', os.O_RDONLY))",
 }

@@ -7,6 +7,10 @@ counted per user of the host, memory that no process is seen to hold, a better p
 and another limit for core dumps: it is 1 already, and a program that the host's core_pattern pipes
 dumps into would be run as root at 0 (core(5)).
 
+Space on the disk is not reserved in there: a working folder is watched, and nobody writes as fast
+as whole files are allocated. Programs that would reserve some do without, as on file systems that
+can't (fallocate(2), EOPNOTSUPP).
+
 Two calls succeed without effect: setsid(), since a session of its own would get a full share of the
 processor beside the owner's (sched(7), autogroup), and sync(), which would have the owner's disks
 written too.
@@ -25,6 +29,7 @@ _HIGH = 4  # from there to the argument's other half
 _X32 = 0x40000000
 _NEW_NAMESPACES = 0x7E020080  # CLONE_NEW* of clone(2), time namespaces too
 _TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
+_SPACE = (0x40305828, 0x4030582A, 0x40305839)  # FS_IOC_RESVSP, FS_IOC_RESVSP64, FS_IOC_ZERO_RANGE
 _UNIX, _IPV4, _NETLINK, _IPV6 = 1, 2, 16, 10  # address families that the namespaces contain
 _SOCKET_KIND, _SEQPACKET_OR_STRANGER = 0xF, 4  # of socket(2)'s type; less are stream, datagram, raw
 _IP_PROTOCOLS = (0, 1, 6, 17, 58)  # the kind's own, ICMP, TCP, UDP, ICMPv6: others are modules
@@ -107,6 +112,7 @@ _WITHOUT_EFFECT: dict[str, tuple[int, int]] = {
     "sync": (162, 81),
     "syncfs": (306, 267),
 }
+_RESERVES: dict[str, tuple[int, int]] = {"fallocate": (285, 47)}
 _CLONE, _IOCTL, _SOCKET, _SOCKETPAIR = (56, 220), (16, 29), (41, 198), (53, 199)
 _SETRLIMIT, _PRLIMIT = (160, 164), (302, 261)
 
@@ -133,12 +139,15 @@ def _instructions(machine: str, column: int) -> Iterator[bytes]:
             yield from _answer(_EQUAL, number, errno.EPERM)
     for either in _MISSING.values():
         yield from _answer(_EQUAL, either[column], errno.ENOSYS)
+    for either in _RESERVES.values():
+        yield from _answer(_EQUAL, either[column], errno.EOPNOTSUPP)
     for either in _WITHOUT_EFFECT.values():
         yield from _answer(_EQUAL, either[column], 0)
     yield from _with_argument(
         _CLONE[column], _ARGUMENT_0, [*_answer(_ANY_BIT, _NEW_NAMESPACES, errno.EPERM)]
     )
     requests = [i for request in _TERMINAL_INPUT for i in _answer(_EQUAL, request, errno.EPERM)]
+    requests += [i for request in _SPACE for i in _answer(_EQUAL, request, errno.EOPNOTSUPP)]
     yield from _with_argument(_IOCTL[column], _ARGUMENT_1, requests)
     yield from _core_limit(column)
     yield from _sockets(column)
