@@ -377,7 +377,6 @@ def remains(launcher: Launcher, cgroups: Subtree | None) -> dict[str, object]:
         "cgroups": 0 if jobs is None else sum(one.is_dir() for one in jobs.iterdir()),
         "mounts": [Path(f"/proc/{pid}/mountinfo").read_bytes().count(b"\n") for pid in pids],
         "descriptors": [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids],
-        "names": sorted(map(str, Path("/tmp").glob("crun.*"))),  # where crun would
     }
 
 
@@ -478,4 +477,5 @@ async def arena(surroundings: Surroundings) -> AsyncIterator[Arena]:
     assert not met, f"the owner's services were reached: {met}"
     with contextlib.suppress(AssertionError):
         await until(lambda: remains(launcher, cgroups) == before, "nothing is left", 20)
-    assert remains(launcher, cgroups) == before
+    left = remains(launcher, cgroups)
+    assert left == before, f"{before} before, {left} afterwards"

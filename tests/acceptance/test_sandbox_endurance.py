@@ -100,7 +100,6 @@ class Left(NamedTuple):
     mounts: tuple[int, int]
     descriptors: tuple[int, int]
     folders: int
-    names: tuple[str, ...]
 
 
 class Soak:
@@ -144,7 +143,6 @@ class Soak:
             mounts=(mounts[0], mounts[1]),
             descriptors=(descriptors[0], descriptors[1]),
             folders=len(list(self.folder.glob("lease-*"))),
-            names=tuple(sorted(map(str, Path("/tmp").glob("crun.*")))),  # where crun would
         )
 
     @contextlib.asynccontextmanager

@@ -84,7 +84,7 @@ try:
 except (OSError, MemoryError) as error:
     say("refused", "memory", str(error))
 else:
-    time.sleep(1.2)
+    time.sleep(15)
     say("got", "memory", TOTAL)
 """
 

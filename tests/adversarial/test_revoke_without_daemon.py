@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 
-from deploy.local.fleet import Fleet, wait_until
+from deploy.local.fleet import Fleet, Lender, wait_until
 
 
 def test_a_hung_daemon_keeps_nothing_running_and_starts_again(fleet: Fleet) -> None:
@@ -18,9 +18,8 @@ def test_a_hung_daemon_keeps_nothing_running_and_starts_again(fleet: Fleet) -> N
         "submit", "--no-wait", "--in", f"{secret}=secret.txt", "--", "sleep", "1000"
     )
     assert said.returncode == 0, said.stderr
-    wait_until(desk.busy, "work on desk")
-    work = [one for one in psutil.Process(desk.pid).children(recursive=True) if _sleeps(one)]
-    assert work
+    wait_until(lambda: bool(_sleepers(desk)), "work on desk")
+    work = _sleepers(desk)
     assert _holds(desk.state, secret.read_bytes())
     os.kill(desk.pid, signal.SIGSTOP)
     said = desk.owner("revoke", "--all")
@@ -62,6 +61,11 @@ def _reads(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+def _sleepers(lender: Lender) -> list[psutil.Process]:
+    below = psutil.Process(lender.pid).children(recursive=True)
+    return [one for one in below if _sleeps(one)]
 
 
 def _sleeps(process: psutil.Process) -> bool:

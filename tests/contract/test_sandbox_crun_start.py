@@ -36,10 +36,13 @@ async def ran(workshop: Workshop, *argv: str) -> TaskOutcome:
 @needs_crun
 async def test_no_name_is_made_where_a_kill_would_leave_it(workshop: Workshop) -> None:
     """crun makes one for its own program; in its private folder it goes with that."""
-    with names_made_in(Path("/tmp")) as made:  # where crun would
-        outcome = await ran(workshop, "true")
-        assert outcome.exit_code == 0, outcome
-        assert not [name for name in made() if name.startswith("crun")]
+    for _ in range(5):  # somebody else on this machine may start containers meanwhile
+        with names_made_in(Path("/tmp")) as made:  # where crun would
+            outcome = await ran(workshop, "true")
+            assert outcome.exit_code == 0, outcome
+            if not any(name.startswith("crun") for name in made()):
+                return
+    pytest.fail("each start made one")
 
 
 @contextlib.contextmanager
