@@ -167,7 +167,7 @@ class Broker:
         lease = self.state.leases.get(event.lease)
         if lease is not None:
             lease.sequence = event.sequence
-            presence.tell_opened(self.state, now, lease.class_token)
+            presence.tell_fed(self.state, now, lease)
         elif not self.state.leases.was_finished(event.lease):
             self.state.outbox.emit(DeleteWork(event.sequence))  # given up in the meantime
 

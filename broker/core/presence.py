@@ -4,7 +4,7 @@ from collections.abc import Set as AbstractSet
 
 from broker.core.effects import SendControl, Warn
 from broker.core.holding import cancel_stray, hold, lose, silent_at, watch
-from broker.core.leases import UNLISTED_GRACE_S
+from broker.core.leases import UNLISTED_GRACE_S, Lease
 from broker.core.matching.lender import Lender
 from broker.core.state import Due, State
 from lender.protocol.codec import decode
@@ -40,12 +40,22 @@ def hear_offer(state: State, now: float, lender_id: str, payload: bytes) -> None
     _remind(state, now, lender)
 
 
-def tell_opened(state: State, now: float, class_token: str) -> None:
-    """A class's queue exists: tell the lenders that list it, once."""
-    if class_token not in state.open_classes:
-        state.open_classes.add(class_token)
-        for lender in state.fleet.of_class(class_token):
-            _tell_open(state, now, lender, {class_token})
+def tell_fed(state: State, now: float, lease: Lease) -> None:
+    """A lease waits in the queue of its class: tell those who may not know of it.
+
+    The first one of a class opens it, for all that list it. Later ones are told to the lender in
+    whose room they are counted: it may have begun anew, and lenders that are no good for the
+    lease may take it before every reminder.
+    """
+    token = lease.class_token
+    if token not in state.open_classes:
+        state.open_classes.add(token)
+        for lender in state.fleet.of_class(token):
+            _tell_open(state, now, lender, {token})
+    elif lease.holder is None and lease.claim is not None:
+        claimed = state.fleet.get(lease.claim)
+        if claimed is not None and _may_remind(claimed, now):
+            _tell_open(state, now, claimed, {token})
 
 
 def notice_silence(state: State, now: float, lender_id: str) -> None:
@@ -117,7 +127,11 @@ def _tell_open(state: State, now: float, lender: Lender, class_tokens: AbstractS
 
 
 def _remind(state: State, now: float, lender: Lender) -> None:
-    idle = lender.offer.phase == "lending" and lender.offer.slots_free > 0
-    if idle and lender.reminded_at + REMIND_S <= now:
+    if _may_remind(lender, now):
         waiting = lender.classes & state.leases.waiting.keys()
         _tell_open(state, now, lender, waiting & state.open_classes)
+
+
+def _may_remind(lender: Lender, now: float) -> bool:
+    idle = lender.offer.phase == "lending" and lender.offer.slots_free > 0
+    return idle and lender.reminded_at + REMIND_S <= now

@@ -139,6 +139,23 @@ def test_a_lender_with_free_slots_is_reminded_of_work_that_waits() -> None:
     assert len(world.opened()) == told
 
 
+def test_who_began_anew_is_told_of_work_that_others_take_and_refuse_at_once() -> None:
+    """Whenever it offers, nothing waits; yet it is the one that could do the work."""
+    world = World()
+    for lender in (L1, L2):
+        world.offer(lender)
+    world.submit(job_spec())
+    told = len(world.opened(L1))
+    for _ in range(6):
+        lease = world.pull()
+        world.offer(L2, leases=[lease])
+        world.report(lease, [], L2, outcome="refused", reason="too narrow")
+        world.ack(lease)
+        world.offer(L1)
+        world.pass_time(2.0)
+    assert len(world.opened(L1)) >= told + 2
+
+
 def test_nobody_is_given_up_while_the_broker_is_deaf() -> None:
     world = World()
     lease = held(world)
