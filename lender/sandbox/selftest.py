@@ -25,7 +25,7 @@ from lender.sandbox.port import PrepareFailedError, SandboxGoneError
 from lender.sandbox.processes.controllers import Kept
 from lender.sandbox.processes.subtree import Subtree
 from lender.sandbox.processes.tree import Root
-from lender.sandbox.walls import enter, seccomp
+from lender.sandbox.walls import enter, landlock, seccomp
 
 _LIMITS = Limits(
     cpu=1,
@@ -116,7 +116,7 @@ def told(verdict: Verdict) -> dict[str, Any]:
 
 
 class _Seen(NamedTuple):
-    """What a task saw of its walls: those that don't stand; whether the files have a second one."""
+    """What was seen of its walls: those that don't stand; whether the files have a second one."""
 
     walls: list[str]
     entered: bool
@@ -255,7 +255,8 @@ def _host() -> Iterator[dict[str, Any]]:
 
 def _see_wasm(outcome: TaskOutcome, _host: dict[str, Any]) -> _Seen:
     walls = [] if outcome.value == b"ok" else [f"unexpected answer {outcome.value[:80]!r}"]
-    return _Seen(walls, entered=True)
+    # Nobody prepares it where the kernel has Landlock and its rules don't hold.
+    return _Seen(walls, entered=landlock.abi() >= landlock.FILES_SINCE_ABI)
 
 
 def _see_python(outcome: TaskOutcome, _host: dict[str, Any]) -> _Seen:
@@ -289,14 +290,19 @@ _SEEN: dict[Runtime, Callable[[TaskOutcome, dict[str, Any]], _Seen]] = {
 def _notes(runtime: Runtime, keeps: frozenset[Kept], *, entered: bool) -> Iterator[str]:
     if "cpu" not in keeps:
         yield "cores are kept by admission alone: no cgroup limits them"
+    yield "disk is watched, not limited: it may be over its limit for some milliseconds"
     if runtime == "wasm":
+        if not entered:
+            yield "no second wall around its process: no Landlock of version 2 or later"
         return
     if "memory" not in keeps:
         yield "memory is watched, and limited by address space: no cgroup limits it"
+    if "processes" not in keeps:
+        yield "processes are limited by RLIMIT_NPROC alone: no cgroup counts them"
     if not entered:
         yield "no second wall around its files: no Landlock, or its helper is not built"
     if not seccomp.program():
-        yield "no system call filter for this processor"
+        yield "no system call filter for this processor: it can reserve disk space faster than seen"
 
 
 def _unavailable(reason: str) -> Unavailable:

@@ -9,7 +9,8 @@ import pytest
 from sandboxes import USER, Workshop, needs_bubblewrap, open_folder, workshop
 
 from lender.sandbox import probe, selftest
-from lender.sandbox.plan import TaskOutcome
+from lender.sandbox.plan import Runtime, TaskOutcome
+from lender.sandbox.processes.controllers import Kept
 from lender.sandbox.walls import seccomp
 
 __all__ = ["open_folder", "workshop"]  # fixtures
@@ -23,6 +24,33 @@ async def test_it_finds_what_holds_and_says_what_holds_less_well(workshop: Works
         assert isinstance(verdict, selftest.Available), verdict
         assert any("cores" in note for note in verdict.notes), "there is no cgroup here"
     assert not any("memory" in note for note in found["wasm"].notes)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("runtime", "kept", "told"),
+    [
+        ("process", (), {"cores", "disk", "memory", "processes"}),
+        ("process", ("memory",), {"cores", "disk", "processes"}),
+        ("python", ("cpu", "processes"), {"disk", "memory"}),
+        ("oci", ("cpu", "memory", "processes"), {"disk"}),
+        ("wasm", (), {"cores", "disk"}),
+        ("wasm", ("cpu",), {"disk"}),
+    ],
+)
+def test_what_no_cgroup_keeps_is_told(
+    runtime: Runtime, kept: tuple[Kept, ...], told: set[str]
+) -> None:
+    notes = selftest._notes(runtime, frozenset(kept), entered=True)
+    filtered = "" if seccomp.program() else "no system call filter"
+    assert {note.split()[0] for note in notes if not note.startswith(filtered or " ")} == told
+
+
+@pytest.mark.parametrize("runtime", ["wasm", "process", "python", "oci"])
+def test_a_second_wall_that_is_missing_is_told(runtime: Runtime) -> None:
+    (note,) = set(selftest._notes(runtime, frozenset(), entered=False)) - set(
+        selftest._notes(runtime, frozenset(), entered=True)
+    )
+    assert note.startswith("no second wall")
 
 
 @needs_bubblewrap
