@@ -183,8 +183,8 @@ class World:
         feed = self.feeds.pop(0)
         self.work_sequence += 1
         sequence = self.work_sequence
-        self.work[sequence] = Queued(feed.class_token, dict(feed.headers), encode(feed.lease))
-        self.do(LeaseFed(feed.lease.lease, sequence))
+        self.work[sequence] = Queued(feed.class_token, dict(feed.headers), feed.payload)
+        self.do(LeaseFed(feed.lease_id, sequence))
         return sequence
 
     def pass_time(self, seconds: float) -> None:

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from lender.protocol.codec import ContentType
+from lender.protocol.codec import ContentType, decode
 from lender.protocol.lease import Control, DoneReply, Lease
 from lender.protocol.query import QueryReply
 
@@ -28,13 +29,19 @@ class Commit:
     records: tuple[Record, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class FeedWork:
+class FeedWork(NamedTuple):
     """Queue a lease in its class, then tell `LeaseFed` or `FeedFailed`."""
 
     class_token: str
-    lease: Lease
+    lease_id: str
+    payload: bytes
+    """The lease as lenders read it, in MessagePack."""
     headers: Mapping[str, str]
+
+    @property
+    def lease(self) -> Lease:
+        """The lease, decoded."""
+        return decode(Lease, self.payload)
 
 
 @dataclass(frozen=True, slots=True)

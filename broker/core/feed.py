@@ -1,14 +1,16 @@
 """Which job's tasks go into the work queues next, and how many in one lease."""
 
+from typing import Any
+
+import msgpack
+
 from broker.core.effects import FeedWork
 from broker.core.job import Job
 from broker.core.leases import Lease
 from broker.core.matching.choice import choose, first_with_room
 from broker.core.matching.groups import Group, Turns
 from broker.core.matching.lender import Lender
-from broker.core.ranges import RangeSet
 from broker.core.state import State
-from lender.protocol import lease as wire
 
 LEASE_WORK_S = 1.0
 """A lease of an array is about this much work."""
@@ -17,6 +19,8 @@ LEASE_TASKS_MAX = 1_000
 
 FAILURES_HEADER = "Lender-Failures"
 """Of a lease's message: how often the work of its tasks has failed before (absent: never)."""
+
+_PACKER = msgpack.Packer()
 
 
 def feed(state: State, now: float) -> None:
@@ -36,7 +40,7 @@ def feed(state: State, now: float) -> None:
     fresh = [one for one in fresh if not backlog.turns.classes.isdisjoint(one.classes)]
     if fresh:
         _serve(state, now, backlog.turns, fresh)
-    groups = [one for one in stirred.values() if one is not None and one.first() is not None]
+    groups = [one for one in stirred.values() if one is not None and one.first is not None]
     if groups:
         turns = Turns(state.shares)
         for group in groups:
@@ -44,7 +48,7 @@ def feed(state: State, now: float) -> None:
         _serve(state, now, turns, None)
 
 
-def lease_size(mean_s: float | None, remaining: int, slots: int) -> int:
+def lease_size(mean_s: float, remaining: int, slots: int) -> int:
     """Return how many tasks make one lease (guided self-scheduling).
 
     About `LEASE_WORK_S` of work, but less towards the end, so that all slots end together.
@@ -52,12 +56,10 @@ def lease_size(mean_s: float | None, remaining: int, slots: int) -> int:
     factor 2 of Hummel, Schonberg and Flynn's factoring (CACM 35, 1992).
 
     Args:
-        mean_s: measured time of a task; None before the first result: then one task.
+        mean_s: measured time of a task.
         remaining: tasks that wait.
         slots: usable slots of the class.
     """
-    if mean_s is None:
-        return 1
     by_time = LEASE_WORK_S / mean_s if mean_s * LEASE_TASKS_MAX > LEASE_WORK_S else LEASE_TASKS_MAX
     by_share = remaining / (2 * max(1, slots))
     return max(1, int(min(by_time, by_share)))
@@ -84,12 +86,19 @@ def _serve(state: State, now: float, turns: Turns, fresh: list[Lender] | None) -
     """
     blocked: list[Group] = []
     aside: list[tuple[Group, Job]] = []
-    while (fresh is None or _any_has_room(fresh)) and (group := turns.first()) is not None:
-        job = group.first()
+    while (group := turns.first()) is not None:
+        if fresh is not None:
+            while fresh and not fresh[-1].has_room:
+                fresh.pop()
+            if not fresh:
+                break
+        job = group.first
         assert job is not None, "a group without jobs is dropped"
         lender, avoided_until = choose(state.fleet, group, job, now)
         if lender is not None:
             _lease(state, now, job, lender)
+            group.settle()
+            turns.served(group)
         elif avoided_until is not None:
             # Others of the group may use the room.
             job.aside_until = avoided_until
@@ -99,7 +108,7 @@ def _serve(state: State, now: float, turns: Turns, fresh: list[Lender] | None) -
             turns.drop(group)
             blocked.append(group)
             continue
-        if group.first() is None:
+        if group.first is None:
             turns.drop(group)
             state.backlog.turns.drop(group)
     for group, job in aside:
@@ -109,44 +118,54 @@ def _serve(state: State, now: float, turns: Turns, fresh: list[Lender] | None) -
         turns.add(group)
 
 
-def _any_has_room(lenders: list[Lender]) -> bool:
-    while lenders and not lenders[-1].has_room:
-        lenders.pop()
-    return bool(lenders)
-
-
 def _lease(state: State, now: float, job: Job, lender: Lender) -> None:
-    slots = state.fleet.slots_of(job.class_token)
-    step, tasks = job.take(lease_size(job.mean_s, job.pending_count, slots))
+    step, tasks = job.take(_count(state, job))
     lease = Lease(
         id=state.new_lease_id(),
         job=job.key,
         need=job.need,
         step=step,
-        ranges=tasks,
-        open=tasks.copy(),
+        ranges=tasks.pairs(),
+        open=tasks,
         fed_at=now,
+        claim=lender.id,
     )
-    state.add_lease(lease)
-    state.claim(lease, lender.id)
+    state.add_lease(job, lease)
     state.outbox.emit(
         FeedWork(
-            job.class_token,
-            _message(job, lease.id, step.attempt, tasks),
+            lease.need.class_token,
+            lease.id,
+            _payload(job, lease),
             {FAILURES_HEADER: str(step.failures)} if step.failures else {},
         )
     )
 
 
-def _message(job: Job, lease_id: str, attempt: int, tasks: RangeSet) -> wire.Lease:
-    return wire.Lease(
-        lease=lease_id,
-        job=job.key.job,
-        submitter=job.key.submitter,
-        attempt=attempt,
-        ranges=tuple(tasks),
-        spec=job.payload,
-        content_type=job.content_type,
-        signature=job.signature,
-        checkpoints=job.checkpoints.of(tasks) if job.checkpoints is not None else (),
+def _count(state: State, job: Job) -> int:
+    if job.mean_s is None:  # before the first result
+        return 1
+    return lease_size(job.mean_s, job.pending_count, state.fleet.slots_of(job.class_token))
+
+
+def _payload(job: Job, lease: Lease) -> bytes:
+    """Return a `lender.protocol.lease.Lease`: what stands in it was checked when the job came."""
+    packed: bytes = _PACKER.pack(
+        {
+            "v": 1,
+            "lease": lease.id,
+            "job": job.key.job,
+            "submitter": job.key.submitter,
+            "attempt": lease.step.attempt,
+            "ranges": lease.ranges,
+            "spec": job.payload,
+            "content_type": job.content_type,
+            "signature": job.signature,
+            "checkpoints": _checkpoints(job, lease) if job.checkpoints is not None else (),
+        }
     )
+    return packed
+
+
+def _checkpoints(job: Job, lease: Lease) -> list[tuple[int, dict[str, Any]]]:
+    assert job.checkpoints is not None
+    return [(task, blob.model_dump()) for task, blob in job.checkpoints.of(lease.open)]

@@ -205,10 +205,10 @@ class Job:
         """Take up to `count` pending tasks of one step: those that were tried most come first."""
         step = max(self.pending)
         waiting = self.pending[step]
-        taken = waiting.take(count)
-        if not waiting:
+        if count >= len(waiting):
             del self.pending[step]
-        return step, taken
+            return step, waiting
+        return step, waiting.take(count)
 
     def measure(self, duration_s: float) -> None:
         """Learn from one task's time; old ones weigh less from the 1,000th on."""

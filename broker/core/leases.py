@@ -1,13 +1,16 @@
 """Outstanding leases: in WORK waiting for whoever comes, or held by a lender."""
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import KeysView
 from dataclasses import dataclass
+from math import inf
 
 from broker.core.job import JobKey, Step
 from broker.core.matching.need import Need
 from broker.core.ranges import RangeSet
 from broker.core.recent import Recent
+from lender.protocol.lease import TaskRange
 
 UNLISTED_GRACE_S = 1.0
 """For a final report that is overtaken by the offer that no longer lists its lease."""
@@ -28,7 +31,8 @@ class Lease:
     job: JobKey
     need: Need
     step: Step
-    ranges: RangeSet
+    ranges: tuple[TaskRange, ...]
+    """All its tasks, in their order."""
     open: RangeSet
     """The tasks of it that have no result yet."""
     fed_at: float
@@ -41,6 +45,11 @@ class Lease:
     def class_token(self) -> str:
         """The class that it is queued in."""
         return self.need.class_token
+
+    def covers(self, task: int) -> bool:
+        """Tell whether it is one of its tasks."""
+        at = bisect_right(self.ranges, (task, inf)) - 1
+        return at >= 0 and task < sum(self.ranges[at])
 
 
 class Leases:
@@ -70,8 +79,9 @@ class Leases:
     def add(self, lease: Lease) -> None:
         """Take up a lease that nobody holds yet."""
         self._live[lease.id] = lease
-        self._unclaimed.setdefault(lease.need, {})[lease.id] = None
-        self.waiting[lease.class_token] += 1
+        if lease.claim is None:
+            self._unclaimed.setdefault(lease.need, {})[lease.id] = None
+        self.waiting[lease.need.class_token] += 1
 
     def claim(self, lease: Lease, lender: str | None) -> None:
         """Note in whose room the lease is counted."""

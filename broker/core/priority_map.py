@@ -1,6 +1,6 @@
 """Keys by a number, lowest first: what is due when, whose turn it is."""
 
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import Any, Generic, TypeVar
 
 _SLACK = 64
@@ -44,6 +44,12 @@ class PriorityMap(Generic[K]):
         if len(self._heap) > 2 * len(self._number) + _SLACK:
             self._heap = [(held, one) for one, held in self._number.items()]
             heapify(self._heap)
+
+    def raise_first(self, number: float) -> None:
+        """Put the key that `first` has just returned at `number`, which is higher."""
+        key = self._heap[0][1]
+        self._number[key] = number
+        heapreplace(self._heap, (number, key))
 
     def drop(self, key: K) -> None:
         """Remove `key`, if it is there."""

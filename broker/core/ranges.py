@@ -33,6 +33,14 @@ class RangeSet:
         for start, end in zip(self._starts, self._ends, strict=True):
             yield start, end - start
 
+    def pairs(self) -> tuple[TaskRange, ...]:
+        """Return all ranges at once."""
+        if len(self._starts) == 1:
+            return ((self._starts[0], self._size),)
+        return tuple(
+            [(start, end - start) for start, end in zip(self._starts, self._ends, strict=True)]
+        )
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, RangeSet):
             return NotImplemented
@@ -42,12 +50,6 @@ class RangeSet:
 
     def __repr__(self) -> str:
         return f"RangeSet({list(self)})"
-
-    def copy(self) -> "RangeSet":
-        """Return an independent copy."""
-        twin = RangeSet()
-        twin._starts, twin._ends, twin._size = self._starts[:], self._ends[:], self._size
-        return twin
 
     def add(self, first: int, count: int = 1) -> None:
         """Add `count` indices from `first`; those already there stay."""

@@ -211,12 +211,12 @@ class Replay:
             job=queued.job,
             need=job.need,
             step=Step(queued.attempt, queued.failures),
-            ranges=tasks,
+            ranges=tasks.pairs(),
             open=open_tasks,
             fed_at=now,
             sequence=queued.sequence,
         )
-        state.add_lease(lease)
+        state.add_lease(job, lease)
         state.open_classes.add(job.class_token)
         return True
 

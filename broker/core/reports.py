@@ -67,7 +67,7 @@ def _check(lease: Lease, job: Job, done: Done) -> None:
         raise ProtocolError("job", "is not the lease's job")
     seen: set[int] = set()
     for number, result in enumerate(done.results):
-        if result.task not in lease.ranges:
+        if not lease.covers(result.task):
             raise ProtocolError(f"results.{number}.task", "is not a task of the lease")
         if result.task in seen:
             raise ProtocolError(f"results.{number}.task", "is reported twice")
@@ -75,7 +75,7 @@ def _check(lease: Lease, job: Job, done: Done) -> None:
     if done.checkpoints and job.checkpoints is None:
         raise ProtocolError("checkpoints", "the job declares none")
     for number, (task, _) in enumerate(done.checkpoints):
-        if task not in lease.ranges:
+        if not lease.covers(task):
             raise ProtocolError(f"checkpoints.{number}", "is not of a task of the lease")
 
 

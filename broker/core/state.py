@@ -111,11 +111,13 @@ class State:
         """Note that a lease for such a need is counted nowhere."""
         self.stirred.setdefault(need, None)
 
-    def add_lease(self, lease: Lease) -> None:
-        """Take up a lease that nobody holds yet."""
-        self.jobs[lease.job].leases.add(lease.id)
+    def add_lease(self, job: Job, lease: Lease) -> None:
+        """Take up a lease of the job that nobody holds yet."""
+        job.leases.add(lease.id)
         self.leases.add(lease)
-        self.shares.lease(lease.job.submitter, lease.need)
+        self.shares.lease(job.key.submitter, lease.need)
+        if lease.claim is not None:
+            self.fleet.claim(lease.claim, lease.id, lease.need)
 
     def claim(self, lease: Lease, lender_id: str) -> None:
         """Count a lease to a lender in the fleet, and no longer to another."""

@@ -11,7 +11,6 @@ from lender.link.connection import Connected, Connection, State
 from lender.link.errors import LinkError, NoRespondersError, NotConnectedError, OutcomeUnknownError
 from lender.link.publisher import Publisher
 from lender.protocol import subjects
-from lender.protocol.codec import encode
 from lender.protocol.streams import WORK, consumer_config
 
 logger = logging.getLogger(__name__)
@@ -54,7 +53,7 @@ class Feeder:
             try:
                 await self._feed(effect)
             except LinkError as error:
-                self._report(FeedFailed(effect.lease.lease, str(error)))
+                self._report(FeedFailed(effect.lease_id, str(error)))
 
     async def run_deletions(self) -> None:
         """Delete messages for ever; each until the server has answered."""
@@ -84,7 +83,7 @@ class Feeder:
         if effect.class_token not in self._queues:
             await self._js.ensure_consumer(WORK, consumer_config(effect.class_token))
             self._queues.add(effect.class_token)
-        lease_id = effect.lease.lease
+        lease_id = effect.lease_id
 
         def settle(stored: asyncio.Future[int]) -> None:
             error = stored.exception()
@@ -94,7 +93,7 @@ class Feeder:
                 self._report(FeedFailed(lease_id, str(error)))
 
         stored = await self._publisher.publish(
-            subjects.work(effect.class_token), encode(effect.lease), dict(effect.headers)
+            subjects.work(effect.class_token), effect.payload, dict(effect.headers)
         )
         stored.add_done_callback(settle)
 

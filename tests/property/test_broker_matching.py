@@ -261,7 +261,7 @@ class MatchingMachine(RuleBasedStateMachine):
         waiting = {job.key.submitter for job in state.jobs if job.pending}
         assert set(state.backlog.turns) == waiting
         for group in state.backlog._groups.values():
-            first = group.first()
+            first = group.first
             jobs = [job for job in state.jobs if job.pending and job.need == group.need]
             assert (first is None) == (not jobs)
             if first is not None:

@@ -52,12 +52,15 @@ def test_overlap_and_bulk_changes_are_those_of_sets(left: list, right: list) -> 
     common = a.overlap(b)
     assert members(common) == members(a) & members(b)
     assert_canonical(common)
-    joined, rest = a.copy(), a.copy()
+    joined, rest = RangeSet(a), RangeSet(a)
     joined.add_all(b)
     rest.remove_all(b)
     assert members(joined) == members(a) | members(b)
     assert members(rest) == members(a) - members(b)
-    assert a == RangeSet(left), "a copy shares memory"
+    assert a == RangeSet(left), "another shares its memory"
+    assert members(a) == {
+        index for first, count in a.pairs() for index in range(first, first + count)
+    }
 
 
 def test_a_million_tasks_are_one_interval() -> None:

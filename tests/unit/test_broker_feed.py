@@ -127,7 +127,6 @@ def test_a_lease_taken_by_another_is_counted_to_that_one() -> None:
 @pytest.mark.parametrize(
     ("mean_s", "remaining", "slots", "size"),
     [
-        (None, 1_000_000, 4, 1),
         (0.0, 1_000_000, 4, 1000),
         (0.0001, 1_000_000, 4, 1000),
         (0.01, 1_000_000, 4, 100),
@@ -138,7 +137,7 @@ def test_a_lease_taken_by_another_is_counted_to_that_one() -> None:
     ],
 )
 def test_a_lease_is_about_a_second_of_work(
-    mean_s: float | None, remaining: int, slots: int, size: int
+    mean_s: float, remaining: int, slots: int, size: int
 ) -> None:
     assert lease_size(mean_s, remaining, slots) == size
 

@@ -1,14 +1,14 @@
 """Which lender a job's next lease is meant for."""
 
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from broker.core.job import Job
 from broker.core.matching.fleet import Fleet
 from broker.core.matching.groups import Group
 from broker.core.matching.lender import Lender
 from broker.core.matching.shelf import Shelf
-from broker.core.matching.stays import TIERS, tier_of
+from broker.core.matching.stays import TIERS
 
 LOOK = 8
 """Lenders that are compared for one lease."""
@@ -18,13 +18,12 @@ _REACH = 64
 
 _LONG_ENOUGH: Final = tuple(range(tier, TIERS) for tier in range(TIERS))
 _TOO_SHORT: Final = tuple(range(tier - 1, -1, -1) for tier in range(TIERS))
+_ALL: Final[tuple[tuple[int, ...], ...]] = tuple(
+    (*_LONG_ENOUGH[tier], *_TOO_SHORT[tier]) for tier in range(TIERS)
+)
 
-
-class Choice(NamedTuple):
-    """A lender; or none, and until when the job avoids the first one that has room."""
-
-    lender: Lender | None
-    avoided_until: float | None = None
+Choice = tuple[Lender | None, float | None]
+"""A lender; or none, and until when the job avoids the first one that has room, if any has."""
 
 
 def choose(fleet: Fleet, group: Group, job: Job, now: float) -> Choice:
@@ -35,9 +34,9 @@ def choose(fleet: Fleet, group: Group, job: Job, now: float) -> Choice:
     Among the next few the one with most of the preferred labels, and most of the inputs, is the
     best. One that refused the job lately is chosen only where all that may run it did.
     """
-    tier = tier_of(2 * group.task_s(job))
+    tier = group.tier if job.expected_s is job.mean_s is None else group.tier_for(job)
     if not (job.avoided or job.inputs or group.need.prefers):
-        return Choice(first_with_room(fleet, group, tier))
+        return first_with_room(fleet, group, tier), None
     avoided: list[Lender] = []
     for tiers in (_LONG_ENOUGH[tier], _TOO_SHORT[tier]):
         compared: list[Lender] = []
@@ -49,31 +48,27 @@ def choose(fleet: Fleet, group: Group, job: Job, now: float) -> Choice:
             if len(compared) == LOOK:
                 break
         if compared:
-            return Choice(max(compared, key=lambda one: _merit(one, group, job)))
+            return max(compared, key=lambda one: _merit(one, group, job)), None
     if not avoided:
-        return Choice(None)
+        return None, None
     if _all_avoided(fleet, group, job, now):
-        return Choice(avoided[0])
-    return Choice(None, min(job.avoided[one.id].until for one in avoided))
+        return avoided[0], None
+    return None, min(job.avoided[one.id].until for one in avoided)
 
 
 def first_with_room(fleet: Fleet, group: Group, tier: int) -> Lender | None:
     """Return the first lender with room for the group, beginning with those of `tier`."""
-    for tiers in (_LONG_ENOUGH[tier], _TOO_SHORT[tier]):
-        for one in tiers:
-            at = _go_on(fleet.shelves[one], group, one)
-            if at is not None:
-                return fleet.shelves[one].lenders[at]
+    shelves = fleet.shelves
+    for one in _ALL[tier]:
+        if shelves[one].lenders and (at := _go_on(shelves[one], group, one)) is not None:
+            return shelves[one].lenders[at]
     return None
 
 
 def _go_on(shelf: Shelf, group: Group, tier: int) -> int | None:
     """Look for room where the group has not looked before; returns where on the shelf it is."""
-    seen, lenders = group.seen[tier], shelf.lenders
-    if seen >= shelf.first + len(lenders):
-        return None
-    need = group.need
-    for at in range(max(0, seen - shelf.first), len(lenders)):
+    need, lenders = group.need, shelf.lenders
+    for at in range(max(0, group.seen[tier] - shelf.first), len(lenders)):
         lender = lenders[at]
         if lender is not None and lender.has_room_for(need):
             group.seen[tier] = shelf.first + at

@@ -1,14 +1,15 @@
 """Jobs that wait, by what they need; and whose turn it is."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, KeysView
 from heapq import heapify, heappop, heappush
+from itertools import chain
 from math import inf
 
 from broker.core.job import Job
 from broker.core.matching.need import Need
 from broker.core.matching.shares import Shares
-from broker.core.matching.stays import TIERS
+from broker.core.matching.stays import TIERS, tier_of
 from broker.core.priority_map import PriorityMap
 
 TASK_GUESS_S = 60.0
@@ -19,43 +20,77 @@ _SLACK = 64
 _GROUPS_SLACK = 4_096
 
 
+_Entry = tuple[float, int, Job]
+"""A job, by its rank, and by its order among those of equal rank."""
+
+
 class Group:
     """Jobs of one need with pending tasks, in the order in which they are served."""
 
-    __slots__ = ("_gone", "_jobs", "_mean_s", "need", "number", "seen", "submitter")
+    __slots__ = (
+        "_gone",
+        "_line",
+        "_mean_s",
+        "_out_of_line",
+        "first",
+        "need",
+        "number",
+        "rank",
+        "seen",
+        "submitter",
+        "tier",
+    )
 
     def __init__(self, need: Need, submitter: str, number: int) -> None:
         self.need = need
         self.submitter = submitter
         self.number = number
+        self.first: Job | None = None
+        """The job that is served next."""
+        self.rank = inf
+        """The rank of that."""
+        self.tier = tier_of(2 * TASK_GUESS_S)
+        """The stay that its tasks want, unless a job's own time is known."""
         self.seen = [0] * TIERS
         """Up to which lender of each shelf there is known to be no room for it."""
-        self._jobs: list[tuple[float, int, Job]] = []
+        self._line: deque[_Entry] = deque()
+        self._out_of_line: list[_Entry] = []
         self._gone = 0
         self._mean_s: float | None = None
 
-    @property
-    def rank(self) -> float:
-        """The rank of its first job."""
-        return self._jobs[0][0]
-
-    def first(self) -> Job | None:
-        """Return the job that is served next."""
-        jobs = self._jobs
-        while jobs and not jobs[0][2].pending:
-            heappop(jobs)[2].listed = False
-        return jobs[0][2] if jobs else None
+    def settle(self) -> Job | None:
+        """Look again which job is served next, after the pending tasks of any have changed."""
+        line, out_of_line = self._line, self._out_of_line
+        while line and not line[0][2].pending:
+            line.popleft()[2].listed = False
+        while out_of_line and not out_of_line[0][2].pending:
+            heappop(out_of_line)[2].listed = False
+        if out_of_line and not (line and line[0] < out_of_line[0]):
+            self.rank, _, self.first = out_of_line[0]
+        elif line:
+            self.rank, _, self.first = line[0]
+        else:
+            self.first = None
+        return self.first
 
     def add(self, job: Job) -> None:
         """Take in a job with pending tasks, if it is not in."""
         if not job.listed:
             job.listed = True
-            heappush(self._jobs, (job.rank, job.order, job))
+            entry = (job.rank, job.order, job)
+            # Most come in their order: that costs the same however many there are.
+            if self._line and entry < self._line[-1]:
+                heappush(self._out_of_line, entry)
+            else:
+                self._line.append(entry)
+        self.settle()
 
     def put_aside(self) -> Job:
         """Take out the job that is served next."""
-        job = heappop(self._jobs)[2]
+        in_line = self._line and self._line[0][2] is self.first
+        job = (self._line.popleft() if in_line else heappop(self._out_of_line))[2]
         job.listed = False
+        self.settle()
         return job
 
     def note_gone(self, job: Job) -> None:
@@ -63,25 +98,28 @@ class Group:
         if not job.listed:
             return
         self._gone += 1
-        if 2 * self._gone > len(self._jobs) + _SLACK:
+        if 2 * self._gone > len(self._line) + len(self._out_of_line) + _SLACK:
             self._gone = 0
-            for _, _, one in self._jobs:
+            for _, _, one in chain(self._line, self._out_of_line):
                 one.listed = bool(one.pending)
-            self._jobs = [entry for entry in self._jobs if entry[2].listed]
-            heapify(self._jobs)
+            self._line = deque(entry for entry in self._line if entry[2].listed)
+            self._out_of_line = [entry for entry in self._out_of_line if entry[2].listed]
+            heapify(self._out_of_line)
 
     def learn(self, job: Job) -> None:
         """Note what a job's tasks have taken; newer jobs weigh more."""
         took_s = job.mean_s or 0.0
         before_s = took_s if self._mean_s is None else self._mean_s
         self._mean_s = before_s + _NEWEST * (took_s - before_s)
+        self.tier = tier_of(2 * self._mean_s)
 
-    def task_s(self, job: Job) -> float:
-        """Return how long a task of the job takes: measured, foretold, usual or guessed."""
-        for known_s in (job.mean_s, job.expected_s, self._mean_s):
-            if known_s is not None:
-                return known_s
-        return TASK_GUESS_S
+    def tier_for(self, job: Job) -> int:
+        """Return the stay that a job's tasks want: twice what they take.
+
+        That is measured, foretold, usual in the group or guessed, whichever is known first.
+        """
+        takes_s = job.expected_s if job.mean_s is None else job.mean_s
+        return self.tier if takes_s is None else tier_of(2 * takes_s)
 
 
 class Turns:
@@ -154,8 +192,15 @@ class Turns:
             level = self._shares.level(submitter)
             if level <= noted:
                 return self._first_of(self._lines[submitter])
-            self._levels.set(submitter, level)
+            self._levels.raise_first(level)
         return None
+
+    def served(self, group: Group) -> None:
+        """Note that the first group has had a lease: its submitter's turn may be over."""
+        if group.first is None:
+            self.drop(group)
+        else:
+            self._levels.raise_first(self._shares.level(group.submitter))
 
     def _first_of(self, line: PriorityMap[int]) -> Group:
         while True:
@@ -165,7 +210,7 @@ class Turns:
             group = self._groups[number]
             if group.rank <= noted:
                 return group
-            line.set(number, group.rank)
+            line.raise_first(group.rank)
 
 
 class Backlog:
@@ -199,13 +244,12 @@ class Backlog:
         if submitter not in self.turns:
             self._shares.lift(submitter, above=self.turns)
         group.add(job)
-        group.first()
         self.turns.add(group)
         return group
 
     def tidy(self, group: Group) -> None:
         """Let a group that has run out of pending tasks wait no longer."""
-        if group.first() is None:
+        if group.settle() is None:
             self.turns.drop(group)
 
     def drop(self, job: Job) -> None:
@@ -223,6 +267,6 @@ class Backlog:
         """Keep what was learned of groups without jobs, but not for ever."""
         if len(self._groups) > 2 * self._groups_kept + _GROUPS_SLACK:
             self._groups = {
-                need: group for need, group in self._groups.items() if group.first() is not None
+                need: group for need, group in self._groups.items() if group.first is not None
             }
             self._groups_kept = len(self._groups)

@@ -30,24 +30,21 @@ class Lender:
     claims: dict[str, Need] = field(default_factory=dict)
     room: Amounts = _NOTHING
     """The largest task that one more lease may have: nothing of what is claimed twice over."""
+    has_room: bool = False
+    """Whether any more work may wait for it."""
     reminded_at: float = 0.0
     tier: int = 0
     place: int | None = None
     """Where it stands on the shelf of its tier; None while it has no room."""
     _cores: int = 0
-    _memory_bytes: int = 0
-    _disk_bytes: int = 0
-    _vram_bytes: int = 0
+    _memory: int = 0
+    _disk: int = 0
+    _vram: int = 0
 
     @property
     def slots(self) -> int:
         """Usable slots: free cores, and those of the leases that it holds."""
         return int(self.lends.cores)
-
-    @property
-    def has_room(self) -> bool:
-        """Whether any more work may wait for it."""
-        return self.room.cores > 0 and self.room.memory_bytes > 0
 
     def allows(self, need: Need) -> bool:
         """Tell whether its owner and its kind of machine allow the work, whatever its size."""
@@ -63,7 +60,16 @@ class Lender:
 
     def has_room_for(self, need: Need) -> bool:
         """Tell whether one more lease of such work may wait for it."""
-        return need.within(self.room) and self.allows(need)
+        room = self.room  # each comparison stands here, since this is asked most of all
+        return (
+            need.cores <= room.cores
+            and need.memory_bytes <= room.memory_bytes
+            and need.disk_bytes <= room.disk_bytes
+            and need.vram_bytes <= room.vram_bytes
+            and need.class_token in self.classes
+            and need.labels <= self.labels
+            and need.os in ("any", self.offer.os)
+        )
 
     def hear(self, now: float, offer: Offer, held: Iterable[Need]) -> bool:
         """Take up an offer; tells whether it may have room for what it had none for before.
@@ -127,9 +133,9 @@ class Lender:
 
     def _count(self, need: Need, times: int) -> None:
         self._cores += times * need.cores
-        self._memory_bytes += times * need.memory_bytes
-        self._disk_bytes += times * need.disk_bytes
-        self._vram_bytes += times * need.vram_bytes
+        self._memory += times * need.memory_bytes
+        self._disk += times * need.disk_bytes
+        self._vram += times * need.vram_bytes
 
     def _measure(self) -> bool:
         """Find out what room there is; tells whether any has grown.
@@ -138,12 +144,14 @@ class Lender:
         else small tasks would take all room before a large one ever finds enough of it.
         """
         lends, before = self.lends, self.room
-        self.room = room = Amounts(
-            lends.cores if self._cores < FEED_PER_SLOT * lends.cores else 0.0,
-            lends.memory_bytes if self._memory_bytes < FEED_PER_SLOT * lends.memory_bytes else 0.0,
-            lends.disk_bytes if self._disk_bytes < FEED_PER_SLOT * lends.disk_bytes else 0.0,
-            lends.vram_bytes if self._vram_bytes < FEED_PER_SLOT * lends.vram_bytes else 0.0,
-        )
+        cores = lends.cores if self._cores < FEED_PER_SLOT * lends.cores else 0.0
+        memory = lends.memory_bytes if self._memory < FEED_PER_SLOT * lends.memory_bytes else 0.0
+        disk = lends.disk_bytes if self._disk < FEED_PER_SLOT * lends.disk_bytes else 0.0
+        vram = lends.vram_bytes if self._vram < FEED_PER_SLOT * lends.vram_bytes else 0.0
+        if before == (cores, memory, disk, vram):
+            return False
+        self.room = room = Amounts(cores, memory, disk, vram)
+        self.has_room = cores > 0 and memory > 0
         return (
             room.cores > before.cores
             or room.memory_bytes > before.memory_bytes

@@ -93,10 +93,22 @@ class Shares:
         )
         self.version += 1
 
-    def level(self, submitter: str) -> float:
+    def level(self, submitter: str, held_s: float = HELD_S) -> float:
         """Return how much a submitter has had and holds; who has the least goes first."""
         account = self._accounts.get(submitter)
-        return 0.0 if account is None else self._level(account, HELD_S)
+        if account is None:
+            return 0.0
+        run, hold = self._growth * _MEAN_LIFE_S, self._growth * held_s
+        cores, memory, vram = account.used
+        cores_run, memory_run, vram_run = account.running
+        cores_held, memory_held, vram_held = account.held
+        per_core, per_byte, per_vram_byte = self._per_unit
+        level = (cores + run * cores_run + hold * cores_held) * per_core
+        level_of_memory = (memory + run * memory_run + hold * memory_held) * per_byte
+        level_of_vram = (vram + run * vram_run + hold * vram_held) * per_vram_byte
+        level = max(level, level_of_memory)
+        level = max(level, level_of_vram)
+        return level / account.weight
 
     def holds_any(self, submitter: str) -> bool:
         """Tell whether a submitter has leases."""
@@ -113,10 +125,10 @@ class Shares:
 
         Of these only those count that have leases: who can't be served may be at any level.
         """
-        others = [self._accounts[one] for one in above if self.holds_any(one)]
-        if not others:
+        levels = [self.level(one, held_s=0.0) for one in above if self.holds_any(one)]
+        if not levels:
             return
-        floor = min(self._level(one, 0.0) for one in others)
+        floor = min(levels)
         account = self._account(submitter)
         run_s = self._growth * _MEAN_LIFE_S
         for which, per_unit in enumerate(self._per_unit):
@@ -125,7 +137,7 @@ class Shares:
 
     def lease(self, submitter: str, need: Need) -> None:
         """Count a new lease."""
-        account = self._account(submitter)
+        account = self._accounts.get(submitter) or self._account(submitter)
         account.leases += 1
         _add(account.held, need, 1)
 
@@ -151,21 +163,6 @@ class Shares:
             self._accounts[submitter] = account
         return account
 
-    def _level(self, account: _Account, held_s: float) -> float:
-        run, hold = self._growth * _MEAN_LIFE_S, self._growth * held_s
-        cores, memory, vram = account.used
-        cores_run, memory_run, vram_run = account.running
-        cores_held, memory_held, vram_held = account.held
-        per_core, per_byte, per_vram_byte = self._per_unit
-        return (
-            max(
-                (cores + run * cores_run + hold * cores_held) * per_core,
-                (memory + run * memory_run + hold * memory_held) * per_byte,
-                (vram + run * vram_run + hold * vram_held) * per_vram_byte,
-            )
-            / account.weight
-        )
-
     def _begin_again(self, worth: float) -> None:
         """Count in a new currency, before numbers grow too large; forget who has had nothing."""
         for account in self._accounts.values():
@@ -174,7 +171,7 @@ class Shares:
         self._accounts = {
             submitter: account
             for submitter, account in self._accounts.items()
-            if account.leases or self._level(account, 0.0) > _FORGOTTEN
+            if account.leases or self.level(submitter) > _FORGOTTEN
         }
         self.version += 1
 
