@@ -46,6 +46,10 @@ CLOCK_GRACE_S = 6.0
 """After a clock was set: a reading, which tells of it, comes every 5 s."""
 
 OUTSTANDING_PER_SLOT = 2
+
+CORES_MAX = 2
+"""That a task of a job here asks for."""
+
 _AT_ONCE_S = 0.01
 _TENTH_S = 0.1
 """As exactly as lenderd follows a clock that was set back."""
@@ -263,7 +267,7 @@ class Consent(LenderWatch):
         self.opened: Counter[str] = Counter()
         self.receipts: Counter[str] = Counter()
         self.slots: dict[str, int] = {}
-        """The most that each has offered, leases that it held included."""
+        """The most that each has offered, with what its leases might need."""
 
     def handled(self, shell: LenderShell, _event: Event, decided: Sequence[Effect]) -> None:
         """Hold what lenderd decides against what its owner was promised."""
@@ -282,12 +286,13 @@ class Consent(LenderWatch):
                         raise ViolationError("nothing new after a pause", name)
                 case effects.WriteReceipt():
                     self.receipts[effect.lease] += 1
+                    self._sim.world.stats[f"attempts {effect.outcome}"] += 1
                 case effects.SendReport() if effect.report.results:
                     self._reports(shell, effect)
                 case effects.PullWork() if closed:
                     raise ViolationError("nothing new after a pause", f"{name} pulls")
                 case effects.SendOffer():
-                    slots = effect.offer.slots_free + len(effect.offer.leases)
+                    slots = effect.offer.slots_free + CORES_MAX * len(effect.offer.leases)
                     self.slots[shell.lender] = max(slots, self.slots.get(shell.lender, 0))
                     if closed and effect.offer.slots_free:
                         raise ViolationError("nothing new after a pause", f"{name} offers")

@@ -29,9 +29,12 @@ def main() -> int:
         return 0
     began, steps, stats = time.monotonic(), 0, Counter[str]()
     failures: list[Outcome] = []
+    done = 0
     for outcome in _outcomes(one, seeds, arguments.processes):
-        steps += outcome.steps
+        done, steps = done + 1, steps + outcome.steps
         stats.update(outcome.stats)
+        if done % 500 == 0:
+            _say(f"{done} seeds, {len(failures)} failed")
         if outcome.broken:
             failures.append(outcome)
             _say(f"seed {outcome.scenario.seed}: {outcome.text}")
@@ -39,8 +42,8 @@ def main() -> int:
                 break
     took_s = time.monotonic() - began
     _say(
-        f"{len(seeds)} seeds, {len(failures)} failed, {steps} steps in {took_s:.1f} s"
-        f" ({steps / took_s:.0f}/s, {60 * len(seeds) / took_s:.0f} seeds/min)"
+        f"{done} seeds, {len(failures)} failed, {steps} steps in {took_s:.1f} s"
+        f" ({steps / took_s:.0f}/s, {60 * done / took_s:.0f} seeds/min)"
     )
     for what, times in sorted(stats.items()):
         _say(f"  {times:8d} {what}")

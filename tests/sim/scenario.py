@@ -61,6 +61,18 @@ def scenario(seed: int, lenders: int | None = None) -> Scenario:
     )
 
 
+def hurried(plan: Scenario, share: float) -> Scenario:
+    """Return the same in a shorter time: `share` of each."""
+    return plan._replace(
+        jobs=tuple(one._replace(at=one.at * share, task_s=one.task_s * share) for one in plan.jobs),
+        faults=tuple(
+            one._replace(at=one.at * share, for_s=one.for_s * share) for one in plan.faults
+        ),
+        verbs=tuple(one._replace(at=one.at * share) for one in plan.verbs),
+        calm_at_s=plan.calm_at_s * share,
+    )
+
+
 def _lender(rng: random.Random, grants: tuple[tuple[int, str], ...]) -> LenderPlan:
     return LenderPlan(
         slots=rng.randint(1, 4),

@@ -165,6 +165,8 @@ class Simulation:
         self._until(self._all_ended, LIVENESS_S, "every job ends")
         self._until(self._quiet, QUIET_S, "")
         check_end(self)
+        for end in self.ledger.terminals.values():
+            self.world.stats[f"jobs {end.state}"] += 1
 
     def _begin_fault(self, fault: FaultPlan) -> None:
         if fault.target < len(self.shells):

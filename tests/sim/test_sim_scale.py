@@ -2,7 +2,7 @@
 
 import pytest
 from sim.run import describe
-from sim.scenario import scenario
+from sim.scenario import hurried, scenario
 from sim.simulation import run
 
 LENDERS = 1_000
@@ -10,6 +10,6 @@ LENDERS = 1_000
 
 @pytest.mark.timeout(240)
 def test_a_thousand_lenders_keep_the_promises() -> None:
-    outcome = run(scenario(1, LENDERS))
+    outcome = run(hurried(scenario(1, LENDERS), 0.2))
     assert not outcome.broken, describe(outcome)
     assert len(outcome.scenario.lenders) == LENDERS
