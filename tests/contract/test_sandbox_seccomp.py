@@ -29,6 +29,15 @@ def new():
     return os.open("reserved", os.O_RDWR | os.O_CREAT, 0o600)
 def reserve(request):
     fcntl.ioctl(new(), request, struct.pack("=hh4xqqiI16x", 0, 0, 0, 1 << 20, 0, 0))
+def enlarge(kind, option):
+    with socket.socket(socket.AF_UNIX, kind) as one:
+        before = one.getsockopt(socket.SOL_SOCKET, option)
+        one.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
+        if one.getsockopt(socket.SOL_SOCKET, option) != before:
+            raise OSError(errno.E2BIG, "")
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        if not one.getsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED):
+            raise OSError(errno.EINVAL, "")
 told = {}
 def attempt(name, call, *arguments):
     try:
@@ -80,6 +89,8 @@ _ALLOWED = {
     "its addresses": "socket.if_nameindex()",
     "shared memory": "open('/dev/shm/x', 'w').truncate(4096)",
     "space by writing": "os.posix_fallocate(new(), 0, 1 << 20)",
+    "a larger buffer, in vain": "enlarge(socket.SOCK_STREAM, socket.SO_SNDBUF)",
+    "a larger buffer to read from, in vain": "enlarge(socket.SOCK_DGRAM, socket.SO_RCVBUF)",
     "sync": "os.sync()",
     "sync of a file system": "kernel(306, 267, os.open('.', os.O_RDONLY))",
 }

@@ -11,9 +11,10 @@ Space on the disk is not reserved in there: a working folder is watched, and nob
 as whole files are allocated. Programs that would reserve some do without, as on file systems that
 can't (fallocate(2), EOPNOTSUPP).
 
-Two calls succeed without effect: setsid(), since a session of its own would get a full share of the
-processor beside the owner's (sched(7), autogroup), and sync(), which would have the owner's disks
-written too.
+Some calls succeed without effect: setsid(), since a session of its own would get a full share of
+the processor beside the owner's (sched(7), autogroup); sync(), which would have the owner's disks
+written too; and larger buffers for sockets, whose content is memory of no process (socket(7),
+SO_SNDBUF: up to 8 MiB each where wmem_max is 4).
 """
 
 import errno
@@ -34,6 +35,7 @@ _UNIX, _IPV4, _NETLINK, _IPV6 = 1, 2, 16, 10  # address families that the namesp
 _SOCKET_KIND, _SEQPACKET_OR_STRANGER = 0xF, 4  # of socket(2)'s type; less are stream, datagram, raw
 _IP_PROTOCOLS = (0, 1, 6, 17, 58)  # the kind's own, ICMP, TCP, UDP, ICMPv6: others are modules
 _CORE = 4  # RLIMIT_CORE
+_SOL_SOCKET, _BUFFER_SIZES = 1, (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF and their FORCE
 _NETLINK_PROTOCOLS = (0,)  # NETLINK_ROUTE: which addresses there are
 
 _AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -114,6 +116,7 @@ _WITHOUT_EFFECT: dict[str, tuple[int, int]] = {
 }
 _RESERVES: dict[str, tuple[int, int]] = {"fallocate": (285, 47)}
 _CLONE, _IOCTL, _SOCKET, _SOCKETPAIR = (56, 220), (16, 29), (41, 198), (53, 199)
+_SETSOCKOPT = (54, 208)
 _SETRLIMIT, _PRLIMIT = (160, 164), (302, 261)
 
 
@@ -151,6 +154,7 @@ def _instructions(machine: str, column: int) -> Iterator[bytes]:
     yield from _with_argument(_IOCTL[column], _ARGUMENT_1, requests)
     yield from _core_limit(column)
     yield from _sockets(column)
+    yield from _buffers(column)
     yield _code(_RETURN, _ALLOW)
 
 
@@ -188,6 +192,13 @@ def _sockets(column: int) -> Iterator[bytes]:
     for family, tests in ((_IPV4, ip), (_IPV6, ip), (_NETLINK, netlink)):
         of_family = [_code(_EQUAL, family, 0, len(tests)), *tests]
         yield from _with_argument(number, _ARGUMENT_0, of_family)
+
+
+def _buffers(column: int) -> Iterator[bytes]:
+    sizes = [i for option in _BUFFER_SIZES for i in _answer(_EQUAL, option, 0)]
+    option = [_code(_LOAD, _ARGUMENT_2), *sizes]
+    level = [_code(_EQUAL, _SOL_SOCKET, 0, len(option)), *option]
+    yield from _with_argument(_SETSOCKOPT[column], _ARGUMENT_1, level)
 
 
 def _one_of(values: Sequence[int], error: int) -> list[bytes]:
