@@ -1,6 +1,7 @@
 """What a task writes reaches its submitter while it runs: through broker, lender and sandbox."""
 
 import asyncio
+import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,9 +11,12 @@ import pytest
 from nats.aio.msg import Msg
 
 from deploy.local.fleet import Fleet, Lender
-from lender.client import Client, Job, LogPiece
+from lender.client import Client, Job, Limits, LogPiece
 from lender.link.connection import connect
 from lender.protocol import subjects
+
+# The start of the fleet has bounds of its own.
+pytestmark = pytest.mark.timeout(func_only=True)
 
 TIME_S = 40
 QUIET_S = 0.6
@@ -27,9 +31,11 @@ def desk() -> Iterator[Fleet]:
     folder = Path(tempfile.mkdtemp(prefix="lender-test-"))
     folder.chmod(0o711)
     settings = {"LENDERD_SLOTS": "2"}
-    with Fleet(folder, ("desk",), workloads=("command", "python"), env=settings) as running:
-        yield running
-    running.remove()
+    try:
+        with Fleet(folder, ("desk",), workloads=("command", "python"), env=settings) as running:
+            yield running
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -71,7 +77,8 @@ async def read(job: Job, seen: list[LogPiece]) -> None:
 
 async def test_a_flood_is_bounded_and_says_so_and_others_are_still_heard(client: Client) -> None:
     began_at = time.monotonic()
-    flood = await client.submit(["sh", "-c", "while :; do printf '%4096s\\n' x >&2; done"])
+    script = "while :; do printf '%4096s\\n' x >&2; done"
+    flood = await client.submit(["sh", "-c", script], limits=Limits(time_s=TIME_S))
     flooded: list[LogPiece] = []
     reading = asyncio.create_task(read(flood, flooded))
     async with asyncio.timeout(TIME_S):
