@@ -9,7 +9,6 @@ from sim.network import Fault
 from broker.core.effects import DeleteWork, FeedWork
 from broker.core.events import FeedFailed, LeaseFed
 from lender.protocol import subjects
-from lender.protocol.codec import encode
 from lender.protocol.streams import WORK, consumer_config
 
 if TYPE_CHECKING:
@@ -74,14 +73,14 @@ class Feeder:
     def _made(self, token: str, answer: object) -> None:
         self._making = False
         if isinstance(answer, Fault):
-            self._tell(FeedFailed(self._feeds.popleft().lease.lease, answer.value))
+            self._tell(FeedFailed(self._feeds.popleft().lease_id, answer.value))
         else:
             self._queues[token] = None
         self._pump()
 
     def _publish(self, effect: FeedWork) -> None:
-        record = Record(subjects.work(effect.class_token), encode(effect.lease), effect.headers)
-        lease = effect.lease.lease
+        record = Record(subjects.work(effect.class_token), effect.payload, effect.headers)
+        lease = effect.lease_id
 
         def settle(answer: object) -> None:
             if isinstance(answer, Stored):
