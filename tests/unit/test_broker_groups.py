@@ -3,7 +3,7 @@
 import pytest
 from broker_world import ALICE, BOB, L1, START, World, check_places, class_of, job_spec
 
-from broker.core.events import ClockJumped
+from broker.core.events import ClockJumped, HearingLost
 from broker.core.matching import groups
 from lender.protocol.job import Limits
 from lender.protocol.signature import Signer
@@ -150,30 +150,28 @@ def test_what_was_learned_of_groups_is_not_kept_for_ever(monkeypatch: pytest.Mon
     assert any(need.cores == 200 for need in kept)
 
 
-def late(world: World, signer: Signer, prefix: str) -> None:
-    for number in range(20):
+def late(world: World, signer: Signer, prefix: str, count: int) -> None:
+    for number in range(count):
         world.submit(job_spec(signer, f"{prefix}-{number:04d}"), signer)
 
 
 def test_who_was_away_saves_nothing_up() -> None:
     world = World()
-    late(world, ALICE, "alice")
+    world.do(HearingLost())  # nobody has to be heard of every second
+    late(world, ALICE, "alice", 60)
+
+    def run(leases: int) -> list[str]:
+        owners = []
+        for _ in range(leases):
+            lease = world.pull()
+            owners.append(lease.submitter)
+            world.offer(slots=1, classes=ANY, leases=[lease])
+            world.pass_time(60)
+            world.run(lease)
+            world.offer(slots=1, classes=ANY)
+        return owners
+
     world.offer(slots=1, classes=ANY)
-    for _ in range(10):
-        lease = world.pull()
-        world.offer(slots=1, classes=ANY, leases=[lease])
-        for _ in range(4):
-            world.pass_time(0.5)
-            world.offer(slots=1, classes=ANY, leases=[lease])
-        world.run(lease)
-    late(world, BOB, "bobby")
-    owners = []
-    for _ in range(10):
-        lease = world.pull()
-        owners.append(lease.submitter)
-        world.offer(slots=1, classes=ANY, leases=[lease])
-        for _ in range(4):
-            world.pass_time(0.5)
-            world.offer(slots=1, classes=ANY, leases=[lease])
-        world.run(lease)
-    assert 4 <= owners.count(BOB.public_key) <= 6
+    run(30)
+    late(world, BOB, "bobby", 60)
+    assert 4 <= run(12)[2:].count(BOB.public_key) <= 6
