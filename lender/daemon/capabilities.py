@@ -17,6 +17,7 @@ from lender.sensors.gpu import GpuMeter
 log = logging.getLogger(__name__)
 
 _LEFT_OUT = selftest.Unavailable("your settings leave it out", "")
+_OS = {"Linux": "linux", "Darwin": "macos"}
 
 
 async def find(
@@ -33,7 +34,7 @@ async def find(
             log.warning("runtime %s is not offered: %s", runtime, verdict.reason)
     capabilities = Capabilities(
         arch=platform.machine(),
-        os=platform.system().lower(),
+        os=_OS.get(platform.system(), "unknown"),
         runtimes=frozenset(works),
         gpu="nvidia" if GpuMeter.open() else "none",
         # We are the sandboxes' user by now, so what is found is what the self-test ran.
