@@ -35,7 +35,7 @@ from attacks import (
     source,
     told,
 )
-from sandboxes import LIMITS, USER, Workshop, module, until
+from sandboxes import LIMITS, USER, Workshop, module, mounts, until
 
 from lender.sandbox.launcher import Launcher
 from lender.sandbox.lease_sandbox import LeaseSandbox
@@ -367,7 +367,7 @@ def start_as_user(
     )
 
 
-def remains(launcher: Launcher, cgroups: Subtree | None) -> dict[str, object]:
+def remains(folder: Path, launcher: Launcher, cgroups: Subtree | None) -> dict[str, object]:
     """What sandboxes could leave behind: the same before and after."""
     known = tree.identify(launcher.pid)
     jobs = None if cgroups is None else cgroups.path / "jobs"
@@ -375,7 +375,7 @@ def remains(launcher: Launcher, cgroups: Subtree | None) -> dict[str, object]:
     return {
         "processes": len(tree.members([known])) - 1,
         "cgroups": 0 if jobs is None else sum(one.is_dir() for one in jobs.iterdir()),
-        "mounts": [Path(f"/proc/{pid}/mountinfo").read_bytes().count(b"\n") for pid in pids],
+        "mounts": [mounts(pid, folder) for pid in pids],
         "descriptors": [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids],
     }
 
@@ -462,9 +462,9 @@ async def surroundings() -> AsyncIterator[Surroundings]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def arena(surroundings: Surroundings) -> AsyncIterator[Arena]:
     """A place for one test; asserts afterwards that the attack did no harm."""
-    owner, launcher, cgroups = surroundings.owner, surroundings.launcher, surroundings.cgroups
+    folder, launcher, owner, cgroups, *_ = surroundings
     belongings = owner.belongings()
-    before = remains(launcher, cgroups)
+    before = remains(folder, launcher, cgroups)
     made = Arena(surroundings)
     await made.open()
     yield made
@@ -476,6 +476,6 @@ async def arena(surroundings: Surroundings) -> AsyncIterator[Arena]:
     met = owner.visitors()
     assert not met, f"the owner's services were reached: {met}"
     with contextlib.suppress(AssertionError):
-        await until(lambda: remains(launcher, cgroups) == before, "nothing is left", 20)
-    left = remains(launcher, cgroups)
+        await until(lambda: remains(folder, launcher, cgroups) == before, "nothing is left", 20)
+    left = remains(folder, launcher, cgroups)
     assert left == before, f"{before} before, {left} afterwards"

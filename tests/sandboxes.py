@@ -173,6 +173,19 @@ PROGRAMS: dict[str, tuple[bytes, str]] = {
 }
 
 
+def mounts(pid: int, folder: Path) -> int:
+    """How many mounts a process sees, without those beside a temporary folder: others make them."""
+    beside = folder.parent
+    points = [
+        Path(os.fsdecode(line.split()[4].replace(b"\\040", b" ")))
+        for line in Path(f"/proc/{pid}/mountinfo").read_bytes().splitlines()
+    ]
+    return sum(
+        point.is_relative_to(folder) or point == beside or not point.is_relative_to(beside)
+        for point in points
+    )
+
+
 class Workshop:
     """A launcher and its folders; makes sandboxes and records their roots.
 

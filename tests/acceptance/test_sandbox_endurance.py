@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import pytest
 from attacks import function
-from sandboxes import LIMITS, USER, Workshop, needs_bubblewrap, open_folder, until
+from sandboxes import LIMITS, USER, Workshop, mounts, needs_bubblewrap, open_folder, until
 
 from lender.sandbox.files import outputs
 from lender.sandbox.launcher import Launcher
@@ -135,12 +135,11 @@ class Soak:
         assert self.workshop is not None
         pids = (os.getpid(), self.workshop.launcher.pid)
         jobs = None if self._cgroups is None else self._cgroups.path / "jobs"
-        mounts = [Path(f"/proc/{pid}/mountinfo").read_bytes().count(b"\n") for pid in pids]
         descriptors = [len(_descriptors(pid)) for pid in pids]
         return Left(
             processes=_of_sessions(self._sessions) - 1,  # the launcher itself
             cgroups=0 if jobs is None else sum(one.is_dir() for one in jobs.iterdir()),
-            mounts=(mounts[0], mounts[1]),
+            mounts=(mounts(pids[0], self.folder), mounts(pids[1], self.folder)),
             descriptors=(descriptors[0], descriptors[1]),
             folders=len(list(self.folder.glob("lease-*"))),
         )
