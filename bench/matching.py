@@ -1,0 +1,385 @@
+"""What a placement costs the broker's core, by queue, fleet, groups and submitters.
+
+A placement is a lease that leaves the core for a work queue. "handle" is all that `Broker.handle`
+does from a lender's encoded offer to the leases that are made for it; "matching" is the feeding
+alone, from the moment that the lender is known to have room. Each job is of one task, which is
+the hardest case: of a job with many tasks only the first lease has to find it.
+
+The queue is put together without the submitters' signatures, whose check costs more than the
+rest and is no matching. Garbage that was made before a measurement is not looked at during it.
+Times are of the processor, so that whatever else runs on the machine is not counted.
+
+    python bench/matching.py [--quick] [--profile]
+
+Writes build/bench-matching.json and build/bench-matching.svg.
+"""
+
+import argparse
+import cProfile
+import gc
+import json
+import math
+import os
+import platform
+import pstats
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import count, islice
+from pathlib import Path
+
+from charts import Line, Panel, write_svg
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from broker.core.admission import Admission
+from broker.core.broker import Broker
+from broker.core.effects import Commit, FeedWork
+from broker.core.events import (
+    Committed,
+    DoneReported,
+    OfferReceived,
+    ReplayCompleted,
+    TimePassed,
+)
+from broker.core.feed import feed
+from broker.core.holding import lose
+from broker.core.job import FIRST_STEP, Job
+from broker.core.lifecycle import take_up
+from broker.core.ranges import RangeSet
+from lender.protocol.classes import WorkClass
+from lender.protocol.codec import MSGPACK, encode
+from lender.protocol.job import JobSpec, Limits, Os, Requires
+from lender.protocol.lease import Done, Lease, Offer
+from lender.protocol.result import TaskResult
+from lender.protocol.signature import Signer, seed_from_entropy
+
+START = 1_000_000.0
+SLOTS = 8
+PLACEMENTS = 20_000
+TURNS = 3
+WANTED_PER_S = 50_000
+OUT = Path(__file__).resolve().parents[1] / "build"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement: the best of a few turns, in microseconds a placement."""
+
+    jobs: int
+    lenders: int
+    groups: int
+    submitters: int
+    handle_us: float
+    matching_us: float
+
+
+class Bench:
+    """A broker with a queue that is as long again after each measurement."""
+
+    def __init__(self, jobs: int, groups: int = 1, submitters: int = 1, os: Os = "any") -> None:
+        self.jobs, self.groups, self.submitters = jobs, groups, submitters
+        ids = count()
+        self.broker = Broker(lambda: f"{next(ids):022d}")
+        self.broker.handle(START, ReplayCompleted())
+        self.now = START
+        self._leased: list[Job] = []
+        self._specs = [_spec(_signer(number % submitters), number) for number in range(groups)]
+        self._payloads = [encode(spec) for spec in self._specs]
+        self.classes = tuple(sorted({WorkClass.of(spec).token for spec in self._specs}))
+        for number in range(jobs):
+            self.broker.state.enqueue(self._job(number, os))
+        self.broker.handle(START, TimePassed())
+        gc.collect()
+        gc.freeze()
+
+    def _job(self, number: int, os: Os) -> Job:
+        which = number % self.groups
+        spec = self._specs[which].model_copy(
+            update={
+                "id": f"job-{number:08d}",
+                "created_at": START + number * 1e-3,
+                "requires": Requires(os=os),
+            }
+        )
+        job = take_up(self.broker.state, Admission(spec, self._payloads[which], MSGPACK, "s" * 86))
+        job.begin(self.now, FIRST_STEP, RangeSet([(0, 1)]))
+        return job
+
+    def measure(self, lenders: int) -> Row:
+        """Place what the lenders have room for, some thousand times."""
+        handle_s, matching_s = math.inf, math.inf
+        for _ in range(TURNS):
+            handle_s = min(handle_s, self.turn(lenders, whole=True))
+            matching_s = min(matching_s, self.turn(lenders, whole=False))
+        figures = (self.jobs, lenders, self.groups, self.submitters)
+        return Row(*figures, handle_s * 1e6, matching_s * 1e6)
+
+    def arrive(self, lenders: int) -> float:
+        """Return the seconds for a job that comes while all lenders have room: queued and placed.
+
+        What waits already waits for machines of another system.
+        """
+        state, took_s = self.broker.state, 0.0
+        for offer in self._offers(lenders, slots=4096):
+            self.broker.handle(self.now, OfferReceived(offer.lender, encode(offer)))
+        jobs = [self._job(number, os="any") for number in range(self.jobs, self.jobs + PLACEMENTS)]
+        for job in jobs:
+            start = time.process_time()
+            state.enqueue(job)
+            feed(state, self.now)
+            took_s += time.process_time() - start
+        assert len(state.outbox.drain()) >= PLACEMENTS
+        return took_s / PLACEMENTS
+
+    def cycle(self, lenders: int) -> float:
+        """Return the seconds from a report to its commit and to the lease that follows it."""
+        fed: deque[tuple[str, FeedWork]] = deque()
+        handle, now = self.broker.handle, self.now
+        for offer in self._offers(lenders, SLOTS):
+            for effect in handle(now, OfferReceived(offer.lender, encode(offer))):
+                if isinstance(effect, FeedWork):
+                    fed.append((offer.lender, effect))
+        reports = min(PLACEMENTS, self.jobs // 2)
+        took_s = 0.0
+        for _ in range(reports):
+            lender, work = fed.popleft()
+            event = DoneReported(lender, encode(_done(work.lease)), "_INBOX.x")
+            start = time.process_time()
+            for effect in handle(now, event):
+                if isinstance(effect, FeedWork):
+                    fed.append((lender, effect))
+                elif isinstance(effect, Commit):
+                    handle(now, Committed(effect.token))
+            took_s += time.process_time() - start
+        return took_s / reports
+
+    def turn(self, lenders: int, *, whole: bool) -> float:
+        """Return the seconds that a placement took, in the mean."""
+        wanted = min(PLACEMENTS, max(1, self.jobs // 2))
+        placed, took_s = 0, 0.0
+        # Everybody is there, and busy, before the first has room.
+        for offer in self._offers(lenders, slots=0):
+            self.broker.handle(self.now, OfferReceived(offer.lender, encode(offer)))
+        offers = (offer for slots in count(SLOTS, SLOTS) for offer in self._offers(lenders, slots))
+        while placed < wanted:
+            batch = list(islice(offers, 64))
+            made, batch_s = (self._handle if whole else self._match)(batch)
+            placed += made
+            took_s += batch_s
+        self._take_back(lenders)
+        return took_s / placed
+
+    def _handle(self, batch: Iterable[Offer]) -> tuple[int, float]:
+        events = [OfferReceived(offer.lender, encode(offer)) for offer in batch]
+        handle, made, now = self.broker.handle, list[FeedWork](), self.now
+        start = time.process_time()
+        for event in events:
+            for effect in handle(now, event):
+                if type(effect) is FeedWork:
+                    made.append(effect)
+        took_s = time.process_time() - start
+        self._note(made)
+        return len(made), took_s
+
+    def _match(self, batch: Iterable[Offer]) -> tuple[int, float]:
+        state, placed, took_s = self.broker.state, 0, 0.0
+        for offer in batch:
+            state.fleet.hear(self.now, offer, ())
+            start = time.process_time()
+            feed(state, self.now)
+            took_s += time.process_time() - start
+            effects = state.outbox.drain()
+            self._note(one for one in effects if isinstance(one, FeedWork))
+            placed += len(effects)
+        return placed, took_s
+
+    def _note(self, fed: Iterable[FeedWork]) -> None:
+        state = self.broker.state
+        self._leased += [state.jobs[state.leases[one.lease_id].job] for one in fed]
+
+    def _offers(self, lenders: int, slots: int) -> Iterator[Offer]:
+        template = _offer(self.classes, slots)
+        for number in range(lenders):
+            yield template.model_copy(update={"lender": _signer(number).public_key})
+
+    def _take_back(self, lenders: int) -> None:
+        """Let all be gone, and what was leased wait again."""
+        for offer in self._offers(lenders, slots=0):
+            gone = offer.model_copy(update={"phase": "offline"})
+            self.broker.handle(self.now, OfferReceived(offer.lender, encode(gone)))
+        state = self.broker.state
+        for job in self._leased:
+            for lease_id in list(job.leases):
+                lose(state, state.leases[lease_id])
+        assert len(state.leases) == 0
+        self._leased.clear()
+        self.now += 60.0
+        self.broker.handle(self.now, TimePassed())
+
+
+_SIGNERS: dict[int, Signer] = {}
+
+
+def _signer(number: int) -> Signer:
+    if number not in _SIGNERS:
+        _SIGNERS[number] = Signer(seed_from_entropy(number.to_bytes(32, "big")))
+    return _SIGNERS[number]
+
+
+def _spec(signer: Signer, group: int) -> JobSpec:
+    return JobSpec(
+        v=1,
+        id="job-00000000",
+        submitter=signer.public_key,
+        workload="command",
+        runtime="process",
+        argv=("true",),
+        limits=Limits(memory_bytes=(64 << 20) + group),
+        created_at=START,
+        not_after=START + 500_000.0,
+    )
+
+
+def _done(lease: Lease) -> Done:
+    result = TaskResult(task=0, state="succeeded", exit_code=0, duration_s=1.0)
+    return Done(
+        lease=lease.lease,
+        job=lease.job,
+        submitter=lease.submitter,
+        results=(result,),
+        final=True,
+    )
+
+
+def _offer(classes: tuple[str, ...], slots: int) -> Offer:
+    return Offer(
+        lender=_signer(0).public_key,
+        name="machine",
+        phase="lending",
+        slots_total=max(SLOTS, slots),
+        slots_free=slots,
+        cpu_free=float(slots),
+        memory_free_bytes=1 << 40,
+        arch="x86_64",
+        os="linux",
+        runtimes=("process",),
+        classes=classes,
+        consent_digest="",
+    )
+
+
+def grows(points: list[tuple[int, float]]) -> str:
+    """Say how µs grow with n: the least squares of `a + b log2 n`, and of `c n^d`."""
+    logs = [math.log2(n) for n, _ in points]
+    base, step = _line(logs, [us for _, us in points])
+    _, power = _line(logs, [math.log2(us) for _, us in points])
+    return f"{base:.2f} + {step:.3f} log2(n) µs; as a power n^{power:.3f}"
+
+
+def _line(xs: list[float], ys: list[float]) -> tuple[float, float]:
+    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
+    spread = sum((x - mean_x) ** 2 for x in xs)
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / spread
+    return mean_y - slope * mean_x, slope
+
+
+def show(row: Row) -> None:
+    print(
+        f"{row.jobs:>9,} {row.lenders:>8,} {row.groups:>7,} {row.submitters:>11,}"
+        f" {row.handle_us:>10.1f} {1e6 / row.handle_us:>10,.0f}"
+        f" {row.matching_us:>12.1f} {1e6 / row.matching_us:>10,.0f}",
+        flush=True,
+    )
+
+
+def sweep(*, quick: bool) -> list[Row]:
+    """Measure by queue and fleet, then by groups and submitters."""
+    print(
+        f"{'jobs':>9} {'lenders':>8} {'groups':>7} {'submitters':>11}"
+        f" {'handle µs':>10} {'a second':>10} {'matching µs':>12} {'a second':>10}"
+    )
+    rows = []
+    for jobs in (1_000, 10_000, 100_000) if quick else (1_000, 10_000, 100_000, 1_000_000):
+        bench = Bench(jobs, groups=10, submitters=10)
+        for lenders in (10, 100, 1_000) if quick else (10, 100, 1_000, 10_000):
+            rows.append(bench.measure(lenders))
+            show(rows[-1])
+        del bench
+        gc.unfreeze()
+    for groups, submitters in ((1, 1), (100, 1), (1_000, 1), (100, 100), (1_000, 100)):
+        bench = Bench(20_000 if quick else 100_000, groups, submitters)
+        rows.append(bench.measure(1_000))
+        show(rows[-1])
+        del bench
+        gc.unfreeze()
+    return rows
+
+
+def others(*, quick: bool) -> None:
+    """Measure what else a placement is a part of."""
+    for lenders in (10, 100, 1_000) if quick else (10, 100, 1_000, 10_000):
+        bench = Bench(10_000, groups=10, submitters=10, os="macos")
+        print(f"a job comes, {lenders:>6,} lenders have room: {1e6 * bench.arrive(lenders):.1f} µs")
+        gc.unfreeze()
+    for jobs in (10_000, 100_000):
+        bench = Bench(jobs, groups=10, submitters=10)
+        took_us = 1e6 * bench.cycle(1_000)
+        print(f"report in, commit and next lease out, {jobs:>7,} jobs wait: {took_us:.1f} µs")
+        gc.unfreeze()
+
+
+def report(rows: list[Row]) -> None:
+    """Print how the cost grows, and draw it."""
+    grid = [row for row in rows if (row.groups, row.submitters) == (10, 10)]
+    queues, fleets = sorted({row.jobs for row in grid}), sorted({row.lenders for row in grid})
+    by_queue, by_fleet = [], []
+    for lenders in fleets:
+        points = [(row.jobs, row.matching_us) for row in grid if row.lenders == lenders]
+        print(f"matching, {lenders:>9,} lenders, by the queue: {grows(points)}")
+        by_queue.append(Line(f"{lenders:,} lenders", points))
+    for jobs in queues:
+        points = [(row.lenders, row.matching_us) for row in grid if row.jobs == jobs]
+        print(f"matching, {jobs:>9,} jobs, by the fleet:    {grows(points)}")
+        by_fleet.append(Line(f"{jobs:,} jobs", points))
+    slowest = max(row.handle_us for row in grid)
+    print(f"at least {1e6 / slowest:,.0f} placements/s by handle; wanted {WANTED_PER_S:,}")
+    OUT.mkdir(exist_ok=True)
+    (OUT / "bench-matching.json").write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    write_svg(
+        OUT / "bench-matching.svg",
+        [
+            Panel("µs a placement by queued jobs", by_queue),
+            Panel("µs a placement by lenders", by_fleet),
+        ],
+    )
+    print(f"wrote {OUT / 'bench-matching.svg'}")
+
+
+def profile() -> None:
+    """Print where the time of `handle` goes."""
+    bench = Bench(100_000, groups=10, submitters=10)
+    profiler = cProfile.Profile()
+    profiler.enable()
+    bench.turn(1_000, whole=True)
+    profiler.disable()
+    pstats.Stats(profiler).sort_stats("tottime").print_stats(40)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="up to 100,000 jobs, 1,000 lenders")
+    parser.add_argument("--profile", action="store_true", help="show where the time goes, only")
+    args = parser.parse_args()
+    load = os.getloadavg()[0]
+    print(f"Python {platform.python_version()}, {platform.platform()}, load {load:.2f}")
+    if args.profile:
+        profile()
+    else:
+        report(sweep(quick=args.quick))
+        others(quick=args.quick)
+
+
+if __name__ == "__main__":
+    main()
