@@ -99,10 +99,12 @@ class Unavailable(NamedTuple):
     Attributes:
         reason: what was seen.
         mend: what the owner can do, empty when nothing is known.
+        breached: it runs, and one of its walls does not stand.
     """
 
     reason: str
     mend: str
+    breached: bool = False
 
 
 Verdict = Available | Unavailable
@@ -182,7 +184,8 @@ async def _try(
     except (ValueError, LookupError, TypeError):
         return _unavailable(f"unexpected answer {outcome.value[:80]!r}")
     if seen.walls:
-        return Unavailable("; ".join(seen.walls), "report this: nothing of it runs here until then")
+        mend = "report this: nothing of it runs here until then"
+        return Unavailable("; ".join(seen.walls), mend, breached=True)
     keeps: frozenset[Kept] = frozenset() if cgroups is None else cgroups.keeps
     return Available(tuple(_notes(runtime, keeps, entered=seen.entered)))
 
@@ -290,7 +293,7 @@ _SEEN: dict[Runtime, Callable[[TaskOutcome, dict[str, Any]], _Seen]] = {
 def _notes(runtime: Runtime, keeps: frozenset[Kept], *, entered: bool) -> Iterator[str]:
     if "cpu" not in keeps:
         yield "cores are kept by admission alone: no cgroup limits them"
-    yield "disk is watched, not limited: it may be over its limit for some milliseconds"
+    yield "disk is watched, not limited: it may be over its limit for a moment"
     if runtime == "wasm":
         if not entered:
             yield "no second wall around its process: no Landlock of version 2 or later"
