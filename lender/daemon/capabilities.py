@@ -20,24 +20,66 @@ _LEFT_OUT = selftest.Unavailable("your settings leave it out", "")
 _OS = {"Linux": "linux", "Darwin": "macos"}
 
 
-async def find(
-    launcher: Launcher, scratch: Path, cgroups: Subtree | None, offered: Collection[Runtime]
-) -> tuple[Capabilities, dict[str, dict[str, object]]]:
-    """Try each runtime that is offered for real; return what works, and a verdict on every one."""
-    tried = [runtime for runtime in RUNTIMES if runtime in offered]
-    found = await selftest.check(launcher, scratch, cgroups, tried)
-    works: set[Runtime] = set()
-    for runtime, verdict in found.items():
-        if isinstance(verdict, selftest.Available):
-            works.add(runtime)
-        else:
-            log.warning("runtime %s is not offered: %s", runtime, verdict.reason)
-    capabilities = Capabilities(
-        arch=platform.machine(),
-        os=_OS.get(platform.system(), "unknown"),
-        runtimes=frozenset(works),
-        gpu="nvidia" if GpuMeter.open() else "none",
-        # We are the sandboxes' user by now, so what is found is what the self-test ran.
-        python=installed_python.find().version if "python" in works else None,
-    )
-    return capabilities, {one: selftest.told(found.get(one, _LEFT_OUT)) for one in RUNTIMES}
+FIRST_PAUSE_S = 30.0
+LAST_PAUSE_S = 3600.0
+
+
+class Trials:
+    """What the self-test says of each runtime.
+
+    What did not work is tried again: a machine that is busy starting up may have had no time, and
+    owners install what is missing. A wall that was seen not to stand is not believed again.
+    """
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        scratch: Path,
+        cgroups: Subtree | None,
+        offered: Collection[Runtime],
+    ) -> None:
+        self._launcher = launcher
+        self._scratch = scratch
+        self._cgroups = cgroups
+        self._offered = [runtime for runtime in RUNTIMES if runtime in offered]
+        self._verdicts: dict[Runtime, selftest.Verdict] = {}
+
+    @property
+    def doubtful(self) -> list[Runtime]:
+        """What is offered and may work though it has not yet."""
+        return [one for one in self._offered if _may_work(self._verdicts.get(one))]
+
+    @property
+    def told(self) -> dict[str, dict[str, object]]:
+        """A verdict on every runtime, in words."""
+        return {one: selftest.told(self._verdicts.get(one, _LEFT_OUT)) for one in RUNTIMES}
+
+    async def run(self) -> Capabilities | None:
+        """Try what is doubtful; return what the machine can run, None if that is no news."""
+        before = dict(self._verdicts)
+        found = await selftest.check(self._launcher, self._scratch, self._cgroups, self.doubtful)
+        for runtime, verdict in found.items():
+            if isinstance(verdict, selftest.Unavailable) and verdict != before.get(runtime):
+                log.warning("runtime %s is not offered: %s", runtime, verdict.reason)
+        self._verdicts |= found
+        works = {one for one, verdict in self._verdicts.items() if not _lacks(verdict)}
+        if before and not any(runtime in works for runtime in found):
+            return None
+        return Capabilities(
+            arch=platform.machine(),
+            os=_OS.get(platform.system(), "unknown"),
+            runtimes=frozenset(works),
+            gpu="nvidia" if GpuMeter.open() else "none",
+            # We are the sandboxes' user by now, so what is found is what the self-test ran.
+            python=installed_python.find().version if "python" in works else None,
+        )
+
+
+def _lacks(verdict: selftest.Verdict) -> bool:
+    return isinstance(verdict, selftest.Unavailable)
+
+
+def _may_work(verdict: selftest.Verdict | None) -> bool:
+    if isinstance(verdict, selftest.Unavailable):
+        return not verdict.breached
+    return verdict is None

@@ -225,10 +225,23 @@ class Lifetime:
             log.info("%d reports of an earlier run are sent again", left)
 
     async def _test_sandboxes(self) -> None:
-        found, self._runtimes = await capabilities.find(
+        trials = capabilities.Trials(
             self._launcher, self._state.scratch, self._cgroups, self._settings.runtimes
         )
-        self._post(CapabilitiesFound(found))
+        await self._try_runtimes(trials)
+        self._spawn(self._try_again(trials))
+
+    async def _try_again(self, trials: capabilities.Trials) -> None:
+        pause_s = capabilities.FIRST_PAUSE_S
+        while trials.doubtful:
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, capabilities.LAST_PAUSE_S)
+            await self._try_runtimes(trials)
+
+    async def _try_runtimes(self, trials: capabilities.Trials) -> None:
+        found, self._runtimes = await trials.run(), trials.told
+        if found is not None:
+            self._post(CapabilitiesFound(found))
 
     async def _watch(self) -> None:
         """Feed systemd's watchdog from this very loop; notice the launcher's death."""
