@@ -4,6 +4,7 @@ For every runtime whose tasks run in there; which files a task sees is the runti
 """
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -12,16 +13,24 @@ from types import MappingProxyType
 
 from lender.sandbox.meters import usage
 from lender.sandbox.meters.network_attempts import NetworkCounters
-from lender.sandbox.meters.usage import Usage
 from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.runtimes import spawning
-from lender.sandbox.runtimes.command import NOT_EXECUTABLE, NOT_FOUND, End, pass_on_sigterm
+from lender.sandbox.runtimes.command import NOT_EXECUTABLE, NOT_FOUND, End
 from lender.sandbox.runtimes.spawning import FILES_FD, HOLD_FD, STATUS_FD, Spawned
+from lender.sandbox.runtimes.walled import WalledTask
 from lender.sandbox.walls import bubblewrap, enter, landlock, seccomp
 
 _ARGS_FD, _FILTER_FD = FILES_FD, FILES_FD + 1
 # How the two programs that set the limits say that they could not start the command.
 _NOT_STARTED = ("enter: ", "prlimit: failed to ex")
+# One for all sandboxes of this machine.
+_filter = functools.cache(seccomp.program)
+
+
+def preload() -> None:
+    """Look once at what the forks then know: whether our program holds, and the filter."""
+    enter.find()
+    _filter()
 
 
 class Bubblewrap:
@@ -39,7 +48,7 @@ class Bubblewrap:
         if bwrap is None:
             raise PrepareFailedError("bubblewrap (bwrap) is not installed")
         self._bwrap = bwrap
-        self._filter = seccomp.program()
+        self._filter = _filter()
         self._domain = None if enter.find() else landlock.scoped()
         fds = {"json-status-fd": STATUS_FD, "block-fd": HOLD_FD}
         if self._filter is not None:
@@ -68,43 +77,16 @@ class Bubblewrap:
         return BubblewrappedTask(spawned, name)
 
 
-class BubblewrappedTask:
+class BubblewrappedTask(WalledTask):
     """The `StartedTask`; see there for what is not said here.
 
     The command does not start before something is written to `hold`, or it is closed.
     """
 
     def __init__(self, spawned: Spawned, name: str) -> None:
-        self._spawned = spawned
-        self._name = name
+        super().__init__(spawned, name)
         self._told = b""
-        self._init: int | None = None
         self._exit_code: int | None = None
-        self._ended = False
-        self._cpu_s = 0.0
-        self._network: NetworkCounters | None = None
-
-    @property
-    def stdout(self) -> int:
-        """See `StartedTask`."""
-        return self._spawned.stdout
-
-    @property
-    def stderr(self) -> int:
-        """See `StartedTask`."""
-        return self._spawned.stderr
-
-    @property
-    def wakers(self) -> tuple[int, ...]:
-        """Its process, and what bubblewrap tells of it."""
-        return self._spawned.handle, self._spawned.status
-
-    def on_wake(self, fd: int) -> bool:
-        """See `StartedTask`."""
-        if fd == self._spawned.handle:
-            self._ended = True
-            return False
-        return self._listen()
 
     def tick(self) -> None:
         """Let the command start once its namespaces stand: then also a short one is counted."""
@@ -114,64 +96,19 @@ class BubblewrappedTask:
         with contextlib.suppress(BrokenPipeError):
             os.write(self._spawned.hold, b"1")
 
-    def has_ended(self) -> bool:
-        """See `StartedTask`."""
-        return self._ended
-
-    def usage(self) -> Usage:
-        """See `StartedTask`."""
-        if self._init is None:
-            return Usage(0, 0)
-        return usage.measure(self._init).with_files(self._files_bytes())
-
-    def memory_bytes(self) -> int:
-        """See `StartedTask`."""
-        if self._init is None:
-            return 0
-        return usage.proportional_bytes(self._init) + self._files_bytes()
-
-    def unnamed_bytes(self, device: int, file_bytes_max: int) -> int:
-        """See `StartedTask`."""
-        return 0 if self._init is None else usage.unnamed_bytes(self._init, device, file_bytes_max)
-
-    def terminate(self) -> bool:
-        """Send SIGTERM to all that the sandbox's init has below it, as far as they are there now.
-
-        The task ends with its first process: a script that is to outlive its children's last
-        words traps the signal, or starts them by exec.
-        """
-        return self._init is not None and pass_on_sigterm(usage.processes(self._init))
-
     def kill(self) -> None:
-        """Bubblewrap's group holds what didn't leave it; its init takes the rest along."""
-        if self._init is not None:
-            self._cpu_s += usage.cpu_s(self._init)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._spawned.pid, signal.SIGKILL)
+        """Bubblewrap's group, and its init, which may have been adopted by us."""
+        super().kill()
         if self._init is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._init, signal.SIGKILL)
 
     def reap(self) -> End:
-        """Wait for everything that the sandbox leaves; its init takes all others with it."""
-        memory_peak_bytes = 0
-        while True:
-            try:
-                pid, _status, used = os.wait4(-1, 0)
-            except ChildProcessError:
-                break
-            self._cpu_s += used.ru_utime + used.ru_stime
-            # bubblewrap's own peak is that of the fork it was: only its init's is the job's.
-            if pid != self._spawned.pid:
-                memory_peak_bytes = max(memory_peak_bytes, used.ru_maxrss * 1024)
-        self._listen()
-        for fd in (self._spawned.handle, self._spawned.status, self._spawned.hold):
-            os.close(fd)
-        attempts_blocked = None
-        if self._network is not None:
-            attempts_blocked = self._network.attempts_blocked()
-            self._network.close()
-        return End(self._exit_code, self._cpu_s, memory_peak_bytes, attempts_blocked)
+        """Wait for everything that the sandbox leaves."""
+        # bubblewrap's own peak is that of the fork it was: only its init's is the job's.
+        peaks = [peak for pid, _, peak in self._reaped() if pid != self._spawned.pid]
+        attempts_blocked = self._let_go()
+        return End(self._exit_code, self._cpu_s, max(peaks, default=0), attempts_blocked)
 
     def fault(self, exit_code: int | None, said: str) -> str | None:
         """See `StartedTask`."""
@@ -188,15 +125,11 @@ class BubblewrappedTask:
             return 0
         return usage.files_bytes(self._init, bubblewrap.MEMORY_FOLDERS)
 
-    def _listen(self) -> bool:
-        """Read what bubblewrap tells, a JSON object a line; False at its end."""
-        try:
-            piece = os.read(self._spawned.status, 4096)
-        except BlockingIOError:
-            return True
+    def _hear(self, piece: bytes) -> bool:
+        """A JSON object a line."""
         *lines, self._told = (self._told + piece).split(b"\n")
         for line in lines:
             told = json.loads(line)
             self._init = told.get("child-pid", self._init)
             self._exit_code = told.get("exit-code", self._exit_code)
-        return bool(piece)
+        return True

@@ -7,19 +7,18 @@ import re
 import resource
 import select
 import shutil
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from lender.sandbox.meters import usage
 from lender.sandbox.meters.network_attempts import NetworkCounters
-from lender.sandbox.meters.usage import Usage
 from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.processes import tree
 from lender.sandbox.runtimes import spawning
-from lender.sandbox.runtimes.command import NOT_EXECUTABLE, NOT_FOUND, End, pass_on_sigterm
+from lender.sandbox.runtimes.command import NOT_EXECUTABLE, NOT_FOUND, End
 from lender.sandbox.runtimes.spawning import Spawned
+from lender.sandbox.runtimes.walled import WalledTask
 from lender.sandbox.walls import bubblewrap, container, enter, landlock, session
 
 _STANDS: Final = b"\n"
@@ -74,46 +73,18 @@ class Crun:
         return ContainedTask(spawned, name, inherited_bytes)
 
 
-class ContainedTask:
-    """The `StartedTask`; see there for what is not said here."""
+class ContainedTask(WalledTask):
+    """The `StartedTask`; see there for what is not said here. Its init is crun."""
 
     def __init__(self, spawned: Spawned, name: str, inherited_bytes: int) -> None:
-        self._spawned = spawned
-        self._name = name
+        super().__init__(spawned, name)
         self._inherited_bytes = inherited_bytes
-        # crun, process 1 of the PID namespace; known once the container stands.
-        self._init: int | None = None
         # What crun and the hook say: a line end once the container stands, then faults only.
         self._told = b""
-        self._ended = False
-        self._cpu_s = 0.0
-        self._network: NetworkCounters | None = None
         # The command, below crun: it ends the task, and crun waits for whatever it left behind.
         self._command_pid = 0
         self._command: int | None = None
         self._command_ended = False
-
-    @property
-    def stdout(self) -> int:
-        """See `StartedTask`."""
-        return self._spawned.stdout
-
-    @property
-    def stderr(self) -> int:
-        """See `StartedTask`."""
-        return self._spawned.stderr
-
-    @property
-    def wakers(self) -> tuple[int, ...]:
-        """Its process, and the word that the container stands."""
-        return self._spawned.handle, self._spawned.status
-
-    def on_wake(self, fd: int) -> bool:
-        """See `StartedTask`."""
-        if fd == self._spawned.handle:
-            self._ended = True
-            return False
-        return self._listen()
 
     def tick(self) -> None:
         """Let the command start once it stands ready; once it has ended, end what it left."""
@@ -126,58 +97,16 @@ class ContainedTask:
             # Next time: crun itself is about to end, if there is nothing left.
             self._command_ended = True
 
-    def has_ended(self) -> bool:
-        """See `StartedTask`."""
-        return self._ended
-
-    def usage(self) -> Usage:
-        """See `StartedTask`."""
-        if self._init is None:
-            return Usage(0, 0)
-        return usage.measure(self._init).with_files(self._files_bytes())
-
-    def memory_bytes(self) -> int:
-        """See `StartedTask`."""
-        if self._init is None:
-            return 0
-        return usage.proportional_bytes(self._init) + self._files_bytes()
-
-    def unnamed_bytes(self, device: int, file_bytes_max: int) -> int:
-        """See `StartedTask`."""
-        return 0 if self._init is None else usage.unnamed_bytes(self._init, device, file_bytes_max)
-
-    def terminate(self) -> bool:
-        """Send SIGTERM to all that crun has below it, as far as they are there now."""
-        return self._init is not None and pass_on_sigterm(usage.processes(self._init))
-
-    def kill(self) -> None:
-        """Its group holds what didn't leave it; process 1 of its PID namespace takes the rest."""
-        if self._init is not None:
-            self._cpu_s += usage.cpu_s(self._init)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._spawned.pid, signal.SIGKILL)
-
     def reap(self) -> End:
         """Wait for everything that the container leaves."""
         exit_code, memory_peak_bytes = None, 0
-        while True:
-            try:
-                pid, status, used = os.wait4(-1, 0)
-            except ChildProcessError:
-                break
-            self._cpu_s += used.ru_utime + used.ru_stime
-            memory_peak_bytes = max(memory_peak_bytes, used.ru_maxrss * 1024)
+        for pid, code, peak_bytes in self._reaped():
+            memory_peak_bytes = max(memory_peak_bytes, peak_bytes)
             if pid == self._spawned.pid and self._init is not None:
-                code = os.waitstatus_to_exitcode(status)
                 exit_code = code if code >= 0 else 128 - code
-        self._listen()
-        for fd in (self._spawned.handle, self._spawned.status, self._spawned.hold, self._command):
-            if fd is not None:
-                os.close(fd)
-        attempts_blocked = None
-        if self._network is not None:
-            attempts_blocked = self._network.attempts_blocked()
-            self._network.close()
+        attempts_blocked = self._let_go()
+        if self._command is not None:
+            os.close(self._command)
         if memory_peak_bytes <= self._inherited_bytes:
             memory_peak_bytes = 0
         return End(exit_code, self._cpu_s, memory_peak_bytes, attempts_blocked)
@@ -217,14 +146,10 @@ class ContainedTask:
                 return usage.files_bytes(self._command_pid, bubblewrap.MEMORY_FOLDERS)
         return 0
 
-    def _listen(self) -> bool:
-        """Read what is told; False at its end, or when it is enough."""
-        try:
-            piece = os.read(self._spawned.status, _TOLD_BYTES_MAX)
-        except BlockingIOError:
-            return True
+    def _hear(self, piece: bytes) -> bool:
+        """Faults, and that the container stands."""
         self._told = (self._told + piece)[:_TOLD_BYTES_MAX]
-        return bool(piece) and len(self._told) < _TOLD_BYTES_MAX
+        return len(self._told) < _TOLD_BYTES_MAX
 
 
 def _find(program: str, package: str) -> str:
