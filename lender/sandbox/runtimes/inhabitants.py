@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from lender.sandbox.files import scratch
 from lender.sandbox.meters.network_attempts import NetworkCounters
@@ -23,9 +24,25 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _STATE, _PARENT, _CHILDREN_USER, _CHILDREN_SYSTEM, _THREADS, _RESIDENT = 0, 1, 13, 14, 17, 21
 _SWEEPS_MAX = 50
 _SWEEP_S = 0.001
-# Reading the counters takes longer than a short task: so often, or once a task was longer.
-_COUNT_S = 0.02
+# Reading them all takes longer than a short task: so often, or once a task was longer.
+_LOOK_S = 0.02
 _LONG_S = 0.001
+
+
+class Used(NamedTuple):
+    """What was used since the interpreter came up.
+
+    All but its own processor time may be 20 ms old.
+
+    Attributes:
+        cpu_s: its own processor time, and that of all that has ended in there.
+        memory_bytes: what the interpreter holds now.
+        attempts_blocked: tries to reach a network; None where none are counted.
+    """
+
+    cpu_s: float
+    memory_bytes: int
+    attempts_blocked: int | None
 
 
 class Inhabitants:
@@ -54,8 +71,8 @@ class Inhabitants:
         # MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED), include/linux/posix-timers_types.h: exact,
         # and a fifth of the cost of a file.
         self._clock = (~pid << 3) | 2
-        self._attempts: int | None = 0
-        self._counted_at = 0.0
+        self._used = Used(0.0, 0, 0)
+        self._looked_at = 0.0
 
     def close(self) -> None:
         """Let go of what is held open."""
@@ -86,35 +103,31 @@ class Inhabitants:
             if os.listdir(folder):  # noqa: PTH208 - the names alone, and fast
                 scratch.wipe(Path(folder))
 
-    def used(self) -> tuple[float, int]:
-        """Processor time so far, and the memory that the interpreter holds, in bytes.
+    def used(self, duration_s: float) -> Used:
+        """What was used so far.
 
-        The time is the interpreter's own and that of all that has ended in there.
+        Args:
+            duration_s: of the task that has just ended.
 
         Raises:
             OSError: the interpreter is gone.
         """
-        own, init = _fields(self._stat), _fields(self._init_stat)
-        ticks = sum(int(one[f]) for one in (own, init) for f in (_CHILDREN_USER, _CHILDREN_SYSTEM))
-        cpu_s = time.clock_gettime(self._clock) + ticks / _TICKS_PER_S
-        return cpu_s, int(own[_RESIDENT]) * _PAGE_BYTES
+        now = time.monotonic()
+        if duration_s >= _LONG_S or now - self._looked_at >= _LOOK_S:
+            self._looked_at = now
+            own, init = _fields(self._stat), _fields(self._init_stat)
+            fields = (_CHILDREN_USER, _CHILDREN_SYSTEM)
+            ticks = sum(int(one[f]) for one in (own, init) for f in fields)
+            memory_bytes = int(own[_RESIDENT]) * _PAGE_BYTES
+            attempts = self._network.attempts_blocked()
+            self._used = Used(ticks / _TICKS_PER_S, memory_bytes, attempts)
+        own_s = time.clock_gettime(self._clock)
+        return self._used._replace(cpu_s=own_s + self._used.cpu_s)
 
     def count(self) -> int:
         """Processes and threads, init left out."""
         names = os.listdir(self._proc)  # noqa: PTH208 - a descriptor
         return sum(map(str.isdigit, names)) - len(self._own) + int(_fields(self._stat)[_THREADS])
-
-    def attempts_blocked(self, duration_s: float) -> int | None:
-        """Tries to reach a network so far, as of at most 20 ms ago; None where none are counted.
-
-        Args:
-            duration_s: of the task that has just ended.
-        """
-        now = time.monotonic()
-        if duration_s >= _LONG_S or now - self._counted_at >= _COUNT_S:
-            self._counted_at = now
-            self._attempts = self._network.attempts_blocked()
-        return self._attempts
 
     def _lives(self, name: str) -> bool:
         try:

@@ -115,14 +115,13 @@ class Interpreter:
         if self._inhabitants is None or (is_read and not self.settle()):
             return None
         try:
-            cpu_s, memory_bytes = self._inhabitants.used()
+            used = self._inhabitants.used(duration_s)
         except OSError:
             return None
-        if memory_bytes > self.plan.limits.memory_bytes:
+        if used.memory_bytes > self.plan.limits.memory_bytes:
             # What is kept from task to task counts against each of them.
             return None
-        attempts = self._inhabitants.attempts_blocked(duration_s)
-        return self._since(End(0, cpu_s, memory_bytes, attempts))
+        return self._since(End(0, *used))
 
     def settle(self) -> bool:
         """End all that a task left; False where the next one would not find what the first did."""

@@ -86,12 +86,12 @@ class _Inside:
         signal.signal(signal.SIGTERM, _end)
         function = self._load()
         while True:
+            # Ahead of the next task: what came before it has its answer already.
+            self._restore()
             request = os.read(self._channel, REQUEST_BYTES)
             if len(request) != REQUEST_BYTES:
                 return
-            task = int.from_bytes(request, "big")
-            self._restore(task)
-            self._call(function, task)
+            self._call(function, int.from_bytes(request, "big"))
 
     def _load(self) -> Callable[[int], object]:
         """The job's callable."""
@@ -109,6 +109,11 @@ class _Inside:
         return function  # type: ignore[no-any-return] # nobody asks for a call of what is none
 
     def _call(self, function: Callable[[int], object], task: int) -> None:
+        # Those of the task before were killed after its answer; they count until they are reaped.
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        self._environment["LENDER_TASK"] = os.environ["LENDER_TASK"] = str(task)
         kind = DONE
         try:
             content = encode(function(task))
@@ -117,14 +122,10 @@ class _Inside:
         # What the function held is freed by now: the next task may be measured from here on.
         self._answer(kind, content)
 
-    def _restore(self, task: int) -> None:
+    def _restore(self) -> None:
         """What a task may expect, whatever the one before has changed."""
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
         os.chdir(_WORK)
         os.umask(0o022)
-        self._environment["LENDER_TASK"] = os.environ["LENDER_TASK"] = str(task)
         if dict(os.environ) != self._environment:
             os.environ.clear()
             os.environ.update(self._environment)
