@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import msgpack
 
 _PREFIX = struct.Struct("!IIB")
-_CHUNK_BYTES = 1 << 18
+# More would be mapped and unmapped for each read (M_MMAP_THRESHOLD, mallopt(3)).
+_CHUNK_BYTES = 1 << 16
 HEADER_BYTES_MAX = 4 << 20
 FDS_MAX = 4
 
