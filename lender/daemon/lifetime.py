@@ -96,7 +96,7 @@ class Lifetime:
             PrivilegeError, AlreadyRunning, CatalogueError, StartError: what to mend.
         """
         ids = drop_to(self._settings.user)
-        self._launcher = await Launcher.start(drop_to=ids)
+        self._launcher = await Launcher.start(drop_to=ids, spare=True)
         try:
             # As root still: an ordinary user can be given cgroups, not take them.
             self._cgroups = subtree.claim(self._state.path, self._launcher.pid, ids)

@@ -41,7 +41,7 @@ class Child(NamedTuple):
 
     Attributes:
         id: what the launcher calls it.
-        root: its identity, to be recorded before `go`.
+        root: its identity, to be recorded before it is sent its plan.
         channel: its socket, non-blocking; the caller's to close.
         ended: done when it was reaped.
     """
@@ -80,7 +80,11 @@ class Launcher:
 
     @classmethod
     async def start(
-        cls, *, drop_to: tuple[int, int] | None = None, preload: Sequence[Runtime] = ()
+        cls,
+        *,
+        drop_to: tuple[int, int] | None = None,
+        preload: Sequence[Runtime] = (),
+        spare: bool = False,
     ) -> "Launcher":
         """Start the launcher process.
 
@@ -88,6 +92,7 @@ class Launcher:
             drop_to: uid and gid to switch to; needed when this process is root.
             preload: runtimes to load at once rather than when first used. With `drop_to` it is
                 all of them, since their files may be out of that user's reach.
+            spare: from the first process on, keep one ahead, which no launch has to wait for.
 
         Raises:
             LauncherGoneError: it died at once.
@@ -108,7 +113,7 @@ class Launcher:
         launcher = cls(process, ours, drop_to)
         wanted = list(preload if drop_to is None else RUNTIMES)
         try:
-            request = {"do": "configure", "drop_to": drop_to, "preload": wanted}
+            request = {"do": "configure", "drop_to": drop_to, "preload": wanted, "spare": spare}
             await launcher._ask(0, request)
         except LauncherGoneError:
             await launcher.close()
@@ -126,7 +131,7 @@ class Launcher:
         return not self._gone
 
     async def spawn(self, runtime: Runtime, cgroup: Path | None = None) -> Child:
-        """Fork a process that waits for `go`.
+        """Fork a process that waits for its plan, the first word on its channel.
 
         Args:
             runtime: what it is to run.
@@ -151,21 +156,17 @@ class Launcher:
         return Child(header["id"], root, channel, ended)
 
     async def go(self, child: Child, abort_if_exists: Sequence[Path] = ()) -> None:
-        """Let a held process run, unless one of the paths exists right before.
+        """Look for the last time before a held process is sent its plan, at once behind this.
 
         Raises:
-            RefusedError: one does; the process was killed.
-            SandboxGoneError: the process was killed while it was held.
-            LauncherGoneError: the launcher is dead.
+            RefusedError: one of the paths exists; the caller is to end the process.
+            SandboxGoneError: it was killed while it was held.
         """
         if child.ended.done():
             raise SandboxGoneError("killed before it started")
-        paths = [os.fspath(path) for path in abort_if_exists]
-        header = (await self._ask(child.id, {"do": "go", "abort_if_exists": paths})).header
-        if header["event"] == "refused":
-            raise RefusedError(header["path"])
-        if header["event"] == "exited":
-            raise SandboxGoneError("killed before it started")
+        for path in abort_if_exists:
+            if os.path.lexists(path):  # noqa: ASYNC240 - nothing may come in between
+                raise RefusedError(os.fspath(path))
 
     async def close(self) -> None:
         """End it, and with it every sandbox; returns when it is gone. Idempotent."""

@@ -2,12 +2,14 @@
 
 It starts with an empty environment, in its own session, with no descriptor but its socket. Being
 single-threaded and small it forks fast and safely, which the daemon can't. Each child is held
-before it does anything until the daemon has recorded it and says go.
+before it does anything until the daemon has recorded it: what it waits for is its plan.
 
-Requests: `configure` {drop_to, preload}, `spawn` {id, runtime, cgroup}, `go` {id, abort_if_exists}.
-Reports: `ready`, `spawned` {id, pid, start_time} with the sandbox's socket, `started`, `refused`
-{id, path}, `failed` {id, error}, `exited` {id, status, cpu_s, memory_peak_bytes},
-`broken` {error}.
+A spare is one such child that is nobody's yet, forked once the last one is on its way, so that no
+launch waits for a fork. It knows of no job, has no descriptor but its socket, and ends with us.
+
+Requests: `configure` {drop_to, preload, spare}, `spawn` {id, runtime, cgroup}.
+Reports: `ready`, `spawned` {id, pid, start_time} with the sandbox's socket, `failed` {id, error},
+`exited` {id, status, cpu_s, memory_peak_bytes}, `broken` {error}.
 """
 
 import contextlib
@@ -24,8 +26,11 @@ from typing import Any, NamedTuple, NoReturn
 
 from lender.sandbox import frames
 from lender.sandbox.frames import Frame
+from lender.sandbox.plan import SandboxPlan
 from lender.sandbox.processes import autogroup, tree
 from lender.sandbox.processes import cgroup as cgroups
+from lender.sandbox.runtimes import runner
+from lender.sandbox.runtimes.runner import Reporter, Runner
 from lender.sandbox.walls import confine
 
 _RUNNERS = {
@@ -34,17 +39,24 @@ _RUNNERS = {
     "python": "lender.sandbox.runtimes.python",
     "oci": "lender.sandbox.runtimes.oci",
 }
-_GO = b"g"
 _REQUEST_BODY_BYTES_MAX = 0
 # A pause or a revoke on a busy machine raises our session's weight for a moment (autogroup): it
 # is lowered once nothing has happened for so long, and not while the dead are being reaped.
 _YIELD_AGAIN_S = 1.0
+# proc_pid_oom_score_adj(5): where the machine runs out of memory, not the owner's program goes.
+_FIRST_TO_GO = "1000"
+
+
+class _Held(NamedTuple):
+    """A process that waits for its plan on the other end of our socket."""
+
+    root: tree.Root
+    channel: socket.socket
 
 
 class _Child(NamedTuple):
     id: int
     root: tree.Root
-    go: int
     cgroup: Path | None
 
 
@@ -53,6 +65,8 @@ class _Launcher:
         self._control = control
         self._decoder = frames.Decoder(_REQUEST_BODY_BYTES_MAX)
         self._children: dict[int, _Child] = {}
+        self._spare: _Held | None = None
+        self._keeps_spare = False
         self._configured = False
         self._wake, wake = os.pipe()
         os.set_blocking(wake, False)
@@ -93,10 +107,9 @@ class _Launcher:
         match request:
             case {"do": "configure", "id": number, "drop_to": drop_to, "preload": preload}:
                 self._configure(number, drop_to, preload)
+                self._keeps_spare = request["spare"]
             case {"do": "spawn", "id": number, "runtime": runtime, "cgroup": cgroup}:
                 self._spawn(number, _RUNNERS[runtime], cgroup)
-            case {"do": "go", "id": number, "abort_if_exists": paths}:
-                self._go(number, paths)
 
     def _configure(self, number: int, drop_to: list[int] | None, preload: list[str]) -> None:
         for runtime in preload:
@@ -121,42 +134,45 @@ class _Launcher:
         if self._configured and not autogroup.yields():
             confine.yield_session_to_owner()
 
-    def _spawn(self, number: int, runner: str, cgroup: str | None) -> None:
+    def _spawn(self, number: int, module: str, cgroup: str | None) -> None:
         self._yield()
         if 0 in os.getresuid():
             self._report("failed", id=number, error="a sandbox is never started as root")
             return
         try:
-            module = importlib.import_module(runner)
-            # Loaded here once, it costs the forks nothing.
-            module.preload()
-            ours, root, go = _fork_held(module.main)
+            held = self._hold(module)
         except (ImportError, OSError) as error:
             self._report("failed", id=number, error=str(error))
             return
-        pid, leaf = root.pid, None if cgroup is None else Path(cgroup)
-        self._children[pid] = _Child(number, root, go, leaf)
-        with ours:
+        pid, leaf = held.root.pid, None if cgroup is None else Path(cgroup)
+        self._children[pid] = _Child(number, held.root, leaf)
+        with held.channel as ours:
             if (fault := _join(leaf, pid)) is not None:
                 os.kill(pid, signal.SIGKILL)
                 self._report("failed", id=number, error=fault)
                 return
-            self._report(
-                "spawned", (ours.fileno(),), id=number, **self._children[pid].root._asdict()
-            )
+            self._report("spawned", (ours.fileno(),), id=number, **held.root._asdict())
+        if self._keeps_spare:
+            # Where there is no room for one, the next launch says so.
+            with contextlib.suppress(OSError):
+                self._spare = _fork_held()
 
-    def _go(self, number: int, abort_if_exists: list[str]) -> None:
-        child = next((c for c in self._children.values() if c.id == number), None)
-        if child is None:
-            return  # it died while it was held; `exited` says so
-        for path in abort_if_exists:
-            if os.path.lexists(path):
-                os.kill(child.root.pid, signal.SIGKILL)
-                self._report("refused", id=number, path=path)
-                return
-        with contextlib.suppress(BrokenPipeError):
-            os.write(child.go, _GO)
-        self._report("started", id=number)
+    def _hold(self, module: str) -> _Held:
+        """A held process that has all loaded that it needs.
+
+        Raises:
+            ImportError: the runtime is not installed.
+            OSError: there is no room for it.
+        """
+        is_known = module in sys.modules
+        # Loaded here once, it costs the forks nothing.
+        importlib.import_module(module).preload()
+        spare, self._spare = self._spare, None
+        if spare is not None and is_known:
+            return spare
+        if spare is not None:
+            spare.channel.close()
+        return _fork_held()
 
     def _reap(self) -> None:
         while True:
@@ -166,9 +182,11 @@ class _Launcher:
                 return
             if pid == 0:
                 return
+            if self._spare is not None and pid == self._spare.root.pid:
+                self._spare.channel.close()
+                self._spare = None
             child = self._children.pop(pid, None)
             if child is not None:
-                os.close(child.go)
                 self._kill_orphans(child)
                 self._report(
                     "exited",
@@ -184,6 +202,8 @@ class _Launcher:
         if dead.cgroup is not None and cgroups.order(dead.cgroup, "cgroup.kill", "1"):
             return
         ours = {child.root for child in self._children.values()}
+        if self._spare is not None:
+            ours.add(self._spare.root)
         tree.kill(tree.children(os.getpid()) - ours)
 
     def _kill_all(self) -> None:
@@ -193,27 +213,24 @@ class _Launcher:
         frames.send(self._control, Frame({"event": event, **fields}, fds=fds))
 
 
-def _fork_held(main: Any) -> tuple[socket.socket, tree.Root, int]:  # noqa: ANN401 - a module's function
-    """Fork a child that waits; our end of its socket, who it is, and where to say go.
+def _fork_held() -> _Held:
+    """Fork a child that waits.
 
     Raises:
         OSError: there is no room for it; nothing is left of it then.
     """
     parent = os.getpid()
-    with contextlib.ExitStack() as undo, contextlib.ExitStack() as theirs:
-        held, go = os.pipe()
-        theirs.callback(os.close, held)
-        undo.callback(os.close, go)
-        ours, channel = socket.socketpair()
-        theirs.enter_context(channel)
+    with contextlib.ExitStack() as undo:
+        ours, theirs = socket.socketpair()
         undo.enter_context(ours)
-        pid = os.fork()
-        if pid == 0:
-            _be_held(main, channel.detach(), held, parent)
-        # Without its word it ends by itself, should we not even find out who it is.
+        with theirs:
+            pid = os.fork()
+            if pid == 0:
+                _be_held(theirs.detach(), parent)
+        # Without its plan it ends by itself, should we not even find out who it is.
         root = tree.identify(pid)
         undo.pop_all()
-    return ours, root, go
+    return _Held(root, ours)
 
 
 def _join(leaf: Path | None, pid: int) -> str | None:
@@ -227,7 +244,7 @@ def _join(leaf: Path | None, pid: int) -> str | None:
     return None
 
 
-def _be_held(main: Any, channel: int, held: int, parent: int) -> NoReturn:  # noqa: ANN401 - a module's function
+def _be_held(channel: int, parent: int) -> NoReturn:
     """The child: wait for the daemon's word, then be the sandbox. Never returns."""
     status = 1
     try:
@@ -236,22 +253,22 @@ def _be_held(main: Any, channel: int, held: int, parent: int) -> NoReturn:  # no
             signal.signal(number, signal.SIG_DFL)
         os.setpgid(0, 0)
         confine.die_with_parent(parent, signal.SIGKILL)
-        confine.keep_only((0, 1, 2, channel, held))
-        if _is_let_go(held, channel):
-            os.close(held)
-            with socket.socket(fileno=channel) as sock:
-                main(sock)
-            status = 0
+        confine.keep_only((0, 1, 2, channel))
+        with contextlib.suppress(OSError):  # no Linux
+            Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
+        with socket.socket(fileno=channel) as sock:
+            # Nothing comes once nobody has the other end any more.
+            if sock.recv(1, socket.MSG_PEEK):
+                runner.serve(sock, _start)
+                status = 0
     finally:
         os._exit(status)
 
 
-def _is_let_go(held: int, channel: int) -> bool:
-    """Wait for the daemon's word; False once nobody has the other end of one of them any more."""
-    poll = select.poll()
-    poll.register(held, select.POLLIN)
-    poll.register(channel, 0)  # a hang-up is told unasked
-    return held in dict(poll.poll()) and os.read(held, 1) == _GO
+def _start(plan: SandboxPlan, reporter: Reporter) -> Runner:
+    """Become the runtime that the plan asks for; see `runner.serve`."""
+    runtime: Runner = importlib.import_module(_RUNNERS[plan.runtime]).start(plan, reporter)
+    return runtime
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from lender.sandbox.plan import (
     outcome_from_wire,
     plan_to_wire,
 )
-from lender.sandbox.port import PrepareFailedError, RecordRoots, SandboxGoneError
+from lender.sandbox.port import PrepareFailedError, RecordRoots, RefusedError, SandboxGoneError
 from lender.sandbox.processes import cgroup, controllers, stopping
 from lender.sandbox.processes.stopping import Standing
 from lender.sandbox.processes.subtree import Subtree
@@ -34,8 +34,6 @@ from lender.sandbox.processes.tree import Root
 _LATE_S = 5.0
 _LOOK_S = 1.0
 _PREPARE_S = 120.0
-# proc_pid_oom_score_adj(5): where the machine runs out of memory, not the owner's program goes.
-_FIRST_TO_GO = "1000"
 
 
 class LeaseSandbox:
@@ -104,13 +102,15 @@ class LeaseSandbox:
             self._spawning = None
             self._check_open()
             self._told_cpu_s = 0.0
-            _offer_to_oom_killer(child.root.pid)
             self._loop.add_reader(child.channel, self._on_readable, child)
             await self._record((child.root,))
             self._check_open()
             await self._launcher.go(child, self._abort_if_exists)
         except LauncherGoneError as error:
             raise SandboxGoneError(str(error)) from error
+        except RefusedError:
+            await self._end(child)
+            raise
         try:
             answer = await self._ask(child, {"plan": plan_to_wire(self._plan)}, _PREPARE_S)
         except SandboxGoneError as error:
@@ -307,8 +307,3 @@ class LeaseSandbox:
             self._clock = None
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(SandboxGoneError("the sandbox died"))
-
-
-def _offer_to_oom_killer(pid: int) -> None:
-    with contextlib.suppress(OSError):  # gone, or no Linux
-        Path(f"/proc/{pid}/oom_score_adj").write_text(_FIRST_TO_GO)

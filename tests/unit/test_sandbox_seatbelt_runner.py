@@ -235,7 +235,8 @@ def test_the_process_runtime_chooses_it_on_a_mac(
     # Only the main thread of a process may handle signals.
     monkeypatch.setattr(inside, "SoftStop", SoftStop)
     ours, theirs = socket.socketpair()
-    thread = threading.Thread(target=process_runner.main, args=(theirs,), daemon=True)
+    serving = (theirs, process_runner.start)
+    thread = threading.Thread(target=inside.serve, args=serving, daemon=True)
     thread.start()
     with ours, theirs:
         frames.send(ours, Frame({"plan": plan_to_wire(plan_for(tmp_path, "echo", "{task}"))}))

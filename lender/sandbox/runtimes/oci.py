@@ -9,7 +9,6 @@ behind when it is killed, and moves its containers to cgroups where our freeze a
 """
 
 import os
-import socket
 from pathlib import Path
 
 from lender.sandbox.files import checkpoint, rootfs, scratch
@@ -17,9 +16,9 @@ from lender.sandbox.files.images import Image
 from lender.sandbox.files.rootfs import Rootfs
 from lender.sandbox.plan import WORK_FOLDER, SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError
-from lender.sandbox.runtimes import command, runner
+from lender.sandbox.runtimes import command
 from lender.sandbox.runtimes.contained import ContainedTask, Crun
-from lender.sandbox.runtimes.runner import Reporter
+from lender.sandbox.runtimes.runner import Reporter, Runner
 from lender.sandbox.walls import confine, container, enter, seccomp
 
 # An image may have its programs anywhere.
@@ -35,10 +34,10 @@ def preload() -> None:
     enter.find()
 
 
-def main(sock: socket.socket) -> None:
-    """Be the sandbox of one plan."""
+def start(plan: SandboxPlan, reporter: Reporter) -> Runner:
+    """Be the sandbox of one plan; see `runner.serve`."""
     confine.adopt_orphans()
-    runner.serve(sock, _OciRunner)
+    return _OciRunner(plan, reporter)
 
 
 class _OciRunner:

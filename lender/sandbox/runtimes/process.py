@@ -4,7 +4,6 @@ This process is the sandbox's supervisor and never runs a byte of the job's. On 
 bubblewrap, it is `seatbelt_runner` instead.
 """
 
-import socket
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,9 +12,9 @@ from typing import TYPE_CHECKING
 from lender.sandbox.files import checkpoint, scratch
 from lender.sandbox.plan import SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError
-from lender.sandbox.runtimes import command, runner, seatbelt_runner
+from lender.sandbox.runtimes import bubblewrapped, command, seatbelt_runner
 from lender.sandbox.runtimes.bubblewrapped import Bubblewrap, BubblewrappedTask
-from lender.sandbox.runtimes.runner import Reporter
+from lender.sandbox.runtimes.runner import Reporter, Runner
 from lender.sandbox.walls import bubblewrap, confine, enter, gpu_devices
 
 if TYPE_CHECKING:
@@ -23,18 +22,17 @@ if TYPE_CHECKING:
 
 
 def preload() -> None:
-    """Look once at what the forks then know: our own program, and the driver of GPUs."""
-    enter.find()
+    """Look once at what the forks then know: our walls, and the driver of GPUs."""
+    bubblewrapped.preload()
     gpu_devices.preload()
 
 
-def main(sock: socket.socket) -> None:
-    """Be the sandbox of one plan."""
+def start(plan: SandboxPlan, reporter: Reporter) -> Runner:
+    """Be the sandbox of one plan; see `runner.serve`."""
     if sys.platform == "darwin":
-        runner.serve(sock, seatbelt_runner.start)
-        return
+        return seatbelt_runner.start(plan, reporter)
     confine.adopt_orphans()
-    runner.serve(sock, _ProcessRunner)
+    return _ProcessRunner(plan, reporter)
 
 
 class _ProcessRunner:

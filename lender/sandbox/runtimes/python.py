@@ -14,11 +14,11 @@ from typing import NoReturn
 from lender.sandbox.files import scratch
 from lender.sandbox.plan import SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError
-from lender.sandbox.runtimes import command, installed_python, python_inside, runner
+from lender.sandbox.runtimes import bubblewrapped, command, installed_python, python_inside
 from lender.sandbox.runtimes.bubblewrapped import Bubblewrap
 from lender.sandbox.runtimes.interpreter import Call, Interpreter
 from lender.sandbox.runtimes.python_channel import Channel
-from lender.sandbox.runtimes.runner import Reporter
+from lender.sandbox.runtimes.runner import Reporter, Runner
 from lender.sandbox.walls import bubblewrap, confine, enter, gpu_devices
 
 # Loading the program is no running time; the daemon waits 120 s for it.
@@ -26,15 +26,15 @@ _LOADING_S = 100.0
 
 
 def preload() -> None:
-    """Look once at what the forks then know: whether our program holds, which driver is here."""
-    enter.find()
+    """Look once at what the forks then know: our walls, and the driver of GPUs."""
+    bubblewrapped.preload()
     gpu_devices.preload()
 
 
-def main(sock: socket.socket) -> None:
-    """Be the sandbox of one plan."""
+def start(plan: SandboxPlan, reporter: Reporter) -> Runner:
+    """Be the sandbox of one plan; see `runner.serve`."""
     confine.adopt_orphans()
-    runner.serve(sock, _PythonRunner)
+    return _PythonRunner(plan, reporter)
 
 
 class _PythonRunner:

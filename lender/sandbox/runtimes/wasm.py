@@ -9,7 +9,6 @@ host call, which epochs don't interrupt, by ending this process.
 
 import contextlib
 import os
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,7 @@ from lender.sandbox.meters.capture import Capture
 from lender.sandbox.meters.disk import DiskWatch
 from lender.sandbox.plan import FILE_MARGIN_BYTES, WORK_FOLDER, LimitName, SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError
-from lender.sandbox.runtimes import runner
-from lender.sandbox.runtimes.runner import ASKED_TO_END, Reporter
+from lender.sandbox.runtimes.runner import ASKED_TO_END, Reporter, Runner
 from lender.sandbox.runtimes.wasm_watch import Run, Watch
 from lender.sandbox.walls import confine, landlock
 
@@ -47,10 +45,10 @@ def preload() -> None:
     landlock.abi()  # the forks know it then
 
 
-def main(sock: socket.socket) -> None:
-    """Be the sandbox of one plan."""
+def start(plan: SandboxPlan, reporter: Reporter) -> Runner:
+    """Be the sandbox of one plan; see `runner.serve`."""
     confine.yield_to_owner()
-    runner.serve(sock, _WasmRunner)
+    return _WasmRunner(plan, reporter)
 
 
 class _WasmRunner:

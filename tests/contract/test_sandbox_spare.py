@@ -1,0 +1,98 @@
+"""A launcher that keeps a process ahead: who gets it, what it holds, when it ends."""
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sandboxes import USER, Workshop, needs_bubblewrap, open_folder, until
+
+from lender.sandbox.launcher import Launcher
+from lender.sandbox.plan import Runtime
+from lender.sandbox.processes import tree
+from lender.sandbox.processes.tree import Root
+
+__all__ = ["open_folder"]  # fixtures
+both = pytest.mark.parametrize("runtime", ["wasm", pytest.param("process", marks=needs_bubblewrap)])
+
+
+@pytest.fixture
+async def workshop(open_folder: Path) -> AsyncIterator[Workshop]:
+    """One whose launcher keeps a spare; nothing of it is left."""
+    launcher = await Launcher.start(drop_to=USER, spare=True)
+    made = Workshop(open_folder, launcher)
+    yield made
+    met = tree.members([tree.identify(launcher.pid)]) if launcher.alive else ()
+    for sandbox in made.sandboxes:
+        await sandbox.close()
+    await launcher.close()
+    assert not any(map(tree.alive, met))
+
+
+async def spare_of(workshop: Workshop, *others: Root) -> Root:
+    """The one child of the launcher that is nobody's."""
+    pid = workshop.launcher.pid
+    await until(lambda: len(tree.children(pid)) == len(others) + 1, "there is one")
+    (spare,) = tree.children(pid) - set(others)
+    return spare
+
+
+@both
+async def test_the_next_launch_gets_it_and_another_takes_its_place(
+    workshop: Workshop, runtime: Runtime
+) -> None:
+    assert not tree.children(workshop.launcher.pid), "none before there is work"
+    first = await workshop.prepared(runtime, "hello")
+    spare = await spare_of(workshop, *first.root_pids)
+    second = await workshop.prepared(runtime, "hello")
+    assert second.root_pids == (spare,)
+    assert await spare_of(workshop, *first.root_pids, spare) != spare
+    for sandbox in (first, second):
+        assert (await sandbox.run(0)).value == b"hello"
+
+
+async def test_it_holds_nothing_but_its_own_socket(workshop: Workshop) -> None:
+    first = await workshop.prepared("wasm", "sleep")
+    spare = await spare_of(workshop, *first.root_pids)
+    wanted = ["/dev/null"] * 3 + ["socket"]
+    await until(lambda: _descriptors(spare.pid) == wanted, "it has closed all others")
+    assert os.getpgid(spare.pid) == spare.pid
+    status = _status(spare.pid)
+    assert "\nNoNewPrivs:\t1\n" in status
+    assert USER is None or "\nUid:\t65534\t65534\t65534\t65534\n" in status
+
+
+@needs_bubblewrap
+async def test_it_outlives_a_sandbox_whose_orphans_are_swept(workshop: Workshop) -> None:
+    sandbox = await workshop.prepared("process", "hello")
+    spare = await spare_of(workshop, *sandbox.root_pids)
+    await sandbox.close()
+    assert tree.children(workshop.launcher.pid) == {spare}
+    assert tree.alive(spare)
+
+
+async def test_without_it_a_launch_forks_as_ever(workshop: Workshop) -> None:
+    first = await workshop.prepared("wasm", "hello")
+    spare = await spare_of(workshop, *first.root_pids)
+    os.kill(spare.pid, signal.SIGKILL)
+    await until(lambda: tree.children(workshop.launcher.pid) == set(first.root_pids), "it is gone")
+    second = await workshop.prepared("wasm", "hello")
+    assert (await second.run(0)).value == b"hello"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_it_ends_with_the_launcher(workshop: Workshop, number: signal.Signals) -> None:
+    first = await workshop.prepared("wasm", "hello")
+    spare = await spare_of(workshop, *first.root_pids)
+    os.kill(workshop.launcher.pid, number)
+    await until(lambda: not tree.alive(spare), "it is gone")
+
+
+def _descriptors(pid: int) -> list[str]:
+    found = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    return sorted(one.partition(":")[0] for one in found)
+
+
+def _status(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text()
