@@ -66,14 +66,12 @@ class _WasmRunner:
         self._open_fds = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         _keep_to(plan, compiles=True)
         try:
-            self._engine, self._module = _load(plan, pooled=True)
+            self._engine, module = _load(plan, pooled=True)
         except PrepareFailedError:
             # What has no room in the pool is judged by its limits, once it runs.
-            self._engine, self._module = _load(plan, pooled=False)
+            self._engine, module = _load(plan, pooled=False)
         _keep_to(plan, compiles=False)
-        wasm_binding.check_command(self._module)
-        self._linker = wasmtime.Linker(self._engine)
-        self._linker.define_wasi()
+        self._command = wasm_binding.Command(self._engine, module)
         self._task = 0
         self._next: tuple[int, Any] | None = None
         self._used_store: Any = None
@@ -105,7 +103,7 @@ class _WasmRunner:
         instance: Any = None
         with self._watch.watching(run):
             try:
-                instance = self._linker.instantiate(store, self._module)
+                instance = self._command.instantiate(store)
                 self._binding.start(store, instance)
                 exit_code = 0
             except self._wasmtime.ExitTrap as trap:
@@ -131,27 +129,22 @@ class _WasmRunner:
     def _take_store(self, task: int) -> Any:  # noqa: ANN401 - wasmtime is imported late
         self._task = task
         made, self._next = self._next, None
-        return made[1] if made is not None and made[0] == task else self._store(task)
+        if made is not None and made[0] == task:
+            return made[1]
+        if made is not None:
+            made[1].close()
+        return self._store(task)
 
     def _store(self, task: int) -> Any:  # noqa: ANN401 - wasmtime is imported late
         plan, wasi = self._plan, self._wasmtime.WasiConfig()
-        wasi.argv = ["program", *plan.argv_of(task)]
-        wasi.env = list(plan.env_of(task).items())
+        self._binding.set_words(wasi, ["program", *plan.argv_of(task)], plan.env_of(task))
         wasi.inherit_stdout()
         wasi.inherit_stderr()
         wasi.preopen_dir(str(plan.scratch), WORK_FOLDER)
         # C libraries resolve a relative path against a preopened folder of that name.
         wasi.preopen_dir(str(plan.scratch), ".")
-        store = self._wasmtime.Store(self._engine)
-        store.set_limits(
-            memory_size=plan.limits.memory_bytes,
-            table_elements=self._binding.table_elements(plan.limits.memory_bytes),
-            instances=1,
-            tables=self._binding.TABLES_MAX,
-            memories=1,
-        )
-        store.set_epoch_deadline(1)
-        store.set_wasi(wasi)
+        store = self._binding.Store(self._engine, wasi)
+        store.limit(plan.limits.memory_bytes)
         return store
 
     def _limit_hit(

@@ -8,7 +8,10 @@ only: it imports wasmtime.
 """
 
 import ctypes
+import functools
+from collections.abc import Mapping, Sequence
 from ctypes import byref
+from typing import Any
 
 import wasmtime
 from wasmtime import _ffi as capi
@@ -17,7 +20,9 @@ from lender.sandbox.port import PrepareFailedError
 
 TABLES_MAX = 16
 _ELEMENTS_MAX, _ELEMENT_BYTES = 1_000_000, 8
-_START, _MEMORY = "_start", "memory"
+_START, _MEMORY = b"_start", b"memory"
+_NO_FINALIZER = ctypes.cast(0, ctypes.CFUNCTYPE(None, ctypes.c_void_p))
+_WORDS = ctypes.POINTER(ctypes.POINTER(ctypes.c_char))
 # The guest that runs, and the one before, whose store is closed once its outcome is told.
 _SLOTS = 2
 _KEPT_RESIDENT_BYTES = 1 << 20
@@ -62,18 +67,91 @@ def check_command(module: wasmtime.Module) -> None:
     """
     strange = {one.module for one in module.imports} - {"wasi_snapshot_preview1"}
     exports = {one.name: one.type for one in module.exports}
-    start, memory = exports.get(_START), exports.get(_MEMORY)
+    start, memory = exports.get(_START.decode()), exports.get(_MEMORY.decode())
     what = f"imports {', '.join(sorted(strange))}" if strange else ""
     if not isinstance(start, wasmtime.FuncType) or start.params or start.results:
-        what = what or f"exports no function {_START} without parameters and results"
+        what = what or f"exports no function {_START.decode()} without parameters and results"
     if not isinstance(memory, wasmtime.MemoryType):
-        what = what or f"exports no {_MEMORY}"
+        what = what or f"exports no {_MEMORY.decode()}"
     if what:
         reason = f"the module {what}: not a WASI preview 1 command"
         raise PrepareFailedError(reason, invalid=True, field="program")
 
 
-def start(store: wasmtime.Store, instance: wasmtime.Instance) -> None:
+class Store:
+    """What one instance lives in. A task's is made by a dozen calls, none of them a detour."""
+
+    def __init__(self, engine: wasmtime.Engine, wasi: wasmtime.WasiConfig) -> None:
+        self._pointer = capi.wasmtime_store_new(engine.ptr(), None, _NO_FINALIZER)
+        self.context = capi.wasmtime_store_context(self._pointer)
+        # It is the store's now.
+        _check(capi.wasmtime_context_set_wasi(self.context, wasi._consume()))  # noqa: SLF001
+
+    def limit(self, memory_bytes: int) -> None:
+        """Bound what the instance may grow to, and have the next epoch end it."""
+        elements = table_elements(memory_bytes)
+        capi.wasmtime_store_limiter(self._pointer, memory_bytes, elements, 1, TABLES_MAX, 1)
+        capi.wasmtime_context_set_epoch_deadline(self.context, 1)
+
+    def close(self) -> None:
+        """Give back its instance's memory, once."""
+        capi.wasmtime_store_delete(self._pointer)
+
+
+def set_words(wasi: wasmtime.WasiConfig, argv: Sequence[str], env: Mapping[str, str]) -> None:
+    """Give arguments and environment.
+
+    Raises:
+        wasmtime.WasmtimeError: they are not UTF-8.
+    """
+    given, pairs = wasi.ptr(), len(env)
+    if not (
+        capi.wasi_config_set_argv(given, len(argv), _words(*argv))
+        and capi.wasi_config_set_env(given, pairs, _words(*env.keys()), _words(*env.values()))
+    ):
+        raise wasmtime.WasmtimeError("arguments or environment can't be set")
+
+
+class Command:
+    """A module that is run again and again, each time in an instance of its own.
+
+    Raises:
+        PrepareFailedError: it is no WASI preview 1 command.
+    """
+
+    def __init__(self, engine: wasmtime.Engine, module: wasmtime.Module) -> None:
+        check_command(module)
+        self._module, self._linker = module, wasmtime.Linker(engine)
+        self._linker.define_wasi()
+        self._ready: wasmtime.InstancePre | None = None
+        # An older wasmtime looks up the imports for each instance.
+        if hasattr(self._linker, "instantiate_pre"):
+            try:
+                self._ready = self._linker.instantiate_pre(module)
+            except wasmtime.WasmtimeError as error:
+                reason = f"{error}"[:1000]
+                raise PrepareFailedError(reason, invalid=True, field="program") from error
+
+    def instantiate(self, store: Store) -> capi.wasmtime_instance_t:
+        """Make its instance.
+
+        Raises:
+            wasmtime.WasmtimeError: there is no room for it.
+            wasmtime.Trap: what it begins with was ended.
+        """
+        made, trap = capi.wasmtime_instance_t(), ctypes.POINTER(capi.wasm_trap_t)()
+        given = store.context, byref(made), byref(trap)
+        if self._ready is not None:
+            error = capi.wasmtime_instance_pre_instantiate(self._ready.ptr(), *given)
+        else:
+            linker, module = self._linker.ptr(), self._module.ptr()
+            context, *rest = given
+            error = capi.wasmtime_linker_instantiate(linker, context, module, *rest)
+        _check(error, trap)
+        return made
+
+
+def start(store: Store, instance: capi.wasmtime_instance_t) -> None:
     """Call _start.
 
     Raises:
@@ -82,28 +160,34 @@ def start(store: wasmtime.Store, instance: wasmtime.Instance) -> None:
         wasmtime.Trap: it was ended.
     """
     export = _export(store, instance, _START, capi.WASMTIME_EXTERN_FUNC)
-    trap = ctypes.POINTER(capi.wasm_trap_t)()
-    context, function = store._context(), byref(export.of.func)  # noqa: SLF001 - the lower layer's
-    error = capi.wasmtime_func_call(context, function, None, 0, None, 0, byref(trap))
-    if error:
-        raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001
-    if trap:
-        raise wasmtime.Trap._from_ptr(trap)  # noqa: SLF001
+    trap, function = ctypes.POINTER(capi.wasm_trap_t)(), byref(export.of.func)
+    _check(capi.wasmtime_func_call(store.context, function, None, 0, None, 0, byref(trap)), trap)
 
 
-def memory_bytes(store: wasmtime.Store, instance: wasmtime.Instance) -> int:
+def memory_bytes(store: Store, instance: capi.wasmtime_instance_t) -> int:
     """The size that its memory has grown to."""
     export = _export(store, instance, _MEMORY, capi.WASMTIME_EXTERN_MEMORY)
-    context = store._context()  # noqa: SLF001
-    return int(capi.wasmtime_memory_data_size(context, byref(export.of.memory)))
+    return int(capi.wasmtime_memory_data_size(store.context, byref(export.of.memory)))
 
 
 def _export(
-    store: wasmtime.Store, instance: wasmtime.Instance, name: str, kind: ctypes.c_uint8
+    store: Store, instance: capi.wasmtime_instance_t, name: bytes, kind: ctypes.c_uint8
 ) -> capi.wasmtime_extern_t:
-    found, encoded = capi.wasmtime_extern_t(), name.encode()
-    context, place = store._context(), byref(instance._instance)  # noqa: SLF001
-    there = capi.wasmtime_instance_export_get(context, place, encoded, len(encoded), byref(found))
+    found, place = capi.wasmtime_extern_t(), byref(instance)
+    there = capi.wasmtime_instance_export_get(store.context, place, name, len(name), byref(found))
     if not there or found.kind != kind.value:  # type: ignore[comparison-overlap] # it is an int
-        raise wasmtime.WasmtimeError(f"{name} is not what the module said it would be")
+        raise wasmtime.WasmtimeError(f"{name!r} is not what the module said it would be")
     return found
+
+
+@functools.lru_cache(4)  # one task's are mostly the next one's, too
+def _words(*words: str) -> "ctypes._Pointer[ctypes._Pointer[ctypes.c_char]]":
+    encoded = [word.encode() for word in words]
+    return ctypes.cast((ctypes.c_char_p * len(encoded))(*encoded), _WORDS)
+
+
+def _check(error: Any, trap: Any = None) -> None:  # noqa: ANN401 - pointers of the C API
+    if error:
+        raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001 - the lower layer's
+    if trap:
+        raise wasmtime.Trap._from_ptr(trap)  # noqa: SLF001
