@@ -45,7 +45,7 @@ RUNS = 40
 BURST = 100
 ORDINARY_USER = "nobody"
 BARE, WALLED = "bubblewrap, namespaces alone", "bubblewrap, all our walls"
-FLOOR = "fork and exec"
+FLOOR, ANEW = "fork and exec", "wasm, cold, compiled anew"
 _LIMITS = Limits(
     cpu=1,
     memory_bytes=512 << 20,
@@ -161,6 +161,7 @@ async def rows(stand: Stand, stack: contextlib.ExitStack) -> AsyncIterator[Row]:
     yield Row(FLOOR, _in_line(lambda: _spawn([_TRUE])))
     echo = stack.enter_context(_echo())
     yield Row("round trip between two processes", _burst_of(lambda: _round_trip(echo)))
+    yield Row("round trip from an event loop", lambda: _asked(echo))
     bwrap = bubblewrap.find()
     if bwrap is None:
         print("no bubblewrap: no process, no python")
@@ -190,10 +191,11 @@ async def rows(stand: Stand, stack: contextlib.ExitStack) -> AsyncIterator[Row]:
     def wasm(cache: Path | None, launcher: int = 0) -> Awaitable[list[float]]:
         return stand.cold_ms(stand.sandbox("wasm", stand.render, _RENDERED, cache, launcher))
 
-    yield Row("wasm, cold, compiled anew", lambda: wasm(None))
+    yield Row(ANEW, lambda: wasm(None))
     await wasm(cache)
     yield Row("wasm, cold, compiled before", lambda: wasm(cache))
-    yield Row("wasm, cold, compiled by another daemon", lambda: wasm(cache, 1))
+    reused = Goal(0.5, ANEW)
+    yield Row("wasm, cold, compiled by another daemon", lambda: wasm(cache, 1), reused)
     yield Row("self-test of all runtimes", stand.tested_ms, Goal(2000))
 
 
@@ -230,7 +232,7 @@ def report(found: dict[str, tuple[list[float], Goal | None]]) -> None:
 
 
 def _judge(p50: float, goal: Goal | None, medians: dict[str, float]) -> str:
-    if goal is None:
+    if goal is None or (goal.of and goal.of not in medians):
         return ""
     most = goal.most * medians[goal.of] if goal.of else goal.most
     words = f"{goal.most:g} x {goal.of}" if goal.of else f"{goal.most:g} ms"
@@ -305,6 +307,22 @@ def _round_trip(echo: socket.socket) -> None:
     echo.recv(1 << 16)
 
 
+async def _asked(echo: socket.socket) -> list[float]:
+    """As lenderd asks its sandboxes: the answer comes by the loop, into a future."""
+    loop, took = asyncio.get_running_loop(), []
+    waiting: list[asyncio.Future[bytes]] = []
+    loop.add_reader(echo, lambda: waiting.pop().set_result(echo.recv(1 << 16)))
+    for _ in range(BURST):
+        started = time.perf_counter()
+        answer = loop.create_future()
+        waiting.append(answer)
+        echo.sendall(b"x" * 300)
+        await answer
+        took.append((time.perf_counter() - started) * 1000)
+    loop.remove_reader(echo)
+    return took
+
+
 def _function() -> bytes:
     return bytes(cloudpickle.dumps(lambda _task: "hello"))
 
@@ -353,8 +371,8 @@ async def _run(folder: Path, runs: int, only: str) -> None:
     user = pwd.getpwnam(ORDINARY_USER)
     ids = (user.pw_uid, user.pw_gid) if os.geteuid() == 0 else None
     render = _RENDER.read_bytes()
-    one = await Launcher.start(drop_to=ids, preload=RUNTIMES)
-    other = await Launcher.start(drop_to=ids, preload=RUNTIMES)
+    one = await Launcher.start(drop_to=ids, preload=RUNTIMES, spare=True)
+    other = await Launcher.start(drop_to=ids, preload=RUNTIMES, spare=True)
     await asyncio.to_thread(bool)  # loads what the interpreter may keep where only root reads
     if ids is not None:
         become(ids, folder)
