@@ -46,7 +46,7 @@ def scenario(seed: int, lenders: int | None = None) -> Scenario:
     count = lenders or rng.randint(1, 5)
     jobs = rng.randint(1, 8) if lenders is None else max(8, lenders // 10)
     faults = rng.randint(0, 8) if lenders is None else max(8, lenders // 25)
-    verbs = rng.randint(0, 6) if lenders is None else max(6, lenders // 25)
+    verbs = rng.randint(0, 8) if lenders is None else max(6, lenders // 25)
     # The first machine has whatever any job may ask for, so that each can end.
     everything = tuple((one, workload) for one in range(SUBMITTERS) for workload in WORKLOADS)
     first = LenderPlan(rng.randint(2, 4), gpu=True, grants=everything)
@@ -117,6 +117,7 @@ _RANGES = {
     "a laptop sleeps": ((0.5, 40.0), (0.0, 1.0)),
     "a machine is needed": ((0.5, 20.0), (0.0, 1.0)),
 }
+_VERBS = ("pause", "pause", "resume", "revoke", "revoke", "revoke", "grant", "finish", "restart")
 _USUAL = ((0.2, 20.0), (0.0, 0.0))
 _WHETHER = ("a laptop sleeps", "a machine is needed")
 """Here an amount is a yes or a no."""
@@ -136,9 +137,7 @@ def _fault(rng: random.Random, lenders: int) -> FaultPlan:
 
 
 def _verb(rng: random.Random, lenders: int) -> VerbPlan:
-    verb = rng.choice(
-        ("pause", "pause", "resume", "revoke", "revoke", "grant", "finish", "restart")
-    )
+    verb = rng.choice(_VERBS)
     args: tuple[object, ...] = ()
     match verb:
         case "pause":

@@ -17,13 +17,14 @@ FOUND_BY = {
 }
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_is_found(bug: str) -> None:
     with planted(bug):
         outcomes = (run(scenario(seed)) for seed in range(1, SEEDS_MAX + 1))
         found = next(one for one in outcomes if one.broken)
         assert found.broken in FOUND_BY[bug]
-        shortest = shrink(found, run, runs_max=20).outcome
+        shortest = shrink(found, run, runs_max=10).outcome
     assert shortest.broken == found.broken
     assert shortest.scenario.weight <= found.scenario.weight
     assert not run(shortest.scenario).broken, "it is the bug that was found"
