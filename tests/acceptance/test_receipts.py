@@ -10,6 +10,9 @@ import pytest
 from deploy.local.fleet import Fleet, Lender, wait_until
 from lender.client.client import Client
 
+# Whole fleets start, on a machine that may be busy.
+pytestmark = pytest.mark.timeout(120)
+
 TRIES = """
 import socket
 for address in ("192.0.2.1", "192.0.2.2", "127.0.0.1"):
