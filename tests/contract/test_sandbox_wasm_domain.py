@@ -22,7 +22,7 @@ from lender.sandbox import frames
 from lender.sandbox.files import checkpoint
 from lender.sandbox.frames import Decoder, Frame
 from lender.sandbox.plan import SandboxPlan, plan_to_wire
-from lender.sandbox.runtimes import module_cache, wasm, wasm_binding
+from lender.sandbox.runtimes import module_cache, runner, wasm, wasm_binding
 from lender.sandbox.walls import confine, landlock
 
 __all__ = ["open_folder", "workshop"]  # fixtures
@@ -200,7 +200,7 @@ def be_taken_over(sock: socket.socket, place: Place, *, confined: bool) -> NoRet
         wasm_binding.start = start
         if not confined:
             landlock.keep_to = lambda _read, _write: None
-        wasm.main(sock)
+        runner.serve(sock, wasm.start)
     finally:
         os._exit(1)
 
