@@ -320,6 +320,7 @@ async def _asked(echo: socket.socket) -> list[float]:
         await answer
         took.append((time.perf_counter() - started) * 1000)
     loop.remove_reader(echo)
+    echo.setblocking(True)  # the loop has changed that
     return took
 
 
