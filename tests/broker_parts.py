@@ -20,12 +20,17 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js.errors import Error as JetStreamError
 
+from deploy.local.guard import Guard
 from lender.protocol.classes import WorkClass
 from lender.protocol.job import JobSpec
 from lender.protocol.signature import Signer, seed_from_entropy
 
 ALICE, MALLORY = (Signer(seed_from_entropy(bytes([n] * 32))) for n in (1, 9))
 LENDERS = [Signer(seed_from_entropy(bytes([n] * 32))).public_key for n in range(10, 14)]
+
+
+GUARD = Guard()
+"""Ends what is left where the tests are killed."""
 
 
 class BrokerProcess:
@@ -59,6 +64,7 @@ class BrokerProcess:
             self.process = subprocess.Popen(
                 [*COMMAND, *self.arguments, "--state", str(self.folder)], stdout=log, stderr=log
             )
+        GUARD.watch(self.process.pid)
 
     @property
     def alive(self) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from deploy.local.guard import Guard
 from lender.core.consent import Grant
 from lender.daemon.control_client import UnreachableError, ask
 from lender.protocol.signature import Signer, seed_from_entropy
@@ -84,6 +85,10 @@ def grant(
     agreed = Grant(grant_id, submitter, workload, None, 2, 1 << 30, end, now)
     write_grant(state, agreed, "shown", {ALICE: "alice", BOB: "bob"}[submitter])
     return agreed
+
+
+GUARD = Guard()
+"""Ends what is left where the tests are killed."""
 
 
 class Machine:
@@ -164,6 +169,7 @@ class Machine:
 
     def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(command, start_new_session=True)
+        GUARD.watch(process.pid)
         self._started.append(process)
         return process
 
