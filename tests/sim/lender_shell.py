@@ -285,6 +285,10 @@ class LenderShell(Actor):
     def _perform(self, effect: Effect) -> None:
         match effect:
             case effects.SendReport():
+                report = effect.report
+                word = report.outcome if report.final else "goes on"
+                results = len(report.results)
+                self.world.note(self.name, f"reports {effect.lease}: {results} results, {word}")
                 self.reporter.send(effect.lease, effect.number, effect.report)
             case effects.WriteReceipt():
                 pass  # `watch` counts them
@@ -303,6 +307,7 @@ class LenderShell(Actor):
         machine = self.machine
         match effect:
             case effects.OpenSandbox():
+                self.world.note(self.name, f"opens {effect.lease.lease}")
                 machine.open(effect)
                 if self._resting:
                     self._resting = False

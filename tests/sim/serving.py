@@ -287,6 +287,7 @@ class Service:
             case effects.Commit():
                 self.committer.add(effect)
             case effects.FeedWork():
+                self.world.note(self.name, f"feeds {effect.lease_id}")
                 self.feeder.feed(effect)
             case effects.DeleteWork():
                 self.feeder.delete(effect)
@@ -296,6 +297,8 @@ class Service:
             case effects.PublishEvent():
                 self.line.publish(effect.subject, effect.payload)
             case effects.SendControl():
+                leases = " ".join(effect.control.leases)
+                self.world.note(self.name, f"says {effect.control.kind} {leases}")
                 self.line.publish(subjects.control(effect.lender), encode(effect.control))
             case effects.Warn():
                 self.world.note(self.name, f"warns: {effect.text}")
