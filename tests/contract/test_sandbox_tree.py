@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,6 +79,19 @@ def wait_for_members(root: Root, count: int) -> tuple[Root, ...]:
         assert time.monotonic() < deadline, f"only {len(found)} of {count} processes"
         time.sleep(0.005)
     return found
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def handles(root: Root, number: signal.Signals) -> bool:
+    status = Path(f"/proc/{root.pid}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def states(processes: tuple[Root, ...]) -> set[str]:
@@ -163,6 +177,43 @@ def test_a_process_that_only_has_the_same_id_is_left_alone(start: Start) -> None
     assert tree.freeze([earlier]).processes == 0
     assert tree.alive(root)
     assert not tree.stopped(root)
+
+
+def test_who_forks_while_it_is_looked_at_hides_no_child(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is slow to stop, and forks between the list of processes and the look at its state."""
+    forked = tmp_path / "forked"
+    root = start(
+        f"import os, signal\n"
+        f"def fork(*_):\n"
+        f"    if os.fork() == 0: open({str(forked)!r}, 'w').close()\n"
+        f"signal.signal(signal.SIGUSR1, fork)\n{SPIN}"
+    )
+    wait_until(lambda: handles(root, signal.SIGUSR1))
+    listed, wait_for, looks = tree._listed, tree._wait_for, []
+
+    def forks_behind_the_second_list() -> set[int]:
+        found = listed()
+        looks.append(len(found))
+        if len(looks) == 2:
+            os.kill(root.pid, signal.SIGCONT)
+            os.kill(root.pid, signal.SIGUSR1)
+            wait_until(forked.exists)
+            os.kill(root.pid, signal.SIGSTOP)
+            wait_until(lambda: tree.stopped(root))
+        return found
+
+    def gives_up_the_first_time(*asked: Any) -> bool:  # noqa: ANN401 - passed on
+        return wait_for(*asked) and len(looks) > 1
+
+    monkeypatch.setattr(tree, "_listed", forks_behind_the_second_list)
+    monkeypatch.setattr(tree, "_wait_for", gives_up_the_first_time)
+    report = tree.freeze([root])
+    assert report.verified
+    members = tree.members([root])
+    assert len(members) == 2
+    assert all(map(tree.stopped, members))
 
 
 def test_what_cannot_be_stopped_in_time_is_reported(start: Start) -> None:

@@ -240,17 +240,23 @@ def _descend(
 
 
 def _stop_all(sweep: _Sweep, deadline: float) -> list[_Process]:
-    """Send SIGSTOP until all stand still; return who still ran at the deadline."""
+    """Send SIGSTOP until all stand still; return who was not seen to at the deadline.
+
+    A look lists all processes and then reads their states: who forks in between and then stops
+    has a child in no list. So only a look at processes that stood still before it counts.
+    """
+    stood = False
     while True:
         known = len(sweep.met)
         processes = sweep.look()
         running = [p for p in processes if not _is_still(p)]
-        if not running and known == len(sweep.met) and all(map(_stands, reversed(processes))):
+        stood = stood and not running and known == len(sweep.met)
+        if stood and all(map(_stands, reversed(processes))):
             return []
         if time.monotonic() > deadline:
-            return running
+            return running or processes
         _signal(running, signal.SIGSTOP)
-        _wait_for(_is_still, running, deadline)
+        stood = _wait_for(_is_still, running, deadline)
 
 
 def _stands(process: _Process) -> bool:
@@ -265,12 +271,19 @@ def _now(process: _Process, wanted: Callable[[_Process], bool]) -> bool:
 
 def _wait_for(
     wanted: Callable[[_Process], bool], processes: list[_Process], deadline: float
-) -> None:
-    """Give processes a moment; who isn't done by then (woken by another) is for the next sweep."""
+) -> bool:
+    """Give processes a moment; who isn't done by then (woken by another) is for the next sweep.
+
+    Returns:
+        Whether each of them was seen to be done.
+    """
     deadline = min(deadline, time.monotonic() + _SWEEP_S)
     for process in processes:
-        while not _now(process, wanted) and time.monotonic() < deadline:
+        while not _now(process, wanted):
+            if time.monotonic() >= deadline:
+                return False
             time.sleep(_LOOK_AGAIN_S)
+    return True
 
 
 def _signal(processes: list[_Process], number: signal.Signals) -> None:
