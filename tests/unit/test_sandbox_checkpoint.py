@@ -324,6 +324,15 @@ def test_a_job_that_declares_none_has_no_folder(work: Path) -> None:
     assert not (work / "checkpoint").exists()
 
 
+def test_a_link_in_its_place_tells_nobody_where_it_leads(work: Path) -> None:
+    # A thread of an interpreter that serves several tasks may put it there at any time.
+    (work / "checkpoint").rmdir()
+    for target in ("owners.txt", "no-such-file", "."):
+        (work / "checkpoint").symlink_to(work.parent / target)
+        place(plan(work, checkpoint=True), 0)
+        (work / "checkpoint").unlink()
+
+
 def test_a_refused_archive_lets_the_task_begin_anew(work: Path, tmp_path: Path) -> None:
     archive = tmp_path / "archive"
     archive.write_bytes(member("state", b"41") + member("../x") + END)

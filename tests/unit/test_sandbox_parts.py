@@ -98,6 +98,17 @@ def test_an_input_name_that_leads_out_is_refused(name: str) -> None:
         scratch.check_name(name)
 
 
+def test_a_link_in_place_of_a_folder_is_not_followed_to_be_wiped(tmp_path: Path) -> None:
+    # As a thread of an interpreter that serves several tasks puts it there at the last moment.
+    (tmp_path / "owners").mkdir(mode=0o755)
+    (tmp_path / "owners" / "notes.txt").touch()
+    (tmp_path / "work").symlink_to(tmp_path / "owners")
+    with pytest.raises(NotADirectoryError):
+        scratch.wipe(tmp_path / "work")
+    assert (tmp_path / "owners").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "owners" / "notes.txt").exists()
+
+
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_the_filters_jumps_stay_inside_of_it(machine: str) -> None:
     code = seccomp.program(machine)

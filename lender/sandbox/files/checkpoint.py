@@ -118,7 +118,9 @@ def place(plan: SandboxPlan, task: int) -> None:
         with contextlib.suppress(CheckpointRefusedError):
             unpack(archive, plan.scratch, CHECKPOINT_BYTES_MAX)
     elif plan.checkpoint:
-        (plan.scratch / FOLDER).mkdir(mode=0o700, exist_ok=True)
+        # Not exist_ok: it looks where a link leads that a thread has just put there.
+        with contextlib.suppress(FileExistsError):
+            (plan.scratch / FOLDER).mkdir(mode=0o700)
 
 
 class _Packing:

@@ -174,7 +174,7 @@ def wipe(scratch: Path, keep: Iterable[str] = ()) -> None:
         OSError: something can't be removed.
     """
     # A task may have taken the permissions of its own working folder.
-    scratch.chmod(_OWNER_ALONE)
+    _unlock(None, str(scratch))
     folder = os.open(scratch, _FOLDER)
     try:
         _wipe(folder, frozenset(keep))
@@ -219,7 +219,7 @@ def _remove_tree(top: int, name: str) -> None:
         os.rmdir(current, dir_fd=top)
 
 
-def _unlock(folder: int, name: str) -> None:
+def _unlock(folder: int | None, name: str) -> None:
     """Take back a folder's permissions; not those of what a link that stands there by now leads to.
 
     An interpreter's threads outlive their task, and so may swap one for the other meanwhile.
