@@ -33,6 +33,7 @@ class LogFollowing:
         self._assembly = LogAssembly(spec.task_count)
         self._messages: deque[Msg] = deque(maxlen=_UNREAD_MAX)
         self._changed = asyncio.Event()
+        self._heard = self._before_news = 0
         self._subscription: Subscription
 
     async def __aenter__(self) -> Self:
@@ -60,8 +61,9 @@ class LogFollowing:
                     piece = self._read(self._messages.popleft())
                     if piece is not None and task in (None, piece.task):
                         yield piece
-                if self._subscription.pending_msgs:
-                    # What was published before the news comes before them.
+                if self._subscription.pending_msgs and self._heard < self._before_news:
+                    # What was published before the news comes before them; what came after may
+                    # have no end, where a lender floods its log.
                     self._changed.set()
                     await asyncio.sleep(0)
                 elif news.done():
@@ -80,10 +82,15 @@ class LogFollowing:
 
     def _look_for_news(self, following: Following) -> asyncio.Future[list[TaskRecord]]:
         news = asyncio.ensure_future(following.more())
-        news.add_done_callback(lambda _: self._changed.set())
+        news.add_done_callback(self._hear_of_news)
         return news
 
+    def _hear_of_news(self, _: asyncio.Future[list[TaskRecord]]) -> None:
+        self._before_news = self._subscription.delivered
+        self._changed.set()
+
     async def _hear(self, msg: Msg) -> None:
+        self._heard += 1
         self._messages.append(msg)
         self._changed.set()
 

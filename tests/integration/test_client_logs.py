@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fake_broker import LENDERS, FakeBroker, fake_broker
+from nats.aio.subscription import Subscription
 
 from lender.client import Client, LogPiece, NotAdmitted
 from lender.client.keys import create_key, read_key
@@ -136,6 +137,25 @@ async def test_what_breaks_the_protocol_is_passed_over(
         job = await client.submit(["x"])
         found = [piece async for piece in job.log()]
     assert b"".join(one.content for one in found) == b"sound\n"
+
+
+async def test_who_floods_a_log_keeps_nobody_from_its_end(
+    nats: EmbeddedServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As of a lender that sends faster than anybody reads.
+    monkeypatch.setattr(Subscription, "pending_msgs", property(lambda _: 1))
+
+    async def work(broker: FakeBroker, spec: JobSpec) -> None:
+        writer = Writer(broker.connection, spec)
+        await writer.until_followed()
+        await writer.write(b"before\n")
+        await broker.succeed(spec, stderr_tail=b"before\nend\n")
+
+    async with fake_broker(nats.url, work):
+        job = await client.submit(["x"])
+        async with asyncio.timeout(20):
+            found = [piece.content async for piece in job.log()]
+    assert found == [b"before\n", b"end\n"]
 
 
 async def test_a_server_that_forbids_the_log_is_named(key: Path, tmp_path: Path) -> None:
