@@ -144,8 +144,6 @@ class Leadership:
                 self._asked, self._unsure, self._next_at = False, True, now + RETRY_S
             case ServiceEnded():
                 effects += self._stand_by()
-            case TimePassed():
-                pass
         if not self._asked and now >= self._next_at:
             effects.append(self._ask(now))
         return effects
