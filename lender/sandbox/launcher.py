@@ -148,7 +148,7 @@ class Launcher:
         request = {"do": "spawn", "runtime": runtime, "cgroup": leaf}
         header, _, fds = await self._ask(number, request)
         if header["event"] == "failed":
-            del self._ended[number]
+            self._ended.pop(number, None)  # its end may have been told in the same breath
             raise PrepareFailedError(f"no {runtime} sandbox: {header['error']}")
         channel = socket.socket(fileno=fds[0])
         channel.setblocking(False)
