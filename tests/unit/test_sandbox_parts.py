@@ -1,7 +1,9 @@
 """The small parts that sandboxes are made of, each by itself."""
 
+import contextlib
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,27 @@ def test_a_zero_byte_cannot_become_an_argument_of_bubblewrap(where: str) -> None
 def test_an_input_name_that_leads_out_is_refused(name: str) -> None:
     with pytest.raises(PrepareFailedError):
         scratch.check_name(name)
+
+
+def test_a_file_that_is_removed_during_a_look_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "large").write_bytes(b"x" * (1 << 20))
+    fleeting = [tmp_path / "first", tmp_path / "last"]
+    list_folder = os.scandir
+
+    @contextlib.contextmanager
+    def while_some_go(folder: str) -> Iterator[list[os.DirEntry[str]]]:
+        for file in fleeting:
+            file.touch()
+        with list_folder(folder) as content:
+            entries = sorted(content, key=lambda entry: entry.name)
+        for file in fleeting:
+            file.unlink()
+        yield entries
+
+    monkeypatch.setattr(os, "scandir", while_some_go)
+    assert scratch.used_bytes(tmp_path) >= 1 << 20
 
 
 def test_a_link_in_place_of_a_folder_is_not_followed_to_be_wiped(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ say or without permissions, links to anywhere. `wipe` and `Inputs.restore` run o
 process of the sandbox does; but the threads of an interpreter that serves several tasks may.
 """
 
+import contextlib
 import os
 import stat
 import sys
@@ -128,7 +129,9 @@ def used_bytes(scratch: Path, without: Iterable[str] = ()) -> int:
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
-                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+                    # One that was removed while we looked must not hide those behind it.
+                    with contextlib.suppress(FileNotFoundError):
+                        total += entry.stat(follow_symlinks=False).st_blocks * 512
         except FileNotFoundError:
             continue  # removed while we looked
         except OSError as error:
