@@ -84,6 +84,7 @@ class LenderShell(Actor):
         self.draining = False
         self.on_let_sleep: Callable[[], None] = lambda: None
         machine.shell = self
+        self._still_since = 0.0
         self._server = server
         self._config = config
         self._capabilities = capabilities
@@ -147,6 +148,17 @@ class LenderShell(Actor):
     def _end_drain(self) -> None:
         if self.draining:
             self.crash()
+
+    def suspend(self) -> None:
+        """Stand still."""
+        super().suspend()
+        self._still_since = self.world.now
+
+    def resume(self) -> None:
+        """Go on; a clock that was set meanwhile is news only now."""
+        if self.suspended and self.machine.clock_set_at >= self._still_since:
+            self.machine.clock_set_at = self.world.now
+        super().resume()
 
     # its clock: never going back
 
