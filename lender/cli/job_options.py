@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from lender.cli.exits import CommandError, Exit
 from lender.cli.quantities import duration_s, size_bytes
 from lender.client import Content, JobRequest, Limits, Requires, inputs_by_name
+from lender.client.specs import DAY_S
+from lender.protocol.bounds import QUEUE_S_MAX
 
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +51,11 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
         "--priority", type=int, default=0, metavar="N", help="of your jobs, a higher one is sooner"
     )
     job.add_argument(
-        "--delay", type=duration_s, default=0.0, metavar="S", help="not before that, such as 2h"
+        "--delay",
+        type=duration_s,
+        default=0.0,
+        metavar="S",
+        help="not before that, such as 2h; less than 7d",
     )
     job.add_argument(
         "--expect", type=duration_s, metavar="S", help="what a task probably takes, such as 30m"
@@ -117,6 +123,8 @@ def job_request(args: argparse.Namespace, array: int | None = None) -> JobReques
             priority=args.priority,
             expected_s=args.expect,
             delay_s=args.delay,
+            # A day, as without a delay, once it may run.
+            queue_s=min(DAY_S + args.delay, QUEUE_S_MAX),
             checkpoint=args.checkpoint,
         )
     except ValidationError as error:

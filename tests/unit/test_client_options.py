@@ -86,6 +86,13 @@ def test_when_it_runs_reaches_the_job() -> None:
     assert (request.priority, request.delay_s, request.expected_s) == (-3, 7200.0, 1800.0)
 
 
+def test_a_delayed_job_has_as_long_as_any_other_once_it_may_run() -> None:
+    day_s = 86_400.0
+    assert request_of("--", "true").queue_s == day_s
+    assert request_of("--delay", "30h", "--", "true").queue_s == 2.25 * day_s
+    assert request_of("--delay", "6.5d", "--", "true").queue_s == 7 * day_s
+
+
 def test_limits_reach_the_job() -> None:
     request = request_of("--cpu", "2", "--mem", "1G", "--timeout", "5m", "--", "true")
     limits = request.limits
@@ -112,6 +119,11 @@ def test_what_makes_no_job_is_a_usage_error(words: tuple[str, ...], message: str
     with pytest.raises(CommandError, match=message) as caught:
         request_of(*words)
     assert caught.value.code == 2
+
+
+def test_a_size_that_no_number_holds_is_a_usage_error() -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="no such size"):
+        size_bytes("9" * 400)
 
 
 def test_sizes_and_durations() -> None:
