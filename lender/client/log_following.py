@@ -15,6 +15,7 @@ from lender.client.insistence import check_allowed
 from lender.client.log_pieces import LogAssembly, LogPiece
 from lender.link.connection import Connection
 from lender.protocol import codec, subjects
+from lender.protocol.bounds import LOG_PIECE_BYTES_MAX
 from lender.protocol.errors import ProtocolError
 from lender.protocol.job import JobSpec
 from lender.protocol.task_log import TaskLogPiece
@@ -22,6 +23,8 @@ from lender.protocol.task_log import TaskLogPiece
 logger = logging.getLogger(__name__)
 
 _UNREAD_MAX = 4096
+_MESSAGE_BYTES_MAX = 2 * LOG_PIECE_BYTES_MAX
+"""A piece in JSON takes 4/3 of its content. Larger ones break the protocol: none waits here."""
 
 
 class LogFollowing:
@@ -91,7 +94,8 @@ class LogFollowing:
 
     async def _hear(self, msg: Msg) -> None:
         self._heard += 1
-        self._messages.append(msg)
+        if len(msg.data) <= _MESSAGE_BYTES_MAX:
+            self._messages.append(msg)
         self._changed.set()
 
     def _read(self, msg: Msg) -> LogPiece | None:

@@ -11,6 +11,8 @@ from lender.protocol.bounds import STDERR_TAIL_BYTES_MAX
 from lender.protocol.task_log import TaskLogPiece
 
 _PROOF_BYTES = 32
+_TAILS_MAX = 4096
+"""Tasks whose log's end is kept: a lender may write for all that the job has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +39,13 @@ class LogPiece:
 
 
 class _Seen:
-    """What was seen of one attempt: up to where, and the end of it."""
+    """Up to where one attempt was seen."""
+
+    __slots__ = ("attempt", "bytes")
 
     def __init__(self, attempt: int) -> None:
         self.attempt = attempt
         self.bytes = 0
-        self.tail = b""
-
-    def add(self, offset_bytes: int, content: bytes) -> None:
-        self.bytes = offset_bytes + len(content)
-        self.tail = (self.tail + content)[-STDERR_TAIL_BYTES_MAX:]
 
 
 class LogAssembly:
@@ -55,6 +54,7 @@ class LogAssembly:
     def __init__(self, task_count: int) -> None:
         self._ended = bytearray(task_count)
         self._seen: dict[int, _Seen] = {}
+        self._tails: dict[int, bytes] = {}  # of the tasks that wrote last
 
     def take(self, lender: str, message: TaskLogPiece) -> LogPiece | None:
         """Return what is new in a message; None for one of an ended task or an earlier attempt."""
@@ -64,12 +64,14 @@ class LogAssembly:
         seen = self._seen.get(task)
         if seen is None or seen.attempt < attempt:
             seen = self._seen[task] = _Seen(attempt)
+            self._tails.pop(task, None)
         again_bytes = max(0, seen.bytes - message.offset_bytes)
         if seen.attempt > attempt or again_bytes >= len(message.content):
             return None
         missed_bytes = max(0, message.offset_bytes - seen.bytes, message.left_out_bytes)
         content = message.content[again_bytes:]
-        seen.add(message.offset_bytes + again_bytes, content)
+        seen.bytes = message.offset_bytes + len(message.content)
+        self._keep_tail(task, content)
         return LogPiece(task, attempt, lender, content, missed_bytes)
 
     def end(self, record: TaskRecord) -> LogPiece | None:
@@ -78,16 +80,21 @@ class LogAssembly:
         if task >= len(self._ended) or self._ended[task]:
             return None
         self._ended[task] = 1
-        seen = self._seen.pop(task, None)
+        seen, tail_seen = self._seen.pop(task, None), self._tails.pop(task, b"")
         if seen is None or seen.attempt != record.attempt:
             missed_bytes = None if len(tail) >= STDERR_TAIL_BYTES_MAX else 0
             if not tail:
                 return None
         else:
-            known_bytes = _overlap_bytes(seen.tail, tail)
+            known_bytes = _overlap_bytes(tail_seen, tail)
             missed_bytes = None if tail and not known_bytes else 0
             tail = tail[known_bytes:]
         return LogPiece(task, record.attempt, record.lender, tail, missed_bytes, last=True)
+
+    def _keep_tail(self, task: int, content: bytes) -> None:
+        self._tails[task] = (self._tails.pop(task, b"") + content)[-STDERR_TAIL_BYTES_MAX:]
+        if len(self._tails) > _TAILS_MAX:
+            del self._tails[next(iter(self._tails))]
 
 
 def _overlap_bytes(seen: bytes, tail: bytes) -> int:

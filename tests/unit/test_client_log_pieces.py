@@ -1,5 +1,7 @@
 """A task's log is put together from what was published and from its result: no byte twice."""
 
+import tracemalloc
+
 from lender.client.collector import TaskRecord
 from lender.client.log_pieces import LogAssembly, LogPiece
 from lender.protocol.bounds import STDERR_TAIL_BYTES_MAX
@@ -88,3 +90,20 @@ def test_a_task_that_the_job_does_not_have_is_passed_over() -> None:
     log = LogAssembly(2)
     assert log.take(L, said(b"x", task=2)) is None
     assert log.end(ended(b"x", task=2)) is None
+
+
+def test_who_writes_for_every_task_fills_no_memory() -> None:
+    count = 20_000
+    log = LogAssembly(count)
+    tracemalloc.start()
+    try:
+        for task in range(count):
+            assert log.take(L, said(b"%8192d" % task, task=task)) is not None
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept_bytes < 64 << 20
+    first = log.end(ended(b"more\n", task=0))
+    assert first == LogPiece(0, 1, L, b"more\n", missed_bytes=None, last=True)
+    last = log.end(ended(b"%8192d" % (count - 1), task=count - 1))
+    assert last == LogPiece(count - 1, 1, L, b"", last=True)
