@@ -138,9 +138,12 @@ async def check(
         cgroups: where their cgroups will be made.
         runtimes: those to try.
     """
-    with _host() as host:
-        trials = (_try(launcher, scratch_root, one, cgroups, host) for one in runtimes)
-        found = await asyncio.gather(*trials)
+    try:
+        with _host() as host:
+            trials = (_try(launcher, scratch_root, one, cgroups, host) for one in runtimes)
+            found = await asyncio.gather(*trials)
+    except OSError as error:
+        return dict.fromkeys(runtimes, _unavailable(f"it can't be tried: {error}"))
     return dict(zip(runtimes, found, strict=True))
 
 
@@ -161,6 +164,20 @@ async def check_alone(user: tuple[int, int] | None = None) -> dict[Runtime, Verd
 
 
 async def _try(
+    launcher: Launcher,
+    scratch_root: Path,
+    runtime: Runtime,
+    cgroups: Subtree | None,
+    host: dict[str, Any],
+) -> Verdict:
+    try:
+        return await _see(launcher, scratch_root, runtime, cgroups, host)
+    except OSError as error:
+        # No room on the disk, no descriptors: of the machine's walls it says nothing.
+        return _unavailable(f"it can't be tried: {error}")
+
+
+async def _see(
     launcher: Launcher,
     scratch_root: Path,
     runtime: Runtime,

@@ -1,7 +1,9 @@
 """The self-test: it finds what holds here, and names each wall that does not stand."""
 
+import errno
 import json
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -58,6 +60,24 @@ async def test_alone_it_needs_no_lenderd_and_leaves_nothing() -> None:
     found = await selftest.check_alone(USER)
     assert isinstance(found["wasm"], selftest.Available)
     assert isinstance(found["process"], selftest.Available)
+
+
+async def test_where_there_is_no_room_to_try_it_a_runtime_is_not_offered(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = workshop.folder / "gone"
+    found = await selftest.check(workshop.launcher, gone, runtimes=("wasm", "process"))
+    monkeypatch.setattr(socket, "create_server", no_descriptors)
+    found |= await selftest.check(workshop.launcher, workshop.folder, runtimes=("python",))
+    assert set(found) == {"wasm", "process", "python"}
+    for verdict in found.values():
+        assert isinstance(verdict, selftest.Unavailable)
+        assert "can't be tried" in verdict.reason
+        assert not verdict.breached, "it is tried again"
+
+
+def no_descriptors(_address: tuple[str, int]) -> socket.socket:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 async def test_root_is_told_to_name_a_user() -> None:
