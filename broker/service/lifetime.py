@@ -16,7 +16,13 @@ from broker.service.submitters import SubmittersFile
 from lender.link.api import JetStream
 from lender.link.connection import connect
 from lender.link.embedded import EmbeddedServer
-from lender.link.errors import LinkError
+from lender.link.errors import (
+    JetStreamError,
+    LinkError,
+    NoRespondersError,
+    NotConnectedError,
+    OutcomeUnknownError,
+)
 from lender.protocol.streams import stream_configs
 from lender.service.notify import notify
 
@@ -25,6 +31,8 @@ logger = logging.getLogger(__name__)
 _CONNECT_TIMEOUT_S = 30.0
 _WATCH_S = 0.2
 _RESTART_PAUSE_S = 1.0
+_STREAMS_WITHIN_S = 60.0
+_UNAVAILABLE = 500
 
 
 class Lifetime:
@@ -66,9 +74,7 @@ class Lifetime:
                 timeout_s=_CONNECT_TIMEOUT_S,
             )
             await stack.enter_async_context(connection)
-            jetstream = JetStream(connection)
-            for config in stream_configs(settings.replicas):
-                await jetstream.ensure_stream(config)
+            await _make_streams(JetStream(connection), settings.replicas)
 
             async def serve(may_serve: Callable[[], bool]) -> None:
                 submitters = SubmittersFile(settings.state)
@@ -100,6 +106,27 @@ class Lifetime:
             draft = self._ready_file.with_name(self._ready_file.name + ".new")
             draft.write_text(json.dumps({"url": url, "pid": os.getpid()}))
             draft.replace(self._ready_file)
+
+
+async def _make_streams(jetstream: JetStream, replicas: int) -> None:
+    """Make what is missing; a cluster that elects its leader has no answer for a while."""
+    deadline = asyncio.get_running_loop().time() + _STREAMS_WITHIN_S
+    for config in stream_configs(replicas):
+        while True:
+            try:
+                await jetstream.ensure_stream(config)
+                break
+            except LinkError as error:
+                if not _passing(error) or asyncio.get_running_loop().time() > deadline:
+                    raise
+                logger.info("stream %s: %s", config["name"], error)
+            await asyncio.sleep(_RESTART_PAUSE_S)
+
+
+def _passing(error: LinkError) -> bool:
+    if isinstance(error, JetStreamError):
+        return error.code >= _UNAVAILABLE
+    return isinstance(error, NoRespondersError | NotConnectedError | OutcomeUnknownError)
 
 
 async def _keep_running(server: EmbeddedServer) -> None:

@@ -58,6 +58,8 @@ INBOX_PREFIX = "_INBOX"
 
 _IDLE_S = 5.0
 _CONFIRM_S = 0.05
+_HEARTBEAT_S = 1.0
+"""Of the reader of submissions: it lives on one node of a cluster, which may die."""
 _TURN_EVENTS_MAX = 64
 _LENDERS_PENDING_MAX = 65_536
 
@@ -109,7 +111,9 @@ class Service:
         """
         unwatch = self._connection.watch(self._on_state)
         try:
-            async with StreamReader(self._connection, streams.JOBS, []) as jobs:
+            async with StreamReader(
+                self._connection, streams.JOBS, [], heartbeat_s=_HEARTBEAT_S
+            ) as jobs:
                 effects = await self._replay(jobs)
                 await self._subscribe()
                 await self._serve(jobs, effects, on_ready)

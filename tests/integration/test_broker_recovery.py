@@ -1,7 +1,6 @@
 """kill -9 of the broker and of NATS in the middle of an array; a second broker; a full id."""
 
 import asyncio
-import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
