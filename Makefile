@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. The others are parts of them.
-.PHONY: help demo test test-cgroups soak-sandbox chaos sim check venv walls wasm schemas footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-matching clean
+.PHONY: help demo test test-cgroups soak-sandbox chaos sim check venv walls wasm schemas footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-matching bench-recovery clean
 
 # Hundreds of processes start in a test run: none is to compile our modules once more.
 unexport PYTHONDONTWRITEBYTECODE
@@ -23,6 +23,7 @@ help:
 	@echo 'make bench-sensors  what each reading of the machine costs'
 	@echo 'make bench-startup  what the owner waits for status and pause, beside a bare Python'
 	@echo 'make bench-sandbox  what a sandboxed task costs, beside a bare fork and exec'
+	@echo 'make bench-recovery how long a fleet is without a broker after a kill, with many live jobs'
 	@echo 'make bench-matching what a placement costs the broker, by queue, fleet, groups and submitters'
 	@echo 'make walls      build what the sandboxes have in C; the others do it by themselves'
 	@echo 'make wasm       build the workloads and test modules from source'
@@ -75,7 +76,7 @@ footprint:
 	@.ci/venv server
 	@$(BIN)/python bench/footprint.py
 
-bench-owner bench-comfort bench-sensors bench-startup bench-sandbox: bench-%: walls
+bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-recovery: bench-%: walls
 	@.ci/venv server
 	@.ci/packages bubblewrap
 	@PYTHONPATH=. $(BIN)/python bench/$*.py
