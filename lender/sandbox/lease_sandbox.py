@@ -123,11 +123,15 @@ class LeaseSandbox:
             await self._end(child)
             raise PrepareFailedError(f"not prepared within {_PREPARE_S:g} s")
         if "unprepared" in answer.header:
-            raise PrepareFailedError(
-                answer.header["unprepared"],
-                invalid=answer.header["invalid"],
-                field=answer.header["field"],
-            )
+            raise await self._told_unprepared(child, answer.header)
+
+    async def _told_unprepared(self, child: Child, told: dict[str, Any]) -> Exception:
+        """Why it is not: in its own words, unless whoever took it over says something else."""
+        reason, invalid, field = (told.get(name) for name in ("unprepared", "invalid", "field"))
+        if isinstance(reason, str) and isinstance(invalid, bool) and isinstance(field, str):
+            return PrepareFailedError(reason, invalid=invalid, field=field)
+        await self._end(child)
+        return SandboxGoneError("the sandbox gave an answer that is none")
 
     async def run(self, task_index: int) -> TaskOutcome:
         """See `Sandbox.run`."""
