@@ -3,7 +3,7 @@
 import contextlib
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -108,7 +108,7 @@ def test_a_file_that_is_removed_during_a_look_hides_no_other(
     list_folder = os.scandir
 
     @contextlib.contextmanager
-    def while_some_go(folder: str) -> Iterator[list[os.DirEntry[str]]]:
+    def while_some_go(folder: int) -> Iterator[list[os.DirEntry[str]]]:
         for file in fleeting:
             file.touch()
         with list_folder(folder) as content:
@@ -119,6 +119,31 @@ def test_a_file_that_is_removed_during_a_look_hides_no_other(
 
     monkeypatch.setattr(os, "scandir", while_some_go)
     assert scratch.used_bytes(tmp_path) >= 1 << 20
+
+
+@pytest.mark.parametrize("swapped", ["outer", "outer/inner"])
+def test_a_look_never_leads_to_the_owners_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swapped: str
+) -> None:
+    (tmp_path / "work" / "outer" / "inner").mkdir(parents=True)
+    (tmp_path / "owners" / "inner").mkdir(parents=True)
+    for folder in ("owners", "owners/inner"):
+        (tmp_path / folder / "large").write_bytes(b"x" * (1 << 20))
+    place = tmp_path / "work" / swapped
+
+    def swapping(real: Callable[..., object]) -> Callable[..., object]:
+        def call(path: object, *words: object, **more: object) -> object:
+            if str(path).endswith("/inner") and not place.is_symlink():
+                place.rename(tmp_path / "work" / "aside")
+                place.symlink_to(tmp_path / "owners")
+            return real(path, *words, **more)
+
+        return call
+
+    monkeypatch.setattr(os, "open", swapping(os.open))
+    monkeypatch.setattr(os, "scandir", swapping(os.scandir))
+    assert scratch.used_bytes(tmp_path / "work") < 1 << 20
+    assert place.is_symlink()
 
 
 def test_a_link_in_place_of_a_folder_is_not_followed_to_be_wiped(tmp_path: Path) -> None:

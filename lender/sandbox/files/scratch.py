@@ -9,7 +9,7 @@ import contextlib
 import os
 import stat
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from lender.sandbox.files import copying
@@ -117,26 +117,46 @@ def used_bytes(scratch: Path, without: Iterable[str] = ()) -> int:
         TooMuchError: there are too many entries, or some that we may not see.
     """
     skipped = {str(scratch / name) for name in without}
-    total, entries, folders = 0, 0, [str(scratch)]
+    total, entries = 0, 0
+    folders: list[tuple[str, int | None]] = [(str(scratch), None)]
     while folders:
+        path, inode = folders.pop()
         try:
-            with os.scandir(folders.pop()) as content:
+            with _opened(path, inode) as folder, os.scandir(folder) as content:
                 for entry in content:
                     entries += 1
                     if entries > _ENTRIES_MAX:
                         raise TooMuchError(f"more than {_ENTRIES_MAX} files")
-                    if entry.path in skipped:
+                    place = f"{path}/{entry.name}"
+                    if place in skipped:
                         continue
                     if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
+                        folders.append((place, entry.inode()))
                     # One that was removed while we looked must not hide those behind it.
                     with contextlib.suppress(FileNotFoundError):
                         total += entry.stat(follow_symlinks=False).st_blocks * 512
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue  # removed while we looked
         except OSError as error:
             raise TooMuchError(f"a folder can't be measured: {error.strerror}") from error
     return total
+
+
+@contextlib.contextmanager
+def _opened(path: str, inode: int | None) -> Iterator[int]:
+    """Open the folder that was listed as this inode, if it is still there.
+
+    Raises:
+        FileNotFoundError: it is another by now: a link somewhere on its path may lead to the
+            owner's, and how a look ends is told to the submitter.
+    """
+    folder = os.open(path, _FOLDER)
+    try:
+        if inode is not None and os.fstat(folder).st_ino != inode:
+            raise FileNotFoundError(path)
+        yield folder
+    finally:
+        os.close(folder)
 
 
 def unnamed_bytes(scratch: Path, open_fds: int) -> int:
