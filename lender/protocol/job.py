@@ -1,5 +1,6 @@
 """What a submitter asks for: the job specification, the signed document of the whole product."""
 
+import operator
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from types import MappingProxyType
@@ -83,14 +84,22 @@ class Limits(Closed):
 
 
 class Requires(Closed):
-    """What a machine must have to run the job at all."""
+    """What a machine must have to run the job at all.
+
+    What came later is left out of what is sent where nobody asks for it: an older reader refuses
+    fields that it does not know.
+    """
 
     pool: PoolName = "default"
     arch: Arch = "any"
-    os: Os = "any"
-    labels: tuple[Label, ...] = Field(default=(), max_length=bounds.LABELS_MAX)
+    os: Os = Field(default="any", exclude_if=lambda os: os == "any")
+    labels: tuple[Label, ...] = Field(
+        default=(), max_length=bounds.LABELS_MAX, exclude_if=operator.not_
+    )
     """A machine without one of them does not run the job."""
-    prefers: tuple[Label, ...] = Field(default=(), max_length=bounds.LABELS_MAX)
+    prefers: tuple[Label, ...] = Field(
+        default=(), max_length=bounds.LABELS_MAX, exclude_if=operator.not_
+    )
     """Of the machines that can run the job now, one with more of them is better."""
     gpu: Gpu = "none"
     vram_bytes: int = Field(default=0, ge=0, le=bounds.MEMORY_BYTES_MAX)
@@ -143,7 +152,9 @@ class JobSpec(Closed):
     checkpoint: bool = False
     """A task keeps its durable state in `checkpoint/`; another attempt of it goes on from there."""
     retries: int = Field(default=0, ge=0, le=bounds.RETRIES_MAX)
-    priority: int = Field(default=0, ge=-bounds.PRIORITY_MAX, le=bounds.PRIORITY_MAX)
+    priority: int = Field(
+        default=0, ge=-bounds.PRIORITY_MAX, le=bounds.PRIORITY_MAX, exclude_if=operator.not_
+    )
     """Among the submitter's own jobs: one step is worth a minute of waiting."""
     expected_s: float | None = Field(default=None, gt=0, le=bounds.TIME_S_MAX)
     """What the submitter thinks that a task takes, until it has been measured."""

@@ -1,9 +1,12 @@
 """What a job may say."""
 
+import json
+
 import pytest
 from core_world import PROGRAM, START, array_spec, make_spec
 from pydantic import ValidationError
 
+from lender.protocol.codec import JSON, decode, encode
 from lender.protocol.job import BlobRef, JobSpec
 from lender.protocol.lease import Lease
 
@@ -122,6 +125,14 @@ def test_a_job_expires_within_a_week_after_it_was_made() -> None:
 def test_a_job_that_may_not_begin_before_it_expires_is_refused() -> None:
     assert make_spec(created_at=START, not_after=START + 60.0, not_before=START + 59.0)
     refused("not_before", created_at=START, not_after=START + 60.0, not_before=START + 60.0)
+
+
+def test_what_an_older_reader_does_not_know_is_only_sent_where_it_is_asked_for() -> None:
+    plain = json.loads(encode(make_spec(), JSON))
+    assert not {"priority", "expected_s", "not_before"} & plain.keys()
+    assert not {"os", "labels", "prefers"} & plain["requires"].keys()
+    asked = make_spec(priority=1, requires={"os": "linux", "labels": ("ssd",), "prefers": ("x",)})
+    assert decode(JobSpec, encode(asked)) == asked
 
 
 def test_a_label_is_one_word_of_a_bounded_length() -> None:
