@@ -1,7 +1,7 @@
 """What a submitter is told of a job that waits."""
 
 import pytest
-from broker_world import ALICE, L1, L2, L3, LENDERS, START, World, class_of, job_spec
+from broker_world import ALICE, L1, L2, L3, LENDERS, START, World, archive, class_of, job_spec
 
 from lender.protocol.job import Limits, Requires
 
@@ -50,6 +50,16 @@ def test_what_a_machine_lacks(asked: dict[str, object], said: str) -> None:
     world.offer(memory_free_bytes=GIB)
     assert asks(world, **asked) == (
         f"no machine matches, 1 that lends it lacks something; 1 would match {said}"
+    )
+
+
+def test_which_version_of_python_nobody_lends() -> None:
+    world = World()
+    requires = Requires(python="3.12")
+    fields = {"workload": "python", "runtime": "python", "program": archive(1), "argv": ()}
+    world.submit(job_spec(requires=requires, **fields))
+    assert why(world) == (
+        "no machine offers it: none lends python (python 3.12) to this submitter in pool default"
     )
 
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 from core_world import (
-    ALICE,
     CATALOGUE,
     GIB,
     MACHINE,
@@ -16,7 +15,6 @@ from core_world import (
     make_spec,
 )
 
-from broker.core.queries import _wanted
 from lender.core.admission import CatalogueEntry, Plan, Refused, Rules, admit
 from lender.core.consent import Consent
 from lender.core.events import Capabilities
@@ -77,9 +75,3 @@ def test_a_function_for_another_version_is_refused() -> None:
     refused = verdict(python_spec("3.12"), PYTHON_MACHINE)
     assert isinstance(refused, Refused)
     assert refused.reason == "the job needs Python 3.12, this machine runs 3.11"
-
-
-def test_a_submitter_reads_which_version_nobody_lends() -> None:
-    said = _wanted(class_of(python_spec("3.12")))
-    assert said.startswith("none lends python (python 3.12) to this submitter")
-    assert ALICE.public_key not in said
