@@ -139,6 +139,18 @@ def test_a_lender_with_free_slots_is_reminded_of_work_that_waits() -> None:
     assert len(world.opened()) == told
 
 
+def test_nobody_is_told_of_work_that_was_taken_before_its_queue_answered() -> None:
+    world = World()
+    first = held(world)
+    world.pass_time(2)
+    world.answer_feeds = False
+    world.submit(job_spec(job="job-0002"))
+    world.offer(L1, leases=[first, world.feeds[0].lease])
+    told = len(world.opened())
+    world.store_feed()
+    assert len(world.opened()) == told
+
+
 def test_who_began_anew_is_told_of_work_that_others_take_and_refuse_at_once() -> None:
     """Whenever it offers, nothing waits; yet it is the one that could do the work."""
     world = World()

@@ -165,3 +165,9 @@ def test_a_class_has_one_shared_consumer() -> None:
     assert (config["durable_name"], config["filter_subject"]) == (class_of(), f"work.{class_of()}")
     assert config["ack_policy"] == "explicit"
     assert config["ack_wait"] == 30 * 10**9
+
+
+def test_what_brokers_tell_each_other_is_no_submitters() -> None:
+    assert subjects.term("T-1").startswith(subjects.TERM_PREFIX)
+    assert subjects.broker_ping("B-1") == "leader.ping.B-1"
+    assert subjects.LEADERSHIP_KEY in leader_config()["subjects"]
