@@ -17,7 +17,13 @@ from lender.link.batch import (
     commit,
 )
 from lender.link.connection import Connection
-from lender.link.errors import JetStreamError, LinkError, NoRespondersError, NotConnectedError
+from lender.link.errors import (
+    JetStreamError,
+    LinkError,
+    NoRespondersError,
+    NotConnectedError,
+    passing,
+)
 from lender.protocol.streams import RESULTS
 
 logger = logging.getLogger(__name__)
@@ -26,7 +32,6 @@ BATCH_BYTES_MAX = 4 * 1024 * 1024
 
 _PAUSE_FIRST_S = 0.02
 _PAUSE_MAX_S = 2.0
-_UNAVAILABLE = 500
 
 
 class FencedError(Exception):
@@ -113,7 +118,7 @@ class Committer:
             except (NotConnectedError, NoRespondersError):
                 pass
             except JetStreamError as error:
-                if error.code < _UNAVAILABLE:
+                if not passing(error):
                     raise
                 logger.warning("RESULTS is not available: %s", error)
             else:

@@ -16,13 +16,7 @@ from broker.service.submitters import SubmittersFile
 from lender.link.api import JetStream
 from lender.link.connection import connect
 from lender.link.embedded import EmbeddedServer
-from lender.link.errors import (
-    JetStreamError,
-    LinkError,
-    NoRespondersError,
-    NotConnectedError,
-    OutcomeUnknownError,
-)
+from lender.link.errors import LinkError, passing
 from lender.protocol.streams import stream_configs
 from lender.service.notify import notify
 
@@ -32,7 +26,6 @@ _CONNECT_TIMEOUT_S = 30.0
 _WATCH_S = 0.2
 _RESTART_PAUSE_S = 1.0
 _STREAMS_WITHIN_S = 60.0
-_UNAVAILABLE = 500
 
 
 class Lifetime:
@@ -117,16 +110,10 @@ async def _make_streams(jetstream: JetStream, replicas: int) -> None:
                 await jetstream.ensure_stream(config)
                 break
             except LinkError as error:
-                if not _passing(error) or asyncio.get_running_loop().time() > deadline:
+                if not passing(error) or asyncio.get_running_loop().time() > deadline:
                     raise
                 logger.info("stream %s: %s", config["name"], error)
             await asyncio.sleep(_RESTART_PAUSE_S)
-
-
-def _passing(error: LinkError) -> bool:
-    if isinstance(error, JetStreamError):
-        return error.code >= _UNAVAILABLE
-    return isinstance(error, NoRespondersError | NotConnectedError | OutcomeUnknownError)
 
 
 async def _keep_running(server: EmbeddedServer) -> None:

@@ -1,5 +1,7 @@
 """What can go wrong between us and NATS, sorted by what the caller then knows."""
 
+_UNAVAILABLE = 500
+
 
 class LinkError(Exception):
     """Root of every error of this package."""
@@ -59,3 +61,10 @@ class JetStreamError(LinkError):
         self.code = code
         self.err_code = err_code
         self.description = description
+
+
+def passing(error: LinkError) -> bool:
+    """Tell whether trying again may help: JetStream's 5xx, and a line or an answer that is lost."""
+    if isinstance(error, JetStreamError):
+        return error.code >= _UNAVAILABLE
+    return isinstance(error, NotConnectedError | NoRespondersError | OutcomeUnknownError)

@@ -14,13 +14,7 @@ from nats.aio.msg import Msg
 from lender.link.api import JetStream
 from lender.link.connection import Closed, Connection, State
 from lender.link.deliveries import Deliveries
-from lender.link.errors import (
-    JetStreamError,
-    LinkError,
-    NoRespondersError,
-    NotConnectedError,
-    OutcomeUnknownError,
-)
+from lender.link.errors import LinkError, NotConnectedError, passing
 from lender.link.message import StoredMessage, delivery_info
 
 _BATCH_BYTES = 16 * 1024 * 1024
@@ -149,7 +143,7 @@ class StreamReader:
                 for subject in self._filter or [">"]
             ]
         except LinkError as error:
-            if not _passing(error):
+            if not passing(error):
                 raise
             return False
         return all(one is None or one > self._end_sequence for one in found)
@@ -170,7 +164,7 @@ class StreamReader:
             await self._check_not_rewound()
             consumer = await self._js.ensure_consumer(self._stream, self._config())
         except LinkError as error:
-            if not _passing(error):
+            if not passing(error):
                 raise
             return
         await deliveries.open()
@@ -265,10 +259,3 @@ class StreamReader:
             self._deliveries.close()
             self._deliveries = None
         self._wake.set()
-
-
-def _passing(error: LinkError) -> bool:
-    """Tell whether trying again may help."""
-    if isinstance(error, JetStreamError):
-        return error.code >= 500
-    return isinstance(error, NotConnectedError | NoRespondersError | OutcomeUnknownError)
