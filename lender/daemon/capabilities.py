@@ -19,7 +19,6 @@ log = logging.getLogger(__name__)
 _LEFT_OUT = selftest.Unavailable("your settings leave it out", "")
 _OS = {"Linux": "linux", "Darwin": "macos"}
 
-
 FIRST_PAUSE_S = 30.0
 LAST_PAUSE_S = 3600.0
 
@@ -62,7 +61,9 @@ class Trials:
             if isinstance(verdict, selftest.Unavailable) and verdict != before.get(runtime):
                 log.warning("runtime %s is not offered: %s", runtime, verdict.reason)
         self._verdicts |= found
-        works = {one for one, verdict in self._verdicts.items() if not _lacks(verdict)}
+        works = {
+            one for one, said in self._verdicts.items() if isinstance(said, selftest.Available)
+        }
         if before and not any(runtime in works for runtime in found):
             return None
         return Capabilities(
@@ -73,10 +74,6 @@ class Trials:
             # We are the sandboxes' user by now, so what is found is what the self-test ran.
             python=installed_python.find().version if "python" in works else None,
         )
-
-
-def _lacks(verdict: selftest.Verdict) -> bool:
-    return isinstance(verdict, selftest.Unavailable)
 
 
 def _may_work(verdict: selftest.Verdict | None) -> bool:
