@@ -49,28 +49,23 @@ def start() -> Iterator[Start]:
     """Start a Python program as the root of a tree of its own; nothing of it outlives the test."""
     libc = ctypes.CDLL(None)
     assert libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    others = tree.children(os.getpid())
     started: list[subprocess.Popen[bytes]] = []
-    met: set[Root] = set()
 
     def make(code: str) -> Root:
         process = subprocess.Popen([sys.executable, "-I", "-S", "-c", code], start_new_session=True)
         started.append(process)
-        root = tree.identify(process.pid)
-        met.add(root)
-        return root
+        return tree.identify(process.pid)
 
     yield make
     for process in started:
         process.kill()
         process.wait()
-    tree.kill(tree.children(os.getpid()))
+    adopted = tree.children(os.getpid()) - others
+    tree.kill(adopted)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-    while True:
-        try:
-            if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                break
-        except ChildProcessError:
-            break
+    for orphan in adopted:
+        os.waitpid(orphan.pid, 0)
 
 
 def wait_for_members(root: Root, count: int) -> tuple[Root, ...]:
@@ -137,6 +132,7 @@ def test_a_killed_tree_is_gone(start: Start, code: str, count: int, *, frozen: b
 
 
 def test_a_double_fork_into_a_new_session_does_not_escape_the_next_sweep(start: Start) -> None:
+    others = tree.children(os.getpid())
     root = start(
         "import os, time\n"
         "if os.fork() == 0:\n"
@@ -148,7 +144,7 @@ def test_a_double_fork_into_a_new_session_does_not_escape_the_next_sweep(start: 
     )
     # The orphan hangs below the next reaper, here the test, as below a namespace's init.
     deadline = time.monotonic() + 20
-    while not (orphans := tree.children(os.getpid()) - {root}):
+    while not (orphans := tree.children(os.getpid()) - others - {root}):
         assert time.monotonic() < deadline
         time.sleep(0.005)
     assert tree.kill([root, *orphans]).verified
