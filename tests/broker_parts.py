@@ -109,12 +109,16 @@ async def until(
         await asyncio.sleep(pause_s)
 
 
-async def connect(url: str) -> Client:
+async def connect(url: str, seed: Path | None = None) -> Client:
     async def ignore(_: Exception) -> None:
         """Servers are killed in these tests."""
 
     return await nats_py.connect(
-        url, max_reconnect_attempts=-1, reconnect_time_wait=0.05, error_cb=ignore
+        url,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.05,
+        error_cb=ignore,
+        nkeys_seed=str(seed) if seed else None,
     )
 
 

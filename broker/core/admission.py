@@ -47,6 +47,7 @@ def admit(
     payload: bytes,
     submitters: Container[str] | None,
     now: float | None,
+    pools: frozenset[str] | None = None,
 ) -> Admission | Rejection:
     """Check a submission from outside, in full.
 
@@ -58,6 +59,7 @@ def admit(
             on, though its submitter be forbidden since, or the list be lost.
         now: seconds since the epoch; None for a replay, where a job that is late has expired
             and is not refused.
+        pools: that are served; None for all of them.
     """
     content_type = MSGPACK
     try:
@@ -66,6 +68,7 @@ def admit(
         signature = headers.get(SIGNATURE_HEADER)
         verify(spec.submitter, payload, signature)
         _check_time(spec, now)
+        _check_pool(spec, pools)
     except ProtocolError as error:
         return Rejection(error.field, error.reason, content_type)
     # verify() has refused a missing signature.
@@ -103,3 +106,14 @@ def _check_time(spec: JobSpec, now: float | None) -> None:
     if spec.created_at > now + CLOCK_SKEW_S:
         # Waiting longer than the ledger keeps it, the job would be forgotten.
         raise ProtocolError("created_at", "lies in the future: set the clock")
+
+
+def _check_pool(spec: JobSpec, pools: frozenset[str] | None) -> None:
+    if pools is None or spec.requires.pool in pools:
+        return
+    served = ", ".join(sorted(pools))
+    raise ProtocolError(
+        "requires.pool",
+        f"{spec.requires.pool} is not served here, only {served}: name one of these, "
+        "or submit where it is served",
+    )

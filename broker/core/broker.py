@@ -48,6 +48,7 @@ class Broker:
         new_lease_id: Callable[[], str],
         submitters: frozenset[str] = frozenset(),
         weights: Mapping[str, float] = MappingProxyType({}),
+        pools: frozenset[str] | None = None,
     ) -> None:
         """Start with nothing known.
 
@@ -56,8 +57,9 @@ class Broker:
             submitters: public keys that may submit.
             weights: what each of them is entitled to beside the others: greater than 0, 1 for
                 those that are not named.
+            pools: whose jobs are taken; None for all of them.
         """
-        self.state = State(new_lease_id, submitters, weights)
+        self.state = State(new_lease_id, submitters, weights, pools)
         self._replay: Replay | None = Replay(self.state)
 
     def handle(self, now: float, event: Event) -> list[Effect]:

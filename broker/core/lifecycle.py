@@ -35,7 +35,7 @@ def submit(state: State, now: float, subject: str, headers: Headers, payload: by
     key = key_of(subject)
     if key in state.jobs or key in state.history:
         return
-    admitted = admit(subject, headers, payload, state.submitters, now)
+    admitted = admit(subject, headers, payload, state.submitters, now, state.pools)
     if isinstance(admitted, Rejection):
         reject_submission(state, now, key, admitted)
         return

@@ -71,9 +71,11 @@ class State:
         new_lease_id: Callable[[], str],
         submitters: frozenset[str],
         weights: Mapping[str, float],
+        pools: frozenset[str] | None,
     ) -> None:
         self.new_lease_id = new_lease_id
         self.submitters = submitters
+        self.pools = pools
         self.jobs = Jobs()
         self.leases = Leases()
         self.fleet = Fleet()

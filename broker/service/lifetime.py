@@ -71,7 +71,8 @@ class Lifetime:
 
             async def serve(may_serve: Callable[[], bool]) -> None:
                 submitters = SubmittersFile(settings.state)
-                service = Service(connection, submitters, settings.submitters, may_serve)
+                pools = None if settings.pools is None else frozenset(settings.pools)
+                service = Service(connection, submitters, settings.submitters, may_serve, pools)
                 await service.run(lambda: self._ready(url))
 
             me = secrets.token_urlsafe(16)

@@ -21,12 +21,14 @@ EXAMPLES = """examples:
   lender-broker serve --embedded               NATS on 127.0.0.1:4222, state in ~/.local/state
   lender-broker serve --url nats://nats.lab:4222
   lender-broker serve --url nats://nats.lab:4222 (on another machine)  stands by, takes over
+  lender-broker serve --pools render ...       refuses jobs for other pools (docs/pools.md)
   lender-broker allow alice UCXY...            she may submit, at once
   lender-broker forbid alice                   she may not any more
 
 Settings also come from a TOML file (--config) and from the environment:
-  LENDER_BROKER_URL, _EMBEDDED, _PORT, _STORE, _STATE, _CREDENTIALS, _SUBMITTERS, _REPLICAS,
-  _LOG_LEVEL; in the file, a table [submitters] with name = "U..." allows submitters, too.
+  LENDER_BROKER_URL, _EMBEDDED, _PORT, _STORE, _STATE, _CREDENTIALS, _SUBMITTERS, _POOLS,
+  _REPLICAS, _LOG_LEVEL; in the file, a table [submitters] with name = "U..." allows submitters,
+  too.
 
 exit codes: 0 ended as asked, 1 something failed (stderr says what to do), 2 bad usage or setting
 """
@@ -89,6 +91,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     serve.add_argument("--store", type=Path, help="folder of the embedded server")
     serve.add_argument("--port", type=int, help="port of the embedded server; 0 takes a free one")
+    serve.add_argument(
+        "--pools", nargs="+", metavar="POOL", help="serve these only; default: every pool's jobs"
+    )
     serve.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     serve.add_argument(
         "--ready-file", type=Path, help="written when the broker serves: JSON with url and pid"

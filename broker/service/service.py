@@ -77,6 +77,7 @@ class Service:
         file: SubmittersFile,
         configured: Mapping[str, str],
         may_serve: Callable[[], bool] = lambda: True,
+        pools: frozenset[str] | None = None,
     ) -> None:
         """Prepare.
 
@@ -85,13 +86,14 @@ class Service:
             file: submitters that were allowed by command.
             configured: submitters of the settings (name to public key).
             may_serve: whether this broker leads; while it does not, nothing is decided.
+            pools: whose jobs are taken; None for all of them.
         """
         self._connection = connection
         self._file = file
         self._configured = frozenset(configured.values())
         self._may_serve = may_serve
         self._clock = Clock()
-        self._core = Broker(_new_id)
+        self._core = Broker(_new_id, pools=pools)
         self._events: asyncio.Queue[Event] = asyncio.Queue(QUEUE_MAX)
         # Outcomes come from callbacks, are bounded by what was asked for, and go first.
         self._outcomes: asyncio.Queue[Event] = asyncio.Queue()

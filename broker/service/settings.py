@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lender.protocol.errors import ProtocolError
+from lender.protocol.ids import PoolName
 from lender.protocol.signature import check_public_key
 from lender.service.settings import LogLevel
 
@@ -38,6 +39,8 @@ class BrokerSettings(BaseSettings):
     """File with an nkey seed for the NATS server, where it asks for one."""
     submitters: dict[str, str] = {}
     """Who may submit, besides those that were allowed by command: name = public key."""
+    pools: list[PoolName] | None = Field(default=None, min_length=1)
+    """Whose jobs are taken; a job for another one is rejected. None: every pool's."""
     replicas: int = Field(default=1, ge=1, le=5)
     """Of every stream; more than 1 needs a NATS cluster."""
     log_level: LogLevel = "info"

@@ -68,6 +68,9 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_machine_options(machine: argparse._ArgumentGroup) -> None:
+    machine.add_argument(
+        "--pool", default="default", metavar="NAME", help="only machines that lend to this pool"
+    )
     machine.add_argument("--os", choices=("linux", "macos"), help="only machines that run it")
     machine.add_argument("--arch", choices=("x86_64", "aarch64"), help="only such machines")
     machine.add_argument(
@@ -103,6 +106,7 @@ def job_request(args: argparse.Namespace, array: int | None = None) -> JobReques
         raise CommandError(Exit.USAGE, "no command: put it behind --, or name a module by --wasm")
     limits = {"cpu": args.cpu, "memory_bytes": args.mem, "time_s": args.timeout}
     requires = {
+        "pool": args.pool,
         "os": args.os or "any",
         "arch": args.arch or "any",
         "labels": tuple(args.labels),

@@ -88,6 +88,17 @@ def test_a_bad_submission_names_the_field(
     assert rejection.reason
 
 
+def test_a_pool_that_is_not_served_is_named_with_those_that_are() -> None:
+    headers = {"Lender-Signature": ALICE.sign(encode(job_spec()))}
+    for served in (None, frozenset(("default", "lab"))):
+        admission = admit(SUBJECT, headers, encode(job_spec()), KNOWN, START, served)
+        assert isinstance(admission, Admission)
+    rejection = admit(SUBJECT, headers, encode(job_spec()), KNOWN, START, frozenset(("lab", "b")))
+    assert isinstance(rejection, Rejection)
+    assert rejection.field == "requires.pool"
+    assert rejection.reason.startswith("default is not served here, only b, lab")
+
+
 def test_a_replayed_submission_may_be_late() -> None:
     assert isinstance(admitted(encode(job_spec()), now=None), Admission)
 

@@ -73,9 +73,11 @@ def test_files_named_before_the_command_leave_it_as_it_is() -> None:
 
 
 def test_what_a_machine_must_be_reaches_the_job() -> None:
-    words = "--os linux --arch aarch64 --label ssd --label site:lab --prefer fast -- true"
+    words = (
+        "--os linux --arch aarch64 --pool lab --label ssd --label site:lab --prefer fast -- true"
+    )
     requires = request_of(*words.split()).requires
-    assert (requires.os, requires.arch) == ("linux", "aarch64")
+    assert (requires.pool, requires.os, requires.arch) == ("lab", "linux", "aarch64")
     assert (requires.labels, requires.prefers) == (("ssd", "site:lab"), ("fast",))
     with pytest.raises(CommandError, match="labels"):
         request_of("--label", "Two words", "--", "true")
