@@ -86,6 +86,8 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=100, help="windows with and without (100)")
     parser.add_argument("--seconds", type=float, default=0.5, help="length of each (0.5)")
     parser.add_argument("--policy", choices=sorted(POLICIES), help="only this one")
+    parser.add_argument("--guests", choices=sorted(GUESTS), help="only these")
+    parser.add_argument("--measure", choices=sorted(MEASURES), help="only this one")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--foreground", choices=sorted(MEASURES), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -96,9 +98,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the fleet ends with this process
     rows = []
     for policy in (args.policy,) if args.policy else POLICIES:
-        for guest in GUESTS:
+        for guest in (args.guests,) if args.guests else GUESTS:
             with lending(policy, guest) as desk:
-                rows += [measured(desk, policy, guest, kind, args) for kind in MEASURES]
+                kinds = (args.measure,) if args.measure else MEASURES
+                rows += [measured(desk, policy, guest, kind, args) for kind in kinds]
     if args.json:
         print(json.dumps({"schema": "lender.bench.comfort/2", "cores": CORES, "rows": rows}))
     return int(any(row["policy"] == "defaults" and not row["holds"] for row in rows))

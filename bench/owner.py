@@ -5,11 +5,13 @@ owner_stand.py) that is idle, at full load (its event loop has more messages tha
 stopped by SIGSTOP, or idle beside an owner's load on every core. Two times are taken of each verb:
 its own, from its entry to the verified stop, and the whole command, with the interpreter's start.
 After every pause all threads are looked at in /proc: none may have used processor time since.
-After every revoke none of those processes may be left. Plain SIGSTOP to one process is the floor,
-in the same run, in alternation. Published for comparison: BOINC 7.20.5 pauses in 696 ms (median),
-1027 ms (max), measured on the same kind of machine.
+After every revoke none of those processes may be left. The floors, in the same run, in alternation:
+plain SIGSTOP to one process, and, with --floor, nothing but the kernel's own cgroup.freeze and
+cgroup.kill of an equal sandbox, until cgroup.events says that it is done. Published for comparison:
+BOINC 7.20.5 pauses in 696 ms (median), 1027 ms (max), measured on the same kind of machine.
 
-    python bench/owner.py [--runs 200] [--quick] [--sweep] [--only NAME,...] [--lenderd STATE,...]
+    python bench/owner.py [--runs 200] [--quick] [--sweep] [--floor] [--only NAME,...]
+                          [--lenderd STATE,...]
 """
 
 import argparse
@@ -143,7 +145,7 @@ class Bench:
             return False
 
 
-def measure(bench: Bench, workload: str, daemon: str, runs: int) -> Measured:
+def measure(bench: Bench, workload: str, daemon: str, runs: int, *, floor: bool) -> Measured:
     """Pause, resume and revoke the same sandbox, and another one in the next run."""
     found = Measured()
     load = os.cpu_count() or 1 if daemon == "beside" else 0
@@ -170,9 +172,28 @@ def measure(bench: Bench, workload: str, daemon: str, runs: int) -> Measured:
                 _note(found, "revoke", said, said.get("killed_ms"), wall_ms)
                 found.faults += [f"{r.pid} lives after a revoke" for r in met if tree.alive(r)]
                 bench.signal(signal.SIGCONT)
+            if floor:
+                _measure_floor(found, bench, workload, load)
             if daemon == "full":
                 bench.busy(False)
     return found
+
+
+def _measure_floor(found: Measured, bench: Bench, workload: str, load: int) -> None:
+    """What the kernel alone takes for the same, asked by a program that runs already."""
+    record, _ = bench.begin(workload)
+    assert record.cgroup is not None, "a floor without cgroups is another one"
+    with _load(load):
+        for name, file, event in (
+            ("floor: freeze", "cgroup.freeze", "frozen 1"),
+            ("floor: kill", "cgroup.kill", "populated 0"),
+        ):
+            started = time.perf_counter()
+            cgroup.order(record.cgroup, file, "1")
+            cgroup.wait_until(record.cgroup, event, time.monotonic() + _BOUND_S)
+            found.add(name, (time.perf_counter() - started) * 1000)
+            cgroup.order(record.cgroup, "cgroup.freeze", "0")
+            time.sleep(_WORK_S)
 
 
 def _note(
@@ -284,6 +305,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--quick", action="store_true", help="5 runs each")
     parser.add_argument("--sweep", action="store_true", help="without cgroups")
+    parser.add_argument("--floor", action="store_true", help="and what the kernel alone takes")
     parser.add_argument("--only", default=",".join(WORKLOADS))
     parser.add_argument("--lenderd", default=",".join(DAEMONS), help="its states")
     args = parser.parse_args()
@@ -297,7 +319,7 @@ def main() -> None:
     try:
         for workload in args.only.split(","):
             for daemon in args.lenderd.split(","):
-                found = measure(bench, workload, daemon, runs)
+                found = measure(bench, workload, daemon, runs, floor=args.floor)
                 faults += len(found.faults)
                 _print(workload, daemon, found)
     finally:

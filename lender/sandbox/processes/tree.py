@@ -21,6 +21,8 @@ if TYPE_CHECKING or sys.platform == "darwin":
 _SIGSTOP_BIT = 1 << (signal.SIGSTOP - 1)
 _STILL = b"TtZXx"
 _GONE = b"ZXx"
+# Who waits for the end of its vfork sleeps in one of these, by the kernel's version.
+_WAITS_FOR_VFORK = (b"kernel_clone", b"wait_for_vfork_done", b"_do_fork")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 # Between two looks at processes that were told to stop or die: they need a moment to do it.
 _LOOK_AGAIN_S = 0.0002
@@ -318,14 +320,20 @@ def _thread_is_still(thread: _Process) -> bool:
 
 
 def _is_told_to_stop(process: _Process) -> bool:
-    return process.state in b"T" or _is_about_to_stop(process)
+    return process.state in b"T" or _will_stop(process)
 
 
 def _is_about_to_stop(thread: _Process) -> bool:
     """Whether it sleeps, and stops before it runs any instruction of its own.
 
-    A parent in vfork sleeps in state D until its child, stopped too, execs.
+    A parent in vfork sleeps in state D until its child, stopped too, execs. Who sleeps elsewhere
+    inside of a fork may have a child yet that nobody has told to stop.
     """
+    return _will_stop(thread) and _sleeps_in(thread.pid).startswith(_WAITS_FOR_VFORK)
+
+
+def _will_stop(thread: _Process) -> bool:
+    """Whether it sleeps, and is to stop when it wakes."""
     pending = _status(thread.pid, b"ShdPnd:") if thread.state in b"D" else b""
     return int(pending or b"0", 16) & _SIGSTOP_BIT != 0
 
@@ -395,6 +403,14 @@ def _status(pid: int, name: bytes) -> bytes:
     except OSError:
         pass
     return b""
+
+
+def _sleeps_in(pid: int) -> bytes:
+    """The kernel's function that it sleeps in; "0" where we may not know."""
+    try:
+        return Path(f"/proc/{pid}/wchan").read_bytes()
+    except OSError:
+        return b""
 
 
 def _report(started: float, sweep: _Sweep, remaining: list[_Process]) -> StopReport:
