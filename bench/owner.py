@@ -7,7 +7,8 @@ its own, from its entry to the verified stop, and the whole command, with the in
 After every pause all threads are looked at in /proc: none may have used processor time since.
 After every revoke none of those processes may be left. The floors, in the same run, in alternation:
 plain SIGSTOP to one process, and, with --floor, nothing but the kernel's own cgroup.freeze and
-cgroup.kill of an equal sandbox, until cgroup.events says that it is done. Published for comparison:
+cgroup.kill of an equal sandbox, until cgroup.events says that it is done, and a bare interpreter
+started beside it. Published for comparison:
 BOINC 7.20.5 pauses in 696 ms (median), 1027 ms (max), measured on the same kind of machine.
 
     python bench/owner.py [--runs 200] [--quick] [--sweep] [--floor] [--only NAME,...]
@@ -184,6 +185,10 @@ def _measure_floor(found: Measured, bench: Bench, workload: str, load: int) -> N
     record, _ = bench.begin(workload)
     assert record.cgroup is not None, "a floor without cgroups is another one"
     with _load(load):
+        # What a command takes that does nothing, started beside the same work.
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "pass"], check=True)
+        found.add("floor: command", (time.perf_counter() - started) * 1000)
         for name, file, event in (
             ("floor: freeze", "cgroup.freeze", "frozen 1"),
             ("floor: kill", "cgroup.kill", "populated 0"),

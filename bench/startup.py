@@ -1,7 +1,8 @@
 """What the owner waits for a verb: `lender status` and `lender pause` as commands, wall time.
 
-Beside them, in the same run and in turns, the floors: a bare interpreter, and one that imports
-argparse. A lenderd that lends nothing answers; `lender resume`, not measured, follows each pause.
+Beside them, in the same run and in turns, the floors: a bare interpreter, one that imports
+argparse, and one that imports what such a verb needs of the standard library. A lenderd that lends
+nothing answers; `lender resume`, not measured, follows each pause.
 
     python bench/startup.py [runs]
 """
@@ -21,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from deploy.local.fleet import Fleet, Lender, command
 
 RUNS = 25
+NEEDED = "import json, pathlib, socket"
+"""What no verb that reads the state folder and speaks to lenderd does without."""
 
 
 def main() -> None:
@@ -40,6 +43,7 @@ def _measure(desk: Lender, runs: int) -> dict[str, list[float]]:
     commands = {
         "python -c pass": [sys.executable, "-c", "pass"],
         "python -c 'import argparse'": [sys.executable, "-c", "import argparse"],
+        f"python -c '{NEEDED}'": [sys.executable, "-c", NEEDED],
         "lender status": [command("lender"), "status"],
         "lender pause": [command("lender"), "pause"],
     }

@@ -26,6 +26,7 @@ WORK_SUBJECT = subjects.work(CLASS)
 ACK_WAIT_S = 1.0
 CONSUMER = {**streams.consumer_config(CLASS), "ack_wait": int(ACK_WAIT_S * 1e9)}
 CONFIGS = (*streams.stream_configs(), streams.leader_config())
+NO_DELIVERY = f"$JS.ACK.{streams.WORK}.{CLASS}.1.999999.999999.0.0"
 MOMENT_S = 0.25
 """Within it a server does what it does at once."""
 
@@ -196,15 +197,19 @@ class ServerPort:
 
     async def ack(self, delivery: int) -> None:
         await self._deliveries[delivery].ack()
-        await self.connection.nc.flush()
+        await self._until_taken_up()
 
     async def nak(self, delivery: int, delay_s: float = 0.0) -> None:
         await self._deliveries[delivery].nak(delay_s)
-        await self.connection.nc.flush()
+        await self._until_taken_up()
 
     async def in_progress(self, delivery: int) -> None:
         await self._deliveries[delivery].in_progress()
-        await self.connection.nc.flush()
+        await self._until_taken_up()
+
+    async def _until_taken_up(self) -> None:
+        """What is said of deliveries waits in a queue of its own, in order: ask behind it."""
+        await self.connection.request(NO_DELIVERY, b"+WPI")
 
     async def until_got(self, count: int) -> None:
         await until(lambda: len(self.got) >= count)
