@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. The others are parts of them.
-.PHONY: help demo test test-cgroups soak-sandbox chaos sim check venv walls wasm schemas footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-matching bench-recovery clean
+.PHONY: help demo test test-cgroups soak-sandbox chaos sim check venv walls wasm schemas footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-matching bench-arrays bench-flood bench-recovery clean
 
 # Hundreds of processes start in a test run: none is to compile our modules once more.
 unexport PYTHONDONTWRITEBYTECODE
@@ -25,6 +25,8 @@ help:
 	@echo 'make bench-sandbox  what a sandboxed task costs, beside a bare fork and exec'
 	@echo 'make bench-recovery how long a fleet is without a broker after a kill, with many live jobs'
 	@echo 'make bench-matching what a placement costs the broker, by queue, fleet, groups and submitters'
+	@echo 'make bench-arrays   what ten million tasks of one array cost the broker and a client'
+	@echo 'make bench-flood    what one submitter'"'"'s 200,000 jobs do to another'"'"'s, and to the broker'
 	@echo 'make walls      build what the sandboxes have in C; the others do it by themselves'
 	@echo 'make wasm       build the workloads and test modules from source'
 	@echo 'make schemas    write docs/schemas from the code'
@@ -81,8 +83,11 @@ bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-recove
 	@.ci/packages bubblewrap
 	@PYTHONPATH=. $(BIN)/python bench/$*.py
 
-bench-matching: venv
-	@$(BIN)/python bench/matching.py
+bench-matching bench-arrays: bench-%: venv
+	@$(BIN)/python bench/$*.py
+
+bench-flood: venv
+	@PYTHONPATH=.:tests $(BIN)/python bench/flood.py
 
 wasm:
 	@.ci/packages clang lld wasi-libc libclang-rt-14-dev-wasm32

@@ -75,6 +75,15 @@ def admit(
     return Admission(spec, payload, content_type, signature or "")
 
 
+def over_quota(headers: Headers, reason: str) -> Rejection:
+    """Return the rejection of a submission by someone who has as much as it may have."""
+    try:
+        content_type = content_type_of(headers.get(CONTENT_TYPE_HEADER))
+    except ProtocolError:
+        content_type = MSGPACK
+    return Rejection("quota", reason, content_type)
+
+
 def _checked(
     subject: str, payload: bytes, content_type: ContentType, submitters: Container[str] | None
 ) -> JobSpec:

@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import assert_never
 
 from broker.core import feed, lifecycle, presence, queries, reports
-from broker.core.effects import DeleteWork, Effect
+from broker.core.effects import DeleteWork, Effect, PutOff
 from broker.core.events import (
     CancelReplayed,
     CancelRequested,
@@ -85,7 +85,8 @@ class Broker:
             case ResultReplayed():
                 replay.result(event)
             case JobReplayed():
-                replay.job(event)
+                if not replay.job(event):
+                    return [PutOff()]
             case CancelReplayed():
                 replay.cancelled(event)
             case LeaseReplayed():
@@ -95,7 +96,7 @@ class Broker:
                 self._replay = None
                 return self._settle(now)
             case SubmittersChanged():
-                self.state.allow(event.submitters, event.weights)
+                self.state.allow(event.submitters, event.weights, event.quotas)
             case _:
                 raise RuntimeError(f"{type(event).__name__} before the replay is complete")
         return []
@@ -127,7 +128,7 @@ class Broker:
             case FeedFailed():
                 self._feed_failed(now, event)
             case SubmittersChanged():
-                self.state.allow(event.submitters, event.weights)
+                self.state.allow(event.submitters, event.weights, event.quotas)
             case ClockJumped():
                 self._shift_clock(now, event.by_s)
             case HearingLost():

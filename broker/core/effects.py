@@ -78,10 +78,18 @@ class SendControl:
 
 
 @dataclass(frozen=True, slots=True)
+class PutOff:
+    """Of a replay alone: tell of this submission anew once the broker serves, as `JobSubmitted`.
+
+    Its submitter has as much as it may have; what more the ledger holds stays there for now.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Warn:
     """Log something that an operator may want to know."""
 
     text: str
 
 
-Effect = Commit | FeedWork | DeleteWork | Reply | PublishEvent | SendControl | Warn
+Effect = Commit | FeedWork | DeleteWork | Reply | PublishEvent | SendControl | PutOff | Warn

@@ -6,6 +6,8 @@ Payloads are raw where they come from outside: the core is where they are valida
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from broker.core.quotas import Quota
+
 Headers = Mapping[str, str]
 
 
@@ -59,6 +61,8 @@ class SubmittersChanged:
     submitters: frozenset[str]
     weights: Mapping[str, float] = field(default_factory=dict)
     """What each is entitled to beside the others: greater than 0, 1 for those not named."""
+    quotas: Mapping[str, Quota] = field(default_factory=dict)
+    """What each may have at once; those not named, what is usual."""
 
 
 @dataclass(frozen=True, slots=True)

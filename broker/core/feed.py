@@ -11,11 +11,16 @@ from broker.core.matching.choice import choose, first_with_room
 from broker.core.matching.groups import Group, Turns
 from broker.core.matching.lender import Lender
 from broker.core.state import State
+from lender.protocol import bounds
 
 LEASE_WORK_S = 1.0
 """A lease of an array is about this much work."""
 
-LEASE_TASKS_MAX = 1_000
+LEASE_TASKS_MAX = 20_000
+"""A second of the shortest tasks: a wasm task takes some 50 µs at least."""
+
+_RANGES_MAX = 1_000
+"""In one lease: tasks that come back one by one are no ranges."""
 
 FAILURES_HEADER = "Lender-Failures"
 """Of a lease's message: how often the work of its tasks has failed before (absent: never)."""
@@ -86,7 +91,8 @@ def _serve(state: State, now: float, turns: Turns, fresh: list[Lender] | None) -
     """
     blocked: list[Group] = []
     aside: list[tuple[Group, Job]] = []
-    while (group := turns.first()) is not None:
+    while (turn := _first(state, turns)) is not None:
+        group, tasks_max = turn
         if fresh is not None:
             while fresh and not fresh[-1].has_room:
                 fresh.pop()
@@ -96,7 +102,7 @@ def _serve(state: State, now: float, turns: Turns, fresh: list[Lender] | None) -
         assert job is not None, "a group without jobs is dropped"
         lender, avoided_until = choose(state.fleet, group, job, now)
         if lender is not None:
-            _lease(state, now, job, lender)
+            _lease(state, now, job, lender, tasks_max)
             group.settle()
             turns.served(group)
         elif avoided_until is not None:
@@ -118,8 +124,19 @@ def _serve(state: State, now: float, turns: Turns, fresh: list[Lender] | None) -
         turns.add(group)
 
 
-def _lease(state: State, now: float, job: Job, lender: Lender) -> None:
-    step, tasks = job.take(_count(state, job))
+def _first(state: State, turns: Turns) -> tuple[Group, int] | None:
+    """Return whose turn it is, and how many tasks more its submitter may have out."""
+    while (group := turns.first()) is not None:
+        tasks_max = state.quotas.room(group.submitter)
+        if tasks_max:
+            return group, tasks_max
+        state.quotas.pass_over(group.submitter)
+        turns.pass_over(group.submitter)
+    return None
+
+
+def _lease(state: State, now: float, job: Job, lender: Lender, tasks_max: int) -> None:
+    step, tasks = job.take(min(tasks_max, _count(state, job)), _RANGES_MAX)
     lease = Lease(
         id=state.new_lease_id(),
         job=job.key,
@@ -144,7 +161,8 @@ def _lease(state: State, now: float, job: Job, lender: Lender) -> None:
 def _count(state: State, job: Job) -> int:
     if job.mean_s is None:  # before the first result
         return 1
-    return lease_size(job.mean_s, job.pending_count, state.fleet.slots_of(job.class_token))
+    count = lease_size(job.mean_s, job.pending_count, state.fleet.slots_of(job.class_token))
+    return count if job.checkpoints is None else min(count, bounds.CHUNK_RESULTS_MAX)
 
 
 def _payload(job: Job, lease: Lease) -> bytes:

@@ -201,14 +201,14 @@ class Job:
         if not waiting:
             del self.pending[step]
 
-    def take(self, count: int) -> tuple[Step, RangeSet]:
+    def take(self, count: int, ranges_max: int) -> tuple[Step, RangeSet]:
         """Take up to `count` pending tasks of one step: those that were tried most come first."""
         step = max(self.pending)
         waiting = self.pending[step]
-        if count >= len(waiting):
+        taken = waiting.take(count, ranges_max)
+        if not waiting:
             del self.pending[step]
-            return step, waiting
-        return step, waiting.take(count)
+        return step, taken
 
     def measure(self, duration_s: float) -> None:
         """Learn from one task's time; old ones weigh less from the 1,000th on."""

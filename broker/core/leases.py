@@ -46,6 +46,11 @@ class Lease:
         """The class that it is queued in."""
         return self.need.class_token
 
+    @property
+    def task_count(self) -> int:
+        """How many tasks it was made with."""
+        return sum([count for _, count in self.ranges])
+
     def covers(self, task: int) -> bool:
         """Tell whether it is one of its tasks."""
         at = bisect_right(self.ranges, (task, inf)) - 1

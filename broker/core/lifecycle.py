@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from broker.core.admission import Admission, Rejection, admit
+from broker.core.admission import Admission, Rejection, admit, over_quota
 from broker.core.effects import DeleteWork, Record, SendControl
 from broker.core.events import Headers
 from broker.core.job import FIRST_STEP, Job, JobKey
@@ -35,7 +35,7 @@ def submit(state: State, now: float, subject: str, headers: Headers, payload: by
     key = key_of(subject)
     if key in state.jobs or key in state.history:
         return
-    admitted = admit(subject, headers, payload, state.submitters, now, state.pools)
+    admitted = _admit(state, now, subject, headers, payload)
     if isinstance(admitted, Rejection):
         reject_submission(state, now, key, admitted)
         return
@@ -47,10 +47,27 @@ def submit(state: State, now: float, subject: str, headers: Headers, payload: by
         state.enqueue(job)
 
 
+def _admit(
+    state: State, now: float, subject: str, headers: Headers, payload: bytes
+) -> Admission | Rejection:
+    """Check a submission; who has its most of jobs is told so before anything costs time."""
+    submitter = key_of(subject).submitter
+    reason = state.quotas.full(submitter)
+    if reason is None:
+        admitted = admit(subject, headers, payload, state.submitters, now, state.pools)
+        if isinstance(admitted, Rejection):
+            return admitted
+        reason = state.quotas.refuses(submitter, admitted.spec.task_count, len(payload))
+        if reason is None:
+            return admitted
+    return over_quota(headers, reason)
+
+
 def take_up(state: State, admission: Admission) -> Job:
     """Make an admitted job live."""
     job = Job.of(admission, state.jobs.next_order())
     state.jobs.add(job)
+    state.quotas.take_up(job.key.submitter, job.total, len(job.payload))
     state.due.set(Due("job", job.key), job.not_after)
     return job
 

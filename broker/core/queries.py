@@ -9,6 +9,7 @@ from broker.core.state import State
 from broker.core.why import Reasons
 from lender.protocol.codec import (
     CONTENT_TYPE_HEADER,
+    JSON,
     MSGPACK,
     ContentType,
     content_type_of,
@@ -30,6 +31,12 @@ def answer(state: State, now: float, event: QueryReceived) -> None:
     except ProtocolError as error:
         reply = QueryReply(error=str(error))
     state.outbox.after_commit(Reply(event.reply_to, reply, content_type))
+
+
+def refusal(event: QueryReceived, reason: str) -> Reply:
+    """Return the answer to a question that is not looked at."""
+    asked_in_json = event.headers.get(CONTENT_TYPE_HEADER) == JSON
+    return Reply(event.reply_to, QueryReply(error=reason), JSON if asked_in_json else MSGPACK)
 
 
 def status_of(state: State, job: Job, reasons: Reasons) -> JobStatus:

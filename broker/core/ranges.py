@@ -22,6 +22,19 @@ class RangeSet:
         for first, count in ranges:
             self.add(first, count)
 
+    @classmethod
+    def of(cls, indices: Iterable[int]) -> "RangeSet":
+        """Return the set of these, which come in any order; those that are sorted cost least."""
+        one, end = cls(), -1
+        for index in sorted(indices):
+            if index == end:
+                one._ends[-1] = end = index + 1
+            elif index > end:
+                one._starts.append(index)
+                one._ends.append(end := index + 1)
+        one._size = sum(one._ends) - sum(one._starts)
+        return one
+
     def __len__(self) -> int:
         return self._size
 
@@ -32,6 +45,11 @@ class RangeSet:
     def __iter__(self) -> Iterator[TaskRange]:
         for start, end in zip(self._starts, self._ends, strict=True):
             yield start, end - start
+
+    @property
+    def first(self) -> int:
+        """The lowest index of a set that is not empty."""
+        return self._starts[0]
 
     def pairs(self) -> tuple[TaskRange, ...]:
         """Return all ranges at once."""
@@ -105,23 +123,30 @@ class RangeSet:
                 common.add(low, min(stop, end) - low)
         return common
 
-    def take(self, count: int) -> "RangeSet":
-        """Remove and return the `count` lowest indices, or all if there are fewer."""
+    def take(self, count: int, ranges_max: int) -> "RangeSet":
+        """Remove and return the `count` lowest indices: fewer, where those make more ranges."""
         taken = RangeSet()
-        if count >= self._size:
+        if count >= self._size and len(self._starts) <= ranges_max:
             taken._starts, taken._ends, taken._size = self._starts, self._ends, self._size
             self._starts, self._ends, self._size = [], [], 0
             return taken
-        whole = 0
-        while (size := self._ends[whole] - self._starts[whole]) <= count - len(taken):
-            taken.add(self._starts[whole], size)
+        whole = size = 0
+        while whole < min(ranges_max, len(self._starts)):
+            more = self._ends[whole] - self._starts[whole]
+            if size + more > count:
+                break
+            size += more
             whole += 1
-        if rest := count - len(taken):
-            taken.add(self._starts[whole], rest)
-            self._starts[whole] += rest
-        del self._starts[:whole]
-        del self._ends[:whole]
-        self._size -= count
+        taken._starts, self._starts = self._starts[:whole], self._starts[whole:]
+        taken._ends, self._ends = self._ends[:whole], self._ends[whole:]
+        if size < count and whole < ranges_max:
+            first = self._starts[0]
+            taken._starts.append(first)
+            taken._ends.append(first + count - size)
+            self._starts[0] = first + count - size
+            size = count
+        taken._size = size
+        self._size -= size
         return taken
 
     def _span(self, left: int, right: int) -> int:

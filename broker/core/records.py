@@ -128,7 +128,7 @@ class CheckpointsSummary:
 
 def chunk_record(submitter: str, chunk: Chunk, content_type: ContentType) -> Record:
     """Return the record of a piece of an array's results."""
-    tasks = RangeSet((result.task, 1) for result in chunk.results)
+    tasks = RangeSet.of(result.task for result in chunk.results)
     failed = sum(result.state == "failed" for result in chunk.results)
     return Record(
         subjects.chunk(submitter, chunk.job, min(result.task for result in chunk.results)),

@@ -101,19 +101,22 @@ class Replay:
         progress.failed += chunk.failed
         progress.attempt = max(progress.attempt, chunk.attempt)
 
-    def job(self, event: JobReplayed) -> None:
-        """Take a submission of JOBS."""
+    def job(self, event: JobReplayed) -> bool:
+        """Take a submission of JOBS; False where its submitter has too many for that."""
         key = key_of(event.subject)
         if key in self._ended:
             summary = self._ended.pop(key)
             if summary is not None:
                 remember_ended(self._state, key, summary, "")
-            return
+            return True
+        if key not in self._progress and self._state.quotas.overflows(key.submitter):
+            return False
         admitted = admit(event.subject, event.headers, event.payload, submitters=None, now=None)
         if isinstance(admitted, Rejection):
             self._rejected.append((key, admitted))
         else:
             take_up(self._state, admitted)
+        return True
 
     def cancelled(self, event: CancelReplayed) -> None:
         """Take a cancellation of JOBS."""

@@ -12,6 +12,7 @@ from broker.core.matching.need import Need
 from broker.core.matching.shares import Shares
 from broker.core.outbox import Outbox
 from broker.core.priority_map import PriorityMap
+from broker.core.quotas import Quota, Quotas
 
 
 class Due(NamedTuple):
@@ -76,6 +77,7 @@ class State:
         self.new_lease_id = new_lease_id
         self.submitters = submitters
         self.pools = pools
+        self.quotas = Quotas({})
         self.jobs = Jobs()
         self.leases = Leases()
         self.fleet = Fleet()
@@ -91,10 +93,17 @@ class State:
         self.stirred: dict[Need, Group | None] = {}
         """What has got something to lease, or to count to a lender, since the last feed."""
 
-    def allow(self, submitters: frozenset[str], weights: Mapping[str, float]) -> None:
-        """Note who may submit, and what each is entitled to."""
+    def allow(
+        self,
+        submitters: frozenset[str],
+        weights: Mapping[str, float],
+        quotas: Mapping[str, Quota],
+    ) -> None:
+        """Note who may submit, what each is entitled to, and what each may have at once."""
         self.submitters = submitters
         self.shares.weigh(weights)
+        for submitter in self.quotas.change(quotas):
+            self._let_back(submitter)
 
     def enqueue(self, job: Job) -> None:
         """Let the job's pending tasks be fed, and its resting ones when they have rested."""
@@ -118,6 +127,7 @@ class State:
         job.leases.add(lease.id)
         self.leases.add(lease)
         self.shares.lease(job.key.submitter, lease.need)
+        self.quotas.lease(job.key.submitter, lease.task_count)
         if lease.claim is not None:
             self.fleet.claim(lease.claim, lease.id, lease.need)
 
@@ -135,6 +145,8 @@ class State:
         submitter = lease.job.submitter
         self.shares.end(submitter, lease.need, started=lease.holder is not None)
         self.backlog.turns.sink(submitter)
+        if self.quotas.release(submitter, lease.task_count):
+            self._let_back(submitter)
         if finished:
             self.leases.finish(lease)
         else:
@@ -143,9 +155,17 @@ class State:
     def forget_job(self, job: Job) -> None:
         """Drop a job that has ended and has no lease any more."""
         self.jobs.drop(job)
+        self.quotas.end(job.key.submitter, job.total, len(job.payload))
         self.backlog.drop(job)
         self.due.drop(Due("job", job.key))
         self.due.drop(Due("rest", job.key))
+
+    def _let_back(self, submitter: str) -> None:
+        """Have the jobs of a submitter looked at again that was passed over in its turn."""
+        self.quotas.comes_back(submitter)
+        self.backlog.turns.sink(submitter)
+        for group in self.backlog.turns.groups_of(submitter):
+            self.stirred[group.need] = group
 
     def _release(self, lease: Lease) -> None:
         if lease.claim is not None and self.fleet.get(lease.claim) is not None:

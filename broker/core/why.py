@@ -60,6 +60,15 @@ class Reasons:
             found = self._matches[job.need] = self._match(job.need)
         if not found.count:
             return _nobody(job, found)
+        if not job.leases and not self._state.quotas.room(job.key.submitter):
+            return self._at_most(job.key.submitter)
+        return self._for_turn(job, found)
+
+    def _at_most(self, submitter: str) -> str:
+        most = self._state.quotas.of(submitter).running_tasks_max
+        return f"waiting for tasks of yours to end: {most} are handed out, as many as you may"
+
+    def _for_turn(self, job: Job, found: _Matches) -> str:
         match = "1 machine matches" if found.count == 1 else f"{found.count} machines match"
         if found.free:
             if job.leases:

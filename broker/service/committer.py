@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 BATCH_BYTES_MAX = 4 * 1024 * 1024
 
+WAITING_MAX = 5_000
+"""Commits; with more of them on their way nothing new should be decided."""
+
 _PAUSE_FIRST_S = 0.02
 _PAUSE_MAX_S = 2.0
 
@@ -63,6 +66,11 @@ class Committer:
         self._report = report
         self._waiting: deque[Commit] = deque()
         self._wake = asyncio.Event()
+
+    @property
+    def congested(self) -> bool:
+        """Whether more is decided than RESULTS takes."""
+        return len(self._waiting) > WAITING_MAX
 
     def add(self, effect: Commit) -> None:
         """Queue a commit."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import uvloop
 
+from broker.service.allowances import Allowance
 from broker.service.lifetime import Lifetime
 from broker.service.service import ConnectionClosedError
 from broker.service.settings import BrokerSettings
@@ -23,6 +24,10 @@ EXAMPLES = """examples:
   lender-broker serve --url nats://nats.lab:4222 (on another machine)  stands by, takes over
   lender-broker serve --pools render ...       refuses jobs for other pools (docs/pools.md)
   lender-broker allow alice UCXY...            she may submit, at once
+  lender-broker allow alice --weight 2 --running 100
+                                               twice the usual share, 100 tasks at once
+  lender-broker allow default --jobs 1000      for all of whom nothing else was said
+  lender-broker submitters                     who may submit, and how much
   lender-broker forbid alice                   she may not any more
 
 Settings also come from a TOML file (--config) and from the environment:
@@ -52,7 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             uvloop.run(_serve(settings, arguments.ready_file))
         elif arguments.command == "allow":
-            SubmittersFile(settings.state).allow(arguments.name, arguments.key)
+            SubmittersFile(settings.state).allow(arguments.name, arguments.key, _said(arguments))
+        elif arguments.command == "submitters":
+            found = SubmittersFile(settings.state).read()
+            print(found.as_table(settings.submitters))  # noqa: T201 - asked for
         else:
             SubmittersFile(settings.state).forbid(arguments.name)
     except _FAILURES as error:
@@ -98,12 +106,38 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     serve.add_argument(
         "--ready-file", type=Path, help="written when the broker serves: JSON with url and pid"
     )
-    allow = commands.add_parser("allow", parents=[common], help="let a submitter in")
-    allow.add_argument("name", help="what people call it")
-    allow.add_argument("key", help="its public key, U... (`lender keygen` prints it)")
+    _add_allow(commands.add_parser("allow", parents=[common], help="let a submitter in"))
+    commands.add_parser("submitters", parents=[common], help="list who may submit, and how much")
     forbid = commands.add_parser("forbid", parents=[common], help="let a submitter in no more")
     forbid.add_argument("name", help="as it was allowed")
     return parser.parse_args(argv)
+
+
+def _add_allow(allow: argparse.ArgumentParser) -> None:
+    allow.description = (
+        "Let a submitter in, or change what it may have; a running broker notices. "
+        "What is not named stays as it was."
+    )
+    allow.add_argument("name", help="what people call it; `default` for all others")
+    allow.add_argument(
+        "key", nargs="?", help="its public key, U... (`lender keygen` prints it), when it is new"
+    )
+    for option, field, help_text in (
+        ("--jobs", "jobs_max", "jobs that have not ended"),
+        ("--tasks", "tasks_max", "tasks of those"),
+        ("--running", "running_tasks_max", "tasks handed out at once"),
+        ("--bytes", "bytes_max", "bytes of those jobs' specifications, kept in memory"),
+    ):
+        allow.add_argument(option, dest=field, type=int, metavar="N", help=f"at most N {help_text}")
+    allow.add_argument(
+        "--weight", type=float, metavar="W", help="entitled to W times what others are (usual: 1)"
+    )
+
+
+def _said(arguments: argparse.Namespace) -> dict[str, int | float]:
+    """Return what `allow` was told of weight and quotas."""
+    told = vars(arguments)
+    return {name: told[name] for name in Allowance.model_fields if told[name] is not None}
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

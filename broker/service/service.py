@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from typing import assert_never
 
@@ -18,6 +19,7 @@ from broker.core.effects import (
     Effect,
     FeedWork,
     PublishEvent,
+    PutOff,
     Reply,
     SendControl,
     Warn,
@@ -34,10 +36,13 @@ from broker.core.events import (
     SubmittersChanged,
     TimePassed,
 )
+from broker.core.queries import refusal
 from broker.service import replay
 from broker.service.clock import Clock
 from broker.service.committer import Committer
 from broker.service.feeder import Feeder
+from broker.service.intake import Intake
+from broker.service.submissions import Submissions
 from broker.service.submitters import SubmittersError, SubmittersFile
 from lender.link.connection import Closed, Connected, Connection, State
 from lender.link.errors import NotConnectedError, PayloadTooLargeError
@@ -47,9 +52,6 @@ from lender.protocol.codec import CONTENT_TYPE_HEADER, MSGPACK, encode
 
 logger = logging.getLogger(__name__)
 
-QUEUE_MAX = 2_000
-"""Events that wait for the core; whoever brings more waits."""
-
 STALL_S = 1.0
 """A loop that comes this much too late has kept lenders waiting, not they it."""
 
@@ -58,9 +60,11 @@ INBOX_PREFIX = "_INBOX"
 
 _IDLE_S = 5.0
 _CONFIRM_S = 0.05
+_FILE_S = 1.0
 _HEARTBEAT_S = 1.0
 """Of the reader of submissions: it lives on one node of a cluster, which may die."""
-_TURN_EVENTS_MAX = 64
+_TURN_S = 0.005
+_TOO_MANY = "too many of your questions wait already: ask again when they are answered"
 _LENDERS_PENDING_MAX = 65_536
 
 
@@ -94,12 +98,10 @@ class Service:
         self._may_serve = may_serve
         self._clock = Clock()
         self._core = Broker(_new_id, pools=pools)
-        self._events: asyncio.Queue[Event] = asyncio.Queue(QUEUE_MAX)
-        # Outcomes come from callbacks, are bounded by what was asked for, and go first.
-        self._outcomes: asyncio.Queue[Event] = asyncio.Queue()
-        self._wake = asyncio.Event()
+        self._intake = Intake()
+        self._submissions = Submissions(connection, self._intake)
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._feeder = Feeder(connection, self._note)
+        self._feeder = Feeder(connection, self._intake.note)
         self._committer: Committer
         self._subscriptions: list[Subscription] = []
 
@@ -131,10 +133,11 @@ class Service:
         results = replay.ResultsReplay(self._connection, _new_id())
         async for result in results.events():
             core.handle(now, result)
-        self._committer = Committer(self._connection, results.last_sequence, self._note)
+        self._committer = Committer(self._connection, results.last_sequence, self._intake.note)
         async for batch in jobs:
             for message in batch.messages:
-                core.handle(now, replay.replayed(message))
+                effects = core.handle(now, replay.replayed(message))
+                self._submissions.replayed(message, put_off=bool(effects))
             await asyncio.sleep(0)
             if batch.caught_up:
                 break
@@ -149,7 +152,9 @@ class Service:
             tasks.create_task(self._committer.run())
             tasks.create_task(self._feeder.run_feeds())
             tasks.create_task(self._feeder.run_deletions())
-            tasks.create_task(self._read_jobs(jobs))
+            tasks.create_task(self._submissions.read(jobs, self._look_at_file))
+            tasks.create_task(self._submissions.catch_up(lambda: self._core.state.submitters))
+            tasks.create_task(self._watch_file())
             tasks.create_task(self._end_with_connection())
             await self._carry_out(effects)
             on_ready()
@@ -161,27 +166,29 @@ class Service:
             await self._lead()
             if jump_s := self._clock.jump():
                 await self._handle(ClockJumped(jump_s))
-            for _ in range(_TURN_EVENTS_MAX):
-                if not self._outcomes.empty():
-                    event = self._outcomes.get_nowait()
-                elif not self._events.empty():
-                    event = self._events.get_nowait()
-                else:
-                    break
-                await self._handle(event)
+            await self._take_turn()
             await self._handle(TimePassed())
             await asyncio.sleep(0)  # those who fill the queues have their turn
 
+    async def _take_turn(self) -> None:
+        """Take up what waits, until time is up for those who fill the queues."""
+        at = time.perf_counter()
+        end = at + _TURN_S
+        while at < end:
+            event = self._intake.next(congested=self._committer.congested)
+            if event is None:
+                return
+            await self._handle(event)
+            began, at = at, time.perf_counter()
+            self._intake.charge(at - began)
+
     async def _sleep(self) -> None:
         """Wait for an event, or until something falls due."""
-        if not (self._outcomes.empty() and self._events.empty()):
+        if self._intake.is_ready(congested=self._committer.congested):
             return
         now, deadline = self._clock.now(), self._core.next_deadline()
         wake_at = now + _IDLE_S if deadline is None else min(now + _IDLE_S, deadline)
-        self._wake.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wake_at - now):
-                await self._wake.wait()
+        await self._intake.wait(wake_at - now)
         if self._clock.now() > wake_at + STALL_S and self._connection.connected:
             logger.warning("the broker stood still; lenders are given time to be heard")
             await self._handle(HearingRestored())
@@ -218,6 +225,8 @@ class Service:
                     payload = encode(effect.control)
                     headers = {CONTENT_TYPE_HEADER: MSGPACK}
                     await self._publish(subjects.control(effect.lender), payload, headers)
+                case PutOff():
+                    pass  # replays alone have it
                 case Warn():
                     logger.warning("%s", effect.text)
                 case _:
@@ -230,15 +239,18 @@ class Service:
         except (NotConnectedError, PayloadTooLargeError) as error:
             logger.info("%s is not told: %s", subject, error)
 
-    async def _read_jobs(self, jobs: StreamReader) -> None:
-        async for batch in jobs:
-            if self._file.changed():
-                try:
-                    await self._put(self._submitters())
-                except SubmittersError as error:
-                    logger.warning("%s; the submitters stay as they were", error)
-            for message in batch.messages:
-                await self._put(replay.live(message))
+    async def _watch_file(self) -> None:
+        while True:
+            await asyncio.sleep(_FILE_S)
+            self._look_at_file()
+
+    def _look_at_file(self) -> None:
+        """Tell of those who were allowed, if need be just before they submitted."""
+        if self._file.changed():
+            try:
+                self._intake.note(self._submitters())
+            except SubmittersError as error:
+                logger.warning("%s; the submitters stay as they were", error)
 
     async def _subscribe(self) -> None:
         nc = self._connection.nc
@@ -258,17 +270,19 @@ class Service:
                 await listening.unsubscribe()
 
     async def _on_offer(self, msg: Msg) -> None:
-        await self._put(OfferReceived(subjects.last_token(msg.subject), msg.data))
+        await self._intake.hear(OfferReceived(subjects.last_token(msg.subject), msg.data))
 
     async def _on_done(self, msg: Msg) -> None:
         if msg.reply.startswith(INBOX_PREFIX):
             lender = subjects.last_token(msg.subject)
-            await self._put(DoneReported(lender, msg.data, msg.reply))
+            await self._intake.hear(DoneReported(lender, msg.data, msg.reply))
 
     async def _on_query(self, msg: Msg) -> None:
         if msg.reply.startswith(INBOX_PREFIX):
             submitter = subjects.last_token(msg.subject)
-            await self._put(QueryReceived(submitter, msg.headers or {}, msg.data, msg.reply))
+            query = QueryReceived(submitter, msg.headers or {}, msg.data, msg.reply)
+            if not self._intake.ask(query):
+                await self._carry_out([refusal(query, _TOO_MANY)])
 
     def _on_state(self, state: State) -> None:
         if isinstance(state, Closed):
@@ -276,21 +290,14 @@ class Service:
                 reason = f"the NATS server closed the connection for good: {state.reason}"
                 self._closed.set_exception(ConnectionClosedError(reason))
         else:
-            self._note(HearingRestored() if isinstance(state, Connected) else HearingLost())
+            heard = isinstance(state, Connected)
+            self._intake.note(HearingRestored() if heard else HearingLost())
 
     async def _end_with_connection(self) -> None:
         await self._closed
 
-    async def _put(self, event: Event) -> None:
-        await self._events.put(event)
-        self._wake.set()
-
-    def _note(self, event: Event) -> None:
-        self._outcomes.put_nowait(event)
-        self._wake.set()
-
     def _submitters(self) -> SubmittersChanged:
-        return SubmittersChanged(self._configured | frozenset(self._file.read().values()))
+        return self._file.read().event(self._configured)
 
 
 def _new_id() -> str:

@@ -1,4 +1,4 @@
-"""Who may submit: a TOML file in the state folder, changed while the broker runs."""
+"""Who may submit, and how much: a TOML file in the state folder, changed while the broker runs."""
 
 import json
 import os
@@ -7,14 +7,19 @@ import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
-from lender.protocol.errors import ProtocolError
-from lender.protocol.signature import check_public_key
+from broker.service.allowances import DEFAULT_TABLE, Submitters
 
 FILE_NAME = "submitters.toml"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}")
-_HEADER = "# Written by `lender-broker allow` and `forbid`: name = public key.\n"
+_HEADER = f"""\
+# Who may submit. `lender-broker allow` and `forbid` write it anew, and it may be edited by hand:
+# a running broker notices. A table for each, with its public key. What it does not say of weight,
+# jobs_max, tasks_max, running_tasks_max and bytes_max is as in [{DEFAULT_TABLE}], or as usual.
+"""
 
 
 class SubmittersError(Exception):
@@ -28,24 +33,20 @@ class SubmittersFile:
         self.path = state / FILE_NAME
         self._seen: tuple[int, int, int] | None = None
 
-    def read(self) -> dict[str, str]:
-        """Return name and public key of each submitter; none where there is no file.
+    def read(self) -> Submitters:
+        """Return who may submit; nobody where there is no file.
 
         Raises:
-            SubmittersError: it is no table of names and public keys.
+            SubmittersError: it says something else.
         """
         try:
-            table = tomllib.loads(self.path.read_text())
+            return Submitters.parse(tomllib.loads(self.path.read_text()))
         except FileNotFoundError:
-            return {}
+            return Submitters()
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise SubmittersError(f"can't read {self.path}: {error}; mend or remove it") from error
-        for name, key in table.items():
-            try:
-                check_public_key(key if isinstance(key, str) else "")
-            except ProtocolError as error:
-                raise SubmittersError(f"{self.path}: {name}: {error.reason}") from error
-        return table
+        except ValueError as error:
+            raise SubmittersError(f"{self.path}: {error}") from error
 
     def changed(self) -> bool:
         """Tell whether the file is another one than at the last call that said so."""
@@ -58,21 +59,33 @@ class SubmittersFile:
         self._seen = now
         return changed
 
-    def allow(self, name: str, key: str) -> None:
-        """Add a submitter, or give the name a new key.
+    def allow(
+        self, name: str, key: str | None = None, said: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """Add a submitter, or change what is said of one; what is not named stays as it was.
+
+        Args:
+            name: what people call it; `default` for what holds where nothing else is said.
+            key: its public key; None for one that is there, and for `default`.
+            said: weight and quotas.
 
         Raises:
-            SubmittersError: not a name, not a public key, or the file can't be written.
+            SubmittersError: not a name, not a public key, not a number that may be, or the file
+                can't be written.
         """
         if not _NAME.fullmatch(name):
             raise SubmittersError(f"{name!r} is no name: use letters, digits, and . _ @ -")
+        tables = self.read().dump()
+        if name == DEFAULT_TABLE and key is not None:
+            raise SubmittersError(f"{name!r} stands for all others: name it without a key")
+        if name != DEFAULT_TABLE and key is None and name not in tables:
+            raise SubmittersError(f"{name!r} is not allowed yet: name its public key as well")
+        tables[name] = {**tables.get(name, {}), **({"key": key} if key else {}), **said}
         try:
-            check_public_key(key)
-        except ProtocolError as error:
-            raise SubmittersError(
-                f"{key!r} is {error.reason}; `lender keygen` makes one"
-            ) from error
-        self._write({**self.read(), name: key})
+            changed = Submitters.parse(tables)
+        except ValueError as error:
+            raise SubmittersError(str(error)) from error
+        self._write(changed)
 
     def forbid(self, name: str) -> None:
         """Remove a submitter. Its accepted jobs go on; it submits no more.
@@ -80,20 +93,23 @@ class SubmittersFile:
         Raises:
             SubmittersError: there is none of that name, or the file can't be written.
         """
-        table = self.read()
-        if name not in table:
-            known = ", ".join(sorted(table)) or "nobody"
+        found = self.read()
+        if name not in found.by_name:
+            known = ", ".join(sorted(found.by_name)) or "nobody"
             raise SubmittersError(f"{name!r} was never allowed here; allowed: {known}")
-        del table[name]
-        self._write(table)
+        others = {one: what for one, what in found.by_name.items() if one != name}
+        self._write(Submitters(found.default, others))
 
-    def _write(self, table: Mapping[str, str]) -> None:
-        lines = [f"{json.dumps(name)} = {json.dumps(key)}\n" for name, key in sorted(table.items())]
+    def _write(self, submitters: Submitters) -> None:
+        text = _HEADER
+        for name, fields in submitters.dump().items():
+            text += f"\n[{json.dumps(name)}]\n"
+            text += "".join(f"{one} = {json.dumps(value)}\n" for one, value in fields.items())
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor, draft = tempfile.mkstemp(dir=self.path.parent, prefix=FILE_NAME)
             with os.fdopen(descriptor, "w") as file:
-                file.write(_HEADER + "".join(lines))
+                file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
             Path(draft).replace(self.path)

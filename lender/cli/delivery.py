@@ -63,7 +63,8 @@ class ArrayDelivery:
         self._folder = folder
         self._progress = progress
         self._as_json = as_json
-        self._waiting: dict[int, TaskRecord] = {}
+        self._waiting: dict[int, TaskRecord | bytes] = {}
+        """Whose turn has not come; of most the value is all that will be asked for."""
         self._next = 0
         self._failed = 0
 
@@ -97,7 +98,8 @@ class ArrayDelivery:
         if self._folder is not None:
             await self._to_folder(record, self._folder)
         else:
-            self._waiting[record.result.task] = record
+            whole = self._as_json or record.result.value_blob is not None
+            self._waiting[record.result.task] = record if whole else record.result.value
             await self._to_stdout()
 
     def _verdict(self, error: ClientError | None) -> int:
@@ -132,13 +134,13 @@ class ArrayDelivery:
             self._print_record(record, value)
 
     async def _to_stdout(self) -> None:
-        while record := self._waiting.pop(self._next, None):
+        while self._next in self._waiting:
+            await self._print(self._waiting.pop(self._next))
             self._next += 1
-            await self._print(record)
 
-    async def _print(self, record: TaskRecord) -> None:
-        value = await self._job.value(record.result)
-        if self._as_json:
+    async def _print(self, record: TaskRecord | bytes) -> None:
+        value = record if isinstance(record, bytes) else await self._job.value(record.result)
+        if self._as_json and not isinstance(record, bytes):
             self._print_record(record, value)
         else:
             Output(sys.stdout, raw=self._raw).write(value)

@@ -75,9 +75,10 @@ class Rejected(ClientError):
     """
 
     def __init__(self, field: str, reason: str) -> None:
-        super().__init__(
-            f"rejected, {field}: {reason}", "mend that field and submit under a new job id"
-        )
+        mend = "mend that field and submit under a new job id"
+        if field == "quota":
+            mend = "then submit under a new job id, or ask the operator for more"
+        super().__init__(f"rejected, {field}: {reason}", mend)
         self.field = field
         self.reason = reason
 

@@ -97,6 +97,11 @@ class StreamReader:
         self._caught_up = False
         self._closed = False
 
+    @property
+    def num_pending(self) -> int:
+        """How many messages the stream held beyond the last one that came from it."""
+        return self._num_pending or 0
+
     def __aiter__(self) -> Self:
         return self
 

@@ -20,7 +20,7 @@ LOG_PIECE_BYTES_MAX = 8 * 1024
 LOG_BYTES_MAX = 1 << 40
 """Of a whole log: where a piece of it may stand."""
 
-ARRAY_COUNT_MAX = 1_000_000
+ARRAY_COUNT_MAX = 10_000_000
 CHUNK_RESULTS_MAX = 1_000
 
 ARGV_ENTRIES_MAX = 256

@@ -31,6 +31,11 @@ def cancel(submitter: str, job: str) -> str:
     return f"cancel.{submitter}.{job}"
 
 
+def of_submitter(submitter: str) -> str:
+    """Filter of JOBS: whatever S asks of the ledger."""
+    return f"*.{submitter}.*"
+
+
 def work(class_token: str) -> str:
     """The work queue of a class."""
     return f"work.{class_token}"

@@ -81,7 +81,7 @@ BAD = [
     ("colour", lambda: spec_fields("job-0001", colour="red")),
     ("retries", lambda: spec_fields("job-0001", retries="3")),
     ("array.count", lambda: spec_fields("job-0001", array={"count": 0})),
-    ("array.count", lambda: spec_fields("job-0001", array={"count": 10_000_000})),
+    ("array.count", lambda: spec_fields("job-0001", array={"count": 10_000_001})),
     ("id", lambda: spec_fields("job-0002")),
     ("submitter", lambda: spec_fields("job-0001", MALLORY)),
     ("not_after", lambda: spec_fields("job-0001", created_at=1.0, not_after=2.0)),

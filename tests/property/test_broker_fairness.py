@@ -29,7 +29,7 @@ class Machine:
     def __init__(self, weights: list[float], slots: int = SLOTS) -> None:
         keys = [signer.public_key for signer in SIGNERS]
         self.world = World(frozenset(keys))
-        self.world.broker.state.allow(frozenset(keys), dict(zip(keys, weights, strict=False)))
+        self.world.broker.state.allow(frozenset(keys), dict(zip(keys, weights, strict=False)), {})
         self.slots = slots
         self.running: list[tuple[float, int, Lease]] = []
         self.numbers = count()

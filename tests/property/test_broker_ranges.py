@@ -9,7 +9,7 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("add"), spans),
         st.tuples(st.just("remove"), spans),
-        st.tuples(st.just("take"), st.integers(0, 30)),
+        st.tuples(st.just("take"), st.tuples(st.integers(0, 30), st.integers(1, 4))),
     ),
     max_size=30,
 )
@@ -32,8 +32,13 @@ def test_a_range_set_is_a_set(steps: list) -> None:
     ranges, model = RangeSet(), set()
     for verb, argument in steps:
         if verb == "take":
-            expected = set(sorted(model)[:argument])
-            assert members(ranges.take(argument)) == expected
+            count, ranges_max = argument
+            first_ranges = [range(first, first + n) for first, n in ranges][:ranges_max]
+            expected = set([index for one in first_ranges for index in one][:count])
+            taken = ranges.take(count, ranges_max)
+            assert members(taken) == expected
+            assert len(taken) == len(expected)
+            assert_canonical(taken)
             model -= expected
         else:
             first, count = argument
@@ -63,11 +68,19 @@ def test_overlap_and_bulk_changes_are_those_of_sets(left: list, right: list) -> 
     }
 
 
-def test_a_million_tasks_are_one_interval() -> None:
-    ranges = RangeSet([(0, 1_000_000)])
-    assert len(ranges) == 1_000_000
-    assert list(ranges) == [(0, 1_000_000)]
-    assert list(ranges.take(10)) == [(0, 10)]
-    assert list(ranges) == [(10, 999_990)]
-    assert repr(ranges) == "RangeSet([(10, 999990)])"
-    assert ranges != [(10, 999_990)]
+@given(st.lists(indices, max_size=30))
+def test_a_range_set_is_made_of_indices_in_any_order(some: list[int]) -> None:
+    ranges = RangeSet.of(some)
+    assert members(ranges) == set(some)
+    assert len(ranges) == len(set(some))
+    assert_canonical(ranges)
+
+
+def test_ten_million_tasks_are_one_interval() -> None:
+    ranges = RangeSet([(0, 10_000_000)])
+    assert len(ranges) == 10_000_000
+    assert list(ranges) == [(0, 10_000_000)]
+    assert list(ranges.take(10, 1)) == [(0, 10)]
+    assert list(ranges) == [(10, 9_999_990)]
+    assert repr(ranges) == "RangeSet([(10, 9999990)])"
+    assert ranges != [(10, 9_999_990)]

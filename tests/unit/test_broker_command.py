@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from broker_parts import ALICE, COMMAND, MALLORY
 
+from broker.core.quotas import DEFAULT
 from broker.service.clock import Clock
 from broker.service.settings import BrokerSettings, default_state
 from broker.service.submitters import SubmittersError, SubmittersFile
@@ -23,6 +24,10 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         check=False,
         env={**os.environ, **environment},
     )
+
+
+def keys(state: Path) -> dict[str, str]:
+    return {name: one.key for name, one in SubmittersFile(state).read().by_name.items()}
 
 
 def test_help_shows_examples() -> None:
@@ -45,7 +50,7 @@ def test_submitters_are_allowed_and_forbidden(tmp_path: Path) -> None:
     assert run("allow", "alice", ALICE.public_key, *state).returncode == 0
     assert run("allow", "mallory", MALLORY.public_key, *state).returncode == 0
     assert run("forbid", "mallory", *state).returncode == 0
-    assert SubmittersFile(tmp_path / "state").read() == {"alice": ALICE.public_key}
+    assert keys(tmp_path / "state") == {"alice": ALICE.public_key}
 
 
 @pytest.mark.parametrize(
@@ -53,6 +58,10 @@ def test_submitters_are_allowed_and_forbidden(tmp_path: Path) -> None:
     [
         (("allow", "alice", "UABC"), "lender keygen"),
         (("allow", "a b", ALICE.public_key), "is no name"),
+        (("allow", "bob", "--weight", "2"), "name its public key"),
+        (("allow", "default", ALICE.public_key), "stands for all others"),
+        (("allow", "alice", ALICE.public_key, "--running", "0"), "running_tasks_max"),
+        (("allow", "alice", ALICE.public_key, "--weight", "0"), "weight"),
         (("forbid", "bob"), "was never allowed"),
     ],
 )
@@ -74,13 +83,61 @@ def test_a_store_in_use_is_told(tmp_path: Path) -> None:
 
 def test_a_broken_table_is_told_and_left_alone(tmp_path: Path) -> None:
     file = SubmittersFile(tmp_path)
-    for text in ("alice = ", 'alice = "UABC"', "alice = 3"):
+    for text in (
+        "alice = ",
+        'alice = "UABC"',
+        "alice = 3",
+        "[alice]\nweight = 2",
+        f'[default]\nkey = "{ALICE.public_key}"',
+        "[default]\njobs = 3",
+        'default = "UABC"',
+    ):
         file.path.write_text(text)
         with pytest.raises(SubmittersError, match="submitters"):
             file.read()
         with pytest.raises(SubmittersError):
             file.allow("bob", ALICE.public_key)
         assert file.path.read_text() == text
+
+
+def test_what_is_said_of_a_submitter_stays_until_something_else_is(tmp_path: Path) -> None:
+    state = ("--state", str(tmp_path))
+    assert run("allow", "alice", ALICE.public_key, "--weight", "2", *state).returncode == 0
+    assert run("allow", "alice", "--running", "100", *state).returncode == 0
+    assert run("allow", "default", "--jobs", "10", "--running", "5", *state).returncode == 0
+    assert run("allow", "mallory", MALLORY.public_key, *state).returncode == 0
+    told = SubmittersFile(tmp_path).read().event([])
+    assert told.submitters == {ALICE.public_key, MALLORY.public_key}
+    assert told.weights == {ALICE.public_key: 2.0, MALLORY.public_key: 1.0}
+    assert told.quotas == {
+        ALICE.public_key: DEFAULT._replace(jobs_max=10, running_tasks_max=100),
+        MALLORY.public_key: DEFAULT._replace(jobs_max=10, running_tasks_max=5),
+    }
+    listed = run("submitters", *state).stdout.splitlines()
+    assert [line.split()[:5] for line in listed] == [
+        ["NAME", "WEIGHT", "JOBS", "TASKS", "RUNNING"],
+        ["[default]", "(1)", "10", f"({DEFAULT.tasks_max})", "5"],
+        ["alice", "2", "(10)", f"({DEFAULT.tasks_max})", "100"],
+        ["mallory", "(1)", "(10)", f"({DEFAULT.tasks_max})", "(5)"],
+    ]
+    assert run("forbid", "alice", *state).returncode == 0
+    assert keys(tmp_path) == {"mallory": MALLORY.public_key}
+    assert SubmittersFile(tmp_path).read().default.jobs_max == 10
+
+
+def test_a_file_of_keys_alone_is_read_and_others_settings_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "submitters.toml").write_text(f'alice = "{ALICE.public_key}"\n')
+    config = tmp_path / "broker.toml"
+    config.write_text(f'[submitters]\nmallory = "{MALLORY.public_key}"\n')
+    listed = run("submitters", "--state", str(tmp_path), "--config", str(config)).stdout
+    assert listed.count("no limit") == 3
+    assert {line.split()[-1] for line in listed.splitlines()[2:]} == {
+        ALICE.public_key,
+        MALLORY.public_key,
+    }
+    told = SubmittersFile(tmp_path).read().event([MALLORY.public_key])
+    assert told.submitters == {ALICE.public_key, MALLORY.public_key}
+    assert set(told.quotas.values()) == {DEFAULT}
 
 
 def test_a_change_of_the_table_is_noticed_once(tmp_path: Path) -> None:

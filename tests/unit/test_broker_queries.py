@@ -1,11 +1,14 @@
 """What submitters are told about their jobs."""
 
+import pytest
 from broker_world import ALICE, BOB, L1, L2, World, class_of, job_spec, ok
 
 from broker.core.events import QueryReceived
 from broker.core.history import PER_SUBMITTER_MAX
-from lender.protocol.codec import JSON
+from broker.core.queries import refusal
+from lender.protocol.codec import CONTENT_TYPE_HEADER, JSON, MSGPACK
 from lender.protocol.job import Requires
+from lender.protocol.query import QueryReply
 
 
 def why(world: World, job: str = "job-0001") -> str:
@@ -88,6 +91,14 @@ def test_a_query_is_answered_in_its_content_type_or_told_what_is_wrong() -> None
         assert effects[0].content_type == (
             JSON if headers["Content-Type"] == JSON else "application/msgpack"
         )
+
+
+@pytest.mark.parametrize("content_type", [JSON, MSGPACK])
+def test_a_question_too_many_is_refused_in_its_content_type(content_type: str) -> None:
+    headers = {CONTENT_TYPE_HEADER: content_type}
+    reply = refusal(QueryReceived(ALICE.public_key, headers, b"", "_INBOX.7"), "too many")
+    assert (reply.reply_to, reply.content_type) == ("_INBOX.7", content_type)
+    assert reply.message == QueryReply(error="too many")
 
 
 def test_an_answer_never_tells_of_what_is_not_durable_yet() -> None:

@@ -176,6 +176,15 @@ class Turns:
         if not self._classes[token]:
             del self._classes[token]
 
+    def groups_of(self, submitter: str) -> list[Group]:
+        """Return a submitter's groups, in no order."""
+        line = self._lines.get(submitter)
+        return [self._groups[number] for number, _ in line.items()] if line is not None else []
+
+    def pass_over(self, submitter: str) -> None:
+        """Serve nothing of a submitter's, until its level is said to have become lower."""
+        self._levels.drop(submitter)
+
     def sink(self, submitter: str) -> None:
         """Note that a submitter's level has become lower."""
         if submitter in self._lines:
