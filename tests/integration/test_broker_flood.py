@@ -1,5 +1,6 @@
 """One submitter's flood: it is bounded, it is told so, and nobody else waits behind it."""
 
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -23,8 +24,8 @@ from lender.link.embedded import EmbeddedServer
 from lender.link.publisher import Publisher
 from lender.protocol import streams, subjects
 
-FLOOD = 8_000
-JOBS_MAX = 300
+FLOOD = 5_000
+JOBS_MAX = 100
 
 
 @pytest.fixture
@@ -60,8 +61,11 @@ async def test_nobody_waits_behind_anothers_flood(
     nc = await connect(nats.url)
     alice, mallory = Submitter(nc), Submitter(nc, MALLORY)
     jetstream = JetStream(connection)
+    assert broker.process is not None
+    broker.process.send_signal(signal.SIGSTOP)  # so that it finds all of it before Alice's job
     await flood(connection)
     await alice.submit(spec_fields("job-0001"))
+    broker.process.send_signal(signal.SIGCONT)
     assert (await alice.status("job-0001"))["state"] == "queued"
     before = (await jetstream.stream_state(streams.RESULTS)).messages
     assert before < FLOOD, "the whole flood was taken in before"
