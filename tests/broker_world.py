@@ -1,5 +1,6 @@
 """A model of the streams and of lenders around the broker's core, for tests without I/O."""
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,6 +32,7 @@ from broker.core.events import (
     ResultReplayed,
     TimePassed,
 )
+from broker.core.ranges import RangeSet
 from broker.core.records import CheckpointsSummary
 from lender.protocol import subjects
 from lender.protocol.classes import WorkClass
@@ -109,6 +111,8 @@ class World:
     controls: list[SendControl] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     refused_records: list[str] = field(default_factory=list)
+    effects: deque[Effect] = field(default_factory=deque)
+    """Those that are yet to be carried out, in their order."""
     work_sequence: int = 0
     ids: int = 0
     reply_number: int = 0
@@ -140,8 +144,11 @@ class World:
 
     def do(self, event: Event) -> list[Effect]:
         effects = self.broker.handle(self.now, event)
-        for effect in effects:
-            self._carry_out(effect)
+        first = not self.effects
+        self.effects.extend(effects)
+        while first and self.effects:
+            self._carry_out(self.effects[0])
+            self.effects.popleft()
         return effects
 
     def _carry_out(self, effect: Effect) -> None:
@@ -241,7 +248,7 @@ class World:
         return [
             self.chunk(subject)
             for subject in self.results
-            if subject.startswith(prefix) and parse_checkpoints_subject(subject) is None
+            if subject.startswith(prefix) and not is_note(subject)
         ]
 
     def noted(self, job: str = "job-0001", signer: Signer = ALICE) -> dict[int, BlobRef]:
@@ -388,6 +395,11 @@ def archive(number: int) -> BlobRef:
     return BlobRef(sha256=f"{number:064x}", size_bytes=number)
 
 
+def is_note(subject: str) -> bool:
+    """Whether a record of RESULTS is the broker's own note."""
+    return subject.endswith(".begun") or parse_checkpoints_subject(subject) is not None
+
+
 def check_places(world: World) -> None:
     """Each task of a live job is in exactly one place; leases and their counts agree."""
     state = world.broker.state
@@ -398,6 +410,9 @@ def check_places(world: World) -> None:
         leases = [state.leases.get(lease_id) for lease_id in job.leases]
         places += [lease.open for lease in leases if lease]
         leased += len(leases)
+        if state.dependencies.left(job.key):
+            assert not any(places), f"{job.key} waits for others and is handed out"
+            places = [RangeSet([(0, job.total)])]
         seen = [
             index for place in places for first, n in place for index in range(first, first + n)
         ]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import assert_never
 
-from broker.core import feed, lifecycle, presence, queries, reports
+from broker.core import feed, following, lifecycle, presence, queries, queue_time, reports
 from broker.core.effects import DeleteWork, Effect, PutOff
 from broker.core.events import (
     CancelReplayed,
@@ -123,6 +123,7 @@ class Broker:
         match event:
             case Committed():
                 self.state.outbox.committed(event.token)
+                self.state.dependencies.committed(event.token)
             case LeaseFed():
                 self._note_fed(now, event)
             case FeedFailed():
@@ -145,20 +146,25 @@ class Broker:
         while (first := due.first()) is not None and first[0] <= now:
             due.drop(first[1])
             self._fall_due(now, first[1])
+        following.follow(self.state, now)
         feed.feed(self.state, now)
         return self.state.outbox.drain()
 
     def _fall_due(self, now: float, due: Due) -> None:
-        if self.state.deaf and due.kind in ("lender", "lease"):
+        if self.state.deaf and due.kind in ("queue", "lender", "lease"):
             self.state.due.set(due, now + LEASE_TTL_S)
             return
         match due.kind:
             case "job":
                 lifecycle.expire(self.state, now, JobKey(*due.name))
+            case "queue":
+                lifecycle.expire_queued(self.state, now, JobKey(*due.name))
             case "rest":
                 job = self.state.jobs[JobKey(*due.name)]
                 job.wake(now)
                 self.state.enqueue(job)
+            case "follow":
+                pass  # it is done after each event
             case "lender":
                 presence.notice_silence(self.state, now, due.name[0])
             case "lease":
@@ -190,6 +196,8 @@ class Broker:
         for due, at in state.due.items():
             if due.kind in ("lender", "lease"):
                 state.due.set(due, at + by_s)
+            elif due.kind == "queue":
+                queue_time.shift(state, now, due, at, by_s)
         state.fleet.shift(by_s)
         state.shares.shift(by_s)
         state.shares.advance(now)

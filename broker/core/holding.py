@@ -2,6 +2,7 @@
 
 from math import inf
 
+from broker.core import queue_time
 from broker.core.effects import DeleteWork, PublishEvent, SendControl
 from broker.core.job import Step
 from broker.core.leases import Lease
@@ -27,6 +28,7 @@ def hold(state: State, now: float, lease: Lease, lender: str) -> None:
     job = state.jobs[lease.job]
     if job.state == "queued":
         job.enter("running")
+        queue_time.stop(state, job)
         headers = {CONTENT_TYPE_HEADER: job.content_type, STATE_HEADER: job.state}
         payload = encode(status_of(state, job, Reasons(state, now)), job.content_type)
         state.outbox.emit(PublishEvent(subjects.event(*lease.job), headers, payload))

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from math import ceil
+from typing import Final, Literal, NamedTuple
 
 from broker.core.admission import Admission
 from broker.core.checkpoints import Checkpoints
 from broker.core.matching.need import Need
 from broker.core.ranges import RangeSet
 from lender.protocol.codec import ContentType
-from lender.protocol.job import BlobRef, JobSpec
+from lender.protocol.job import After, BlobRef, JobSpec
 from lender.protocol.lease import TaskRange
 from lender.protocol.query import JobState
 
@@ -36,6 +37,14 @@ LOCAL_BYTES_MIN = 1 << 20
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 10.0
 _BACKOFF_DOUBLINGS_MAX = 10
+
+RETRY_FIRST_S = 1.0
+RETRY_MAX_S = 60.0
+"""A task whose work has failed rests so long before its next attempt; each time twice as long."""
+
+RETRY_PARTS = 8
+"""Such a rest ends at a multiple of this part of it: few intervals hold a million tasks."""
+
 _SAMPLES_MAX = 1_000
 
 
@@ -68,13 +77,16 @@ class Avoided:
 
 
 class Resting(NamedTuple):
-    """Tasks that are not handed out before `until`: refused ones, or all before `not_before`."""
+    """Tasks that are not handed out before `until`.
+
+    `cause` says why: they were refused, their work has failed, or the submitter named a `date`,
+    which stays what it is whatever happens to the clock.
+    """
 
     until: float
     step: Step
     tasks: RangeSet
-    by_calendar: bool = False
-    """Whether `until` is a date, whatever happens to the clock, and not a time to wait for."""
+    cause: Literal["refused", "failed", "date"]
 
 
 @dataclass(slots=True, eq=False)
@@ -82,7 +94,8 @@ class Job:
     """A job between its admission and its terminal record.
 
     Each task is in exactly one place: pending at some step, resting, open in one lease, or
-    settled (its result committed, or on its way into a commit).
+    settled (its result committed, or on its way into a commit). While the job waits for others to
+    end, all its tasks are in none of these.
     """
 
     key: JobKey
@@ -98,6 +111,10 @@ class Job:
     submitted_at: float
     not_before: float
     not_after: float
+    after: tuple[After, ...]
+    """The jobs that have to have ended before."""
+    queue_s: float | None
+    """How long it may wait for its first task to begin."""
     expected_s: float | None
     """What its submitter thinks that a task takes."""
     inputs: tuple[BlobRef, ...]
@@ -141,6 +158,8 @@ class Job:
             submitted_at=spec.created_at,
             not_before=spec.not_before or 0.0,
             not_after=spec.not_after,
+            after=spec.after,
+            queue_s=spec.queue_s,
             expected_s=spec.expected_s,
             inputs=_large_inputs(spec),
             payload=admission.payload,
@@ -165,17 +184,17 @@ class Job:
         return self.need.class_token
 
     @property
-    def rest_until(self) -> float | None:
-        """When the first resting tasks can be leased; None when none rests."""
-        return min((one.until for one in self.resting), default=None)
+    def first_rested(self) -> Resting | None:
+        """Those of the resting tasks that can be leased first."""
+        return min(self.resting, key=_until, default=None)
 
     @property
     def wake_at(self) -> float | None:
         """When the job is to be looked at again, whatever else happens; None for never."""
-        rest_until = self.rest_until
-        if rest_until is None or self.aside_until is None:
-            return self.aside_until if rest_until is None else rest_until
-        return min(rest_until, self.aside_until)
+        first = self.first_rested
+        if first is None or self.aside_until is None:
+            return self.aside_until if first is None else first.until
+        return min(first.until, self.aside_until)
 
     def enter(self, state: JobState) -> None:
         """Go to `state`.
@@ -190,7 +209,7 @@ class Job:
     def begin(self, now: float, step: Step, tasks: RangeSet) -> None:
         """Let tasks wait for a lease at `step`, from the day on that the submitter named."""
         if now < self.not_before:
-            self.resting.append(Resting(self.not_before, step, tasks, by_calendar=True))
+            self.resting.append(Resting(self.not_before, step, tasks, "date"))
         else:
             self.put_back(step, tasks)
 
@@ -220,13 +239,27 @@ class Job:
         self, now: float, step: Step, tasks: RangeSet, reason: str, lender: str | None
     ) -> None:
         """Let refused tasks rest, longer each time, and prefer others to `lender` for a while."""
-        self.resting.append(Resting(now + _backoff_s(self.setbacks), step, tasks))
+        self.resting.append(Resting(now + _backoff_s(self.setbacks), step, tasks, "refused"))
         self.setbacks += 1
         self.setback_reason = reason
         if lender is not None:
             avoided = self.avoided.setdefault(lender, Avoided(0, 0.0))
             avoided.until = now + 2 * _backoff_s(avoided.refusals)
             avoided.refusals += 1
+
+    def try_again(self, now: float, step: Step, task: int) -> None:
+        """Let a task whose work has failed at `step` rest, and go on at the next."""
+        rest_s = min(RETRY_MAX_S, RETRY_FIRST_S * (1 << step.failures))
+        part_s = rest_s / RETRY_PARTS
+        until = ceil((now + rest_s) / part_s) * part_s
+        after = Step(step.attempt + 1, step.failures + 1)
+        for at in reversed(range(len(self.resting))):
+            one = self.resting[at]
+            if (one.until, one.cause, one.step.failures) == (until, "failed", after.failures):
+                one.tasks.add(task, 1)
+                self.resting[at] = one._replace(step=max(one.step, after))
+                return
+        self.resting.append(Resting(until, after, RangeSet([(task, 1)]), "failed"))
 
     def wake(self, now: float) -> None:
         """Let tasks that have rested wait for a lease again."""
@@ -239,7 +272,8 @@ class Job:
     def shift(self, by_s: float) -> None:
         """Move what was noted by the clock, after the clock itself has been moved."""
         self.resting = [
-            one if one.by_calendar else one._replace(until=one.until + by_s) for one in self.resting
+            one if one.cause == "date" else one._replace(until=one.until + by_s)
+            for one in self.resting
         ]
         if self.aside_until is not None:
             self.aside_until += by_s
@@ -261,6 +295,10 @@ def _large_inputs(spec: JobSpec) -> tuple[BlobRef, ...]:
     if spec.program is not None:
         blobs.append(spec.program)
     return tuple(one for one in blobs if one.size_bytes >= LOCAL_BYTES_MIN)
+
+
+def _until(resting: Resting) -> float:
+    return resting.until
 
 
 def _backoff_s(times: int) -> float:

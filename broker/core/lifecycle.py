@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from broker.core import queue_time
 from broker.core.admission import Admission, Rejection, admit, over_quota
 from broker.core.effects import DeleteWork, Record, SendControl
+from broker.core.endings import Ended
 from broker.core.events import Headers
 from broker.core.job import FIRST_STEP, Job, JobKey
 from broker.core.ranges import RangeSet
@@ -40,11 +42,19 @@ def submit(state: State, now: float, subject: str, headers: Headers, payload: by
         reject_submission(state, now, key, admitted)
         return
     job = take_up(state, admitted)
-    job.begin(now, FIRST_STEP, RangeSet([(0, job.total)]))
     if state.history.was_cancelled_early(key):
         end(state, now, job, _CANCELLED)
+    elif job.after:
+        state.dependencies.add(key, job.after)
     else:
-        state.enqueue(job)
+        release(state, now, job)
+
+
+def release(state: State, now: float, job: Job) -> None:
+    """Let a new job be handed out: what it waited for has ended."""
+    job.begin(now, FIRST_STEP, RangeSet([(0, job.total)]))
+    queue_time.start(state, job)
+    state.enqueue(job)
 
 
 def _admit(
@@ -87,6 +97,13 @@ def expire(state: State, now: float, key: JobKey) -> None:
     end(state, now, state.jobs[key], Ending("expired", "not_after", "not finished in time"))
 
 
+def expire_queued(state: State, now: float, key: JobKey) -> None:
+    """End a job that no lender has begun with in time."""
+    job = state.jobs[key]
+    reason = f"no task of it had begun after {job.queue_s:g} s in the queue"
+    end(state, now, job, Ending("expired", "queue_s", reason))
+
+
 def end_of_array(job: Job) -> Ending:
     """Return how a job ends whose tasks all have their results."""
     if job.failed:
@@ -122,19 +139,22 @@ def end(state: State, now: float, job: Job, ending: Ending, records: Iterable[Re
         job.succeeded,
         job.failed,
         job.submitted_at,
+        now,
     )
     last = terminal_record(submitter, job_id, terminal, summary, job.content_type)
-    commit(state, job.key, [*records, last])
+    token = commit(state, job.key, [*records, last])
+    state.dependencies.end(token, job.key, Ended(ending.state, int(now)))
     _let_go(state, job)
     state.forget_job(job)
     remember_ended(state, job.key, summary, ending.reason or "")
 
 
-def commit(state: State, key: JobKey, records: list[Record], untold: Iterable[Record] = ()) -> None:
+def commit(state: State, key: JobKey, records: list[Record], untold: Iterable[Record] = ()) -> int:
     """Commit records of one job, and tell of each once it is durable, but for the `untold`."""
-    state.outbox.commit([*untold, *records])
+    token = state.outbox.commit([*untold, *records])
     for record in records:
         state.outbox.after_commit(event_of(key.submitter, key.job, record))
+    return token
 
 
 def reject_submission(state: State, now: float, key: JobKey, rejection: Rejection) -> None:
@@ -146,9 +166,10 @@ def reject_submission(state: State, now: float, key: JobKey, rejection: Rejectio
         reason=rejection.reason,
         finished_at=now,
     )
-    summary = TerminalSummary("", "rejected", 0, 0, 0, now)
+    summary = TerminalSummary("", "rejected", 0, 0, 0, now, now)
     last = terminal_record(key.submitter, key.job, terminal, summary, rejection.content_type)
-    commit(state, key, [last])
+    token = commit(state, key, [last])
+    state.dependencies.end(token, key, Ended("rejected", int(now)))
     remember_ended(state, key, summary, f"{rejection.field}: {rejection.reason}")
 
 

@@ -22,11 +22,12 @@ class Outbox:
         """Let `effect` leave now."""
         self._ready.append(effect)
 
-    def commit(self, records: Iterable[Record]) -> None:
-        """Commit `records` atomically."""
+    def commit(self, records: Iterable[Record]) -> int:
+        """Commit `records` atomically; returns the commit's token."""
         self._tokens += 1
         self._in_flight.append((self._tokens, []))
         self._ready.append(Commit(self._tokens, tuple(records)))
+        return self._tokens
 
     def after_commit(self, effect: Effect) -> None:
         """Let `effect` leave once everything committed so far is durable."""

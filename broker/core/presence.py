@@ -80,7 +80,7 @@ def restore_hearing(state: State, now: float) -> None:
     state.deaf = False
     state.fleet.hear_all(now + RECONNECT_S)
     for due, at in state.due.items():
-        if due.kind == "lease":
+        if due.kind in ("queue", "lease"):
             state.due.set(due, max(at, now + RECONNECT_S + UNLISTED_GRACE_S))
 
 

@@ -1,7 +1,7 @@
 """Messages of RESULTS: how they are written, and what their headers tell a replay.
 
-Beside results it holds notes about checkpoints, which are the broker's own business: nobody is
-told of them, and who reads results never comes by their names.
+Beside results it holds notes about checkpoints, and about jobs that have begun, which are the
+broker's own business: nobody is told of them, and who reads results never comes by their names.
 
 The header `Lender-Record` sums a record up (JSON), so that a replay reads headers only, however
 large the values are. RESULTS has a single writer: what stands there was written here.
@@ -21,12 +21,11 @@ from lender.protocol import bounds, subjects
 from lender.protocol.codec import CONTENT_TYPE_HEADER, ContentType, encode
 from lender.protocol.job import BlobRef
 from lender.protocol.lease import TaskCheckpoint, TaskRange
-from lender.protocol.query import JobState
-from lender.protocol.result import Chunk, TaskResult, Terminal
+from lender.protocol.result import Chunk, TaskResult, Terminal, TerminalState
 
 SUMMARY_HEADER = "Lender-Record"
 
-_STATE: TypeAdapter[JobState] = TypeAdapter(JobState)
+_STATE: TypeAdapter[TerminalState] = TypeAdapter(TerminalState)
 _RESULT_OVERHEAD_BYTES = 300
 _OUTPUT_OVERHEAD_BYTES = 120
 _JOB_CHARS_MAX = 300
@@ -63,11 +62,12 @@ class TerminalSummary:
     """How a job ended."""
 
     name: str
-    state: JobState
+    state: TerminalState
     total: int
     succeeded: int
     failed: int
     submitted_at: float
+    ended_at: float
 
     def dump(self) -> str:
         """Return the header's value."""
@@ -79,6 +79,7 @@ class TerminalSummary:
                 "o": self.succeeded,
                 "f": self.failed,
                 "at": self.submitted_at,
+                "e": self.ended_at,
             },
             separators=(",", ":"),
         )
@@ -95,6 +96,7 @@ class TerminalSummary:
                 int(fields["o"]),
                 int(fields["f"]),
                 float(fields["at"]),
+                float(fields.get("e", 0.0)),
             )
         except (KeyError, TypeError, ValueError):
             return None
@@ -147,6 +149,11 @@ def checkpoints_record(
     summary = CheckpointsSummary(news, attempt).dump()
     subject = subjects.checkpoints(submitter, job, number)
     return Record(subject, {SUMMARY_HEADER: summary}, summary.encode())
+
+
+def begun_record(submitter: str, job: str) -> Record:
+    """Return the note that a job has begun."""
+    return Record(subjects.begun(submitter, job), {}, b"")
 
 
 def terminal_record(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from broker.core import queue_time
 from broker.core.admission import Rejection, admit
 from broker.core.checkpoints import Checkpoints
 from broker.core.effects import DeleteWork, SendControl, Warn
@@ -18,6 +19,7 @@ from broker.core.lifecycle import (
     remember_ended,
     take_up,
 )
+from broker.core.presence import RECONNECT_S
 from broker.core.ranges import RangeSet
 from broker.core.records import CheckpointsSummary, ChunkSummary, TerminalSummary
 from broker.core.state import State
@@ -28,6 +30,7 @@ from lender.protocol.errors import ProtocolError
 from lender.protocol.lease import Control, TaskRange
 from lender.protocol.subjects import (
     CheckpointsSubject,
+    parse_begun_subject,
     parse_checkpoints_subject,
     parse_job_subject,
 )
@@ -83,14 +86,20 @@ class Replay:
         if noted is not None:
             self._checkpoints(noted, event)
             return
+        begun = parse_begun_subject(event.subject)
+        if begun is not None:
+            self._progress.setdefault(JobKey(*begun), _Progress())
+            return
         subject = parse_job_subject(event.subject)
         key = JobKey(subject.submitter, subject.job)
         if subject.first_task is None:
             terminal = TerminalSummary.load(event.headers)
             self._ended[key] = terminal
             self._progress.pop(key, None)
-            if terminal is not None and terminal.state in ("succeeded", "failed"):
-                self._answered.add(key)
+            if terminal is not None:
+                self._state.dependencies.endings.note(key, terminal.state, terminal.ended_at)
+                if terminal.state in ("succeeded", "failed"):
+                    self._answered.add(key)
             return
         chunk = ChunkSummary.load(event.headers)
         if chunk is None:
@@ -162,8 +171,14 @@ class Replay:
             if job.settled == job.total:
                 end(state, now, job, end_of_array(job))
                 continue
+            if job.after and job.state == "queued" and not job.leases:
+                state.dependencies.add(job.key, job.after)
+                continue
             step = Step(attempts.get(job.key, 0) + 1, 0)
             job.begin(now, step, unclaimed[job.key])
+            # Who holds one of its leases has the time to say so.
+            grace_until = now + RECONNECT_S if job.leases else 0.0
+            queue_time.start(state, job, grace_until)
             state.enqueue(job)
         for subject in self._cancelled:
             cancel(state, now, subject)

@@ -3,7 +3,7 @@
 from broker.core.effects import Record, Reply
 from broker.core.events import DoneReported
 from broker.core.holding import hand_back, hold, set_back
-from broker.core.job import Job, Step
+from broker.core.job import Job
 from broker.core.leases import Lease
 from broker.core.lifecycle import Ending, commit, end, end_of_array
 from broker.core.records import checkpoints_record, chunk_record, in_chunks
@@ -42,7 +42,7 @@ def _take_up(state: State, now: float, lender: str, done: Done) -> DoneReply:
         hold(state, now, lease, lender)
     # Results that the lease has brought before are repeated: their answer was lost.
     fresh = [result for result in done.results if result.task in lease.open]
-    ended = _settle(state, job, lease, fresh)
+    ended = _settle(state, now, job, lease, fresh)
     notes = _take_checkpoints(job, lease, done)
     invalid = False
     if done.final:
@@ -79,15 +79,17 @@ def _check(lease: Lease, job: Job, done: Done) -> None:
             raise ProtocolError(f"checkpoints.{number}", "is not of a task of the lease")
 
 
-def _settle(state: State, job: Job, lease: Lease, fresh: list[TaskResult]) -> list[TaskResult]:
-    """Count what has ended; put back what has failed and may be tried again."""
+def _settle(
+    state: State, now: float, job: Job, lease: Lease, fresh: list[TaskResult]
+) -> list[TaskResult]:
+    """Count what has ended; let rest what has failed and may be tried again."""
     step = lease.step
     ended = []
     for result in fresh:
         lease.open.remove(result.task)
         job.measure(result.duration_s)
         if result.state == "failed" and step.failures < job.retries:
-            job.put_back(Step(step.attempt + 1, step.failures + 1), [(result.task, 1)])
+            job.try_again(now, step, result.task)
             continue
         ended.append(result)
         if job.checkpoints is not None:

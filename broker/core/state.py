@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
+from broker.core.dependencies import Dependencies
 from broker.core.history import History
 from broker.core.job import Job, JobKey
 from broker.core.leases import Lease, Leases
@@ -16,9 +17,13 @@ from broker.core.quotas import Quota, Quotas
 
 
 class Due(NamedTuple):
-    """What waits: a job's end of life or rest, a lender's silence, an unlisted lease's grace."""
+    """What waits.
 
-    kind: Literal["job", "rest", "lender", "lease"]
+    A job's end of life, of its time in the queue or of its rest; a look at more jobs that waited
+    for others; a lender's silence; an unlisted lease's grace.
+    """
+
+    kind: Literal["job", "queue", "rest", "follow", "lender", "lease"]
     name: tuple[str, ...]
 
 
@@ -84,6 +89,7 @@ class State:
         self.shares = Shares(weights)
         self.backlog = Backlog(self.shares)
         self.history = History()
+        self.dependencies = Dependencies()
         self.outbox = Outbox()
         self.due: PriorityMap[Due] = PriorityMap()
         self.deaf = False
@@ -157,7 +163,9 @@ class State:
         self.jobs.drop(job)
         self.quotas.end(job.key.submitter, job.total, len(job.payload))
         self.backlog.drop(job)
+        self.dependencies.drop(job.key)
         self.due.drop(Due("job", job.key))
+        self.due.drop(Due("queue", job.key))
         self.due.drop(Due("rest", job.key))
 
     def _let_back(self, submitter: str) -> None:

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from math import ceil
 
-from broker.core.job import Job
+from broker.core.job import Job, JobKey, Resting
 from broker.core.matching.lender import Lender
 from broker.core.matching.need import Need
 from broker.core.state import State
@@ -50,11 +50,10 @@ class Reasons:
 
     def why(self, job: Job) -> str:
         """Return what a job waits for that has no running task."""
-        if not job.pending and (rest_until := job.rest_until) is not None:
-            rest_s = max(0.0, rest_until - self._now)
-            if self._now < job.not_before:
-                return f"not to begin for another {_time(rest_s)}"
-            return f"waiting {rest_s:.1f} s after it was handed back: {job.setback_reason}"
+        if left := self._state.dependencies.left(job.key):
+            return self._waits(job.key.submitter, tuple(left))
+        if not job.pending and (resting := job.first_rested) is not None:
+            return self._rests(job, resting)
         found = self._matches.get(job.need)
         if found is None:
             found = self._matches[job.need] = self._match(job.need)
@@ -75,6 +74,31 @@ class Reasons:
                 return f"{match} it: handed out, waiting for one to take it"
             return f"{match} it: waiting for its turn"
         return f"{match}{_taken(found.taken)}{_more(found, ' more')}"
+
+    def _waits(self, submitter: str, names: tuple[str, ...]) -> str:
+        first, more = names[0], len(names) - 1
+        key = JobKey(submitter, first)
+        job, ended = self._state.jobs.get(key), self._state.history.get(key)
+        if job is not None and job.total > 1:
+            how = f"{job.state}, {job.settled} of {job.total} tasks done"
+        elif job is not None:
+            how = job.state
+        elif ended is not None:
+            how = ended.state
+        else:
+            how = "not known: not submitted yet, or forgotten"
+        others = f" and {more} more" if more else ""
+        return f"waits for job {first} ({how}){others}"
+
+    def _rests(self, job: Job, resting: Resting) -> str:
+        rest_s = max(0.0, resting.until - self._now)
+        if resting.cause == "date":
+            return f"not to begin for another {_time(rest_s)}"
+        if resting.cause == "refused":
+            return f"waiting {rest_s:.1f} s after it was handed back: {job.setback_reason}"
+        count = len(resting.tasks)
+        failed = "its failed task runs" if count == 1 else f"{count} failed tasks run"
+        return f"{failed} again in {rest_s:.1f} s"
 
     def _match(self, need: Need) -> _Matches:
         found = _Matches()

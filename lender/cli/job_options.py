@@ -13,6 +13,7 @@ from lender.cli.quantities import duration_s, size_bytes
 from lender.client import Content, JobRequest, Limits, Requires, inputs_by_name
 from lender.client.specs import DAY_S
 from lender.protocol.bounds import QUEUE_S_MAX
+from lender.protocol.job import After
 
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +40,12 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--cpu", type=int, metavar="N", help="cores")
     limits.add_argument("--mem", type=size_bytes, metavar="SIZE", help="memory, such as 512M")
     limits.add_argument("--timeout", type=duration_s, metavar="S", help="running time, such as 5m")
+    limits.add_argument(
+        "--prepare-time",
+        type=duration_s,
+        metavar="S",
+        help="for fetching its files and compiling, or another machine tries; default 10m",
+    )
     _add_machine_options(parser.add_argument_group("machine"))
     job = parser.add_argument_group("job")
     job.add_argument("--retries", type=int, default=0, metavar="N", help="run a failed task again")
@@ -56,6 +63,27 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         metavar="S",
         help="not before that, such as 2h; less than 7d",
+    )
+    job.add_argument(
+        "--after",
+        dest="predecessors",
+        action="append",
+        default=[],
+        type=_predecessor,
+        metavar="JOB[:end]",
+        help="only after the success of this job of yours, or any end of it; may be repeated",
+    )
+    job.add_argument(
+        "--queue-time",
+        type=duration_s,
+        metavar="S",
+        help="give it up unless it has begun by then, such as 10m",
+    )
+    job.add_argument(
+        "--deadline",
+        type=duration_s,
+        metavar="S",
+        help="give it up unless it has ended by then; at most 7d, default 1d (with --after 7d)",
     )
     job.add_argument(
         "--expect", type=duration_s, metavar="S", help="what a task probably takes, such as 30m"
@@ -104,7 +132,12 @@ def job_request(args: argparse.Namespace, array: int | None = None) -> JobReques
             _note(f"taken as files of the job: {', '.join([*inputs, *outputs])}")
     if args.wasm is None and not command:
         raise CommandError(Exit.USAGE, "no command: put it behind --, or name a module by --wasm")
-    limits = {"cpu": args.cpu, "memory_bytes": args.mem, "time_s": args.timeout}
+    limits = {
+        "cpu": args.cpu,
+        "memory_bytes": args.mem,
+        "time_s": args.timeout,
+        "prepare_s": args.prepare_time,
+    }
     requires = {
         "pool": args.pool,
         "os": args.os or "any",
@@ -127,13 +160,32 @@ def job_request(args: argparse.Namespace, array: int | None = None) -> JobReques
             priority=args.priority,
             expected_s=args.expect,
             delay_s=args.delay,
-            # A day, as without a delay, once it may run.
-            queue_s=min(DAY_S + args.delay, QUEUE_S_MAX),
+            after=args.predecessors,
+            queue_s=args.queue_time,
+            deadline_s=_deadline_s(args),
             checkpoint=args.checkpoint,
         )
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         raise CommandError(Exit.USAGE, f"{fault['loc'][0]}: {fault['msg']}") from error
+
+
+def _predecessor(text: str) -> After:
+    job, _, on = text.partition(":")
+    try:
+        return After.model_validate({"job": job, "on": on or "success"})
+    except ValidationError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} names no job; write its id, or its id with :end"
+        ) from error
+
+
+def _deadline_s(args: argparse.Namespace) -> float:
+    """Return when the job must have ended: unless said, a day after it may run."""
+    if args.deadline is not None:
+        deadline_s: float = args.deadline
+        return deadline_s
+    return QUEUE_S_MAX if args.predecessors else min(DAY_S + args.delay, QUEUE_S_MAX)
 
 
 def take_trailing_files(command: Sequence[str]) -> tuple[list[str], list[str], list[str]]:

@@ -33,7 +33,8 @@ EXAMPLES = """\
   lender submit --in data.csv --out plot.png --mem 2G -- python3 plot.py data.csv
   lender submit --wasm checksum.wasm --in file.bin -- file.bin
   lender submit --follow -- make test
-  lender submit --no-wait --name nightly -- make test"""
+  lender submit --no-wait --name nightly -- make test
+  lender submit --after JOB --queue-time 10m -- make report     (JOB:end for any end of it)"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

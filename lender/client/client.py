@@ -22,7 +22,7 @@ from lender.link.blobs import Blobs
 from lender.link.connection import ConnectError, connect
 from lender.protocol import codec, subjects
 from lender.protocol.errors import ProtocolError
-from lender.protocol.job import Limits, Requires
+from lender.protocol.job import After, Limits, Requires
 from lender.protocol.query import JobStatus, Query, QueryReply
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
@@ -109,7 +109,9 @@ class Client:
         priority: int = 0,
         expected_s: float | None = None,
         delay_s: float = 0.0,
-        queue_s: float = DAY_S,
+        after: Sequence[After | str] = (),
+        queue_s: float | None = None,
+        deadline_s: float = DAY_S,
         checkpoint: bool = False,
     ) -> Job:
         """Upload what the job needs and have it accepted; returns without waiting for its end.
@@ -129,7 +131,10 @@ class Client:
             priority: among this submitter's jobs, -100 to 100; a step is worth a minute of waiting.
             expected_s: what a task probably takes; machines that stay long get long tasks.
             delay_s: no task runs before that has passed.
-            queue_s: seconds from now by which the job must have ended, at most a week.
+            after: jobs of this submitter that have to have ended before, by id: with success,
+                unless `After(job=..., on="end")` says in any way.
+            queue_s: how long it may wait for its first task to begin, once it may run.
+            deadline_s: seconds from now by which the job must have ended, at most a week.
             checkpoint: the task keeps its state in the folder `checkpoint/`; another attempt of
                 it goes on from there.
 
@@ -152,7 +157,9 @@ class Client:
             priority=priority,
             expected_s=expected_s,
             delay_s=delay_s,
+            after=after,
             queue_s=queue_s,
+            deadline_s=deadline_s,
             checkpoint=checkpoint,
         )
         return await self.submit_request(request)

@@ -121,21 +121,25 @@ class TaskFailed(ClientError):
 
 
 class Cancelled(JobEnded):
-    """The job was cancelled before it had ended."""
+    """The job was cancelled before it had ended, or one that it waited for did not succeed."""
 
     def __init__(self, terminal: Terminal) -> None:
-        super().__init__(terminal, "was cancelled", "submit it again if that was not intended")
+        if terminal.field == "after":
+            super().__init__(terminal, f"was cancelled: {terminal.reason}", "submit both again")
+        else:
+            super().__init__(terminal, "was cancelled", "submit it again if that was not intended")
 
 
 class Expired(JobEnded):
-    """The job had not ended by its `not_after`."""
+    """The job had not ended by its `not_after`, or not begun within its `queue_s`."""
 
     def __init__(self, terminal: Terminal) -> None:
         waited = f" ({terminal.reason})" if terminal.reason else ""
         super().__init__(
             terminal,
             f"expired{waited}",
-            "give it more time (queue_s), or ask an owner to grant its workload",
+            f"give it more time ({'queue_s' if terminal.field == 'queue_s' else 'deadline_s'}), "
+            "or ask an owner to grant its workload",
         )
 
 

@@ -13,7 +13,7 @@ from lender.client.errors import Rejected, TaskFailed
 from lender.client.job import Job
 from lender.client.specs import Content
 from lender.client.values import decode
-from lender.protocol.job import Limits, Requires
+from lender.protocol.job import After, Limits, Requires
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 """What a job of functions from here requires."""
@@ -70,7 +70,9 @@ class FunctionOptions(TypedDict, total=False):
     priority: int
     expected_s: float
     delay_s: float
+    after: Sequence[After | str]
     queue_s: float
+    deadline_s: float
     checkpoint: bool
 
 

@@ -8,7 +8,16 @@ from pydantic import ValidationError
 
 from lender.client.errors import Rejected
 from lender.protocol import bounds, codec
-from lender.protocol.job import Array, BlobRef, Input, JobSpec, Limits, Requires, Runtime
+from lender.protocol.job import (
+    After,
+    Array,
+    BlobRef,
+    Input,
+    JobSpec,
+    Limits,
+    Requires,
+    Runtime,
+)
 
 Content = Path | bytes
 """A file to be read, or the bytes themselves."""
@@ -35,7 +44,10 @@ class JobRequest:
         priority: among the submitter's own jobs, -100 to 100; a step is worth a minute of waiting.
         expected_s: what a task probably takes; machines that stay long get long tasks.
         delay_s: no task runs before that has passed.
-        queue_s: how long the job may take to end, at most a week.
+        after: jobs of this submitter that have to have ended before, by id: with success, unless
+            `After(job=..., on="end")` says in any way.
+        queue_s: how long it may wait for its first task to begin, once it may run; else it expires.
+        deadline_s: how long the job may take to end, at most a week.
         checkpoint: another attempt of a task goes on from what it left in `checkpoint/`.
     """
 
@@ -54,7 +66,9 @@ class JobRequest:
     priority: int = 0
     expected_s: float | None = None
     delay_s: float = 0.0
-    queue_s: float = DAY_S
+    after: Sequence[After | str] = ()
+    queue_s: float | None = None
+    deadline_s: float = DAY_S
     checkpoint: bool = False
 
     @property
@@ -122,8 +136,10 @@ def job_spec(
             priority=request.priority,
             expected_s=request.expected_s,
             not_before=now + request.delay_s if request.delay_s else None,
+            after=tuple(After(job=one) if isinstance(one, str) else one for one in request.after),
+            queue_s=request.queue_s,
             created_at=now,
-            not_after=now + request.queue_s,
+            not_after=now + request.deadline_s,
         )
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]

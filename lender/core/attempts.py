@@ -133,6 +133,7 @@ class Attempts:
     def next_deadline(self, frozen_handback_s: float) -> float | None:
         """Return when something here has stood, run or waited long enough."""
         deadlines = [run.end_by for run in self if run.ending is not None]
+        deadlines += [run.prepare_by for run in self if run.state == "preparing"]
         deadlines += [one.until for one in self.kept]
         deadlines += [
             since + frozen_handback_s for run in self if (since := run.still_since) is not None

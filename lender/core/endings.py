@@ -25,6 +25,7 @@ def end_overdue(now: float, situation: Situation, regulation: Regulation) -> lis
     holds, why = restraint.holds(now), Hold(verdict.reason)
     effects += evict(regulation.evicted(attempts, holds, restraint.cores, why))
     effects += evict(attempts.overdue(now))
+    effects += leases.hand_back_unprepared(now)
     effects += evict(attempts.frozen_for(now, situation.config.frozen_handback_s))
     effects += evict(list(_ending_soon(now, situation)))
     if drained:

@@ -65,6 +65,13 @@ class LeaseRun:
         return len(self._left)
 
     @property
+    def prepare_by(self) -> float:
+        """Until when its preparing may take; infinity once it is over, or stands still."""
+        if self.state != "preparing":
+            return math.inf
+        return self.started_at + self.plan.spec.limits.prepare_s
+
+    @property
     def uses_gpu(self) -> bool:
         """Whether it holds GPU memory, which no freezing gives back."""
         return self.plan.spec.requires.gpu != "none"

@@ -116,6 +116,16 @@ class Leases:
         report = self._reports[event.lease]
         return [close, report.finish(now, outcome, event.field, event.reason), run.receipt()]
 
+    def hand_back_unprepared(self, now: float) -> list[Effect]:
+        """Refuse what has been preparing for longer than its job allows."""
+        effects: list[Effect] = []
+        for run in [one for one in self.attempts if now >= one.prepare_by]:
+            limit_s = run.plan.spec.limits.prepare_s
+            reason = f"it was not prepared within {limit_s:g} s (limits.prepare_s)"
+            failed = PreparationFailed(run.lease.lease, invalid=False, field="", reason=reason)
+            effects += self.preparation_failed(now, failed)
+        return effects
+
     def tasks_ended(
         self,
         now: float,

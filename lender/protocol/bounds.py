@@ -31,6 +31,7 @@ OUTPUTS_MAX = 64
 RETRIES_MAX = 10
 PRIORITY_MAX = 100
 LABELS_MAX = 32
+AFTER_MAX = 64
 
 OFFERED_BLOBS_MAX = 64
 """Cached inputs that an offer names."""

@@ -64,20 +64,44 @@ class Input(Closed):
     size_bytes: int = Field(ge=0, le=bounds.BLOB_BYTES_MAX)
 
 
+AfterOn = Literal["success", "end"]
+
+
+class After(Closed):
+    """A job of the same submitter that has to have ended before: with success, or in any way."""
+
+    job: JobId
+    on: AfterOn = "success"
+
+
 class Array(Closed):
     """Makes a job of `count` tasks, with indices from 0."""
 
     count: int = Field(ge=1, le=bounds.ARRAY_COUNT_MAX)
 
 
+PREPARE_S = 600.0
+
+
 class Limits(Closed):
-    """What one task may use. A limit that is hit fails the task and is named in its result."""
+    """What one task may use. A limit that is hit fails the task and is named in its result.
+
+    `prepare_s` alone is of what comes before the first task: a lender that fetches the inputs and
+    compiles for longer hands its lease back, which costs the job nothing.
+    """
 
     cpu: int = Field(default=1, ge=1, le=256)
     memory_bytes: int = Field(
         default=512 << 20, ge=bounds.MEMORY_BYTES_MIN, le=bounds.MEMORY_BYTES_MAX
     )
     time_s: float = Field(default=300.0, gt=0, le=bounds.TIME_S_MAX)
+    """Of execution: preparing is not counted."""
+    prepare_s: float = Field(
+        default=PREPARE_S,
+        gt=0,
+        le=bounds.TIME_S_MAX,
+        exclude_if=lambda prepare_s: prepare_s == PREPARE_S,
+    )
     output_bytes: int = Field(default=1 << 20, ge=0, le=bounds.OUTPUT_BYTES_MAX)
     scratch_bytes: int = Field(default=256 << 20, ge=0, le=bounds.SCRATCH_BYTES_MAX)
     processes: int = Field(default=64, ge=1, le=4096)
@@ -160,6 +184,14 @@ class JobSpec(Closed):
     """What the submitter thinks that a task takes, until it has been measured."""
     not_before: float | None = Field(default=None, gt=0)
     """No task is handed out before."""
+    after: tuple[After, ...] = Field(
+        default=(), max_length=bounds.AFTER_MAX, exclude_if=operator.not_
+    )
+    """No task is handed out before these have ended as asked. If one ends otherwise, the job is
+    cancelled; one that is not known is waited for."""
+    queue_s: float | None = Field(default=None, gt=0, le=bounds.QUEUE_S_MAX)
+    """The job expires unless a lender has begun one of its tasks within this, counted from when it
+    may run: from `created_at`, from `not_before`, or from the end of the last of `after`."""
     created_at: float = Field(gt=0)
     not_after: float = Field(gt=0)
     """The job expires unless it has ended by then; at most a week after `created_at`."""
@@ -181,6 +213,15 @@ class JobSpec(Closed):
             raise ValueError("inputs: the name of one is a folder of another")
         if self.checkpoint and any(PurePosixPath(name).parts[0] == "checkpoint" for name in names):
             raise ValueError("inputs: the folder checkpoint/ is the task's own")
+        return self
+
+    @model_validator(mode="after")
+    def _timely(self) -> Self:
+        before = [one.job for one in self.after]
+        if len(set(before)) != len(before):
+            raise ValueError("after: a job is named twice")
+        if self.id in before:
+            raise ValueError("after: the job would wait for itself")
         if not self.created_at < self.not_after <= self.created_at + bounds.QUEUE_S_MAX:
             raise ValueError("not_after: must be within a week after created_at")
         if self.not_before is not None and self.not_before >= self.not_after:

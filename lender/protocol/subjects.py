@@ -56,6 +56,11 @@ def checkpoints(submitter: str, job: str, number: int) -> str:
     return f"res.{submitter}.{job}.cp.{number}"
 
 
+def begun(submitter: str, job: str) -> str:
+    """Where the broker notes, for its own replay, that a task of job J has begun."""
+    return f"res.{submitter}.{job}.begun"
+
+
 def event(submitter: str, job: str) -> str:
     """Core NATS: what was just committed for job J."""
     return f"event.{submitter}.{job}"
@@ -148,6 +153,12 @@ def parse_checkpoints_subject(subject: str) -> CheckpointsSubject | None:
     """Split the subject of a note about checkpoints; None for any other subject."""
     found = re.fullmatch(r"res\.([^.]+)\.([^.]+)\.cp\.([0-9]{1,7})", subject)
     return CheckpointsSubject(found[1], found[2], int(found[3])) if found else None
+
+
+def parse_begun_subject(subject: str) -> tuple[str, str] | None:
+    """Return submitter and job of a note that a job has begun; None for any other subject."""
+    found = re.fullmatch(r"res\.([^.]+)\.([^.]+)\.begun", subject)
+    return (found[1], found[2]) if found else None
 
 
 def last_token(subject: str) -> str:

@@ -19,6 +19,7 @@ from broker_world import (
     bad,
     check_places,
     class_of,
+    is_note,
     job_spec,
     ok,
 )
@@ -34,10 +35,9 @@ from hypothesis.stateful import (
 
 from broker.core.events import ClockJumped, FeedFailed, HearingLost, HearingRestored
 from lender.protocol.codec import decode
-from lender.protocol.job import BlobRef, JobSpec
+from lender.protocol.job import After, AfterOn, BlobRef, JobSpec
 from lender.protocol.lease import Lease
 from lender.protocol.signature import Signer
-from lender.protocol.subjects import parse_checkpoints_subject
 
 SIGNERS = (ALICE, BOB)
 LENDER_IDS = (L1, L2, L3)
@@ -86,6 +86,8 @@ class BrokerMachine(RuleBasedStateMachine):
         workload=st.sampled_from(("command", "render")),
         life_s=st.sampled_from((5.0, 3600.0, 86_400.0)),
         checkpoint=st.booleans(),
+        after=st.sampled_from((None, None, "success", "end")),
+        queue_s=st.sampled_from((None, None, 3.0)),
     )
     def submit(
         self,
@@ -96,7 +98,11 @@ class BrokerMachine(RuleBasedStateMachine):
         life_s: float,
         *,
         checkpoint: bool,
+        after: AfterOn | None = None,
+        queue_s: float | None = None,
     ) -> None:
+        theirs = [job for submitter, job in self.accepted if submitter == signer.public_key]
+        waits = (After(job=theirs[-1], on=after),) if after and theirs else ()
         self.numbers["job"] += 1
         spec = job_spec(
             signer,
@@ -105,6 +111,8 @@ class BrokerMachine(RuleBasedStateMachine):
             retries=retries,
             workload=workload,
             checkpoint=checkpoint,
+            after=waits,
+            queue_s=queue_s,
             created_at=self.world.now,
             not_after=self.world.now + life_s,
         )
@@ -334,7 +342,7 @@ class BrokerMachine(RuleBasedStateMachine):
         new = list(self.world.results)[self.records_seen :]
         self.records_seen += len(new)
         for subject in new:
-            if parse_checkpoints_subject(subject) is not None:
+            if is_note(subject):
                 continue
             _, submitter, job, *chunk = subject.split(".")
             for result in self.world.chunk(subject).results if chunk else ():
@@ -353,10 +361,18 @@ class BrokerMachine(RuleBasedStateMachine):
             noted, carried = self.world.noted(lease.job, signer), dict(lease.checkpoints)
             assert set(carried) <= set(lease.tasks())
             assert spec_of(lease).checkpoint or not carried
+            self._follows(signer, lease)
             for task in lease.tasks():
                 if task in noted:
                     # It may carry one that a commit in flight will note.
                     assert carried[task].size_bytes >= noted[task].size_bytes
+
+    def _follows(self, signer: Signer, lease: Lease) -> None:
+        """Its job waits for none whose end is not durable, or not as asked."""
+        for one in spec_of(lease).after:
+            end = self.world.terminal(one.job, signer)
+            assert end is not None
+            assert one.on == "end" or end.state == "succeeded"
 
     @invariant()
     def feeding_is_bounded(self) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from broker_world import check_places
+from broker_world import check_places, is_note
+from sim import order
 from sim.jetstream import Record
 from sim.lender_shell import LenderShell
 from sim.lender_shell import Watch as LenderWatch
@@ -70,7 +71,7 @@ class Ledger:
             self.subjects[record.subject] = None
             if record.subject.startswith(subjects.TERM_PREFIX):
                 continue
-            if subjects.parse_checkpoints_subject(record.subject) is not None:
+            if is_note(record.subject):
                 continue
             _, submitter, job, first_task = subjects.parse_job_subject(record.subject)
             if first_task is None:
@@ -113,6 +114,7 @@ class Ledger:
         if whole and len(done) != job.total:
             text = f"{job.plan.id} {end.state} with {len(done)} of {job.total} results"
             raise ViolationError("one result per task", text)
+        order.check_end_of(job, end, self._jobs, self.terminals, self.subjects)
         failed = sum(state == "failed" for state in done.values())
         if whole and (end.state == "failed") != (failed > 0):
             text = f"{job.plan.id} {end.state}, {failed} of its tasks failed"
@@ -192,6 +194,7 @@ class Term(BrokerWatch):
             if other != lease.lease and state.leases[other].open.overlap(lease.ranges):
                 text = f"{job.plan.id}: {other} and {lease.lease}"
                 raise ViolationError("no task is leased twice", text)
+        order.check_handed_out(job, self._sim.ledger.terminals)
         for task in lease.tasks():
             attempt, before = self.last.get((*key, task), (0, ""))
             if attempt >= lease.attempt:
@@ -347,7 +350,7 @@ def check_end(sim: "Simulation") -> None:
             "jobs": sum(1 for _ in state.jobs),
             "leases": len(state.leases),
             "waiting": state.leases.waiting.total(),
-            "dues": sum(due.kind in ("job", "rest", "lease") for due, _ in state.due.items()),
+            "dues": sum(due.kind != "lender" for due, _ in state.due.items()),
             "commits": not service.committer.idle,
             "feeds": not service.feeder.idle,
         }

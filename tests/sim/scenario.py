@@ -7,6 +7,8 @@ from sim.faults import FAULTS, FaultPlan
 from sim.owners import VerbPlan
 from sim.submitter import JobPlan
 
+from lender.protocol.job import PREPARE_S
+
 WORKLOADS = ("render", "command")
 SUBMITTERS = 2
 
@@ -54,7 +56,7 @@ def scenario(seed: int, lenders: int | None = None) -> Scenario:
     return Scenario(
         seed,
         (first, *others),
-        tuple(_job(rng, number) for number in range(jobs)),
+        _bound(random.Random(f"bounds/{seed}"), [_job(rng, number) for number in range(jobs)]),
         tuple(sorted(_fault(rng, count) for _ in range(faults))),
         tuple(sorted(_verb(rng, count) for _ in range(verbs))),
         standby=rng.random() < 0.4,
@@ -104,6 +106,28 @@ def _job(rng: random.Random, number: int) -> JobPlan:
         life_s=rng.choice((86_400.0, 86_400.0, 86_400.0, rng.uniform(1.0, 40.0))),
         cancel_after_s=rng.choice((None, None, None, rng.uniform(0.0, 15.0))),
     )
+
+
+def _bound(rng: random.Random, jobs: list[JobPlan]) -> tuple[JobPlan, ...]:
+    """Let some wait for others, now and then in a circle or for one that never comes."""
+    bound = []
+    for number, job in enumerate(jobs):
+        near = jobs[:number] if rng.random() < 0.8 else jobs[:number] + jobs[number + 1 :]
+        theirs = [one.id for one in near if one.submitter == job.submitter]
+        chosen = rng.sample(theirs, min(len(theirs), rng.choice((0, 0, 1, 2))))
+        life_s = job.life_s
+        if rng.random() < 0.05:
+            chosen.append("job-never")
+            life_s = rng.uniform(1.0, 40.0)
+        bound.append(
+            job._replace(
+                life_s=life_s,
+                after=tuple((one, rng.choice(("success", "end"))) for one in chosen),
+                queue_s=rng.choice((None, None, None, rng.uniform(1.0, 40.0))),
+                prepare_s=rng.choice((PREPARE_S, PREPARE_S, PREPARE_S, 0.3)),
+            )
+        )
+    return tuple(bound)
 
 
 _RANGES = {

@@ -1,6 +1,6 @@
 """One run: a scenario from its beginning, through its faults, to the end of all its jobs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import count
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from sim.owners import Owner
 from sim.scenario import LenderPlan, Scenario
 from sim.server import Server
 from sim.serving import Service
-from sim.submitter import Job, Submitter
+from sim.submitter import Job, JobPlan, Submitter
 from sim.world import EPOCH, ViolationError, World
 
 from lender.core.consent import Grant
@@ -76,7 +76,7 @@ class Simulation:
             Submitter(world, self.server, f"submitter{number}", self._hint_jobs)
             for number in range(len(self._submitter_keys))
         ]
-        for job_plan in scenario.jobs:
+        for job_plan in _that_can_end(scenario.jobs):
             job = Job(job_plan, self._submitter_keys[job_plan.submitter])
             self.jobs[job.key] = job
             self._submitters[job_plan.submitter].plan(job)
@@ -213,6 +213,14 @@ class Simulation:
         except ViolationError:
             return False
         return True
+
+
+def _that_can_end(jobs: Iterable[JobPlan]) -> Iterator[JobPlan]:
+    """Let none wait for one that was left out, unless it soon expires."""
+    there = {one.id for one in jobs}
+    for one in jobs:
+        after = tuple(pair for pair in one.after if pair[0] in there or one.life_s <= LIVENESS_S)
+        yield one._replace(after=after)
 
 
 def run(scenario: Scenario, *, tell: Callable[[str], None] | None = None) -> Outcome:

@@ -10,7 +10,7 @@ from sim.world import EPOCH, Actor, World
 
 from lender.protocol import subjects
 from lender.protocol.codec import CONTENT_TYPE_HEADER, MSGPACK, encode
-from lender.protocol.job import Array, JobSpec, Limits, Requires
+from lender.protocol.job import PREPARE_S, After, AfterOn, Array, JobSpec, Limits, Requires
 from lender.protocol.signature import SIGNATURE_HEADER, Signer
 from lender.protocol.streams import JOBS
 
@@ -36,6 +36,10 @@ class JobPlan(NamedTuple):
     broken: bool = False
     life_s: float = 86_400.0
     cancel_after_s: float | None = None
+    after: tuple[tuple[str, AfterOn], ...] = ()
+    """Jobs of the same submitter; one that never comes only where it has a short life."""
+    queue_s: float | None = None
+    prepare_s: float = PREPARE_S
 
 
 class Job:
@@ -71,12 +75,14 @@ class Job:
                 "program": PROGRAM if wasm else None,
                 "argv": () if wasm else ("true",),
                 "array": Array(count=plan.count) if plan.count else None,
-                "limits": Limits(cpu=plan.cpu),
+                "limits": Limits(cpu=plan.cpu, prepare_s=plan.prepare_s),
                 "requires": Requires(
                     gpu="nvidia" if plan.gpu else "none", vram_bytes=GIB if plan.gpu else 0
                 ),
                 "checkpoint": plan.checkpoint,
                 "retries": plan.retries,
+                "after": tuple(After(job=job, on=on) for job, on in plan.after),
+                "queue_s": plan.queue_s,
                 "created_at": EPOCH + plan.at,
                 "not_after": EPOCH + plan.at + plan.life_s,
             }

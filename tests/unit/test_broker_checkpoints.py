@@ -56,6 +56,8 @@ def test_a_task_that_failed_goes_on_when_it_is_tried_again() -> None:
     world.report(lease, [], final=False, checkpoints=((0, FIRST),))
     world.report(lease, [bad()])
     world.ack(lease)
+    world.pass_time(2)
+    world.offer()
     assert world.pull().checkpoints == ((0, FIRST),)
 
 

@@ -243,5 +243,6 @@ def test_a_task_that_failed_before_says_so_in_its_lease() -> None:
     lease = world.pull()
     world.report(lease, [bad()])
     world.ack(lease)
+    world.pass_time(2)
     (queued,) = world.work.values()
     assert queued.headers == {"Lender-Failures": "1"}

@@ -8,6 +8,7 @@ from broker_world import ALICE, BOB, L1, L2, START, World, bad, class_of, job_sp
 
 from broker.core.broker import Broker
 from broker.core.events import (
+    ClockJumped,
     Committed,
     FeedFailed,
     JobSubmitted,
@@ -167,9 +168,88 @@ def test_failures_of_the_work_consume_retries() -> None:
         assert lease.attempt == attempt
         world.report(lease, [bad()])
         world.ack(lease)
+        rest(world)
     terminal = world.terminal()
     assert terminal is not None
     assert (terminal.state, terminal.attempt) == ("failed", 3)
+
+
+def rest(world: World, seconds: float = 70.0) -> None:
+    """Wait with a lender that is there all the time."""
+    end = world.now + seconds
+    while world.now < end:
+        world.pass_time(1.0)
+        world.offer()
+
+
+def test_who_failed_rests_twice_as_long_each_time() -> None:
+    world = World()
+    world.submit(job_spec(retries=10))
+    world.offer()
+    for rest_s in (1, 2, 4, 8, 16, 32, 60, 60):
+        lease = world.pull()
+        world.report(lease, [bad()])
+        world.ack(lease)
+        rest(world, rest_s - 1)
+        assert world.work == {}
+        assert world.query().jobs[0].why.startswith("its failed task runs again in ")
+        rest(world, 1 + rest_s // 8 + 1)
+    assert world.pull().attempt == 9
+
+
+@pytest.mark.parametrize("by_s", [-1000.0, 1000.0])
+def test_a_rest_is_as_long_where_the_clock_jumps(by_s: float) -> None:
+    world = World()
+    world.submit(job_spec(retries=1))
+    world.offer()
+    lease = world.pull()
+    world.report(lease, [bad()])
+    world.ack(lease)
+    world.now += by_s
+    world.do(ClockJumped(by_s))
+    world.pass_time(0.9)
+    assert world.work == {}
+    world.pass_time(0.3)
+    world.offer()
+    assert world.pull().attempt == 2
+
+
+def test_failed_tasks_rest_together() -> None:
+    """As many intervals as there are times to wake up, however many tasks fail."""
+    world = World()
+    world.submit(job_spec(count=2000, retries=1))
+    world.offer()
+    world.run(world.pull(), duration_s=0.001)
+    world.offer()
+    failed = 0
+    for _ in range(30):
+        lease = world.pull()
+        world.report(lease, [bad(task, duration_s=0.001) for task in lease.tasks()])
+        world.ack(lease)
+        failed += lease.task_count
+        world.pass_time(0.01)
+        world.offer()
+    (job,) = world.broker.state.jobs
+    assert sum(len(one.tasks) for one in job.resting) == failed > 500
+    assert len(job.resting) <= 4
+
+
+def test_tasks_of_different_attempts_rest_together_and_go_on_above_both() -> None:
+    world = World()
+    world.submit(job_spec(count=2, retries=1))
+    world.offer(slots=1)
+    first, second = world.queued()
+    world.report(first, [], outcome="evicted")
+    world.ack(first)
+    again = world.queued()[-1]
+    assert (first.tasks(), again.tasks(), again.attempt) == ([0], [0], 2)
+    for lease in (second, again):
+        world.report(lease, [bad(task) for task in lease.tasks()])
+        world.ack(lease)
+    assert world.query().jobs[0].why.startswith("2 failed tasks run again in 1.")
+    rest(world, 2)
+    for lease in world.queued():
+        assert lease.attempt == 3
 
 
 @pytest.mark.parametrize("outcome", ["refused", "evicted", "revoked"])
@@ -187,6 +267,7 @@ def test_a_lease_handed_back_costs_no_retry(outcome: str) -> None:
     lease = world.pull()
     world.report(lease, [bad()])
     world.ack(lease)
+    rest(world)
     world.run(world.pull())
     terminal = world.terminal()
     assert terminal is not None

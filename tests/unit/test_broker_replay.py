@@ -188,6 +188,7 @@ def test_failures_of_the_work_are_remembered_by_the_lease() -> None:
     lease = world.pull()
     world.report(lease, [bad()])
     world.ack(lease)
+    world.pass_time(2)
     world.start()
     world.offer()
     world.report(world.pull(), [bad()])

@@ -12,7 +12,7 @@ from lender.cli.exits import CommandError
 from lender.cli.job_options import job_request, take_trailing_files
 from lender.cli.progress import Progress
 from lender.cli.quantities import duration_s, size_bytes
-from lender.client import JobRequest, TaskRecord, TaskResult
+from lender.client import After, JobRequest, TaskRecord, TaskResult
 
 
 def request_of(*words: str) -> JobRequest:
@@ -90,9 +90,24 @@ def test_when_it_runs_reaches_the_job() -> None:
 
 def test_a_delayed_job_has_as_long_as_any_other_once_it_may_run() -> None:
     day_s = 86_400.0
-    assert request_of("--", "true").queue_s == day_s
-    assert request_of("--delay", "30h", "--", "true").queue_s == 2.25 * day_s
-    assert request_of("--delay", "6.5d", "--", "true").queue_s == 7 * day_s
+    assert request_of("--", "true").deadline_s == day_s
+    assert request_of("--delay", "30h", "--", "true").deadline_s == 2.25 * day_s
+    assert request_of("--delay", "6.5d", "--", "true").deadline_s == 7 * day_s
+
+
+def test_what_it_waits_for_and_how_long_reaches_the_job(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = "--after job-0001 --after job-0002:end --queue-time 10m --prepare-time 90 -- true"
+    request = request_of(*words.split())
+    assert request.after == [After(job="job-0001"), After(job="job-0002", on="end")]
+    assert (request.queue_s, request.limits.prepare_s) == (600.0, 90.0)
+    assert request.deadline_s == 7 * 86_400.0, "who knows when those have ended"
+    assert request_of("--after", "job-0001", "--deadline", "2h", "--", "true").deadline_s == 7200
+    for wrong in ("short", "job-0001:now", "job 0001"):
+        with pytest.raises(SystemExit):
+            request_of("--after", wrong, "--", "true")
+    assert capsys.readouterr().err.count("names no job") == 3
 
 
 def test_limits_reach_the_job() -> None:

@@ -15,7 +15,7 @@ from lender.client.errors import (
 )
 from lender.client.specs import JobRequest, inputs_by_name, job_spec, payload_of
 from lender.protocol.codec import decode
-from lender.protocol.job import BlobRef, JobSpec, Limits, Requires
+from lender.protocol.job import After, BlobRef, JobSpec, Limits, Requires
 from lender.protocol.result import TaskResult, Terminal, TerminalState
 
 SUBMITTER = "U" + "A" * 55
@@ -34,7 +34,7 @@ def spec_of(request: JobRequest, program: BlobRef | None = None) -> JobSpec:
 
 
 def test_a_command_becomes_a_process_job() -> None:
-    spec = spec_of(JobRequest(argv=["ls"], inputs={"a": b""}, outputs=["b"], queue_s=5))
+    spec = spec_of(JobRequest(argv=["ls"], inputs={"a": b""}, outputs=["b"], deadline_s=5))
     assert (spec.runtime, spec.workload, spec.argv) == ("process", "command", ("ls",))
     assert (spec.inputs[0].name, spec.outputs, spec.not_after) == ("a", ("b",), 105.0)
     assert decode(JobSpec, payload_of(spec)) == spec
@@ -48,6 +48,15 @@ def test_a_module_becomes_a_wasm_job_and_an_array_has_a_count() -> None:
 def test_a_job_keeps_checkpoints_only_if_it_says_so() -> None:
     assert spec_of(JobRequest(argv=["ls"], checkpoint=True)).checkpoint
     assert not spec_of(JobRequest(argv=["ls"])).checkpoint
+
+
+def test_what_it_waits_for_and_how_long() -> None:
+    anyhow = After(job="job-0003", on="end")
+    spec = spec_of(JobRequest(argv=["ls"], after=["job-0002", anyhow], queue_s=60.0))
+    assert spec.after == (After(job="job-0002", on="success"), anyhow)
+    assert (spec.queue_s, spec.not_after) == (60.0, 100.0 + 86_400.0)
+    with pytest.raises(Rejected, match="wait for itself"):
+        spec_of(JobRequest(argv=["ls"], after=["job-0001"]))
 
 
 def test_a_function_becomes_a_python_job_of_a_version() -> None:
@@ -123,3 +132,12 @@ def test_a_failure_says_why(result: TaskResult, words: str) -> None:
 
 def test_limits_are_the_wires_own() -> None:
     assert spec_of(JobRequest(argv=["x"], limits=Limits(cpu=3))).limits.cpu == 3
+
+
+def test_who_was_cancelled_for_anothers_end_says_so() -> None:
+    reason = "it was to run after the success of job job-0000, which failed"
+    end = Terminal(job="job-0001", state="cancelled", field="after", reason=reason, finished_at=1.0)
+    assert reason in str(error_of(end))
+    for field, mend in (("queue_s", "queue_s"), ("not_after", "deadline_s")):
+        late = Terminal(job="job-0001", state="expired", field=field, finished_at=1.0)
+        assert mend in str(error_of(late))

@@ -43,6 +43,7 @@ from lender.core.events import (
 from lender.core.lease_report import result_bytes
 from lender.core.leases import HELD_MAX, LET_GO_MAX
 from lender.protocol.bounds import CHUNK_BYTES_MAX, CHUNK_RESULTS_MAX
+from lender.protocol.job import Limits
 from lender.protocol.result import TaskResult
 
 
@@ -242,6 +243,30 @@ def test_a_faulty_machine_costs_the_job_nothing() -> None:
     receipt = the(WriteReceipt, effects)
     assert receipt.outcome == "evicted"
     assert receipt.ended.startswith("could not be prepared: disk full")
+
+
+def test_preparing_for_too_long_hands_the_lease_back_to_the_broker() -> None:
+    bench = Bench().ready()
+    bench.deliver(make_lease(make_spec(limits=Limits(prepare_s=30.0))))
+    assert not every(CloseSandbox, bench.wait(29.0))
+    effects = bench.wait(1.0)
+    assert every(CloseSandbox, effects) == [CloseSandbox(lease_id(1))]
+    report = the(SendReport, effects).report
+    assert (report.final, report.outcome) == (True, "refused")
+    assert report.reason == "it was not prepared within 30 s (limits.prepare_s)"
+    receipt = the(WriteReceipt, effects)
+    assert (receipt.outcome, receipt.ended) == (
+        "evicted",
+        "could not be prepared: it was not prepared within 30 s (limits.prepare_s)",
+    )
+    assert not every(RunTasks, bench.tell(SandboxPrepared(lease_id(1))))
+
+
+def test_once_prepared_a_task_may_take_longer() -> None:
+    bench = Bench().ready()
+    bench.deliver(make_lease(make_spec(limits=Limits(prepare_s=30.0))))
+    bench.tell(SandboxPrepared(lease_id(1)), 29.0)
+    assert not every(CloseSandbox, bench.wait(100.0))
 
 
 def test_a_dead_sandbox_hands_back_what_is_left() -> None:

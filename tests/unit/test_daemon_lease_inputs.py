@@ -170,3 +170,14 @@ async def test_only_what_no_machine_could_have_is_the_jobs_fault(
     assert isinstance(failed, PreparationFailed)
     assert failed.invalid == invalid
     assert sha256 in failed.reason
+
+
+async def test_ending_an_execution_breaks_off_a_transfer_that_hangs(world: World) -> None:
+    world.store.flows.clear()
+    execution = world.execution(PROGRAM)
+    await world.store.begun.wait()
+    _report, cleaning = execution.close()
+    await asyncio.wait([cleaning])
+    assert cleaning.exception() is None
+    assert world.store.broken_off.is_set()
+    assert world.told.empty()

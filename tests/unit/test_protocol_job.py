@@ -129,10 +129,24 @@ def test_a_job_that_may_not_begin_before_it_expires_is_refused() -> None:
 
 def test_what_an_older_reader_does_not_know_is_only_sent_where_it_is_asked_for() -> None:
     plain = json.loads(encode(make_spec(), JSON))
-    assert not {"priority", "expected_s", "not_before"} & plain.keys()
+    assert not {"priority", "expected_s", "not_before", "after", "queue_s"} & plain.keys()
+    assert "prepare_s" not in plain["limits"]
     assert not {"os", "labels", "prefers"} & plain["requires"].keys()
-    asked = make_spec(priority=1, requires={"os": "linux", "labels": ("ssd",), "prefers": ("x",)})
+    asked = make_spec(
+        priority=1,
+        requires={"os": "linux", "labels": ("ssd",), "prefers": ("x",)},
+        limits={"prepare_s": 5.0},
+        after=({"job": "job-00000", "on": "end"},),
+        queue_s=60.0,
+    )
     assert decode(JobSpec, encode(asked)) == asked
+
+
+def test_a_job_waits_for_others_and_for_each_once() -> None:
+    ours = make_spec().id
+    for after in ([ours], ["job-00002"] * 2, [f"job-{number:05d}" for number in range(100, 165)]):
+        refused("after", after=tuple({"job": job} for job in after))
+    assert make_spec(after=({"job": "job-00002"},)).after[0].on == "success"
 
 
 def test_a_label_is_one_word_of_a_bounded_length() -> None:
@@ -166,6 +180,10 @@ def test_a_name_cannot_paint_over_an_owners_terminal(name: str) -> None:
         ("limits", {"memory_bytes": 1}),
         ("limits", {"time_s": float("inf")}),
         ("limits", {"time_s": 0.0}),
+        ("limits", {"prepare_s": 0.0}),
+        ("queue_s", 0.0),
+        ("queue_s", 7 * 86_400.0 + 1),
+        ("after", ({"job": "job-00002", "on": "failure"},)),
         ("requires", {"pool": "a_b"}),
         ("requires", {"arch": "vax"}),
     ],

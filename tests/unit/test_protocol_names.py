@@ -11,6 +11,7 @@ from lender.protocol.streams import consumer_config, leader_config, stream_confi
 from lender.protocol.subjects import (
     JobSubject,
     last_token,
+    parse_begun_subject,
     parse_checkpoints_subject,
     parse_job_subject,
 )
@@ -88,6 +89,15 @@ def test_a_note_about_checkpoints_is_no_result() -> None:
         subject.replace("12", "1" * 8),
     ):
         assert parse_checkpoints_subject(other) is None
+
+
+def test_a_note_that_a_job_has_begun_is_no_result() -> None:
+    subject = subjects.begun(S, J)
+    assert parse_begun_subject(subject) == (S, J)
+    with pytest.raises(ProtocolError, match="names no job"):
+        parse_job_subject(subject)
+    for other in (subjects.result(S, J), f"{subject}.1", f"{subject}\n", f"res.{S}.begun"):
+        assert parse_begun_subject(other) is None
 
 
 def test_the_last_token_is_the_principal() -> None:
