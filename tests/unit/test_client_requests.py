@@ -71,7 +71,7 @@ def test_a_function_becomes_a_python_job_of_a_version() -> None:
     ("request_", "field"),
     [
         (JobRequest(argv=["x"], array=0), "count"),
-        (JobRequest(argv=["x"], array=10_000_000), "count"),
+        (JobRequest(argv=["x"], array=10_000_001), "count"),
         (JobRequest(argv=["x"], inputs={"../up": b""}), "name"),
         (JobRequest(argv=["x"], outputs=["/etc/passwd"]), "outputs.0"),
         (JobRequest(argv=["x"], retries=99), "retries"),
