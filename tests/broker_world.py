@@ -279,11 +279,12 @@ class World:
         slots: int = 2,
         leases: Iterable[Lease] = (),
         phase: str = "lending",
+        state: str = "running",
         **fields: object,
     ) -> None:
         """Say what a lender has: nothing but its slots is scarce, unless `fields` tell so."""
         held = tuple(
-            HeldLease(lease=lease.lease, job=lease.job, submitter=lease.submitter, state="running")
+            HeldLease(lease=lease.lease, job=lease.job, submitter=lease.submitter, state=state)
             for lease in leases
         )
         free = max(0, slots - len(held)) if phase == "lending" else 0

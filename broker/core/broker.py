@@ -4,7 +4,17 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import assert_never
 
-from broker.core import feed, following, lifecycle, presence, queries, queue_time, reports
+from broker.core import (
+    feed,
+    following,
+    gang_turns,
+    gathering,
+    lifecycle,
+    presence,
+    queries,
+    queue_time,
+    reports,
+)
 from broker.core.effects import DeleteWork, Effect, PutOff
 from broker.core.events import (
     CancelReplayed,
@@ -147,11 +157,13 @@ class Broker:
             due.drop(first[1])
             self._fall_due(now, first[1])
         following.follow(self.state, now)
+        gathering.settle(self.state, now)
         feed.feed(self.state, now)
+        gang_turns.look(self.state, now)
         return self.state.outbox.drain()
 
     def _fall_due(self, now: float, due: Due) -> None:
-        if self.state.deaf and due.kind in ("queue", "lender", "lease"):
+        if self.state.deaf and due.kind in ("queue", "lender", "lease", "gather"):
             self.state.due.set(due, now + LEASE_TTL_S)
             return
         match due.kind:
@@ -169,6 +181,10 @@ class Broker:
                 presence.notice_silence(self.state, now, due.name[0])
             case "lease":
                 presence.end_grace(self.state, due.name[0])
+            case "gather":
+                gathering.give_up(self.state, now, self.state.jobs[JobKey(*due.name)])
+            case "gangs":
+                pass  # they are looked at below
             case _:
                 assert_never(due.kind)
 
@@ -194,10 +210,11 @@ class Broker:
         """
         state = self.state
         for due, at in state.due.items():
-            if due.kind in ("lender", "lease"):
+            if due.kind in ("lender", "lease", "gather", "gangs"):
                 state.due.set(due, at + by_s)
             elif due.kind == "queue":
                 queue_time.shift(state, now, due, at, by_s)
+        state.gangs.shift(by_s)
         state.fleet.shift(by_s)
         state.shares.shift(by_s)
         state.shares.advance(now)

@@ -102,7 +102,7 @@ def _serve(state: State, now: float, turns: Turns, fresh: list[Lender] | None) -
         assert job is not None, "a group without jobs is dropped"
         lender, avoided_until = choose(state.fleet, group, job, now)
         if lender is not None:
-            _lease(state, now, job, lender, tasks_max)
+            lease_tasks(state, now, job, min(tasks_max, _count(state, job)), lender.id)
             group.settle()
             turns.served(group)
         elif avoided_until is not None:
@@ -135,8 +135,9 @@ def _first(state: State, turns: Turns) -> tuple[Group, int] | None:
     return None
 
 
-def _lease(state: State, now: float, job: Job, lender: Lender, tasks_max: int) -> None:
-    step, tasks = job.take(min(tasks_max, _count(state, job)), _RANGES_MAX)
+def lease_tasks(state: State, now: float, job: Job, count: int, claim: str | None) -> None:
+    """Put up to `count` of a job's tasks into the queue as one lease, counted to `claim`."""
+    step, tasks = job.take(count, _RANGES_MAX)
     lease = Lease(
         id=state.new_lease_id(),
         job=job.key,
@@ -145,7 +146,7 @@ def _lease(state: State, now: float, job: Job, lender: Lender, tasks_max: int) -
         ranges=tasks.pairs(),
         open=tasks,
         fed_at=now,
-        claim=lender.id,
+        claim=claim,
     )
     state.add_lease(job, lease)
     state.outbox.emit(

@@ -26,9 +26,12 @@ def hold(state: State, now: float, lease: Lease, lender: str) -> None:
         state.claim(lease, lender)
     watch(state, now, lender)
     job = state.jobs[lease.job]
+    if job.is_gang:
+        state.gangs.touch(job)
     if job.state == "queued":
         job.enter("running")
-        queue_time.stop(state, job)
+        if not job.is_gang:  # that begins when all of it is held
+            queue_time.stop(state, job)
         headers = {CONTENT_TYPE_HEADER: job.content_type, STATE_HEADER: job.state}
         payload = encode(status_of(state, job, Reasons(state, now)), job.content_type)
         state.outbox.emit(PublishEvent(subjects.event(*lease.job), headers, payload))

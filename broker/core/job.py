@@ -107,6 +107,7 @@ class Job:
     need: Need
     total: int
     is_array: bool
+    is_gang: bool
     retries: int
     submitted_at: float
     not_before: float
@@ -154,6 +155,7 @@ class Job:
             need=Need.of(spec),
             total=spec.task_count,
             is_array=spec.array is not None,
+            is_gang=spec.gang,
             retries=spec.retries,
             submitted_at=spec.created_at,
             not_before=spec.not_before or 0.0,
@@ -260,6 +262,14 @@ class Job:
                 self.resting[at] = one._replace(step=max(one.step, after))
                 return
         self.resting.append(Resting(until, after, RangeSet([(task, 1)]), "failed"))
+
+    def rest(self, until: float, reason: str) -> None:
+        """Let no pending task be leased before `until`."""
+        self.resting += [
+            Resting(until, step, tasks, "refused") for step, tasks in self.pending.items()
+        ]
+        self.pending.clear()
+        self.setback_reason = reason
 
     def wake(self, now: float) -> None:
         """Let tasks that have rested wait for a lease again."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Set as AbstractSet
 
+from broker.core import gathering
 from broker.core.effects import SendControl, Warn
 from broker.core.holding import cancel_stray, hold, lose, silent_at, watch
 from broker.core.leases import UNLISTED_GRACE_S, Lease
@@ -33,6 +34,8 @@ def hear_offer(state: State, now: float, lender_id: str, payload: bytes) -> None
     lender, added = state.fleet.hear(now, offer, held)
     watch(state, now, lender_id)
     _match_leases(state, now, lender_id, offer.leases)
+    if len(state.gangs):
+        gathering.tell_again(state, lender_id, offer.leases)
     if offer.phase == "offline":
         _give_up(state, lender_id)
         return

@@ -69,5 +69,7 @@ def _jobs(state: State, now: float, submitter: str, query: Query) -> tuple[JobSt
 
 
 def _tasks_running(state: State, job: Job) -> int:
+    if job.is_gang and not state.gangs.runs(job):
+        return 0
     leases = (state.leases[lease_id] for lease_id in job.leases)
     return sum(len(lease.open) for lease in leases if lease.holder is not None)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from broker.core.dependencies import Dependencies
+from broker.core.gangs import Gangs
 from broker.core.history import History
 from broker.core.job import Job, JobKey
 from broker.core.leases import Lease, Leases
@@ -20,10 +21,11 @@ class Due(NamedTuple):
     """What waits.
 
     A job's end of life, of its time in the queue or of its rest; a look at more jobs that waited
-    for others; a lender's silence; an unlisted lease's grace.
+    for others; a lender's silence; an unlisted lease's grace. Of gangs: the end of the time to
+    gather in, and the next look at those that wait.
     """
 
-    kind: Literal["job", "queue", "rest", "follow", "lender", "lease"]
+    kind: Literal["job", "queue", "rest", "follow", "lender", "lease", "gather", "gangs"]
     name: tuple[str, ...]
 
 
@@ -88,6 +90,7 @@ class State:
         self.fleet = Fleet()
         self.shares = Shares(weights)
         self.backlog = Backlog(self.shares)
+        self.gangs = Gangs()
         self.history = History()
         self.dependencies = Dependencies()
         self.outbox = Outbox()
@@ -113,7 +116,9 @@ class State:
 
     def enqueue(self, job: Job) -> None:
         """Let the job's pending tasks be fed, and its resting ones when they have rested."""
-        if job.pending:
+        if job.is_gang:
+            self._enqueue_gang(job)
+        elif job.pending:
             group = self.backlog.add(job)
             self.stirred[group.need] = group
         self.wait_for(job)
@@ -146,7 +151,10 @@ class State:
     def forget_lease(self, lease: Lease, *, finished: bool) -> None:
         """End a lease; only of a finished one are later reports answered as committed."""
         self._release(lease)
-        self.jobs[lease.job].leases.discard(lease.id)
+        job = self.jobs[lease.job]
+        job.leases.discard(lease.id)
+        if job.is_gang:
+            self.gangs.touch(job)
         self.due.drop(Due("lease", (lease.id,)))
         submitter = lease.job.submitter
         self.shares.end(submitter, lease.need, started=lease.holder is not None)
@@ -164,6 +172,9 @@ class State:
         self.quotas.end(job.key.submitter, job.total, len(job.payload))
         self.backlog.drop(job)
         self.dependencies.drop(job.key)
+        if job.is_gang:
+            self.gangs.drop(job)
+            self.due.drop(Due("gather", job.key))
         self.due.drop(Due("job", job.key))
         self.due.drop(Due("queue", job.key))
         self.due.drop(Due("rest", job.key))
@@ -174,6 +185,13 @@ class State:
         self.backlog.turns.sink(submitter)
         for group in self.backlog.turns.groups_of(submitter):
             self.stirred[group.need] = group
+
+    def _enqueue_gang(self, job: Job) -> None:
+        # As in Backlog.add: who had nothing waiting saves nothing up.
+        submitter, turns = job.key.submitter, self.backlog.turns
+        if submitter not in turns and submitter not in self.gangs.submitters:
+            self.shares.lift(submitter, above=turns)
+        self.gangs.touch(job)
 
     def _release(self, lease: Lease) -> None:
         if lease.claim is not None and self.fleet.get(lease.claim) is not None:

@@ -8,6 +8,7 @@ from broker.core.job import Job, JobKey, Resting
 from broker.core.matching.lender import Lender
 from broker.core.matching.need import Need
 from broker.core.state import State
+from broker.core.why_gang import why_gang
 from lender.protocol.classes import WorkClass
 from lender.protocol.lease import LenderPhase
 
@@ -61,6 +62,8 @@ class Reasons:
             return _nobody(job, found)
         if not job.leases and not self._state.quotas.room(job.key.submitter):
             return self._at_most(job.key.submitter)
+        if job.is_gang:
+            return why_gang(self._state, self._now, job)
         return self._for_turn(job, found)
 
     def _at_most(self, submitter: str) -> str:

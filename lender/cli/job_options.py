@@ -119,7 +119,9 @@ def _add_machine_options(machine: argparse._ArgumentGroup) -> None:
     )
 
 
-def job_request(args: argparse.Namespace, array: int | None = None) -> JobRequest:
+def job_request(
+    args: argparse.Namespace, array: int | None = None, *, gang: bool = False
+) -> JobRequest:
     """Return the job that the options describe.
 
     Raises:
@@ -163,6 +165,7 @@ def job_request(args: argparse.Namespace, array: int | None = None) -> JobReques
             after=args.predecessors,
             queue_s=args.queue_time,
             deadline_s=_deadline_s(args),
+            gang=gang,
             checkpoint=args.checkpoint,
         )
     except ValidationError as error:

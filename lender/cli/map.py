@@ -7,6 +7,8 @@ and its output files into DIR/TASK.out/. Progress goes to standard error.
 Options belong before `--`; see `lender submit --help` for --in and --out behind the command.
 `lender follow JOB` shows what the tasks write to standard error. On a terminal control characters
 in what they wrote are shown as escapes; --raw leaves them as they are.
+With --gang all tasks run at the same time, on as many machines as it takes, or none does: whenever
+one of them loses its machine, or fails and is tried again, all begin anew together.
 Ctrl-C says how to get the results later, and leaves; pressed twice, it cancels the job.
 """
 
@@ -26,7 +28,8 @@ from lender.client import Client
 
 EXAMPLES = """\
   lender map --array 0-999 -- sh -c 'echo task {task} on $(uname -m)'
-  lender map --array 0-63 --wasm render.wasm --into tiles -- 640 480 8 8"""
+  lender map --array 0-63 --wasm render.wasm --into tiles -- 640 480 8 8
+  lender map --array 0-7 --gang -- sh -c 'echo {task} of $LENDER_TASK_COUNT'"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +37,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_connection_options(parser)
     parser.add_argument(
         "--array", required=True, type=task_count, metavar="0-N", help="the tasks' indices"
+    )
+    parser.add_argument(
+        "--gang", action="store_true", help="all tasks at the same time or none; at most 256"
     )
     parser.add_argument("--into", type=Path, metavar="DIR", help="folder for values and outputs")
     parser.add_argument("--no-wait", action="store_true", help="print the job's id and leave")
@@ -56,7 +62,7 @@ def task_count(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Submit, follow, deliver."""
-    request = job_request(args, array=args.array)
+    request = job_request(args, array=args.array, gang=args.gang)
     if request.outputs and args.into is None and not args.no_wait:
         raise CommandError(Exit.USAGE, "an array's output files need a folder: --into DIR")
 

@@ -112,6 +112,7 @@ class Client:
         after: Sequence[After | str] = (),
         queue_s: float | None = None,
         deadline_s: float = DAY_S,
+        gang: bool = False,
         checkpoint: bool = False,
     ) -> Job:
         """Upload what the job needs and have it accepted; returns without waiting for its end.
@@ -135,6 +136,7 @@ class Client:
                 unless `After(job=..., on="end")` says in any way.
             queue_s: how long it may wait for its first task to begin, once it may run.
             deadline_s: seconds from now by which the job must have ended, at most a week.
+            gang: all tasks of the array run at the same time, or none does; at most 256.
             checkpoint: the task keeps its state in the folder `checkpoint/`; another attempt of
                 it goes on from there.
 
@@ -160,6 +162,7 @@ class Client:
             after=after,
             queue_s=queue_s,
             deadline_s=deadline_s,
+            gang=gang,
             checkpoint=checkpoint,
         )
         return await self.submit_request(request)

@@ -73,6 +73,7 @@ class FunctionOptions(TypedDict, total=False):
     after: Sequence[After | str]
     queue_s: float
     deadline_s: float
+    gang: bool
     checkpoint: bool
 
 

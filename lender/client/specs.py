@@ -48,6 +48,7 @@ class JobRequest:
             `After(job=..., on="end")` says in any way.
         queue_s: how long it may wait for its first task to begin, once it may run; else it expires.
         deadline_s: how long the job may take to end, at most a week.
+        gang: all tasks of the array run at the same time, or none does.
         checkpoint: another attempt of a task goes on from what it left in `checkpoint/`.
     """
 
@@ -69,6 +70,7 @@ class JobRequest:
     after: Sequence[After | str] = ()
     queue_s: float | None = None
     deadline_s: float = DAY_S
+    gang: bool = False
     checkpoint: bool = False
 
     @property
@@ -131,6 +133,7 @@ def job_spec(
             array=None if request.array is None else Array(count=request.array),
             limits=request.limits,
             requires=request.requires,
+            gang=request.gang,
             checkpoint=request.checkpoint,
             retries=request.retries,
             priority=request.priority,

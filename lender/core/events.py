@@ -159,6 +159,13 @@ class LeasesCancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class GangGathered:
+    """The broker says that all members of these leases' gangs have been taken: they may run."""
+
+    leases: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseDelivered:
     """A pull brought a lease. `delivery` is the shell's handle of the queue message."""
 
@@ -278,6 +285,7 @@ Event = (
     | BrokerGreeted
     | ClassesOpened
     | LeasesCancelled
+    | GangGathered
     | LeaseDelivered
     | LeaseMalformed
     | PullEnded

@@ -55,6 +55,7 @@ class LeaseRun:
         self._tasks = tuple(lease.tasks())
         self._left = set(self._tasks)
         self._prepared = False
+        self._gathered = not plan.spec.gang
         self._told_to_run = False
         self._rests = False
         self._ended = ""
@@ -67,7 +68,7 @@ class LeaseRun:
     @property
     def prepare_by(self) -> float:
         """Until when its preparing may take; infinity once it is over, or stands still."""
-        if self.state != "preparing":
+        if self.state != "preparing" or self._prepared:
             return math.inf
         return self.started_at + self.plan.spec.limits.prepare_s
 
@@ -114,9 +115,12 @@ class LeaseRun:
     def prepared(self) -> list[Effect]:
         """Take up that the sandbox stands; while it stands still it waits for the thaw."""
         self._prepared = True
-        if self.state == "preparing":
-            self.state = step(self.state, "running")
-        return self._run()
+        return self._begin()
+
+    def gathered(self) -> list[Effect]:
+        """Take up that the other members of its gang have been taken; before, it waits."""
+        self._gathered = True
+        return self._begin()
 
     def take(self, results: tuple[TaskResult, ...], rate: EnergyRate) -> tuple[TaskResult, ...]:
         """Return those of `results` that end a task that had no result yet."""
@@ -196,13 +200,22 @@ class LeaseRun:
     def _stands_still(self) -> bool:
         return self.state == "frozen" or self._rests
 
+    @property
+    def _ready(self) -> bool:
+        return self._prepared and self._gathered
+
+    def _begin(self) -> list[Effect]:
+        if self._ready and self.state == "preparing":
+            self.state = step(self.state, "running")
+        return self._run()
+
     def _release(self) -> None:
         if self.state == "frozen":
-            self.state = step(self.state, "running" if self._prepared else "preparing")
+            self.state = step(self.state, "running" if self._ready else "preparing")
             self.held, self.frozen_since = None, None
 
     def _run(self) -> list[Effect]:
-        if self._told_to_run or not self._prepared or self._stands_still:
+        if self._told_to_run or not self._ready or self._stands_still:
             return []
         self._told_to_run = True
         return [RunTasks(self.lease.lease, self._tasks)]

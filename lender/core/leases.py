@@ -101,6 +101,11 @@ class Leases:
         run = self.attempts.get(lease)
         return run.prepared() if run else []
 
+    def gathered(self, leases: Iterable[str]) -> list[Effect]:
+        """Take up that the gangs of these leases are complete; they need not be ours any more."""
+        runs = [run for lease in leases if (run := self.attempts.get(lease)) is not None]
+        return [effect for run in runs for effect in run.gathered()]
+
     def preparation_failed(self, now: float, event: PreparationFailed) -> list[Effect]:
         """Tell the broker whose fault it is: the job's, or this machine's."""
         run = self.attempts.get(event.lease)

@@ -16,6 +16,7 @@ from lender.core.events import (
     BrokerGreeted,
     ClassesOpened,
     Event,
+    GangGathered,
     LeaseDelivered,
     LeaseMalformed,
     LeasesCancelled,
@@ -145,6 +146,8 @@ class WorkQueues:
                 self._post(ClassesOpened(control.classes))
             case "cancel":
                 self._post(LeasesCancelled(control.leases))
+            case "start":
+                self._post(GangGathered(control.leases))
             case "hello":
                 self._post(BrokerGreeted())
 

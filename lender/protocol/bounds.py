@@ -21,6 +21,7 @@ LOG_BYTES_MAX = 1 << 40
 """Of a whole log: where a piece of it may stand."""
 
 ARRAY_COUNT_MAX = 10_000_000
+GANG_TASKS_MAX = 256
 CHUNK_RESULTS_MAX = 1_000
 
 ARGV_ENTRIES_MAX = 256

@@ -175,6 +175,8 @@ class JobSpec(Closed):
     requires: Requires = Requires()
     checkpoint: bool = False
     """A task keeps its durable state in `checkpoint/`; another attempt of it goes on from there."""
+    gang: bool = Field(default=False, exclude_if=operator.not_)
+    """All tasks of the array that have no result run at the same time, or none does."""
     retries: int = Field(default=0, ge=0, le=bounds.RETRIES_MAX)
     priority: int = Field(
         default=0, ge=-bounds.PRIORITY_MAX, le=bounds.PRIORITY_MAX, exclude_if=operator.not_
@@ -226,6 +228,12 @@ class JobSpec(Closed):
             raise ValueError("not_after: must be within a week after created_at")
         if self.not_before is not None and self.not_before >= self.not_after:
             raise ValueError("not_before: must be before not_after")
+        return self
+
+    @model_validator(mode="after")
+    def _gang_of_few(self) -> Self:
+        if self.gang and (self.array is None or self.array.count > bounds.GANG_TASKS_MAX):
+            raise ValueError(f"gang: must be an array of at most {bounds.GANG_TASKS_MAX} tasks")
         return self
 
     @property

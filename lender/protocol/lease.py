@@ -112,11 +112,12 @@ class Control(Open):
     """The broker's word to one lender.
 
     open: these classes have work (`classes`); cancel: stop these leases (`leases`);
+    start: all of their gangs have been taken, run these leases (`leases`);
     hello: a broker has started, offer at once.
     """
 
     v: Literal[1] = 1
-    kind: Literal["open", "cancel", "hello"]
+    kind: Literal["open", "cancel", "start", "hello"]
     classes: tuple[str, ...] = ()
     leases: tuple[LeaseId, ...] = ()
 

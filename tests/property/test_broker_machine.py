@@ -88,6 +88,7 @@ class BrokerMachine(RuleBasedStateMachine):
         checkpoint=st.booleans(),
         after=st.sampled_from((None, None, "success", "end")),
         queue_s=st.sampled_from((None, None, 3.0)),
+        gang=st.booleans(),
     )
     def submit(
         self,
@@ -100,6 +101,7 @@ class BrokerMachine(RuleBasedStateMachine):
         checkpoint: bool,
         after: AfterOn | None = None,
         queue_s: float | None = None,
+        gang: bool = False,
     ) -> None:
         theirs = [job for submitter, job in self.accepted if submitter == signer.public_key]
         waits = (After(job=theirs[-1], on=after),) if after and theirs else ()
@@ -113,6 +115,8 @@ class BrokerMachine(RuleBasedStateMachine):
             checkpoint=checkpoint,
             after=waits,
             queue_s=queue_s,
+            # No larger than what ends all jobs at the end can hold.
+            gang=gang and count is not None and count <= SLOTS_MAX,
             created_at=self.world.now,
             not_after=self.world.now + life_s,
         )
@@ -335,6 +339,15 @@ class BrokerMachine(RuleBasedStateMachine):
                 for index in range(first, first + count)
             )
             assert not tasks or max(tasks.values()) == 1
+
+    @invariant()
+    def a_gang_runs_whole_or_not_at_all(self) -> None:
+        state = self.world.broker.state
+        for gang in state.gangs:
+            leases = [state.leases.get(lease_id) for lease_id in gang.job.leases]
+            held = sum(len(lease.open) for lease in leases if lease.holder is not None)
+            if state.gangs.runs(gang.job):
+                assert held == gang.job.total - gang.job.settled
 
     @invariant()
     def nothing_is_committed_twice(self) -> None:

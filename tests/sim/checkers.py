@@ -131,6 +131,8 @@ class Term(BrokerWatch):
         self.lost: dict[str, None] = {}
         """Leases whose tasks were leased anew before their last word."""
         self.finished: dict[str, None] = {}
+        self.started: dict[str, None] = {}
+        """Leases of gangs whose lenders were told to begin."""
         self.asked: dict[str, tuple[str, Done]] = {}
         self.events = 0
         self.newest = True
@@ -161,8 +163,13 @@ class Term(BrokerWatch):
                     self._replies(effect)
                 case broker_effects.PublishEvent():
                     self._tells(effect)
+                case broker_effects.SendControl() if effect.control.kind == "start":
+                    self.started.update(dict.fromkeys(effect.control.leases))
+                    self._sim.consent.may_begin.update(dict.fromkeys(effect.control.leases))
                 case _:
                     pass
+        if self.started:
+            self._gangs_are_whole(service)
         self.events += 1
         if self.events % PLACES_EVERY == 0:
             self.look(service)
@@ -183,6 +190,19 @@ class Term(BrokerWatch):
             if count > room:
                 text = f"{count} leases wait for a lender with room for {room}"
                 raise ViolationError("queues are no deeper than there is room", text)
+
+    def _gangs_are_whole(self, service: Service) -> None:
+        """Where one of a gang may run, a lender holds each of the others that has no result."""
+        state = service.core.state
+        self.started = {one: None for one in self.started if state.leases.get(one) is not None}
+        running = (state.leases[one] for one in self.started)
+        for key in dict.fromkeys(one.job for one in running if one.open):
+            job = state.jobs[key]
+            leases = [state.leases[one] for one in job.leases]
+            held = sum(len(one.open) for one in leases if one.holder is not None)
+            if held != job.total - job.settled:
+                text = f"{key.job}: {held} of {job.total - job.settled} members are held"
+                raise ViolationError("a gang runs whole or not at all", text)
 
     def _feeds(self, service: Service, effect: broker_effects.FeedWork) -> None:
         lease, state = effect.lease, service.core.state
@@ -269,6 +289,8 @@ class Consent(LenderWatch):
         self._sim = sim
         self.opened: Counter[str] = Counter()
         self.receipts: Counter[str] = Counter()
+        self.may_begin: dict[str, None] = {}
+        """Leases of gangs that some broker has said to be complete."""
         self.slots: dict[str, int] = {}
         """The most that each has offered, with what its leases might need."""
 
@@ -278,6 +300,7 @@ class Consent(LenderWatch):
         promises = self._sim.owner_of(machine).promises
         closed = machine.wall() < promises.closed_until - _TENTH_S
         closed = closed and not self._clock_was_set(machine)
+        self._gangs_begin_together(shell, decided)
         for effect in decided:
             match effect:
                 case effects.OpenSandbox():
@@ -301,6 +324,14 @@ class Consent(LenderWatch):
                         raise ViolationError("nothing new after a pause", f"{name} offers")
                 case _:
                     pass
+
+    def _gangs_begin_together(self, shell: LenderShell, decided: Sequence[Effect]) -> None:
+        begun = (one.lease for one in decided if isinstance(one, effects.RunTasks))
+        for lease in begun:
+            if self._sim.in_gang(shell.machine, lease):
+                if lease not in self.may_begin:
+                    raise ViolationError("a gang begins together", f"{shell.name}: {lease}")
+                self._sim.world.stats["gang members begun"] += 1
 
     def runs(self, machine: Machine, box: Sandbox) -> None:
         """Processes of a sandbox begin to run, or go on."""
@@ -350,6 +381,7 @@ def check_end(sim: "Simulation") -> None:
             "jobs": sum(1 for _ in state.jobs),
             "leases": len(state.leases),
             "waiting": state.leases.waiting.total(),
+            "gangs": len(state.gangs),
             "dues": sum(due.kind != "lender" for due, _ in state.due.items()),
             "commits": not service.committer.idle,
             "feeds": not service.feeder.idle,

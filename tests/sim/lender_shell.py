@@ -27,6 +27,7 @@ from lender.core.events import (
     ConsentLoaded,
     DrainRequested,
     Event,
+    GangGathered,
     IntentLoaded,
     LeasesCancelled,
     MachineSampled,
@@ -259,6 +260,8 @@ class LenderShell(Actor):
                 self.post(ClassesOpened(control.classes))
             case "cancel":
                 self.post(LeasesCancelled(control.leases))
+            case "start":
+                self.post(GangGathered(control.leases))
             case "hello":
                 self.post(BrokerGreeted())
 

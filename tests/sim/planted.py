@@ -7,6 +7,7 @@
 | no requeue after a revoke | `broker.core.reports._hand_back_rest`: nothing for `revoked` |
 | a range is leased twice | `broker.core.job.Job.take`: its first task stays pending |
 | a revoke counts as a retry | `broker.core.reports._hand_back_rest`: one failure more |
+| a gang goes on without one | `broker.core.gathering.scatter`: nothing |
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-from broker.core import reports
+from broker.core import gathering, reports
 from broker.core.job import Job, Step
 from broker.core.leases import Lease, Leases
 from broker.core.outbox import Outbox
@@ -53,6 +54,7 @@ PLANTED: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "no requeue after a revoke": (reports, "_hand_back_rest", _forget_revoked),
     "a range is leased twice": (Job, "take", _take_and_leave),
     "a revoke counts as a retry": (reports, "_hand_back_rest", _punish_revoked),
+    "a gang goes on without one": (gathering, "scatter", lambda *_: None),
 }
 
 

@@ -56,7 +56,10 @@ def scenario(seed: int, lenders: int | None = None) -> Scenario:
     return Scenario(
         seed,
         (first, *others),
-        _bound(random.Random(f"bounds/{seed}"), [_job(rng, number) for number in range(jobs)]),
+        (
+            *_bound(random.Random(f"bounds/{seed}"), [_job(rng, number) for number in range(jobs)]),
+            *_gangs(seed),
+        ),
         tuple(sorted(_fault(rng, count) for _ in range(faults))),
         tuple(sorted(_verb(rng, count) for _ in range(verbs))),
         standby=rng.random() < 0.4,
@@ -128,6 +131,26 @@ def _bound(rng: random.Random, jobs: list[JobPlan]) -> tuple[JobPlan, ...]:
             )
         )
     return tuple(bound)
+
+
+def _gangs(seed: int) -> list[JobPlan]:
+    """Return jobs of two tasks that run at once, or none: the first machine has room for both."""
+    rng = random.Random(f"gangs/{seed}")
+    return [
+        JobPlan(
+            id=f"gang-{number:04d}",
+            submitter=rng.randrange(SUBMITTERS),
+            at=rng.uniform(0.0, 0.6 * CALM_AT_S),
+            count=2,
+            task_s=rng.choice((0.05, 2.0, 8.0)),
+            fails_permille=rng.choice((0, 0, 300)),
+            retries=rng.choice((0, 1, 3)),
+            workload=rng.choice(WORKLOADS),
+            checkpoint=rng.random() < 0.3,
+            gang=True,
+        )
+        for number in range(rng.choice((0, 0, 1, 2)))
+    ]
 
 
 _RANGES = {

@@ -132,6 +132,10 @@ class Simulation:
         """Return the owner of a machine."""
         return self._owners[machine.name]
 
+    def in_gang(self, machine: Machine, lease: str) -> bool:
+        """Tell whether a lease is of a job whose tasks run at once or not at all."""
+        return machine.sandboxes[lease].job.plan.gang
+
     def services(self) -> list[Service]:
         """Return the services that serve."""
         found = [one.service for one in self.brokers if one.service is not None]

@@ -33,6 +33,7 @@ class JobPlan(NamedTuple):
     cpu: int = 1
     gpu: bool = False
     checkpoint: bool = False
+    gang: bool = False
     broken: bool = False
     life_s: float = 86_400.0
     cancel_after_s: float | None = None
@@ -80,6 +81,7 @@ class Job:
                     gpu="nvidia" if plan.gpu else "none", vram_bytes=GIB if plan.gpu else 0
                 ),
                 "checkpoint": plan.checkpoint,
+                "gang": plan.gang,
                 "retries": plan.retries,
                 "after": tuple(After(job=job, on=on) for job, on in plan.after),
                 "queue_s": plan.queue_s,

@@ -1,4 +1,4 @@
-"""Each of five bugs that one might make is found, and told with a seed and a short trace."""
+"""Each of some bugs that one might make is found, and told with a seed and a short trace."""
 
 import pytest
 from sim.planted import PLANTED, planted
@@ -14,6 +14,7 @@ FOUND_BY = {
     "no requeue after a revoke": {"every job ends", "every task is in one place"},
     "a range is leased twice": {"no task is leased twice", "every task is in one place"},
     "a revoke counts as a retry": {"only failures use retries"},
+    "a gang goes on without one": {"a gang runs whole or not at all"},
 }
 
 

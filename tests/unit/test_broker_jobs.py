@@ -1,11 +1,13 @@
 """A job's way through the broker, seen from its submitter and from its lenders."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from broker_world import ALICE, BOB, L1, L2, START, World, bad, class_of, job_spec, ok
 
+from broker.core import gangs
 from broker.core.broker import Broker
 from broker.core.events import (
     ClockJumped,
@@ -498,10 +500,16 @@ def test_a_class_is_no_other_class() -> None:
     assert world.work == {}
 
 
-def test_the_readme_shows_the_table_of_states() -> None:
+@pytest.mark.parametrize(
+    ("heading", "table"), [("A job", TRANSITIONS), ("A gang", gangs.TRANSITIONS)]
+)
+def test_the_readme_shows_the_tables_of_states(
+    heading: str, table: Mapping[str, frozenset[str]]
+) -> None:
     text = (Path(__file__).parents[2] / "broker" / "README.md").read_text()
+    section = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
     shown = {
         source: frozenset(targets.split(" | "))
-        for source, targets in re.findall(r"^(\w+) +-> (\w+(?: \| \w+)*)$", text, re.MULTILINE)
+        for source, targets in re.findall(r"^(\w+) +-> (\w+(?: \| \w+)*)$", section, re.MULTILINE)
     }
-    assert shown == {state: targets for state, targets in TRANSITIONS.items() if targets}
+    assert shown == {state: targets for state, targets in table.items() if targets}

@@ -6,6 +6,7 @@ import pytest
 from core_world import PROGRAM, START, array_spec, make_spec
 from pydantic import ValidationError
 
+from lender.protocol.bounds import GANG_TASKS_MAX
 from lender.protocol.codec import JSON, decode, encode
 from lender.protocol.job import BlobRef, JobSpec
 from lender.protocol.lease import Lease
@@ -129,7 +130,7 @@ def test_a_job_that_may_not_begin_before_it_expires_is_refused() -> None:
 
 def test_what_an_older_reader_does_not_know_is_only_sent_where_it_is_asked_for() -> None:
     plain = json.loads(encode(make_spec(), JSON))
-    assert not {"priority", "expected_s", "not_before", "after", "queue_s"} & plain.keys()
+    assert not {"priority", "expected_s", "not_before", "after", "queue_s", "gang"} & plain.keys()
     assert "prepare_s" not in plain["limits"]
     assert not {"os", "labels", "prefers"} & plain["requires"].keys()
     asked = make_spec(
@@ -147,6 +148,12 @@ def test_a_job_waits_for_others_and_for_each_once() -> None:
     for after in ([ours], ["job-00002"] * 2, [f"job-{number:05d}" for number in range(100, 165)]):
         refused("after", after=tuple({"job": job} for job in after))
     assert make_spec(after=({"job": "job-00002"},)).after[0].on == "success"
+
+
+def test_a_gang_is_an_array_of_few_tasks() -> None:
+    assert make_spec(gang=True, array={"count": GANG_TASKS_MAX}).gang
+    refused("gang", gang=True)
+    refused("gang", gang=True, array={"count": GANG_TASKS_MAX + 1})
 
 
 def test_a_label_is_one_word_of_a_bounded_length() -> None:

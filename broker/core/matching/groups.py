@@ -204,6 +204,11 @@ class Turns:
             self._levels.raise_first(level)
         return None
 
+    def first_of(self, submitter: str) -> Group | None:
+        """Return the submitter's group that is served next."""
+        line = self._lines.get(submitter)
+        return None if line is None else self._first_of(line)
+
     def served(self, group: Group) -> None:
         """Note that the first group has had a lease: its submitter's turn may be over."""
         if group.first is None:

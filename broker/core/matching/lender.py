@@ -46,6 +46,17 @@ class Lender:
         """Usable slots: free cores, and those of the leases that it holds."""
         return int(self.lends.cores)
 
+    @property
+    def unclaimed(self) -> Amounts:
+        """What it lends, less what any lease is counted to it for; below 0 where they wait."""
+        lends = self.lends
+        return Amounts(
+            lends.cores - self._cores,
+            lends.memory_bytes - self._memory,
+            lends.disk_bytes - self._disk,
+            lends.vram_bytes - self._vram,
+        )
+
     def allows(self, need: Need) -> bool:
         """Tell whether its owner and its kind of machine allow the work, whatever its size."""
         return (

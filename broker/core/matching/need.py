@@ -1,5 +1,6 @@
 """What one task of a job asks of a machine."""
 
+from math import inf
 from typing import NamedTuple, Self
 
 from lender.protocol.classes import WorkClass
@@ -41,6 +42,15 @@ class Need(NamedTuple):
             labels=frozenset(requires.labels),
             prefers=frozenset(requires.prefers),
         )
+
+    def times_within(self, amounts: Amounts) -> int:
+        """Return how many tasks find in `amounts` what they need, side by side."""
+        times = min(amounts.cores // self.cores, amounts.memory_bytes // self.memory_bytes)
+        if self.disk_bytes and amounts.disk_bytes != inf:
+            times = min(times, amounts.disk_bytes // self.disk_bytes)
+        if self.vram_bytes:
+            times = min(times, amounts.vram_bytes // self.vram_bytes)
+        return max(0, int(times))
 
     def within(self, amounts: Amounts) -> bool:
         """Tell whether a task finds what it needs in `amounts`."""
