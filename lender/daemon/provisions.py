@@ -79,6 +79,7 @@ class Provisions:
                 output_bytes=limits.output_bytes,
                 scratch_bytes=limits.scratch_bytes,
                 processes=limits.processes,
+                prepare_s=limits.prepare_s,
             ),
             scratch=scratch,
             module_cache=modules,

@@ -33,7 +33,6 @@ from lender.sandbox.processes.tree import Root
 # The runner ends its own tasks; one that is this late has been taken over by its guest.
 _LATE_S = 5.0
 _LOOK_S = 1.0
-_PREPARE_S = 120.0
 
 
 class LeaseSandbox:
@@ -111,8 +110,9 @@ class LeaseSandbox:
         except RefusedError:
             await self._end(child)
             raise
+        prepare_s = self._plan.limits.prepare_s
         try:
-            answer = await self._ask(child, {"plan": plan_to_wire(self._plan)}, _PREPARE_S)
+            answer = await self._ask(child, {"plan": plan_to_wire(self._plan)}, prepare_s)
         except SandboxGoneError as error:
             if not self._ran_out_of_memory():
                 raise
@@ -121,7 +121,7 @@ class LeaseSandbox:
             raise PrepareFailedError(reason, invalid=True, field="limits.memory_bytes") from error
         if answer is None:
             await self._end(child)
-            raise PrepareFailedError(f"not prepared within {_PREPARE_S:g} s")
+            raise PrepareFailedError(f"not prepared within {prepare_s:g} s")
         if "unprepared" in answer.header:
             raise await self._told_unprepared(child, answer.header)
 

@@ -34,6 +34,7 @@ class Limits(NamedTuple):
         output_bytes: length of the value.
         scratch_bytes: everything in the scratch folder together, inputs left out.
         processes: processes and threads at once; wasm has one anyway.
+        prepare_s: compiling or loading the program, before the first task.
     """
 
     cpu: float
@@ -42,6 +43,7 @@ class Limits(NamedTuple):
     output_bytes: int
     scratch_bytes: int
     processes: int
+    prepare_s: float = 600.0
 
 
 class SandboxPlan(NamedTuple):

@@ -446,6 +446,15 @@ async def test_a_program_that_cannot_be_loaded_fails_to_prepare(
     assert caught.value.field == ("program" if invalid else "")
 
 
+async def test_a_program_that_takes_too_long_to_load_is_handed_back(workshop: Workshop) -> None:
+    """Where the machine is slow another may do it."""
+    plan = plan_of(workshop, b"ctime\nsleep\n(I60\ntR.")
+    plan = plan._replace(limits=plan.limits._replace(prepare_s=1.0))
+    with pytest.raises(PrepareFailedError, match="not prepared within 1 s") as caught:
+        await workshop.sandbox(plan).prepare()
+    assert not caught.value.invalid
+
+
 async def test_a_job_without_a_program_fails_to_prepare(workshop: Workshop) -> None:
     plan = plan_of(workshop, b"")._replace(program=None)
     with pytest.raises(PrepareFailedError) as caught:

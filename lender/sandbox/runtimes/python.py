@@ -21,9 +21,6 @@ from lender.sandbox.runtimes.python_channel import Channel
 from lender.sandbox.runtimes.runner import Reporter, Runner
 from lender.sandbox.walls import bubblewrap, confine, enter, gpu_devices
 
-# Loading the program is no running time; the daemon waits 120 s for it.
-_LOADING_S = 100.0
-
 
 def preload() -> None:
     """Look once at what the forks then know: our walls, and the driver of GPUs."""
@@ -91,7 +88,7 @@ class _PythonRunner:
         Raises:
             PrepareFailedError: it can't; the program is at fault where the interpreter came up.
         """
-        limits = self._plan.limits._replace(time_s=_LOADING_S)
+        limits = self._plan.limits._replace(time_s=self._plan.limits.prepare_s)
         plan = self._plan._replace(limits=limits)
         scratch.wipe(plan.scratch)
         outcome = command.run(0, plan, self._start, self._reporter.soft_stop, plan.inputs)
@@ -102,7 +99,7 @@ class _PythonRunner:
             return
         if self._interpreter.alive:
             self._interpreter.end()
-        if outcome.terminated or not self._interpreter.greeted:
+        if outcome.terminated or outcome.limit == "time" or not self._interpreter.greeted:
             raise PrepareFailedError(reason)
         if loading.answer is not None and loading.answer.kind == python_inside.MISSING:
             # Another machine may have it.
