@@ -116,6 +116,8 @@ class Job:
     """The jobs that have to have ended before."""
     queue_s: float | None
     """How long it may wait for its first task to begin."""
+    prepare_s: float
+    """How long a lender may prepare for it."""
     expected_s: float | None
     """What its submitter thinks that a task takes."""
     inputs: tuple[BlobRef, ...]
@@ -162,6 +164,7 @@ class Job:
             not_after=spec.not_after,
             after=spec.after,
             queue_s=spec.queue_s,
+            prepare_s=spec.limits.prepare_s,
             expected_s=spec.expected_s,
             inputs=_large_inputs(spec),
             payload=admission.payload,
@@ -289,6 +292,11 @@ class Job:
             self.aside_until += by_s
         for avoided in self.avoided.values():
             avoided.until += by_s
+
+    def avoid(self, lender: str, until: float) -> None:
+        """Prefer others to a lender that has just refused the job until then at least."""
+        avoided = self.avoided[lender]
+        avoided.until = max(avoided.until, until)
 
     def avoids(self, lender: str, now: float) -> bool:
         """Tell whether another lender is to be preferred to `lender`."""

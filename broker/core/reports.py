@@ -10,7 +10,7 @@ from broker.core.records import checkpoints_record, chunk_record, in_chunks
 from broker.core.state import State
 from lender.protocol.codec import MSGPACK, decode
 from lender.protocol.errors import ProtocolError
-from lender.protocol.lease import Done, DoneReply
+from lender.protocol.lease import PREPARE_FIELD, Done, DoneReply
 from lender.protocol.result import Chunk, TaskResult
 
 _COMMITTED = DoneReply(verdict="committed")
@@ -119,13 +119,17 @@ def _hand_back_rest(state: State, now: float, lease: Lease, lender: str, done: D
 
     An evicted or revoked lease was fine for its lender, which offers no slots now. After a
     refusal the same lender may well be the next to pull it, hence a rest; so too after a
-    report that calls itself finished and leaves tasks out.
+    report that calls itself finished and leaves tasks out. One that took too long to prepare
+    is avoided for as long as that took.
     """
     if done.outcome in ("evicted", "revoked"):
         hand_back(state, lease)
     else:
         reason = done.reason or "left out by its lender"
         set_back(state, now, lease, reason, lender)
+        if done.field == PREPARE_FIELD:
+            job = state.jobs[lease.job]
+            job.avoid(lender, now + job.prepare_s)
 
 
 def _chunks(job: Job, lease: Lease, lender: str, ended: list[TaskResult]) -> list[Record]:

@@ -12,7 +12,14 @@ from lender.core.hold import Hold
 from lender.core.lease_report import LeaseReport
 from lender.core.lease_run import LeaseRun
 from lender.core.metering import EnergyRate
-from lender.protocol.lease import HeldLease, Lease, LeaseState, Outcome, TaskCheckpoint
+from lender.protocol.lease import (
+    PREPARE_FIELD,
+    HeldLease,
+    Lease,
+    LeaseState,
+    Outcome,
+    TaskCheckpoint,
+)
 from lender.protocol.result import TaskResult
 
 HELD_MAX = 256
@@ -126,8 +133,8 @@ class Leases:
         effects: list[Effect] = []
         for run in [one for one in self.attempts if now >= one.prepare_by]:
             limit_s = run.plan.spec.limits.prepare_s
-            reason = f"it was not prepared within {limit_s:g} s (limits.prepare_s)"
-            failed = PreparationFailed(run.lease.lease, invalid=False, field="", reason=reason)
+            reason = f"it was not prepared within {limit_s:g} s ({PREPARE_FIELD})"
+            failed = PreparationFailed(run.lease.lease, False, PREPARE_FIELD, reason)
             effects += self.preparation_failed(now, failed)
         return effects
 

@@ -122,6 +122,10 @@ class Control(Open):
     leases: tuple[LeaseId, ...] = ()
 
 
+PREPARE_FIELD = "limits.prepare_s"
+"""The `field` of a refusal after preparing for longer than the job allows: it will be as long there
+next time."""
+
 Outcome = Literal["finished", "refused", "evicted", "revoked", "invalid"]
 
 

@@ -8,6 +8,7 @@ from broker_world import ALICE, L1, L2, L3, LENDERS, World, class_of, job_spec
 from broker.core.matching.lender import Lender
 from broker.core.matching.shelf import Shelf
 from lender.protocol.job import BlobRef, Input, Limits, Requires
+from lender.protocol.lease import PREPARE_FIELD
 
 HOUR = 3600.0
 GIB = 1 << 30
@@ -228,3 +229,27 @@ def test_one_of_several_jobs_put_aside_leaves_its_turn_to_the_next() -> None:
     assert [lease.job for lease in world.queued()] == ["job-0002"]
     world.offer(L2, slots=1, classes=[class_of(ALICE)])
     assert {lease.job for lease in world.queued()} == {"job-0000", "job-0001", "job-0002"}
+
+
+def test_who_took_too_long_to_prepare_is_avoided_as_long_as_that_may_take() -> None:
+    world = World()
+    world.submit(job_spec(limits=Limits(prepare_s=30.0)))
+    world.offer(L1, slots=1)
+    world.offer(L2, slots=1, phase="paused")
+    lease = world.pull()
+    world.report(lease, [], L1, outcome="refused", field=PREPARE_FIELD, reason="too long")
+    world.ack(lease)
+    for _ in range(29):
+        world.pass_time(1)
+        world.offer(L1, slots=1)
+        world.offer(L2, slots=1, phase="paused")
+        assert world.work == {}
+    world.pass_time(1)
+    assert meant_for(world) == [L1]
+    lease = world.pull()
+    world.report(lease, [], L1, outcome="refused", field=PREPARE_FIELD, reason="too long")
+    world.ack(lease)
+    world.pass_time(1)
+    world.offer(L1, slots=1)
+    world.offer(L2, slots=1)
+    assert meant_for(world) == [L2]

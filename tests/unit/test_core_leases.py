@@ -44,6 +44,7 @@ from lender.core.lease_report import result_bytes
 from lender.core.leases import HELD_MAX, LET_GO_MAX
 from lender.protocol.bounds import CHUNK_BYTES_MAX, CHUNK_RESULTS_MAX
 from lender.protocol.job import Limits
+from lender.protocol.lease import PREPARE_FIELD
 from lender.protocol.result import TaskResult
 
 
@@ -253,6 +254,7 @@ def test_preparing_for_too_long_hands_the_lease_back_to_the_broker() -> None:
     assert every(CloseSandbox, effects) == [CloseSandbox(lease_id(1))]
     report = the(SendReport, effects).report
     assert (report.final, report.outcome) == (True, "refused")
+    assert report.field == PREPARE_FIELD
     assert report.reason == "it was not prepared within 30 s (limits.prepare_s)"
     receipt = the(WriteReceipt, effects)
     assert (receipt.outcome, receipt.ended) == (
