@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. The others are parts of them.
-.PHONY: help demo test test-cgroups soak-sandbox chaos sim check venv walls wasm schemas footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-matching bench-arrays bench-flood bench-recovery clean
+.PHONY: help demo test test-cgroups soak-sandbox chaos sim check venv walls wasm schemas footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-matching bench-arrays bench-flood bench-recovery bench-fleet clean
 
 # Hundreds of processes start in a test run: none is to compile our modules once more.
 unexport PYTHONDONTWRITEBYTECODE
@@ -27,6 +27,7 @@ help:
 	@echo 'make bench-matching what a placement costs the broker, by queue, fleet, groups and submitters'
 	@echo 'make bench-arrays   what ten million tasks of one array cost the broker and a client'
 	@echo 'make bench-flood    what one submitter'"'"'s 200,000 jobs do to another'"'"'s, and to the broker'
+	@echo 'make bench-fleet    10,000 lenders, 10 million tasks, three days in some minutes: ARGS="--days 1 ..."'
 	@echo 'make walls      build what the sandboxes have in C; the others do it by themselves'
 	@echo 'make wasm       build the workloads and test modules from source'
 	@echo 'make schemas    write docs/schemas from the code'
@@ -88,6 +89,9 @@ bench-matching bench-arrays: bench-%: venv
 
 bench-flood: venv
 	@PYTHONPATH=.:tests $(BIN)/python bench/flood.py
+
+bench-fleet: venv
+	@PYTHONPATH=.:tests $(BIN)/python -m bench.fleet $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 wasm:
 	@.ci/packages clang lld wasi-libc libclang-rt-14-dev-wasm32

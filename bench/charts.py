@@ -1,20 +1,23 @@
-"""Line charts as SVG: n on a logarithmic axis, what it costs on a plain one from zero."""
+"""Line charts as SVG: by n or by the hour, with values on a plain or a logarithmic axis."""
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from xml.sax.saxutils import escape
 
-_WIDTH, _HEIGHT, _MARGIN = 460, 320, 56
-_COLOURS = ("#1b6ca8", "#c8553d", "#4f772d", "#7b4b94", "#8a6d1d", "#444444")
+_HEIGHT, _MARGIN, _LEGEND_HEIGHT, _LEGEND_WIDTH = 320, 56, 16, 110
+_COLOURS = ("#1b6ca8", "#c8553d", "#4f772d", "#7b4b94", "#8a6d1d", "#444444", "#2a9d8f", "#d17b0f")
+_SPOTS_MAX = 20
 
 
 @dataclass(frozen=True)
 class Line:
-    """One series of (n, value)."""
+    """One series of (n, value); a value that is not positive has no place on a logarithmic axis."""
 
     name: str
-    points: list[tuple[int, float]]
+    points: Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -23,55 +26,96 @@ class Panel:
 
     title: str
     lines: list[Line]
+    along: Literal["decades", "days"] = "decades"
+    """What n is: a number, on a logarithmic axis; or days, on a plain one."""
+    up: Literal["plain", "decades"] = "plain"
 
 
-def write_svg(path: Path, panels: list[Panel]) -> None:
-    """Write the charts side by side."""
-    width = _WIDTH * len(panels)
+class _Axis:
+    """Where a number comes to stand, between 0 and 1, and which numbers are written there."""
+
+    def __init__(self, scale: str, values: Iterable[float]) -> None:
+        shown = list(values)
+        self._log = scale == "decades"
+        if self._log:
+            self._low = math.floor(math.log10(min(shown)))
+            self._high = max(self._low + 1, math.ceil(math.log10(max(shown))))
+            self.ticks = [10.0**decade for decade in range(self._low, self._high + 1)]
+        elif scale == "days":
+            self._low, self._high = 0, max(1, math.ceil(max(shown)))
+            self.ticks = [step / 2 for step in range(2 * self._high + 1)]
+        else:
+            self._low, self._high = 0, _round_up(max(shown))
+            self.ticks = [self._high * step / 4 for step in range(5)]
+
+    def at(self, value: float) -> float:
+        number = math.log10(value) if self._log else value
+        return (number - self._low) / (self._high - self._low)
+
+    def label(self, value: float) -> str:
+        return f"{value:,.0f}" if value >= 1 and value == int(value) else f"{value:g}"
+
+
+def write_svg(path: Path, panels: list[Panel], width: int = 460) -> None:
+    """Write the charts side by side, each of them so many pixels wide."""
+    per_row = max(1, (width - _MARGIN) // _LEGEND_WIDTH)
+    rows = max(math.ceil(len(panel.lines) / per_row) for panel in panels)
+    height = _HEIGHT + _LEGEND_HEIGHT * (rows - 1)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{_HEIGHT}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width * len(panels)}" height="{height}">',
         "<style>text { font: 11px sans-serif }</style>",
         '<rect width="100%" height="100%" fill="white"/>',
     ]
     for number, panel in enumerate(panels):
-        parts.append(f'<g transform="translate({number * _WIDTH} 0)">{_panel(panel)}</g>')
+        drawn = _panel(panel, width, per_row)
+        parts.append(f'<g transform="translate({number * width} 0)">{drawn}</g>')
     path.write_text("\n".join([*parts, "</svg>", ""]))
 
 
-def _panel(panel: Panel) -> str:
-    decades = [math.log10(n) for line in panel.lines for n, _ in line.points]
-    low, high = math.floor(min(decades)), math.ceil(max(decades))
-    top = _round_up(max(value for line in panel.lines for _, value in line.points))
-    right, bottom = _WIDTH - _MARGIN / 2, _HEIGHT - _MARGIN
+def _panel(panel: Panel, width: int, per_row: int) -> str:
+    points = [point for line in panel.lines for point in _shown(line, panel)]
+    along = _Axis(panel.along, [n for n, _ in points] or [1.0])
+    up = _Axis(panel.up, [value for _, value in points] or [1.0])
+    left, right, bottom = _MARGIN, width - _MARGIN / 2, _HEIGHT - _MARGIN
 
-    def at(n: float, value: float) -> tuple[float, float]:
-        along = (math.log10(n) - low) / max(1, high - low)
-        return (
-            _MARGIN + along * (right - _MARGIN),
-            bottom - value / top * (bottom - _MARGIN),
+    def across(n: float) -> float:
+        return left + along.at(n) * (right - left)
+
+    def above(value: float) -> float:
+        return bottom - up.at(value) * (bottom - _MARGIN)
+
+    parts = [f'<text x="{left}" y="24" font-weight="bold">{escape(panel.title)}</text>']
+    for tick in up.ticks:
+        y = above(tick)
+        parts.append(f'<path d="M{left} {y:.1f}H{right}" stroke="#ddd"/>')
+        parts.append(
+            f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{up.label(tick)}</text>'
         )
-
-    parts = [f'<text x="{_MARGIN}" y="24" font-weight="bold">{escape(panel.title)}</text>']
-    for step in range(5):
-        value = top * step / 4
-        x, y = at(10**low, value)
-        parts.append(f'<path d="M{x} {y:.1f}H{right}" stroke="#ddd"/>')
-        parts.append(f'<text x="{x - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
-    for decade in range(low, high + 1):
-        x, y = at(10**decade, 0)
-        label = f"{10**decade:,}"
-        parts.append(f'<text x="{x:.1f}" y="{y + 18}" text-anchor="middle">{label}</text>')
+    for tick in along.ticks:
+        x = across(tick)
+        label = along.label(tick)
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{label}</text>')
     for number, line in enumerate(panel.lines):
         colour = _COLOURS[number % len(_COLOURS)]
-        spots = [at(n, value) for n, value in line.points]
+        spots = [(across(n), above(value)) for n, value in _shown(line, panel)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in spots]
-        x = _MARGIN + 4 + 100 * number
-        parts.append(f'<text x="{x}" y="{_HEIGHT - 12}" fill="{colour}">{escape(line.name)}</text>')
+        if len(spots) <= _SPOTS_MAX:
+            parts += [
+                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in spots
+            ]
+        x = left + 4 + _LEGEND_WIDTH * (number % per_row)
+        y = _HEIGHT - 12 + _LEGEND_HEIGHT * (number // per_row)
+        parts.append(f'<text x="{x}" y="{y}" fill="{colour}">{escape(line.name)}</text>')
     return "\n".join(parts)
 
 
+def _shown(line: Line, panel: Panel) -> list[tuple[float, float]]:
+    return [(n, value) for n, value in line.points if value > 0 or panel.up == "plain"]
+
+
 def _round_up(value: float) -> float:
+    if value <= 0:
+        return 1.0
     size = 10 ** math.floor(math.log10(value))
     return next(step * size for step in (1, 2, 4, 6, 8, 10) if step * size >= value)

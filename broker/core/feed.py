@@ -1,5 +1,6 @@
 """Which job's tasks go into the work queues next, and how many in one lease."""
 
+from math import sqrt
 from typing import Any
 
 import msgpack
@@ -15,6 +16,11 @@ from lender.protocol import bounds
 
 LEASE_WORK_S = 1.0
 """A lease of an array is about this much work."""
+
+LEASE_COST_S = 200e-6
+"""What a lease costs those that all leases pass through, the broker and the server, about."""
+
+_TASK_S_MIN = 1e-6
 
 LEASE_TASKS_MAX = 20_000
 """A second of the shortest tasks: a wasm task takes some 50 µs at least."""
@@ -56,18 +62,23 @@ def feed(state: State, now: float) -> None:
 def lease_size(mean_s: float, remaining: int, slots: int) -> int:
     """Return how many tasks make one lease (guided self-scheduling).
 
-    About `LEASE_WORK_S` of work, but less towards the end, so that all slots end together.
-    Source: Polychronopoulos and Kuck, IEEE Transactions on Computers C-36 (1987), with the
-    factor 2 of Hummel, Schonberg and Flynn's factoring (CACM 35, 1992).
+    About `LEASE_WORK_S` of work, and more where so many slots would ask for more leases than can
+    be made; but less towards the end, so that all slots end together. Source: Polychronopoulos
+    and Kuck, IEEE Transactions on Computers C-36 (1987), with the factor 2 of Hummel, Schonberg
+    and Flynn's factoring (CACM 35, 1992). Yet not so little that making the leases would take
+    longer than the work: to make those of W seconds takes `W / w * LEASE_COST_S`, and the last
+    one ends w seconds later, which together is least at `w = sqrt(W * LEASE_COST_S)`.
 
     Args:
         mean_s: measured time of a task.
         remaining: tasks that wait.
         slots: usable slots of the class.
     """
-    by_time = LEASE_WORK_S / mean_s if mean_s * LEASE_TASKS_MAX > LEASE_WORK_S else LEASE_TASKS_MAX
+    task_s = max(mean_s, _TASK_S_MIN)
+    by_time = min(LEASE_TASKS_MAX, max(LEASE_WORK_S, slots * LEASE_COST_S) / task_s)
     by_share = remaining / (2 * max(1, slots))
-    return max(1, int(min(by_time, by_share)))
+    by_cost = sqrt(remaining * LEASE_COST_S / task_s)
+    return max(1, int(min(by_time, max(by_share, by_cost))))
 
 
 def _claim_waiting(state: State) -> None:

@@ -65,7 +65,13 @@ class Actor:
 class World:
     """The clock, and what will happen; every chance comes from a stream of its own name."""
 
-    def __init__(self, seed: int, *, tell: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        tell: Callable[[str], None] | None = None,
+        steps_max: float = STEPS_MAX,
+    ) -> None:
         self.seed = seed
         self.now = 0.0
         self.steps = 0
@@ -74,6 +80,7 @@ class World:
         self.fate = Actor(self, "fate")
         """Who brings faults; it neither dies nor stands still."""
         self._tell = tell
+        self._steps_max = steps_max
         self._digest = hashlib.sha256()
         self._heap: list[tuple[float, int, Actor, int, Call, tuple[Any, ...]]] = []
         self._numbers = 0
@@ -119,7 +126,7 @@ class World:
                 actor.defer(call, args)
                 continue
             self.steps += 1
-            if self.steps > STEPS_MAX:
-                raise ViolationError("nobody spins", f"{STEPS_MAX} steps by {when:.3f} s")
+            if self.steps > self._steps_max:
+                raise ViolationError("nobody spins", f"{self._steps_max} steps by {when:.3f} s")
             call(*args)
         self.now = until

@@ -135,6 +135,10 @@ def test_a_lease_taken_by_another_is_counted_to_that_one() -> None:
         (30.0, 1_000_000, 4, 1),
         (0.01, 3, 4, 1),
         (0.01, 3, 0, 1),
+        # So many slots would ask for 10,000 leases a second.
+        (0.05, 10_000_000, 10_000, 40),
+        # An equal share of the rest would be two tasks, and 5,000 leases for three seconds' work.
+        (0.0003, 10_000, 2_500, 81),
     ],
 )
 def test_a_lease_is_about_a_second_of_work(
