@@ -31,6 +31,7 @@ from broker.core.events import (
     ReplayCompleted,
     ResultReplayed,
     TimePassed,
+    WorkSeen,
 )
 from broker.core.ranges import RangeSet
 from broker.core.records import CheckpointsSummary
@@ -113,6 +114,7 @@ class World:
     refused_records: list[str] = field(default_factory=list)
     effects: deque[Effect] = field(default_factory=deque)
     """Those that are yet to be carried out, in their order."""
+    deleted: list[int] = field(default_factory=list)
     work_sequence: int = 0
     ids: int = 0
     reply_number: int = 0
@@ -131,7 +133,8 @@ class World:
         self.in_flight, self.feeds = [], []
         self.broker = Broker(self.new_lease_id, self.submitters)
         for subject, (headers, _) in self.results.items():
-            self.do(ResultReplayed(subject, headers))
+            if not subject.startswith(subjects.TERM_PREFIX):
+                self.do(ResultReplayed(subject, headers))
         for subject, headers, payload in self.jobs:
             verb = subject.split(".")[0]
             if verb == "submit":
@@ -162,6 +165,7 @@ class World:
                 if self.answer_feeds:
                     self.store_feed()
             case DeleteWork():
+                self.deleted.append(effect.sequence)
                 self.work.pop(effect.sequence, None)
             case Reply():
                 self.replies[effect.reply_to] = effect.message
@@ -193,6 +197,10 @@ class World:
         self.work[sequence] = Queued(feed.class_token, dict(feed.headers), feed.payload)
         self.do(LeaseFed(feed.lease_id, sequence))
         return sequence
+
+    def look_through_work(self) -> None:
+        """Tell the broker what WORK holds, as it is told now and then."""
+        self.do(WorkSeen(tuple((number, one.payload) for number, one in self.work.items())))
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass, from one deadline to the next."""

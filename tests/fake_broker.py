@@ -115,7 +115,7 @@ class FakeBroker:
                 tasks_failed=0,
                 tasks_running=0,
                 submitted_at=spec.created_at,
-                why="2 machines match, all owners present",
+                why="2 machines match it: 2 busy",
             )
             for spec in reversed(self.jobs)
         )

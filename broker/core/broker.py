@@ -9,6 +9,7 @@ from broker.core import (
     following,
     gang_turns,
     gathering,
+    leftovers,
     lifecycle,
     presence,
     queries,
@@ -36,6 +37,7 @@ from broker.core.events import (
     ResultReplayed,
     SubmittersChanged,
     TimePassed,
+    WorkSeen,
 )
 from broker.core.holding import set_back
 from broker.core.job import JobKey
@@ -138,6 +140,8 @@ class Broker:
                 self._note_fed(now, event)
             case FeedFailed():
                 self._feed_failed(now, event)
+            case WorkSeen():
+                leftovers.look(self.state, event.messages)
             case SubmittersChanged():
                 self.state.allow(event.submitters, event.weights, event.quotas)
             case ClockJumped():
@@ -180,7 +184,7 @@ class Broker:
             case "lender":
                 presence.notice_silence(self.state, now, due.name[0])
             case "lease":
-                presence.end_grace(self.state, due.name[0])
+                presence.end_grace(self.state, now, due.name[0])
             case "gather":
                 gathering.give_up(self.state, now, self.state.jobs[JobKey(*due.name)])
             case "gangs":

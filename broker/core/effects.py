@@ -30,9 +30,10 @@ class Commit:
 
 
 class FeedWork(NamedTuple):
-    """Queue a lease in its class, then tell `LeaseFed` or `FeedFailed`."""
+    """Queue a lease, then tell `LeaseFed` or `FeedFailed`."""
 
     class_token: str
+    """Its class, or the own queue of the lender that it is meant for."""
     lease_id: str
     payload: bytes
     """The lease as lenders read it, in MessagePack."""

@@ -89,6 +89,13 @@ class FeedFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkSeen:
+    """WORK held these messages when it was looked through: sequence and payload."""
+
+    messages: tuple[tuple[int, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ClockJumped:
     """The wall clock moved by `by_s` against the monotonic one (set by hand, or a sleep)."""
 
@@ -163,6 +170,7 @@ Event = (
     | Committed
     | LeaseFed
     | FeedFailed
+    | WorkSeen
     | ClockJumped
     | HearingLost
     | HearingRestored

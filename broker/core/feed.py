@@ -5,9 +5,11 @@ from typing import Any
 
 import msgpack
 
+from broker.core import locality
 from broker.core.effects import FeedWork
 from broker.core.job import Job
 from broker.core.leases import Lease
+from broker.core.lifecycle import verified
 from broker.core.matching.choice import choose, first_with_room
 from broker.core.matching.groups import Group, Turns
 from broker.core.matching.lender import Lender
@@ -113,9 +115,7 @@ def _serve(state: State, now: float, turns: Turns, fresh: list[Lender] | None) -
         assert job is not None, "a group without jobs is dropped"
         lender, avoided_until = choose(state.fleet, group, job, now)
         if lender is not None:
-            lease_tasks(state, now, job, min(tasks_max, _count(state, job)), lender.id)
-            group.settle()
-            turns.served(group)
+            _hand_out(state, now, turns, group, job, lender, tasks_max)
         elif avoided_until is not None:
             # Others of the group may use the room.
             job.aside_until = avoided_until
@@ -146,8 +146,30 @@ def _first(state: State, turns: Turns) -> tuple[Group, int] | None:
     return None
 
 
-def lease_tasks(state: State, now: float, job: Job, count: int, claim: str | None) -> None:
-    """Put up to `count` of a job's tasks into the queue as one lease, counted to `claim`."""
+def _hand_out(
+    state: State,
+    now: float,
+    turns: Turns,
+    group: Group,
+    job: Job,
+    lender: Lender,
+    tasks_max: int,
+) -> None:
+    """Lease tasks of the group's first job; one that was forged ends instead."""
+    if verified(state, now, job):
+        count, near = min(tasks_max, _count(state, job)), locality.nearest(job, lender)
+        lease_tasks(state, now, job, count, lender.id, near)
+        group.settle()
+        turns.served(group)
+
+
+def lease_tasks(
+    state: State, now: float, job: Job, count: int, claim: str | None, near: str | None = None
+) -> None:
+    """Put up to `count` of a job's tasks into a queue as one lease, counted to `claim`.
+
+    That is the queue of their class, or the own one of the lender that is `near` to their inputs.
+    """
     step, tasks = job.take(count, _RANGES_MAX)
     lease = Lease(
         id=state.new_lease_id(),
@@ -158,14 +180,17 @@ def lease_tasks(state: State, now: float, job: Job, count: int, claim: str | Non
         open=tasks,
         fed_at=now,
         claim=claim,
+        near=near,
     )
     state.add_lease(job, lease)
+    locality.await_taking(state, lease, now)
+    headers = {FAILURES_HEADER: str(step.failures)} if step.failures else {}
     state.outbox.emit(
         FeedWork(
-            lease.need.class_token,
+            lease.queue,
             lease.id,
             _payload(job, lease),
-            {FAILURES_HEADER: str(step.failures)} if step.failures else {},
+            {**headers, **locality.headers_of(lease)},
         )
     )
 

@@ -6,6 +6,7 @@ from heapq import nsmallest
 from broker.core.gangs import Gang
 from broker.core.gathering import gather, scatter, settle
 from broker.core.job import Job
+from broker.core.lifecycle import verified
 from broker.core.matching.lender import Lender
 from broker.core.matching.places import free_places, lent_places, places_ever
 from broker.core.state import Due, State
@@ -110,7 +111,7 @@ def _too_large_then_rank(gang: Gang) -> tuple[bool, float]:
 def _look_at(state: State, now: float, gang: Gang) -> None:
     job = gang.job
     lenders, wanted = lenders_for(state, now, job), job.pending_count
-    if state.quotas.room(job.key.submitter) < wanted:
+    if state.quotas.room(job.key.submitter) < wanted or not verified(state, now, job):
         return
     free = list(free_places(lenders, job.need, state.leases.waiting.keys(), wanted))
     if len(free) == wanted:

@@ -21,6 +21,8 @@ STATE_HEADER = "Lender-State"
 def hold(state: State, now: float, lease: Lease, lender: str) -> None:
     """Note the lender that took a lease; its job is running."""
     state.leases.hold(lease, lender)
+    if lease.near is not None:
+        state.due.drop(Due("lease", (lease.id,)))
     state.shares.start(lease.job.submitter, lease.need)
     if state.fleet.get(lender) is not None:
         state.claim(lease, lender)

@@ -9,6 +9,7 @@ from broker.core.admission import Admission
 from broker.core.checkpoints import Checkpoints
 from broker.core.matching.need import Need
 from broker.core.ranges import RangeSet
+from lender.protocol.bounds import OFFERED_BLOB_BYTES_MIN
 from lender.protocol.codec import ContentType
 from lender.protocol.job import After, BlobRef, JobSpec
 from lender.protocol.lease import TaskRange
@@ -30,9 +31,6 @@ TRANSITIONS: Final[dict[JobState, frozenset[JobState]]] = {
 
 PRIORITY_S = 60.0
 """One step of priority is worth so much waiting."""
-
-LOCAL_BYTES_MIN = 1 << 20
-"""A smaller input is fetched sooner than it is worth looking for."""
 
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 10.0
@@ -125,6 +123,8 @@ class Job:
     payload: bytes
     content_type: ContentType
     signature: str
+    verified: bool
+    """Whether the signature is known to hold; nothing is leased before."""
     state: JobState = "queued"
     pending: dict[Step, RangeSet] = field(default_factory=dict)
     leases: set[str] = field(default_factory=set)
@@ -170,6 +170,7 @@ class Job:
             payload=admission.payload,
             content_type=admission.content_type,
             signature=admission.signature,
+            verified=admission.verified,
             checkpoints=Checkpoints() if spec.checkpoint else None,
         )
 
@@ -215,8 +216,8 @@ class Job:
         """Let tasks wait for a lease at `step`, from the day on that the submitter named."""
         if now < self.not_before:
             self.resting.append(Resting(self.not_before, step, tasks, "date"))
-        else:
-            self.put_back(step, tasks)
+        elif tasks:
+            self.pending[step] = tasks
 
     def put_back(self, step: Step, tasks: Iterable[TaskRange]) -> None:
         """Let tasks wait for a lease at `step`."""
@@ -312,7 +313,7 @@ def _large_inputs(spec: JobSpec) -> tuple[BlobRef, ...]:
     blobs = [BlobRef(sha256=one.sha256, size_bytes=one.size_bytes) for one in spec.inputs]
     if spec.program is not None:
         blobs.append(spec.program)
-    return tuple(one for one in blobs if one.size_bytes >= LOCAL_BYTES_MIN)
+    return tuple(one for one in blobs if one.size_bytes >= OFFERED_BLOB_BYTES_MIN)
 
 
 def _until(resting: Resting) -> float:

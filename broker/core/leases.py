@@ -10,6 +10,7 @@ from broker.core.job import JobKey, Step
 from broker.core.matching.need import Need
 from broker.core.ranges import RangeSet
 from broker.core.recent import Recent
+from lender.protocol.classes import own_queue
 from lender.protocol.lease import TaskRange
 
 UNLISTED_GRACE_S = 1.0
@@ -40,16 +41,23 @@ class Lease:
     holder: str | None = None
     sequence: int | None = None
     """Of its message in WORK, once known."""
+    near: str | None = None
+    """The lender that holds its inputs, in whose own queue it waits; None for the class's."""
 
     @property
     def class_token(self) -> str:
-        """The class that it is queued in."""
+        """The class that it belongs to."""
         return self.need.class_token
 
     @property
     def task_count(self) -> int:
         """How many tasks it was made with."""
         return sum([count for _, count in self.ranges])
+
+    @property
+    def queue(self) -> str:
+        """The queue that it waits in."""
+        return self.need.class_token if self.near is None else own_queue(self.near)
 
     def covers(self, task: int) -> bool:
         """Tell whether it is one of its tasks."""
@@ -66,7 +74,7 @@ class Leases:
         self._finished: Recent[str, str | None] = Recent(FINISHED_MAX)
         self._unclaimed: dict[Need, dict[str, None]] = {}
         self.waiting: Counter[str] = Counter()
-        """Leases without a holder, by class."""
+        """Leases without a holder, by queue."""
 
     def __len__(self) -> int:
         return len(self._live)
@@ -86,7 +94,7 @@ class Leases:
         self._live[lease.id] = lease
         if lease.claim is None:
             self._unclaimed.setdefault(lease.need, {})[lease.id] = None
-        self.waiting[lease.need.class_token] += 1
+        self.waiting[lease.queue] += 1
 
     def claim(self, lease: Lease, lender: str | None) -> None:
         """Note in whose room the lease is counted."""
@@ -110,7 +118,7 @@ class Leases:
         """Note who took the lease."""
         lease.holder = lender
         self._held.setdefault(lender, set()).add(lease.id)
-        _decrement(self.waiting, lease.class_token)
+        _decrement(self.waiting, lease.queue)
 
     def holds_any(self, lender: str) -> bool:
         """Tell whether `lender` holds a lease."""
@@ -126,7 +134,7 @@ class Leases:
         del self._live[lease.id]
         self._drop_unclaimed(lease)
         if lease.holder is None:
-            _decrement(self.waiting, lease.class_token)
+            _decrement(self.waiting, lease.queue)
             return
         held = self._held[lease.holder]
         held.discard(lease.id)

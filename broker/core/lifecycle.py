@@ -17,6 +17,7 @@ from lender.protocol.ids import check_job_id
 from lender.protocol.lease import Control
 from lender.protocol.query import JobStatus
 from lender.protocol.result import TaskResult, Terminal, TerminalState
+from lender.protocol.signature import verify
 from lender.protocol.subjects import parse_job_subject
 
 
@@ -90,6 +91,18 @@ def cancel(state: State, now: float, subject: str) -> None:
         end(state, now, job, _CANCELLED)
     elif key not in state.history:
         state.history.note_early_cancel(key)
+
+
+def verified(state: State, now: float, job: Job) -> bool:
+    """Tell whether the job's signature holds, which a replay leaves open; end the job if not."""
+    if not job.verified:
+        try:
+            verify(job.key.submitter, job.payload, job.signature or None)
+        except ProtocolError as error:
+            end(state, now, job, Ending("rejected", error.field, error.reason))
+            return False
+        job.verified = True
+    return True
 
 
 def expire(state: State, now: float, key: JobKey) -> None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Set as AbstractSet
 
-from broker.core import gathering
-from broker.core.effects import SendControl, Warn
-from broker.core.holding import cancel_stray, hold, lose, silent_at, watch
+from broker.core import gathering, locality
+from broker.core.effects import DeleteWork, SendControl, Warn
+from broker.core.holding import cancel_stray, hold, lose, set_back, silent_at, watch
 from broker.core.leases import UNLISTED_GRACE_S, Lease
 from broker.core.matching.lender import Lender
 from broker.core.state import Due, State
@@ -51,7 +51,9 @@ def tell_fed(state: State, now: float, lease: Lease) -> None:
     lease may take it before every reminder.
     """
     token = lease.class_token
-    if token not in state.open_classes:
+    if lease.near is not None:
+        locality.tell_fed(state, lease)
+    elif token not in state.open_classes:
         state.open_classes.add(token)
         for lender in state.fleet.of_class(token):
             _tell_open(state, now, lender, {token})
@@ -73,9 +75,19 @@ def notice_silence(state: State, now: float, lender_id: str) -> None:
         watch(state, now, lender_id)
 
 
-def end_grace(state: State, lease_id: str) -> None:
-    """Its holder no longer lists the lease, nor has it reported the end of it: it is lost."""
-    lose(state, state.leases[lease_id])
+def end_grace(state: State, now: float, lease_id: str) -> None:
+    """Its holder no longer lists the lease, nor has it reported the end of it: it is lost.
+
+    Or it is meant for one lender, which has not taken it.
+    """
+    lease = state.leases[lease_id]
+    if lease.holder is None:
+        set_back(state, now, lease, locality.NOT_TAKEN, lease.near)
+        if lease.sequence is not None:
+            state.outbox.emit(DeleteWork(lease.sequence))
+        state.forget_lease(lease, finished=False)
+    else:
+        lose(state, lease)
 
 
 def restore_hearing(state: State, now: float) -> None:
@@ -118,8 +130,11 @@ def _give_up(state: State, lender_id: str) -> None:
     state.due.drop(Due("lender", (lender_id,)))
     for lease_id in state.fleet.forget(lender_id):
         lease = state.leases[lease_id]
-        state.leases.claim(lease, None)
-        state.stir(lease.need)
+        if lease.near is not None:
+            lose(state, lease)
+        else:
+            state.leases.claim(lease, None)
+            state.stir(lease.need)
 
 
 def _tell_open(state: State, now: float, lender: Lender, class_tokens: AbstractSet[str]) -> None:

@@ -19,6 +19,7 @@ from broker.core.lifecycle import (
     remember_ended,
     take_up,
 )
+from broker.core.locality import NEAR_HEADER, await_taking
 from broker.core.presence import RECONNECT_S
 from broker.core.ranges import RangeSet
 from broker.core.records import CheckpointsSummary, ChunkSummary, TerminalSummary
@@ -56,6 +57,7 @@ class _Queued:
     job: JobKey
     ranges: tuple[TaskRange, ...]
     failures: int
+    near: str | None
 
 
 def _attempt_then_sequence(queued: _Queued) -> tuple[int, int]:
@@ -142,7 +144,15 @@ class Replay:
             return
         key = JobKey(message.submitter, message.job)
         self._queued.append(
-            _Queued(message.attempt, event.sequence, message.lease, key, message.ranges, failures)
+            _Queued(
+                message.attempt,
+                event.sequence,
+                message.lease,
+                key,
+                message.ranges,
+                failures,
+                event.headers.get(NEAR_HEADER),
+            )
         )
 
     def _checkpoints(self, subject: CheckpointsSubject, event: ResultReplayed) -> None:
@@ -224,6 +234,7 @@ class Replay:
             return False
         unclaimed.remove_all(open_tasks)
         job = state.jobs[queued.job]
+        job.verified = True  # else it would not stand in WORK
         lease = Lease(
             id=queued.id,
             job=queued.job,
@@ -233,9 +244,11 @@ class Replay:
             open=open_tasks,
             fed_at=now,
             sequence=queued.sequence,
+            near=queued.near,
         )
         state.add_lease(job, lease)
-        state.open_classes.add(job.class_token)
+        await_taking(state, lease, now + RECONNECT_S)
+        state.open_classes.add(lease.queue)
         return True
 
     def _is_answered(self, key: JobKey, tasks: RangeSet) -> bool:

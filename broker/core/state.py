@@ -21,8 +21,8 @@ class Due(NamedTuple):
     """What waits.
 
     A job's end of life, of its time in the queue or of its rest; a look at more jobs that waited
-    for others; a lender's silence; an unlisted lease's grace. Of gangs: the end of the time to
-    gather in, and the next look at those that wait.
+    for others; a lender's silence; the grace of a lease that is unlisted, or not taken. Of gangs:
+    the end of the time to gather in, and the next look at those that wait.
     """
 
     kind: Literal["job", "queue", "rest", "follow", "lender", "lease", "gather", "gangs"]
@@ -135,6 +135,7 @@ class State:
 
     def add_lease(self, job: Job, lease: Lease) -> None:
         """Take up a lease of the job that nobody holds yet."""
+        assert job.verified, "nothing is leased whose signature was not checked"
         job.leases.add(lease.id)
         self.leases.add(lease)
         self.shares.lease(job.key.submitter, lease.need)

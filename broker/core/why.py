@@ -15,7 +15,7 @@ from lender.protocol.lease import LenderPhase
 _NOT_FREE: dict[LenderPhase, str] = {
     "unconsented": "without consent of its owner",
     "lending": "busy",
-    "yielding": "yielding to its owner",
+    "yielding": "yielding (the machine or its owner needs it)",
     "paused": "paused by its owner",
     "draining": "draining",
     "offline": "offline",
@@ -145,8 +145,6 @@ def _nobody(job: Job, found: _Matches) -> str:
 
 
 def _taken(taken: Counter[LenderPhase]) -> str:
-    if taken.keys() == {"yielding"}:
-        return ", all owners present"
     return " it: " + ", ".join(f"{count} {_NOT_FREE[phase]}" for phase, count in taken.items())
 
 

@@ -11,6 +11,7 @@ from lender.link.connection import Connected, Connection, State
 from lender.link.errors import LinkError, NoRespondersError, NotConnectedError, OutcomeUnknownError
 from lender.link.publisher import Publisher
 from lender.protocol import subjects
+from lender.protocol.classes import is_own_queue
 from lender.protocol.streams import WORK, consumer_config
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,8 @@ class Feeder:
         await self._line_up.wait()
         if effect.class_token not in self._queues:
             await self._js.ensure_consumer(WORK, consumer_config(effect.class_token))
-            self._queues.add(effect.class_token)
+            if not is_own_queue(effect.class_token):  # the server gives up those by itself
+                self._queues.add(effect.class_token)
         lease_id = effect.lease_id
 
         def settle(stored: asyncio.Future[int]) -> None:

@@ -42,6 +42,7 @@ from broker.service.clock import Clock
 from broker.service.committer import Committer
 from broker.service.feeder import Feeder
 from broker.service.intake import Intake
+from broker.service.rounds import look_through
 from broker.service.submissions import Submissions
 from broker.service.submitters import SubmittersError, SubmittersFile
 from lender.link.connection import Closed, Connected, Connection, State
@@ -118,7 +119,8 @@ class Service:
             async with StreamReader(
                 self._connection, streams.JOBS, [], heartbeat_s=_HEARTBEAT_S
             ) as jobs:
-                effects = await self._replay(jobs)
+                with replay.uncollected():
+                    effects = await self._replay(jobs)
                 await self._subscribe()
                 await self._serve(jobs, effects, on_ready)
         finally:
@@ -155,6 +157,7 @@ class Service:
             tasks.create_task(self._submissions.read(jobs, self._look_at_file))
             tasks.create_task(self._submissions.catch_up(lambda: self._core.state.submitters))
             tasks.create_task(self._watch_file())
+            tasks.create_task(look_through(self._connection, self._intake.note))
             tasks.create_task(self._end_with_connection())
             await self._carry_out(effects)
             on_ready()

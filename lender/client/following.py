@@ -8,8 +8,9 @@ from nats import errors as nats_errors
 from nats.aio.subscription import Subscription
 
 from lender.client.collector import Collector, Sweep, TaskRecord
-from lender.client.errors import ContentFault, Unreachable
+from lender.client.errors import ContentFault
 from lender.client.insistence import check_allowed
+from lender.client.listening import closed, listen
 from lender.client.records import decode_record, read_record
 from lender.link.api import JetStream
 from lender.link.connection import Connection
@@ -32,7 +33,8 @@ class Following:
 
     Events are subscribed before RESULTS is first read, so nothing falls between the two. After
     that, a second of silence makes it read again: a lost event costs time, never a result. It
-    survives whatever the network does by trying again; the caller bounds the time.
+    survives whatever the network does by trying again; the caller bounds the time. Entering it
+    raises Unreachable where the connection was closed for good.
     """
 
     def __init__(
@@ -60,7 +62,8 @@ class Following:
         return self._collector.complete if self._chunked else self.terminal is not None
 
     async def __aenter__(self) -> Self:
-        self._events = await self._connection.nc.subscribe(
+        self._events = await listen(
+            self._connection,
             subjects.event(self._submitter, self._job),
             pending_msgs_limit=_EVENTS_PENDING_MAX,
             pending_bytes_limit=_EVENT_BYTES_PENDING_MAX,
@@ -96,9 +99,7 @@ class Following:
             self._start_sweep()
             return []
         except (nats_errors.ConnectionClosedError, nats_errors.BadSubscriptionError) as error:
-            raise Unreachable(
-                "the connection was closed", "connect again and ask for the job by its id"
-            ) from error
+            raise closed() from error
         headers = msg.headers or {}
         copied_from = headers.get(subjects.SUBJECT_HEADER, "")
         if not copied_from.startswith("res."):

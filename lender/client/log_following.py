@@ -12,6 +12,7 @@ from nats.aio.subscription import Subscription
 from lender.client.collector import TaskRecord
 from lender.client.following import Following
 from lender.client.insistence import check_allowed
+from lender.client.listening import listen
 from lender.client.log_pieces import LogAssembly, LogPiece
 from lender.link.connection import Connection
 from lender.protocol import codec, subjects
@@ -40,8 +41,7 @@ class LogFollowing:
         self._subscription: Subscription
 
     async def __aenter__(self) -> Self:
-        nc = self._connection.nc
-        self._subscription = await nc.subscribe(self._subject, cb=self._hear)
+        self._subscription = await listen(self._connection, self._subject, self._hear)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -41,11 +41,16 @@ class Rules:
     slots_total: int
     memory_free_bytes: int
     """What could be lent if no lease were held."""
+    disk_free_bytes: int | None = None
+    """The same for working folders; None: not known."""
     vram_free_bytes: int = 0
     """Of the GPU that has the most."""
     processes_max: int = PROCESSES_MAX
     """Processes and threads that one task may have."""
     labels: tuple[str, ...] = ()
+    pools: tuple[str, ...] = ()
+    own_queue: str = ""
+    """Brings leases of any class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,8 @@ def admit(now: float, lease: Lease, work_class: str, rules: Rules) -> Plan | Ref
     except ProtocolError as error:
         return Refused(f"the specification does not hold: {error}")
     fault = (
-        _lease_fault(now, lease, work_class, spec)
+        _lease_fault(now, lease, spec)
+        or _queue_fault(work_class, spec, rules)
         or _machine_fault(spec, rules)
         or _catalogue_fault(spec, rules.workloads)
     )
@@ -96,15 +102,23 @@ def ask_of(spec: JobSpec) -> Ask:
     )
 
 
-def _lease_fault(now: float, lease: Lease, work_class: str, spec: JobSpec) -> str | None:
+def _lease_fault(now: float, lease: Lease, spec: JobSpec) -> str | None:
     if (spec.id, spec.submitter) != (lease.job, lease.submitter):
         return "the lease names another job or submitter than the signed specification"
-    if WorkClass.of(spec).token != work_class:
-        return f"the job does not belong in class {work_class}"
     if not _disjoint_within(lease.ranges, spec.task_count):
         return f"the lease's tasks are not distinct tasks of an array of {spec.task_count}"
     if now >= spec.not_after:
         return "the job has expired"
+    return None
+
+
+def _queue_fault(queue: str, spec: JobSpec, rules: Rules) -> str | None:
+    # What else a class says is asked of the machine and of the consent.
+    if queue == rules.own_queue:
+        pool = spec.requires.pool
+        return None if pool in rules.pools else f"this machine does not serve pool {pool}"
+    if WorkClass.of(spec).token != queue:
+        return f"the job does not belong in class {queue}"
     return None
 
 
@@ -140,6 +154,11 @@ def _room_fault(spec: JobSpec, rules: Rules) -> str | None:
         return (
             f"a task asks for {limits.memory_bytes} bytes of memory, "
             f"{rules.memory_free_bytes} are spare"
+        )
+    if rules.disk_free_bytes is not None and limits.scratch_bytes > rules.disk_free_bytes:
+        return (
+            f"a task asks for {limits.scratch_bytes} bytes of disk, "
+            f"{rules.disk_free_bytes} are spare"
         )
     if spec.runtime != "wasm" and limits.processes > rules.processes_max:
         return (

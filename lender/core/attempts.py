@@ -21,6 +21,7 @@ class Attempts:
         kept: sandboxes of attempts that are over.
         cpu_committed: cores that the attempts asked for.
         memory_committed_bytes: memory that they may grow to.
+        disk_committed_bytes: what their working folders may grow to.
     """
 
     def __init__(self) -> None:
@@ -29,6 +30,7 @@ class Attempts:
         self.kept = KeptSandboxes()
         self.cpu_committed = 0
         self.memory_committed_bytes = 0
+        self.disk_committed_bytes = 0
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -60,6 +62,7 @@ class Attempts:
         self._runs[run.lease.lease] = run
         self.cpu_committed += limits.cpu
         self.memory_committed_bytes += limits.memory_bytes
+        self.disk_committed_bytes += limits.scratch_bytes
         # One that stands has been given no checkpoints.
         reuse = None if run.lease.checkpoints else self.kept.take(run.plan)
         left_bytes = free_bytes - limits.memory_bytes
@@ -76,9 +79,11 @@ class Attempts:
         save: bool = False,
     ) -> Effect:
         """End an attempt; its sandbox may be kept, or its checkpoint saved."""
+        limits = run.plan.spec.limits
         del self._runs[run.lease.lease]
-        self.cpu_committed -= run.plan.spec.limits.cpu
-        self.memory_committed_bytes -= run.plan.spec.limits.memory_bytes
+        self.cpu_committed -= limits.cpu
+        self.memory_committed_bytes -= limits.memory_bytes
+        self.disk_committed_bytes -= limits.scratch_bytes
         if keep:
             self.kept.keep(now, run.lease.lease, run.plan)
         self.count(run)

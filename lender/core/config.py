@@ -21,6 +21,7 @@ class Config:
         cores: of the machine.
         slots: most cores lent at once; a lease takes as many as one of its tasks asks for.
         memory_bytes: most memory lent at once.
+        disk_kept_bytes: disk space that is never lent.
         policy: when the lender steps back, and how far.
         budget: how much all lent work together may use up.
         frozen_handback_s: frozen work is handed back, and its memory freed, after this.
@@ -39,3 +40,4 @@ class Config:
     frozen_handback_s: float = 10.0
     processes_max: int = PROCESSES_MAX
     labels: tuple[str, ...] = ()
+    disk_kept_bytes: int = 0

@@ -139,6 +139,13 @@ class ReturnLease:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetDelivery:
+    """Nothing is said about this delivery any more: its message was delivered again."""
+
+    delivery: int
+
+
+@dataclass(frozen=True, slots=True)
 class ExtendLease:
     """Tell the queue that the lease is still being worked on."""
 
@@ -219,6 +226,7 @@ Effect = (
     | SendReport
     | AckLease
     | ReturnLease
+    | ForgetDelivery
     | ExtendLease
     | WriteReceipt
     | PurgeSubmitter

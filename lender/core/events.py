@@ -58,6 +58,19 @@ class MachineSampled:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskSampled:
+    """A reading of the disk that working folders lie on.
+
+    Attributes:
+        free_bytes: what could be written there now.
+        blobs: SHA-256 of the largest inputs that are kept, at most `OFFERED_BLOBS_MAX`.
+    """
+
+    free_bytes: int
+    blobs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class StandstillSeen:
     """These sandboxes stand still, by whoever's order; all others don't.
 
@@ -274,6 +287,7 @@ Event = (
     | IntentLoaded
     | CapabilitiesFound
     | MachineSampled
+    | DiskSampled
     | StandstillSeen
     | WallClockRead
     | UsageMetered

@@ -50,7 +50,9 @@ def _begin(
     """Run an admitted lease, or return it until there is room."""
     delivery, attempts = event.delivery, situation.leases.attempts
     requires, limits, free_bytes = plan.spec.requires, plan.spec.limits, situation.memory_free_bytes
-    if limits.cpu > situation.slots_free(now) or limits.memory_bytes > free_bytes:
+    disk_bytes = situation.disk_free_bytes(attempts.disk_committed_bytes)
+    no_disk = disk_bytes is not None and limits.scratch_bytes > disk_bytes
+    if limits.cpu > situation.slots_free(now) or limits.memory_bytes > free_bytes or no_disk:
         pulls.turned_away(event.work_class)
         return [ReturnLease(delivery, NO_SLOT_DELAY_S)]
     gpu = None
@@ -72,9 +74,12 @@ def _rules(situation: Situation, capabilities: Capabilities) -> Rules:
         workloads=situation.config.workloads,
         slots_total=situation.spare.slots_total,
         memory_free_bytes=situation.spare.memory_free_bytes(),
+        disk_free_bytes=situation.disk_free_bytes(),
         vram_free_bytes=situation.spare.vram_free_bytes(),
         processes_max=situation.config.processes_max,
         labels=situation.config.labels,
+        pools=situation.config.pools,
+        own_queue=situation.own_queue,
     )
 
 

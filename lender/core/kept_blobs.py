@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from heapq import nlargest
+from operator import itemgetter
 from typing import NamedTuple
 
 COUNTED_BYTES_MIN = 64 * 1024
@@ -48,6 +50,11 @@ class KeptBlobs:
     def total_bytes(self) -> int:
         """What is kept counts as this, expected blobs included."""
         return self._total_bytes
+
+    def largest(self, count: int, size_bytes_min: int) -> list[BlobCopy]:
+        """Return up to `count` blobs of at least this size, the largest first."""
+        large = (one for one in self._counted_bytes.items() if one[1] >= size_bytes_min)
+        return [blob for blob, _ in nlargest(count, large, key=itemgetter(1))]
 
     def hold(self, blob: BlobCopy) -> None:
         """Never let it make room, until as many `release`s."""

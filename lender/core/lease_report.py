@@ -1,6 +1,6 @@
 """What the broker is told about one held lease, from its delivery to its ack."""
 
-from lender.core.effects import AckLease, Effect, ExtendLease, SendReport
+from lender.core.effects import AckLease, Effect, ExtendLease, ForgetDelivery, SendReport
 from lender.protocol.bounds import CHUNK_BYTES_MAX, CHUNK_RESULTS_MAX
 from lender.protocol.lease import Done, Lease, Outcome, TaskCheckpoint
 from lender.protocol.result import TaskResult
@@ -36,9 +36,10 @@ class LeaseReport:
         """The lease, as delivered."""
         return self._lease
 
-    def redelivered(self, delivery: int) -> None:
+    def redelivered(self, delivery: int) -> ForgetDelivery:
         """Answer this message of the queue from now on: it is the same lease again."""
-        self._delivery = delivery
+        before, self._delivery = self._delivery, delivery
+        return ForgetDelivery(before)
 
     def add(self, now: float, results: tuple[TaskResult, ...]) -> list[Effect]:
         """Take up results; parts of full size go out at once."""

@@ -87,8 +87,7 @@ class Leases:
     def delivered_again(self, delivery: int, lease: str) -> list[Effect] | None:
         """Take up a delivery of a lease that is held or was let go; None: it is a new one."""
         if lease in self._reports:
-            self._reports[lease].redelivered(delivery)
-            return []
+            return [self._reports[lease].redelivered(delivery)]
         return [AckLease(delivery)] if lease in self._let_go else None
 
     def start(self, now: float, delivery: int, run: LeaseRun, free_bytes: int) -> list[Effect]:

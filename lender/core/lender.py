@@ -15,6 +15,7 @@ from lender.core.events import (
     CheckpointSaved,
     ClassesOpened,
     ConsentLoaded,
+    DiskSampled,
     DrainRequested,
     Event,
     GangGathered,
@@ -67,13 +68,14 @@ class Lender:
         self._let_sleep = False
         self._regulation = Regulation()
         self._now = -math.inf
-        self._pulls = Pulls()
+        self._pulls = Pulls(situation.own_queue)
         self._pace = OfferPace()
         self._handlers: dict[type, Callable[[float, Any], list[Effect]]] = {
             ConsentLoaded: self._on_consent,
             IntentLoaded: self._on_intent,
             CapabilitiesFound: self._on_capabilities,
             MachineSampled: self._on_sampled,
+            DiskSampled: self._on_disk,
             StandstillSeen: self._on_standstill,
             WallClockRead: self._on_wall_clock,
             BrokerConnected: self._on_connected,
@@ -155,8 +157,7 @@ class Lender:
         )
         effects += self._leases.due(now)
         effects += situation.offer(now, self._pace)
-        classes = frozenset(self._consent.classes)
-        effects += self._pulls.next(now, classes, situation.slots_free(now))
+        effects += self._pulls.next(now, situation.queues, situation.slots_free(now))
         if restraint.asleep and not self._let_sleep and not self._leases:
             self._let_sleep = True
             effects.append(LetSleep())
@@ -193,6 +194,10 @@ class Lender:
 
     def _on_sampled(self, now: float, event: MachineSampled) -> list[Effect]:
         self._restraint.sampled(now, event.signals)
+        return []
+
+    def _on_disk(self, _now: float, event: DiskSampled) -> list[Effect]:
+        self._situation.disk = event
         return []
 
     def _on_standstill(self, now: float, event: StandstillSeen) -> list[Effect]:
@@ -241,7 +246,7 @@ class Lender:
         return []
 
     def _on_opened(self, _now: float, event: ClassesOpened) -> list[Effect]:
-        self._pulls.opened(event.classes, frozenset(self._consent.classes))
+        self._pulls.opened(event.classes, self._situation.queues)
         return []
 
     def _on_cancelled(self, now: float, event: LeasesCancelled) -> list[Effect]:

@@ -24,7 +24,13 @@ class Pulls:
     a wide one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, own_queue: str) -> None:
+        """Know of no work.
+
+        Args:
+            own_queue: it is empty most of the time, and pulled from only when we are told.
+        """
+        self._own_queue = own_queue
         self._open: dict[str, None] = {}
         self._outstanding: dict[str, _Pull] = {}
         self._owed: dict[str, None] = {}
@@ -40,7 +46,7 @@ class Pulls:
     def ended(self, now: float, work_class: str, *, refused: bool) -> None:
         """Take up that the pull of a class is over."""
         pull = self._outstanding.pop(work_class, None)
-        if refused:
+        if refused or (work_class == self._own_queue and not (pull and pull.brought)):
             self._forget(work_class)
         elif pull is not None and not pull.brought:
             self._owed.pop(work_class, None)

@@ -3,7 +3,7 @@
 from lender.core.admission import Plan
 from lender.core.config import Config
 from lender.core.effects import SendOffer
-from lender.core.events import Capabilities
+from lender.core.events import Capabilities, DiskSampled
 from lender.core.headroom import Spare
 from lender.core.hold import NEEDED_HERE
 from lender.core.leases import HELD_MAX, Leases
@@ -12,6 +12,8 @@ from lender.core.offering import OfferPace
 from lender.core.restraint import Restraint
 from lender.core.status import AttemptStatus, LenderStatus
 from lender.core.valid_consent import ValidConsent
+from lender.protocol.bounds import OFFERED_BYTES_MAX
+from lender.protocol.classes import own_queue
 from lender.protocol.lease import LenderPhase, Offer
 
 
@@ -20,10 +22,12 @@ class Situation:
 
     Attributes:
         config: the lender's settings.
+        own_queue: where the broker puts what this lender is to have.
         consent: which grants hold.
         restraint: what was said and read last.
         leases: what is held.
         spare: the machine's cores and memory.
+        disk: the last reading of it; None before the first.
         capabilities: what the self-test has shown; None before it ended.
         connected: a broker can be reached.
         drain_deadline: when lenderd ends; None while it goes on.
@@ -31,13 +35,21 @@ class Situation:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.own_queue = own_queue(config.lender)
         self.consent = ValidConsent(config)
         self.restraint = Restraint(config)
         self.leases = Leases()
         self.spare = Spare(self.restraint.comfort, config.slots, config.memory_bytes)
+        self.disk: DiskSampled | None = None
         self.capabilities: Capabilities | None = None
         self.connected = False
         self.drain_deadline: float | None = None
+
+    @property
+    def queues(self) -> frozenset[str]:
+        """What may be pulled from: the classes that are lent, and with any the lender's own."""
+        classes = self.consent.classes
+        return frozenset((*classes, self.own_queue) if classes else ())
 
     @property
     def online(self) -> bool:
@@ -48,6 +60,16 @@ class Situation:
     def memory_free_bytes(self) -> int:
         """What could be lent beside the leases that run."""
         return self.spare.memory_free_bytes(self.leases.attempts.memory_committed_bytes)
+
+    def disk_free_bytes(self, committed_bytes: int = 0) -> int | None:
+        """Return what working folders could take beside `committed_bytes`; None: not known yet.
+
+        What leases may still write is counted as used, and also what they have written.
+        """
+        if self.disk is None:
+            return None
+        spare_bytes = self.disk.free_bytes - self.config.disk_kept_bytes - committed_bytes
+        return max(0, min(spare_bytes, OFFERED_BYTES_MAX))
 
     def slots_free(self, now: float) -> int:
         """Return how many more cores could be lent at `now`."""
@@ -102,7 +124,8 @@ class Situation:
             return []
         (phase, reason), slots_free = self.state(now), self.slots_free(now)
         consent, leases = self.consent, self.leases
-        says = (phase, slots_free, consent.classes, consent.digest, leases.states())
+        blobs = self.disk.blobs if self.disk is not None else ()
+        says = (phase, slots_free, consent.classes, consent.digest, blobs, leases.states())
         if not pace.due(now, says, holding=len(leases) > 0):
             return []
         assert self.capabilities is not None, "it is online"
@@ -116,6 +139,7 @@ class Situation:
             cpu_free=self.spare.cpu_free(leases.attempts.cpu_committed),
             memory_free_bytes=self.memory_free_bytes,
             vram_free_bytes=self.spare.vram_free_bytes(leases.attempts.vram_committed_bytes),
+            disk_free_bytes=self.disk_free_bytes(leases.attempts.disk_committed_bytes),
             stay_s=self.restraint.stay_s(now, consent.open.grants),
             arch=self.capabilities.arch,
             os=self.capabilities.os,
@@ -123,6 +147,7 @@ class Situation:
             runtimes=tuple(sorted(self.capabilities.runtimes)),
             classes=consent.classes,
             consent_digest=consent.digest,
+            blobs=blobs,
             leases=leases.held(),
         )
         return [SendOffer(offer)]

@@ -40,6 +40,7 @@ def core_config(
         cores=cores,
         slots=settings.slots or max(1, int(cores) - 1),
         memory_bytes=memory.total_bytes(),
+        disk_kept_bytes=settings.reserve_disk_bytes,
         policy=policy,
         budget=_budget(settings.budget),
         frozen_handback_s=settings.frozen_handback_s,

@@ -12,6 +12,7 @@ from lender.daemon.deletion import delete_soon
 from lender.daemon.input_files import Mark, blob_path, read_mark, stamp, take_stock, verify
 from lender.link.blobs import Blobs
 from lender.link.objects import BlobError
+from lender.protocol.bounds import OFFERED_BLOB_BYTES_MIN, OFFERED_BLOBS_MAX
 from lender.state.folder import StateFolder
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ class InputCache:
         self._reading = asyncio.Lock()  # one file at a time: the cores are their owner's
         self._locks: WeakValueDictionary[BlobCopy, asyncio.Lock] = WeakValueDictionary()
         self._kept = KeptBlobs()
+        self._coming: set[BlobCopy] = set()
 
     @classmethod
     async def open(
@@ -115,6 +117,11 @@ class InputCache:
             cache._kept.keep(blob, size_bytes)
         await cache._delete(cache._kept.shrink(cache._limit()))
         return cache
+
+    def largest(self) -> tuple[str, ...]:
+        """Return the SHA-256 of the largest blobs that lie there, as many as an offer names."""
+        kept = self._kept.largest(OFFERED_BLOBS_MAX, OFFERED_BLOB_BYTES_MIN)
+        return tuple(dict.fromkeys(blob.sha256 for blob in kept if blob not in self._coming))
 
     def for_lease(self, submitter: str) -> LeaseInputs:
         """Return what a lease of this submitter fetches its blobs with; it must release them."""
@@ -160,6 +167,7 @@ class InputCache:
             dropped = self._kept.make_room(blob, size_bytes, self._limit())
         except NoRoomError as error:
             raise InputError(_too_large(blob, size_bytes, error), invalid=False) from error
+        self._coming.add(blob)
         try:
             await self._delete([blob, *dropped])
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -171,6 +179,8 @@ class InputCache:
         except BaseException:
             self._forget(blob)
             raise
+        finally:
+            self._coming.discard(blob)
 
     async def _delete(self, blobs: list[BlobCopy]) -> None:
         """Delete files and wait for their space; other calls miss them from the very start."""

@@ -22,6 +22,7 @@ from lender.daemon.catalogue import read_catalogue
 from lender.daemon.clock import Clock
 from lender.daemon.control import ControlServer
 from lender.daemon.core_config import StartError, catalogue_folder, core_config, machine_cores
+from lender.daemon.disk_space import DiskSpace
 from lender.daemon.execution import Machinery, OnLog
 from lender.daemon.identity import load_or_create
 from lender.daemon.inputs import InputCache
@@ -73,6 +74,7 @@ class Lifetime:
     def __init__(self, settings: DaemonSettings) -> None:
         self._settings = settings
         self._state = StateFolder((settings.state or default_state_path()).absolute())
+        self._disk = DiskSpace(self._state.scratch)
         self._clock = Clock()
         self._stopping = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -206,11 +208,12 @@ class Lifetime:
         self._connection = connection
         blobs = Blobs(connection)
         logs = TaskLogs(self._public_key)
+        self._disk.inputs = await InputCache.open(self._state, blobs, self._settings.cache_bytes)
         machinery = Machinery(
             open_sandbox=self._open_sandbox,
             state=self._state,
             records=AttemptRecords(self._state.attempts),
-            inputs=await InputCache.open(self._state, blobs, self._settings.cache_bytes),
+            inputs=self._disk.inputs,
             results=ResultMaker(blobs),
             receipts=self._receipts,
             logs=logs,
@@ -279,6 +282,7 @@ class Lifetime:
             self._launcher.pid,
             self._clock,
             lambda: self._owner.load_changed(),  # noqa: PLW0108 - it is made with this
+            self._disk,
         )
 
     def _recall_usage(self, receipts: ReceiptLog) -> None:

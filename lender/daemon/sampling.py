@@ -11,6 +11,7 @@ from lender.core.events import MachineSampled
 from lender.core.signals import Signals
 from lender.daemon.agent_reports import AgentReports
 from lender.daemon.clock import Clock
+from lender.daemon.disk_space import DiskSpace
 from lender.daemon.shell import Shell
 from lender.daemon.signal_history import SignalHistory
 from lender.sensors.machine import MachineSensors
@@ -39,11 +40,13 @@ class Sampler:
         launcher_pid: int,
         clock: Clock,
         look: Callable[[], None],
+        disk: DiskSpace,
     ) -> None:
         self._look = look
         self._clock = clock
         self._shell = shell
         self._machine = machine
+        self._disk = disk
         self._presence = presence
         self._agents = agents
         self._history = history
@@ -91,6 +94,7 @@ class Sampler:
         self._history.record(time.time(), signals)
         for name, used in reading.metered.items():
             self._shell.post(standing[name].metered(used))
+        self._shell.post(self._disk.read())
         self._shell.post(MachineSampled(signals))
 
     def _with_people(self, signals: Signals) -> Signals:

@@ -44,6 +44,8 @@ class DaemonSettings(BaseSettings):
     """Leases at a time. None: one less than the machine has cores, at least one."""
     reserve_memory_bytes: int = Field(default=1 << 30, ge=0)
     """Memory that is never lent, where `policy` names none."""
+    reserve_disk_bytes: int = Field(default=1 << 30, ge=0)
+    """Space on the state folder's disk that is never lent."""
     cache_bytes: int | None = Field(default=None, ge=1 << 20)
     """What is kept of all jobs' inputs together. None: 8 GiB, or a quarter of what the disk would
     have free without them where that is less."""

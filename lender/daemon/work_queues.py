@@ -99,6 +99,8 @@ class WorkQueues:
                 self._spawn(self._deliveries.pop(effect.delivery).ack())
             case effects.ReturnLease():
                 self._spawn(self._deliveries.pop(effect.delivery).nak(effect.delay_s))
+            case effects.ForgetDelivery():
+                del self._deliveries[effect.delivery]
             case effects.ExtendLease():
                 self._spawn(self._deliveries[effect.delivery].in_progress())
             case _:

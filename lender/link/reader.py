@@ -65,6 +65,7 @@ class StreamReader:
         *,
         batch_max: int = 1000,
         heartbeat_s: float = 5.0,
+        headers_only: bool = False,
     ) -> None:
         """Prepare to read; nothing is asked for before the first iteration.
 
@@ -75,6 +76,7 @@ class StreamReader:
             from_sequence: first sequence wanted, from 1.
             batch_max: bound on messages in a batch; up to two batches are kept in memory.
             heartbeat_s: idle sign of life; a consumer silent for 2.5 of them is replaced.
+            headers_only: leave the payloads, which then read as empty, on the server.
         """
         self._connection = connection
         self._js = JetStream(connection)
@@ -83,6 +85,7 @@ class StreamReader:
         self._next_sequence = from_sequence
         self._batch_max = batch_max
         self._heartbeat_s = heartbeat_s
+        self._headers_only = headers_only
         self._unwatch = connection.watch(self._on_state)
         self._buffer: list[StoredMessage] = []
         self._wake = asyncio.Event()
@@ -191,6 +194,7 @@ class StreamReader:
             "opt_start_seq": self._next_sequence,
             "ack_policy": "none",
             "filter_subjects": self._filter,
+            "headers_only": self._headers_only,
             "mem_storage": True,
             "num_replicas": 1,
             "inactive_threshold": _INACTIVE_S * _NS,

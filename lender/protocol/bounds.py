@@ -34,8 +34,18 @@ PRIORITY_MAX = 100
 LABELS_MAX = 32
 AFTER_MAX = 64
 
+OFFERED_CORES_MAX = 4096
+OFFERED_BYTES_MAX = 1 << 50
+"""Of memory, disk or GPU memory: sums over a fleet stay exact."""
+
+OFFERED_STAY_S_MAX = 1e12
+"""Beyond any calendar's end."""
+
 OFFERED_BLOBS_MAX = 64
 """Cached inputs that an offer names."""
+
+OFFERED_BLOB_BYTES_MIN = 1 << 20
+"""A smaller input is fetched sooner than it is worth looking for."""
 
 MEMORY_BYTES_MIN = 1024 * 1024
 MEMORY_BYTES_MAX = 1 << 40

@@ -16,10 +16,21 @@ from lender.protocol.ids import PoolName, PublicKey, WorkloadName
 from lender.protocol.job import Arch, Gpu, JobSpec, PythonVersion, Runtime
 
 _SEPARATOR = "_"
+_OWN = "assign_"
 _PYTHON = re.compile(r"python(3)([0-9]+)")
 _PARTS = TypeAdapter(
     tuple[PoolName, Runtime, Arch, Gpu, PublicKey, WorkloadName, PythonVersion | None]
 )
+
+
+def own_queue(lender: str) -> str:
+    """Return the queue of work that one lender is to have, of whichever class: no class itself."""
+    return f"{_OWN}{lender}"
+
+
+def is_own_queue(token: str) -> bool:
+    """Tell whether a queue is some lender's own."""
+    return token.startswith(_OWN) and token.count(_SEPARATOR) == 1
 
 
 class WorkClass(NamedTuple):

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from functools import lru_cache
 
 import nkeys
 from nacl.exceptions import BadSignatureError
@@ -13,6 +14,7 @@ SIGNATURE_HEADER = "Lender-Signature"
 
 _PUBLIC_KEY_CHARS = 56
 _SIGNATURE_BYTES = 64
+_KEYS_KEPT = 1024
 
 
 class Signer:
@@ -74,6 +76,7 @@ def check_public_key(public_key: str) -> str:
     return public_key
 
 
+@lru_cache(_KEYS_KEPT)
 def _key_bytes(public_key: str) -> bytes:
     fault = ProtocolError("submitter", "not a public nkey of type user (U..., 56 characters)")
     if len(public_key) != _PUBLIC_KEY_CHARS or not public_key.startswith("U"):

@@ -8,6 +8,7 @@ the ledger still holds always finds its result on a replay.
 from typing import Any
 
 from lender.protocol import subjects
+from lender.protocol.classes import is_own_queue
 
 JOBS = "JOBS"
 WORK = "WORK"
@@ -21,6 +22,9 @@ ACK_WAIT_S = 30.0
 
 IN_PROGRESS_S = 10.0
 """How often a lender extends the lease's ack wait."""
+
+OWN_QUEUE_KEPT_S = 120.0
+"""A lender's own queue that nobody pulls from is given up; the broker makes it anew."""
 
 _HEADS_PER_LENDER = 8
 _DAY_NS = 86_400 * 1_000_000_000
@@ -101,7 +105,9 @@ def leader_config(replicas: int = 1) -> dict[str, Any]:
 
 
 def consumer_config(class_token: str) -> dict[str, Any]:
-    """Return the durable pull consumer that lenders share for a class."""
+    """Return the durable pull consumer that lenders share for a class, or that one has alone."""
+    # One for each lender would cost the server most of its time: those not in use go.
+    alone = {"inactive_threshold": int(OWN_QUEUE_KEPT_S * 1e9)} if is_own_queue(class_token) else {}
     return {
         "durable_name": class_token,
         "filter_subject": subjects.work(class_token),
@@ -110,4 +116,5 @@ def consumer_config(class_token: str) -> dict[str, Any]:
         "max_deliver": -1,
         "max_waiting": 8192,
         "max_ack_pending": 65_536,
+        **alone,
     }

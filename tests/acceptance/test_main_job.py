@@ -2,11 +2,16 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgpack
+import nats
 import pytest
 from fleet import StandingFleet
+from nats.aio.subscription import Subscription
 
 from deploy.local.fleet import Fleet, wait_until
 from lender.client.client import Client
@@ -43,6 +48,28 @@ def test_a_wasm_module_runs_over_an_input(fleet: Fleet) -> None:
     said = fleet.submit("submit", "--wasm", str(module), "--in", "file.bin", "--", "file.bin")
     assert said.returncode == 0, said.stderr
     assert said.stdout == f"{hashlib.sha256(CONTENT).hexdigest()}  file.bin\n"
+
+
+async def test_work_goes_to_the_machine_that_has_its_large_input(fleet: Fleet) -> None:
+    content = os.urandom(16 << 20)
+
+    async def run() -> str | None:
+        job = await client.submit(["true"], inputs={"model.bin": content})
+        return (await job.result(timeout_s=60)).terminal.lender
+
+    async with Client(fleet.url, fleet.key) as client:
+        holder = await run()
+        offers = await nats.connect(fleet.url)
+        heard = await offers.subscribe(f"offer.{holder}")
+        while hashlib.sha256(content).hexdigest() not in (await _next(heard))["blobs"]:
+            pass
+        await offers.close()
+        assert [await run() for _ in range(6)] == [holder] * 6
+
+
+async def _next(heard: Subscription) -> dict[str, Any]:
+    fields: dict[str, Any] = msgpack.unpackb((await heard.next_msg(timeout=30)).data)
+    return fields
 
 
 def test_an_output_file_comes_back(fleet: Fleet) -> None:

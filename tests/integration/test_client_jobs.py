@@ -179,10 +179,21 @@ async def test_questions_about_jobs(nats: EmbeddedServer, key: Path) -> None:
         first = await client.submit(["x"], name="first")
         second = await client.submit(["x"], name="second")
         assert [status.name for status in await client.jobs()] == ["second", "first"]
-        assert await client.why(second) == "2 machines match, all owners present"
+        assert await client.why(second) == "2 machines match it: 2 busy"
         assert (await client.get(first.id)).spec == first.spec
         with pytest.raises(NoSuchJob, match="lender jobs"):
             await client.get("never-submitted")
+
+
+async def test_who_asks_over_a_closed_connection_is_told_to_connect_again(
+    nats: EmbeddedServer, key: Path
+) -> None:
+    async with fake_broker(nats.url, forget), Client(nats.url, key) as client:
+        job = await client.submit(["x"])
+    with pytest.raises(Unreachable, match="connect again"):
+        await job.ended()
+    with pytest.raises(Unreachable, match="connect again"):
+        await anext(aiter(job.log()))
 
 
 async def test_waiting_may_be_given_up(nats: EmbeddedServer, key: Path) -> None:

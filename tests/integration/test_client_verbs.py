@@ -165,7 +165,7 @@ async def test_a_job_is_listed_fetched_and_cancelled(nats: EmbeddedServer, shell
         job = said.out.decode().strip()
         listed = await shell("jobs")
         assert job in listed.out.decode()
-        assert "all owners present" in listed.out.decode()
+        assert "2 machines match it" in listed.out.decode()
         assert json.loads((await shell("jobs", "--json")).out)["jobs"][0]["name"] == "nightly"
         waiting_ = await shell("get", job)
         assert waiting_.code == 1

@@ -27,7 +27,7 @@ def test_every_class_with_work_gets_its_turns(
     """
     classes = CLASSES[:count]
     allowed = frozenset(classes)
-    pulls = Pulls()
+    pulls = Pulls("")
     pulls.opened(classes, allowed)
     running: list[str] = []
     served_in = Counter[str]()

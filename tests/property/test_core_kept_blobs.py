@@ -45,6 +45,14 @@ class Shelf(RuleBasedStateMachine):
         if len(dropped) < len(free):
             assert self.total() <= limit_bytes
 
+    @rule(count=st.integers(0, 4), units=st.integers(0, 4))
+    def largest(self, count: int, units: int) -> None:
+        size_bytes_min = units * COUNTED_BYTES_MIN
+        large = [one for one in self.model if one[1] >= size_bytes_min]
+        found = self.kept.largest(count, size_bytes_min)
+        sizes = [dict(large)[blob] for blob in found]
+        assert sizes == sorted((one[1] for one in large), reverse=True)[:count]
+
     @rule(blob=BLOBS)
     def hold(self, blob: BlobCopy) -> None:
         self.kept.hold(blob)

@@ -39,6 +39,7 @@ from lender.core.effects import (
     Effect,
     Exit,
     ExtendLease,
+    ForgetDelivery,
     FreezeSandbox,
     KeepSandbox,
     LetSleep,
@@ -264,7 +265,11 @@ class ModelShell(RuleBasedStateMachine):
         match effect:
             case SendReport():
                 self.report(effect)
-            case AckLease(delivery=delivery) | ReturnLease(delivery=delivery):
+            case (
+                AckLease(delivery=delivery)
+                | ReturnLease(delivery=delivery)
+                | ForgetDelivery(delivery=delivery)
+            ):
                 assert delivery in self.deliveries, "ended twice"
                 del self.deliveries[delivery]
             case ExtendLease(delivery=delivery):
@@ -547,10 +552,8 @@ class ModelShell(RuleBasedStateMachine):
     def deliver_again(self, pick: int) -> None:
         """The queue's ack wait ran out, or an ack was lost: the older message is void."""
         lease = self.leases[lease_id(pick % len(self.leases))]
-        for delivery, held in list(self.deliveries.items()):
-            if held == lease.lease:
-                del self.deliveries[delivery]
         self.hand_over(lease, class_of())
+        assert list(self.deliveries.values()).count(lease.lease) <= 1
 
     def hand_over(self, lease: Lease, work_class: str) -> None:
         self.delivered = self.delivered + 1

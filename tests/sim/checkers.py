@@ -35,7 +35,7 @@ from lender.protocol.codec import decode
 from lender.protocol.errors import ProtocolError
 from lender.protocol.lease import Done, DoneReply
 from lender.protocol.result import Chunk, TaskResult, Terminal
-from lender.protocol.streams import RESULTS
+from lender.protocol.streams import RESULTS, WORK
 
 if TYPE_CHECKING:
     from sim.simulation import Simulation
@@ -388,6 +388,8 @@ def check_end(sim: "Simulation") -> None:
         }
         if any(left.values()):
             raise ViolationError(base, f"{service.name}: {left}")
+    if sim.server.js.streams[WORK].messages:
+        raise ViolationError(base, f"WORK: {len(sim.server.js.streams[WORK].messages)} messages")
     for shell in sim.shells:
         status = shell.core.status(shell.now())
         left = {
@@ -395,6 +397,7 @@ def check_end(sim: "Simulation") -> None:
             "reports": not shell.reporter.idle,
             "spooled": len(shell.machine.disk.spool),
             "leases": status.leases_unanswered + len(status.attempts),
+            "deliveries": shell.queues.unanswered,
         }
         if any(left.values()):
             raise ViolationError(base, f"{shell.name}: {left}")

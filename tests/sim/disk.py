@@ -29,6 +29,8 @@ class Disk:
     tombstones: dict[str, None] = field(default_factory=dict)
     intent: Intent = field(default_factory=Intent)
     spool: dict[tuple[str, int], Spooled] = field(default_factory=dict)
+    blobs: dict[str, None] = field(default_factory=dict)
+    """Large programs that were fetched."""
     full: bool = False
     marks: int = 0
     """Changes with every word of the owner's."""

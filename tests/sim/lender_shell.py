@@ -25,6 +25,7 @@ from lender.core.events import (
     CapabilitiesFound,
     ClassesOpened,
     ConsentLoaded,
+    DiskSampled,
     DrainRequested,
     Event,
     GangGathered,
@@ -42,6 +43,7 @@ from lender.core.events import (
 )
 from lender.core.lender import Lender
 from lender.protocol import subjects
+from lender.protocol.bounds import OFFERED_BLOB_BYTES_MIN
 from lender.protocol.codec import decode
 from lender.protocol.lease import Control
 
@@ -53,6 +55,7 @@ REPORT_GRACE_S = 2.0
 SENT_S = 0.1
 """What was said last is let out before the end."""
 RESTART_S = (0.5, 2.0)
+DISK_FREE_BYTES = 1 << 40
 
 
 class Watch:
@@ -218,6 +221,8 @@ class LenderShell(Actor):
         self._follow_clock()
         if self._marks != self.machine.disk.marks:
             self.load()
+        if self.machine.disk.blobs:
+            self.post(DiskSampled(DISK_FREE_BYTES, tuple(self.machine.disk.blobs)))
         self.post(MachineSampled(self.machine.signals()))
 
     def _sample(self, turn: int) -> None:
@@ -323,10 +328,7 @@ class LenderShell(Actor):
         match effect:
             case effects.OpenSandbox():
                 self.world.note(self.name, f"opens {effect.lease.lease}")
-                machine.open(effect)
-                if self._resting:
-                    self._resting = False
-                    self._sample_in(BUSY_SAMPLE_S)
+                self._open(effect)
             case effects.RunTasks():
                 machine.run(effect.lease, effect.tasks)
             case effects.FreezeSandbox():
@@ -341,6 +343,15 @@ class LenderShell(Actor):
                 machine.close(effect.lease, save=effect.save)
             case effects.AbandonCheckpoint():
                 machine.abandon(effect.lease)
+
+    def _open(self, effect: effects.OpenSandbox) -> None:
+        self.machine.open(effect)
+        program = effect.spec.program
+        if program is not None and program.size_bytes >= OFFERED_BLOB_BYTES_MIN:
+            self.machine.disk.blobs[program.sha256] = None
+        if self._resting:
+            self._resting = False
+            self._sample_in(BUSY_SAMPLE_S)
 
     def _thaw(self, lease: str) -> None:
         """Let it go on, unless the owner paused meanwhile and we have not been told yet."""

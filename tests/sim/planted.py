@@ -41,8 +41,8 @@ def _punish_revoked(state: State, now: float, lease: Lease, lender: str, done: D
     state.enqueue(job)
 
 
-def _take_and_leave(job: Job, count: int) -> tuple[Step, RangeSet]:
-    step, taken = _take(job, count)
+def _take_and_leave(job: Job, count: int, ranges_max: int) -> tuple[Step, RangeSet]:
+    step, taken = _take(job, count, ranges_max)
     first = next(iter(taken))[0]
     job.put_back(Step(step.attempt + 1, step.failures), [(first, 1)])
     return step, taken

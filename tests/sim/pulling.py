@@ -37,6 +37,11 @@ class Queues:
         self._deliveries: dict[int, Delivered] = {}
         self._handles = 0
 
+    @property
+    def unanswered(self) -> int:
+        """How many deliveries are remembered."""
+        return len(self._deliveries)
+
     def perform(self, effect: Effect) -> None:
         """Carry out an effect that concerns the queues."""
         js, world = self._server.js, self._shell.world
@@ -53,6 +58,8 @@ class Queues:
                 one = self._deliveries.pop(effect.delivery)
                 delay_s = effect.delay_s
                 self._say(lambda: js.nak(world.now, one.consumer, one.message.sequence, delay_s))
+            case effects.ForgetDelivery():
+                del self._deliveries[effect.delivery]
             case effects.ExtendLease():
                 one = self._deliveries[effect.delivery]
                 self._say(lambda: js.in_progress(world.now, one.consumer, one.message.sequence))

@@ -30,6 +30,7 @@ from broker.core.events import (
     ResultReplayed,
     SubmittersChanged,
     TimePassed,
+    WorkSeen,
 )
 from lender.protocol import streams, subjects
 from lender.protocol.codec import encode
@@ -44,6 +45,8 @@ CONFIRM_S = 0.05
 READ_AGAIN_S = 5.0
 PAUSE_S = 0.2
 PAGE = 500
+LOOK_S = 30.0
+LOOK_PAGE = 20
 
 
 class Watch:
@@ -201,6 +204,7 @@ class Service:
         self.shell.watch.started(self)
         self._do(ReplayCompleted())
         self._read_jobs()
+        self.after(LOOK_S, self._look_through_work, 1)
 
     # what comes in
 
@@ -242,6 +246,16 @@ class Service:
 
         jobs = self.server.js.streams[streams.JOBS]
         self.call("jobs", lambda: jobs.page(self._last_job + 1, PAGE), done)
+
+    def _look_through_work(self, sequence: int) -> None:
+        def done(page: object) -> None:
+            if isinstance(page, list) and page:
+                self.handle(WorkSeen(tuple((one.sequence, one.payload) for one in page)))
+            more = isinstance(page, list) and len(page) == LOOK_PAGE
+            self.after(LOOK_S, self._look_through_work, page[-1].sequence + 1 if more else 1)
+
+        work = self.server.js.streams[streams.WORK]
+        self.call("look", lambda: work.page(sequence, LOOK_PAGE), done)
 
     # the core
 

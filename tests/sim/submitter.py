@@ -16,6 +16,12 @@ from lender.protocol.streams import JOBS
 
 GIB = 1 << 30
 PROGRAM = {"sha256": "ab" * 32, "size_bytes": 1000}
+LARGE_PROGRAM = {"sha256": "cd" * 32, "size_bytes": 64 << 20}
+"""Worth waiting for a machine that has it."""
+
+LARGE_EVERY = 3
+"""Of the jobs that have a program, about so many have the large one."""
+
 AGAIN_S = (0.2, 1.0)
 
 
@@ -66,6 +72,8 @@ class Job:
     def _record(self, signer: Signer) -> Record:
         plan = self.plan
         wasm = plan.workload == "render"
+        large = int(plan.id.rpartition("-")[2]) % LARGE_EVERY == 0
+        program = LARGE_PROGRAM if large else PROGRAM
         spec = JobSpec.model_validate(
             {
                 "v": 1,
@@ -73,7 +81,7 @@ class Job:
                 "submitter": signer.public_key,
                 "workload": plan.workload,
                 "runtime": "wasm" if wasm else "process",
-                "program": PROGRAM if wasm else None,
+                "program": program if wasm else None,
                 "argv": () if wasm else ("true",),
                 "array": Array(count=plan.count) if plan.count else None,
                 "limits": Limits(cpu=plan.cpu, prepare_s=plan.prepare_s),

@@ -1,6 +1,7 @@
 """What a lender may ever run, and what it has room for now."""
 
 from math import inf
+from string import ascii_uppercase
 
 import pytest
 from broker_world import ALICE, L1, L2, class_of, job_spec
@@ -8,6 +9,7 @@ from broker_world import ALICE, L1, L2, class_of, job_spec
 from broker.core.matching.fleet import Fleet
 from broker.core.matching.lender import Lender
 from broker.core.matching.need import Amounts, Need
+from lender.protocol import bounds
 from lender.protocol.job import Limits, Requires
 from lender.protocol.lease import HeldLease, Offer
 
@@ -161,6 +163,19 @@ def test_the_fleet_counts_what_all_lend_together() -> None:
     fleet.hear(0.0, offer(phase="yielding", slots_free=0), ())
     assert fleet.lends == Amounts(4, 8 * GIB, 0, 3)
     fleet.forget(L2)
+    assert fleet.lends == Amounts()
+
+
+def test_what_was_added_up_comes_down_to_nothing() -> None:
+    fleet = Fleet()
+    most = bounds.OFFERED_BYTES_MAX
+    fleet.hear(0.0, offer(memory_free_bytes=most, vram_free_bytes=most), ())
+    for number, letter in enumerate(ascii_uppercase):
+        one = offer(lender=L1[:-1] + letter, memory_free_bytes=most - number)
+        fleet.hear(0.0, one, ())
+    fleet.hear(0.0, offer(lender=L2, memory_free_bytes=1), ())
+    for one in list(fleet):
+        fleet.forget(one.id)
     assert fleet.lends == Amounts()
 
 

@@ -1,5 +1,6 @@
 """Lenders that speak, fall silent, forget, or come back."""
 
+import msgpack
 import pytest
 from broker_world import ALICE, BOB, L1, L2, World, class_of, job_spec, ok
 
@@ -222,6 +223,26 @@ def test_a_bad_offer_is_told_to_the_operator_and_nothing_else() -> None:
     payload = encode(Offer.model_validate(world.broker.state.fleet.get(L1).offer.model_dump()))
     world.do(OfferReceived(L2, payload))
     assert "speaks for" in world.warnings[1]
+    assert world.broker.state.fleet.get(L2) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"cpu_free": 1e308},
+        {"memory_free_bytes": 2**63},
+        {"vram_free_bytes": 2**63},
+        {"disk_free_bytes": 2**63},
+        {"stay_s": 1e308},
+        {"slots_free": 2**40},
+    ],
+)
+def test_numbers_that_no_machine_has_are_a_bad_offer(said: dict[str, float]) -> None:
+    world = World()
+    world.offer(L1)
+    fields = world.broker.state.fleet.get(L1).offer.model_dump() | {"lender": L2} | said
+    world.do(OfferReceived(L2, msgpack.packb(fields)))
+    assert next(iter(said)) in world.warnings[0]
     assert world.broker.state.fleet.get(L2) is None
 
 

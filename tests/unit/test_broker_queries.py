@@ -32,7 +32,9 @@ def test_a_job_whose_machines_are_taken_says_by_what() -> None:
     world.offer(L1, phase="paused")
     assert why(world) == "1 machine matches it: 1 paused by its owner"
     world.offer(L2, phase="yielding")
-    assert why(world) == "2 machines match it: 1 paused by its owner, 1 yielding to its owner"
+    assert why(world) == (
+        "2 machines match it: 1 paused by its owner, 1 yielding (the machine or its owner needs it)"
+    )
     world.offer(L2, slots=0)
     assert why(world) == "2 machines match it: 1 paused by its owner, 1 busy"
 

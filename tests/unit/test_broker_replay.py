@@ -1,11 +1,14 @@
 """A broker that was killed, at any point, goes on from what the streams hold."""
 
 import pytest
-from broker_world import ALICE, L1, L2, START, World, bad, class_of, job_spec, ok
+from broker_world import ALICE, BOB, L1, L2, START, World, bad, class_of, job_spec, ok
 
 from broker.core.broker import Broker
 from broker.core.events import JobReplayed, ReplayCompleted, SubmittersChanged
+from lender.protocol import subjects
+from lender.protocol.codec import encode
 from lender.protocol.lease import Lease
+from lender.protocol.signature import SIGNATURE_HEADER
 
 
 def test_queued_jobs_are_queued_again_in_order() -> None:
@@ -249,3 +252,45 @@ def test_a_partial_lease_goes_on_with_what_is_left() -> None:
     done = [result.task for result in world.tasks()]
     assert sorted(done) == [0, *tasks]
     assert len(done) == len(set(done))
+
+
+def test_a_signature_that_was_never_checked_is_checked_before_the_first_lease() -> None:
+    world = World()
+    forged, honest = job_spec(job="job-0001"), job_spec(job="job-0002")
+    for spec, signer in ((forged, BOB), (honest, ALICE)):
+        payload = encode(spec)
+        headers = {SIGNATURE_HEADER: signer.sign(payload)}
+        world.jobs.append((subjects.submit(ALICE.public_key, spec.id), headers, payload))
+    unsigned = encode(job_spec(job="job-0003"))
+    world.jobs.append((subjects.submit(ALICE.public_key, "job-0003"), {}, unsigned))
+    world.start()
+    assert {job.state for job in world.query().jobs} == {"queued"}
+    world.offer(slots=4)
+    assert [lease.job for lease in world.queued()] == ["job-0002"]
+    for job, said in (("job-0001", "does not match"), ("job-0003", "missing")):
+        terminal = world.terminal(job)
+        assert (terminal.state, terminal.field) == ("rejected", "signature")
+        assert said in terminal.reason
+    world.start()
+    assert world.run(world.pull()) == "committed"
+
+
+def test_a_gang_that_was_forged_is_not_leased_either() -> None:
+    world = World()
+    payload = encode(job_spec(count=2, gang=True))
+    headers = {SIGNATURE_HEADER: BOB.sign(payload)}
+    world.jobs.append((subjects.submit(ALICE.public_key, "job-0001"), headers, payload))
+    world.start()
+    world.offer(slots=4)
+    world.pass_time(2.0)
+    assert world.queued() == []
+    assert world.terminal().state == "rejected"
+
+
+def test_a_job_of_which_a_lease_is_out_was_verified_before() -> None:
+    world = World()
+    world.submit(job_spec(count=2))
+    world.offer(slots=1)
+    world.start()
+    world.offer(slots=4)
+    assert len(world.queued()) == 2

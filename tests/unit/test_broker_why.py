@@ -22,14 +22,25 @@ def asks(world: World, cpu: int = 1, memory_bytes: int = MIB, **requires: object
     return why(world, job)
 
 
-def test_owners_that_are_there_and_machines_that_would_nearly_do() -> None:
+def test_machines_that_yield_and_those_that_would_nearly_do() -> None:
     world = World()
     for lender in LENDERS[:4]:
         world.offer(lender, slots=0, phase="yielding", memory_free_bytes=8 * GIB)
     for lender in LENDERS[4:6]:
         world.offer(lender, memory_free_bytes=6 * GIB)
     assert asks(world, memory_bytes=8 * GIB) == (
-        "4 machines match, all owners present; 2 more would match with 2 GiB less memory"
+        "4 machines match it: 4 yielding (the machine or its owner needs it); "
+        "2 more would match with 2 GiB less memory"
+    )
+
+
+def test_what_each_machine_is_busy_with_is_told() -> None:
+    world = World()
+    world.offer(L1, slots=0, phase="yielding")
+    world.offer(L2, slots=0, phase="yielding")
+    world.offer(L3, slots=0, phase="paused")
+    assert asks(world) == (
+        "3 machines match it: 2 yielding (the machine or its owner needs it), 1 paused by its owner"
     )
 
 

@@ -101,6 +101,16 @@ def test_a_lease_of_another_class_is_refused() -> None:
     assert "does not belong in class" in reason(make_lease(), make_spec(workload="pinned"))
 
 
+def test_a_lenders_own_queue_brings_any_class_of_its_pools() -> None:
+    own = {"own_queue": "assign_me", "pools": ("default",)}
+    assert isinstance(admit(START, make_lease(), "assign_me", rules(**own)), Plan)
+    elsewhere = make_spec(requires={"pool": "lab"})
+    refused = admit(START, make_lease(elsewhere), "assign_me", rules(**own))
+    assert isinstance(refused, Refused)
+    assert "pool lab" in refused.reason
+    assert isinstance(admit(START, make_lease(), "assign_you", rules(**own)), Refused)
+
+
 def test_an_expired_job_is_refused() -> None:
     assert refuses(make_spec(not_after=START)) == "the job has expired"
 
@@ -115,6 +125,7 @@ def test_what_the_machine_cannot_do_is_refused() -> None:
         make_spec(limits={"cpu": 2}), slots_total=1
     )
     assert "bytes of memory" in refuses(make_spec(), memory_free_bytes=GIB // 4)
+    assert "bytes of disk" in refuses(make_spec(), disk_free_bytes=GIB // 8)
 
 
 def test_another_system_and_a_missing_label_are_refused() -> None:

@@ -23,6 +23,7 @@ from lender.core.effects import (
     AckLease,
     CloseSandbox,
     ExtendLease,
+    ForgetDelivery,
     KeepSandbox,
     OpenSandbox,
     PullWork,
@@ -307,6 +308,7 @@ def test_a_redelivered_lease_is_adopted_and_not_run_twice() -> None:
     bench.run()
     again = bench.deliver()
     assert not every(OpenSandbox, again)
+    assert every(ForgetDelivery, again) == [ForgetDelivery(1)]
     bench.end(0)
     assert every(AckLease, bench.answer(1)) == [AckLease(2)]
     assert every(AckLease, bench.deliver()) == [AckLease(3)], "and once more, when it was over"

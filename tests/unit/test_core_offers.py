@@ -26,7 +26,7 @@ from core_world import (
 )
 
 from lender.core.consent import Consent
-from lender.core.effects import SendOffer
+from lender.core.effects import OpenSandbox, ReturnLease, SendOffer, SendReport
 from lender.core.events import (
     BrokerConnected,
     BrokerDisconnected,
@@ -34,12 +34,14 @@ from lender.core.events import (
     Capabilities,
     CapabilitiesFound,
     ConsentLoaded,
+    DiskSampled,
     TimeAdvanced,
 )
 from lender.core.hold import NEEDED_HERE
 from lender.core.offering import CLASSES_MAX, class_tokens
 from lender.core.policy import Policy
 from lender.core.schedule import parse_when
+from lender.protocol.bounds import OFFERED_BYTES_MAX
 from lender.protocol.classes import WorkClass
 
 
@@ -56,6 +58,35 @@ def test_an_offer_says_what_is_lent() -> None:
     assert (offer.memory_free_bytes, offer.vram_free_bytes) == (11 * GIB, 7 * GIB)
     assert (offer.arch, offer.os, offer.runtimes) == ("x86_64", "linux", ("process", "wasm"))
     assert offer.leases == ()
+    assert (offer.disk_free_bytes, offer.blobs) == (None, ()), "nobody has looked yet"
+
+
+def test_an_offer_says_what_the_disk_holds() -> None:
+    bench = Bench(disk_kept_bytes=GIB).ready()
+    bench.tell(DiskSampled(10 * GIB, ("ab" * 32,)))
+    offer = the(SendOffer, bench.tell(BrokerGreeted())).offer
+    assert (offer.disk_free_bytes, offer.blobs) == (9 * GIB, ("ab" * 32,))
+    bench.run(make_lease(make_spec(limits={"scratch_bytes": 2 * GIB})))
+    offer = the(SendOffer, bench.tell(BrokerGreeted())).offer
+    assert offer.disk_free_bytes == 7 * GIB, "beside what leases may still write"
+    bench.end(0)
+    offer = the(SendOffer, bench.tell(BrokerGreeted())).offer
+    assert offer.disk_free_bytes == 9 * GIB
+    bench.tell(DiskSampled(1 << 60))
+    offer = the(SendOffer, bench.tell(BrokerGreeted())).offer
+    assert offer.disk_free_bytes == OFFERED_BYTES_MAX
+    bench.tell(DiskSampled(0))
+    assert the(SendOffer, bench.tell(BrokerGreeted())).offer.disk_free_bytes == 0
+
+
+def test_a_lease_waits_for_disk_space_that_others_hold() -> None:
+    bench = Bench().ready()
+    bench.tell(DiskSampled(3 * GIB))
+    spec = make_spec(limits={"scratch_bytes": 2 * GIB})
+    assert every(OpenSandbox, bench.deliver(make_lease(spec)))
+    again = bench.deliver(make_lease(spec, 2))
+    assert every(ReturnLease, again)
+    assert not every(SendReport, again)
 
 
 def test_an_offer_says_what_the_machine_is_called() -> None:

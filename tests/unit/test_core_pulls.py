@@ -4,6 +4,7 @@ from core_world import (
     BOB,
     BUSY,
     CALM,
+    LENDER,
     MACHINE,
     START,
     Bench,
@@ -23,6 +24,7 @@ from lender.core.events import (
     PullEnded,
     SandboxPrepared,
 )
+from lender.protocol.classes import own_queue
 
 RENDER, PINNED = class_of(), class_of(make_spec(workload="pinned"))
 BOTH = (make_grant("G-1"), make_grant("G-2", workload="pinned"))
@@ -168,3 +170,19 @@ def test_a_changed_machine_changes_what_is_pulled() -> None:
     bench = Bench().ready()
     bench.tell(CapabilitiesFound(MACHINE.__class__("x86_64", "linux", frozenset({"process"}))))
     assert pulled(bench.open()) == []
+
+
+def test_its_own_queue_is_pulled_from_when_told_and_until_it_is_empty() -> None:
+    bench = Bench().ready()
+    own = own_queue(LENDER)
+    assert pulled(bench.open(own)) == [(own, 4)]
+    bench.deliver(work_class=own)
+    assert (own, 3) in pulled(bench.tell(PullEnded(own, refused=False)))
+    assert pulled(bench.tell(PullEnded(own, refused=False)) + bench.wait(10.0)) == []
+    assert pulled(bench.open(own)) == [(own, 3)]
+
+
+def test_without_consent_its_own_queue_is_nothing_to_it_either() -> None:
+    bench = Bench().ready()
+    bench.consent()
+    assert pulled(bench.open(own_queue(LENDER))) == []

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import cast
 
 import pytest
 
+from lender.daemon.disk_space import DiskSpace
 from lender.daemon.inputs import InputCache, InputError
 from lender.link.blobs import Blobs
 from lender.link.objects import BlobMissingError, BlobTooLargeError
@@ -270,6 +272,34 @@ async def test_what_a_lease_holds_stays_until_it_is_released(state: StateFolder)
     other.release()
     await use(cache, "b")
     assert kept(state, store) == "bd"
+
+
+async def test_the_largest_that_are_there_are_told(
+    state: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lender.daemon.inputs.OFFERED_BLOB_BYTES_MIN", SIZE)
+    store = Store()
+    cache = await cache_of(state, store)
+    await use(cache, "a")
+    await use(cache, "a", BOB)
+    store.gate.clear()
+    store.begun.clear()
+    transfer = asyncio.create_task(use(cache, "b"))
+    await store.begun.wait()
+    assert cache.largest() == (sha256_of("a"),), "one that is on its way is not there"
+    store.gate.set()
+    await transfer
+    assert set(cache.largest()) == {sha256_of("a"), sha256_of("b")}
+    assert set((await cache_of(state, store)).largest()) == {sha256_of("a"), sha256_of("b")}
+
+
+async def test_the_disk_is_read_before_and_after_there_is_a_cache(state: StateFolder) -> None:
+    disk = DiskSpace(state.scratch)
+    reading = disk.read()
+    assert 0 < reading.free_bytes <= shutil.disk_usage(state.scratch).total
+    assert reading.blobs == ()
+    disk.inputs = await cache_of(state, Store())
+    assert disk.read().blobs == ()
 
 
 async def test_a_blob_larger_than_the_cache_is_not_the_jobs_fault(state: StateFolder) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from core_world import lease_id, make_lease, make_spec
 
 from lender.core.effects import OpenSandbox
-from lender.core.events import Event, MachineSampled, UsageMetered
+from lender.core.events import DiskSampled, Event, MachineSampled, UsageMetered
 from lender.core.signals import Presence, Signals
 from lender.daemon.execution import Execution
 from lender.daemon.sampling import Sampler
@@ -53,10 +53,12 @@ async def test_all_that_a_lease_used_is_told_before_the_reading_of_the_machine(
         "agents": SimpleNamespace(sightings=lambda _: ()),
         "history": SimpleNamespace(record=lambda *_: None, fault=""),
         "clock": SimpleNamespace(reread=lambda: None),
+        "disk": SimpleNamespace(read=lambda: DiskSampled(7)),
     }
     sampler = Sampler(**parts, launcher_pid=1, look=lambda: None)
     sampler.sample()
-    metered, sampled = told
+    metered, disk, sampled = told
+    assert disk == DiskSampled(7)
     assert metered == UsageMetered(lease_id(1), 2.0, 3, 0, 1.5, GIB, 60.0)
     assert isinstance(sampled, MachineSampled)
     assert sampled.signals.cpu_others == 0.5

@@ -4,7 +4,7 @@ import pytest
 from core_world import ALICE, class_of, make_spec
 
 from lender.protocol import subjects
-from lender.protocol.classes import WorkClass
+from lender.protocol.classes import WorkClass, is_own_queue, own_queue
 from lender.protocol.errors import ProtocolError
 from lender.protocol.ids import check_job_id
 from lender.protocol.streams import consumer_config, leader_config, stream_configs
@@ -175,6 +175,17 @@ def test_a_class_has_one_shared_consumer() -> None:
     assert (config["durable_name"], config["filter_subject"]) == (class_of(), f"work.{class_of()}")
     assert config["ack_policy"] == "explicit"
     assert config["ack_wait"] == 30 * 10**9
+
+
+def test_a_lenders_own_queue_is_no_class_and_goes_when_nobody_pulls_from_it() -> None:
+    token = own_queue(ALICE.public_key)
+    assert is_own_queue(token)
+    assert not is_own_queue(class_of())
+    assert not is_own_queue(class_of(make_spec(requires={"pool": "assign"})))
+    with pytest.raises(ProtocolError, match="not a class"):
+        WorkClass.parse(token)
+    assert consumer_config(token)["inactive_threshold"] == 120 * 10**9
+    assert "inactive_threshold" not in consumer_config(class_of())
 
 
 def test_what_brokers_tell_each_other_is_no_submitters() -> None:

@@ -92,8 +92,7 @@ def _with_room(fleet: Fleet, group: Group, job: Job, tiers: Sequence[int]) -> It
 
 
 def _merit(lender: Lender, group: Group, job: Job) -> tuple[int, int]:
-    held_bytes = sum(one.size_bytes for one in job.inputs if one.sha256 in lender.blobs)
-    return len(group.need.prefers & lender.labels), held_bytes
+    return len(group.need.prefers & lender.labels), lender.holds_bytes(job.inputs)
 
 
 def _all_avoided(fleet: Fleet, group: Group, job: Job, now: float) -> bool:

@@ -136,7 +136,7 @@ class Fleet:
         self.lends = Amounts(
             cores + after.cores - before.cores,
             memory_bytes + after.memory_bytes - before.memory_bytes,
-            0.0,
+            0,
             vram_bytes + after.vram_bytes - before.vram_bytes,
         )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from broker.core.matching.need import Amounts, Need
+from lender.protocol.job import BlobRef
 from lender.protocol.lease import Offer
 
 FEED_PER_SLOT = 2
@@ -44,7 +45,7 @@ class Lender:
     @property
     def slots(self) -> int:
         """Usable slots: free cores, and those of the leases that it holds."""
-        return int(self.lends.cores)
+        return self.lends.cores
 
     @property
     def unclaimed(self) -> Amounts:
@@ -81,6 +82,10 @@ class Lender:
             and need.labels <= self.labels
             and need.os in ("any", self.offer.os)
         )
+
+    def holds_bytes(self, blobs: Iterable[BlobRef]) -> int:
+        """Return how much of these it has at hand."""
+        return sum(one.size_bytes for one in blobs if one.sha256 in self.blobs)
 
     def hear(self, now: float, offer: Offer, held: Iterable[Need]) -> bool:
         """Take up an offer; tells whether it may have room for what it had none for before.
@@ -155,10 +160,10 @@ class Lender:
         else small tasks would take all room before a large one ever finds enough of it.
         """
         lends, before = self.lends, self.room
-        cores = lends.cores if self._cores < FEED_PER_SLOT * lends.cores else 0.0
-        memory = lends.memory_bytes if self._memory < FEED_PER_SLOT * lends.memory_bytes else 0.0
-        disk = lends.disk_bytes if self._disk < FEED_PER_SLOT * lends.disk_bytes else 0.0
-        vram = lends.vram_bytes if self._vram < FEED_PER_SLOT * lends.vram_bytes else 0.0
+        cores = lends.cores if self._cores < FEED_PER_SLOT * lends.cores else 0
+        memory = lends.memory_bytes if self._memory < FEED_PER_SLOT * lends.memory_bytes else 0
+        disk = lends.disk_bytes if self._disk < FEED_PER_SLOT * lends.disk_bytes else 0
+        vram = lends.vram_bytes if self._vram < FEED_PER_SLOT * lends.vram_bytes else 0
         if before == (cores, memory, disk, vram):
             return False
         self.room = room = Amounts(cores, memory, disk, vram)

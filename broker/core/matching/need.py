@@ -8,12 +8,16 @@ from lender.protocol.job import JobSpec
 
 
 class Amounts(NamedTuple):
-    """What can be lent: cores, and bytes of memory, working folders and GPU memory."""
+    """What can be lent: cores, and bytes of memory, working folders and GPU memory.
 
-    cores: float = 0.0
-    memory_bytes: float = 0.0
-    disk_bytes: float = 0.0
-    vram_bytes: float = 0.0
+    Whole numbers, so that what is added can be taken away again; a disk that nobody knows of is
+    infinite.
+    """
+
+    cores: int = 0
+    memory_bytes: int = 0
+    disk_bytes: float = 0
+    vram_bytes: int = 0
 
 
 class Need(NamedTuple):
@@ -47,10 +51,10 @@ class Need(NamedTuple):
         """Return how many tasks find in `amounts` what they need, side by side."""
         times = min(amounts.cores // self.cores, amounts.memory_bytes // self.memory_bytes)
         if self.disk_bytes and amounts.disk_bytes != inf:
-            times = min(times, amounts.disk_bytes // self.disk_bytes)
+            times = min(times, int(amounts.disk_bytes // self.disk_bytes))
         if self.vram_bytes:
             times = min(times, amounts.vram_bytes // self.vram_bytes)
-        return max(0, int(times))
+        return max(0, times)
 
     def within(self, amounts: Amounts) -> bool:
         """Tell whether a task finds what it needs in `amounts`."""
