@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from lender.core.consent import Intent
-from lender.daemon.control import ControlServer, Peer
+from lender.daemon.control import ControlServer
+from lender.daemon.peer import Peer
 from lender.sandbox.processes import tree
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
 from lender.state.consent_files import load_consent, read_intent, write_intent

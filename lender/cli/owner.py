@@ -103,8 +103,9 @@ def become_owner(state: StateFolder) -> None:
     status = state.path.stat()
     if os.geteuid() == 0 and status.st_uid != 0:
         os.setgroups([])
-        os.setresgid(status.st_gid, status.st_gid, status.st_gid)
-        os.setresuid(status.st_uid, status.st_uid, status.st_uid)
+        # Of root these set the real and the saved id, too (setuid(2)).
+        os.setgid(status.st_gid)
+        os.setuid(status.st_uid)
 
 
 class Told(NamedTuple):

@@ -15,9 +15,9 @@ from lender.cli.owner import DEFAULTS as OWNER_DEFAULTS
 from lender.cli.owner import add_options, become_owner, is_owner, print_json, tell, warn_of
 from lender.cli.state_choice import Choice, choose
 from lender.cli.words import count, duration, say, when
-from lender.sandbox.processes import stopping
+from lender.sandbox.processes import stopping, tree
 from lender.state.attempt_records import AttemptReading, AttemptRecords
-from lender.state.folder import StateFolder
+from lender.state.folder import StateFolder, read_account
 from lender.state.intent_file import StoredIntent
 
 if TYPE_CHECKING:  # loads only where there is something to parse: see `main`
@@ -114,6 +114,7 @@ def _let_finish(state: StateFolder, intent: StoredIntent, *, as_document: bool) 
 def pause_as_owner(state: StateFolder, intent: StoredIntent, started: float) -> dict[str, Any]:
     """Freeze, save, tell, look again; `started` is when the owner said it, monotonic."""
     become_owner(state)
+    tree.enclose(read_account(state))
     first = _freeze(state)
     stopped_s = time.monotonic() - started
     not_saved = keep(state, intent)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from lender.cli.owner import tell
 from lender.core.consent import Grant
-from lender.sandbox.processes import cgroup, stopping, tree
+from lender.sandbox.processes import account, cgroup, stopping, tree
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
 from lender.state.closing_receipts import closing_receipt
 from lender.state.consent_files import (
@@ -24,7 +24,7 @@ from lender.state.consent_files import (
     withdraw_grants,
     write_tombstones,
 )
-from lender.state.folder import StateFolder, read_pid
+from lender.state.folder import StateFolder, read_account, read_pid
 from lender.state.grant_claims import GrantClaim, claims
 from lender.state.grant_file import GRANT_ID_PATTERN
 from lender.state.purge import kept_submitters, purge, remove
@@ -141,6 +141,7 @@ class Outcome:
 def revoke(state: StateFolder, selection: Selection) -> Outcome:
     """End the selected grants and everything that runs under them. Raises nothing of its own."""
     outcome, started = Outcome(), time.monotonic()
+    tree.enclose(read_account(state))
     attempts = _Attempts(state, selection)
     attempts.freeze()
     submitters = _withdraw(state, selection, outcome)
@@ -151,6 +152,11 @@ def revoke(state: StateFolder, selection: Selection) -> Outcome:
     _tell(state, outcome, attempts.unreadable)
     # Once more: what was being launched when the tombstones came has a record by now.
     last = attempts.kill(outcome, _KILL_S if first.verified else _KILL_AGAIN_S)
+    if not last.verified and selection.everything and tree.is_enclosed():
+        # One call for all that runs as this user, lenderd with it: nobody forks away from that.
+        account.end_everything()
+        outcome.daemon, outcome.daemon_reason = "killed", "sandboxes did not end"
+        last = attempts.kill(outcome, _KILL_S)
     outcome.processes = first.processes + last.processes
     outcome.remaining = last.remaining
     if attempts.unreadable and outcome.daemon != "killed":

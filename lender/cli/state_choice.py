@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from lender.daemon.control_client import address_of
+from lender.daemon.socket_address import address_of
 from lender.state.folder import SYSTEM_STATE, StateFolder, default_state_path, read_pid
 
 _LISTED = Path("/proc/net/unix")
@@ -107,8 +107,11 @@ def configured_state_path() -> Path | None:
         return Path(named)
     base = os.environ.get("XDG_CONFIG_HOME")
     file = (Path(base) if base else Path.home() / ".config") / "lender" / "lenderd.toml"
-    if not file.is_file():
-        return None
+    try:
+        if not file.is_file():
+            return None
+    except OSError:
+        return None  # root's own, and root has become the owner
     import tomllib  # noqa: PLC0415 - 5 ms, for those who have such a file and no lenderd
 
     try:

@@ -26,15 +26,13 @@ import inspect
 import json
 import logging
 import socket
-import struct
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lender.daemon.control_client import address_of
+from lender.daemon.peer import Peer, peer_of
+from lender.daemon.socket_address import address_of
 
 LINE_BYTES_MAX = 64 * 1024
 CLIENTS_PER_UID_MAX = 32
@@ -43,20 +41,7 @@ IDLE_S_MAX = 30.0
 
 OPEN_VERBS = frozenset({"status", "pause", "presence"})
 
-_LOCAL_PEERCRED = 0x001  # macOS <sys/un.h>, level SOL_LOCAL = 0
-_LOCAL_PEERPID = 0x002
-_UCRED = struct.Struct("3i")  # Linux unix(7): pid, uid, gid
-_XUCRED = struct.Struct("IIh")  # macOS: version, uid, number of groups; groups follow
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Who asks, by the kernel's word at the time of connecting."""
-
-    uid: int
-    pid: int
 
 
 class MalformedError(Exception):
@@ -168,22 +153,6 @@ class ControlServer:
         except Exception:  # noqa: BLE001  # a fault of one verb must not end the others
             _log.exception("control verb %s failed", verb)
             return _error("failed", f"lenderd could not {verb}: its log says why")
-
-
-def peer_of(connection: socket.socket) -> Peer:
-    """Credentials of the other side of a connected Unix socket.
-
-    Raises:
-        OSError: the kernel does not tell.
-    """
-    if sys.platform == "darwin":
-        raw = connection.getsockopt(0, _LOCAL_PEERCRED, 76)
-        uid = _XUCRED.unpack_from(raw)[1]
-        pid = connection.getsockopt(0, _LOCAL_PEERPID)
-    else:
-        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        pid, uid, _gid = _UCRED.unpack(raw)
-    return Peer(uid, pid)
 
 
 def _listening(path: Path) -> socket.socket:

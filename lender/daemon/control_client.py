@@ -1,18 +1,15 @@
 """Asks lenderd one question over its control socket, blocking, standard library only."""
 
-import contextlib
 import json
-import os
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lender.daemon.socket_address import address_of
+
 REPLY_BYTES_MAX = 16 << 20
 """A reply above this is not read to its end: status of a thousand leases is about 300 KB."""
-
-_SOCKET_PATH_BYTES_MAX = 107
 
 
 class UnreachableError(Exception):
@@ -62,19 +59,6 @@ def ask(socket_path: Path, request: dict[str, Any], timeout_s: float) -> dict[st
     if not isinstance(reply, dict) or not isinstance(reply.get("ok"), bool):
         raise UnreachableError("the answer is not of this protocol", silent=True)
     return reply
-
-
-@contextlib.contextmanager
-def address_of(path: Path) -> Iterator[str]:
-    """A name of the socket at `path` that sockaddr_un can hold, also where `path` is longer."""
-    if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX:
-        yield str(path)
-        return
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
 
 
 def _send(connection: socket.socket, line: bytes) -> OSError | None:

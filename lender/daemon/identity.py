@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from lender.protocol.signature import Signer, seed_from_entropy
+from lender.state import durable
 
 
 def load_or_create(path: Path) -> Signer:
@@ -23,6 +24,6 @@ def load_or_create(path: Path) -> Signer:
     with os.fdopen(descriptor, "wb") as file:
         file.write(seed + b"\n")
         file.flush()
-        os.fsync(file.fileno())
+        durable.sync(file.fileno())
     draft.replace(path)
     return Signer(seed)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -27,7 +28,7 @@ from lender.daemon.execution import Machinery, OnLog
 from lender.daemon.identity import load_or_create
 from lender.daemon.inputs import InputCache
 from lender.daemon.owner import OwnerVerbs
-from lender.daemon.privilege import become, drop_to
+from lender.daemon.privilege import become, check_dedicated, drop_to
 from lender.daemon.receipt_head import HeadPublisher
 from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.reporter import Reporter
@@ -50,7 +51,8 @@ from lender.sandbox.launcher import Launcher
 from lender.sandbox.lease_sandbox import LeaseSandbox
 from lender.sandbox.plan import SandboxPlan
 from lender.sandbox.port import RecordRoots
-from lender.sandbox.processes import subtree
+from lender.sandbox.processes import account, subtree, tree
+from lender.sandbox.processes.account import Account
 from lender.sandbox.processes.subtree import Subtree
 from lender.sensors import memory
 from lender.sensors.machine import MachineSensors
@@ -58,7 +60,7 @@ from lender.sensors.presence import PresenceSensors, machine_sources
 from lender.service.notify import notify, watchdog_interval_s
 from lender.state.attempt_records import AttemptRecords
 from lender.state.consent_files import load_consent
-from lender.state.folder import StateFolder, default_state_path, write_pid
+from lender.state.folder import StateFolder, default_state_path, read_pid, write_pid
 from lender.state.purge import kept_submitters, purge
 from lender.state.receipts import ReceiptLog
 
@@ -98,19 +100,31 @@ class Lifetime:
             PrivilegeError, AlreadyRunning, CatalogueError, StartError: what to mend.
         """
         ids = drop_to(self._settings.user)
-        self._launcher = await Launcher.start(drop_to=ids, spare=True)
+        enclosed = self._settings.user_is_dedicated
+        if enclosed:
+            check_dedicated(self._settings.user)
+            if ids is not None and read_pid(self._state) is None:
+                account.end_everything_of(*ids)  # what an earlier lenderd has left
+        self._launcher = await Launcher.start(drop_to=ids, spare=True, enclosed=enclosed)
         try:
             # As root still: an ordinary user can be given cgroups, not take them.
             self._cgroups = subtree.claim(self._state.path, self._launcher.pid, ids)
             if ids is not None:
                 become(ids, self._state.path)
             self._state.create()
-            with write_pid(self._state):
+            ours = self._account() if enclosed else None
+            with write_pid(self._state, ours):
+                tree.enclose(ours)
                 await self._serve()
         finally:
             await self._launcher.close()
             if self._cgroups is not None:
                 self._cgroups.close()
+
+    def _account(self) -> Account:
+        """Of us and the launcher: nothing else is to run as this user."""
+        spared = tree.identify(os.getpid()), tree.identify(self._launcher.pid)
+        return Account(os.getuid(), spared)
 
     async def _serve(self) -> None:
         try:

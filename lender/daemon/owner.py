@@ -9,7 +9,8 @@ from lender.core.events import ConsentLoaded, IntentLoaded, WallClockRead
 from lender.core.lender import Lender
 from lender.daemon.agent_reports import AgentReports, ReportError
 from lender.daemon.clock import Clock
-from lender.daemon.control import Handler, MalformedError, Peer
+from lender.daemon.control import Handler, MalformedError
+from lender.daemon.peer import Peer
 from lender.daemon.receipt_head import HeadPublisher
 from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.sampling import Sampler

@@ -6,6 +6,9 @@ import pwd
 import stat
 from pathlib import Path
 
+# Nobody who has one of these gets any further (nologin(8), false(1)).
+_NO_SHELLS = frozenset({"nologin", "false"})
+
 
 class PrivilegeError(Exception):
     """Started as root without a user to become."""
@@ -31,6 +34,23 @@ def drop_to(user: str | None) -> tuple[int, int] | None:
     if entry.pw_uid == 0:
         raise PrivilegeError(f"{user} is root: choose an ordinary user")
     return entry.pw_uid, entry.pw_gid
+
+
+def check_dedicated(user: str | None) -> None:
+    """See that a user may count as one that nothing but lenderd runs as.
+
+    Raises:
+        PrivilegeError: this process is no root, or somebody can log in as that user: all that they
+            run would be killed.
+    """
+    if user is None or os.geteuid() != 0:
+        raise PrivilegeError("`user_is_dedicated` is for a lenderd that root starts as `user`")
+    shell = pwd.getpwnam(user).pw_shell
+    if Path(shell).name not in _NO_SHELLS:
+        raise PrivilegeError(
+            f"{user} can log in (its shell is {shell or 'the usual one'}), so more than lenderd "
+            "may run as it: make an account for lenderd alone, or unset `user_is_dedicated`"
+        )
 
 
 def become(ids: tuple[int, int], state: Path) -> None:

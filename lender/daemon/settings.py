@@ -67,4 +67,7 @@ class DaemonSettings(BaseSettings):
     """On SIGTERM running work may go on for so long."""
     user: str | None = None
     """Started as root: the ordinary user to become. Sandboxes never run as root."""
+    user_is_dedicated: bool = False
+    """Nothing but this lenderd runs as `user`, and nobody can log in as it: whatever of that user
+    has left its sandbox is stopped and killed with it. On macOS tasks may start processes then."""
     log_level: LogLevel = "info"

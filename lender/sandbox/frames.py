@@ -7,6 +7,7 @@ kernel keeps them at the frame's first byte, so they are counted in the prefix a
 import array
 import socket
 import struct
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,10 @@ import msgpack
 _PREFIX = struct.Struct("!IIB")
 # More would be mapped and unmapped for each read (M_MMAP_THRESHOLD, mallopt(3)).
 _CHUNK_BYTES = 1 << 16
+# macOS gives a pair 8 KiB (net.local.stream.sendspace), and calls it ready for much less than what
+# is told of a log at once, which is not to block. Linux has room for that (unix_writable).
+_ROOM = 1 << 18
+_READY_FROM = 3 << 15
 HEADER_BYTES_MAX = 4 << 20
 FDS_MAX = 4
 
@@ -35,6 +40,21 @@ class Frame(NamedTuple):
     header: dict[str, Any]
     body: bytes = b""
     fds: tuple[int, ...] = ()
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected ends. One that is ready to be written takes a log's piece whole.
+
+    Raises:
+        OSError: no descriptor.
+    """
+    ends = socket.socketpair()
+    if sys.platform == "darwin":
+        for end in ends:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDLOWAT, _READY_FROM)
+    return ends
 
 
 def encode(frame: Frame) -> bytes:

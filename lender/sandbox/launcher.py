@@ -85,6 +85,7 @@ class Launcher:
         drop_to: tuple[int, int] | None = None,
         preload: Sequence[Runtime] = (),
         spare: bool = False,
+        enclosed: bool = False,
     ) -> "Launcher":
         """Start the launcher process.
 
@@ -93,6 +94,7 @@ class Launcher:
             preload: runtimes to load at once rather than when first used. With `drop_to` it is
                 all of them, since their files may be out of that user's reach.
             spare: from the first process on, keep one ahead, which no launch has to wait for.
+            enclosed: nothing else runs as that user, see `processes.account`.
 
         Raises:
             LauncherGoneError: it died at once.
@@ -113,8 +115,8 @@ class Launcher:
         launcher = cls(process, ours, drop_to)
         wanted = list(preload if drop_to is None else RUNTIMES)
         try:
-            request = {"do": "configure", "drop_to": drop_to, "preload": wanted, "spare": spare}
-            await launcher._ask(0, request)
+            options = {"drop_to": drop_to, "preload": wanted, "spare": spare, "enclosed": enclosed}
+            await launcher._ask(0, {"do": "configure", **options})
         except LauncherGoneError:
             await launcher.close()
             raise

@@ -7,7 +7,7 @@ before it does anything until the daemon has recorded it: what it waits for is i
 A spare is one such child that is nobody's yet, forked once the last one is on its way, so that no
 launch waits for a fork. It knows of no job, has no descriptor but its socket, and ends with us.
 
-Requests: `configure` {drop_to, preload, spare}, `spawn` {id, runtime, cgroup}.
+Requests: `configure` {drop_to, preload, spare, enclosed}, `spawn` {id, runtime, cgroup}.
 Reports: `ready`, `spawned` {id, pid, start_time} with the sandbox's socket, `failed` {id, error},
 `exited` {id, status, cpu_s, memory_peak_bytes}, `broken` {error}.
 """
@@ -22,29 +22,24 @@ import socket
 import sys
 import traceback
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 from lender.sandbox import frames
 from lender.sandbox.frames import Frame
-from lender.sandbox.plan import SandboxPlan
+from lender.sandbox.meters.peak import peak_bytes
+from lender.sandbox.plan import Runtime, SandboxPlan
 from lender.sandbox.processes import autogroup, tree
 from lender.sandbox.processes import cgroup as cgroups
-from lender.sandbox.runtimes import runner
+from lender.sandbox.processes.account import Account
+from lender.sandbox.runtimes import choice, runner
 from lender.sandbox.runtimes.runner import Reporter, Runner
 from lender.sandbox.walls import confine
 
-_RUNNERS = {
-    "wasm": "lender.sandbox.runtimes.wasm",
-    "process": "lender.sandbox.runtimes.process",
-    "python": "lender.sandbox.runtimes.python",
-    "oci": "lender.sandbox.runtimes.oci",
-}
 _REQUEST_BODY_BYTES_MAX = 0
 # A pause or a revoke on a busy machine raises our session's weight for a moment (autogroup): it
 # is lowered once nothing has happened for so long, and not while the dead are being reaped.
 _YIELD_AGAIN_S = 1.0
-# proc_pid_oom_score_adj(5): where the machine runs out of memory, not the owner's program goes.
-_FIRST_TO_GO = "1000"
 
 
 class _Held(NamedTuple):
@@ -106,21 +101,26 @@ class _Launcher:
     def _handle(self, request: dict[str, Any]) -> None:
         match request:
             case {"do": "configure", "id": number, "drop_to": drop_to, "preload": preload}:
-                self._configure(number, drop_to, preload)
+                self._configure(number, drop_to, preload, enclosed=request["enclosed"])
                 self._keeps_spare = request["spare"]
             case {"do": "spawn", "id": number, "runtime": runtime, "cgroup": cgroup}:
-                self._spawn(number, _RUNNERS[runtime], cgroup)
+                self._spawn(number, runtime, cgroup)
 
-    def _configure(self, number: int, drop_to: list[int] | None, preload: list[str]) -> None:
+    def _configure(
+        self, number: int, drop_to: list[int] | None, preload: list[Runtime], *, enclosed: bool
+    ) -> None:
         for runtime in preload:
             # One that is not installed here fails when it is asked for.
-            with contextlib.suppress(ImportError):
-                importlib.import_module(_RUNNERS[runtime]).preload()
+            with contextlib.suppress(ImportError, OSError):
+                _module(runtime).preload()
         # Not before the imports: from here on a busy owner leaves this session very little.
         self._configured = True
         self._yield()
         if drop_to is not None:
             confine.become(*drop_to)
+        if enclosed:
+            both = tree.identify(os.getppid()), tree.identify(os.getpid())
+            tree.enclose(Account(os.getuid(), both))
         confine.never_gain_privileges()
         confine.limit_core_dumps()
         confine.adopt_orphans()
@@ -134,13 +134,13 @@ class _Launcher:
         if self._configured and not autogroup.yields():
             confine.yield_session_to_owner()
 
-    def _spawn(self, number: int, module: str, cgroup: str | None) -> None:
+    def _spawn(self, number: int, runtime: Runtime, cgroup: str | None) -> None:
         self._yield()
-        if 0 in os.getresuid():
+        if confine.holds_root():
             self._report("failed", id=number, error="a sandbox is never started as root")
             return
         try:
-            held = self._hold(module)
+            held = self._hold(runtime)
         except (ImportError, OSError) as error:
             self._report("failed", id=number, error=str(error))
             return
@@ -157,16 +157,16 @@ class _Launcher:
             with contextlib.suppress(OSError):
                 self._spare = _fork_held()
 
-    def _hold(self, module: str) -> _Held:
+    def _hold(self, runtime: Runtime) -> _Held:
         """A held process that has all loaded that it needs.
 
         Raises:
-            ImportError: the runtime is not installed.
+            ImportError: the runtime is not installed, or not to be had on this system.
             OSError: there is no room for it.
         """
-        is_known = module in sys.modules
+        is_known = choice.MODULES.get(runtime) in sys.modules
         # Loaded here once, it costs the forks nothing.
-        importlib.import_module(module).preload()
+        _module(runtime).preload()
         spare, self._spare = self._spare, None
         if spare is not None and is_known:
             return spare
@@ -193,7 +193,7 @@ class _Launcher:
                     id=child.id,
                     status=os.waitstatus_to_exitcode(status),
                     cpu_s=usage.ru_utime + usage.ru_stime,
-                    memory_peak_bytes=usage.ru_maxrss * 1024,
+                    memory_peak_bytes=peak_bytes(usage),
                 )
 
     def _kill_orphans(self, dead: _Child) -> None:
@@ -221,7 +221,7 @@ def _fork_held() -> _Held:
     """
     parent = os.getpid()
     with contextlib.ExitStack() as undo:
-        ours, theirs = socket.socketpair()
+        ours, theirs = frames.pair()
         undo.enter_context(ours)
         with theirs:
             pid = os.fork()
@@ -254,8 +254,7 @@ def _be_held(channel: int, parent: int) -> NoReturn:
         os.setpgid(0, 0)
         confine.die_with_parent(parent, signal.SIGKILL)
         confine.keep_only((0, 1, 2, channel))
-        with contextlib.suppress(OSError):  # no Linux
-            Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
+        confine.go_first()
         with socket.socket(fileno=channel) as sock:
             # Nothing comes once nobody has the other end any more.
             if sock.recv(1, socket.MSG_PEEK):
@@ -267,8 +266,20 @@ def _be_held(channel: int, parent: int) -> NoReturn:
 
 def _start(plan: SandboxPlan, reporter: Reporter) -> Runner:
     """Become the runtime that the plan asks for; see `runner.serve`."""
-    runtime: Runner = importlib.import_module(_RUNNERS[plan.runtime]).start(plan, reporter)
+    runtime: Runner = _module(plan.runtime).start(plan, reporter)
     return runtime
+
+
+def _module(runtime: Runtime) -> ModuleType:
+    """The module of a runtime.
+
+    Raises:
+        ImportError: what it needs is not installed, or there is none on this system.
+    """
+    name = choice.MODULES.get(runtime)
+    if name is None:
+        raise ImportError(f"{runtime} is not to be had on this system")
+    return importlib.import_module(name)
 
 
 def main() -> None:

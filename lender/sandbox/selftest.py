@@ -5,27 +5,26 @@ and what to do about it. All are tried at once, in well under two seconds.
 """
 
 import asyncio
-import contextlib
-import json
 import os
 import pickle
-import re
-import secrets
-import socket
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lender.sandbox import probe
 from lender.sandbox.launcher import Launcher
 from lender.sandbox.lease_sandbox import LeaseSandbox
-from lender.sandbox.plan import RUNTIMES, Limits, Runtime, SandboxPlan, TaskOutcome
+from lender.sandbox.plan import RUNTIMES, Limits, Runtime, SandboxPlan
 from lender.sandbox.port import PrepareFailedError, SandboxGoneError
 from lender.sandbox.processes.controllers import Kept
 from lender.sandbox.processes.subtree import Subtree
 from lender.sandbox.processes.tree import Root
-from lender.sandbox.walls import enter, landlock, seccomp
+
+if sys.platform == "darwin":
+    from lender.sandbox.trials import mac as here
+else:
+    from lender.sandbox.trials import linux as here
 
 _LIMITS = Limits(
     cpu=1,
@@ -35,32 +34,6 @@ _LIMITS = Limits(
     scratch_bytes=1 << 20,
     processes=16,
 )
-_ENVIRONMENT = ("HOME", "LENDER_JOB", "LENDER_TASK", "LENDER_TASK_COUNT", "PATH", "PWD")
-_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
-_STATUS = {"CapPrm": "0" * 16, "CapEff": "0" * 16, "NoNewPrivs": "1"}
-# What a shell can see of its walls, in the words of `probe`; the judge looks at the rest.
-_SCRIPT = f"""
-wall() {{ echo "wall $*"; }}
-for place in / /usr /etc /dev /proc /sys; do
-    (: > $place/lender-selftest) 2>/dev/null && wall "can write below $place"
-done
-for file in /proc/sys/kernel/core_pattern /proc/sysrq-trigger /dev/kmsg; do
-    (: >> $file) 2>/dev/null && wall "can write $file"
-done
-for place in /home /root /var /run/user /sys/class/net; do
-    [ -e $place ] && wall "sees $place"
-done
-for name in $(tail -n +3 /proc/net/dev | cut -d: -f1); do
-    [ $name = lo ] || wall "sees network interface $name"
-done
-[ -z "$(tr -d '\\0' < /proc/1/environ 2>/dev/null)" ] || wall "the environment of process 1 shows"
-unshare --user true 2>/dev/null && wall "can make a user namespace"
-(: > here) 2>/dev/null || wall "can't write its working folder"
-[ -e {enter.PLACE} ] && echo entered
-env | while IFS= read -r line; do echo "env ${{line%%=*}}"; done
-ls -l /proc/self/ns
-cat /proc/self/status
-"""
 # Writes "ok" with WASI's fd_write: types, import, function, memory, exports, code, data.
 _MODULE = (
     b"\0asm\x01\0\0\0"
@@ -72,15 +45,6 @@ _MODULE = (
     b"\x0a\x0f\x01\x0d\x00\x41\x01\x41\x00\x41\x01\x41\x14\x10\x00\x1a\x0b"
     b"\x0b\x10\x01\x00\x41\x00\x0b\x0a\x08\x00\x00\x00\x02\x00\x00\x00ok"
 )
-_MENDS = {
-    "(bwrap) is not installed": "install the package bubblewrap",
-    "(package crun)": "install the package crun",
-    "wasmtime": "install wasmtime; it has no wheel for 32-bit ARM",
-    "as root": "name an ordinary user in the setting `user`",
-    "uid map": "allow user namespaces for /usr/bin/bwrap (AppArmor: a profile with `userns,`)",
-    "RTM_NEWADDR": "allow user namespaces for /usr/bin/bwrap (AppArmor: a profile with `userns,`)",
-    "namespace": "allow unprivileged user namespaces (sysctl user.max_user_namespaces)",
-}
 
 
 class Available(NamedTuple):
@@ -117,13 +81,6 @@ def told(verdict: Verdict) -> dict[str, Any]:
     return {"available": False, "reason": verdict.reason, "mend": verdict.mend, "notes": []}
 
 
-class _Seen(NamedTuple):
-    """What was seen of its walls: those that don't stand; whether the files have a second one."""
-
-    walls: list[str]
-    entered: bool
-
-
 async def check(
     launcher: Launcher,
     scratch_root: Path,
@@ -139,7 +96,7 @@ async def check(
         runtimes: those to try.
     """
     try:
-        with _host() as host:
+        with here.host() as host:
             trials = (_try(launcher, scratch_root, one, cgroups, host) for one in runtimes)
             found = await asyncio.gather(*trials)
     except OSError as error:
@@ -197,14 +154,14 @@ async def _see(
     if outcome.state != "succeeded":
         return _unavailable(outcome.error or outcome.stderr_tail.decode(errors="replace")[:300])
     try:
-        seen = _SEEN[runtime](outcome, host)
+        seen = here.see(runtime, outcome, host)
     except (ValueError, LookupError, TypeError):
         return _unavailable(f"unexpected answer {outcome.value[:80]!r}")
     if seen.walls:
         mend = "report this: nothing of it runs here until then"
         return Unavailable("; ".join(seen.walls), mend, breached=True)
     keeps: frozenset[Kept] = frozenset() if cgroups is None else cgroups.keeps
-    return Available(tuple(_notes(runtime, keeps, entered=seen.entered)))
+    return Available(tuple(here.notes(runtime, keeps, entered=seen.entered)))
 
 
 def _plan(
@@ -226,7 +183,7 @@ def _plan(
         job="selftest",
         task_count=1,
         program=program,
-        argv=("sh", "-c", _SCRIPT) if content is None else (),
+        argv=here.command(host) if content is None else (),
         env={},
         inputs={},
         outputs=(),
@@ -247,86 +204,13 @@ class _Evaluated:
 
 
 def _pickled_probe(host: dict[str, Any]) -> bytes:
-    text = Path(probe.__file__).read_text()
+    text = here.PROBE.read_text()
     expression = f"(lambda names: (exec({text!r}, names), names['probe']({host!r}))[1])({{}})"
     return pickle.dumps(_Evaluated(expression))
 
 
-@contextlib.contextmanager
-def _host() -> Iterator[dict[str, Any]]:
-    """What no sandbox may reach, and what it may see, for `probe`."""
-    namespaces = {}
-    for kind in _NAMESPACES:
-        with contextlib.suppress(OSError):
-            namespaces[kind] = os.readlink(f"/proc/self/ns/{kind}")  # noqa: PTH115 - the text alone
-    abstract = f"\0lender-selftest-{secrets.token_hex(8)}"
-    with socket.create_server(("127.0.0.1", 0)) as loopback, socket.socket(socket.AF_UNIX) as unix:
-        unix.bind(abstract)
-        unix.listen(1)
-        yield {
-            "port": loopback.getsockname()[1],
-            "abstract": abstract,
-            "namespaces": namespaces,
-            "environment": _ENVIRONMENT,
-            "filtered": seccomp.program() is not None,
-            "enter": enter.PLACE,
-        }
-
-
-def _see_wasm(outcome: TaskOutcome, _host: dict[str, Any]) -> _Seen:
-    walls = [] if outcome.value == b"ok" else [f"unexpected answer {outcome.value[:80]!r}"]
-    # Nobody prepares it where the kernel has Landlock and its rules don't hold.
-    return _Seen(walls, entered=landlock.abi() >= landlock.FILES_SINCE_ABI)
-
-
-def _see_python(outcome: TaskOutcome, _host: dict[str, Any]) -> _Seen:
-    return _Seen(**json.loads(outcome.value.removeprefix(b"b")))
-
-
-def _see_process(outcome: TaskOutcome, host: dict[str, Any]) -> _Seen:
-    text = outcome.value.decode(errors="replace")
-    lines = text.splitlines()
-    walls = [line.removeprefix("wall ") for line in lines if line.startswith("wall ")]
-    names = {line.removeprefix("env ") for line in lines if line.startswith("env ")}
-    walls += [f"shows {name} of an environment" for name in sorted(names - {*_ENVIRONMENT})]
-    inside = set(re.findall(r"\w+:\[\d+\]", text))
-    walls += [f"shares {one}" for one in sorted(inside.intersection(host["namespaces"].values()))]
-    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-    wanted = _STATUS | ({"Seccomp": "2"} if host["filtered"] else {})
-    walls += [f"has {name} {status[name]}" for name in wanted if status[name] != wanted[name]]
-    if not names or not inside:
-        walls.append("its walls can't be seen: no env, or no ls, in /usr/bin")
-    return _Seen(walls, entered="entered" in lines)
-
-
-_SEEN: dict[Runtime, Callable[[TaskOutcome, dict[str, Any]], _Seen]] = {
-    "wasm": _see_wasm,
-    "process": _see_process,
-    "python": _see_python,
-    "oci": _see_process,
-}
-
-
-def _notes(runtime: Runtime, keeps: frozenset[Kept], *, entered: bool) -> Iterator[str]:
-    if "cpu" not in keeps:
-        yield "cores are kept by admission alone: no cgroup limits them"
-    yield "disk is watched, not limited: it may be over its limit for a moment"
-    if runtime == "wasm":
-        if not entered:
-            yield "no second wall around its process: no Landlock of version 2 or later"
-        return
-    if "memory" not in keeps:
-        yield "memory is watched, and limited by address space: no cgroup limits it"
-    if "processes" not in keeps:
-        yield "processes are limited by RLIMIT_NPROC alone: no cgroup counts them"
-    if not entered:
-        yield "no second wall around its files: no Landlock, or its helper is not built"
-    if not seccomp.program():
-        yield "no system call filter for this processor: it can reserve disk space faster than seen"
-
-
 def _unavailable(reason: str) -> Unavailable:
-    mend = next((mend for sign, mend in _MENDS.items() if sign in reason), "")
+    mend = next((mend for sign, mend in here.MENDS.items() if sign in reason), "")
     return Unavailable(reason, mend)
 
 

@@ -11,7 +11,7 @@ def notify(state: str) -> bool:
         return False
     # A leading @ means the abstract namespace, whose names start with a zero byte (unix(7)).
     target = "\0" + address[1:] if address.startswith("@") else address
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         try:
             channel.sendto(state.encode(), target)
         except OSError:

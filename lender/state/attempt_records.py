@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lender.sandbox.processes.boot import boot_id
 from lender.sandbox.processes.cgroup import is_leaf_of
 from lender.sandbox.processes.tree import Root
 from lender.state.durable import write_whole
-from lender.state.folder import boot_id
 
 _LOOKS_MAX = 20
 """Beside short leases a record goes every few milliseconds; two looks are nearly always enough."""

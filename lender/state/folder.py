@@ -13,6 +13,8 @@ import os
 from io import TextIOWrapper
 from pathlib import Path
 
+from lender.sandbox.processes.account import Account
+from lender.sandbox.processes.boot import boot_id
 from lender.sandbox.processes.tree import Root, alive, identify
 
 SYSTEM_STATE = Path("/var/lib/lender")
@@ -143,18 +145,14 @@ def default_state_path() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "state") / "lender"
 
 
-def boot_id() -> str:
-    """Tells this boot from any other; empty where the kernel does not say (not Linux)."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
-def write_pid(state: StateFolder) -> TextIOWrapper:
+def write_pid(state: StateFolder, account: Account | None = None) -> TextIOWrapper:
     """Record the calling process as the lenderd of `state`; keep the returned file open.
 
     Its lock ends with the process, so a second lenderd on the same folder is told at once.
+
+    Args:
+        state: its folder.
+        account: the one that nothing else runs under, if it has such.
 
     Raises:
         AlreadyRunningError: another process holds the lock.
@@ -169,7 +167,13 @@ def write_pid(state: StateFolder) -> TextIOWrapper:
         raise AlreadyRunningError(f"another lenderd serves {state.path}: stop it first") from error
     pid = os.getpid()
     file.truncate()
-    record = {"pid": pid, "start_time": identify(pid).start_time, "boot_id": boot_id()}
+    record: dict[str, object] = {
+        "pid": pid,
+        "start_time": identify(pid).start_time,
+        "boot_id": boot_id(),
+    }
+    if account is not None:
+        record["spared"] = account.spared
     file.write(json.dumps(record))
     file.flush()
     return file
@@ -182,6 +186,21 @@ def _read_now(path: Path) -> bytes:
         return os.read(descriptor, 4096)
     finally:
         os.close(descriptor)
+
+
+def read_account(state: StateFolder) -> Account | None:
+    """The account that nothing but the lenderd of `state` runs under, whether or not it is alive.
+
+    None where it has none of its own. The folder belongs to that account: who acts on this must
+    have become its owner.
+    """
+    try:
+        record = json.loads(_read_now(state.pid_file))
+        spared = tuple(Root(int(pid), int(start)) for pid, start in record["spared"])
+        uid = state.owner_uid()
+        return Account(uid, spared) if uid else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def read_pid(state: StateFolder) -> Root | None:

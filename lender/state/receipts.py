@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lender.state import durable
 from lender.state.durable import write_whole
 from lender.state.receipt_chain import (
     EMPTY,
@@ -241,9 +242,9 @@ class ReceiptLog:
         with self._torn_path.open("ab") as aside:
             aside.write(torn + b"\n")
             aside.flush()
-            os.fsync(aside.fileno())
+            durable.sync(aside.fileno())
         os.ftruncate(handle, size_bytes - len(torn))
-        os.fsync(handle)
+        durable.sync(handle)
         return torn
 
 
@@ -266,7 +267,7 @@ def _write(handle: int, content: bytes) -> None:
         left = memoryview(content)
         while left:
             left = left[os.write(handle, left) :]
-        os.fdatasync(handle)
+        durable.sync(handle, content_only=True)
     except OSError:
         os.ftruncate(handle, size_bytes)
         raise

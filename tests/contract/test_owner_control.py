@@ -16,8 +16,9 @@ import uvloop
 from owner_machine import until
 
 from lender.daemon import control
-from lender.daemon.control import ControlServer, Peer
+from lender.daemon.control import ControlServer
 from lender.daemon.control_client import UnreachableError, ask
+from lender.daemon.peer import Peer
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,

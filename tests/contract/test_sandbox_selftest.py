@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from sandboxes import USER, Workshop, needs_bubblewrap, open_folder, workshop
 
-from lender.sandbox import probe, selftest
+from lender.sandbox import selftest
 from lender.sandbox.plan import Runtime, TaskOutcome
 from lender.sandbox.processes.controllers import Kept
+from lender.sandbox.trials import linux, linux_probe
 from lender.sandbox.walls import seccomp
 
 __all__ = ["open_folder", "workshop"]  # fixtures
@@ -42,15 +43,15 @@ async def test_it_finds_what_holds_and_says_what_holds_less_well(workshop: Works
 def test_what_no_cgroup_keeps_is_told(
     runtime: Runtime, kept: tuple[Kept, ...], told: set[str]
 ) -> None:
-    notes = selftest._notes(runtime, frozenset(kept), entered=True)
+    notes = linux.notes(runtime, frozenset(kept), entered=True)
     filtered = "" if seccomp.program() else "no system call filter"
     assert {note.split()[0] for note in notes if not note.startswith(filtered or " ")} == told
 
 
 @pytest.mark.parametrize("runtime", ["wasm", "process", "python", "oci"])
 def test_a_second_wall_that_is_missing_is_told(runtime: Runtime) -> None:
-    (note,) = set(selftest._notes(runtime, frozenset(), entered=False)) - set(
-        selftest._notes(runtime, frozenset(), entered=True)
+    (note,) = set(linux.notes(runtime, frozenset(), entered=False)) - set(
+        linux.notes(runtime, frozenset(), entered=True)
     )
     assert note.startswith("no second wall")
 
@@ -107,9 +108,9 @@ def bare(argv: list[str], folder: Path, text: str = "") -> bytes:
 
 
 def test_without_walls_the_shell_sees_that_there_are_none(open_folder: Path) -> None:
-    with selftest._host() as host:
-        shown = bare(["sh", "-c", selftest._SCRIPT], open_folder)
-        seen = selftest._see_process(TaskOutcome(0, "succeeded", 0, shown), host)
+    with linux.host() as host:
+        shown = bare(["sh", "-c", linux._SCRIPT], open_folder)
+        seen = linux.see("process", TaskOutcome(0, "succeeded", 0, shown), host)
     walls = "\n".join(seen.walls)
     for named in (
         "sees /var",
@@ -124,8 +125,8 @@ def test_without_walls_the_shell_sees_that_there_are_none(open_folder: Path) -> 
 
 
 def test_without_walls_a_function_sees_that_there_are_none(open_folder: Path) -> None:
-    with selftest._host() as host:
-        text = Path(probe.__file__).read_text()
+    with linux.host() as host:
+        text = Path(linux_probe.__file__).read_text()
         text += f"\nimport sys\nsys.stdout.buffer.write(probe({host!r})(0))"
         found = json.loads(bare(["/usr/bin/python3", "-I", "-S", "-"], open_folder, text))
     for named in (
@@ -143,9 +144,9 @@ def test_without_walls_a_function_sees_that_there_are_none(open_folder: Path) ->
 @pytest.mark.parametrize("value", [b"", b"ko", b'b{"walls": ["sees /home"], "entered": true}'])
 def test_an_answer_that_is_not_the_one_wanted_is_no_proof(value: bytes) -> None:
     outcome = TaskOutcome(0, "succeeded", 0, value)
-    assert selftest._see_wasm(outcome, {}).walls
+    assert linux.see("wasm", outcome, {}).walls
     if value.startswith(b"b"):
-        assert selftest._see_python(outcome, {}).walls == ["sees /home"]
+        assert linux.see("python", outcome, {}).walls == ["sees /home"]
     else:
         with pytest.raises(ValueError, match="Expecting value"):
-            selftest._see_python(outcome, {})
+            linux.see("python", outcome, {})

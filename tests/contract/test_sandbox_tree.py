@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lender.sandbox.processes import tree
+from lender.sandbox.processes import table, tree
 from lender.sandbox.processes.tree import Root
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -187,7 +187,7 @@ def test_who_forks_while_it_is_looked_at_hides_no_child(
         f"signal.signal(signal.SIGUSR1, fork)\n{SPIN}"
     )
     wait_until(lambda: handles(root, signal.SIGUSR1))
-    listed, wait_for, looks = tree._listed, tree._wait_for, []
+    listed, wait_for, looks = table.listed, tree._wait_for, []
 
     def forks_behind_the_second_list() -> set[int]:
         found = listed()
@@ -203,7 +203,7 @@ def test_who_forks_while_it_is_looked_at_hides_no_child(
     def gives_up_the_first_time(*asked: Any) -> bool:  # noqa: ANN401 - passed on
         return wait_for(*asked) and len(looks) > 1
 
-    monkeypatch.setattr(tree, "_listed", forks_behind_the_second_list)
+    monkeypatch.setattr(table, "listed", forks_behind_the_second_list)
     monkeypatch.setattr(tree, "_wait_for", gives_up_the_first_time)
     report = tree.freeze([root])
     assert report.verified
@@ -220,7 +220,7 @@ def test_what_cannot_be_stopped_in_time_is_reported(start: Start) -> None:
     assert report.remaining
 
 
-def test_the_module_needs_nothing_of_the_project() -> None:
+def test_the_module_needs_nothing_else_of_the_project() -> None:
     """`lender revoke` uses it with the daemon stopped, and starts in milliseconds."""
     code = (
         "import sys; import lender.sandbox.processes.tree\n"
@@ -230,7 +230,8 @@ def test_the_module_needs_nothing_of_the_project() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     processes = "lender.sandbox.processes"
-    assert shown == ["lender", "lender.sandbox", processes, f"{processes}.tree", "False"]
+    ours = [f"{processes}.{name}" for name in ("account", "table", "tree")]
+    assert shown == ["lender", "lender.sandbox", processes, *ours, "False"]
 
 
 def test_no_process_is_identified_where_there_is_none() -> None:

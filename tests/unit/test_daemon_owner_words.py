@@ -13,8 +13,8 @@ from lender.core.consent import Intent
 from lender.core.events import Event, IntentLoaded
 from lender.daemon import owner as owner_module
 from lender.daemon.clock import Clock
-from lender.daemon.control import Peer
 from lender.daemon.owner import OwnerVerbs
+from lender.daemon.peer import Peer
 from lender.daemon.status_view import lending
 from lender.state.consent_files import read_intent, write_intent
 from lender.state.folder import StateFolder

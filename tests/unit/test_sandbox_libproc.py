@@ -1,9 +1,5 @@
-"""The macOS side of freeze and kill, over a libproc that answers from this machine's /proc.
+"""The macOS side of freeze and kill, over a libproc that answers from this machine's /proc."""
 
-The records are laid out by ctypes, as XNU's bsd/sys/proc_info.h declares them.
-"""
-
-import ctypes
 import os
 import subprocess
 import sys
@@ -12,106 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from libproc_stand_in import PAGE_BYTES, LinuxLibproc, stat_of
 
-from lender.sandbox.processes import libproc, tree
+from lender.sandbox.processes import libproc, table, tree
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="the stand-in for libproc reads /proc"
 )
-U32, I32, U64 = ctypes.c_uint32, ctypes.c_int32, ctypes.c_uint64
-
-
-class BsdInfo(ctypes.Structure):
-    _fields_ = [
-        *((name, U32) for name in ("flags", "status", "xstatus", "pid", "ppid", "uid", "gid")),
-        *((name, U32) for name in ("ruid", "rgid", "svuid", "svgid", "rfu_1")),
-        *(("comm", ctypes.c_char * 16), ("name", ctypes.c_char * 32)),
-        *((name, U32) for name in ("nfiles", "pgid", "pjobc", "tdev", "tpgid")),
-        *(("nice", I32), ("start_tvsec", U64), ("start_tvusec", U64)),
-    ]
-
-
-class TaskInfo(ctypes.Structure):
-    _fields_ = [
-        *((name, U64) for name in ("virtual_size", "resident_size", "total_user", "total_system")),
-        *((name, U64) for name in ("threads_user", "threads_system")),
-        *(
-            (name, I32)
-            for name in ("policy", "faults", "pageins", "cow_faults", "sent", "received")
-        ),
-        *((name, I32) for name in ("syscalls_mach", "syscalls_unix", "csw", "threadnum")),
-        *((name, I32) for name in ("numrunning", "priority")),
-    ]
-
-
-class AllInfo(ctypes.Structure):
-    _fields_ = [("pbsd", BsdInfo), ("ptinfo", TaskInfo)]
-
-
-class Usage(ctypes.Structure):
-    _fields_ = [
-        ("uuid", ctypes.c_uint8 * 16),
-        *((name, U64) for name in ("user", "system", "idle", "interrupt", "pageins", "wired")),
-        *((name, U64) for name in ("resident", "phys_footprint", "start", "exit")),
-    ]
-
-
-class LinuxLibproc:
-    """libproc(3) as libsyscall's libproc.c lets it answer."""
-
-    def __init__(self) -> None:
-        self.listed: list[tuple[int, int]] = []
-        self.late_pids = 0
-        self.still_running: set[int] = set()
-
-    def proc_listpids(self, kind: int, about: int, buffer: object, size: int) -> int:
-        self.listed.append((kind, about))
-        pids = [int(one.name) for one in Path("/proc").iterdir() if one.name.isdigit()]
-        if buffer is None:
-            return 4 * len(pids)
-        assert isinstance(buffer, ctypes.Array)
-        assert len(buffer) == size
-        data = b"".join(pid.to_bytes(4, sys.byteorder) for pid in [*pids, 0])
-        data += bytes(4 * self.late_pids)  # who came between the two calls
-        ctypes.memmove(buffer, data, min(size, len(data)))
-        return min(size, len(data))
-
-    def proc_pidinfo(self, pid: int, flavour: int, argument: int, buffer: object, size: int) -> int:
-        assert (flavour, argument, size) == (2, 0, ctypes.sizeof(AllInfo))
-        fields = stat_of(pid)
-        if fields is None or fields[0] in "ZX":
-            return 0
-        threads = [stat_of(int(one.name), pid) for one in Path(f"/proc/{pid}/task").iterdir()]
-        still = all(one is None or one[0] in "TtZX" for one in threads)
-        info = AllInfo()
-        info.pbsd.status = 4 if fields[0] in "Tt" else 3
-        info.pbsd.pid, info.pbsd.ppid, info.pbsd.pgid = pid, int(fields[1]), int(fields[2])
-        info.pbsd.start_tvsec, info.pbsd.start_tvusec = divmod(int(fields[19]) * 10_000, 10**6)
-        info.ptinfo.numrunning = 0 if still and pid not in self.still_running else 1
-        ctypes.memmove(buffer, ctypes.byref(info), size)  # type: ignore[arg-type] # an array
-        return size
-
-    def proc_pid_rusage(self, pid: int, flavour: int, buffer: object) -> int:
-        assert flavour == 0
-        if stat_of(pid) is None:
-            return -1
-        usage = Usage(resident=1, phys_footprint=12345, start=7)
-        ctypes.memmove(buffer, ctypes.byref(usage), ctypes.sizeof(usage))  # type: ignore[arg-type]
-        return 0
-
-
-def stat_of(pid: int, process: int | None = None) -> list[str] | None:
-    try:
-        text = Path(f"/proc/{process or pid}/task/{pid}/stat").read_text()
-    except OSError:
-        return None
-    return text[text.rindex(")") + 2 :].split()
 
 
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> LinuxLibproc:
     found = LinuxLibproc()
-    monkeypatch.setattr(tree, "_processes", libproc.Processes(found, os.geteuid))
+    monkeypatch.setattr(table, "_processes", libproc.Processes(found, os.geteuid))
     return found
 
 
@@ -186,6 +95,12 @@ def test_processes_that_start_while_they_are_listed_are_listed(library: LinuxLib
     assert os.getpid() in libproc.Processes(library, os.geteuid).pids()
 
 
+def test_of_another_user_only_theirs_are_listed(library: LinuxLibproc) -> None:
+    found = libproc.Processes(library, os.geteuid).pids(os.geteuid())
+    assert os.getpid() in found
+    assert library.listed[-1] == (4, os.geteuid())
+
+
 def test_a_list_that_is_refused_is_no_empty_list(monkeypatch: pytest.MonkeyPatch) -> None:
     library = LinuxLibproc()
     monkeypatch.setattr(library, "proc_listpids", lambda *_: 0)
@@ -195,11 +110,24 @@ def test_a_list_that_is_refused_is_no_empty_list(monkeypatch: pytest.MonkeyPatch
 
 def test_the_footprint_is_the_kernels_own_measure() -> None:
     processes = libproc.Processes(LinuxLibproc(), os.geteuid)
-    assert processes.footprint_bytes(os.getpid()) == 12345
+    held_bytes = processes.footprint_bytes(os.getpid())
+    assert held_bytes > 1000 * PAGE_BYTES
+    assert held_bytes % PAGE_BYTES == 0
     assert processes.footprint_bytes(2**22 + 1) == 0
 
 
+def test_processor_time_is_counted_in_the_ticks_of_the_machine() -> None:
+    end = time.process_time() + 0.1
+    while time.process_time() < end:
+        pass
+    used_s = libproc.Processes(LinuxLibproc(), os.geteuid).cpu_s(os.getpid())
+    slower = libproc.Processes(LinuxLibproc(), os.geteuid, tick_ns=125 / 3)
+    assert 0.1 <= used_s <= time.process_time() + 0.1
+    assert slower.cpu_s(os.getpid()) >= used_s * 125 / 3
+    assert slower.cpu_s(2**22 + 1) == 0.0
+
+
 def test_elsewhere_it_does_nothing() -> None:
-    assert tree._processes is None
+    assert table._processes is None
     with pytest.raises(OSError, match="libproc"):
         libproc.load()

@@ -7,6 +7,7 @@ from seatbelt_reader import Line, read_line
 
 from lender.sandbox.plan import Limits
 from lender.sandbox.walls import seatbelt
+from lender.sandbox.walls.seatbelt import View
 
 SCRATCH = "/Users/lender/state/scratch/lease"
 INPUT = f"{SCRATCH}/data/in.bin"
@@ -14,8 +15,10 @@ OWNER = "/Users/owner/.ssh/id_ed25519"
 LIMITS = Limits(1, 64 << 20, 1.5, 100, 1 << 20, 8)
 
 
-def line(scratch: str = SCRATCH, inputs: tuple[str, ...] = (INPUT,)) -> Line:
-    return read_line(seatbelt.command(scratch, inputs, {"K": "v"}, ["sh", "-c", "true"]))
+def line(
+    scratch: str = SCRATCH, inputs: tuple[str, ...] = (INPUT,), view: View = seatbelt.PLAIN
+) -> Line:
+    return read_line(seatbelt.command(scratch, inputs, {"K": "v"}, ["sh", "-c", "true"], view))
 
 
 def test_it_starts_from_nothing() -> None:
@@ -66,6 +69,8 @@ def test_what_a_plain_command_needs_is_there(operation: str, what: str) -> None:
         ("file-write-data", INPUT),
         ("file-write-unlink", INPUT),
         ("file-write-setugid", f"{SCRATCH}/program"),
+        ("file-write-flags", f"{SCRATCH}/out"),
+        ("file-write-acl", f"{SCRATCH}/out"),
         ("file-ioctl", "/dev/null"),
         ("process-exec", "/Users/owner/bin/tool"),
         ("process-exec", "/Applications/Mail.app/Contents/MacOS/Mail"),
@@ -125,3 +130,38 @@ def test_a_zero_byte_ends_no_word(where: str) -> None:
 
 def test_the_kernel_refuses_forks_besides() -> None:
     assert seatbelt.resource_limits(LIMITS)[resource.RLIMIT_NPROC] == 1
+    assert seatbelt.resource_limits(LIMITS, 40)[resource.RLIMIT_NPROC] == 40 + LIMITS.processes
+
+
+def test_with_an_account_of_its_own_it_may_start_processes_and_signal_its_own() -> None:
+    found = line(view=View(forks=True))
+    assert found.allows("process-fork")
+    assert found.allows("signal", "same-sandbox")
+    assert not found.allows("signal", "others")
+    assert not found.allows("network-outbound")
+
+
+PYTHON = "/Library/Frameworks/Python.framework/Versions/3.12"
+PACKAGES = f"{PYTHON}/lib/python3.12/site-packages"
+
+
+@pytest.mark.parametrize(
+    ("operation", "what", "allowed"),
+    [
+        ("process-exec", f"{PYTHON}/bin/python3.12", True),
+        ("file-read-data", f"{PYTHON}/lib/python3.12/os.py", True),
+        ("file-map-executable", f"{PYTHON}/lib/python3.12/lib-dynload/math.so", True),
+        ("file-read-metadata", "/Library/Frameworks", True),
+        ("file-read-data", "/Library/Frameworks", False),
+        ("file-read-data", f"{PACKAGES}/owners/secret.py", False),
+        ("file-read-data", f"{PACKAGES}/cloudpickle/__init__.py", True),
+        ("file-write-data", f"{PYTHON}/lib/python3.12/os.py", False),
+        ("file-write-create", f"{PACKAGES}/cloudpickle/x", False),
+        ("file-read-data", OWNER, False),
+    ],
+)
+def test_an_interpreter_is_seen_with_what_is_allowed_of_its_packages(
+    operation: str, what: str, *, allowed: bool
+) -> None:
+    view = View((PYTHON,), (PACKAGES,), (f"{PACKAGES}/cloudpickle",))
+    assert line(view=view).allows(operation, what) == allowed

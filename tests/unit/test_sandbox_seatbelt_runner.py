@@ -1,6 +1,7 @@
 """The macOS runner with real processes; a stand-in for sandbox-exec starts them without walls."""
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -21,9 +22,10 @@ from lender.sandbox.frames import Frame
 from lender.sandbox.plan import Limits, SandboxPlan, outcome_from_wire, plan_to_wire
 from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.processes import libproc
-from lender.sandbox.runtimes import process as process_runner
+from lender.sandbox.runtimes import choice
 from lender.sandbox.runtimes import runner as inside
 from lender.sandbox.runtimes.seatbelt_runner import SeatbeltRunner
+from lender.sandbox.runtimes.seatbelted import Meters
 from lender.sandbox.walls import seatbelt
 
 pytestmark = pytest.mark.skipif(
@@ -89,8 +91,22 @@ class SoftStop:
         os.close(self._writer)
 
 
-def runner_for(plan: SandboxPlan, soft_stop: SoftStop | None = None) -> SeatbeltRunner:
-    return SeatbeltRunner(plan, resident_bytes, soft_stop or SoftStop())
+class Way:
+    """What a runner has of the way back to the daemon."""
+
+    def __init__(self, soft_stop: SoftStop | None = None) -> None:
+        self.soft_stop = soft_stop or SoftStop()
+        self.told = b""
+
+    def add_log(self, piece: bytes) -> None:
+        self.told += piece
+
+    def tell_log(self) -> None:
+        """At once."""
+
+
+def runner_for(plan: SandboxPlan, way: Way | None = None) -> SeatbeltRunner:
+    return SeatbeltRunner(plan, METERS, way or Way())  # type: ignore[arg-type] # as much as it uses
 
 
 def resident_bytes(pid: int) -> int:
@@ -98,6 +114,9 @@ def resident_bytes(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
     except (OSError, IndexError):
         return 0
+
+
+METERS = Meters(resident_bytes, lambda _pid: 0.0)
 
 
 def test_a_task_sees_its_folder_and_its_own_environment_only(
@@ -123,6 +142,12 @@ def test_a_task_sees_its_folder_and_its_own_environment_only(
     assert outcome.value.decode() == f"{scratch}\nthe input"
     assert (plan.scratch / "out").read_text() == "1\n"
     assert outcome.network_attempts_blocked is None
+
+
+def test_who_watches_hears_what_it_says(tmp_path: Path) -> None:
+    way = Way()
+    runner_for(plan_for(tmp_path, "sh", "-c", "echo said >&2"), way).run(0)
+    assert way.told == b"said\n"
 
 
 def test_the_next_task_finds_the_inputs_whole_and_nothing_else(tmp_path: Path) -> None:
@@ -226,16 +251,16 @@ def test_a_runner_takes_no_descriptor_along(tmp_path: Path) -> None:
     assert names <= {"0", "1", "2", "3"}  # a shell opens the folder that it lists
 
 
-def test_the_process_runtime_chooses_it_on_a_mac(
+def test_it_is_the_process_runtime_of_a_mac(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process_runner, "sys", SimpleNamespace(platform="darwin"))
-    processes = SimpleNamespace(footprint_bytes=resident_bytes)
+    chosen = importlib.import_module(choice.ON_MAC["process"])
+    processes = SimpleNamespace(footprint_bytes=resident_bytes, cpu_s=lambda _pid: 0.0)
     monkeypatch.setattr(libproc, "load", lambda: processes)
     # Only the main thread of a process may handle signals.
     monkeypatch.setattr(inside, "SoftStop", SoftStop)
     ours, theirs = socket.socketpair()
-    serving = (theirs, process_runner.start)
+    serving = (theirs, chosen.start)
     thread = threading.Thread(target=inside.serve, args=serving, daemon=True)
     thread.start()
     with ours, theirs:
@@ -263,7 +288,7 @@ def test_it_can_be_asked_to_end(tmp_path: Path, on_term: str, exit_code: int | N
 
     asking = threading.Thread(target=ask)
     asking.start()
-    outcome = runner_for(plan, soft_stop).run(0)
+    outcome = runner_for(plan, Way(soft_stop)).run(0)
     asking.join()
     assert (outcome.state, outcome.terminated, outcome.limit) == ("failed", True, None)
     assert (outcome.exit_code, outcome.error) == (exit_code, "was asked to end")
@@ -287,12 +312,15 @@ def test_its_command_dies_with_the_launcher(tmp_path: Path) -> None:
         "import json, os, sys, time\n"
         "from lender.sandbox.walls import seatbelt\n"
         "from lender.sandbox.plan import plan_from_wire\n"
-        "from lender.sandbox.runtimes.runner import SoftStop\n"
+        "import socket\n"
+        "from lender.sandbox.runtimes.runner import Reporter\n"
         "from lender.sandbox.runtimes.seatbelt_runner import SeatbeltRunner\n"
+        "from lender.sandbox.runtimes.seatbelted import Meters\n"
         "seatbelt.SANDBOX_EXEC = sys.argv[2]\n"
         "if os.fork() == 0:\n"
         "    plan = plan_from_wire(json.loads(sys.argv[1]))\n"
-        "    SeatbeltRunner(plan, lambda pid: 0, SoftStop()).run(0)\n"
+        "    meters = Meters(lambda pid: 0, lambda pid: 0.0)\n"
+        "    SeatbeltRunner(plan, meters, Reporter(socket.socketpair()[0])).run(0)\n"
         "time.sleep(60)\n"
     )
     words = [sys.executable, "-c", code, json.dumps(plan_to_wire(plan)), seatbelt.SANDBOX_EXEC]

@@ -4,12 +4,18 @@ One file per theme. A check that needs another program or a server is bounded in
 """
 
 import encodings.idna  # noqa: F401  # found by name later, when root has become the owner
+import sys
 from collections.abc import Callable, Iterator
 
-from lender.cli.checks import clock, daemon, files, kernel, rehearsal, runtimes
+from lender.cli.checks import clock, daemon, files, rehearsal, runtimes
 from lender.cli.checks.check import Check
 from lender.cli.owner import tell
 from lender.state.folder import StateFolder
+
+if sys.platform == "darwin":
+    from lender.cli.checks.mac import system
+else:
+    from lender.cli.checks.kernel import system
 
 __all__ = ["Check", "examine"]
 
@@ -27,8 +33,7 @@ def examine(state: StateFolder) -> list[Check]:
         lambda: runtimes.runtimes(told),
         runtimes.python,
         lambda: clock.clock(state),
-        lambda: kernel.cgroups(state),
-        kernel.pressure,
+        lambda: system(state),
         rehearsal.revocation,
     ]
     found: list[Check] = []

@@ -26,6 +26,12 @@ _LIMITS = {
 _ORDINARY_WEIGHT = 100
 
 
+def system(state: StateFolder) -> Iterator[Check]:
+    """All of them."""
+    yield from cgroups(state)
+    yield from pressure()
+
+
 def cgroups(
     state: StateFolder, mount: Path | None = None, cmdline: Path = Path("/proc/cmdline")
 ) -> Iterator[Check]:

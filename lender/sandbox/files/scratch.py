@@ -51,6 +51,10 @@ class Inputs:
             if name not in self._marks or _mark(target) != self._marks[name]:
                 self._place(source, target)
                 self._marks[name] = _mark(target)
+        # Where case does not matter one may have taken the place of another.
+        for name, mark in self._marks.items():
+            if _mark(self._scratch / name) != mark:
+                raise PrepareFailedError(f"input {name}: another one has the same name here")
 
     def settle(self) -> int:
         """See what a task left, once nothing of it runs any more; the bytes that it takes.
@@ -164,7 +168,7 @@ def unnamed_bytes(scratch: Path, open_fds: int) -> int:
 
     Args:
         scratch: the folder.
-        open_fds: /proc/self/fd, opened while it still could be.
+        open_fds: the list of our descriptors (`confine.OPEN_FDS`), opened while it still could be.
     """
     total, device = 0, scratch.stat().st_dev
     for fd in os.listdir(open_fds):

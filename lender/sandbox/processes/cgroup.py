@@ -18,6 +18,12 @@ DAEMON = "daemon"
 # Events are signalled by poll() at most every 12 to 16 ms; reading them again is faster.
 _LOOK_AGAIN_S = 0.0002
 _LOOK_AGAIN_S_MAX = 0.002
+_BOOTTIME = 7  # CLOCK_BOOTTIME (linux/time.h): where there are cgroups
+
+
+def since_boot_s() -> float:
+    """The clock by which the kernel dates the start of a process (proc_pid_stat(5))."""
+    return time.clock_gettime(_BOOTTIME)
 
 
 def mount() -> Path | None:

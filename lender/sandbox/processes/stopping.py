@@ -98,7 +98,7 @@ def kill(targets: Iterable[Target], timeout_s: float = 5.0) -> StopReport:
     _ordered(targets, "cpu.max", "max")
     # Standing still, nothing of it can fork or move while we look who stands outside.
     leaves = _ordered(targets, "cgroup.freeze", "1")
-    inside, known_at = _inside(leaves), time.clock_gettime(time.CLOCK_BOOTTIME)
+    inside, known_at = _inside(leaves), cgroup.since_boot_s() if leaves else 0.0
     if outsiders := _outside(targets, inside):
         share.hurry()
     for leaf in leaves:

@@ -9,13 +9,11 @@ which have `plan.grace_s` of running time left; what is left of them then is kil
 good: this process is fit for no other task (see `runner.serve`).
 """
 
-import contextlib
 import os
 import select
 import signal
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from lender.sandbox.files import scratch
@@ -158,25 +156,6 @@ def run(
     watch = _Watch(started, plan, soft_stop, frozenset(inputs), started_at, reporter)
     watch.until_ended()
     return watch.outcome(task, started.reap())
-
-
-def pass_on_sigterm(processes: Iterable[Path]) -> bool:
-    """Ask processes to end; False where none was reached.
-
-    Args:
-        processes: their folders in any /proc, also a sandbox's own: each serves as a descriptor of
-            its process, whose id we don't know out here (pidfd_send_signal(2)).
-    """
-    reached = False
-    for folder in processes:
-        with contextlib.suppress(OSError):
-            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                signal.pidfd_send_signal(handle, signal.SIGTERM)
-                reached = True
-            finally:
-                os.close(handle)
-    return reached
 
 
 class _Watch:

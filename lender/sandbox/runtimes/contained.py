@@ -7,6 +7,7 @@ import re
 import resource
 import select
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -126,6 +127,8 @@ class ContainedTask(WalledTask):
         return None
 
     def _let_start(self) -> None:
+        if sys.platform != "linux":
+            raise NotImplementedError("Linux only")
         for crun in _waiting_children(self._spawned.pid):
             self._init = crun
             command = _command_below(crun)

@@ -7,12 +7,14 @@ pay for searches through /proc.
 import contextlib
 import os
 import signal
+import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from lender.sandbox.files import scratch
 from lender.sandbox.meters.network_attempts import NetworkCounters
+from lender.sandbox.runtimes.residents import Used
 
 _FILE = os.O_RDONLY | os.O_CLOEXEC
 _FOLDER = _FILE | os.O_DIRECTORY
@@ -29,33 +31,21 @@ _LOOK_S = 0.02
 _LONG_S = 0.001
 
 
-class Used(NamedTuple):
-    """What was used since the interpreter came up.
-
-    All but its own processor time may be 20 ms old.
-
-    Attributes:
-        cpu_s: its own processor time, and that of all that has ended in there.
-        memory_bytes: what the interpreter holds now.
-        attempts_blocked: tries to reach a network; None where none are counted.
-    """
-
-    cpu_s: float
-    memory_bytes: int
-    attempts_blocked: int | None
-
-
 class Inhabitants:
     """The interpreter, the sandbox's init above it, and whatever a task started beside it.
 
+    See `Residents` for what is not said here.
+
     Args:
         pid: the interpreter's, out here; nothing of the job's has run yet.
+        folder: the working folder.
+        inputs: names of what bubblewrap has made in there to mount the inputs on.
 
     Raises:
         OSError: it is dead already.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, folder: Path, inputs: Iterable[str]) -> None:
         with contextlib.ExitStack() as opened:
             self._stat = _open(opened, f"/proc/{pid}/stat", _FILE)
             init = int(_fields(self._stat)[_PARENT])
@@ -73,13 +63,14 @@ class Inhabitants:
         self._clock = (~pid << 3) | 2
         self._used = Used(0.0, 0, 0)
         self._looked_at = 0.0
+        self._mounts = {place: _inode(place) for place in (f"{folder}/{name}" for name in inputs)}
 
     def close(self) -> None:
-        """Let go of what is held open."""
+        """See `Residents`."""
         self._opened.close()
 
     def sweep(self) -> bool:
-        """Kill what a task left running; False where that fails or the interpreter is gone."""
+        """See `Residents`."""
         for _ in range(_SWEEPS_MAX):
             names = os.listdir(self._proc)  # noqa: PTH208 - a descriptor
             if not self._own.issubset(names):
@@ -94,24 +85,17 @@ class Inhabitants:
         return False
 
     def clear_temporary(self) -> None:
-        """Empty /tmp and /dev/shm.
-
-        Raises:
-            OSError: something can't be removed.
-        """
+        """Empty /tmp and /dev/shm."""
         for folder in self._temporary:
             if os.listdir(folder):  # noqa: PTH208 - the names alone, and fast
                 scratch.wipe(Path(folder))
 
+    def has_inputs(self) -> bool:
+        """Whether each is still mounted where it was: a task may have moved its folder."""
+        return all(_inode(place) == inode for place, inode in self._mounts.items())
+
     def used(self, duration_s: float) -> Used:
-        """What was used so far.
-
-        Args:
-            duration_s: of the task that has just ended.
-
-        Raises:
-            OSError: the interpreter is gone.
-        """
+        """See `Residents`."""
         now = time.monotonic()
         if duration_s >= _LONG_S or now - self._looked_at >= _LOOK_S:
             self._looked_at = now
@@ -142,6 +126,8 @@ class Inhabitants:
             os.close(file)
 
     def _kill(self, name: str) -> None:
+        if sys.platform != "linux":
+            raise NotImplementedError("Linux only")
         with contextlib.suppress(OSError):
             # A folder of any /proc serves as a descriptor of the process, whose id we don't know
             # out here (pidfd_send_signal(2)).
@@ -161,6 +147,10 @@ def _open(stack: contextlib.ExitStack, path: str, flags: int) -> int:
 def _fields(file: int) -> list[bytes]:
     line = os.pread(file, _STAT_BYTES, 0)
     return line[line.rfind(b")") + 2 :].split()
+
+
+def _inode(path: str) -> int:
+    return os.lstat(path).st_ino
 
 
 def _pid_inside(pid: int) -> str:

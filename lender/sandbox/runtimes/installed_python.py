@@ -56,6 +56,24 @@ def find() -> InstalledPython:
     return found
 
 
+def find_in_place() -> InstalledPython:
+    """This process's own interpreter, where nothing can be moved to another place: macOS.
+
+    Its folder is what is `shown`, less its site-packages, which are `hidden`.
+
+    Raises:
+        PrepareFailedError: the sandboxes' user can't read it.
+    """
+    prefix, version = os.path.realpath(sys.base_prefix), _version()
+    executable = os.path.realpath(f"{prefix}/bin/python{version}")
+    library = f"{prefix}/lib/python{version}"
+    if not (os.access(executable, os.X_OK) and os.access(f"{library}/os.py", os.R_OK)):
+        raise PrepareFailedError("Python is not installed where the sandboxes' user can read it")
+    # A package of Nix names others by their paths.
+    top = _NIX_STORE if executable.startswith(f"{_NIX_STORE}/") else prefix
+    return InstalledPython(executable, version, {top: top}, (f"{library}/site-packages",))
+
+
 def packages(names: Iterable[str]) -> dict[str, str]:
     """Where packages and modules beside the lender lie: name of the file or folder -> path.
 
@@ -82,8 +100,12 @@ def packages(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def _version() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
 def _own() -> InstalledPython | None:
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    version = _version()
     prefix = os.path.realpath(sys.base_prefix)
     executable = os.path.realpath(f"{prefix}/bin/python{version}")
     library = f"{prefix}/lib/python{version}"

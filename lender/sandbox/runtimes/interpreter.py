@@ -6,20 +6,20 @@ lives on behind it, unless it hit a limit, was asked to end, broke the rules or 
 
 import os
 import time
+from collections.abc import Callable
 
-from lender.sandbox.files import checkpoint, scratch
+from lender.sandbox.files import checkpoint
 from lender.sandbox.meters.usage import Usage
 from lender.sandbox.plan import LimitName, SandboxPlan, TaskOutcome
 from lender.sandbox.runtimes import python_inside
-from lender.sandbox.runtimes.bubblewrapped import BubblewrappedTask
-from lender.sandbox.runtimes.command import End
-from lender.sandbox.runtimes.inhabitants import Inhabitants
+from lender.sandbox.runtimes.command import End, StartedTask
 from lender.sandbox.runtimes.python_channel import (
     Answer,
     BrokenAnswerError,
     Channel,
     ChannelClosedError,
 )
+from lender.sandbox.runtimes.residents import Residents
 
 _LIMITS: dict[int, LimitName] = {
     python_inside.NO_MEMORY: "memory",
@@ -32,22 +32,33 @@ class Interpreter:
     """One interpreter, from its start to its end.
 
     Args:
-        sandbox: the bubblewrap that it was started in.
+        sandbox: the walls that it was started in.
         channel: to its standard input.
         plan: whose tasks it runs.
+        find: finds out who is inside, by the interpreter's process id, before anything of the
+            job's has run; may raise OSError.
+        restore: brings the working folder to what a task may expect: the inputs and nothing else.
 
     Attributes:
         alive: it can be called.
         plan: see above.
     """
 
-    def __init__(self, sandbox: BubblewrappedTask, channel: Channel, plan: SandboxPlan) -> None:
+    def __init__(
+        self,
+        sandbox: StartedTask,
+        channel: Channel,
+        plan: SandboxPlan,
+        find: Callable[[int], Residents],
+        restore: Callable[[], object],
+    ) -> None:
         self.sandbox = sandbox
         self.channel = channel
         self.alive = True
         self.plan = plan
-        self._inhabitants: Inhabitants | None = None
-        self._mounts: dict[str, int] = {}
+        self._find = find
+        self._restore = restore
+        self._residents: Residents | None = None
         self._cpu_told_s, self._attempts_told = 0.0, 0
         self._is_settled = False
         self._unnamed_bytes, self._looked_at = 0, 0.0
@@ -61,8 +72,9 @@ class Interpreter:
 
         Raises:
             OSError: the folder can't be cleaned, or the interpreter is gone.
+            PrepareFailedError: an input can't be read any more.
         """
-        scratch.wipe(self.plan.scratch, self.plan.inputs)
+        self._restore()
         checkpoint.place(self.plan, task)
         self._is_settled = False
         self.channel.ask(task)
@@ -76,11 +88,9 @@ class Interpreter:
             ChannelClosedError: there will be none.
         """
         answer = self.channel.listen()
-        if self._inhabitants is None and self.channel.pid is not None:
+        if self._residents is None and self.channel.pid is not None:
             try:
-                self._inhabitants = Inhabitants(self.channel.pid)
-                # What bubblewrap has made in the folder, to mount the inputs on.
-                self._mounts = {name: self._inode(name) for name in self.plan.inputs}
+                self._residents = self._find(self.channel.pid)
             except OSError as error:
                 raise ChannelClosedError from error
         return answer
@@ -88,7 +98,7 @@ class Interpreter:
     @property
     def greeted(self) -> bool:
         """It came up: what goes wrong from here on is the program's doing."""
-        return self._inhabitants is not None
+        return self._residents is not None
 
     def unnamed_bytes(self, device: int, file_bytes_max: int) -> int:
         """See `StartedTask`. A zero may be 0.1 s old: a look takes longer than a short task."""
@@ -101,7 +111,7 @@ class Interpreter:
     def is_crowded(self) -> bool:
         """Whether as many processes and threads are in there as may be."""
         try:
-            count = 0 if self._inhabitants is None else self._inhabitants.count()
+            count = 0 if self._residents is None else self._residents.count()
         except OSError:
             return False
         return count >= self.plan.limits.processes
@@ -112,10 +122,10 @@ class Interpreter:
         Where files are to be taken out, nothing of the task writes to them any more.
         """
         is_read = self.plan.outputs or self.plan.checkpoint
-        if self._inhabitants is None or (is_read and not self.settle()):
+        if self._residents is None or (is_read and not self.settle()):
             return None
         try:
-            used = self._inhabitants.used(duration_s)
+            used = self._residents.used(duration_s)
         except OSError:
             return None
         if used.memory_bytes > self.plan.limits.memory_bytes:
@@ -125,12 +135,12 @@ class Interpreter:
 
     def settle(self) -> bool:
         """End all that a task left; False where the next one would not find what the first did."""
-        inhabitants = self._inhabitants
-        if self._is_settled or inhabitants is None:
+        residents = self._residents
+        if self._is_settled or residents is None:
             return self._is_settled
         try:
-            if inhabitants.sweep() and self.channel.is_silent() and self._has_inputs():
-                inhabitants.clear_temporary()
+            if residents.sweep() and self.channel.is_silent() and residents.has_inputs():
+                residents.clear_temporary()
                 self._is_settled = True
         except OSError:
             pass  # what can't be cleaned is thrown away
@@ -145,8 +155,8 @@ class Interpreter:
         os.close(self.sandbox.stdout)
         os.close(self.sandbox.stderr)
         self.channel.close()
-        if self._inhabitants is not None:
-            self._inhabitants.close()
+        if self._residents is not None:
+            self._residents.close()
         return self._since(end)
 
     def _since(self, end: End) -> End:
@@ -156,13 +166,6 @@ class Interpreter:
         if attempts is not None:
             attempts, self._attempts_told = attempts - self._attempts_told, attempts
         return end._replace(cpu_s=max(0.0, cpu_s), network_attempts_blocked=attempts)
-
-    def _has_inputs(self) -> bool:
-        """Whether each is still mounted where it was: a task may have moved its folder."""
-        return all(self._inode(name) == inode for name, inode in self._mounts.items())
-
-    def _inode(self, name: str) -> int:
-        return os.lstat(f"{self.plan.scratch}/{name}").st_ino
 
 
 class Call:

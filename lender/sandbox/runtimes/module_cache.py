@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from pathlib import Path
 import wasmtime
 
 from lender.sandbox.port import PrepareFailedError
+from lender.sandbox.processes import sysctl
 
 CACHE_BYTES_MAX = 256 << 20
 """What a folder may hold; the least recently used modules go first."""
@@ -29,6 +31,7 @@ CPU = Path("/proc/cpuinfo")
 
 _CORE_MODULE = b"\0asm\x01\0\0\0"
 _OTHERS_MAY_WRITE = 0o022
+_MACS_NAMES = ("brand_string", "features", "leaf7_features", "extfeatures")
 _SUFFIX = ".cwasm"
 # What is still being written is younger; older, its writer was killed.
 _PARTIAL_S = 600.0
@@ -96,14 +99,26 @@ def _key(source: bytes) -> str:
     return f"{hashlib.sha256(source).hexdigest()}-{engine}-"
 
 
+def _linuxs_extensions() -> set[str]:
+    lines = CPU.read_text(errors="replace").splitlines()
+    return {line for line in lines if line.lower().startswith(("flags", "features"))}
+
+
+def _macs_extensions() -> set[str]:
+    """What the model's name does not tell (Apple silicon) its features do (Intel)."""
+    return {sysctl.text(f"machdep.cpu.{name}") for name in _MACS_NAMES}
+
+
+_extensions = _macs_extensions if sys.platform == "darwin" else _linuxs_extensions
+
+
 def _cpu() -> str:
     """Machine and instruction set extensions."""
     try:
-        lines = CPU.read_text(errors="replace").splitlines()
+        found = sorted(_extensions())
     except OSError:
-        lines = [platform.processor()]
-    extensions = {line for line in lines if line.lower().startswith(("flags", "features"))}
-    return " ".join([platform.machine(), *sorted(extensions)])
+        found = []
+    return " ".join([platform.machine(), *found])
 
 
 def _find(engine: wasmtime.Engine, folder: Path, key: str) -> wasmtime.Module | None:

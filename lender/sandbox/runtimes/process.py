@@ -1,10 +1,8 @@
 """The process runtime: each task is one command inside bubblewrap, watched from outside.
 
-This process is the sandbox's supervisor and never runs a byte of the job's. On macOS, which has no
-bubblewrap, it is `seatbelt_runner` instead.
+This process is the sandbox's supervisor and never runs a byte of the job's.
 """
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING
 from lender.sandbox.files import checkpoint, scratch
 from lender.sandbox.plan import SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError
-from lender.sandbox.runtimes import bubblewrapped, command, seatbelt_runner
+from lender.sandbox.runtimes import bubblewrapped, command
 from lender.sandbox.runtimes.bubblewrapped import Bubblewrap, BubblewrappedTask
 from lender.sandbox.runtimes.runner import Reporter, Runner
 from lender.sandbox.walls import bubblewrap, confine, enter, gpu_devices
@@ -29,8 +27,6 @@ def preload() -> None:
 
 def start(plan: SandboxPlan, reporter: Reporter) -> Runner:
     """Be the sandbox of one plan; see `runner.serve`."""
-    if sys.platform == "darwin":
-        return seatbelt_runner.start(plan, reporter)
     confine.adopt_orphans()
     return _ProcessRunner(plan, reporter)
 

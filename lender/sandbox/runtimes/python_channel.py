@@ -12,6 +12,9 @@ from lender.sandbox.runtimes import python_inside
 
 _ANSWER_BYTES_MAX = python_inside.HEADER_BYTES + python_inside.CONTENT_BYTES_MAX
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
+# Linux only.
+_PASS_CREDENTIALS = getattr(socket, "SO_PASSCRED", 0)
+_IS_CREDENTIALS = getattr(socket, "SCM_CREDENTIALS", 0)
 _ANSWERS = range(python_inside.DONE, python_inside.NO_SPACE + 1)
 
 
@@ -44,15 +47,21 @@ class Answer(NamedTuple):
 class Channel:
     """Our end. Nothing in here waits.
 
+    Args:
+        sock: it.
+        known_pid: process id of the interpreter; None: it is in a namespace, and the kernel tells
+            with each word whose it is (unix(7), SO_PASSCRED).
+
     Attributes:
-        pid: of the interpreter, out here; None before its first word. The kernel tells it: with
-            each word whose it is (unix(7), SO_PASSCRED).
+        pid: of the interpreter, out here; None before its first word.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, known_pid: int | None = None) -> None:
         sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        if known_pid is None:
+            sock.setsockopt(socket.SOL_SOCKET, _PASS_CREDENTIALS, 1)
         self.pid: int | None = None
+        self._known_pid = known_pid
         self._sock = sock
         self._heard = b""
 
@@ -106,17 +115,24 @@ class Channel:
 
     def _greeting(self) -> bytes:
         """Take its first word; returns what came behind it."""
+        piece, whose = (
+            self._said_by() if self._known_pid is None else (self._receive(), self._known_pid)
+        )
+        hello = bytes([python_inside.HELLO]).ljust(python_inside.HEADER_BYTES, b"\0")
+        if not piece.startswith(hello) or whose is None:
+            raise BrokenAnswerError
+        self.pid = whose
+        return piece[len(hello) :]
+
+    def _said_by(self) -> tuple[bytes, int | None]:
+        """What was said, and by which process; None where the kernel does not tell."""
         room = socket.CMSG_SPACE(_CREDENTIALS.size)
         piece, told, *_ = self._sock.recvmsg(_ANSWER_BYTES_MAX + 1, room)
         if not piece:
             raise ChannelClosedError
-        hello = bytes([python_inside.HELLO]).ljust(python_inside.HEADER_BYTES, b"\0")
-        whose = [data for _, kind, data in told if kind == socket.SCM_CREDENTIALS]
-        if not piece.startswith(hello) or len(whose) != 1:
-            raise BrokenAnswerError
-        self.pid = int(_CREDENTIALS.unpack(whose[0])[0])
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
-        return piece[len(hello) :]
+        whose = [data for _, kind, data in told if kind == _IS_CREDENTIALS]
+        self._sock.setsockopt(socket.SOL_SOCKET, _PASS_CREDENTIALS, 0)
+        return piece, int(_CREDENTIALS.unpack(whose[0])[0]) if len(whose) == 1 else None
 
     def _answer(self) -> Answer | None:
         heard = self._heard

@@ -1,6 +1,7 @@
 """What runs inside the sandbox of a python job: one interpreter for a lease, a call for each task.
 
-Started as `python -I -S -B` with a socket as standard input. First it says HELLO and loads the
+Started as `python -I -S -B` with a socket as standard input and, where not all is in its usual
+place (macOS), the places as words behind it, see `Places`. First it says HELLO and loads the
 program, which it answers; then it gets a task's index, four bytes, and answers when the call is
 over. A small value is part of the answer; a larger one was then written to what was its standard
 output. The standard library and the packages that the owner allows are all that there is in here.
@@ -42,13 +43,51 @@ CONTENT_BYTES_MAX = 2000
 REQUEST_BYTES = 4
 
 _WORK = "/work"
+_MAIN_FILE = "__init__.py"
 _PLAIN = frozenset({type(None), bool, int, float, str})
 _TOO_LARGE = 27  # EFBIG: a file would exceed its limit
 _json = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 
 
+class Places:
+    """Where things are in here.
+
+    Args:
+        words: of the command line: the working folder, the file with the program, and for each
+            package or module that may be imported its name, `=`, and where it lies. None of them:
+            all is where bubblewrap has put it.
+    """
+
+    def __init__(self, words: list[str]) -> None:
+        self.work, self.program = words[:2] if words else (_WORK, PROGRAM)
+        self._packages = dict(word.split("=", 1) for word in words[2:])
+
+    def open_packages(self) -> None:
+        """Have them found by `import`: by name, for what lies beside them is not to be read."""
+        if self._packages:
+            sys.meta_path.append(self)  # type: ignore[arg-type] # a finder has no base class
+        else:
+            sys.path.append(PACKAGES)
+
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> object:
+        """What the import system asks of its finders (importlib.abc.MetaPathFinder)."""
+        place = self._packages.get(name)
+        if place is None:
+            return None
+        import importlib.util  # noqa: PLC0415 - where it is needed
+
+        if not os.path.isdir(place):  # noqa: PTH112 - pathlib is one more import
+            return importlib.util.spec_from_file_location(name, place)
+        main_file = f"{place}/{_MAIN_FILE}"
+        return importlib.util.spec_from_file_location(
+            name, main_file, submodule_search_locations=[place]
+        )
+
+
 def main() -> None:
     """Load the program, then call it for one task after another until nobody asks any more."""
+    places = Places(sys.argv[1:])
+    del sys.argv[1:]
     channel, value = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
@@ -56,7 +95,7 @@ def main() -> None:
     os.dup2(2, 1)
     os.close(null)
     try:
-        _Inside(channel, value).serve()
+        _Inside(channel, value, places).serve()
     except BaseException:  # noqa: BLE001 - SIGTERM while no function ran, or a fault of ours
         sys.excepthook(*sys.exc_info())
     # Threads that a function left would keep a plain return waiting.
@@ -64,7 +103,8 @@ def main() -> None:
 
 
 class _Inside:
-    def __init__(self, channel: int, value: int) -> None:
+    def __init__(self, channel: int, value: int, places: Places) -> None:
+        self._places = places
         self._channel = channel
         self._value = value
         self._pid = os.getpid()
@@ -95,11 +135,11 @@ class _Inside:
 
     def _load(self) -> Callable[[int], object]:
         """The job's callable."""
-        sys.path.append(PACKAGES)
+        self._places.open_packages()
         function: Any = None
         kind, content = DONE, b""
         try:
-            with open(PROGRAM, "rb") as file:  # noqa: PTH123 - pathlib is one more import
+            with open(self._places.program, "rb") as file:  # noqa: PTH123 - pathlib is one more import
                 function = pickle.load(file)  # noqa: S301 - the job's own, in its own sandbox
             if not callable(function):
                 raise TypeError(f"the program is a {type(function).__name__}, no callable")  # noqa: TRY301 - told like any other
@@ -124,7 +164,7 @@ class _Inside:
 
     def _restore(self) -> None:
         """What a task may expect, whatever the one before has changed."""
-        os.chdir(_WORK)
+        os.chdir(self._places.work)
         os.umask(0o022)
         if dict(os.environ) != self._environment:
             os.environ.clear()

@@ -10,6 +10,7 @@ import fcntl
 import functools
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, NoReturn
 
@@ -94,6 +95,8 @@ def spawn(
                 _become(program, argv, env, given, domain, give_up, parent)
             with contextlib.suppress(OSError):
                 os.setpgid(pid, pid)  # the child does it too: whoever comes first
+        if sys.platform != "linux":
+            raise NotImplementedError("Linux only")
         try:
             handle = os.pidfd_open(pid)
         except OSError:
@@ -170,6 +173,8 @@ def _pipe_end(theirs: contextlib.ExitStack, ours: contextlib.ExitStack, own: lis
 
 
 def _memory_file(content: bytes) -> int:
+    if sys.platform != "linux":
+        raise NotImplementedError("Linux only")
     fd = os.memfd_create("sandbox")
     os.write(fd, content)
     os.lseek(fd, 0, os.SEEK_SET)

@@ -7,12 +7,14 @@ namespace: whatever it leaves, its init takes along.
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from lender.sandbox.meters import usage
 from lender.sandbox.meters.network_attempts import NetworkCounters
+from lender.sandbox.meters.peak import peak_bytes
 from lender.sandbox.meters.usage import Usage
-from lender.sandbox.runtimes.command import pass_on_sigterm
 from lender.sandbox.runtimes.spawning import Spawned
 
 _TOLD_BYTES = 4096
@@ -116,7 +118,7 @@ class WalledTask:
             except ChildProcessError:
                 return
             self._cpu_s += used.ru_utime + used.ru_stime
-            yield pid, os.waitstatus_to_exitcode(status), used.ru_maxrss * 1024
+            yield pid, os.waitstatus_to_exitcode(status), peak_bytes(used)
 
     def _let_go(self) -> int | None:
         """Close what belongs to it; its tries to reach a network."""
@@ -128,3 +130,24 @@ class WalledTask:
         attempts_blocked = self._network.attempts_blocked()
         self._network.close()
         return attempts_blocked
+
+
+def pass_on_sigterm(processes: Iterable[Path]) -> bool:
+    """Ask processes to end; False where none was reached.
+
+    Args:
+        processes: their folders in any /proc, also a sandbox's own: each serves as a descriptor of
+            its process, whose id we don't know out here (pidfd_send_signal(2)).
+    """
+    if sys.platform != "linux":
+        raise NotImplementedError("Linux only")
+    reached = False
+    for folder in processes:
+        with contextlib.suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                signal.pidfd_send_signal(handle, signal.SIGTERM)
+                reached = True
+            finally:
+                os.close(handle)
+    return reached

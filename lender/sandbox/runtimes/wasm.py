@@ -63,7 +63,7 @@ class _WasmRunner:
         self._plan = plan
         self._reporter = reporter
         self._binding = wasm_binding
-        self._open_fds = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._open_fds = os.open(confine.OPEN_FDS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         _keep_to(plan, compiles=True)
         try:
             self._engine, module = _load(plan, pooled=True)

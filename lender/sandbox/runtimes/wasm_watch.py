@@ -4,6 +4,7 @@ The guest's own thread spends its time inside the engine, with the interpreter's
 this one wakes every few milliseconds while a task runs and sleeps when none does.
 """
 
+import os
 import select
 import threading
 import time
@@ -15,6 +16,7 @@ from lender.sandbox.meters.clock import RunningTime
 from lender.sandbox.meters.disk import DiskWatch
 from lender.sandbox.plan import LimitName, Limits
 from lender.sandbox.runtimes.runner import SoftStop
+from lender.sandbox.walls import confine
 
 _TICK_S = 0.005
 _IDLE_TICKS = 20
@@ -75,6 +77,7 @@ class Watch:
         self._interrupt = interrupt
         self._give_up = give_up
         self._run: Run | None = None
+        self._launcher = os.getppid()
         self._lock = threading.Lock()
         self._busy = threading.Event()
         threading.Thread(target=self._watch, daemon=True, name="watch").start()
@@ -122,6 +125,8 @@ class Watch:
             self._asked_to_end = bool(self._word.poll(_TICK_S * 1000))
 
     def _look(self, run: Run, elapsed_s: float) -> None:
+        if confine.is_orphan(self._launcher):
+            os._exit(1)  # where the kernel has no signal for it
         self._drain(run)
         if run.over_at_s is None:
             run.limit = self._limit_hit(run, elapsed_s)

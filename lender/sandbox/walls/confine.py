@@ -1,9 +1,10 @@
 """What a process gives up about itself: privileges, priority, descriptors, core dumps.
 
-Thin calls of prctl(2) and friends. Standard library only: it runs in the launcher and its forks.
+Standard library only: it runs in the launcher and its forks. What differs from one system to the
+other is in `linux_process` and `mac_process`.
 """
 
-import ctypes
+import contextlib
 import fcntl
 import os
 import resource
@@ -14,36 +15,41 @@ from pathlib import Path
 
 from lender.sandbox.processes import autogroup
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_DUMPABLE = 4
-_PR_SET_CHILD_SUBREAPER = 36
-_PR_SET_NO_NEW_PRIVS = 38
-_FDS_MAX = 1 << 20
+if sys.platform == "darwin":
+    from lender.sandbox.walls import mac_process as system
+else:
+    from lender.sandbox.walls import linux_process as system
 
 CHANGED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM)
 """What Python ignores, and a runner handles."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
+OPEN_FDS = system.OPEN_FDS
+"""Lists the descriptors of the process that opens it."""
 
 
 def die_with_parent(parent: int, number: signal.Signals) -> None:
     """Get a signal when the parent dies, also when it died just now.
 
-    The kernel forgets this at a change of uid: call it afterwards (prctl(2), PR_SET_PDEATHSIG).
+    To be called after a change of uid. On macOS only the latter: there the processes look for
+    their parent while they work (`is_orphan`).
     """
-    _prctl(_PR_SET_PDEATHSIG, number)
+    system.ask_for_signal_on_parents_death(number)
     if os.getppid() != parent:
         os.kill(os.getpid(), number)
 
 
+def is_orphan(parent: int) -> bool:
+    """Whether the parent has died since."""
+    return os.getppid() != parent
+
+
 def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent died: the tree stays connected."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    """Become the parent of descendants whose own parent died, where a process can."""
+    system.adopt_orphans()
 
 
 def never_gain_privileges() -> None:
     """No exec from here on gains anything by a set-user-id bit or file capabilities."""
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    system.never_gain_privileges()
 
 
 def become(uid: int, gid: int) -> None:
@@ -51,32 +57,37 @@ def become(uid: int, gid: int) -> None:
 
     Raises:
         ValueError: asked to become root.
-        PermissionError: not root.
+        PermissionError: not root, or root can still be had.
     """
     if uid == 0 or gid == 0:
         raise ValueError("a sandbox never runs as root")
     os.setgroups([])
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)
-    # The change of uid hid /proc/self from ourselves.
-    _prctl(_PR_SET_DUMPABLE, 1)
+    # Of root these set the real and the saved id, too (setuid(2)).
+    os.setgid(gid)
+    os.setuid(uid)
+    if system.holds_root():
+        raise PermissionError("root was not given up")
+    system.show_itself_again()
+
+
+def holds_root() -> bool:
+    """Whether this process is root, or could become it again."""
+    return system.holds_root()
 
 
 def yield_to_owner() -> None:
     """Run only when nothing else wants to: for this process and its own.
 
     Where the session as a whole has the least weight that is enough (see `autogroup`); elsewhere
-    SCHED_IDLE and nice 19.
+    the process itself does.
     """
     if not autogroup.weighs():
         yield_by_itself()
 
 
 def yield_by_itself() -> None:
-    """The same where no session has a weight: SCHED_IDLE and nice 19."""
-    os.nice(19)
-    if sys.platform == "linux":
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    """The same where no session has a weight."""
+    system.run_last()
 
 
 def yield_session_to_owner() -> bool:
@@ -89,6 +100,12 @@ def yield_session_to_owner() -> bool:
     except OSError:
         return False
     return True
+
+
+def go_first() -> None:
+    """Where the machine runs out of memory this process is ended, not a program of the owner's."""
+    with contextlib.suppress(OSError):
+        system.go_first()
 
 
 def limit_core_dumps() -> None:
@@ -117,15 +134,4 @@ def keep_as(fds: Sequence[int]) -> None:
 
 def keep_only(fds: Iterable[int]) -> None:
     """Close every descriptor but these."""
-    start = 0
-    for fd in sorted(fds):
-        if start < fd:  # Python 3.11 takes the empty range (0, 0) for all
-            os.closerange(start, fd)
-        start = fd + 1
-    os.closerange(start, _FDS_MAX)
-
-
-def _prctl(option: int, value: int) -> None:
-    if sys.platform == "linux" and _libc.prctl(option, value, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"prctl {option}: {os.strerror(number)}")
+    system.close_all_but(fds)

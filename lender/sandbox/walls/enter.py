@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from lender.sandbox.plan import WORK_FOLDER
+from lender.sandbox.walls import confine
 
 # Below /dev, which bubblewrap makes in every sandbox, whatever its root is.
 PLACE: Final = "/dev/lender-enter"
@@ -39,7 +40,7 @@ def find() -> str | None:
 
     None for root, who runs no sandbox: what counts is whether their user can reach it.
     """
-    return None if 0 in os.getresuid() else _checked(str(_PROGRAM))
+    return None if confine.holds_root() else _checked(str(_PROGRAM))
 
 
 def options() -> list[str]:

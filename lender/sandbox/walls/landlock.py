@@ -126,6 +126,8 @@ def _ruleset(files: int, tcp: int, scopes: int) -> int:
 
 
 def _allow(ruleset: int, path: Path, rights: int) -> None:
+    if sys.platform != "linux":
+        raise NotImplementedError("Linux only")
     try:
         place = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:

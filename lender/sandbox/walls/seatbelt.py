@@ -8,16 +8,16 @@ not know fails the whole profile, so nothing starts.
 Paths reach the profile as parameters (`-D key=value`, sandbox-exec(1)) and are never part of its
 text: there is nothing that a quote, a bracket or a newline in one of them could end.
 
-What can't be walled off is taken away: nothing in here may fork. macOS has no PID namespaces and
-no subreapers, so a process that forks twice and calls setsid would be nobody's child and in
-nobody's group, and neither pause nor revoke could prove that it stands. A command that has to
-start others needs a uid that nothing else uses, where a signal to all of that uid reaches them.
+What can't be walled off is taken away: nothing in here may fork, unless lenderd has an account of
+its own (`processes.account`). macOS has no PID namespaces and no subreapers, so a process that
+forks twice and calls setsid would be nobody's child and in nobody's group, and neither pause nor
+revoke could prove that it stands.
 """
 
 import os
 import resource
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from lender.sandbox.plan import FILE_MARGIN_BYTES, Limits
 
@@ -66,8 +66,31 @@ _SYSCTLS: Final = (
 )
 
 
+class View(NamedTuple):
+    """What a sandbox sees and may do beyond the system's programs and its working folder.
+
+    Attributes:
+        readable: more folders and files to read and run from.
+        hidden: what of them is not to be read after all.
+        brought: what is to be read even if it lies in there.
+        forks: it may start processes.
+    """
+
+    readable: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    brought: tuple[str, ...] = ()
+    forks: bool = False
+
+
+PLAIN: Final = View()
+
+
 def command(
-    scratch: str, inputs: Sequence[str], env: Mapping[str, str], argv: Sequence[str]
+    scratch: str,
+    inputs: Sequence[str],
+    env: Mapping[str, str],
+    argv: Sequence[str],
+    view: View = PLAIN,
 ) -> list[str]:
     """The whole command line, to be started with an empty environment.
 
@@ -81,17 +104,21 @@ def command(
         inputs: files below it that can only be read.
         env: the environment of the command, less PATH, HOME and TMPDIR.
         argv: the job's own command line.
+        view: what else it sees; paths without a link in them.
 
     Raises:
         ValueError: a path is not absolute or not resolved, or a zero byte would end a word.
     """
-    paths = {"SCRATCH": scratch, **{f"INPUT_{n}": path for n, path in enumerate(inputs)}}
+    kinds = {"INPUT": inputs, "READ": view.readable, "HIDE": view.hidden, "BRING": view.brought}
+    paths = {"SCRATCH": scratch}
+    for kind, values in kinds.items():
+        paths |= {f"{kind}_{n}": path for n, path in enumerate(values)}
     for path in paths.values():
         if not path.startswith("/") or os.path.normpath(path) != path:
             raise ValueError(f"{path!r} is no absolute, resolved path")
     own = {"PATH": PATH, "HOME": scratch, "TMPDIR": scratch}
     words = [
-        *(SANDBOX_EXEC, "-p", profile(len(inputs))),
+        *(SANDBOX_EXEC, "-p", profile(len(inputs), view)),
         *(word for key, path in paths.items() for word in ("-D", f"{key}={path}")),
         *("--", "/usr/bin/env", "-i", "--"),
         *(f"{name}={value}" for name, value in {**own, **env}.items()),
@@ -102,15 +129,19 @@ def command(
     return words
 
 
-def resource_limits(limits: Limits) -> dict[int, int]:
+def resource_limits(limits: Limits, others: int | None = None) -> dict[int, int]:
     """What setrlimit(2) is to hold a command to; macOS has no prlimit(1).
 
     RLIMIT_NPROC counts all that the user runs, so 1 refuses every fork and every posix_spawn
     (XNU's bsd/kern/kern_fork.c, fork1) even where the profile's own rule should not hold.
     RLIMIT_AS is left out: the shared cache of system libraries is mapped into every process.
+
+    Args:
+        limits: of the task.
+        others: processes that the user runs besides, where it may start some; None: it may not.
     """
     return {
-        resource.RLIMIT_NPROC: 1,
+        resource.RLIMIT_NPROC: 1 if others is None else others + limits.processes,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NOFILE: 256,
         resource.RLIMIT_MEMLOCK: 0,
@@ -118,8 +149,9 @@ def resource_limits(limits: Limits) -> dict[int, int]:
     }
 
 
-def profile(inputs: int) -> str:
+def profile(inputs: int, view: View = PLAIN) -> str:
     """The profile of a sandbox with so many inputs; a later rule wins over an earlier one."""
+    own = "same-sandbox" if view.forks else "self"
     scratch = '(subpath (param "SCRATCH"))'
     system = _each("subpath", _SYSTEM)
     rules = [
@@ -127,8 +159,8 @@ def profile(inputs: int) -> str:
         "(deny default)",
         # These are allowed until they are denied.
         "(deny process-info* nvram* iokit-get-properties)",
-        "(allow process-info* (target self))",
-        "(allow signal (target self))",
+        f"(allow process-info* (target {own}))",
+        f"(allow signal (target {own}))",
         f"(allow process-exec file-map-executable {system} {scratch})",
         f"(allow file-read* {system} {_each('subpath', _SYSTEM_DATA)} {scratch})",
         f"(allow file-read* {_each('literal', _FILES)})",
@@ -136,13 +168,27 @@ def profile(inputs: int) -> str:
         '(allow file-read-metadata (path-ancestors (param "SCRATCH")))',
         f"(allow file-write-data {_each('literal', ('/dev/null', '/dev/zero'))})",
         f"(allow file-write* {scratch})",
-        "(deny file-write-setugid)",
+        # The last two would keep us from deleting it: chflags(2), acl(3).
+        "(deny file-write-setugid file-write-flags file-write-acl)",
         f'(allow sysctl-read (sysctl-name-prefix "hw.") {_each("sysctl-name", _SYSCTLS)})',
     ]
     rules += [f'(deny file-write* (literal (param "INPUT_{n}")))' for n in range(inputs)]
+    rules += _readable("READ", len(view.readable))
+    rules += [f'(deny file-read* (subpath (param "HIDE_{n}")))' for n in range(len(view.hidden))]
+    rules += _readable("BRING", len(view.brought))
     # Last: whatever stands above.
-    rules += ["(deny process-fork)", "(deny network*)", "(deny mach-lookup)"]
+    rules += ["(deny network*)", "(deny mach-lookup)"]
+    rules += ["(allow process-fork)"] if view.forks else ["(deny process-fork)"]
     return "\n".join(rules)
+
+
+def _readable(kind: str, count: int) -> list[str]:
+    rules = []
+    for n in range(count):
+        place = f'(subpath (param "{kind}_{n}"))'
+        rules.append(f"(allow file-read* process-exec file-map-executable {place})")
+        rules.append(f'(allow file-read-metadata (path-ancestors (param "{kind}_{n}")))')
+    return rules
 
 
 def _each(kind: str, values: Sequence[str]) -> str:

@@ -1,0 +1,131 @@
+"""Processes as the kernel shows them: /proc on Linux, libproc on macOS. Standard library only."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING or sys.platform == "darwin":
+    from lender.sandbox.processes import libproc
+
+# Where processes are read from; None is /proc.
+_processes: "libproc.Processes | None" = libproc.load() if sys.platform == "darwin" else None
+
+
+class Root(NamedTuple):
+    """One process, told apart from a later one with the same id.
+
+    Attributes:
+        pid: process id as seen by the reader's PID namespace.
+        start_time: clock ticks after boot, field 22 of proc_pid_stat(5); on macOS microseconds
+            since the epoch.
+    """
+
+    pid: int
+    start_time: int
+
+
+class Process(NamedTuple):
+    """What one look shows of a process, or of one thread of it.
+
+    Attributes:
+        pid: its id.
+        ppid: of its parent.
+        pgid: of its group.
+        state: a letter of proc_pid_stat(5).
+        threads: how many it has; 1 where its state is that of all of them.
+        start_time: see `Root`.
+    """
+
+    pid: int
+    ppid: int
+    pgid: int
+    state: int
+    threads: int
+    start_time: int
+
+    @property
+    def root(self) -> Root:
+        """Which process it is."""
+        return Root(self.pid, self.start_time)
+
+
+def listed() -> set[int]:
+    """All processes of this machine as of now; on macOS those of this user, of all for root."""
+    if _processes is not None:
+        return _processes.pids()
+    # Path objects double the cost of a sweep.
+    return {int(name) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208
+
+
+def listed_of(uid: int) -> set[int]:
+    """The processes of one user as of now, whoever they have become for a while.
+
+    Not by the owner of their folder in /proc: who is not dumpable hides there (proc_pid(5)).
+    """
+    if _processes is not None:
+        return _processes.pids(uid)
+    return {pid for pid in listed() if _real_uid(pid) == uid}
+
+
+def read(pid: int, path: str = "") -> Process | None:
+    """One process, or None when it is gone.
+
+    Args:
+        pid: its id.
+        path: of another file that is to be read for it, in the form of proc_pid_stat(5).
+    """
+    if _processes is not None:
+        found = _processes.read(pid)
+        # Its state is that of all its threads already.
+        return found and Process(pid, found.ppid, found.pgid, found.state, 1, found.start_time)
+    try:
+        fd = os.open(path or f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        line = os.read(fd, 1024)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    # The command's name may hold spaces and brackets: the fields start behind its last bracket.
+    field = line[line.rfind(b")") + 2 :].split(None, 20)
+    if len(field) < 20:
+        return None
+    return Process(pid, int(field[1]), int(field[2]), field[0][0], int(field[17]), int(field[19]))
+
+
+def threads(process: Process) -> list[Process]:
+    """Each of its threads."""
+    folder = Path(f"/proc/{process.pid}/task")
+    try:
+        found = [read(int(entry.name), f"{entry}/stat") for entry in folder.iterdir()]
+    except OSError:
+        return []
+    return [t for t in found if t is not None]
+
+
+def status(pid: int, name: bytes) -> bytes:
+    """A line of proc_pid_status(5) behind its name; nothing when the process is gone."""
+    try:
+        with Path(f"/proc/{pid}/status").open("rb") as lines:
+            for line in lines:
+                if line.startswith(name):
+                    return line[len(name) :].strip()
+    except OSError:
+        pass
+    return b""
+
+
+def sleeps_in(pid: int) -> bytes:
+    """The kernel's function that it sleeps in; "0" where we may not know."""
+    try:
+        return Path(f"/proc/{pid}/wchan").read_bytes()
+    except OSError:
+        return b""
+
+
+def _real_uid(pid: int) -> int | None:
+    ids = status(pid, b"Uid:").split()
+    return int(ids[0]) if ids else None

@@ -1,0 +1,111 @@
+"""A python job's tasks, one call of its function each, in an interpreter for a lease.
+
+What the runtimes have in common whatever walls the interpreter is behind: how it is started and
+what is shown to it is the runtime's own to say.
+"""
+
+import os
+from collections.abc import Callable
+from typing import NoReturn
+
+from lender.sandbox.files import scratch
+from lender.sandbox.plan import SandboxPlan, TaskOutcome
+from lender.sandbox.port import PrepareFailedError
+from lender.sandbox.runtimes import command, python_inside
+from lender.sandbox.runtimes.interpreter import Call, Interpreter
+from lender.sandbox.runtimes.runner import Reporter
+
+
+class PythonRunner:
+    """Runs one plan's tasks.
+
+    Args:
+        plan: what to run.
+        reporter: the way back to the daemon.
+        start: starts an interpreter in a working folder that is empty; may raise what
+            `command.run` takes.
+
+    Raises:
+        PrepareFailedError: no function, an input can't be read, or the program can't be loaded.
+    """
+
+    def __init__(
+        self, plan: SandboxPlan, reporter: Reporter, start: Callable[[], Interpreter]
+    ) -> None:
+        if plan.program is None:
+            raise PrepareFailedError(
+                "a python job names its function", invalid=True, field="program"
+            )
+        scratch.check_inputs({**plan.inputs, "program": plan.program})
+        self._plan = plan
+        self._reporter = reporter
+        self._start_interpreter = start
+        self._call: Call | None = None
+        self._interpreter: Interpreter
+        self._load()
+        reporter.when_idle = self._tidy
+
+    def run(self, task: int) -> TaskOutcome:
+        """Run one task to its end."""
+        plan, soft_stop = self._plan, self._reporter.soft_stop
+        if not self._interpreter.alive:
+            # The task before has left what could not be cleaned up.
+            try:
+                self._load()
+            except PrepareFailedError as error:
+                self._end(TaskOutcome(task, "failed", error=error.reason))
+        self._call = None
+        outcome = command.run(task, plan, self._begin, soft_stop, plan.inputs, self._reporter)
+        if self._call is not None:
+            outcome = self._call.complete(outcome)
+        if not self._interpreter.alive:
+            self._end(outcome)
+        return outcome
+
+    def _end(self, outcome: TaskOutcome) -> NoReturn:
+        """Leave it to the daemon to have another one prepared, in its own time."""
+        self._reporter.send(outcome, last=True)
+        os._exit(0)
+
+    def _tidy(self) -> None:
+        """Clean up behind a task while its outcome is on the way."""
+        if self._interpreter.alive and not self._interpreter.settle():
+            self._interpreter.end()
+
+    def _begin(self, task: int) -> Call:
+        try:
+            self._call = self._interpreter.call(task)
+        except (OSError, PrepareFailedError):
+            self._interpreter.end()
+            raise
+        return self._call
+
+    def _load(self) -> None:
+        """Start the interpreter and have it load the program.
+
+        Raises:
+            PrepareFailedError: it can't; the program is at fault where the interpreter came up.
+        """
+        limits = self._plan.limits._replace(time_s=self._plan.limits.prepare_s)
+        plan = self._plan._replace(limits=limits)
+        scratch.wipe(plan.scratch)
+        outcome = command.run(0, plan, self._begin_loading, self._reporter.soft_stop, plan.inputs)
+        reason, loading = outcome.error or "the program ended its interpreter", self._call
+        if loading is None:
+            raise PrepareFailedError(reason)
+        if outcome.state == "succeeded" and self._interpreter.alive:
+            return
+        if self._interpreter.alive:
+            self._interpreter.end()
+        if outcome.terminated or outcome.limit == "time" or not self._interpreter.greeted:
+            raise PrepareFailedError(reason)
+        if loading.answer is not None and loading.answer.kind == python_inside.MISSING:
+            # Another machine may have it.
+            raise PrepareFailedError(f"the program needs what is not here: {reason}")
+        reason = f"the program can't be loaded: {reason}"
+        raise PrepareFailedError(reason, invalid=True, field="program")
+
+    def _begin_loading(self, _task: int) -> Call:
+        self._interpreter = self._start_interpreter()
+        self._call = self._interpreter.loading()
+        return self._call
