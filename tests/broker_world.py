@@ -1,6 +1,6 @@
 """A model of the streams and of lenders around the broker's core, for tests without I/O."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,8 +33,10 @@ from broker.core.events import (
     TimePassed,
     WorkSeen,
 )
+from broker.core.leases import Lease as LiveLease
 from broker.core.ranges import RangeSet
 from broker.core.records import CheckpointsSummary
+from broker.core.shared import SharedTask, owner_of
 from lender.protocol import subjects
 from lender.protocol.classes import WorkClass
 from lender.protocol.codec import (
@@ -50,7 +52,7 @@ from lender.protocol.lease import Done, DoneReply, HeldLease, Lease, Offer
 from lender.protocol.query import Query, QueryReply
 from lender.protocol.result import Chunk, TaskResult, Terminal
 from lender.protocol.signature import SIGNATURE_HEADER, Signer, seed_from_entropy
-from lender.protocol.subjects import parse_checkpoints_subject
+from lender.protocol.subjects import parse_checkpoints_subject, parse_votes_subject
 
 START = 1_000_000.0
 ALICE, BOB = (Signer(seed_from_entropy(bytes([n] * 32))) for n in (1, 2))
@@ -128,10 +130,13 @@ class World:
 
     # the broker's life
 
+    def new_broker(self) -> Broker:
+        return Broker(self.new_lease_id, self.submitters)
+
     def start(self) -> None:
         """Start a broker on what the streams hold."""
         self.in_flight, self.feeds = [], []
-        self.broker = Broker(self.new_lease_id, self.submitters)
+        self.broker = self.new_broker()
         for subject, (headers, _) in self.results.items():
             if not subject.startswith(subjects.TERM_PREFIX):
                 self.do(ResultReplayed(subject, headers))
@@ -406,26 +411,44 @@ def archive(number: int) -> BlobRef:
 
 def is_note(subject: str) -> bool:
     """Whether a record of RESULTS is the broker's own note."""
-    return subject.endswith(".begun") or parse_checkpoints_subject(subject) is not None
+    return (
+        subject.endswith(".begun")
+        or parse_checkpoints_subject(subject) is not None
+        or parse_votes_subject(subject) is not None
+    )
 
 
 def check_places(world: World) -> None:
-    """Each task of a live job is in exactly one place; leases and their counts agree."""
+    """Each task of a live job is in exactly one place; leases and their counts agree.
+
+    A shared task is where its job says: waiting for a lease at most once, and open in each lease
+    that is noted of it, all of different owners. Answers that are wanted are there, under way, or
+    asked for; only a copy makes one more.
+    """
     state = world.broker.state
     leased = 0
     for job in state.jobs:
-        places = list(job.pending.values())
-        places += [one.tasks for one in job.resting]
-        leases = [state.leases.get(lease_id) for lease_id in job.leases]
-        places += [lease.open for lease in leases if lease]
+        waiting = _counted([*job.pending.values(), *(one.tasks for one in job.resting)])
+        leases = [state.leases[lease_id] for lease_id in job.leases]
         leased += len(leases)
         if state.dependencies.left(job.key):
-            assert not any(places), f"{job.key} waits for others and is handed out"
-            places = [RangeSet([(0, job.total)])]
-        seen = [
-            index for place in places for first, n in place for index in range(first, first + n)
-        ]
-        assert len(seen) == len(set(seen)), f"a task of {job.key} is in two places"
+            assert not waiting, f"{job.key} waits for others and is handed out"
+            assert not leases, f"{job.key} waits for others and is handed out"
+            waiting = _counted([RangeSet([(0, job.total)])])
+        open_in: dict[int, list[LiveLease]] = {}
+        for lease in leases:
+            for task in _counted([lease.open]):
+                open_in.setdefault(task, []).append(lease)
+        seen = waiting.keys() | open_in.keys()
+        assert all(waiting[task] <= 1 for task in seen), f"a task of {job.key} waits twice"
+        assert job.shared.keys() <= seen, f"a shared task of {job.key} is lost"
+        for task in seen:
+            shared, has = job.shared.get(task), open_in.get(task, [])
+            if shared is None:
+                where = waiting[task] + len(has)
+                assert where == 1, f"{job.key}/{task} is in {where} places"
+            else:
+                _check_shared(shared, waiting[task], has)
         assert len(seen) + job.settled == job.total, f"a task of {job.key} is lost"
         assert len(seen) > 0, f"{job.key} has all results and lives on"
     assert leased == len(state.leases)
@@ -439,3 +462,20 @@ def check_places(world: World) -> None:
         assert lender.has_room == (lender.place is not None)
     claims = {lease_id for lender in state.fleet for lease_id in lender.claims}
     assert claims <= {lease_id for job in state.jobs for lease_id in job.leases}
+
+
+def _counted(places: Iterable[RangeSet]) -> Counter[int]:
+    return Counter(
+        index for place in places for first, n in place for index in range(first, first + n)
+    )
+
+
+def _check_shared(shared: SharedTask, waiting: int, leases: list[LiveLease]) -> None:
+    assert waiting == shared.waits
+    assert sorted(shared.leases) == sorted(one.id for one in leases)
+    assert -1 <= -shared.copied <= shared.missing, "more than a copy too many"
+    asked_for = shared.waits or any(one.holder is None for one in leases)
+    assert shared.missing <= 0 or asked_for, "an answer is wanted and not asked for"
+    assert waiting or leases
+    owners = [owner_of(one.holder) for one in leases if one.holder] + list(shared.votes)
+    assert len(set(owners)) == len(owners), "an owner has a task twice"

@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import assert_never
 
 from broker.core import (
+    copies,
     feed,
     following,
     gang_turns,
@@ -61,6 +62,7 @@ class Broker:
         submitters: frozenset[str] = frozenset(),
         weights: Mapping[str, float] = MappingProxyType({}),
         pools: frozenset[str] | None = None,
+        chance: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """Start with nothing known.
 
@@ -70,8 +72,10 @@ class Broker:
             weights: what each of them is entitled to beside the others: greater than 0, 1 for
                 those that are not named.
             pools: whose jobs are taken; None for all of them.
+            chance: decides on spot checks: returns a number from 0 up to, and without, 1, equally
+                likely, on each call. Without it everything is checked that may be.
         """
-        self.state = State(new_lease_id, submitters, weights, pools)
+        self.state = State(new_lease_id, submitters, weights, pools, chance)
         self._replay: Replay | None = Replay(self.state)
 
     def handle(self, now: float, event: Event) -> list[Effect]:
@@ -159,17 +163,23 @@ class Broker:
         due = self.state.due
         while (first := due.first()) is not None and first[0] <= now:
             due.drop(first[1])
-            self._fall_due(now, first[1])
+            if not self._is_put_off(now, first[1]):
+                self._fall_due(now, first[1])
         following.follow(self.state, now)
         gathering.settle(self.state, now)
+        copies.make_way(self.state)
         feed.feed(self.state, now)
         gang_turns.look(self.state, now)
         return self.state.outbox.drain()
 
-    def _fall_due(self, now: float, due: Due) -> None:
-        if self.state.deaf and due.kind in ("queue", "lender", "lease", "gather"):
+    def _is_put_off(self, now: float, due: Due) -> bool:
+        """What is about lenders waits until they can be heard."""
+        deaf = self.state.deaf and due.kind in ("queue", "lender", "lease", "gather", "copies")
+        if deaf:
             self.state.due.set(due, now + LEASE_TTL_S)
-            return
+        return deaf
+
+    def _fall_due(self, now: float, due: Due) -> None:
         match due.kind:
             case "job":
                 lifecycle.expire(self.state, now, JobKey(*due.name))
@@ -189,6 +199,8 @@ class Broker:
                 gathering.give_up(self.state, now, self.state.jobs[JobKey(*due.name)])
             case "gangs":
                 pass  # they are looked at below
+            case "copies":
+                copies.look(self.state, now)
             case _:
                 assert_never(due.kind)
 
@@ -214,12 +226,13 @@ class Broker:
         """
         state = self.state
         for due, at in state.due.items():
-            if due.kind in ("lender", "lease", "gather", "gangs"):
+            if due.kind in ("lender", "lease", "gather", "gangs", "copies"):
                 state.due.set(due, at + by_s)
             elif due.kind == "queue":
                 queue_time.shift(state, now, due, at, by_s)
         state.gangs.shift(by_s)
         state.fleet.shift(by_s)
+        state.leases.shift(by_s)
         state.shares.shift(by_s)
         state.shares.advance(now)
         for job in state.jobs:

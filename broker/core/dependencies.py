@@ -81,6 +81,8 @@ class Dependencies:
         """
         verdicts: list[Verdict] = []
         for _ in range(looks_max):
+            if not self._fresh and not self._ended:
+                break
             verdict = self._look()
             if verdict is not None:
                 verdicts.append(verdict)
@@ -94,8 +96,6 @@ class Dependencies:
     def _look(self) -> Verdict | None:
         if self._fresh:
             return self._look_at(self._fresh.popleft())
-        if not self._ended:
-            return None
         key, ended, followers = self._ended[0]
         follower = followers.pop()
         if not followers:

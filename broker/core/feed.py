@@ -1,20 +1,24 @@
 """Which job's tasks go into the work queues next, and how many in one lease."""
 
-from math import sqrt
+from math import inf, sqrt
+from types import MappingProxyType
 from typing import Any
 
 import msgpack
 
 from broker.core import locality
 from broker.core.effects import FeedWork
-from broker.core.job import Job
+from broker.core.events import Headers
+from broker.core.job import Job, Step
 from broker.core.leases import Lease
 from broker.core.lifecycle import verified
 from broker.core.matching.choice import choose, first_with_room
 from broker.core.matching.groups import Group, Turns
 from broker.core.matching.lender import Lender
+from broker.core.ranges import RangeSet
 from broker.core.state import State
 from lender.protocol import bounds
+from lender.protocol.lease import barred_mark
 
 LEASE_WORK_S = 1.0
 """A lease of an array is about this much work."""
@@ -30,8 +34,14 @@ LEASE_TASKS_MAX = 20_000
 _RANGES_MAX = 1_000
 """In one lease: tasks that come back one by one are no ranges."""
 
+ASIDE_MAX = 64
+"""Jobs that are passed over at a time, since only lenders that had their tasks have room."""
+
 FAILURES_HEADER = "Lender-Failures"
 """Of a lease's message: how often the work of its tasks has failed before (absent: never)."""
+
+COPY_HEADER = "Lender-Copy-Of"
+"""Of a lease's message: the lease that has the same tasks in work."""
 
 _PACKER = msgpack.Packer()
 
@@ -113,13 +123,12 @@ def _serve(state: State, now: float, turns: Turns, fresh: list[Lender] | None) -
                 break
         job = group.first
         assert job is not None, "a group without jobs is dropped"
-        lender, avoided_until = choose(state.fleet, group, job, now)
+        step, lender, avoided_until = _match(state, now, group, job)
         if lender is not None:
-            _hand_out(state, now, turns, group, job, lender, tasks_max)
-        elif avoided_until is not None:
+            _hand_out(state, now, turns, group, job, step, lender, tasks_max)
+        elif avoided_until is not None and (avoided_until < inf or len(aside) < ASIDE_MAX):
             # Others of the group may use the room.
-            job.aside_until = avoided_until
-            state.wait_for(job)
+            _wait_aside(state, job, avoided_until)
             aside.append((group, group.put_aside()))
         else:
             turns.drop(group)
@@ -152,25 +161,61 @@ def _hand_out(
     turns: Turns,
     group: Group,
     job: Job,
+    step: Step,
     lender: Lender,
     tasks_max: int,
 ) -> None:
     """Lease tasks of the group's first job; one that was forged ends instead."""
     if verified(state, now, job):
         count, near = min(tasks_max, _count(state, job)), locality.nearest(job, lender)
-        lease_tasks(state, now, job, count, lender.id, near)
+        tasks = job.take(step, count, _RANGES_MAX)
+        queue(state, now, job, step, tasks, lender.id, near=near)
         group.settle()
         turns.served(group)
 
 
-def lease_tasks(
-    state: State, now: float, job: Job, count: int, claim: str | None, near: str | None = None
-) -> None:
-    """Put up to `count` of a job's tasks into a queue as one lease, counted to `claim`.
+def lease_tasks(state: State, now: float, job: Job, count: int, claim: str | None) -> None:
+    """Put up to `count` of a job's tasks into the queue as one lease, counted to `claim`."""
+    step = max(job.pending)
+    queue(state, now, job, step, job.take(step, count, _RANGES_MAX), claim)
+
+
+def _wait_aside(state: State, job: Job, until: float) -> None:
+    if until < inf:
+        job.aside_until = until
+        state.wait_for(job)
+
+
+def _match(
+    state: State, now: float, group: Group, job: Job
+) -> tuple[Step, Lender | None, float | None]:
+    """Return which tasks of a job come next, and where they may go: see `choose`."""
+    aside_until: float | None = None
+    for step in (steps := job.steps()):
+        lender, until = choose(state.fleet, group, job, now, step.barred)
+        if lender is not None:
+            return step, lender, None
+        if until is None:
+            break  # nobody has room, whoever is barred
+        aside_until = min(until, inf if aside_until is None else aside_until)
+    return steps[0], None, aside_until
+
+
+def queue(
+    state: State,
+    now: float,
+    job: Job,
+    step: Step,
+    tasks: RangeSet,
+    claim: str | None,
+    *,
+    near: str | None = None,
+    headers: Headers = MappingProxyType({}),
+) -> Lease:
+    """Make a lease, put it into a queue, and count it to `claim`.
 
     That is the queue of their class, or the own one of the lender that is `near` to their inputs.
     """
-    step, tasks = job.take(count, _RANGES_MAX)
     lease = Lease(
         id=state.new_lease_id(),
         job=job.key,
@@ -184,15 +229,11 @@ def lease_tasks(
     )
     state.add_lease(job, lease)
     locality.await_taking(state, lease, now)
-    headers = {FAILURES_HEADER: str(step.failures)} if step.failures else {}
-    state.outbox.emit(
-        FeedWork(
-            lease.queue,
-            lease.id,
-            _payload(job, lease),
-            {**headers, **locality.headers_of(lease)},
-        )
-    )
+    if step.failures:
+        headers = {**headers, FAILURES_HEADER: str(step.failures)}
+    headers = {**headers, **locality.headers_of(lease)}
+    state.outbox.emit(FeedWork(lease.queue, lease.id, _payload(job, lease), headers))
+    return lease
 
 
 def _count(state: State, job: Job) -> int:
@@ -216,6 +257,7 @@ def _payload(job: Job, lease: Lease) -> bytes:
             "content_type": job.content_type,
             "signature": job.signature,
             "checkpoints": _checkpoints(job, lease) if job.checkpoints is not None else (),
+            "not_for": [barred_mark(lease.id, one) for one in lease.step.barred],
         }
     )
     return packed

@@ -2,9 +2,8 @@
 
 from math import inf
 
-from broker.core import queue_time
+from broker.core import queue_time, sharing, votes
 from broker.core.effects import DeleteWork, PublishEvent, SendControl
-from broker.core.job import Step
 from broker.core.leases import Lease
 from broker.core.matching.fleet import OFFER_TTL_S
 from broker.core.queries import status_of
@@ -17,12 +16,36 @@ from lender.protocol.lease import LEASE_TTL_S, Control
 STATE_HEADER = "Lender-State"
 """Of an event that is no copy of a record: the state that the job has entered."""
 
+LOOK_S = 1.0
+"""While anything is held: how often somebody looks for tasks that take too long."""
+
+LOOK = Due("copies", ())
+
+
+def take(state: State, now: float, lease: Lease, lender: str) -> bool:
+    """Let a lender hold a lease that it took; not one that has, or had, the same tasks.
+
+    One that knows itself named in the lease leaves it in the queue.
+    """
+    if not sharing.is_barred(state, lease, lender):
+        hold(state, now, lease, lender)
+        return True
+    set_back(state, now, lease, "taken by a machine that has the same task", lender)
+    if lease.sequence is not None:
+        state.outbox.emit(DeleteWork(lease.sequence))
+    state.forget_lease(lease, finished=False)
+    return False
+
 
 def hold(state: State, now: float, lease: Lease, lender: str) -> None:
     """Note the lender that took a lease; its job is running."""
     state.leases.hold(lease, lender)
     if lease.near is not None:
         state.due.drop(Due("lease", (lease.id,)))
+    lease.held_at = now
+    state.copies.pop(lease.id, None)
+    if LOOK not in state.due:
+        state.due.set(LOOK, now + LOOK_S)
     state.shares.start(lease.job.submitter, lease.need)
     if state.fleet.get(lender) is not None:
         state.claim(lease, lender)
@@ -30,6 +53,8 @@ def hold(state: State, now: float, lease: Lease, lender: str) -> None:
     job = state.jobs[lease.job]
     if job.is_gang:
         state.gangs.touch(job)
+    if job.verify is not None:
+        votes.begin(state, job, lease)
     if job.state == "queued":
         job.enter("running")
         if not job.is_gang:  # that begins when all of it is held
@@ -57,15 +82,15 @@ def silent_at(state: State, lender_id: str, heard_at: float) -> float:
 def hand_back(state: State, lease: Lease) -> None:
     """Take a lease's open tasks back, to be leased anew under a higher attempt number."""
     job = state.jobs[lease.job]
-    job.put_back(Step(lease.step.attempt + 1, lease.step.failures), lease.open)
+    for step, tasks in sharing.let_go(state, job, lease).items():
+        job.put_back(step, tasks)
     state.enqueue(job)
 
 
 def set_back(state: State, now: float, lease: Lease, reason: str, lender: str | None) -> None:
     """Take a lease's open tasks back, to be leased anew after a rest."""
     job = state.jobs[lease.job]
-    step = Step(lease.step.attempt + 1, lease.step.failures)
-    job.set_back(now, step, lease.open, reason, lender)
+    job.set_back(now, sharing.let_go(state, job, lease), reason, lender)
     state.enqueue(job)
 
 

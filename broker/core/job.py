@@ -1,17 +1,18 @@
 """One live job: its state, which of its tasks wait, and what has been learned about it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, sqrt
 from typing import Final, Literal, NamedTuple
 
 from broker.core.admission import Admission
 from broker.core.checkpoints import Checkpoints
 from broker.core.matching.need import Need
 from broker.core.ranges import RangeSet
+from broker.core.shared import SharedTask
 from lender.protocol.bounds import OFFERED_BLOB_BYTES_MIN
 from lender.protocol.codec import ContentType
-from lender.protocol.job import After, BlobRef, JobSpec
+from lender.protocol.job import After, BlobRef, JobSpec, Verify
 from lender.protocol.lease import TaskRange
 from lender.protocol.query import JobState
 
@@ -45,6 +46,12 @@ RETRY_PARTS = 8
 
 _SAMPLES_MAX = 1_000
 
+STEPS_LOOK = 4
+"""Steps that are closed to some lenders, of those looked at for one lease."""
+
+UNDECIDED_MAX = 10_000
+"""While so many tasks of a job wait for more answers, it begins no others."""
+
 
 class JobKey(NamedTuple):
     """Job ids are the submitter's own: only the pair names a job."""
@@ -61,6 +68,8 @@ class Step(NamedTuple):
 
     attempt: int
     failures: int
+    barred: tuple[str, ...] = ()
+    """Owners whose lenders are not to make that attempt: they have, or had, the same tasks."""
 
 
 FIRST_STEP = Step(1, 0)
@@ -93,7 +102,7 @@ class Job:
 
     Each task is in exactly one place: pending at some step, resting, open in one lease, or
     settled (its result committed, or on its way into a commit). While the job waits for others to
-    end, all its tasks are in none of these.
+    end, all its tasks are in none of these. Only of `shared` ones there is more to say.
     """
 
     key: JobKey
@@ -143,7 +152,17 @@ class Job:
     """Whether it stands in the line of its group."""
     checkpoints: Checkpoints | None = None
     """None for a job that declares none."""
-    _samples: int = 0
+    shared: dict[int, SharedTask] = field(default_factory=dict)
+    """Tasks that more than one lender has been given."""
+    copies: int = 0
+    """How many of its tasks were given to one lender more."""
+    verify: Verify | None = None
+    """How many answers to each task are asked for, and how many have to agree."""
+    votes_notes: int = 0
+    """How many notes of votes RESULTS has: the number of the next one."""
+    samples: int = 0
+    """How many of its tasks' times were measured; more than 1,000 are not counted."""
+    _variance: float = 0.0
 
     @classmethod
     def of(cls, admission: Admission, order: int) -> "Job":
@@ -172,6 +191,7 @@ class Job:
             signature=admission.signature,
             verified=admission.verified,
             checkpoints=Checkpoints() if spec.checkpoint else None,
+            verify=spec.verify,
         )
 
     @property
@@ -188,6 +208,11 @@ class Job:
     def class_token(self) -> str:
         """The class that its leases are queued in."""
         return self.need.class_token
+
+    @property
+    def spread_s(self) -> float:
+        """Standard deviation of a task's time as measured."""
+        return sqrt(self._variance)
 
     @property
     def first_rested(self) -> Resting | None:
@@ -226,26 +251,65 @@ class Job:
         if not waiting:
             del self.pending[step]
 
-    def take(self, count: int, ranges_max: int) -> tuple[Step, RangeSet]:
-        """Take up to `count` pending tasks of one step: those that were tried most come first."""
-        step = max(self.pending)
+    def steps(self) -> list[Step]:
+        """Return the steps of pending tasks in the order in which they are looked at.
+
+        Those that were tried most come first. All are alike for a lender that none is closed to,
+        so others come into question only behind such as are closed to some.
+        """
+        first = max(self.pending)
+        if not first.barred:
+            return [first]
+        steps = sorted(self.pending, reverse=True)
+        looked_at = steps[:STEPS_LOOK]
+        if len(self.shared) < UNDECIDED_MAX:
+            looked_at += [one for one in steps[STEPS_LOOK:] if not one.barred][:1]
+        else:
+            looked_at = [one for one in looked_at if one.barred]
+        return looked_at
+
+    def take(self, step: Step, count: int, ranges_max: int) -> RangeSet:
+        """Take up to `count` pending tasks of a step."""
         waiting = self.pending[step]
         taken = waiting.take(count, ranges_max)
         if not waiting:
             del self.pending[step]
-        return step, taken
+        return taken
+
+    def take_back(self, task: int) -> None:
+        """Let a task wait for a lease no longer."""
+        for step in [one for one, tasks in self.pending.items() if task in tasks]:
+            self.pending[step].remove(task)
+            if not self.pending[step]:
+                del self.pending[step]
+        for one in self.resting:
+            one.tasks.remove(task)
+        self.resting = [one for one in self.resting if one.tasks]
+
+    def note_leased(self, lease: str, step: Step, tasks: Iterable[TaskRange]) -> None:
+        """Note of shared tasks which lease has them from now on."""
+        for first, count in tasks if self.shared else ():
+            for task in range(first, first + count):
+                if (shared := self.shared.get(task)) is not None:
+                    shared.leases[lease] = None
+                    shared.attempt = max(shared.attempt, step.attempt)
+                    shared.waits = False
 
     def measure(self, duration_s: float) -> None:
         """Learn from one task's time; old ones weigh less from the 1,000th on."""
-        self._samples = min(self._samples + 1, _SAMPLES_MAX)
-        mean_s = self.mean_s or 0.0
-        self.mean_s = mean_s + (duration_s - mean_s) / self._samples
+        self.samples = min(self.samples + 1, _SAMPLES_MAX)
+        before_s = self.mean_s or 0.0
+        self.mean_s = before_s + (duration_s - before_s) / self.samples
+        # Source: Welford, Technometrics 4 (1962).
+        squared = (duration_s - before_s) * (duration_s - self.mean_s)
+        self._variance += (squared - self._variance) / self.samples
 
     def set_back(
-        self, now: float, step: Step, tasks: RangeSet, reason: str, lender: str | None
+        self, now: float, refused: Mapping[Step, RangeSet], reason: str, lender: str | None
     ) -> None:
         """Let refused tasks rest, longer each time, and prefer others to `lender` for a while."""
-        self.resting.append(Resting(now + _backoff_s(self.setbacks), step, tasks, "refused"))
+        until = now + _backoff_s(self.setbacks)
+        self.resting += [Resting(until, step, tasks, "refused") for step, tasks in refused.items()]
         self.setbacks += 1
         self.setback_reason = reason
         if lender is not None:

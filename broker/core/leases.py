@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import KeysView
+from collections.abc import Iterator, KeysView
 from dataclasses import dataclass
 from math import inf
 
@@ -43,6 +43,12 @@ class Lease:
     """Of its message in WORK, once known."""
     near: str | None = None
     """The lender that holds its inputs, in whose own queue it waits; None for the class's."""
+    held_at: float = 0.0
+    """When it was heard first who holds it."""
+    working_since: float | None = None
+    """When the task in work had begun, as far as is known; None while it is being prepared."""
+    prepared_s: float = 0.0
+    """How long that took."""
 
     @property
     def class_token(self) -> str:
@@ -58,6 +64,12 @@ class Lease:
     def queue(self) -> str:
         """The queue that it waits in."""
         return self.need.class_token if self.near is None else own_queue(self.near)
+
+    def works(self, now: float) -> None:
+        """Note that it is known to be in work, which ends its preparation."""
+        if self.working_since is None:
+            self.working_since = now
+            self.prepared_s = now - self.held_at
 
     def covers(self, task: int) -> bool:
         """Tell whether it is one of its tasks."""
@@ -85,9 +97,19 @@ class Leases:
     def __getitem__(self, lease_id: str) -> Lease:
         return self._live[lease_id]
 
+    def __iter__(self) -> Iterator[Lease]:
+        return iter(self._live.values())
+
     def get(self, lease_id: str) -> Lease | None:
         """Return an outstanding lease."""
         return self._live.get(lease_id)
+
+    def shift(self, by_s: float) -> None:
+        """Move what was noted by the clock, after the clock itself has been moved."""
+        for lease in self._live.values():
+            lease.held_at += by_s
+            if lease.working_since is not None:
+                lease.working_since += by_s
 
     def add(self, lease: Lease) -> None:
         """Take up a lease that nobody holds yet."""

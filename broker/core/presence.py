@@ -1,22 +1,25 @@
 """What lenders say of themselves, and what their silence says."""
 
 from collections.abc import Set as AbstractSet
+from typing import Final
 
 from broker.core import gathering, locality
 from broker.core.effects import DeleteWork, SendControl, Warn
-from broker.core.holding import cancel_stray, hold, lose, set_back, silent_at, watch
+from broker.core.holding import cancel_stray, lose, set_back, silent_at, take, watch
 from broker.core.leases import UNLISTED_GRACE_S, Lease
 from broker.core.matching.lender import Lender
 from broker.core.state import Due, State
 from lender.protocol.codec import decode
 from lender.protocol.errors import ProtocolError
-from lender.protocol.lease import Control, HeldLease, Offer
+from lender.protocol.lease import Control, HeldLease, LeaseState, Offer
 
 REMIND_S = 2.0
 """A lender with free slots that leaves work in its queues is told of them again, this often."""
 
 RECONNECT_S = 4.0
 """A lender's longest pause between two tries to reconnect: it is not silent before that."""
+
+_AT_WORK: Final[tuple[LeaseState, ...]] = ("running", "frozen")
 
 
 def hear_offer(state: State, now: float, lender_id: str, payload: bytes) -> None:
@@ -106,10 +109,12 @@ def _match_leases(state: State, now: float, lender_id: str, listed: tuple[HeldLe
         if lease is None:
             if not state.leases.was_finished_by(held.lease, lender_id):
                 strays.append(held.lease)
-        elif lease.holder is None:
-            hold(state, now, lease, lender_id)
-        elif lease.holder == lender_id:
+        elif lease.holder == lender_id or (
+            lease.holder is None and take(state, now, lease, lender_id)
+        ):
             state.due.drop(Due("lease", (lease.id,)))
+            if held.state in _AT_WORK:
+                lease.works(now)
         else:
             strays.append(held.lease)
     cancel_stray(state, lender_id, strays)

@@ -2,6 +2,7 @@
 
 from itertools import chain, islice
 
+from broker.core import sharing, votes
 from broker.core.effects import Reply
 from broker.core.events import QueryReceived
 from broker.core.job import Job, JobKey
@@ -42,6 +43,8 @@ def refusal(event: QueryReceived, reason: str) -> Reply:
 def status_of(state: State, job: Job, reasons: Reasons) -> JobStatus:
     """Return a live job as its submitter sees it."""
     running = _tasks_running(state, job)
+    waits = "" if running else votes.wants(job) or reasons.why(job)
+    told = (votes.told(job), sharing.told(job), waits)
     return JobStatus(
         job=job.key.job,
         name=job.name,
@@ -51,7 +54,7 @@ def status_of(state: State, job: Job, reasons: Reasons) -> JobStatus:
         tasks_failed=job.failed,
         tasks_running=running,
         submitted_at=job.submitted_at,
-        why="" if running else reasons.why(job),
+        why="; ".join(filter(None, told)),
     )
 
 

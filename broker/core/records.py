@@ -1,6 +1,6 @@
 """Messages of RESULTS: how they are written, and what their headers tell a replay.
 
-Beside results it holds notes about checkpoints, and about jobs that have begun, which are the
+Beside results it holds notes about checkpoints, votes, and jobs that have begun, which are the
 broker's own business: nobody is told of them, and who reads results never comes by their names.
 
 The header `Lender-Record` sums a record up (JSON), so that a replay reads headers only, however
@@ -128,6 +128,33 @@ class CheckpointsSummary:
             return None
 
 
+@dataclass(frozen=True, slots=True)
+class VotesSummary:
+    """How one owner's lender has answered tasks of a job that is verified."""
+
+    owner: str
+    attempt: int
+    failures: int
+    """How often it had been agreed before that the tasks' work had failed."""
+    votes: tuple[tuple[int, str], ...]
+    """Pairs of a task and the digest of the answer."""
+
+    def dump(self) -> str:
+        """Return the header's value."""
+        fields = {"o": self.owner, "a": self.attempt, "f": self.failures, "v": self.votes}
+        return json.dumps(fields, separators=(",", ":"))
+
+    @classmethod
+    def load(cls, headers: Headers) -> Self | None:
+        """Read a header's value; None if it is not one."""
+        try:
+            fields: dict[str, Any] = json.loads(headers[SUMMARY_HEADER])
+            votes = tuple((int(task), str(digest)) for task, digest in fields["v"])
+            return cls(str(fields["o"]), int(fields["a"]), int(fields["f"]), votes)
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
 def chunk_record(submitter: str, chunk: Chunk, content_type: ContentType) -> Record:
     """Return the record of a piece of an array's results."""
     tasks = RangeSet.of(result.task for result in chunk.results)
@@ -154,6 +181,13 @@ def checkpoints_record(
 def begun_record(submitter: str, job: str) -> Record:
     """Return the note that a job has begun."""
     return Record(subjects.begun(submitter, job), {}, b"")
+
+
+def votes_record(submitter: str, job: str, number: int, summary: VotesSummary) -> Record:
+    """Return the note about answers; `number` makes its subject one of its own."""
+    dumped = summary.dump()
+    subject = subjects.votes(submitter, job, number)
+    return Record(subject, {SUMMARY_HEADER: dumped}, dumped.encode())
 
 
 def terminal_record(

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from broker.core import queue_time
+from broker.core import queue_time, sharing, votes
 from broker.core.admission import Rejection, admit
 from broker.core.checkpoints import Checkpoints
 from broker.core.effects import DeleteWork, SendControl, Warn
 from broker.core.events import CancelReplayed, JobReplayed, LeaseReplayed, ResultReplayed
-from broker.core.feed import FAILURES_HEADER
+from broker.core.feed import COPY_HEADER, FAILURES_HEADER
 from broker.core.job import Job, JobKey, Step
 from broker.core.leases import Lease
 from broker.core.lifecycle import (
@@ -22,18 +22,25 @@ from broker.core.lifecycle import (
 from broker.core.locality import NEAR_HEADER, await_taking
 from broker.core.presence import RECONNECT_S
 from broker.core.ranges import RangeSet
-from broker.core.records import CheckpointsSummary, ChunkSummary, TerminalSummary
+from broker.core.records import (
+    CheckpointsSummary,
+    ChunkSummary,
+    TerminalSummary,
+    VotesSummary,
+)
 from broker.core.state import State
+from broker.core.votes import Round
 from lender.protocol import lease as wire
 from lender.protocol import subjects
 from lender.protocol.codec import decode
 from lender.protocol.errors import ProtocolError
 from lender.protocol.lease import Control, TaskRange
 from lender.protocol.subjects import (
-    CheckpointsSubject,
+    NoteSubject,
     parse_begun_subject,
     parse_checkpoints_subject,
     parse_job_subject,
+    parse_votes_subject,
 )
 
 
@@ -45,6 +52,8 @@ class _Progress:
     failed: int = 0
     attempt: int = 0
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    votes: dict[int, Round] = field(default_factory=dict)
+    votes_notes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,7 @@ class _Queued:
     ranges: tuple[TaskRange, ...]
     failures: int
     near: str | None
+    copy_of: str | None
 
 
 def _attempt_then_sequence(queued: _Queued) -> tuple[int, int]:
@@ -69,7 +79,7 @@ class Replay:
 
     WORK holds the outstanding leases, RESULTS the settled tasks; what is in neither is pending.
     Where two leases have a task (a lost one whose message outlived the crash), the one with the
-    higher attempt number has it.
+    higher attempt number has it; both have it where that is a copy of the other.
     """
 
     def __init__(self, state: State) -> None:
@@ -81,6 +91,8 @@ class Replay:
         self._rejected: list[tuple[JobKey, Rejection]] = []
         self._cancelled: list[str] = []
         self._queued: list[_Queued] = []
+        self._copies: dict[str, Lease] = {}
+        """Leases that were taken up, by the one that each is a copy of."""
 
     def result(self, event: ResultReplayed) -> None:
         """Take a record of RESULTS."""
@@ -91,6 +103,10 @@ class Replay:
         begun = parse_begun_subject(event.subject)
         if begun is not None:
             self._progress.setdefault(JobKey(*begun), _Progress())
+            return
+        voted = parse_votes_subject(event.subject)
+        if voted is not None:
+            self._votes(voted, event)
             return
         subject = parse_job_subject(event.subject)
         key = JobKey(subject.submitter, subject.job)
@@ -152,10 +168,26 @@ class Replay:
                 message.ranges,
                 failures,
                 event.headers.get(NEAR_HEADER),
+                event.headers.get(COPY_HEADER),
             )
         )
 
-    def _checkpoints(self, subject: CheckpointsSubject, event: ResultReplayed) -> None:
+    def _votes(self, subject: NoteSubject, event: ResultReplayed) -> None:
+        summary = VotesSummary.load(event.headers)
+        if summary is None:
+            self._ignore(event)
+            return
+        key = JobKey(subject.submitter, subject.job)
+        progress = self._progress.setdefault(key, _Progress())
+        progress.votes_notes = subject.number + 1
+        progress.attempt = max(progress.attempt, summary.attempt)
+        for task, digest in summary.votes:
+            failures, votes = progress.votes.get(task, (0, {}))
+            if summary.failures > failures:
+                votes = {}
+            progress.votes[task] = summary.failures, {**votes, summary.owner: digest}
+
+    def _checkpoints(self, subject: NoteSubject, event: ResultReplayed) -> None:
         summary = CheckpointsSummary.load(event.headers)
         if summary is None:
             self._ignore(event)
@@ -184,8 +216,10 @@ class Replay:
             if job.after and job.state == "queued" and not job.leases:
                 state.dependencies.add(job.key, job.after)
                 continue
-            step = Step(attempts.get(job.key, 0) + 1, 0)
-            job.begin(now, step, unclaimed[job.key])
+            attempt = attempts.get(job.key, 0)
+            anew = votes.resume(state, job, attempt, unclaimed[job.key])
+            for step, tasks in [(Step(attempt + 1, 0), unclaimed[job.key]), *anew.items()]:
+                job.begin(now, step, tasks)
             # Who holds one of its leases has the time to say so.
             grace_until = now + RECONNECT_S if job.leases else 0.0
             queue_time.start(state, job, grace_until)
@@ -205,6 +239,9 @@ class Replay:
             if job.checkpoints is not None:
                 progress.checkpoints.keep(unsettled)
                 job.checkpoints = progress.checkpoints
+            if job.verify is not None:
+                votes.restore(job, job.verify, progress.votes, unsettled)
+                job.votes_notes = progress.votes_notes
         return unsettled
 
     def _adopt_leases(self, now: float, unclaimed: dict[JobKey, RangeSet]) -> dict[JobKey, int]:
@@ -229,11 +266,20 @@ class Replay:
         if self._is_answered(queued.job, tasks):
             state.leases.remember(queued.id, None)  # its holder may not have got the answer
             return False
+        job = state.jobs.get(queued.job)
+        if job is None:
+            return False
+        copy = self._copies.get(queued.id)
         open_tasks = unclaimed.overlap(tasks)
+        if job.verify is not None:
+            open_tasks = votes.adoptable(job, job.verify, queued.failures, open_tasks)
+        else:
+            unclaimed.remove_all(open_tasks)
+            if copy is not None:
+                open_tasks.add_all(copy.open.overlap(tasks))
+                self._share(job, copy, open_tasks)
         if not open_tasks:
             return False
-        unclaimed.remove_all(open_tasks)
-        job = state.jobs[queued.job]
         job.verified = True  # else it would not stand in WORK
         lease = Lease(
             id=queued.id,
@@ -248,8 +294,15 @@ class Replay:
         )
         state.add_lease(job, lease)
         await_taking(state, lease, now + RECONNECT_S)
+        if queued.copy_of is not None:
+            self._copies[queued.copy_of] = lease
         state.open_classes.add(lease.queue)
         return True
+
+    def _share(self, job: Job, copy: Lease, open_tasks: RangeSet) -> None:
+        for task in sharing.indices(copy.open.overlap(open_tasks)):
+            sharing.share(job, copy, task).copied = True
+            job.copies += 1
 
     def _is_answered(self, key: JobKey, tasks: RangeSet) -> bool:
         progress = self._progress.get(key)

@@ -1,8 +1,9 @@
 """Done reports: whose they are, which results are new, and what becomes of the rest."""
 
+from broker.core import votes
 from broker.core.effects import Record, Reply
 from broker.core.events import DoneReported
-from broker.core.holding import hand_back, hold, set_back
+from broker.core.holding import hand_back, set_back, take
 from broker.core.job import Job
 from broker.core.leases import Lease
 from broker.core.lifecycle import Ending, commit, end, end_of_array
@@ -38,12 +39,14 @@ def _take_up(state: State, now: float, lender: str, done: Done) -> DoneReply:
         return _STALE
     job = state.jobs[lease.job]
     _check(lease, job, done)
-    if lease.holder is None:
-        hold(state, now, lease, lender)
+    if lease.holder is None and not take(state, now, lease, lender):
+        return _STALE
     # Results that the lease has brought before are repeated: their answer was lost.
     fresh = [result for result in done.results if result.task in lease.open]
+    if job.verify is not None and done.final and done.outcome == "invalid":
+        fresh += votes.refused_by_one(lease, done, fresh)
     ended = _settle(state, now, job, lease, fresh)
-    notes = _take_checkpoints(job, lease, done)
+    notes = [*_take_checkpoints(job, lease, done), *votes.notes(job, lease, fresh)]
     invalid = False
     if done.final:
         invalid = done.outcome == "invalid" and bool(lease.open)
@@ -85,11 +88,17 @@ def _settle(
     """Count what has ended; let rest what has failed and may be tried again."""
     step = lease.step
     ended = []
-    for result in fresh:
-        lease.open.remove(result.task)
-        job.measure(result.duration_s)
-        if result.state == "failed" and step.failures < job.retries:
-            job.try_again(now, step, result.task)
+    for one in fresh:
+        lease.open.remove(one.task)
+        job.measure(one.duration_s)
+        result, attempt, may_retry = one, step.attempt, True
+        if one.task in job.shared:
+            verdict = votes.count(state, job, lease, one)
+            if verdict is None:
+                continue
+            result, attempt, may_retry = verdict
+        if result.state == "failed" and may_retry and step.failures < job.retries:
+            job.try_again(now, step._replace(attempt=attempt), result.task)
             continue
         ended.append(result)
         if job.checkpoints is not None:
@@ -99,6 +108,8 @@ def _settle(
         else:
             job.failed += 1
     if fresh:
+        lease.works(now)
+        lease.working_since = now
         job.progressed()
         state.backlog.learn(job)
         state.enqueue(job)

@@ -15,17 +15,19 @@ from broker.core.matching.shares import Shares
 from broker.core.outbox import Outbox
 from broker.core.priority_map import PriorityMap
 from broker.core.quotas import Quota, Quotas
+from broker.core.reputation import Reputation
 
 
 class Due(NamedTuple):
     """What waits.
 
     A job's end of life, of its time in the queue or of its rest; a look at more jobs that waited
-    for others; a lender's silence; the grace of a lease that is unlisted, or not taken. Of gangs:
-    the end of the time to gather in, and the next look at those that wait.
+    for others; a lender's silence; the grace of a lease that is unlisted, or not taken; a look for
+    tasks that take too long. Of gangs: the end of the time to gather in, and the next look at
+    those that wait.
     """
 
-    kind: Literal["job", "queue", "rest", "follow", "lender", "lease", "gather", "gangs"]
+    kind: Literal["job", "queue", "rest", "follow", "lender", "lease", "gather", "gangs", "copies"]
     name: tuple[str, ...]
 
 
@@ -80,8 +82,10 @@ class State:
         submitters: frozenset[str],
         weights: Mapping[str, float],
         pools: frozenset[str] | None,
+        chance: Callable[[], float],
     ) -> None:
         self.new_lease_id = new_lease_id
+        self.reputation = Reputation(chance)
         self.submitters = submitters
         self.pools = pools
         self.quotas = Quotas({})
@@ -99,6 +103,8 @@ class State:
         """Whether lenders can't be heard, for no fault of theirs."""
         self.open_classes: set[str] = set()
         """Classes whose queue is known to exist."""
+        self.copies: dict[str, None] = {}
+        """Leases of tasks that another one has already, while it is not known who holds them."""
         self.stirred: dict[Need, Group | None] = {}
         """What has got something to lease, or to count to a lender, since the last feed."""
 
@@ -138,6 +144,7 @@ class State:
         assert job.verified, "nothing is leased whose signature was not checked"
         job.leases.add(lease.id)
         self.leases.add(lease)
+        job.note_leased(lease.id, lease.step, lease.open)
         self.shares.lease(job.key.submitter, lease.need)
         self.quotas.lease(job.key.submitter, lease.task_count)
         if lease.claim is not None:
@@ -152,6 +159,7 @@ class State:
     def forget_lease(self, lease: Lease, *, finished: bool) -> None:
         """End a lease; only of a finished one are later reports answered as committed."""
         self._release(lease)
+        self.copies.pop(lease.id, None)
         job = self.jobs[lease.job]
         job.leases.discard(lease.id)
         if job.is_gang:

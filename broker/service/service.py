@@ -98,7 +98,8 @@ class Service:
         self._configured = frozenset(configured.values())
         self._may_serve = may_serve
         self._clock = Clock()
-        self._core = Broker(_new_id, pools=pools)
+        # Whom it checks must not be foreseen by those who are checked.
+        self._core = Broker(_new_id, pools=pools, chance=secrets.SystemRandom().random)
         self._intake = Intake()
         self._submissions = Submissions(connection, self._intake)
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()

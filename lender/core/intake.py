@@ -16,6 +16,7 @@ from lender.protocol.lease import Outcome
 
 NO_SLOT_DELAY_S: Final = 0.1
 NO_GPU_DELAY_S: Final = 1.0
+FOR_OTHERS_DELAY_S: Final = 0.1
 
 
 def take_up(now: float, event: LeaseDelivered, situation: Situation, pulls: Pulls) -> list[Effect]:
@@ -25,6 +26,8 @@ def take_up(now: float, event: LeaseDelivered, situation: Situation, pulls: Pull
     known = leases.delivered_again(delivery, lease.lease)
     if known is not None:
         return known
+    if lease.is_barred(situation.config.lender):
+        return [ReturnLease(delivery, FOR_OTHERS_DELAY_S)]  # untouched: others may take it
     if len(leases) >= HELD_MAX:
         return [ReturnLease(delivery, NO_SLOT_DELAY_S)]
     phase, reason = situation.state(now)

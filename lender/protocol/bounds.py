@@ -30,6 +30,7 @@ ENV_ENTRIES_MAX = 64
 INPUTS_MAX = 64
 OUTPUTS_MAX = 64
 RETRIES_MAX = 10
+REPLICAS_MAX = 7
 PRIORITY_MAX = 100
 LABELS_MAX = 32
 AFTER_MAX = 64
@@ -58,6 +59,9 @@ CHECKPOINT_BYTES_MAX = 64 * 1024 * 1024
 
 CHECKPOINTS_MAX = 64
 """In one report."""
+
+NOT_FOR_MAX = 64
+"""Lenders that a lease names as not to take it."""
 
 BLOB_BYTES_MAX = 1 << 40
 

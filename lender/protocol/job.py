@@ -132,6 +132,26 @@ class Requires(Closed):
     """Of a python job, and of no other: its byte code runs on this minor version only."""
 
 
+class Verify(Closed):
+    """Each task is run by lenders of `replicas` different owners; `quorum` have to agree.
+
+    Equal are answers of equal state, exit code, value and outputs. With `spot_check` a lender
+    whose answers others have confirmed lately runs most tasks alone, and is checked now and then.
+    """
+
+    replicas: int = Field(default=2, ge=2, le=bounds.REPLICAS_MAX)
+    quorum: int = Field(default=2, ge=1, le=bounds.REPLICAS_MAX)
+    spot_check: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.quorum > self.replicas:
+            raise ValueError("quorum: no more can agree than are asked")
+        if self.spot_check and self.quorum == 1:
+            raise ValueError("quorum: one answer alone checks nothing")
+        return self
+
+
 _PROGRAMS: Mapping[Runtime, str] = MappingProxyType(
     {
         "wasm": "a wasm job names its module's blob",
@@ -182,6 +202,7 @@ class JobSpec(Closed):
         default=0, ge=-bounds.PRIORITY_MAX, le=bounds.PRIORITY_MAX, exclude_if=operator.not_
     )
     """Among the submitter's own jobs: one step is worth a minute of waiting."""
+    verify: Verify | None = None
     expected_s: float | None = Field(default=None, gt=0, le=bounds.TIME_S_MAX)
     """What the submitter thinks that a task takes, until it has been measured."""
     not_before: float | None = Field(default=None, gt=0)
@@ -234,6 +255,14 @@ class JobSpec(Closed):
     def _gang_of_few(self) -> Self:
         if self.gang and (self.array is None or self.array.count > bounds.GANG_TASKS_MAX):
             raise ValueError(f"gang: must be an array of at most {bounds.GANG_TASKS_MAX} tasks")
+        return self
+
+    @model_validator(mode="after")
+    def _independent(self) -> Self:
+        if self.verify is not None and self.checkpoint:
+            raise ValueError("verify: who goes on from another's checkpoint checks nothing")
+        if self.verify is not None and self.gang:
+            raise ValueError("verify: of a gang each task runs once, together with the others")
         return self
 
     @property

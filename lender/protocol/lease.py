@@ -1,5 +1,6 @@
 """What broker and lenders say to each other: leases, offers, control, and the done report."""
 
+from hashlib import sha256
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -31,13 +32,22 @@ def _check_checkpoints(pairs: tuple[TaskCheckpoint, ...]) -> tuple[TaskCheckpoin
 _ONE_OF_EACH_TASK = AfterValidator(_check_checkpoints)
 
 
+def barred_mark(lease: str, lender: str) -> str:
+    """Return what stands in a lease for a lender that is not to take it.
+
+    Nobody else learns from it who that is: lenders are not told of each other.
+    """
+    return sha256(f"{lease}.{lender}".encode()).hexdigest()[:32]
+
+
 class Lease(Open):
     """A message in a work queue: tasks of one job for whichever lender takes it.
 
     `lease` is random and known only to the broker and to whoever got this message: it is the
     token that a done report must show. `attempt` grows with every new lease of the same tasks.
     `checkpoints` are those that earlier attempts of its tasks left; the submitter has not signed
-    them, so they are for the sandbox alone.
+    them, so they are for the sandbox alone. `not_for` marks the lenders that are not to
+    take it, since they have, or had, the same tasks: the broker would not let them hold it.
     """
 
     v: Literal[1] = 1
@@ -52,6 +62,13 @@ class Lease(Open):
     checkpoints: Annotated[
         tuple[TaskCheckpoint, ...], Field(max_length=bounds.CHUNK_RESULTS_MAX), _ONE_OF_EACH_TASK
     ] = ()
+    not_for: tuple[Annotated[str, Field(max_length=64)], ...] = Field(
+        default=(), max_length=bounds.NOT_FOR_MAX
+    )
+
+    def is_barred(self, lender: str) -> bool:
+        """Tell whether this lender is not to take it."""
+        return bool(self.not_for) and barred_mark(self.lease, lender) in self.not_for
 
     @property
     def task_count(self) -> int:

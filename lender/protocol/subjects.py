@@ -61,6 +61,11 @@ def begun(submitter: str, job: str) -> str:
     return f"res.{submitter}.{job}.begun"
 
 
+def votes(submitter: str, job: str, number: int) -> str:
+    """Where the broker notes, for its own replay, how a lender answered tasks of job J."""
+    return f"res.{submitter}.{job}.vote.{number}"
+
+
 def event(submitter: str, job: str) -> str:
     """Core NATS: what was just committed for job J."""
     return f"event.{submitter}.{job}"
@@ -141,18 +146,27 @@ def parse_job_subject(subject: str) -> JobSubject:
     raise ProtocolError("subject", f"names no job: {subject[:200]!r}")
 
 
-class CheckpointsSubject(NamedTuple):
-    """A parsed `res.S.J.cp.<number>`."""
+class NoteSubject(NamedTuple):
+    """A parsed `res.S.J.cp.<number>` or `res.S.J.vote.<number>`."""
 
     submitter: str
     job: str
     number: int
 
 
-def parse_checkpoints_subject(subject: str) -> CheckpointsSubject | None:
+def parse_checkpoints_subject(subject: str) -> NoteSubject | None:
     """Split the subject of a note about checkpoints; None for any other subject."""
-    found = re.fullmatch(r"res\.([^.]+)\.([^.]+)\.cp\.([0-9]{1,7})", subject)
-    return CheckpointsSubject(found[1], found[2], int(found[3])) if found else None
+    return _parse_note(subject, "cp")
+
+
+def parse_votes_subject(subject: str) -> NoteSubject | None:
+    """Split the subject of a note about votes; None for any other subject."""
+    return _parse_note(subject, "vote")
+
+
+def _parse_note(subject: str, kind: str) -> NoteSubject | None:
+    found = re.fullmatch(rf"res\.([^.]+)\.([^.]+)\.{kind}\.([0-9]{{1,8}})", subject)
+    return NoteSubject(found[1], found[2], int(found[3])) if found else None
 
 
 def parse_begun_subject(subject: str) -> tuple[str, str] | None:

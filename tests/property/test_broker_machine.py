@@ -2,7 +2,8 @@
 
 Whatever happens, in whatever order: each accepted job ends in exactly one terminal record, each
 task of an array in exactly one result, no lease that may still answer shares a task with
-another, and nothing is forgotten: no checkpoint either that was answered for.
+another unless both are noted of it, and nothing is forgotten: no checkpoint either that was
+answered for.
 """
 
 from collections import Counter
@@ -35,7 +36,7 @@ from hypothesis.stateful import (
 
 from broker.core.events import ClockJumped, FeedFailed, HearingLost, HearingRestored
 from lender.protocol.codec import decode
-from lender.protocol.job import After, AfterOn, BlobRef, JobSpec
+from lender.protocol.job import After, AfterOn, BlobRef, JobSpec, Verify
 from lender.protocol.lease import Lease
 from lender.protocol.signature import Signer
 
@@ -47,6 +48,15 @@ CLASSES = tuple(
 ENDED = ("succeeded", "failed", "cancelled", "rejected", "expired")
 
 SLOTS_MAX = 4
+
+VERIFIED = (
+    None,
+    None,
+    Verify(replicas=2, quorum=1),
+    Verify(),
+    Verify(replicas=3, quorum=2),
+    Verify(spot_check=True),
+)
 
 signers = st.sampled_from(SIGNERS)
 lenders = st.sampled_from(LENDER_IDS)
@@ -89,6 +99,7 @@ class BrokerMachine(RuleBasedStateMachine):
         after=st.sampled_from((None, None, "success", "end")),
         queue_s=st.sampled_from((None, None, 3.0)),
         gang=st.booleans(),
+        verify=st.sampled_from(VERIFIED),
     )
     def submit(
         self,
@@ -102,6 +113,7 @@ class BrokerMachine(RuleBasedStateMachine):
         after: AfterOn | None = None,
         queue_s: float | None = None,
         gang: bool = False,
+        verify: Verify | None = None,
     ) -> None:
         theirs = [job for submitter, job in self.accepted if submitter == signer.public_key]
         waits = (After(job=theirs[-1], on=after),) if after and theirs else ()
@@ -112,11 +124,12 @@ class BrokerMachine(RuleBasedStateMachine):
             count=count,
             retries=retries,
             workload=workload,
-            checkpoint=checkpoint,
             after=waits,
             queue_s=queue_s,
             # No larger than what ends all jobs at the end can hold.
-            gang=gang and count is not None and count <= SLOTS_MAX,
+            gang=gang and verify is None and count is not None and count <= SLOTS_MAX,
+            checkpoint=checkpoint and verify is None,
+            verify=verify,
             created_at=self.world.now,
             not_after=self.world.now + life_s,
         )
@@ -338,7 +351,9 @@ class BrokerMachine(RuleBasedStateMachine):
                 for first, count in state.leases.get(lease_id).open
                 for index in range(first, first + count)
             )
-            assert not tasks or max(tasks.values()) == 1
+            for task, leases in tasks.items():
+                shared = job.shared.get(task)
+                assert leases == (1 if shared is None else len(shared.leases))
 
     @invariant()
     def a_gang_runs_whole_or_not_at_all(self) -> None:
@@ -394,6 +409,13 @@ class BrokerMachine(RuleBasedStateMachine):
             guessed = [one for one in lender.claims if leases.get(one).holder is None]
             assert len(guessed) <= 2 * SLOTS_MAX
 
+    def _run_all_that_waits(self) -> None:
+        for lender in LENDER_IDS:
+            self.world.offer(lender, classes=CLASSES, slots=SLOTS_MAX)
+            for lease in self.world.queued():
+                if not lease.is_barred(lender):
+                    self.world.run(lease, lender)
+
     def teardown(self) -> None:
         """Let good lenders finish everything: each accepted job has its one last word."""
         if not hasattr(self, "world"):
@@ -408,9 +430,7 @@ class BrokerMachine(RuleBasedStateMachine):
             if not list(world.broker.state.jobs):
                 break
             world.pass_time(1.0)
-            world.offer(L1, classes=CLASSES, slots=SLOTS_MAX)
-            for lease in world.queued():
-                world.run(lease, L1)
+            self._run_all_that_waits()
         for (submitter, job), count in self.accepted.items():
             signer = next(one for one in SIGNERS if one.public_key == submitter)
             terminal = world.terminal(job, signer)

@@ -22,10 +22,11 @@ from sim.submitter import Job
 from sim.world import ViolationError
 
 from broker.core import effects as broker_effects
+from broker.core.copies import PARTS
 from broker.core.effects import Effect as BrokerEffect
 from broker.core.events import DoneReported
 from broker.core.events import Event as BrokerEvent
-from broker.core.feed import FAILURES_HEADER
+from broker.core.feed import COPY_HEADER, FAILURES_HEADER
 from broker.core.job import JobKey
 from lender.core import effects
 from lender.core.effects import Effect
@@ -33,7 +34,7 @@ from lender.core.events import Event
 from lender.protocol import subjects
 from lender.protocol.codec import decode
 from lender.protocol.errors import ProtocolError
-from lender.protocol.lease import Done, DoneReply
+from lender.protocol.lease import Done, DoneReply, Lease
 from lender.protocol.result import Chunk, TaskResult, Terminal
 from lender.protocol.streams import RESULTS, WORK
 
@@ -134,6 +135,8 @@ class Term(BrokerWatch):
         self.started: dict[str, None] = {}
         """Leases of gangs whose lenders were told to begin."""
         self.asked: dict[str, tuple[str, Done]] = {}
+        self.copied = Counter[str]()
+        """Of each job: how many of its tasks."""
         self.events = 0
         self.newest = True
         """No other service has begun since."""
@@ -210,11 +213,16 @@ class Term(BrokerWatch):
         job = self._sim.jobs[key]
         failures = int(effect.headers.get(FAILURES_HEADER, "0"))
         live = state.jobs.get(JobKey(*key))
+        copy_of = effect.headers.get(COPY_HEADER)
         for other in live.leases if live is not None else ():
-            if other != lease.lease and state.leases[other].open.overlap(lease.ranges):
+            if other in (lease.lease, copy_of):
+                continue
+            if state.leases[other].open.overlap(lease.ranges):
                 text = f"{job.plan.id}: {other} and {lease.lease}"
                 raise ViolationError("no task is leased twice", text)
         order.check_handed_out(job, self._sim.ledger.terminals)
+        if copy_of is not None:
+            self._copies(service, lease, copy_of)
         for task in lease.tasks():
             attempt, before = self.last.get((*key, task), (0, ""))
             if attempt >= lease.attempt:
@@ -229,6 +237,23 @@ class Term(BrokerWatch):
             if self.newest and self._sim.ledger.has(key, task):
                 text = f"{job.plan.id}/{task} is leased and has its result"
                 raise ViolationError("no task is leased twice", text)
+
+    def _copies(self, service: Service, copy: Lease, copy_of: str) -> None:
+        """A copy is of tasks that one other machine has, and costs nobody who waits anything."""
+        state, job = service.core.state, self._sim.jobs[copy.submitter, copy.job]
+        self._sim.world.stats["copies"] += 1
+        self.copied[job.plan.id] += copy.task_count
+        if copy.lease not in state.leases:
+            return  # it has made way at once
+        held, one = state.leases[copy_of], "copies are few, elsewhere, and in nobody's way"
+        if held.holder is None or not copy.is_barred(held.holder):
+            raise ViolationError(one, f"{copy.lease} may go to who has {copy_of}")
+        if len(held.open.overlap(copy.ranges)) != copy.task_count:
+            raise ViolationError(one, f"{copy.lease} has more tasks than {copy_of}")
+        if self.copied[job.plan.id] > max(1, job.total // PARTS):
+            raise ViolationError(one, f"{job.plan.id}: {self.copied[job.plan.id]} tasks copied")
+        if state.leases[copy.lease].class_token in state.backlog.turns.classes:
+            raise ViolationError(one, f"{copy.lease}, while others wait")
 
     def _replies(self, effect: broker_effects.Reply) -> None:
         if not isinstance(effect.message, DoneReply) or effect.reply_to not in self.asked:

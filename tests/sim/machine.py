@@ -36,6 +36,9 @@ TOLD_S = 0.0005
 REUSED_S = 0.002
 SAVED_S = (0.05, 1.5)
 ENDS_S = (0.05, 3.0)
+SLOWER = 5.0
+STALL_S = 5.0
+"""A slow attempt takes so many times as long, and that much more."""
 _PREPARES_S = (0.01, 0.4)
 _RESULTS_MAX = 200
 
@@ -306,22 +309,32 @@ class Machine(Actor):
         each_s = box.job.plan.task_s
         count = _RESULTS_MAX if each_s * _RESULTS_MAX <= FLUSH_S else max(1, int(FLUSH_S / each_s))
         tasks, box.todo = box.todo[:count], box.todo[count:]
-        box.stretch = Stretch(tasks, len(tasks) * each_s)
+        box.stretch = Stretch(tasks, sum(self._takes_s(box, task) for task in tasks))
         self._go(box)
 
+    def _takes_s(self, box: Sandbox, task: int) -> float:
+        plan = box.job.plan
+        slow = self._chance(box, task, "slow") < plan.slow_permille
+        return SLOWER * plan.task_s + STALL_S if slow else plan.task_s
+
+    def _chance(self, box: Sandbox, task: int, of: str = "") -> int:
+        """Return a number below 1,000, always the same for an attempt of a task."""
+        lease = box.lease
+        text = f"{self.world.seed}/{box.job.plan.id}/{task}/{lease.attempt}/{lease.lease}{of}"
+        return zlib.crc32(text.encode()) % 1000
+
     def _result(self, box: Sandbox, task: int) -> TaskResult:
-        job, lease = box.job, box.lease
-        text = f"{self.world.seed}/{job.plan.id}/{task}/{lease.attempt}/{lease.lease}"
-        if zlib.crc32(text.encode()) % 1000 < job.plan.fails_permille:
+        job, takes_s = box.job, self._takes_s(box, task)
+        if self._chance(box, task) < job.plan.fails_permille:
             job.failed_runs[task] += 1
-            return TaskResult(task=task, state="failed", exit_code=1, duration_s=job.plan.task_s)
+            return TaskResult(task=task, state="failed", exit_code=1, duration_s=takes_s)
         return TaskResult(
             task=task,
             state="succeeded",
             exit_code=0,
             value=job.value(task),
-            cpu_s=job.plan.task_s,
-            duration_s=job.plan.task_s,
+            cpu_s=takes_s,
+            duration_s=takes_s,
         )
 
     def _ends_as_asked(self, box: Sandbox, lease: str) -> None:

@@ -8,6 +8,7 @@
 | a range is leased twice | `broker.core.job.Job.take`: its first task stays pending |
 | a revoke counts as a retry | `broker.core.reports._hand_back_rest`: one failure more |
 | a gang goes on without one | `broker.core.gathering.scatter`: nothing |
+| a lost copy is put back | `broker.core.sharing.let_go`: as if no other lease had its tasks |
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-from broker.core import gathering, reports
+from broker.core import gathering, reports, sharing
 from broker.core.job import Job, Step
 from broker.core.leases import Lease, Leases
 from broker.core.outbox import Outbox
@@ -41,11 +42,15 @@ def _punish_revoked(state: State, now: float, lease: Lease, lender: str, done: D
     state.enqueue(job)
 
 
-def _take_and_leave(job: Job, count: int, ranges_max: int) -> tuple[Step, RangeSet]:
-    step, taken = _take(job, count, ranges_max)
+def _take_and_leave(job: Job, step: Step, count: int, ranges_max: int) -> RangeSet:
+    taken = _take(job, step, count, ranges_max)
     first = next(iter(taken))[0]
     job.put_back(Step(step.attempt + 1, step.failures), [(first, 1)])
-    return step, taken
+    return taken
+
+
+def _let_go_of_all(_state: State, _job: Job, lease: Lease) -> dict[Step, RangeSet]:
+    return {Step(lease.step.attempt + 1, lease.step.failures): lease.open}
 
 
 PLANTED: dict[str, tuple[Any, str, Callable[..., Any]]] = {
@@ -55,6 +60,7 @@ PLANTED: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "a range is leased twice": (Job, "take", _take_and_leave),
     "a revoke counts as a retry": (reports, "_hand_back_rest", _punish_revoked),
     "a gang goes on without one": (gathering, "scatter", lambda *_: None),
+    "a lost copy is put back": (sharing, "let_go", _let_go_of_all),
 }
 
 

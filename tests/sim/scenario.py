@@ -57,7 +57,10 @@ def scenario(seed: int, lenders: int | None = None) -> Scenario:
         seed,
         (first, *others),
         (
-            *_bound(random.Random(f"bounds/{seed}"), [_job(rng, number) for number in range(jobs)]),
+            *_bound(
+                random.Random(f"bounds/{seed}"),
+                [_job(rng, seed, number) for number in range(jobs)],
+            ),
             *_gangs(seed),
         ),
         tuple(sorted(_fault(rng, count) for _ in range(faults))),
@@ -87,7 +90,9 @@ def _lender(rng: random.Random, grants: tuple[tuple[int, str], ...]) -> LenderPl
     )
 
 
-def _job(rng: random.Random, number: int) -> JobPlan:
+def _job(rng: random.Random, seed: int, number: int) -> JobPlan:
+    # What came later has a chance of its own: the other plans of a seed stay what they were.
+    later = random.Random(f"later/{seed}/{number}")
     workload = rng.choice(WORKLOADS)
     count = rng.choice((None, None, rng.randint(1, 10), rng.randint(10, 60)))
     task_s = rng.choice((0.0, 0.01, 0.05, 0.3, 2.0))
@@ -108,6 +113,7 @@ def _job(rng: random.Random, number: int) -> JobPlan:
         broken=rng.random() < 0.04,
         life_s=rng.choice((86_400.0, 86_400.0, 86_400.0, rng.uniform(1.0, 40.0))),
         cancel_after_s=rng.choice((None, None, None, rng.uniform(0.0, 15.0))),
+        slow_permille=later.choice((0, 0, 30, 200)),
     )
 
 

@@ -26,7 +26,7 @@ AGAIN_S = (0.2, 1.0)
 
 
 class JobPlan(NamedTuple):
-    """A job that will be submitted; `fails_permille` of its attempts fail."""
+    """A job that will be submitted; of its attempts some fail, some stall."""
 
     id: str
     submitter: int
@@ -47,6 +47,7 @@ class JobPlan(NamedTuple):
     """Jobs of the same submitter; one that never comes only where it has a short life."""
     queue_s: float | None = None
     prepare_s: float = PREPARE_S
+    slow_permille: int = 0
 
 
 class Job:

@@ -55,7 +55,7 @@ def lender(said: Offer | None = None, held: tuple[Need, ...] = ()) -> Lender:
 def test_a_need_is_what_the_job_says() -> None:
     said = need(cpu=2, os="linux", labels=("ssd", "ssd"), prefers=("quiet",), vram_bytes=5)
     assert said.class_token == class_of()
-    assert said[1:] == (2, GIB, 0, 5, "linux", frozenset({"ssd"}), frozenset({"quiet"}))
+    assert said[1:] == (2, GIB, 0, 5, "linux", frozenset({"ssd"}), frozenset({"quiet"}), False)
     assert need() == need()
 
 

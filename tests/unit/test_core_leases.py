@@ -6,6 +6,7 @@ from core_world import (
     BOB,
     BUSY,
     GIB,
+    LENDER,
     START,
     Bench,
     array_spec,
@@ -45,7 +46,7 @@ from lender.core.lease_report import result_bytes
 from lender.core.leases import HELD_MAX, LET_GO_MAX
 from lender.protocol.bounds import CHUNK_BYTES_MAX, CHUNK_RESULTS_MAX
 from lender.protocol.job import Limits
-from lender.protocol.lease import PREPARE_FIELD
+from lender.protocol.lease import PREPARE_FIELD, barred_mark
 from lender.protocol.result import TaskResult
 
 
@@ -344,6 +345,14 @@ def test_a_lease_whose_memory_other_leases_hold_waits_its_turn() -> None:
     bench.run(make_lease(make_spec(limits=large)))
     effects = bench.deliver(make_lease(make_spec(limits=large), 2))
     assert every(ReturnLease, effects) == [ReturnLease(2, 0.1)]
+
+
+def test_a_lease_that_is_closed_to_this_lender_goes_back_untouched() -> None:
+    bench = Bench().ready()
+    ours = barred_mark(lease_id(1), LENDER)
+    effects = bench.deliver(make_lease(not_for=(barred_mark(lease_id(1), "another"), ours)))
+    assert effects == [ReturnLease(1, 0.1)]
+    assert every(OpenSandbox, bench.deliver(make_lease(number=2, not_for=(ours,))))
 
 
 def test_disconnected_work_goes_on() -> None:

@@ -218,3 +218,22 @@ def test_a_lease_lists_its_tasks_in_order() -> None:
 def test_the_default_limits_are_modest() -> None:
     limits = JobSpec.model_validate(make_spec().model_dump()).limits
     assert (limits.cpu, limits.memory_bytes) == (1, 512 << 20)
+
+
+@pytest.mark.parametrize(
+    ("match", "changes"),
+    [
+        ("no more can agree than are asked", {"verify": {"replicas": 2, "quorum": 3}}),
+        ("less than or equal to 7", {"verify": {"replicas": 8, "quorum": 2}}),
+        ("one answer alone", {"verify": {"quorum": 1, "spot_check": True}}),
+        ("checks nothing", {"verify": {}, "checkpoint": True}),
+    ],
+)
+def test_what_verifies_nothing_is_refused(match: str, changes: dict[str, object]) -> None:
+    refused(match, **changes)
+
+
+def test_only_who_asks_for_it_sends_that_a_job_is_verified() -> None:
+    assert b"verify" not in encode(make_spec())
+    spec = make_spec(verify={"replicas": 3, "quorum": 2})
+    assert decode(JobSpec, encode(spec)) == spec

@@ -14,6 +14,7 @@ from lender.protocol.subjects import (
     parse_begun_subject,
     parse_checkpoints_subject,
     parse_job_subject,
+    parse_votes_subject,
 )
 
 S, J = ALICE.public_key, "job-00001"
@@ -86,7 +87,7 @@ def test_a_note_about_checkpoints_is_no_result() -> None:
         f"{subject}\n",
         subject.replace(".cp.", ".cpx."),
         subject.replace("12", "x"),
-        subject.replace("12", "1" * 8),
+        subject.replace("12", "1" * 9),
     ):
         assert parse_checkpoints_subject(other) is None
 
@@ -98,6 +99,15 @@ def test_a_note_that_a_job_has_begun_is_no_result() -> None:
         parse_job_subject(subject)
     for other in (subjects.result(S, J), f"{subject}.1", f"{subject}\n", f"res.{S}.begun"):
         assert parse_begun_subject(other) is None
+
+
+def test_nor_is_one_about_votes() -> None:
+    subject = subjects.votes(S, J, 12)
+    assert parse_votes_subject(subject) == (S, J, 12)
+    assert parse_checkpoints_subject(subject) is None
+    assert parse_votes_subject(subjects.checkpoints(S, J, 12)) is None
+    with pytest.raises(ProtocolError, match="names no job"):
+        parse_job_subject(subject)
 
 
 def test_the_last_token_is_the_principal() -> None:

@@ -1,6 +1,7 @@
 """Which lender a job's next lease is meant for."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from math import inf
 from typing import Final
 
 from broker.core.job import Job
@@ -9,6 +10,7 @@ from broker.core.matching.groups import Group
 from broker.core.matching.lender import Lender
 from broker.core.matching.shelf import Shelf
 from broker.core.matching.stays import TIERS
+from broker.core.shared import owner_of
 
 LOOK = 8
 """Lenders that are compared for one lease."""
@@ -23,24 +25,35 @@ _ALL: Final[tuple[tuple[int, ...], ...]] = tuple(
 )
 
 Choice = tuple[Lender | None, float | None]
-"""A lender; or none, and until when the job avoids the first one that has room, if any has."""
+"""A lender; or none, and until when the job avoids the first one that has room, if any has.
+
+That is for ever where only such have room as belong to owners that are `barred`.
+"""
 
 
-def choose(fleet: Fleet, group: Group, job: Job, now: float) -> Choice:
+def choose(
+    fleet: Fleet, group: Group, job: Job, now: float, barred: Collection[str] = ()
+) -> Choice:
     """Return a lender with room for one more lease of the job, if there is any.
 
     First those that are expected to stay for twice as long as a task takes, the least of them
     first, so that who stays longer is left for longer tasks; then, rather than wait, the others.
     Among the next few the one with most of the preferred labels, and most of the inputs, is the
-    best. One that refused the job lately is chosen only where all that may run it did.
+    best. One that refused the job lately is chosen only where all that may run it did, and one
+    of a barred owner never.
     """
     tier = group.tier if job.expected_s is job.mean_s is None else group.tier_for(job)
-    if not (job.avoided or job.inputs or group.need.prefers):
+    if not (job.avoided or job.inputs or group.need.prefers or barred):
         return first_with_room(fleet, group, tier), None
     avoided: list[Lender] = []
+    out_of_question = False
+    reach = None if job.avoided or barred else _REACH
     for tiers in (_LONG_ENOUGH[tier], _TOO_SHORT[tier]):
         compared: list[Lender] = []
-        for lender in _with_room(fleet, group, job, tiers):
+        for lender in _with_room(fleet, group, tiers, reach):
+            if barred and owner_of(lender.id) in barred:
+                out_of_question = True
+                continue
             if job.avoids(lender.id, now):
                 avoided.append(lender)
                 continue
@@ -50,8 +63,8 @@ def choose(fleet: Fleet, group: Group, job: Job, now: float) -> Choice:
         if compared:
             return max(compared, key=lambda one: _merit(one, group, job)), None
     if not avoided:
-        return None, None
-    if _all_avoided(fleet, group, job, now):
+        return None, inf if out_of_question else None
+    if _all_avoided(fleet, group, job, now, barred):
         return avoided[0], None
     return None, min(job.avoided[one.id].until for one in avoided)
 
@@ -77,15 +90,17 @@ def _go_on(shelf: Shelf, group: Group, tier: int) -> int | None:
     return None
 
 
-def _with_room(fleet: Fleet, group: Group, job: Job, tiers: Sequence[int]) -> Iterator[Lender]:
+def _with_room(
+    fleet: Fleet, group: Group, tiers: Sequence[int], reach: int | None
+) -> Iterator[Lender]:
     for tier in tiers:
         shelf = fleet.shelves[tier]
         start = _go_on(shelf, group, tier)
         if start is None:
             continue
         end = len(shelf.lenders)
-        if not job.avoided:
-            end = min(end, start + _REACH)
+        if reach is not None:
+            end = min(end, start + reach)
         for lender in shelf.lenders[start:end]:
             if lender is not None and lender.has_room_for(group.need):
                 yield lender
@@ -95,9 +110,9 @@ def _merit(lender: Lender, group: Group, job: Job) -> tuple[int, int]:
     return len(group.need.prefers & lender.labels), lender.holds_bytes(job.inputs)
 
 
-def _all_avoided(fleet: Fleet, group: Group, job: Job, now: float) -> bool:
+def _all_avoided(fleet: Fleet, group: Group, job: Job, now: float, barred: Collection[str]) -> bool:
     return all(
         job.avoids(lender.id, now)
         for lender in fleet.of_class(group.need.class_token)
-        if lender.may_run(group.need)
+        if lender.may_run(group.need) and owner_of(lender.id) not in barred
     )

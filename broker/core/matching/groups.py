@@ -4,7 +4,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, KeysView
 from heapq import heapify, heappop, heappush
 from itertools import chain
-from math import inf
+from math import inf, sqrt
 
 from broker.core.job import Job
 from broker.core.matching.need import Need
@@ -30,9 +30,10 @@ class Group:
     __slots__ = (
         "_gone",
         "_line",
-        "_mean_s",
         "_out_of_line",
+        "_variance",
         "first",
+        "mean_s",
         "need",
         "number",
         "rank",
@@ -55,8 +56,10 @@ class Group:
         """Up to which lender of each shelf there is known to be no room for it."""
         self._line: deque[_Entry] = deque()
         self._out_of_line: list[_Entry] = []
+        self.mean_s: float | None = None
+        """What tasks of such jobs took lately; None before the first."""
+        self._variance = 0.0
         self._gone = 0
-        self._mean_s: float | None = None
 
     def settle(self) -> Job | None:
         """Look again which job is served next, after the pending tasks of any have changed."""
@@ -109,9 +112,16 @@ class Group:
     def learn(self, job: Job) -> None:
         """Note what a job's tasks have taken; newer jobs weigh more."""
         took_s = job.mean_s or 0.0
-        before_s = took_s if self._mean_s is None else self._mean_s
-        self._mean_s = before_s + _NEWEST * (took_s - before_s)
-        self.tier = tier_of(2 * self._mean_s)
+        before_s = took_s if self.mean_s is None else self.mean_s
+        change_s = _NEWEST * (took_s - before_s)
+        self.mean_s = before_s + change_s
+        self._variance = (1 - _NEWEST) * (self._variance + change_s * (took_s - before_s))
+        self.tier = tier_of(2 * self.mean_s)
+
+    @property
+    def spread_s(self) -> float:
+        """Standard deviation of that."""
+        return sqrt(self._variance)
 
     def tier_for(self, job: Job) -> int:
         """Return the stay that a job's tasks want: twice what they take.

@@ -87,6 +87,17 @@ class Lender:
         """Return how much of these it has at hand."""
         return sum(one.size_bytes for one in blobs if one.sha256 in self.blobs)
 
+    def lies_idle_for(self, need: Need) -> bool:
+        """Tell whether such work could begin beside all that is counted to it."""
+        lends = self.lends
+        return (
+            self._cores + need.cores <= lends.cores
+            and self._memory + need.memory_bytes <= lends.memory_bytes
+            and self._disk + need.disk_bytes <= lends.disk_bytes
+            and self._vram + need.vram_bytes <= lends.vram_bytes
+            and self.allows(need)
+        )
+
     def hear(self, now: float, offer: Offer, held: Iterable[Need]) -> bool:
         """Take up an offer; tells whether it may have room for what it had none for before.
 

@@ -31,6 +31,9 @@ class Need(NamedTuple):
     os: str
     labels: frozenset[str]
     prefers: frozenset[str]
+    verified: bool = False
+    """Its tasks go to several lenders each. Such jobs may wait for one that is not there while
+    others find room: they stand in nobody's way."""
 
     @classmethod
     def of(cls, spec: JobSpec) -> Self:
@@ -45,6 +48,7 @@ class Need(NamedTuple):
             os=requires.os,
             labels=frozenset(requires.labels),
             prefers=frozenset(requires.prefers),
+            verified=spec.verify is not None,
         )
 
     def times_within(self, amounts: Amounts) -> int:
