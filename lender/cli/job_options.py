@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from lender.cli.exits import CommandError, Exit
 from lender.cli.quantities import duration_s, size_bytes
-from lender.client import Content, JobRequest, Limits, Requires, inputs_by_name
+from lender.client import Content, JobRequest, Limits, Requires, Verify, inputs_by_name
 from lender.client.specs import DAY_S
 from lender.protocol.bounds import QUEUE_S_MAX
 from lender.protocol.job import After
@@ -49,6 +49,13 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     _add_machine_options(parser.add_argument_group("machine"))
     job = parser.add_argument_group("job")
     job.add_argument("--retries", type=int, default=0, metavar="N", help="run a failed task again")
+    job.add_argument(
+        "--verify",
+        type=verification,
+        metavar="N[/M]|spot",
+        help="N owners' machines run each task, M of them (both, unless said) have to agree;"
+        " spot: only as often as a machine's record makes it worth it",
+    )
     job.add_argument(
         "--checkpoint",
         action="store_true",
@@ -119,6 +126,19 @@ def _add_machine_options(machine: argparse._ArgumentGroup) -> None:
     )
 
 
+def verification(text: str) -> Verify:
+    """Read `3/2`, `2` for both of two, or `spot`."""
+    if text == "spot":
+        return Verify(spot_check=True)
+    match = re.fullmatch(r"([0-9])(?:/([0-9]))?", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no such thing; write 3/2, 2 or spot")
+    try:
+        return Verify(replicas=int(match[1]), quorum=int(match[2] or match[1]))
+    except ValidationError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error.errors()[0]['msg']}") from error
+
+
 def job_request(
     args: argparse.Namespace, array: int | None = None, *, gang: bool = False
 ) -> JobRequest:
@@ -159,6 +179,7 @@ def job_request(
             limits=Limits(**{name: value for name, value in limits.items() if value is not None}),
             requires=Requires.model_validate(requires),
             retries=args.retries,
+            verify=args.verify,
             priority=args.priority,
             expected_s=args.expect,
             delay_s=args.delay,

@@ -28,7 +28,7 @@ from lender.client.functions import FunctionJob
 from lender.client.job import Job, JobResult
 from lender.client.log_pieces import LogPiece
 from lender.client.specs import Content, JobRequest, inputs_by_name
-from lender.protocol.job import After, Limits, Requires
+from lender.protocol.job import After, Limits, Requires, Verify
 from lender.protocol.query import JobStatus
 from lender.protocol.result import TaskResult, Terminal
 
@@ -61,6 +61,7 @@ __all__ = [
     "Terminal",
     "Unreachable",
     "UntrustedValue",
+    "Verify",
     "error_of",
     "inputs_by_name",
 ]

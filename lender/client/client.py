@@ -22,7 +22,7 @@ from lender.link.blobs import Blobs
 from lender.link.connection import ConnectError, connect
 from lender.protocol import codec, subjects
 from lender.protocol.errors import ProtocolError
-from lender.protocol.job import After, Limits, Requires
+from lender.protocol.job import After, Limits, Requires, Verify
 from lender.protocol.query import JobStatus, Query, QueryReply
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
@@ -113,6 +113,7 @@ class Client:
         queue_s: float | None = None,
         deadline_s: float = DAY_S,
         gang: bool = False,
+        verify: Verify | None = None,
         checkpoint: bool = False,
     ) -> Job:
         """Upload what the job needs and have it accepted; returns without waiting for its end.
@@ -137,6 +138,8 @@ class Client:
             queue_s: how long it may wait for its first task to begin, once it may run.
             deadline_s: seconds from now by which the job must have ended, at most a week.
             gang: all tasks of the array run at the same time, or none does; at most 256.
+            verify: how many owners' machines run each task, and how many of their answers have to
+                be equal: `Verify(replicas=3, quorum=2)`, or now and then `Verify(spot_check=True)`.
             checkpoint: the task keeps its state in the folder `checkpoint/`; another attempt of
                 it goes on from there.
 
@@ -163,6 +166,7 @@ class Client:
             queue_s=queue_s,
             deadline_s=deadline_s,
             gang=gang,
+            verify=verify,
             checkpoint=checkpoint,
         )
         return await self.submit_request(request)

@@ -13,7 +13,7 @@ from lender.client.errors import Rejected, TaskFailed
 from lender.client.job import Job
 from lender.client.specs import Content
 from lender.client.values import decode
-from lender.protocol.job import After, Limits, Requires
+from lender.protocol.job import After, Limits, Requires, Verify
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 """What a job of functions from here requires."""
@@ -74,6 +74,7 @@ class FunctionOptions(TypedDict, total=False):
     queue_s: float
     deadline_s: float
     gang: bool
+    verify: Verify | None
     checkpoint: bool
 
 

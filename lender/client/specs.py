@@ -17,6 +17,7 @@ from lender.protocol.job import (
     Limits,
     Requires,
     Runtime,
+    Verify,
 )
 
 Content = Path | bytes
@@ -49,6 +50,7 @@ class JobRequest:
         queue_s: how long it may wait for its first task to begin, once it may run; else it expires.
         deadline_s: how long the job may take to end, at most a week.
         gang: all tasks of the array run at the same time, or none does.
+        verify: how many owners' machines run each task, and how many have to agree.
         checkpoint: another attempt of a task goes on from what it left in `checkpoint/`.
     """
 
@@ -71,6 +73,7 @@ class JobRequest:
     queue_s: float | None = None
     deadline_s: float = DAY_S
     gang: bool = False
+    verify: Verify | None = None
     checkpoint: bool = False
 
     @property
@@ -134,6 +137,7 @@ def job_spec(
             limits=request.limits,
             requires=request.requires,
             gang=request.gang,
+            verify=request.verify,
             checkpoint=request.checkpoint,
             retries=request.retries,
             priority=request.priority,

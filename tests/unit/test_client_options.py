@@ -12,7 +12,7 @@ from lender.cli.exits import CommandError
 from lender.cli.job_options import job_request, take_trailing_files
 from lender.cli.progress import Progress
 from lender.cli.quantities import duration_s, size_bytes
-from lender.client import After, JobRequest, TaskRecord, TaskResult
+from lender.client import After, JobRequest, TaskRecord, TaskResult, Verify
 
 
 def request_of(*words: str) -> JobRequest:
@@ -208,3 +208,22 @@ def test_progress_on_a_terminal_is_one_bar() -> None:
     text = stream.getvalue()
     assert "[##############################] 4/4" in text
     assert text.count("\n") == 2
+
+
+def test_how_a_job_is_verified_reaches_it() -> None:
+    assert request_of("--", "true").verify is None
+    assert request_of("--verify", "3/2", "--", "true").verify == Verify(replicas=3, quorum=2)
+    assert request_of("--verify", "3", "--", "true").verify == Verify(replicas=3, quorum=3)
+    assert request_of("--verify", "spot", "--", "true").verify == Verify(spot_check=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("2/3", "no more can agree"), ("8", "less than or equal to 7"), ("two", "write 3/2")],
+)
+def test_what_verifies_nothing_is_refused(
+    text: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        request_of("--verify", text, "--", "true")
+    assert said in capsys.readouterr().err

@@ -227,6 +227,7 @@ def test_the_default_limits_are_modest() -> None:
         ("less than or equal to 7", {"verify": {"replicas": 8, "quorum": 2}}),
         ("one answer alone", {"verify": {"quorum": 1, "spot_check": True}}),
         ("checks nothing", {"verify": {}, "checkpoint": True}),
+        ("of a gang", {"verify": {}, "gang": True, "array": {"count": 2}}),
     ],
 )
 def test_what_verifies_nothing_is_refused(match: str, changes: dict[str, object]) -> None:
