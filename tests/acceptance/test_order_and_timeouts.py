@@ -33,7 +33,7 @@ async def test_jobs_follow_each_other_and_a_new_broker_knows(fleet: Fleet) -> No
         first = await client.submit(["sh", "-c", "sleep 1; exit 3"], name="first")
         needs = await client.submit(["true"], after=[first.id])
         anyhow = await client.submit(["echo", "done"], after=[After(job=first.id, on="end")])
-        last = await client.submit(["true"], after=[anyhow.id], queue_s=20.0)
+        last = await client.submit(["true"], after=[anyhow.id], queue_s=300.0)
         assert (await client.why(needs)).startswith(f"waits for job {first.id} (")
         fleet.broker.kill()
         fleet.start_broker()
