@@ -27,7 +27,12 @@ from broker.core.effects import Effect as BrokerEffect
 from broker.core.events import DoneReported
 from broker.core.events import Event as BrokerEvent
 from broker.core.feed import COPY_HEADER, FAILURES_HEADER
+from broker.core.job import Job as LiveJob
 from broker.core.job import JobKey
+from broker.core.records import VotesSummary
+from broker.core.shared import owner_of
+from broker.core.state import State
+from broker.core.votes import digest_of
 from lender.core import effects
 from lender.core.effects import Effect
 from lender.core.events import Event
@@ -65,6 +70,8 @@ class Ledger:
         self.subjects: dict[str, None] = {}
         self.results: dict[tuple[str, str], dict[int, str]] = {}
         self.terminals: dict[tuple[str, str], Terminal] = {}
+        self.votes: dict[tuple[str, str, int], dict[str, str]] = {}
+        """The noted answers of each owner to a task."""
 
     def stored(self, stream: str, records: Sequence[Record], _last: int) -> None:
         """Take up what a stream has stored."""
@@ -73,6 +80,7 @@ class Ledger:
             if record.subject.startswith(subjects.TERM_PREFIX):
                 continue
             if is_note(record.subject):
+                self._noted(record)
                 continue
             _, submitter, job, first_task = subjects.parse_job_subject(record.subject)
             if first_task is None:
@@ -86,6 +94,34 @@ class Ledger:
         """Tell whether a task has its result, or its job its end."""
         return key in self.terminals or task in self.results.get(key, ())
 
+    def voted(self, lender: str, key: tuple[str, str], task: int) -> bool:
+        """Tell whether an answer of this lender is noted."""
+        return owner_of(lender) in self.votes.get((*key, task), {})
+
+    def _noted(self, record: Record) -> None:
+        place = subjects.parse_votes_subject(record.subject)
+        if place is None:
+            return
+        summary = VotesSummary.load(record.headers)
+        assert summary is not None, record.subject
+        for task, digest in summary.votes:
+            votes = self.votes.setdefault((place.submitter, place.job, task), {})
+            if summary.owner in votes:
+                text = f"{place.job}/{task}: {summary.owner} twice"
+                raise ViolationError("different owners answer", text)
+            votes[summary.owner] = digest
+
+    def _agreed(self, key: tuple[str, str], result: TaskResult) -> None:
+        """What is committed of a job that is verified, others have said too."""
+        verify = self._jobs[key].plan.verify
+        if verify is None or verify.spot_check:
+            return
+        votes = self.votes.get((*key, result.task), {})
+        others = sum(vote == digest_of(result) for vote in votes.values())
+        if others < verify.quorum - 1:
+            text = f"{key[1]}/{result.task}: {others} others have said so"
+            raise ViolationError("a result has its quorum", text)
+
     def _settled(self, key: tuple[str, str], result: TaskResult) -> None:
         job, done = self._jobs[key], self.results.setdefault(key, {})
         one = "one result per task"
@@ -95,6 +131,7 @@ class Ledger:
             raise ViolationError(one, f"{job.plan.id}/{result.task} has two results")
         if result.task >= job.total:
             raise ViolationError(one, f"{job.plan.id} has no task {result.task}")
+        self._agreed(key, result)
         if result.state == "succeeded" and result.value != job.value(result.task):
             raise ViolationError(one, f"{job.plan.id}/{result.task}: another's value")
         if result.state == "failed" and job.failed_runs[result.task] <= job.plan.retries:
@@ -214,12 +251,8 @@ class Term(BrokerWatch):
         failures = int(effect.headers.get(FAILURES_HEADER, "0"))
         live = state.jobs.get(JobKey(*key))
         copy_of = effect.headers.get(COPY_HEADER)
-        for other in live.leases if live is not None else ():
-            if other in (lease.lease, copy_of):
-                continue
-            if state.leases[other].open.overlap(lease.ranges):
-                text = f"{job.plan.id}: {other} and {lease.lease}"
-                raise ViolationError("no task is leased twice", text)
+        if live is not None:
+            self._shares(state, live, lease, copy_of)
         order.check_handed_out(job, self._sim.ledger.terminals)
         if copy_of is not None:
             self._copies(service, lease, copy_of)
@@ -237,6 +270,21 @@ class Term(BrokerWatch):
             if self.newest and self._sim.ledger.has(key, task):
                 text = f"{job.plan.id}/{task} is leased and has its result"
                 raise ViolationError("no task is leased twice", text)
+
+    def _shares(self, state: State, job: LiveJob, lease: Lease, copy_of: str | None) -> None:
+        """Nobody else has a task of a lease, but for those that are not to take it."""
+        for other in (state.leases[one] for one in job.leases if one != lease.lease):
+            apart = other.holder is not None and lease.is_barred(other.holder)
+            if apart and (job.verify is not None or other.id == copy_of):
+                continue
+            if other.id != copy_of and other.open.overlap(lease.ranges):
+                text = f"{job.key.job}: {other.id} and {lease.lease}"
+                raise ViolationError("no task is leased twice", text)
+        for task in lease.tasks():
+            shared = job.shared.get(task)
+            if shared is not None and not all(lease.is_barred(one) for one in shared.votes):
+                text = f"{job.key.job}/{task}: {lease.lease} may go to who has answered"
+                raise ViolationError("different owners answer", text)
 
     def _copies(self, service: Service, copy: Lease, copy_of: str) -> None:
         """A copy is of tasks that one other machine has, and costs nobody who waits anything."""
@@ -258,7 +306,7 @@ class Term(BrokerWatch):
     def _replies(self, effect: broker_effects.Reply) -> None:
         if not isinstance(effect.message, DoneReply) or effect.reply_to not in self.asked:
             return
-        _, done = self.asked.pop(effect.reply_to)
+        lender, done = self.asked.pop(effect.reply_to)
         if effect.message.verdict == "malformed":
             raise ViolationError("lenders are understood", effect.message.reason)
         if effect.message.verdict != "committed":
@@ -266,7 +314,9 @@ class Term(BrokerWatch):
             return
         key = (done.submitter, done.job)
         for result in done.results:
-            if result.state == "succeeded" and not self._sim.ledger.has(key, result.task):
+            durable = self._sim.ledger.has(key, result.task)
+            durable = durable or self._sim.ledger.voted(lender, key, result.task)
+            if result.state == "succeeded" and not durable:
                 text = f"{done.job}/{result.task} of {done.lease}"
                 raise ViolationError("committed means durable", text)
         if done.lease in self.lost:

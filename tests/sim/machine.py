@@ -96,9 +96,12 @@ class Machine(Actor):
         watch: Callable[["Machine", Sandbox], None],
         *,
         gpu: bool,
+        lies: bool = False,
     ) -> None:
         super().__init__(world, name)
         self.disk = Disk()
+        self.lies = lies
+        """Whether it makes up the answers to jobs that are verified."""
         self.wall_ahead_s = 0.0
         self.clock_set_at = -inf
         self.sandboxes: dict[str, Sandbox] = {}
@@ -332,7 +335,7 @@ class Machine(Actor):
             task=task,
             state="succeeded",
             exit_code=0,
-            value=job.value(task),
+            value=b"a lie" if self.lies and job.plan.verify else job.value(task),
             cpu_s=takes_s,
             duration_s=takes_s,
         )

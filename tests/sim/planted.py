@@ -8,6 +8,7 @@
 | a range is leased twice | `broker.core.job.Job.take`: its first task stays pending |
 | a revoke counts as a retry | `broker.core.reports._hand_back_rest`: one failure more |
 | a gang goes on without one | `broker.core.gathering.scatter`: nothing |
+| an answer is not noted | `broker.core.votes.notes`: none |
 | a lost copy is put back | `broker.core.sharing.let_go`: as if no other lease had its tasks |
 """
 
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-from broker.core import gathering, reports, sharing
+from broker.core import gathering, reports, sharing, votes
 from broker.core.job import Job, Step
 from broker.core.leases import Lease, Leases
 from broker.core.outbox import Outbox
@@ -60,6 +61,7 @@ PLANTED: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "a range is leased twice": (Job, "take", _take_and_leave),
     "a revoke counts as a retry": (reports, "_hand_back_rest", _punish_revoked),
     "a gang goes on without one": (gathering, "scatter", lambda *_: None),
+    "an answer is not noted": (votes, "notes", lambda *_: []),
     "a lost copy is put back": (sharing, "let_go", _let_go_of_all),
 }
 

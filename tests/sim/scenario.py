@@ -7,10 +7,19 @@ from sim.faults import FAULTS, FaultPlan
 from sim.owners import VerbPlan
 from sim.submitter import JobPlan
 
-from lender.protocol.job import PREPARE_S
+from lender.protocol.job import PREPARE_S, Verify
 
 WORKLOADS = ("render", "command")
 SUBMITTERS = 2
+
+VERIFIED = (
+    Verify(),
+    Verify(replicas=3, quorum=2),
+    Verify(replicas=3, quorum=3),
+    Verify(spot_check=True),
+)
+VERIFIED_SHARE = 0.4
+"""Of the seeds have such jobs, and machines enough for them."""
 
 CALM_AT_S = 30.0
 """Faults and verbs begin before."""
@@ -23,6 +32,7 @@ class LenderPlan(NamedTuple):
     gpu: bool
     grants: tuple[tuple[int, str], ...]
     expires_s: float = 1e6
+    lies: bool = False
 
 
 class Scenario(NamedTuple):
@@ -53,15 +63,17 @@ def scenario(seed: int, lenders: int | None = None) -> Scenario:
     everything = tuple((one, workload) for one in range(SUBMITTERS) for workload in WORKLOADS)
     first = LenderPlan(rng.randint(2, 4), gpu=True, grants=everything)
     others = tuple(_lender(rng, everything) for _ in range(count - 1))
+    verified = _verified(seed) if random.Random(f"votes/{seed}").random() < VERIFIED_SHARE else ()
     return Scenario(
         seed,
-        (first, *others),
+        (first, *others, *(_answering(everything) if verified else ())),
         (
             *_bound(
                 random.Random(f"bounds/{seed}"),
                 [_job(rng, seed, number) for number in range(jobs)],
             ),
             *_gangs(seed),
+            *verified,
         ),
         tuple(sorted(_fault(rng, count) for _ in range(faults))),
         tuple(sorted(_verb(rng, count) for _ in range(verbs))),
@@ -114,6 +126,31 @@ def _job(rng: random.Random, seed: int, number: int) -> JobPlan:
         life_s=rng.choice((86_400.0, 86_400.0, 86_400.0, rng.uniform(1.0, 40.0))),
         cancel_after_s=rng.choice((None, None, None, rng.uniform(0.0, 15.0))),
         slow_permille=later.choice((0, 0, 30, 200)),
+    )
+
+
+def _answering(grants: tuple[tuple[int, str], ...]) -> tuple[LenderPlan, ...]:
+    """Machines beside the first, so that three of them are honest; the last one is not."""
+    honest = LenderPlan(slots=2, gpu=False, grants=grants)
+    return honest, honest, honest._replace(lies=True)
+
+
+def _verified(seed: int) -> tuple[JobPlan, ...]:
+    """Return jobs whose answers have to agree."""
+    rng = random.Random(f"verified/{seed}")
+    return tuple(
+        JobPlan(
+            id=f"votes-{number:05d}",
+            submitter=rng.randrange(SUBMITTERS),
+            at=rng.uniform(0.0, 0.8 * CALM_AT_S),
+            count=rng.choice((None, 3, 40)),
+            task_s=rng.choice((0.01, 0.05, 0.5)),
+            workload=rng.choice(WORKLOADS),
+            slow_permille=rng.choice((0, 30)),
+            cancel_after_s=rng.choice((None, None, None, rng.uniform(0.0, 15.0))),
+            verify=rng.choice(VERIFIED),
+        )
+        for number in range(rng.randint(1, 3))
     )
 
 

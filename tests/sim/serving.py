@@ -86,7 +86,8 @@ class Service:
 
     def begin(self) -> None:
         """Replay the streams, then serve."""
-        self.core = Broker(self.shell.new_lease_id)
+        chance = self.world.rng(f"{self.name}/checks").random
+        self.core = Broker(self.shell.new_lease_id, chance=chance)
         self.core.handle(self.now(), SubmittersChanged(self.shell.submitters))
         self._read(streams.RESULTS, lambda: self._last_result, self._replay_results)
 

@@ -92,7 +92,9 @@ class Simulation:
         )
 
     def _add_lender(self, number: int, plan: LenderPlan) -> None:
-        machine = Machine(self.world, f"m{number}", self._job_of, self._runs, gpu=plan.gpu)
+        machine = Machine(
+            self.world, f"m{number}", self._job_of, self._runs, gpu=plan.gpu, lies=plan.lies
+        )
         config = make_config(
             lender=signer(1000 + number).public_key, name=machine.name, slots=plan.slots
         )

@@ -10,7 +10,7 @@ from sim.world import EPOCH, Actor, World
 
 from lender.protocol import subjects
 from lender.protocol.codec import CONTENT_TYPE_HEADER, MSGPACK, encode
-from lender.protocol.job import PREPARE_S, After, AfterOn, Array, JobSpec, Limits, Requires
+from lender.protocol.job import PREPARE_S, After, AfterOn, Array, JobSpec, Limits, Requires, Verify
 from lender.protocol.signature import SIGNATURE_HEADER, Signer
 from lender.protocol.streams import JOBS
 
@@ -48,6 +48,7 @@ class JobPlan(NamedTuple):
     queue_s: float | None = None
     prepare_s: float = PREPARE_S
     slow_permille: int = 0
+    verify: Verify | None = None
 
 
 class Job:
@@ -92,6 +93,7 @@ class Job:
                 "checkpoint": plan.checkpoint,
                 "gang": plan.gang,
                 "retries": plan.retries,
+                "verify": plan.verify,
                 "after": tuple(After(job=job, on=on) for job, on in plan.after),
                 "queue_s": plan.queue_s,
                 "created_at": EPOCH + plan.at,

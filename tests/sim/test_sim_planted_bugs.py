@@ -15,6 +15,7 @@ FOUND_BY = {
     "a range is leased twice": {"no task is leased twice", "every task is in one place"},
     "a revoke counts as a retry": {"only failures use retries"},
     "a gang goes on without one": {"a gang runs whole or not at all"},
+    "an answer is not noted": {"committed means durable", "a result has its quorum"},
     "a lost copy is put back": {"no task is leased twice", "every task is in one place"},
 }
 
