@@ -27,8 +27,8 @@ from lender.core.policy import Limits, Policy, Steps, Threshold
 from lender.core.signals import GpuSignal, Signals
 from lender.protocol.classes import WorkClass
 from lender.protocol.codec import encode
-from lender.protocol.job import BlobRef, JobSpec
-from lender.protocol.lease import Lease, TaskRange
+from lender.protocol.job import BlobRef, JobSpec, TaskRange
+from lender.protocol.lease import Lease
 from lender.protocol.result import TaskResult
 from lender.protocol.signature import Signer, seed_from_entropy
 

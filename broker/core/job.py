@@ -7,13 +7,13 @@ from typing import Final, Literal, NamedTuple
 
 from broker.core.admission import Admission
 from broker.core.checkpoints import Checkpoints
+from broker.core.failures import Failures
 from broker.core.matching.need import Need
 from broker.core.ranges import RangeSet
 from broker.core.shared import SharedTask
 from lender.protocol.bounds import OFFERED_BLOB_BYTES_MIN
 from lender.protocol.codec import ContentType
-from lender.protocol.job import After, BlobRef, JobSpec, Verify
-from lender.protocol.lease import TaskRange
+from lender.protocol.job import After, BlobRef, JobSpec, TaskRange, Verify
 from lender.protocol.query import JobState
 
 ENDED: Final[frozenset[JobState]] = frozenset(
@@ -113,6 +113,8 @@ class Job:
     name: str
     need: Need
     total: int
+    tasks: tuple[TaskRange, ...]
+    """The indices of all of them."""
     is_array: bool
     is_gang: bool
     retries: int
@@ -139,6 +141,8 @@ class Job:
     leases: set[str] = field(default_factory=set)
     succeeded: int = 0
     failed: int = 0
+    failures: Failures = field(default_factory=Failures)
+    """Which of an array's have failed."""
     mean_s: float | None = None
     """Mean time of a task as measured; None before the first result."""
     resting: list[Resting] = field(default_factory=list)
@@ -175,6 +179,7 @@ class Job:
             name=spec.name,
             need=Need.of(spec),
             total=spec.task_count,
+            tasks=spec.task_ranges,
             is_array=spec.array is not None,
             is_gang=spec.gang,
             retries=spec.retries,

@@ -11,7 +11,7 @@ from broker.core.matching.need import Need
 from broker.core.ranges import RangeSet
 from broker.core.recent import Recent
 from lender.protocol.classes import own_queue
-from lender.protocol.lease import TaskRange
+from lender.protocol.job import TaskRange
 
 UNLISTED_GRACE_S = 1.0
 """For a final report that is overtaken by the offer that no longer lists its lease."""

@@ -12,6 +12,7 @@ from broker.core.job import FIRST_STEP, Job, JobKey
 from broker.core.ranges import RangeSet
 from broker.core.records import TerminalSummary, cut_job_token, event_of, terminal_record
 from broker.core.state import Due, State
+from lender.protocol import bounds
 from lender.protocol.errors import ProtocolError
 from lender.protocol.ids import check_job_id
 from lender.protocol.lease import Control
@@ -53,7 +54,7 @@ def submit(state: State, now: float, subject: str, headers: Headers, payload: by
 
 def release(state: State, now: float, job: Job) -> None:
     """Let a new job be handed out: what it waited for has ended."""
-    job.begin(now, FIRST_STEP, RangeSet([(0, job.total)]))
+    job.begin(now, FIRST_STEP, RangeSet(job.tasks))
     queue_time.start(state, job)
     state.enqueue(job)
 
@@ -140,6 +141,7 @@ def end(state: State, now: float, job: Job, ending: Ending, records: Iterable[Re
         tasks_succeeded=job.succeeded,
         tasks_failed=job.failed,
         tasks_total=job.total,
+        failed_tasks=job.failures.listed(bounds.FAILED_RANGES_MAX),
         result=ending.result,
         lender=ending.lender,
         attempt=ending.attempt,
@@ -153,6 +155,7 @@ def end(state: State, now: float, job: Job, ending: Ending, records: Iterable[Re
         job.failed,
         job.submitted_at,
         now,
+        job.failures.listed(bounds.FAILED_RANGES_TOLD_MAX),
     )
     last = terminal_record(submitter, job_id, terminal, summary, job.content_type)
     token = commit(state, job.key, [*records, last])
@@ -206,6 +209,7 @@ def remember_ended(state: State, key: JobKey, summary: TerminalSummary, why: str
             tasks_running=0,
             submitted_at=summary.submitted_at,
             why=why,
+            failed_tasks=summary.failed_tasks,
         ),
     )
 

@@ -8,6 +8,7 @@ from broker.core.events import QueryReceived
 from broker.core.job import Job, JobKey
 from broker.core.state import State
 from broker.core.why import Reasons
+from lender.protocol import bounds
 from lender.protocol.codec import (
     CONTENT_TYPE_HEADER,
     JSON,
@@ -62,13 +63,20 @@ def _jobs(state: State, now: float, submitter: str, query: Query) -> tuple[JobSt
     reasons = Reasons(state, now)
     if query.job is None:
         live = (status_of(state, job, reasons) for job in state.jobs.newest(submitter))
-        return tuple(islice(chain(live, state.history.newest(submitter)), JOBS_LISTED_MAX))
+        ended_jobs = map(_in_short, state.history.newest(submitter))
+        return tuple(islice(chain(live, ended_jobs), JOBS_LISTED_MAX))
     key = JobKey(submitter, query.job)
     job = state.jobs.get(key)
     if job is not None:
-        return (status_of(state, job, reasons),)
+        failed_tasks = job.failures.listed(bounds.FAILED_RANGES_TOLD_MAX)
+        status = status_of(state, job, reasons)
+        return (status.model_copy(update={"failed_tasks": failed_tasks}),)
     ended = state.history.get(key)
     return (ended,) if ended is not None else ()
+
+
+def _in_short(status: JobStatus) -> JobStatus:
+    return status.model_copy(update={"failed_tasks": ()}) if status.failed_tasks else status
 
 
 def _tasks_running(state: State, job: Job) -> int:

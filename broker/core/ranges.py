@@ -3,7 +3,7 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
-from lender.protocol.lease import TaskRange
+from lender.protocol.job import TaskRange
 
 
 class RangeSet:
@@ -50,6 +50,11 @@ class RangeSet:
     def first(self) -> int:
         """The lowest index of a set that is not empty."""
         return self._starts[0]
+
+    @property
+    def range_count(self) -> int:
+        """Number of its intervals."""
+        return len(self._starts)
 
     def pairs(self) -> tuple[TaskRange, ...]:
         """Return all ranges at once."""

@@ -19,8 +19,8 @@ from broker.core.events import Headers
 from broker.core.ranges import RangeSet
 from lender.protocol import bounds, subjects
 from lender.protocol.codec import CONTENT_TYPE_HEADER, ContentType, encode
-from lender.protocol.job import BlobRef
-from lender.protocol.lease import TaskCheckpoint, TaskRange
+from lender.protocol.job import BlobRef, TaskRange
+from lender.protocol.lease import TaskCheckpoint
 from lender.protocol.result import Chunk, TaskResult, Terminal, TerminalState
 
 SUMMARY_HEADER = "Lender-Record"
@@ -29,20 +29,22 @@ _STATE: TypeAdapter[TerminalState] = TypeAdapter(TerminalState)
 _RESULT_OVERHEAD_BYTES = 300
 _OUTPUT_OVERHEAD_BYTES = 120
 _JOB_CHARS_MAX = 300
+_FAILED = "ft"
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkSummary:
-    """Which tasks of an array a chunk ends, and in which attempt."""
+    """Which tasks of an array a chunk ends, in which attempt, and which of them have failed."""
 
     tasks: tuple[TaskRange, ...]
     failed: int
     attempt: int
+    failed_tasks: tuple[TaskRange, ...] = ()
 
     def dump(self) -> str:
         """Return the header's value."""
         return json.dumps(
-            {"t": self.tasks, "f": self.failed, "a": self.attempt},
+            {"t": self.tasks, "f": self.failed, "a": self.attempt, **_dumped(self.failed_tasks)},
             separators=(",", ":"),
         )
 
@@ -51,8 +53,12 @@ class ChunkSummary:
         """Read a header's value; None if it is not one."""
         try:
             fields: dict[str, Any] = json.loads(headers[SUMMARY_HEADER])
-            tasks = tuple((int(first), int(count)) for first, count in fields["t"])
-            return cls(tasks, int(fields["f"]), int(fields["a"]))
+            return cls(
+                _ranges(fields["t"]),
+                int(fields["f"]),
+                int(fields["a"]),
+                _ranges(fields.get(_FAILED, ())),
+            )
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -68,6 +74,7 @@ class TerminalSummary:
     failed: int
     submitted_at: float
     ended_at: float
+    failed_tasks: tuple[TaskRange, ...] = ()
 
     def dump(self) -> str:
         """Return the header's value."""
@@ -80,6 +87,7 @@ class TerminalSummary:
                 "f": self.failed,
                 "at": self.submitted_at,
                 "e": self.ended_at,
+                **_dumped(self.failed_tasks),
             },
             separators=(",", ":"),
         )
@@ -97,6 +105,7 @@ class TerminalSummary:
                 int(fields["f"]),
                 float(fields["at"]),
                 float(fields.get("e", 0.0)),
+                _ranges(fields.get(_FAILED, ())),
             )
         except (KeyError, TypeError, ValueError):
             return None
@@ -155,15 +164,25 @@ class VotesSummary:
             return None
 
 
+def _dumped(failed_tasks: tuple[TaskRange, ...]) -> dict[str, tuple[TaskRange, ...]]:
+    return {_FAILED: failed_tasks} if failed_tasks else {}
+
+
+def _ranges(fields: Iterable[Any]) -> tuple[TaskRange, ...]:
+    return tuple((int(first), int(count)) for first, count in fields)
+
+
 def chunk_record(submitter: str, chunk: Chunk, content_type: ContentType) -> Record:
     """Return the record of a piece of an array's results."""
     tasks = RangeSet.of(result.task for result in chunk.results)
-    failed = sum(result.state == "failed" for result in chunk.results)
+    failed = RangeSet.of(one.task for one in chunk.results if one.state == "failed")
     return Record(
         subjects.chunk(submitter, chunk.job, min(result.task for result in chunk.results)),
         {
             CONTENT_TYPE_HEADER: content_type,
-            SUMMARY_HEADER: ChunkSummary(tuple(tasks), failed, chunk.attempt).dump(),
+            SUMMARY_HEADER: ChunkSummary(
+                tasks.pairs(), len(failed), chunk.attempt, failed.pairs()
+            ).dump(),
         },
         encode(chunk, content_type),
     )

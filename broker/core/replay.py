@@ -7,6 +7,7 @@ from broker.core.admission import Rejection, admit
 from broker.core.checkpoints import Checkpoints
 from broker.core.effects import DeleteWork, SendControl, Warn
 from broker.core.events import CancelReplayed, JobReplayed, LeaseReplayed, ResultReplayed
+from broker.core.failures import Failures
 from broker.core.feed import COPY_HEADER, FAILURES_HEADER
 from broker.core.job import Job, JobKey, Step
 from broker.core.leases import Lease
@@ -34,7 +35,8 @@ from lender.protocol import lease as wire
 from lender.protocol import subjects
 from lender.protocol.codec import decode
 from lender.protocol.errors import ProtocolError
-from lender.protocol.lease import Control, TaskRange
+from lender.protocol.job import TaskRange
+from lender.protocol.lease import Control
 from lender.protocol.subjects import (
     NoteSubject,
     parse_begun_subject,
@@ -50,6 +52,7 @@ class _Progress:
 
     tasks: RangeSet = field(default_factory=RangeSet)
     failed: int = 0
+    failures: Failures = field(default_factory=Failures)
     attempt: int = 0
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     votes: dict[int, Round] = field(default_factory=dict)
@@ -126,6 +129,7 @@ class Replay:
         progress = self._progress.setdefault(key, _Progress())
         progress.tasks.add_all(chunk.tasks)
         progress.failed += chunk.failed
+        progress.failures.add(chunk.failed_tasks)
         progress.attempt = max(progress.attempt, chunk.attempt)
 
     def job(self, event: JobReplayed) -> bool:
@@ -229,11 +233,12 @@ class Replay:
         state.outbox.emit(SendControl(subjects.ALL_LENDERS, Control(kind="hello")))
 
     def _unsettled(self, job: Job) -> RangeSet:
-        unsettled = RangeSet([(0, job.total)])
+        unsettled = RangeSet(job.tasks)
         progress = self._progress.get(job.key)
         if progress is not None:
             unsettled.remove_all(progress.tasks)
             job.failed = progress.failed
+            job.failures = progress.failures
             job.succeeded = len(progress.tasks) - progress.failed
             job.enter("running")
             if job.checkpoints is not None:

@@ -107,6 +107,8 @@ def _settle(
             job.succeeded += 1
         else:
             job.failed += 1
+            if job.is_array:
+                job.failures.add([(result.task, 1)])
     if fresh:
         lease.works(now)
         lease.working_since = now

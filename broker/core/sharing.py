@@ -8,7 +8,8 @@ from broker.core.leases import Lease
 from broker.core.ranges import RangeSet
 from broker.core.shared import SharedTask, owner_of
 from broker.core.state import State
-from lender.protocol.lease import Control, TaskRange
+from lender.protocol.job import TaskRange
+from lender.protocol.lease import Control
 
 
 def share(job: Job, lease: Lease, task: int) -> SharedTask:

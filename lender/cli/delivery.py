@@ -65,7 +65,10 @@ class ArrayDelivery:
         self._as_json = as_json
         self._waiting: dict[int, TaskRecord | bytes] = {}
         """Whose turn has not come; of most the value is all that will be asked for."""
-        self._next = 0
+        self._order = (
+            task for first, count in job.spec.task_ranges for task in range(first, first + count)
+        )
+        self._next = next(self._order)
         self._failed = 0
 
     async def run(self) -> int:
@@ -136,7 +139,7 @@ class ArrayDelivery:
     async def _to_stdout(self) -> None:
         while self._next in self._waiting:
             await self._print(self._waiting.pop(self._next))
-            self._next += 1
+            self._next = next(self._order, -1)
 
     async def _print(self, record: TaskRecord | bytes) -> None:
         value = record if isinstance(record, bytes) else await self._job.value(record.result)

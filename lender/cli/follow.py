@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
 
     async def follow(client: Client) -> int:
         job = await client.get(args.job)
-        if args.task is not None and not 0 <= args.task < job.spec.task_count:
-            last = job.spec.task_count - 1
+        if args.task is not None and not 0 <= args.task < job.spec.task_end:
+            last = job.spec.task_end - 1
             raise CommandError(Exit.USAGE, f"job {job.id} has the tasks 0 to {last}")
         if args.json:
             async for piece in job.log(args.task):

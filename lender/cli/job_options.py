@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from lender.cli.exits import CommandError, Exit
 from lender.cli.quantities import duration_s, size_bytes
-from lender.client import Content, JobRequest, Limits, Requires, Verify, inputs_by_name
+from lender.client import Array, Content, JobRequest, Limits, Requires, Verify, inputs_by_name
 from lender.client.specs import DAY_S
 from lender.protocol.bounds import QUEUE_S_MAX
 from lender.protocol.job import After
@@ -140,7 +140,7 @@ def verification(text: str) -> Verify:
 
 
 def job_request(
-    args: argparse.Namespace, array: int | None = None, *, gang: bool = False
+    args: argparse.Namespace, array: Array | None = None, *, gang: bool = False
 ) -> JobRequest:
     """Return the job that the options describe.
 

@@ -36,6 +36,7 @@ VERBS = {
     "follow": "see what a job's tasks write, while they run",
     "get": "fetch a job's result and files",
     "cancel": "end a job",
+    "retry": "run what failed of a job once more",
 }
 
 

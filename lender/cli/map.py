@@ -17,6 +17,8 @@ import re
 import sys
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from lender.cli.connect import add_connection_options, with_client
 from lender.cli.delivery import ArrayDelivery
 from lender.cli.exits import CommandError, Exit
@@ -24,10 +26,11 @@ from lender.cli.job_options import add_job_options, job_request
 from lender.cli.progress import Progress
 from lender.cli.strangers_words import add_raw_option
 from lender.cli.waiting import attended
-from lender.client import Client
+from lender.client import Array, Client
 
 EXAMPLES = """\
   lender map --array 0-999 -- sh -c 'echo task {task} on $(uname -m)'
+  lender map --array 17,40-42 -- sh -c 'echo task {task} on $(uname -m)'
   lender map --array 0-63 --wasm render.wasm --into tiles -- 640 480 8 8
   lender map --array 0-7 --gang -- sh -c 'echo {task} of $LENDER_TASK_COUNT'"""
 
@@ -36,7 +39,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_connection_options(parser)
     parser.add_argument(
-        "--array", required=True, type=task_count, metavar="0-N", help="the tasks' indices"
+        "--array",
+        required=True,
+        type=indices,
+        metavar="0-N",
+        help="the tasks' indices; also some of them, such as 3,7-9",
     )
     parser.add_argument(
         "--gang", action="store_true", help="all tasks at the same time or none; at most 256"
@@ -48,16 +55,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_job_options(parser)
 
 
-def task_count(text: str) -> int:
-    """Read `0-999` as 1000 tasks."""
-    match = re.fullmatch(r"(\d+)-(\d+)", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no range; write 0-999 for 1000 tasks")
-    if int(match[1]) != 0:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} does not start at 0, as arrays must for now; add the offset in the task"
-        )
-    return int(match[2]) + 1
+def indices(text: str) -> Array:
+    """Read `0-999` as 1000 tasks, and `3,7-9` as four of those that 10 would be."""
+    spans: list[tuple[int, int]] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
+        alone = part == text and "-" not in part  # as likely meant as their number
+        if match is None or alone or int(match[2] or match[1]) < int(match[1]):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} are no indices; write 0-999 for 1000 tasks, 3,7-9 for some"
+            )
+        spans.append((int(match[1]), int(match[2] or match[1])))
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = merged[-1][0], max(last, merged[-1][1])
+        else:
+            merged.append((first, last))
+    tasks = tuple((first, last - first + 1) for first, last in merged)
+    try:
+        count = merged[-1][1] + 1
+        return Array(count=count, tasks=() if tasks == ((0, count),) else tasks)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        raise argparse.ArgumentTypeError(f"{text!r}: {fault['msg']}") from error
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         if args.no_wait:
             print(job.id)
             return Exit.DONE
-        progress = Progress(args.array, sys.stderr)
+        progress = Progress(job.spec.task_count, sys.stderr)
         delivery = ArrayDelivery(job, args.into, progress, as_json=args.json, raw=args.raw)
         return await attended(client, job, delivery.run())
 

@@ -28,12 +28,13 @@ from lender.client.functions import FunctionJob
 from lender.client.job import Job, JobResult
 from lender.client.log_pieces import LogPiece
 from lender.client.specs import Content, JobRequest, inputs_by_name
-from lender.protocol.job import After, Limits, Requires, Verify
+from lender.protocol.job import After, Array, Limits, Requires, Verify
 from lender.protocol.query import JobStatus
 from lender.protocol.result import TaskResult, Terminal
 
 __all__ = [
     "After",
+    "Array",
     "Cancelled",
     "Client",
     "ClientError",

@@ -16,13 +16,14 @@ from lender.client.job import Job, Session
 from lender.client.job_ids import ENTROPY_BYTES, job_id
 from lender.client.keys import default_key_path, read_key
 from lender.client.ledger import Ledger
+from lender.client.retrying import retry_spec, tasks_to_retry
 from lender.client.specs import DAY_S, Content, JobRequest, inputs_by_name, job_spec, payload_of
 from lender.link.api import JetStream
 from lender.link.blobs import Blobs
 from lender.link.connection import ConnectError, connect
 from lender.protocol import codec, subjects
 from lender.protocol.errors import ProtocolError
-from lender.protocol.job import After, Limits, Requires, Verify
+from lender.protocol.job import After, Array, Limits, Requires, Verify
 from lender.protocol.query import JobStatus, Query, QueryReply
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
@@ -99,7 +100,7 @@ class Client:
         wasm: Content | None = None,
         inputs: Mapping[str, Content] | Iterable[str | Path] = (),
         outputs: Sequence[str] = (),
-        array: int | None = None,
+        array: int | Array | None = None,
         name: str = "",
         workload: str | None = None,
         env: Mapping[str, str] | None = None,
@@ -123,7 +124,8 @@ class Client:
             wasm: a WebAssembly module to run instead of a command.
             inputs: files (named for the task as here, see `inputs_by_name`), or contents by name.
             outputs: files that the task leaves and that are to come back.
-            array: number of tasks; `{task}` in an argument becomes the task's index.
+            array: number of tasks, or some of their indices; `{task}` in an argument becomes the
+                task's index.
             name: for people to read.
             workload: what the owners' grants name; `command`, or `wasm` with a module.
             env: environment of the task.
@@ -222,14 +224,39 @@ class Client:
         """
         return Job(self._session, await self._session.ledger.read(job))
 
+    async def retry(self, job: Job | str) -> Job:
+        """Submit anew what of an ended job has not succeeded; see `tasks_to_retry`.
+
+        Raises:
+            NoSuchJob: the ledger holds none under this id.
+            ClientError: it has not ended, or all of its tasks have succeeded.
+            Rejected: its failed tasks are too many ranges.
+        """
+        old = await self.get(job) if isinstance(job, str) else job
+        terminal = await old.terminal()
+        if terminal is None:
+            raise ClientError(f"job {old.id} has not ended", "wait for it, or cancel it")
+        tasks, now = await tasks_to_retry(old, terminal), self._now()
+        spec = retry_spec(old.spec, tasks, job=job_id(now, self._entropy(ENTROPY_BYTES)), now=now)
+        await self._session.ledger.submit(spec.id, payload_of(spec))
+        return Job(self._session, spec)
+
+    async def status(self, job: Job | str) -> JobStatus | None:
+        """Return what the broker knows of a job: counts of its tasks, and which have failed.
+
+        That costs the same however many tasks it has. None: the broker does not remember it.
+        """
+        found = await self._ask(Query(job=job if isinstance(job, str) else job.id))
+        return found[0] if found else None
+
     async def jobs(self) -> tuple[JobStatus, ...]:
         """Return what the broker knows of this submitter's jobs, newest first."""
         return await self._ask(Query())
 
     async def why(self, job: Job | str) -> str:
         """Say in words what a job waits for, or what became of it; empty if nobody knows it."""
-        found = await self._ask(Query(job=job if isinstance(job, str) else job.id))
-        return (found[0].why or found[0].state) if found else ""
+        found = await self.status(job)
+        return (found.why or found.state) if found else ""
 
     async def _submit_function(
         self, program: bytes, array: int | None, options: FunctionOptions

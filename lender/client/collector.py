@@ -4,10 +4,11 @@ Events are ephemeral and may be lost, doubled or overtaken; RESULTS holds every 
 comes out of here is each task's result exactly once, in the order of arrival.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from lender.protocol.job import TaskRange
 from lender.protocol.result import Chunk, TaskResult, Terminal
 
 READS_AT_ONCE_MAX = 256
@@ -26,10 +27,13 @@ class TaskRecord:
 class Collector:
     """Folds records into new task results, and knows when none is missing."""
 
-    def __init__(self, task_count: int) -> None:
+    def __init__(self, tasks: Iterable[TaskRange]) -> None:
+        """Expect these, in ascending ranges; takes a byte for each index up to the last."""
         self.terminal: Terminal | None = None
-        self._seen = bytearray(task_count)
+        self._seen = bytearray()
         self._seen_count = 0
+        for first, count in tasks:
+            self._seen += b"\x01" * (first - len(self._seen)) + bytes(count)
 
     def take(self, record: Chunk | Terminal) -> list[TaskRecord]:
         """Return the task results of `record` that were not seen before."""

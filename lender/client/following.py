@@ -46,7 +46,7 @@ class Following:
         self._submitter, self._job = spec.submitter, spec.id
         # A job without array has its one task's result in the terminal record.
         self._chunked = with_tasks and spec.array is not None
-        self._collector = Collector(spec.task_count if self._chunked else 1)
+        self._collector = Collector(spec.task_ranges if self._chunked else ((0, 1),))
         self._terminal_looked_for = False
         self._sweep: Sweep | None = Sweep(self._collector)
         self._events: Subscription

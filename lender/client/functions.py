@@ -126,7 +126,7 @@ class FunctionJob:
         found = {task: value async for task, value in self.values(trust=trust)}
         if len(found) < self.job.spec.task_count:
             await self.job.result()
-        return [found[task] for task in range(self.job.spec.task_count)]
+        return [found[task] for task in sorted(found)]
 
 
 def _pickled(what: object) -> bytes:

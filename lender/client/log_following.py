@@ -34,7 +34,7 @@ class LogFollowing:
     def __init__(self, connection: Connection, spec: JobSpec) -> None:
         self._connection = connection
         self._subject = subjects.task_log_filter(spec.submitter, spec.id)
-        self._assembly = LogAssembly(spec.task_count)
+        self._assembly = LogAssembly(spec.task_end)
         self._messages: deque[Msg] = deque(maxlen=_UNREAD_MAX)
         self._changed = asyncio.Event()
         self._heard = self._before_news = 0

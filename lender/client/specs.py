@@ -40,7 +40,7 @@ class JobRequest:
             is a process job.
         inputs: what each task sees, by its name in the working folder.
         outputs: names of the files to bring back.
-        array: number of tasks, None for a job of one task without index.
+        array: number of tasks, or some of their indices; None for a job of one task without any.
         workload: what the owners grant; `wasm`, `python` or `command` unless named.
         priority: among the submitter's own jobs, -100 to 100; a step is worth a minute of waiting.
         expected_s: what a task probably takes; machines that stay long get long tasks.
@@ -59,7 +59,7 @@ class JobRequest:
     function: bytes | None = None
     inputs: Mapping[str, Content] = field(default_factory=dict)
     outputs: Sequence[str] = ()
-    array: int | None = None
+    array: int | Array | None = None
     name: str = ""
     workload: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
@@ -133,7 +133,7 @@ def job_spec(
                 for name, blob in inputs.items()
             ),
             outputs=tuple(request.outputs),
-            array=None if request.array is None else Array(count=request.array),
+            array=Array(count=request.array) if isinstance(request.array, int) else request.array,
             limits=request.limits,
             requires=request.requires,
             gang=request.gang,

@@ -4,8 +4,10 @@ The broker has checked the same before. A fault here means that it lies or knows
 do, so the answer is a refusal that costs the job nothing, never a verdict on the job.
 """
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from lender.core.consent import Ask, Consent, Grant, Refusal
@@ -13,8 +15,8 @@ from lender.core.events import Capabilities
 from lender.protocol.classes import WorkClass
 from lender.protocol.codec import decode
 from lender.protocol.errors import ProtocolError
-from lender.protocol.job import JobSpec, Requires, Runtime
-from lender.protocol.lease import Lease, TaskRange
+from lender.protocol.job import JobSpec, Requires, Runtime, TaskRange
+from lender.protocol.lease import Lease
 from lender.protocol.signature import verify
 
 PROCESSES_MAX: Final = 256
@@ -105,7 +107,7 @@ def ask_of(spec: JobSpec) -> Ask:
 def _lease_fault(now: float, lease: Lease, spec: JobSpec) -> str | None:
     if (spec.id, spec.submitter) != (lease.job, lease.submitter):
         return "the lease names another job or submitter than the signed specification"
-    if not _disjoint_within(lease.ranges, spec.task_count):
+    if not _disjoint_within(lease.ranges, spec.task_ranges):
         return f"the lease's tasks are not distinct tasks of an array of {spec.task_count}"
     if now >= spec.not_after:
         return "the job has expired"
@@ -185,10 +187,14 @@ def _catalogue_fault(spec: JobSpec, workloads: Mapping[str, CatalogueEntry]) -> 
     return None
 
 
-def _disjoint_within(ranges: Iterable[TaskRange], task_count: int) -> bool:
+def _disjoint_within(ranges: Iterable[TaskRange], all_tasks: Sequence[TaskRange]) -> bool:
+    """Tell whether ranges have no task in common, and each lies in one of the ascending others."""
     end = 0
     for first, count in sorted(ranges):
         if first < end:
             return False
         end = first + count
-    return end <= task_count
+        at = bisect_right(all_tasks, (first, inf)) - 1
+        if at < 0 or end > sum(all_tasks[at]):
+            return False
+    return True

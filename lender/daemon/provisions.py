@@ -66,7 +66,7 @@ class Provisions:
             lease=effect.lease.lease,
             runtime=spec.runtime,
             job=spec.id,
-            task_count=spec.task_count,
+            task_count=spec.task_end,
             program=program,
             argv=spec.argv,
             env=spec.env,

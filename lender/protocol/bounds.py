@@ -21,6 +21,15 @@ LOG_BYTES_MAX = 1 << 40
 """Of a whole log: where a piece of it may stand."""
 
 ARRAY_COUNT_MAX = 10_000_000
+ARRAY_RANGES_MAX = 10_000
+"""Of an array that is made of some of its indices."""
+
+FAILED_RANGES_MAX = 1_000
+"""Of failed tasks that a job's last word names."""
+
+FAILED_RANGES_TOLD_MAX = 100
+"""The same, of an answer to a question."""
+
 GANG_TASKS_MAX = 256
 CHUNK_RESULTS_MAX = 1_000
 

@@ -74,10 +74,29 @@ class After(Closed):
     on: AfterOn = "success"
 
 
+TaskRange = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]]
+"""(first task index, number of tasks)."""
+
+
 class Array(Closed):
-    """Makes a job of `count` tasks, with indices from 0."""
+    """Makes a job of `count` tasks, with indices from 0; or of those of them that are named."""
 
     count: int = Field(ge=1, le=bounds.ARRAY_COUNT_MAX)
+    tasks: tuple[TaskRange, ...] = Field(
+        default=(), max_length=bounds.ARRAY_RANGES_MAX, exclude_if=operator.not_
+    )
+    """Only these of the indices, in ascending order; none named: all."""
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        end = -1
+        for first, count in self.tasks:
+            if first <= end or first + count > self.count:
+                raise ValueError(
+                    "tasks: must be ascending ranges of indices below count that do not touch"
+                )
+            end = first + count
+        return self
 
 
 PREPARE_S = 600.0
@@ -151,6 +170,8 @@ class Verify(Closed):
             raise ValueError("quorum: one answer alone checks nothing")
         return self
 
+
+_ONE_TASK: tuple[TaskRange, ...] = ((0, 1),)
 
 _PROGRAMS: Mapping[Runtime, str] = MappingProxyType(
     {
@@ -266,6 +287,18 @@ class JobSpec(Closed):
         return self
 
     @property
+    def task_ranges(self) -> tuple[TaskRange, ...]:
+        """The indices of all tasks: 0 without an array."""
+        if self.array is None:
+            return _ONE_TASK
+        return self.array.tasks or ((0, self.array.count),)
+
+    @property
     def task_count(self) -> int:
         """Number of tasks: 1 without an array."""
+        return sum([count for _, count in self.task_ranges])
+
+    @property
+    def task_end(self) -> int:
+        """The lowest number above all indices that the array could have."""
         return self.array.count if self.array else 1

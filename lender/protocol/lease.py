@@ -8,14 +8,11 @@ from pydantic import AfterValidator, Field
 from lender.protocol import bounds
 from lender.protocol.codec import Bytes, ContentType, Open
 from lender.protocol.ids import JobId, Label, LeaseId, PublicKey, Sha256
-from lender.protocol.job import BlobRef, Runtime
+from lender.protocol.job import BlobRef, Runtime, TaskRange
 from lender.protocol.result import TaskResult
 
 LEASE_TTL_S = 2.5
 """A lender that holds leases offers every 0.5 s; silent for this long, it has lost them."""
-
-TaskRange = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]]
-"""(first task index, number of tasks)."""
 
 TaskCheckpoint = tuple[Annotated[int, Field(ge=0)], BlobRef]
 """A task, and the archive of its checkpoint folder."""

@@ -1,9 +1,14 @@
 """A submitter's questions to the broker about its own jobs, and the answers."""
 
+import operator
 from typing import Literal
 
+from pydantic import Field
+
+from lender.protocol import bounds
 from lender.protocol.codec import Open
 from lender.protocol.ids import JobId
+from lender.protocol.job import TaskRange
 
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled", "rejected", "expired"]
 
@@ -27,6 +32,10 @@ class JobStatus(Open):
     tasks_running: int
     submitted_at: float
     why: str = ""
+    failed_tasks: tuple[TaskRange, ...] = Field(
+        default=(), max_length=bounds.FAILED_RANGES_TOLD_MAX, exclude_if=operator.not_
+    )
+    """Of an array that was asked for by its id: the first of those that failed."""
 
 
 class QueryReply(Open):

@@ -1,5 +1,6 @@
 """What comes back: task results, chunks of an array's results, and the job's terminal record."""
 
+import operator
 from typing import Literal
 
 from pydantic import Field
@@ -7,6 +8,7 @@ from pydantic import Field
 from lender.protocol import bounds
 from lender.protocol.codec import Bytes, Open
 from lender.protocol.ids import JobId, LeaseId, PublicKey, Sha256
+from lender.protocol.job import TaskRange
 
 LimitName = Literal["memory", "time", "output", "disk", "processes"]
 TerminalState = Literal["succeeded", "failed", "cancelled", "rejected", "expired"]
@@ -69,6 +71,10 @@ class Terminal(Open):
     tasks_succeeded: int = 0
     tasks_failed: int = 0
     tasks_total: int = 0
+    failed_tasks: tuple[TaskRange, ...] = Field(
+        default=(), max_length=bounds.FAILED_RANGES_MAX, exclude_if=operator.not_
+    )
+    """Of an array: those that failed, or the first of them where they make too many ranges."""
     result: TaskResult | None = None
     lender: PublicKey | None = None
     attempt: int | None = None

@@ -17,7 +17,7 @@ from lender.cli.connect import LeftBehind
 from lender.client import Client, Terminal
 from lender.client.keys import create_key
 from lender.link.embedded import EmbeddedServer
-from lender.protocol.job import JobSpec
+from lender.protocol.job import Array, JobSpec
 from lender.protocol.result import TaskResult
 
 LENDER = Path(sys.executable).parent / "lender"
@@ -178,6 +178,37 @@ async def test_a_job_is_listed_fetched_and_cancelled(nats: EmbeddedServer, shell
         assert (await shell("get", "--wait", job)).out == b"done"
         assert "had ended before: succeeded" in (await shell("cancel", job)).err
         assert "no job nosuchjob" in (await shell("get", "nosuchjob")).err
+
+
+async def test_what_failed_is_named_and_runs_once_more(nats: EmbeddedServer, shell: Shell) -> None:
+    async def on_job(broker: FakeBroker, spec: JobSpec) -> None:
+        tasks = [task for first, n in spec.task_ranges for task in range(first, first + n)]
+        again = spec.array is not None and spec.array.tasks
+        good = tasks if again else [task for task in tasks if task not in (1, 2, 5)]
+        await broker.chunk(spec, good)
+        if again:
+            counts = {"tasks_succeeded": 3, "tasks_total": 3}
+            await broker.finish(spec, "succeeded", **counts)
+        else:
+            counts = {"tasks_succeeded": 5, "tasks_failed": 3, "tasks_total": 8}
+            await broker.finish(spec, "failed", **counts, failed_tasks=((1, 2), (5, 1)))
+
+    async with fake_broker(nats.url, on_job) as broker:
+        said = await shell("map", "--array", "0-7", "--no-wait", "--", "true")
+        job = said.out.decode().strip()
+        told = await shell("jobs", job)
+        assert b"tasks      8: 0 succeeded, 0 failed, 0 run, 8 wait" in told.out
+        said = await shell("retry", job)
+        assert said.code == 0, said.err
+        assert "3 tasks" in said.err
+        again = broker.jobs[-1]
+        assert said.out.decode().strip() == again.id
+        assert again.array == Array(count=8, tasks=((1, 2), (5, 1)))
+        said = await shell("get", "--wait", again.id)
+        assert said.out == b"v1\nv2\nv5\n"
+        said = await shell("retry", again.id)
+        assert said.code == 1
+        assert "no task" in said.err
 
 
 async def test_what_is_missing_is_named(shell: Shell, tmp_path: Path) -> None:

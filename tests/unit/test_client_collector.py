@@ -25,18 +25,18 @@ def terminal(succeeded: int, total: int) -> Terminal:
 
 
 def test_a_doubled_record_yields_nothing_new() -> None:
-    collector = Collector(4)
+    collector = Collector([(0, 4)])
     assert [one.result.task for one in collector.take(chunk([2, 0]))] == [2, 0]
     assert collector.take(chunk([0, 2])) == []
     assert [one.result.task for one in collector.take(chunk([2, 3]))] == [3]
 
 
 def test_a_task_beyond_the_array_is_ignored() -> None:
-    assert Collector(2).take(chunk([7])) == []
+    assert Collector([(0, 2)]).take(chunk([7])) == []
 
 
 def test_complete_only_with_the_terminal_and_every_result_that_it_counts() -> None:
-    collector = Collector(3)
+    collector = Collector([(0, 3)])
     collector.take(terminal(2, 3))
     collector.take(chunk([1]))
     assert not collector.complete
@@ -45,7 +45,7 @@ def test_complete_only_with_the_terminal_and_every_result_that_it_counts() -> No
 
 
 def test_a_single_jobs_result_stands_in_its_terminal() -> None:
-    collector = Collector(1)
+    collector = Collector([(0, 1)])
     last = terminal(1, 1).model_copy(
         update={"result": TaskResult(task=0, state="succeeded", value=b"x"), "lender": LENDER}
     )
@@ -62,7 +62,7 @@ def test_a_sweep_finds_every_chunk_by_the_names_of_missing_tasks(data: st.DataOb
     # Owner 0 stands for no result; every other number is one chunk.
     members = {one: [t for t in range(count) if owner[t] == one] for one in set(owner) - {0}}
     stored = {min(tasks): chunk(tasks) for tasks in members.values()}
-    collector = Collector(count)
+    collector = Collector([(0, count)])
     for one in data.draw(st.sets(st.sampled_from([*stored, -1]))) - {-1}:
         collector.take(stored[one])
     collector.take(terminal(sum(map(len, members.values())), count))
@@ -80,8 +80,17 @@ def test_a_sweep_finds_every_chunk_by_the_names_of_missing_tasks(data: st.DataOb
     assert reads <= count
 
 
+def test_of_some_indices_only_those_are_expected() -> None:
+    collector = Collector([(2, 2), (6, 1)])
+    assert list(collector.missing(0)) == [2, 3, 6]
+    taken = collector.take(chunk([2, 3, 4, 6, 7]))
+    assert [one.result.task for one in taken] == [2, 3, 6]
+    collector.take(terminal(3, 3))
+    assert collector.complete
+
+
 def test_a_sweep_of_a_running_job_gives_up_after_many_misses() -> None:
-    collector = Collector(1_000_000)
+    collector = Collector([(0, 1_000_000)])
     sweep = Sweep(collector)
     reads = 0
     while tasks := sweep.plan():

@@ -12,7 +12,7 @@ from lender.cli.exits import CommandError
 from lender.cli.job_options import job_request, take_trailing_files
 from lender.cli.progress import Progress
 from lender.cli.quantities import duration_s, size_bytes
-from lender.client import After, JobRequest, TaskRecord, TaskResult, Verify
+from lender.client import After, Array, JobRequest, TaskRecord, TaskResult, Verify
 
 
 def request_of(*words: str) -> JobRequest:
@@ -166,12 +166,15 @@ def test_sizes_and_durations() -> None:
             duration_s(wrong)
 
 
-def test_an_array_starts_at_zero() -> None:
-    assert map_verb.task_count("0-999") == 1000
-    with pytest.raises(argparse.ArgumentTypeError, match="does not start at 0"):
-        map_verb.task_count("5-9")
-    with pytest.raises(argparse.ArgumentTypeError, match="no range"):
-        map_verb.task_count("1000")
+def test_an_array_is_all_indices_below_a_number_or_some_of_them() -> None:
+    assert map_verb.indices("0-999") == Array(count=1000)
+    assert map_verb.indices("0-3,4-9,2") == Array(count=10)
+    assert map_verb.indices("7-9,3") == Array(count=10, tasks=((3, 1), (7, 3)))
+    for wrong in ("1000", "", "9-7", "1-", "a", "0-2,"):
+        with pytest.raises(argparse.ArgumentTypeError, match="write 0-999 for 1000 tasks"):
+            map_verb.indices(wrong)
+    with pytest.raises(argparse.ArgumentTypeError, match="less than or equal to 10000000"):
+        map_verb.indices("0-99999999")
 
 
 class Terminal(io.StringIO):

@@ -97,6 +97,14 @@ def test_tasks_must_be_distinct_and_of_the_array(ranges: tuple[tuple[int, int], 
     assert "not distinct tasks" in reason(make_lease(spec, ranges=ranges), spec)
 
 
+@pytest.mark.parametrize(
+    "ranges", [((0, 1),), ((2, 3),), ((4, 1),), ((2, 1), (5, 1)), ((8, 2),), ((3, 6),)]
+)
+def test_only_tasks_that_were_signed_for_are_run(ranges: tuple[tuple[int, int], ...]) -> None:
+    spec = make_spec(array={"count": 10, "tasks": ((2, 2), (8, 1))})
+    assert "not distinct tasks" in reason(make_lease(spec, ranges=ranges), spec)
+
+
 def test_a_lease_of_another_class_is_refused() -> None:
     assert "does not belong in class" in reason(make_lease(), make_spec(workload="pinned"))
 

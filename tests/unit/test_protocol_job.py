@@ -34,6 +34,25 @@ def test_an_array_has_between_one_and_ten_million_tasks(count: int) -> None:
 
 
 @pytest.mark.parametrize(
+    "tasks",
+    [((5, 6),), ((3, 2), (5, 1)), ((3, 2), (4, 1)), ((7, 1), (2, 1)), ((10, 1),), ((2, 0),)],
+)
+def test_some_indices_of_an_array_are_ascending_ranges_below_its_count(
+    tasks: tuple[tuple[int, int], ...],
+) -> None:
+    refused("array", array={"count": 10, "tasks": tasks})
+
+
+def test_an_array_of_some_indices_has_as_many_tasks() -> None:
+    spec = make_spec(array={"count": 10, "tasks": ((0, 2), (9, 1))})
+    assert (spec.task_count, spec.task_end) == (3, 10)
+    assert spec.task_ranges == ((0, 2), (9, 1))
+    assert make_spec().task_ranges == ((0, 1),)
+    assert make_spec().task_end == 1
+    assert "tasks" not in array_spec(7).model_dump()["array"]
+
+
+@pytest.mark.parametrize(
     "path", ["a", "a/b.bin", "ä/ö", "-rf", "a b", "...", "a..b", "x" * 240, "~", "$HOME", "c:"]
 )
 def test_a_path_that_stays_inside_is_accepted(path: str) -> None:
