@@ -25,7 +25,7 @@ from lender.sandbox.plan import (
     plan_to_wire,
 )
 from lender.sandbox.port import PrepareFailedError, RecordRoots, RefusedError, SandboxGoneError
-from lender.sandbox.processes import cgroup, controllers, stopping
+from lender.sandbox.processes import account, cgroup, controllers, stopping, tree
 from lender.sandbox.processes.stopping import Standing
 from lender.sandbox.processes.subtree import Subtree
 from lender.sandbox.processes.tree import Root
@@ -235,7 +235,10 @@ class LeaseSandbox:
     async def _end(self, child: Child) -> None:
         """Kill the process and all below it, wait until it is reaped."""
         self._child = None
-        await asyncio.to_thread(stopping.kill, (self._standing(child),))
+        report = await asyncio.to_thread(stopping.kill, (self._standing(child),))
+        if not report.verified and tree.is_enclosed():
+            # What can't be caught one by one: the launcher goes with it, and so do we.
+            account.end_everything()
         self._on_gone(child)
         await child.ended
 

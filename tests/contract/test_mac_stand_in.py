@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sandboxes import USER, open_folder
 
-from lender.sandbox.processes import table
+from lender.sandbox.processes import account, table
 from lender.sandbox.walls import landlock
 
 __all__ = ["open_folder"]  # a fixture
@@ -246,9 +246,63 @@ async def main():
 USER = [64123, 64123]
 asyncio.run(main())
 """
-    before = table.listed_of(64123)
-    assert on_mac(code, open_folder, how) == "gone"
-    until(lambda: table.listed_of(64123) <= before, "nothing is left of that user")
+    try:
+        assert on_mac(code, open_folder, how) == "gone"
+        until(lambda: not any(map(lives, table.listed_of(64123))), "nothing is left of that user")
+    finally:
+        account.end_everything_of(64123, 64123)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make somebody's processes another's")
+@needs_walls
+def test_with_an_account_a_function_may_start_processes_that_end_with_its_task(
+    open_folder: Path,
+) -> None:
+    code = """
+import cloudpickle
+def function(task):
+    import subprocess
+    said = subprocess.run(["sh", "-c", "echo $((6 * 7))"], capture_output=True).stdout
+    subprocess.run(["setsid", "sh", "-c", "(sleep 90 &) ; echo"], stdout=subprocess.DEVNULL)
+    subprocess.Popen(["sleep", "90"])
+    return said
+
+cloudpickle.register_pickle_by_value(sys.modules["__main__"])
+(FOLDER / "program").write_bytes(cloudpickle.dumps(function))
+(FOLDER / "program").chmod(0o644)
+USER = [64124, 64124]
+
+async def main():
+    one = plan("python", program=FOLDER / "program")
+    launcher = await Launcher.start(drop_to=tuple(USER), enclosed=True)
+    from lender.sandbox.walls import confine
+    confine.become(*USER)
+    ours = tree.identify(os.getpid()), tree.identify(launcher.pid)
+    tree.enclose(Account(os.getuid(), ours))
+    sandbox = LeaseSandbox(one, launcher, forget)
+    await sandbox.prepare()
+    outcomes = [told(await sandbox.run(task)) for task in (0, 1)]
+    deadline = time.monotonic() + 20
+    while len(tree.members(ours[1:])) > 3:  # the launcher, the runner, the interpreter
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    await sandbox.close()
+    await launcher.close()
+    print(json.dumps(outcomes))
+
+asyncio.run(main())
+"""
+    try:
+        for state, _limit, error, value in on_mac(code, open_folder):
+            assert (state, error, value) == ("succeeded", None, "b42\n")
+        until(lambda: not any(map(lives, table.listed_of(64124))), "nothing is left of that user")
+    finally:
+        account.end_everything_of(64124, 64124)
+
+
+def lives(pid: int) -> bool:
+    process = table.read(pid)
+    return process is not None and process.state not in b"ZXx"
 
 
 def until(condition: Callable[[], bool], what: str) -> None:

@@ -154,6 +154,23 @@ def test_who_died_under_its_child_leaves_a_stray(monkeypatch: pytest.MonkeyPatch
     assert family(monkeypatch, {20}, (20, gone.pid)) == {20}
 
 
+def test_a_look_in_which_somebody_vanished_proves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who forks and ends all the time is in no look."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    looks = [{gone.pid}] * 3
+    monkeypatch.setattr(table, "listed_of", lambda _uid: set())
+    monkeypatch.setattr(table, "suspects", lambda _uid: looks.pop() if looks else set())
+    monkeypatch.setattr(tree, "_account", Account(64123, ()))
+    assert tree.kill(()).verified
+    assert looks == []
+    monkeypatch.setattr(table, "suspects", lambda _uid: {gone.pid})
+    assert not tree.kill((), timeout_s=0.05).verified
+    assert not tree.freeze((), timeout_s=0.05).verified
+
+
 def test_the_account_is_read_from_what_lenderd_wrote(tmp_path: Path) -> None:
     state = StateFolder(tmp_path)
     assert read_account(state) is None

@@ -51,6 +51,17 @@ def strays(account: Account, processes: Mapping[int, Process]) -> list[Process]:
     return [processes[pid] for pid, top in tops.items() if top is not None and _is_left(top)]
 
 
+def is_gone(pid: int) -> bool:
+    """Whether there is no process of this id, not even a dead one that nobody has waited for."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
 def end_everything() -> None:
     """SIGKILL to every process of this process's user but itself; not for root.
 
@@ -117,12 +128,4 @@ def _top(
 
 def _is_left(top: Process) -> bool:
     """Whether its parent has died: then it is init's, or will be at once."""
-    if top.ppid <= _INIT:
-        return True
-    try:
-        os.kill(top.ppid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return False
+    return top.ppid <= _INIT or is_gone(top.ppid)

@@ -68,6 +68,25 @@ def listed_of(uid: int) -> set[int]:
     return {pid for pid in listed() if _real_uid(pid) == uid}
 
 
+def suspects(uid: int) -> set[int]:
+    """Who may be a process of this user as of now, told as fast as can be."""
+    if _processes is not None:
+        return _processes.pids(uid)
+    found = set()
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if not entry.name.isdigit():
+                continue
+            try:
+                # Who is not dumpable belongs to root there (proc_pid(5)).
+                is_other = entry.stat(follow_symlinks=False).st_uid not in (uid, 0)
+            except OSError:
+                is_other = False  # it has vanished already
+            if not is_other:
+                found.add(int(entry.name))
+    return found
+
+
 def read(pid: int, path: str = "") -> Process | None:
     """One process, or None when it is gone.
 

@@ -155,7 +155,9 @@ def kill(roots: Iterable[Root], timeout_s: float = 5.0) -> StopReport:
     deadline = started + timeout_s
     while True:
         left = [p for p in sweep.look() if not _is_gone(p)]
-        if not left or time.monotonic() > deadline:
+        if time.monotonic() > deadline:
+            return _report(started, sweep, left)
+        if not left and not sweep.is_blurred:
             return _report(started, sweep, left)
         if len(left) > 1 and not _is_contained(left):
             _stop_all(sweep, min(deadline, time.monotonic() + _STOP_BEFORE_KILL_S))
@@ -173,10 +175,13 @@ class _Sweep:
 
     Attributes:
         met: every process of the trees seen so far; those are roots for the next look.
+        is_blurred: somebody who may be a stray vanished during the last look: who forks and ends
+            all the time is in no look. Only where strays are looked for.
     """
 
     def __init__(self, roots: Iterable[Root], enclosed: Account | None = None) -> None:
         self._enclosed = enclosed
+        self.is_blurred = False
         self.roots = tuple(roots)
         self.met: set[Root] = set()
         self._strangers: set[int] = set()
@@ -186,6 +191,7 @@ class _Sweep:
         wanted = {*self.roots, *self.met}
         if self._enclosed is None and not any(map(alive, wanted)):
             return []
+        suspects = table.suspects(self._enclosed.uid) if self._enclosed is not None else ()
         present = _read_all(self._strangers)
         children: dict[int, list[Process]] = {}
         for process in present.values():
@@ -194,6 +200,7 @@ class _Sweep:
         if self._enclosed is not None:
             tops += account.strays(self._enclosed, present)
         found = _descend(tops, children, {})
+        self.is_blurred = any(map(account.is_gone, suspects))
         if self._enclosed is None:
             # Who hangs below the machine's init and not below a root never moves into a tree.
             self._strangers.update(_descend(children.get(0, []), children, found))
@@ -235,7 +242,7 @@ def _stop_all(sweep: _Sweep, deadline: float) -> list[Process]:
         known = len(sweep.met)
         processes = sweep.look()
         running = [p for p in processes if not _is_still(p)]
-        stood = stood and not running and known == len(sweep.met)
+        stood = stood and not running and known == len(sweep.met) and not sweep.is_blurred
         if stood and all(map(_stands, reversed(processes))):
             return []
         if time.monotonic() > deadline:
@@ -344,7 +351,7 @@ def _is_contained(processes: list[Process]) -> bool:
 
 def _report(started: float, sweep: _Sweep, remaining: list[Process]) -> StopReport:
     return StopReport(
-        verified=not remaining,
+        verified=not remaining and not sweep.is_blurred,
         processes=len(sweep.met),
         remaining=tuple(p.pid for p in remaining),
         duration_s=time.monotonic() - started,
