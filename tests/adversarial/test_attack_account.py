@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import throw_away
 from sandboxes import open_folder
 
 from lender.sandbox.processes import account, table, tree
@@ -19,7 +20,7 @@ from lender.sandbox.processes.tree import Root
 
 __all__ = ["open_folder"]  # a fixture
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root can become a throw-away user")
-UID, OTHER_UID = 64201, 64202
+UID, OTHER_UID = throw_away.user(0), throw_away.user(1)
 # Forks twice, each in a session of its own, ignores what can be ignored; its parents end.
 ESCAPEE = """
 import os, signal, sys, time

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import throw_away
 from sandboxes import USER, open_folder
 
 from lender.sandbox.processes import account, table
@@ -20,6 +21,7 @@ __all__ = ["open_folder"]  # a fixture
 
 TESTS = Path(__file__).resolve().parents[1]
 MAC = str(TESTS / "mac_python")
+UID = throw_away.user(0)
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not os.access("/usr/bin/python3", os.X_OK),
     reason="plays a Mac on Linux, by a Python that any user can run",
@@ -243,14 +245,14 @@ async def main():
     running.cancel()
     await launcher.close()
 
-USER = [64123, 64123]
+USER = [int(sys.argv[4])] * 2
 asyncio.run(main())
 """
     try:
-        assert on_mac(code, open_folder, how) == "gone"
-        until(lambda: not any(map(lives, table.listed_of(64123))), "nothing is left of that user")
+        assert on_mac(code, open_folder, how, str(UID)) == "gone"
+        until(lambda: not any(map(lives, table.listed_of(UID))), "nothing is left of that user")
     finally:
-        account.end_everything_of(64123, 64123)
+        account.end_everything_of(UID, UID)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can make somebody's processes another's")
@@ -270,7 +272,7 @@ def function(task):
 cloudpickle.register_pickle_by_value(sys.modules["__main__"])
 (FOLDER / "program").write_bytes(cloudpickle.dumps(function))
 (FOLDER / "program").chmod(0o644)
-USER = [64124, 64124]
+USER = [int(sys.argv[3])] * 2
 
 async def main():
     one = plan("python", program=FOLDER / "program")
@@ -293,11 +295,11 @@ async def main():
 asyncio.run(main())
 """
     try:
-        for state, _limit, error, value in on_mac(code, open_folder):
+        for state, _limit, error, value in on_mac(code, open_folder, str(UID)):
             assert (state, error, value) == ("succeeded", None, "b42\n")
-        until(lambda: not any(map(lives, table.listed_of(64124))), "nothing is left of that user")
+        until(lambda: not any(map(lives, table.listed_of(UID))), "nothing is left of that user")
     finally:
-        account.end_everything_of(64124, 64124)
+        account.end_everything_of(UID, UID)
 
 
 def lives(pid: int) -> bool:
