@@ -35,6 +35,9 @@ PARTS = 10
 
 COPIES_PER_LOOK = 20
 
+LOOK_EACH_S = 500e-6
+"""A hundred times what a look at one lease or lender costs, so that looking takes 1 % at most."""
+
 
 class _Late(NamedTuple):
     gain_s: float
@@ -46,7 +49,8 @@ def look(state: State, now: float) -> None:
     """Copy what takes too long, the greatest gain first, where room lies idle."""
     if not len(state.leases):
         return
-    state.due.set(LOOK, now + LOOK_S)
+    looked_at = len(state.leases) + len(state.fleet)
+    state.due.set(LOOK, now + max(LOOK_S, looked_at * LOOK_EACH_S))
     idle = _idle(state)
     if not idle:
         return
