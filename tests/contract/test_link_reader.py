@@ -303,3 +303,15 @@ async def test_closing_over_a_broken_line_does_not_hang(
             await reader.close()
         except LinkError:
             pytest.fail("close tells nothing that its caller could use")
+
+
+async def test_headers_alone_are_read_where_that_is_enough(
+    connection: Connection, collect: Callable[[StreamReader], Collected]
+) -> None:
+    publisher = Publisher(connection)
+    await (await publisher.publish("s.a", b"x" * 1000, {"N": "1"}))
+    publisher.close()
+    collected = collect(StreamReader(connection, "S", [], headers_only=True))
+    await collected.until(1)
+    (message,) = collected.messages
+    assert (message.payload, message.headers["N"]) == (b"", "1")
