@@ -97,7 +97,7 @@ def _gain_s(state: State, lease: Lease, now: float) -> float:
     such tails (Harchol-Balter and Downey, ACM TOCS 15, 1997). A copy takes what tasks of the job
     usually take, and the preparation that this lease took. What it gains is worth as much again.
     """
-    if lease.working_since is None or lease.holder is None:
+    if lease.working_since is None or lease.holder is None or not lease.open:
         return 0.0
     took_s = now - lease.working_since
     if took_s < LATE_MIN_S:

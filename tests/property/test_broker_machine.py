@@ -9,6 +9,7 @@ answered for.
 from collections import Counter
 from collections.abc import Iterable
 
+import pytest
 from broker_world import (
     ALICE,
     BOB,
@@ -446,5 +447,5 @@ class BrokerMachine(RuleBasedStateMachine):
         assert world.refused_records == []
 
 
-TestBroker = BrokerMachine.TestCase
+TestBroker = pytest.mark.timeout(300)(BrokerMachine.TestCase)
 TestBroker.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)

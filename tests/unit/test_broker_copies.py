@@ -372,3 +372,18 @@ def test_of_a_gang_nothing_is_copied_and_one_that_waits_comes_first() -> None:
     copied(world, late)
     world.submit(job_spec(ALICE, "job-gang", count=9, gang=True))
     assert copies_of(world, late) == []
+
+
+def test_a_lease_whose_tasks_all_have_their_results_is_copied_to_nobody() -> None:
+    """Its last report is on the way."""
+    world = World()
+    world.submit(job_spec(count=10))
+    world.offer(L1, slots=1, classes=BOTH)
+    for _ in range(8):
+        world.run(world.pull())
+    told, left = world.queued()
+    world.offer(L1, slots=1, classes=BOTH, leases=[told])
+    world.offer(L3, slots=1, classes=BOTH, leases=[left])
+    world.report(told, [ok(task) for task in told.tasks()], final=False)
+    stay(world, 10.0, l1=[told], l2=[], l3=[left])
+    assert [one.ranges for one in copies_of(world, told)] == [left.ranges, left.ranges]
