@@ -109,7 +109,10 @@ class Bench:
                 "requires": Requires(os=os),
             }
         )
-        job = take_up(self.broker.state, Admission(spec, self._payloads[which], MSGPACK, "s" * 86))
+        job = take_up(
+            self.broker.state,
+            Admission(spec, self._payloads[which], MSGPACK, "s" * 86, verified=True),
+        )
         job.begin(self.now, FIRST_STEP, RangeSet([(0, 1)]))
         return job
 
