@@ -123,7 +123,7 @@ def test_processor_time_is_counted_in_the_ticks_of_the_machine() -> None:
     used_s = libproc.Processes(LinuxLibproc(), os.geteuid).cpu_s(os.getpid())
     slower = libproc.Processes(LinuxLibproc(), os.geteuid, tick_ns=125 / 3)
     assert 0.1 <= used_s <= time.process_time() + 0.1
-    assert slower.cpu_s(os.getpid()) >= used_s * 125 / 3
+    assert slower.cpu_s(os.getpid()) > used_s * 41
     assert slower.cpu_s(2**22 + 1) == 0.0
 
 
