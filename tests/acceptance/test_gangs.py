@@ -60,3 +60,13 @@ async def test_a_gang_begins_anew_when_a_machine_is_taken_back(fleet: Fleet) -> 
         fleet.grant(attic, "command")
         await check_ran_at_once(job, fleet)
         assert min([one.attempt async for one in job.results()]) >= 2
+
+
+async def test_a_gang_that_runs_outlives_the_broker(fleet: Fleet) -> None:
+    async with Client(fleet.url, fleet.key) as client:
+        job = await client.submit(LONG_SPAN, array=slots(fleet), gang=True)
+        wait_until(lambda: all(one.busy() for one in fleet.lenders.values()), "both at work")
+        fleet.broker.kill()
+        await asyncio.to_thread(fleet.start_broker)
+        await check_ran_at_once(job, fleet)
+        assert {one.attempt async for one in job.results()} == {1}
