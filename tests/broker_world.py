@@ -293,11 +293,18 @@ class World:
         leases: Iterable[Lease] = (),
         phase: str = "lending",
         state: str = "running",
+        ready: bool = False,
         **fields: object,
     ) -> None:
         """Say what a lender has: nothing but its slots is scarce, unless `fields` tell so."""
         held = tuple(
-            HeldLease(lease=lease.lease, job=lease.job, submitter=lease.submitter, state=state)
+            HeldLease(
+                lease=lease.lease,
+                job=lease.job,
+                submitter=lease.submitter,
+                state=state,
+                ready=ready,
+            )
             for lease in leases
         )
         free = max(0, slots - len(held)) if phase == "lending" else 0

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from broker.core.job import Job, JobKey
@@ -29,13 +29,15 @@ class Gang:
 
     waiting: none of its tasks is leased. gathering: they are, and lenders keep those that they
     hold from running. found: a replay found them leased, and nobody knows whether they run.
-    running: all were held at once, and their lenders have been told to begin.
+    running: all were held and ready at once, and their lenders have been told to begin.
     """
 
     job: Job
     phase: GangPhase = "waiting"
     gathers: int = 0
     """That have failed since it last ran: the next one takes longer, and so does its rest."""
+    ready: set[str] = field(default_factory=set)
+    """Leases whose tasks wait for the others alone, or run."""
     too_large: bool = False
     """Whether the fleet could not ever hold it when it was last looked at."""
 

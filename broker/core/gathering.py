@@ -45,16 +45,23 @@ def give_up(state: State, now: float, job: Job) -> None:
     state.enqueue(job)
 
 
-def tell_again(state: State, lender_id: str, listed: Iterable[HeldLease]) -> None:
-    """Tell a lender to begin that keeps leases of a running gang waiting: it has not heard."""
+def hear(state: State, lender_id: str, listed: Iterable[HeldLease]) -> None:
+    """Note which members are ready; one that waits while its gang runs has not heard: tell again.
+
+    What runs, or has run and is frozen, is ready too: after a replay that is all there is to know.
+    """
     late = []
     for held in listed:
         lease = state.leases.get(held.lease)
-        if held.state != "preparing" or lease is None or lease.holder != lender_id:
+        gang = state.gangs.get(lease.job) if lease is not None else None
+        if lease is None or gang is None or lease.holder != lender_id:
             continue
-        gang = state.gangs.get(lease.job)
-        if gang is not None and gang.phase == "running":
-            late.append(lease.id)
+        if gang.phase == "running":
+            if held.ready:
+                late.append(lease.id)
+        elif lease.id not in gang.ready and (held.ready or held.state in ("running", "frozen")):
+            gang.ready.add(lease.id)
+            state.gangs.touch(gang.job)
     if late:
         state.outbox.emit(SendControl(lender_id, Control(kind="start", leases=tuple(late))))
 
@@ -63,21 +70,37 @@ def _mend(state: State, now: float, gang: Gang) -> None:
     job = gang.job
     if gang.phase == "waiting" and _members(state, job):
         gang.enter("found")  # nothing but a replay leases tasks of a gang that waits
-        state.due.set(Due("gather", job.key), now + gang.gather_s)
     if gang.phase in ("running", "found") and (job.pending or job.resting):
         scatter(state, job)
     members = _members(state, job)
     if not members:
         _let_wait(state, now, gang)
-    elif gang.phase == "gathering" and job.pending:
-        _lease_each(state, now, job)
-    elif gang.phase != "running" and not job.resting and all(one.holder for one in members):
+    elif gang.phase != "running":
+        if gang.phase == "gathering" and job.pending:
+            _lease_each(state, now, job)
+        _go_on(state, now, gang)
+
+
+def _go_on(state: State, now: float, gang: Gang) -> None:
+    """Start a gang whose members are all held and ready; wait for the first of it in time only.
+
+    To prepare takes as long as the lenders allow: they hand back what takes longer.
+    """
+    job, gather = gang.job, Due("gather", gang.job.key)
+    members = _members(state, job)
+    if job.pending or job.resting or not all(one.holder for one in members):
+        if gather not in state.due:
+            state.due.set(gather, now + gang.gather_s)
+        return
+    state.due.drop(gather)
+    if gang.ready.issuperset(one.id for one in members):
         _start(state, now, gang, members)
 
 
 def _let_wait(state: State, now: float, gang: Gang) -> None:
     if gang.phase != "waiting":
         gang.enter("waiting")
+        gang.ready.clear()
         state.gangs.look_soon(now)
         state.due.drop(Due("gather", gang.job.key))
     if gang.is_ready and state.gangs.look_at is None:
@@ -88,7 +111,7 @@ def _start(state: State, now: float, gang: Gang, members: Iterable[Lease]) -> No
     gang.enter("running")
     state.gangs.look_soon(now)
     gang.gathers = 0
-    state.due.drop(Due("gather", gang.job.key))
+    gang.ready.clear()
     if Due("queue", gang.job.key) in state.due:
         queue_time.stop(state, gang.job)
     _tell_holders(state, "start", members)

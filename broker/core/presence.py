@@ -38,7 +38,7 @@ def hear_offer(state: State, now: float, lender_id: str, payload: bytes) -> None
     watch(state, now, lender_id)
     _match_leases(state, now, lender_id, offer.leases)
     if len(state.gangs):
-        gathering.tell_again(state, lender_id, offer.leases)
+        gathering.hear(state, lender_id, offer.leases)
     if offer.phase == "offline":
         _give_up(state, lender_id)
         return

@@ -12,8 +12,9 @@ def why_gang(state: State, now: float, job: Job) -> str:
     what = f"a gang of {left}"
     if job.leases:
         leases = [state.leases[lease_id] for lease_id in job.leases]
-        held = sum(lease.holder is not None for lease in leases if lease.open)
-        return f"{what}: {held} of {left} places taken, waiting for the others"
+        held = [lease.id for lease in leases if lease.open and lease.holder is not None]
+        ready = len(state.gangs[job.key].ready.intersection(held))
+        return f"{what}: {len(held)} of {left} places taken, {ready} ready, waiting for the others"
     ever = places_ever(state.fleet.of_class(job.class_token), job.need)
     if ever < left:
         return f"{what} can't ever run at once: the fleet has {_places(ever)} for it"

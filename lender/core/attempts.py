@@ -109,6 +109,11 @@ class Attempts:
         assert state in ("preparing", "running", "frozen"), state
         return state
 
+    def is_ready(self, lease: str) -> bool:
+        """Tell whether a lease waits for the others of its gang, and for nothing else."""
+        run = self.get(lease)
+        return run is not None and run.waits_for_others
+
     def seen_still(self, now: float, leases: frozenset[str]) -> None:
         """Take up which sandboxes stand still, by whoever's order."""
         for lease, run in self._runs.items():

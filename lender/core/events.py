@@ -173,7 +173,7 @@ class LeasesCancelled:
 
 @dataclass(frozen=True, slots=True)
 class GangGathered:
-    """The broker says that all members of these leases' gangs have been taken: they may run."""
+    """The broker says that all members of these leases' gangs are ready: they may run."""
 
     leases: tuple[str, ...]
 

@@ -73,6 +73,11 @@ class LeaseRun:
         return self.started_at + self.plan.spec.limits.prepare_s
 
     @property
+    def waits_for_others(self) -> bool:
+        """Whether nothing but the other members of its gang keeps it from running."""
+        return self._prepared and not self._gathered
+
+    @property
     def uses_gpu(self) -> bool:
         """Whether it holds GPU memory, which no freezing gives back."""
         return self.plan.spec.requires.gpu != "none"
@@ -118,7 +123,7 @@ class LeaseRun:
         return self._begin()
 
     def gathered(self) -> list[Effect]:
-        """Take up that the other members of its gang have been taken; before, it waits."""
+        """Take up that the other members of its gang are ready; before, it waits."""
         self._gathered = True
         return self._begin()
 

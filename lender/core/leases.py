@@ -76,13 +76,17 @@ class Leases:
                 job=report.lease.job,
                 submitter=report.lease.submitter,
                 state=self.attempts.state_of(lease),
+                ready=self.attempts.is_ready(lease),
             )
             for lease, report in self._reports.items()
         )
 
-    def states(self) -> tuple[tuple[str, LeaseState], ...]:
+    def states(self) -> tuple[tuple[str, LeaseState, bool], ...]:
         """Return each lease with its state: what a change of an offer is judged by."""
-        return tuple((lease, self.attempts.state_of(lease)) for lease in self._reports)
+        attempts = self.attempts
+        return tuple(
+            (lease, attempts.state_of(lease), attempts.is_ready(lease)) for lease in self._reports
+        )
 
     def delivered_again(self, delivery: int, lease: str) -> list[Effect] | None:
         """Take up a delivery of a lease that is held or was let go; None: it is a new one."""

@@ -88,6 +88,8 @@ class HeldLease(Open):
     job: JobId
     submitter: PublicKey
     state: LeaseState
+    ready: bool = False
+    """Of a gang: its task could run, and waits for the others of the gang."""
 
 
 class Offer(Open):
@@ -126,7 +128,7 @@ class Control(Open):
     """The broker's word to one lender.
 
     open: these classes have work (`classes`); cancel: stop these leases (`leases`);
-    start: all of their gangs have been taken, run these leases (`leases`);
+    start: all of their gangs are ready, run these leases (`leases`);
     hello: a broker has started, offer at once.
     """
 

@@ -33,7 +33,7 @@ def gang(
 def take(world: World, where: Mapping[str, Sequence[Lease]], **fields: object) -> None:
     """Have each lender say that it holds these leases."""
     for lender, leases in where.items():
-        world.offer(lender, classes=ANY, leases=leases, state="preparing", **fields)
+        world.offer(lender, classes=ANY, leases=leases, state="preparing", ready=True, **fields)
 
 
 def started(world: World) -> dict[str, list[str]]:
@@ -90,7 +90,7 @@ def test_nothing_is_leased_before_there_is_room_for_all() -> None:
     world.offer(L3, classes=ANY, phase="paused")
     world.pass_time(1.0)
     assert [lease.tasks() for lease in world.queued()] == [[0], [1], [2], [3]]
-    assert why(world) == "a gang of 4: 0 of 4 places taken, waiting for the others"
+    assert why(world) == "a gang of 4: 0 of 4 places taken, 0 ready, waiting for the others"
 
 
 def test_nobody_begins_before_all_are_held() -> None:
@@ -103,7 +103,7 @@ def test_nobody_begins_before_all_are_held() -> None:
     assert started(world) == {}
     status = world.query("gang-0001").jobs[0]
     assert (status.state, status.tasks_running) == ("running", 0)
-    assert status.why == "a gang of 4: 3 of 4 places taken, waiting for the others"
+    assert status.why == "a gang of 4: 3 of 4 places taken, 3 ready, waiting for the others"
     take(world, {L2: leases[2:]})
     ids = [lease.lease for lease in leases]
     assert started(world) == {L1: ids[:2], L2: ids[2:]}
@@ -114,6 +114,27 @@ def test_nobody_begins_before_all_are_held() -> None:
     assert end is not None
     assert end.state == "succeeded"
     assert len(world.broker.state.gangs) == 0
+
+
+def test_nobody_begins_before_all_are_ready() -> None:
+    world = World()
+    world.offer(L1, classes=ANY)
+    world.offer(L2, classes=ANY)
+    world.submit(gang(3))
+    leases = world.queued()
+    pass_time(world, GATHER_S - 2.0, {L1: leases[:2], L2: ()})
+    for _ in range(30):
+        world.pass_time(1.0)
+        world.offer(L1, classes=ANY, leases=leases[:2], state="preparing", ready=True)
+        world.offer(L2, classes=ANY, leases=leases[2:], state="preparing")
+    assert started(world) == {}
+    assert world.cancelled(L1) == [], "to prepare may take its time"
+    assert why(world) == "a gang of 3: 3 of 3 places taken, 2 ready, waiting for the others"
+    world.report(leases[2], [], L2, outcome="refused", reason="it was not prepared in time")
+    world.ack(leases[2])
+    world.pass_time(0.2)
+    pass_time(world, GATHER_S, {L1: leases[:2], L2: ()})
+    assert world.cancelled(L1) != [], "and then all gather anew"
 
 
 def test_a_lender_that_missed_the_word_hears_it_again() -> None:

@@ -30,11 +30,11 @@ def test_a_member_waits_for_the_others_when_it_is_ready() -> None:
     assert every(OpenSandbox, bench.deliver(member()))
     assert not every(RunTasks, bench.tell(SandboxPrepared(lease_id(1))))
     offer = every(SendOffer, bench.wait(1.0))[-1].offer
-    assert [held.state for held in offer.leases] == ["preparing"]
+    assert [(held.state, held.ready) for held in offer.leases] == [("preparing", True)]
     assert the(RunTasks, bench.tell(GangGathered((lease_id(1),)))) == RunTasks(lease_id(1), (2,))
     assert not every(RunTasks, bench.tell(GangGathered((lease_id(1),)))), "told again"
     offer = every(SendOffer, bench.wait(1.0))[-1].offer
-    assert [held.state for held in offer.leases] == ["running"]
+    assert [(held.state, held.ready) for held in offer.leases] == [("running", False)]
 
 
 def test_a_member_that_is_not_ready_runs_as_soon_as_it_is() -> None:

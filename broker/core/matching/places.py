@@ -39,5 +39,13 @@ def lent_places(lenders: Iterable[Lender], need: Need, wanted: int) -> int:
 
 
 def places_ever(lenders: Iterable[Lender], need: Need) -> int:
-    """Return how many there are when all owners lend the most that they ever had to lend."""
-    return sum(need.times_within(one.most) for one in lenders if one.allows(need))
+    """Return how many there are when all owners lend the most that they ever had to lend.
+
+    Of cores that is what they say: a lease that is over, and not answered for yet, is offered
+    beside the core that it has freed.
+    """
+    return sum(
+        need.times_within(one.most._replace(cores=one.offer.slots_total))
+        for one in lenders
+        if one.allows(need)
+    )
