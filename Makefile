@@ -27,7 +27,7 @@ help:
 	@echo 'make bench-matching what a placement costs the broker, by queue, fleet, groups and submitters'
 	@echo 'make bench-arrays   what ten million tasks of one array cost the broker and a client'
 	@echo 'make bench-flood    what one submitter'"'"'s 200,000 jobs do to another'"'"'s, and to the broker'
-	@echo 'make bench-fleet    10,000 lenders, 10 million tasks, three days in some minutes: ARGS="--days 1 ..."'
+	@echo 'make bench-fleet    10,000 lenders, 10 million tasks, three days of theirs; less by ARGS="--days 1 ..."'
 	@echo 'make walls      build what the sandboxes have in C; the others do it by themselves'
 	@echo 'make wasm       build the workloads and test modules from source'
 	@echo 'make schemas    write docs/schemas from the code'

@@ -2,8 +2,9 @@
 
     PYTHONPATH=.:tests python -m bench.fleet [--lenders N] [--tasks N] [--days N] [--seed N]
 
-The defaults take some minutes. Tasks are of several kinds, their loads in proportion to `--tasks`:
-for fewer lenders or days ask for fewer of them.
+The defaults take an hour or more; a tenth of the lenders, a thirtieth of the tasks and one day some
+minutes. Tasks are of several kinds, their loads in proportion to `--tasks`: for fewer lenders or
+days ask for fewer of them.
 """
 
 import argparse
