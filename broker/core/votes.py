@@ -24,6 +24,9 @@ _DIGEST_CHARS = 32
 _SHOWN_CHARS = 8
 _ERROR_CHARS_MAX = 2_000
 
+_NOTED_MAX = 1_000
+"""Answers in one note: a stream takes headers of up to 64 KiB, and each is up to 45 bytes."""
+
 
 class Verdict(NamedTuple):
     """The result that counts, and under which number its task was leased last."""
@@ -101,11 +104,13 @@ def notes(job: Job, lease: Lease, fresh: Iterable[TaskResult]) -> list[Record]:
         for one in fresh
         if (shared := job.shared.get(one.task)) is not None and owner in shared.votes
     )
-    if not votes:
-        return []
-    job.votes_notes += 1
-    summary = VotesSummary(owner, lease.step.attempt, lease.step.failures, votes)
-    return [votes_record(*job.key, job.votes_notes - 1, summary)]
+    records = []
+    for first in range(0, len(votes), _NOTED_MAX):
+        some = votes[first : first + _NOTED_MAX]
+        summary = VotesSummary(owner, lease.step.attempt, lease.step.failures, some)
+        records.append(votes_record(*job.key, job.votes_notes, summary))
+        job.votes_notes += 1
+    return records
 
 
 def refused_by_one(lease: Lease, done: Done, fresh: Iterable[TaskResult]) -> list[TaskResult]:

@@ -200,6 +200,28 @@ def test_no_lender_alone_says_that_a_job_can_not_be_run() -> None:
     assert {one.error for one in world.tasks()} == {"program: is no module"}
 
 
+def test_the_notes_of_a_lender_that_refuses_a_long_lease_fit_into_their_headers() -> None:
+    world = verified(lenders=(L1, L2), count=20_000)
+    quick = world.queued()[0]
+    world.report(quick, [ok(0, duration_s=0.0)])
+    world.ack(quick)
+    world.offer(L1, slots=2)
+    world.offer(L2, slots=2)
+    long = max(world.queued(), key=lambda lease: sum(count for _, count in lease.ranges))
+    assert sum(count for _, count in long.ranges) > 2_000
+    reply = world.report(long, [], outcome="invalid", field="program", reason="is no module")
+    assert world.verdict(reply) == "committed"
+    world.ack(long)
+    world.start()
+    ((job, *_),) = [tuple(world.broker.state.jobs)]
+    assert sum(L1 in shared.votes for shared in job.shared.values()) > 2_000
+    sizes = [
+        sum(len(name) + len(value) for name, value in headers.items())
+        for headers, _ in world.results.values()
+    ]
+    assert max(sizes) < 60_000  # nats-server refuses headers of 64 KiB
+
+
 def test_a_lender_that_is_lost_leaves_its_place_to_another() -> None:
     world = verified(lenders=(L1, L2))
     first, second = taken(world, L1), taken(world, L2)
