@@ -51,6 +51,9 @@ OFFERED_BYTES_MAX = 1 << 50
 OFFERED_STAY_S_MAX = 1e12
 """Beyond any calendar's end."""
 
+MEASURED_S_MAX = 1e12
+"""The same, of what a task took: squares of it and their sums stay numbers."""
+
 OFFERED_BLOBS_MAX = 64
 """Cached inputs that an offer names."""
 

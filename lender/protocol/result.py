@@ -41,8 +41,8 @@ class TaskResult(Open):
     stderr_tail: Bytes = Field(default=b"", max_length=bounds.STDERR_TAIL_BYTES_MAX)
     limit: LimitName | None = None
     error: str | None = Field(default=None, max_length=2000)
-    cpu_s: float = Field(default=0.0, ge=0)
-    duration_s: float = Field(default=0.0, ge=0)
+    cpu_s: float = Field(default=0.0, ge=0, le=bounds.MEASURED_S_MAX)
+    duration_s: float = Field(default=0.0, ge=0, le=bounds.MEASURED_S_MAX)
 
 
 class Chunk(Open):

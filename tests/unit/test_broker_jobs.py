@@ -385,6 +385,7 @@ def test_a_submission_that_is_known_already_changes_nothing() -> None:
         {"results": (ok(5),)},
         {"results": (ok(0), ok(0))},
         {"job": "job-9999"},
+        {"results": (ok(0).model_copy(update={"duration_s": 1.7e308}),)},
         {"submitter": BOB.public_key},
     ],
 )
