@@ -33,7 +33,7 @@ from broker_parts import (
 )
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from broker.core.quotas import DEFAULT
+from broker.core.intake.quotas import DEFAULT
 from lender.link import connection as link
 from lender.link.api import JetStream
 from lender.link.embedded import EmbeddedServer

@@ -33,8 +33,8 @@ from pathlib import Path
 from charts import Line, Panel, write_svg
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from broker.core.admission import Admission
 from broker.core.broker import Broker
+from broker.core.containers.ranges import RangeSet
 from broker.core.effects import Commit, Effect, FeedWork
 from broker.core.events import (
     Committed,
@@ -43,11 +43,11 @@ from broker.core.events import (
     ReplayCompleted,
     TimePassed,
 )
-from broker.core.feed import feed
-from broker.core.holding import lose
-from broker.core.job import FIRST_STEP, Job
-from broker.core.lifecycle import take_up
-from broker.core.ranges import RangeSet
+from broker.core.intake.admission import Admission
+from broker.core.jobs.job import FIRST_STEP, Job
+from broker.core.jobs.lifecycle import take_up
+from broker.core.leasing.feed import feed
+from broker.core.leasing.holding import lose
 from lender.protocol.classes import WorkClass
 from lender.protocol.codec import MSGPACK, encode
 from lender.protocol.job import JobSpec, Limits, Os, Requires

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from broker.core.broker import Broker
+from broker.core.containers.ranges import RangeSet
+from broker.core.copies.shared import SharedTask, owner_of
+from broker.core.durable.records import CheckpointsSummary
 from broker.core.effects import (
     Commit,
     DeleteWork,
@@ -33,10 +36,7 @@ from broker.core.events import (
     TimePassed,
     WorkSeen,
 )
-from broker.core.leases import Lease as LiveLease
-from broker.core.ranges import RangeSet
-from broker.core.records import CheckpointsSummary
-from broker.core.shared import SharedTask, owner_of
+from broker.core.leasing.leases import Lease as LiveLease
 from lender.protocol import subjects
 from lender.protocol.classes import WorkClass
 from lender.protocol.codec import (

@@ -18,6 +18,7 @@ from bench.fleet.measures import Measures, Reported
 from bench.fleet.queues import Queues
 from bench.fleet.work import Job, Submitter
 from broker.core.broker import Broker
+from broker.core.durable.records import SUMMARY_HEADER
 from broker.core.effects import (
     Commit,
     DeleteWork,
@@ -38,8 +39,7 @@ from broker.core.events import (
     ReplayCompleted,
     TimePassed,
 )
-from broker.core.holding import watch
-from broker.core.records import SUMMARY_HEADER
+from broker.core.leasing.holding import watch
 from lender.protocol.lease import DoneReply
 
 if TYPE_CHECKING:

@@ -4,19 +4,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import assert_never
 
-from broker.core import (
-    copies,
-    feed,
-    following,
-    gang_turns,
-    gathering,
-    leftovers,
-    lifecycle,
-    presence,
-    queries,
-    queue_time,
-    reports,
-)
+from broker.core.answers import queries
+from broker.core.copies import stragglers as copies
+from broker.core.durable.replay import Replay
 from broker.core.effects import DeleteWork, Effect, PutOff
 from broker.core.events import (
     CancelReplayed,
@@ -40,9 +30,12 @@ from broker.core.events import (
     TimePassed,
     WorkSeen,
 )
-from broker.core.holding import set_back
-from broker.core.job import JobKey
-from broker.core.replay import Replay
+from broker.core.gangs import gathering
+from broker.core.gangs import turns as gang_turns
+from broker.core.jobs import following, lifecycle, queue_time
+from broker.core.jobs.job import JobKey
+from broker.core.leasing import feed, leftovers, presence, reports
+from broker.core.leasing.holding import set_back
 from broker.core.state import Due, State
 from lender.protocol.lease import LEASE_TTL_S
 

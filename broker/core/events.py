@@ -6,7 +6,7 @@ Payloads are raw where they come from outside: the core is where they are valida
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from broker.core.quotas import Quota
+from broker.core.intake.quotas import Quota
 
 Headers = Mapping[str, str]
 

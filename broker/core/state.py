@@ -3,19 +3,19 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
-from broker.core.dependencies import Dependencies
-from broker.core.gangs import Gangs
-from broker.core.history import History
-from broker.core.job import Job, JobKey
-from broker.core.leases import Lease, Leases
+from broker.core.containers.priority_map import PriorityMap
+from broker.core.copies.reputation import Reputation
+from broker.core.gangs.gang import Gangs
+from broker.core.intake.quotas import Quota, Quotas
+from broker.core.jobs.dependencies import Dependencies
+from broker.core.jobs.history import History
+from broker.core.jobs.job import Job, JobKey
+from broker.core.leasing.leases import Lease, Leases
 from broker.core.matching.fleet import Fleet
 from broker.core.matching.groups import Backlog, Group
 from broker.core.matching.need import Need
 from broker.core.matching.shares import Shares
 from broker.core.outbox import Outbox
-from broker.core.priority_map import PriorityMap
-from broker.core.quotas import Quota, Quotas
-from broker.core.reputation import Reputation
 
 
 class Due(NamedTuple):

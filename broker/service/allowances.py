@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from broker.core.events import SubmittersChanged
-from broker.core.quotas import DEFAULT, Quota
+from broker.core.intake.quotas import DEFAULT, Quota
 from lender.protocol.errors import ProtocolError
 from lender.protocol.signature import check_public_key
 

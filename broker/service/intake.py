@@ -5,7 +5,7 @@ import contextlib
 from collections import deque
 
 from broker.core.events import Event, JobSubmitted, QueryReceived
-from broker.core.lanes import Lanes
+from broker.core.intake.lanes import Lanes
 
 LENDERS_MAX = 2_000
 """Words of lenders that wait; whoever brings more waits."""

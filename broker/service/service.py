@@ -12,6 +12,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
+from broker.core.answers.queries import refusal
 from broker.core.broker import Broker
 from broker.core.effects import (
     Commit,
@@ -36,7 +37,6 @@ from broker.core.events import (
     SubmittersChanged,
     TimePassed,
 )
-from broker.core.queries import refusal
 from broker.service import replay
 from broker.service.clock import Clock
 from broker.service.committer import Committer

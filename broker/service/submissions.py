@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from broker.core.arrivals import Arrivals
+from broker.core.intake.arrivals import Arrivals
 from broker.service.intake import Intake
 from broker.service.replay import live
 from lender.link.api import JetStream

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.arrivals import Arrivals
+from broker.core.intake.arrivals import Arrivals
 
 WHO = ("a", "b", "c")
 ROOM = 2

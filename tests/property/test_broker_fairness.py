@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.core.events import HearingLost
-from broker.core.job import PRIORITY_S
+from broker.core.jobs.job import PRIORITY_S
 from broker.core.matching.lender import FEED_PER_SLOT
 from lender.protocol.job import Limits
 from lender.protocol.lease import Lease

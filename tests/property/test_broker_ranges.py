@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.ranges import RangeSet
+from broker.core.containers.ranges import RangeSet
 
 indices = st.integers(0, 60)
 spans = st.tuples(indices, st.integers(1, 20))

@@ -22,17 +22,17 @@ from sim.submitter import Job
 from sim.world import ViolationError
 
 from broker.core import effects as broker_effects
-from broker.core.copies import PARTS
+from broker.core.copies.shared import owner_of
+from broker.core.copies.stragglers import PARTS
+from broker.core.copies.votes import digest_of
+from broker.core.durable.records import VotesSummary
 from broker.core.effects import Effect as BrokerEffect
 from broker.core.events import DoneReported
 from broker.core.events import Event as BrokerEvent
-from broker.core.feed import COPY_HEADER, FAILURES_HEADER
-from broker.core.job import Job as LiveJob
-from broker.core.job import JobKey
-from broker.core.records import VotesSummary
-from broker.core.shared import owner_of
+from broker.core.jobs.job import Job as LiveJob
+from broker.core.jobs.job import JobKey
+from broker.core.leasing.feed import COPY_HEADER, FAILURES_HEADER
 from broker.core.state import State
-from broker.core.votes import digest_of
 from lender.core import effects
 from lender.core.effects import Effect
 from lender.core.events import Event

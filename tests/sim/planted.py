@@ -2,14 +2,14 @@
 
 | Bug | Patched |
 |---|---|
-| the fencing check is dropped | `broker.core.leases.Leases.was_finished_by`: always true |
+| the fencing check is dropped | `broker.core.leasing.leases.Leases.was_finished_by`: always true |
 | acknowledged before the commit | `broker.core.outbox.Outbox.after_commit`: leaves at once |
-| no requeue after a revoke | `broker.core.reports._hand_back_rest`: nothing for `revoked` |
-| a range is leased twice | `broker.core.job.Job.take`: its first task stays pending |
-| a revoke counts as a retry | `broker.core.reports._hand_back_rest`: one failure more |
-| a gang goes on without one | `broker.core.gathering.scatter`: nothing |
-| an answer is not noted | `broker.core.votes.notes`: none |
-| a lost copy is put back | `broker.core.sharing.let_go`: as if no other lease had its tasks |
+| no requeue after a revoke | `broker.core.leasing.reports._hand_back_rest`: nothing for `revoked` |
+| a range is leased twice | `broker.core.jobs.job.Job.take`: its first task stays pending |
+| a revoke counts as a retry | `broker.core.leasing.reports._hand_back_rest`: one failure more |
+| a gang goes on without one | `broker.core.gangs.gathering.scatter`: nothing |
+| an answer is not noted | `broker.core.copies.votes.notes`: none |
+| a lost copy is put back | `broker.core.copies.sharing.let_go`: as if none else had its tasks |
 """
 
 import contextlib
@@ -17,11 +17,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-from broker.core import gathering, reports, sharing, votes
-from broker.core.job import Job, Step
-from broker.core.leases import Lease, Leases
+from broker.core.containers.ranges import RangeSet
+from broker.core.copies import sharing, votes
+from broker.core.gangs import gathering
+from broker.core.jobs.job import Job, Step
+from broker.core.leasing import reports
+from broker.core.leasing.leases import Lease, Leases
 from broker.core.outbox import Outbox
-from broker.core.ranges import RangeSet
 from broker.core.state import State
 from lender.protocol.lease import Done
 

@@ -5,8 +5,8 @@ import msgpack
 import pytest
 from broker_world import ALICE, BOB, START, World, job_spec
 
-from broker.core.admission import Admission, Rejection, admit
 from broker.core.events import SubmittersChanged
+from broker.core.intake.admission import Admission, Rejection, admit
 from lender.protocol import bounds
 from lender.protocol.codec import JSON, MSGPACK, encode
 from lender.protocol.signature import Signer, seed_from_entropy

@@ -3,8 +3,8 @@
 import pytest
 from broker_world import ALICE, L1, L2, World, archive, bad, job_spec, ok
 
-from broker.core import checkpoints
-from broker.core.ranges import RangeSet
+from broker.core.containers.ranges import RangeSet
+from broker.core.jobs import checkpoints
 from lender.protocol import bounds
 from lender.protocol.codec import encode
 from lender.protocol.lease import Done, Lease

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from broker_parts import ALICE, COMMAND, MALLORY
 
-from broker.core.quotas import DEFAULT
+from broker.core.intake.quotas import DEFAULT
 from broker.service.clock import Clock
 from broker.service.settings import BrokerSettings, default_state
 from broker.service.submitters import SubmittersError, SubmittersFile

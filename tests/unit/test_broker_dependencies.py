@@ -5,10 +5,10 @@ from itertools import pairwise
 import pytest
 from broker_world import ALICE, BOB, L1, START, World, bad, check_places, job_spec
 
-from broker.core import dependencies, following
+from broker.core.answers.why import Reasons
 from broker.core.events import ClockJumped, HearingRestored
-from broker.core.job import JobKey
-from broker.core.why import Reasons
+from broker.core.jobs import dependencies, following
+from broker.core.jobs.job import JobKey
 from lender.protocol.job import After
 from lender.protocol.result import Terminal
 

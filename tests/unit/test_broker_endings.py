@@ -1,7 +1,7 @@
 """How jobs have ended is remembered of many, in little memory, and the newest last of all."""
 
-from broker.core.endings import Ended, Endings
-from broker.core.job import JobKey
+from broker.core.jobs.endings import Ended, Endings
+from broker.core.jobs.job import JobKey
 
 
 def key(number: int) -> JobKey:

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from broker_world import ALICE, BOB, L1, L2, L3, World, bad, class_of, job_spec
 
-from broker.core.feed import lease_size
+from broker.core.leasing.feed import lease_size
 from lender.protocol.signature import Signer
 
 ANY = [class_of(ALICE), class_of(BOB)]

@@ -12,10 +12,10 @@ from broker.core.events import (
     HearingRestored,
     SubmittersChanged,
 )
-from broker.core.gangs import GATHER_MAX_S, GATHER_S
-from broker.core.job import JobKey
+from broker.core.gangs.gang import GATHER_MAX_S, GATHER_S
+from broker.core.intake.quotas import DEFAULT
+from broker.core.jobs.job import JobKey
 from broker.core.matching.need import Amounts, Need
-from broker.core.quotas import DEFAULT
 from lender.protocol.job import JobSpec, Limits
 from lender.protocol.lease import Lease
 from lender.protocol.signature import Signer

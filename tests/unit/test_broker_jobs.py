@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from broker_world import ALICE, BOB, L1, L2, START, World, bad, class_of, job_spec, ok
 
-from broker.core import gangs
 from broker.core.broker import Broker
 from broker.core.events import (
     ClockJumped,
@@ -18,7 +17,8 @@ from broker.core.events import (
     OfferReceived,
     ReplayCompleted,
 )
-from broker.core.job import TRANSITIONS, Job
+from broker.core.gangs import gang as gangs
+from broker.core.jobs.job import TRANSITIONS, Job
 from lender.protocol.codec import JSON, encode
 from lender.protocol.lease import Done
 from lender.protocol.result import Output

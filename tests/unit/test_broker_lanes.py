@@ -1,6 +1,6 @@
 """Who sends much, or what costs much, keeps nobody else waiting."""
 
-from broker.core.lanes import Lanes
+from broker.core.intake.lanes import Lanes
 
 
 def serve(lanes: Lanes[str], count: int, cost_s: float = 1.0) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 from broker_world import L1, L2, START, World, archive, job_spec
 
 from broker.core.events import ClockJumped, HearingLost, HearingRestored
-from broker.core.locality import FETCH_BYTES_MIN
+from broker.core.leasing.locality import FETCH_BYTES_MIN
 from lender.protocol.classes import own_queue
 from lender.protocol.job import BlobRef
 

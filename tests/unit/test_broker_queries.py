@@ -3,9 +3,9 @@
 import pytest
 from broker_world import ALICE, BOB, L1, L2, World, class_of, job_spec, ok
 
+from broker.core.answers.queries import refusal
 from broker.core.events import QueryReceived
-from broker.core.history import PER_SUBMITTER_MAX
-from broker.core.queries import refusal
+from broker.core.jobs.history import PER_SUBMITTER_MAX
 from lender.protocol.codec import CONTENT_TYPE_HEADER, JSON, MSGPACK
 from lender.protocol.job import Requires
 from lender.protocol.query import QueryReply

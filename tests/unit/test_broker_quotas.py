@@ -6,7 +6,7 @@ from broker_world import ALICE, BOB, L1, L2, START, World, check_places, class_o
 from broker.core.broker import Broker
 from broker.core.effects import PutOff
 from broker.core.events import JobReplayed, ReplayCompleted, ResultReplayed, SubmittersChanged
-from broker.core.quotas import DEFAULT, Quota
+from broker.core.intake.quotas import DEFAULT, Quota
 from lender.protocol.codec import CONTENT_TYPE_HEADER, JSON, encode
 from lender.protocol.signature import Signer
 
@@ -235,7 +235,7 @@ def test_a_start_leaves_to_the_ledger_what_is_beyond_the_usual(
     submit_many(world, 5)
     world.offer(slots=1)
     world.report(world.pull(), [ok()])
-    monkeypatch.setattr("broker.core.quotas.DEFAULT", DEFAULT._replace(jobs_max=2))
+    monkeypatch.setattr("broker.core.intake.quotas.DEFAULT", DEFAULT._replace(jobs_max=2))
     broker = Broker(world.new_lease_id, BOTH)
     put_off = []
     for subject, (headers, _) in world.results.items():
@@ -257,7 +257,7 @@ def test_a_start_keeps_jobs_that_have_results(monkeypatch: pytest.MonkeyPatch) -
     for lease in world.queued():
         if lease.tasks() == [0]:
             world.report(lease, [ok()])
-    monkeypatch.setattr("broker.core.quotas.DEFAULT", DEFAULT._replace(bytes_max=1))
+    monkeypatch.setattr("broker.core.intake.quotas.DEFAULT", DEFAULT._replace(bytes_max=1))
     world.start()
     assert len(list(world.broker.state.jobs)) == 3
 

@@ -7,7 +7,7 @@ import pytest
 from broker_world import LENDERS, World, check_places, job_spec, ok
 
 from broker.core.broker import Broker
-from broker.core.reputation import CHECKED_MIN, TRUSTED_AFTER, Reputation, checked_share
+from broker.core.copies.reputation import CHECKED_MIN, TRUSTED_AFTER, Reputation, checked_share
 from lender.protocol.job import Verify
 from lender.protocol.lease import Lease
 

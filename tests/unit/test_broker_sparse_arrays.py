@@ -3,7 +3,7 @@
 import pytest
 from broker_world import World, bad, check_places, job_spec, ok
 
-from broker.core.failures import KEPT_MAX, Failures
+from broker.core.jobs.failures import KEPT_MAX, Failures
 from lender.protocol import bounds
 from lender.protocol.job import Array
 from lender.protocol.query import JobStatus

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import pytest
 from broker_world import LENDERS, World, bad, check_places, job_spec, ok
 
-from broker.core.job import UNDECIDED_MAX
-from broker.core.records import VotesSummary
-from broker.core.votes import digest_of
+from broker.core.copies.votes import digest_of
+from broker.core.durable.records import VotesSummary
+from broker.core.jobs.job import UNDECIDED_MAX
 from lender.protocol import subjects
 from lender.protocol.job import Verify
 from lender.protocol.lease import Lease
@@ -553,7 +553,7 @@ def test_while_too_many_tasks_are_undecided_no_others_are_begun(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert UNDECIDED_MAX == 10_000
-    monkeypatch.setattr("broker.core.job.UNDECIDED_MAX", 2)
+    monkeypatch.setattr("broker.core.jobs.job.UNDECIDED_MAX", 2)
     world = verified(lenders=(L1,), count=20)
     answered = 0
     while world.queued():

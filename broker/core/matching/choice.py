@@ -4,13 +4,13 @@ from collections.abc import Collection, Iterator, Sequence
 from math import inf
 from typing import Final
 
-from broker.core.job import Job
+from broker.core.copies.shared import owner_of
+from broker.core.jobs.job import Job
 from broker.core.matching.fleet import Fleet
 from broker.core.matching.groups import Group
 from broker.core.matching.lender import Lender
 from broker.core.matching.shelf import Shelf
 from broker.core.matching.stays import TIERS
-from broker.core.shared import owner_of
 
 LOOK = 8
 """Lenders that are compared for one lease."""

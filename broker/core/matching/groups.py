@@ -6,11 +6,11 @@ from heapq import heapify, heappop, heappush
 from itertools import chain
 from math import inf, sqrt
 
-from broker.core.job import Job
+from broker.core.containers.priority_map import PriorityMap
+from broker.core.jobs.job import Job
 from broker.core.matching.need import Need
 from broker.core.matching.shares import Shares
 from broker.core.matching.stays import TIERS, tier_of
-from broker.core.priority_map import PriorityMap
 
 TASK_GUESS_S = 60.0
 """Of a task that nothing is known of."""

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from broker.core.recent import Recent
+from broker.core.containers.recent import Recent
 
 STAY_GUESS_S = 3600.0
 """Of a lender that nothing is known of yet."""

@@ -1,0 +1,1 @@
+"""What submitters are told when they ask."""

@@ -1,0 +1,1 @@
+"""Collections that cost what they hold, whatever has gone through them."""

@@ -1,0 +1,1 @@
+"""Tasks that are leased more than once: second attempts, answers to compare, and whom to trust."""

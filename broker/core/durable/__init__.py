@@ -1,0 +1,1 @@
+"""What RESULTS holds, and how a start reads the streams back."""

@@ -1,0 +1,259 @@
+"""Messages of RESULTS: how they are written, and what their headers tell a replay.
+
+Beside results it holds notes about checkpoints, votes, and jobs that have begun, which are the
+broker's own business: nobody is told of them, and who reads results never comes by their names.
+
+The header `Lender-Record` sums a record up (JSON), so that a replay reads headers only, however
+large the values are. RESULTS has a single writer: what stands there was written here.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic import TypeAdapter
+
+from broker.core.containers.ranges import RangeSet
+from broker.core.effects import PublishEvent, Record
+from broker.core.events import Headers
+from lender.protocol import bounds, subjects
+from lender.protocol.codec import CONTENT_TYPE_HEADER, ContentType, encode
+from lender.protocol.job import BlobRef, TaskRange
+from lender.protocol.lease import TaskCheckpoint
+from lender.protocol.result import Chunk, TaskResult, Terminal, TerminalState
+
+SUMMARY_HEADER = "Lender-Record"
+
+_STATE: TypeAdapter[TerminalState] = TypeAdapter(TerminalState)
+_RESULT_OVERHEAD_BYTES = 300
+_OUTPUT_OVERHEAD_BYTES = 120
+_JOB_CHARS_MAX = 300
+_FAILED = "ft"
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkSummary:
+    """Which tasks of an array a chunk ends, in which attempt, and which of them have failed."""
+
+    tasks: tuple[TaskRange, ...]
+    failed: int
+    attempt: int
+    failed_tasks: tuple[TaskRange, ...] = ()
+
+    def dump(self) -> str:
+        """Return the header's value."""
+        return json.dumps(
+            {"t": self.tasks, "f": self.failed, "a": self.attempt, **_dumped(self.failed_tasks)},
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def load(cls, headers: Headers) -> Self | None:
+        """Read a header's value; None if it is not one."""
+        try:
+            fields: dict[str, Any] = json.loads(headers[SUMMARY_HEADER])
+            return cls(
+                _ranges(fields["t"]),
+                int(fields["f"]),
+                int(fields["a"]),
+                _ranges(fields.get(_FAILED, ())),
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalSummary:
+    """How a job ended."""
+
+    name: str
+    state: TerminalState
+    total: int
+    succeeded: int
+    failed: int
+    submitted_at: float
+    ended_at: float
+    failed_tasks: tuple[TaskRange, ...] = ()
+
+    def dump(self) -> str:
+        """Return the header's value."""
+        return json.dumps(
+            {
+                "n": self.name,
+                "s": self.state,
+                "t": self.total,
+                "o": self.succeeded,
+                "f": self.failed,
+                "at": self.submitted_at,
+                "e": self.ended_at,
+                **_dumped(self.failed_tasks),
+            },
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def load(cls, headers: Headers) -> Self | None:
+        """Read a header's value; None if it is not one."""
+        try:
+            fields: dict[str, Any] = json.loads(headers[SUMMARY_HEADER])
+            return cls(
+                str(fields["n"]),
+                _STATE.validate_python(fields["s"]),
+                int(fields["t"]),
+                int(fields["o"]),
+                int(fields["f"]),
+                float(fields["at"]),
+                float(fields.get("e", 0.0)),
+                _ranges(fields.get(_FAILED, ())),
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointsSummary:
+    """What tasks of a job would go on from, as an attempt left it."""
+
+    checkpoints: tuple[TaskCheckpoint, ...]
+    attempt: int
+
+    def dump(self) -> str:
+        """Return the header's value."""
+        noted = [(task, blob.sha256, blob.size_bytes) for task, blob in self.checkpoints]
+        return json.dumps({"c": noted, "a": self.attempt}, separators=(",", ":"))
+
+    @classmethod
+    def load(cls, headers: Headers) -> Self | None:
+        """Read a header's value; None if it is not one."""
+        try:
+            fields: dict[str, Any] = json.loads(headers[SUMMARY_HEADER])
+            noted = tuple(
+                (int(task), BlobRef(sha256=sha256, size_bytes=size_bytes))
+                for task, sha256, size_bytes in fields["c"]
+            )
+            return cls(noted, int(fields["a"]))
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class VotesSummary:
+    """How one owner's lender has answered tasks of a job that is verified."""
+
+    owner: str
+    attempt: int
+    failures: int
+    """How often it had been agreed before that the tasks' work had failed."""
+    votes: tuple[tuple[int, str], ...]
+    """Pairs of a task and the digest of the answer."""
+
+    def dump(self) -> str:
+        """Return the header's value."""
+        fields = {"o": self.owner, "a": self.attempt, "f": self.failures, "v": self.votes}
+        return json.dumps(fields, separators=(",", ":"))
+
+    @classmethod
+    def load(cls, headers: Headers) -> Self | None:
+        """Read a header's value; None if it is not one."""
+        try:
+            fields: dict[str, Any] = json.loads(headers[SUMMARY_HEADER])
+            votes = tuple((int(task), str(digest)) for task, digest in fields["v"])
+            return cls(str(fields["o"]), int(fields["a"]), int(fields["f"]), votes)
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+def _dumped(failed_tasks: tuple[TaskRange, ...]) -> dict[str, tuple[TaskRange, ...]]:
+    return {_FAILED: failed_tasks} if failed_tasks else {}
+
+
+def _ranges(fields: Iterable[Any]) -> tuple[TaskRange, ...]:
+    return tuple((int(first), int(count)) for first, count in fields)
+
+
+def chunk_record(submitter: str, chunk: Chunk, content_type: ContentType) -> Record:
+    """Return the record of a piece of an array's results."""
+    tasks = RangeSet.of(result.task for result in chunk.results)
+    failed = RangeSet.of(one.task for one in chunk.results if one.state == "failed")
+    return Record(
+        subjects.chunk(submitter, chunk.job, min(result.task for result in chunk.results)),
+        {
+            CONTENT_TYPE_HEADER: content_type,
+            SUMMARY_HEADER: ChunkSummary(
+                tasks.pairs(), len(failed), chunk.attempt, failed.pairs()
+            ).dump(),
+        },
+        encode(chunk, content_type),
+    )
+
+
+def checkpoints_record(
+    submitter: str, job: str, number: int, attempt: int, news: tuple[TaskCheckpoint, ...]
+) -> Record:
+    """Return the note about new checkpoints; `number` makes its subject one of its own."""
+    summary = CheckpointsSummary(news, attempt).dump()
+    subject = subjects.checkpoints(submitter, job, number)
+    return Record(subject, {SUMMARY_HEADER: summary}, summary.encode())
+
+
+def begun_record(submitter: str, job: str) -> Record:
+    """Return the note that a job has begun."""
+    return Record(subjects.begun(submitter, job), {}, b"")
+
+
+def votes_record(submitter: str, job: str, number: int, summary: VotesSummary) -> Record:
+    """Return the note about answers; `number` makes its subject one of its own."""
+    dumped = summary.dump()
+    subject = subjects.votes(submitter, job, number)
+    return Record(subject, {SUMMARY_HEADER: dumped}, dumped.encode())
+
+
+def terminal_record(
+    submitter: str,
+    job: str,
+    terminal: Terminal,
+    summary: TerminalSummary,
+    content_type: ContentType,
+) -> Record:
+    """Return the record that ends a job; a rejected one's subject may hold any tokens."""
+    return Record(
+        subjects.result(submitter, job),
+        {CONTENT_TYPE_HEADER: content_type, SUMMARY_HEADER: summary.dump()},
+        encode(terminal, content_type),
+    )
+
+
+def cut_job_token(token: str) -> str:
+    """Return a subject's token as what `Terminal.job` takes."""
+    return token[:_JOB_CHARS_MAX]
+
+
+def event_of(submitter: str, job: str, record: Record) -> PublishEvent:
+    """Return the event that tells of a committed record."""
+    return PublishEvent(
+        subjects.event(submitter, job),
+        {**record.headers, subjects.SUBJECT_HEADER: record.subject},
+        record.payload,
+    )
+
+
+def in_chunks(results: Iterable[TaskResult]) -> Iterator[tuple[TaskResult, ...]]:
+    """Split results, in their order, so that no chunk is much above `CHUNK_BYTES_MAX`."""
+    chunk: list[TaskResult] = []
+    size_bytes = 0
+    for result in results:
+        adds_bytes = (
+            _RESULT_OVERHEAD_BYTES
+            + len(result.value)
+            + len(result.stderr_tail)
+            + len(result.error or "")
+            + sum(_OUTPUT_OVERHEAD_BYTES + len(output.name) for output in result.outputs)
+        )
+        if chunk and size_bytes + adds_bytes > bounds.CHUNK_BYTES_MAX:
+            yield tuple(chunk)
+            chunk, size_bytes = [], 0
+        chunk.append(result)
+        size_bytes += adds_bytes
+    if chunk:
+        yield tuple(chunk)

@@ -1,0 +1,317 @@
+"""From what the streams hold back to what the broker knew."""
+
+from dataclasses import dataclass, field
+
+from broker.core.containers.ranges import RangeSet
+from broker.core.copies import sharing, votes
+from broker.core.copies.votes import Round
+from broker.core.durable.records import (
+    CheckpointsSummary,
+    ChunkSummary,
+    TerminalSummary,
+    VotesSummary,
+)
+from broker.core.effects import DeleteWork, SendControl, Warn
+from broker.core.events import CancelReplayed, JobReplayed, LeaseReplayed, ResultReplayed
+from broker.core.intake.admission import Rejection, admit
+from broker.core.jobs import queue_time
+from broker.core.jobs.checkpoints import Checkpoints
+from broker.core.jobs.failures import Failures
+from broker.core.jobs.job import Job, JobKey, Step
+from broker.core.jobs.lifecycle import (
+    cancel,
+    end,
+    end_of_array,
+    key_of,
+    reject_submission,
+    remember_ended,
+    take_up,
+)
+from broker.core.leasing.feed import COPY_HEADER, FAILURES_HEADER
+from broker.core.leasing.leases import Lease
+from broker.core.leasing.locality import NEAR_HEADER, await_taking
+from broker.core.leasing.presence import RECONNECT_S
+from broker.core.state import State
+from lender.protocol import lease as wire
+from lender.protocol import subjects
+from lender.protocol.codec import decode
+from lender.protocol.errors import ProtocolError
+from lender.protocol.job import TaskRange
+from lender.protocol.lease import Control
+from lender.protocol.subjects import (
+    NoteSubject,
+    parse_begun_subject,
+    parse_checkpoints_subject,
+    parse_job_subject,
+    parse_votes_subject,
+)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What RESULTS holds of a job that has no terminal record."""
+
+    tasks: RangeSet = field(default_factory=RangeSet)
+    failed: int = 0
+    failures: Failures = field(default_factory=Failures)
+    attempt: int = 0
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    votes: dict[int, Round] = field(default_factory=dict)
+    votes_notes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    """A lease that WORK holds."""
+
+    attempt: int
+    sequence: int
+    id: str
+    job: JobKey
+    ranges: tuple[TaskRange, ...]
+    failures: int
+    near: str | None
+    copy_of: str | None
+
+
+def _attempt_then_sequence(queued: _Queued) -> tuple[int, int]:
+    return queued.attempt, queued.sequence
+
+
+class Replay:
+    """Takes RESULTS, JOBS and WORK, in this order, and at the end puts the state together.
+
+    WORK holds the outstanding leases, RESULTS the settled tasks; what is in neither is pending.
+    Where two leases have a task (a lost one whose message outlived the crash), the one with the
+    higher attempt number has it; both have it where that is a copy of the other.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._ended: dict[JobKey, TerminalSummary | None] = {}
+        self._answered: set[JobKey] = set()
+        """Ended jobs whose every task has its result."""
+        self._progress: dict[JobKey, _Progress] = {}
+        self._rejected: list[tuple[JobKey, Rejection]] = []
+        self._cancelled: list[str] = []
+        self._queued: list[_Queued] = []
+        self._copies: dict[str, Lease] = {}
+        """Leases that were taken up, by the one that each is a copy of."""
+
+    def result(self, event: ResultReplayed) -> None:
+        """Take a record of RESULTS."""
+        noted = parse_checkpoints_subject(event.subject)
+        if noted is not None:
+            self._checkpoints(noted, event)
+            return
+        begun = parse_begun_subject(event.subject)
+        if begun is not None:
+            self._progress.setdefault(JobKey(*begun), _Progress())
+            return
+        voted = parse_votes_subject(event.subject)
+        if voted is not None:
+            self._votes(voted, event)
+            return
+        subject = parse_job_subject(event.subject)
+        key = JobKey(subject.submitter, subject.job)
+        if subject.first_task is None:
+            terminal = TerminalSummary.load(event.headers)
+            self._ended[key] = terminal
+            self._progress.pop(key, None)
+            if terminal is not None:
+                self._state.dependencies.endings.note(key, terminal.state, terminal.ended_at)
+                if terminal.state in ("succeeded", "failed"):
+                    self._answered.add(key)
+            return
+        chunk = ChunkSummary.load(event.headers)
+        if chunk is None:
+            self._ignore(event)
+            return
+        progress = self._progress.setdefault(key, _Progress())
+        progress.tasks.add_all(chunk.tasks)
+        progress.failed += chunk.failed
+        progress.failures.add(chunk.failed_tasks)
+        progress.attempt = max(progress.attempt, chunk.attempt)
+
+    def job(self, event: JobReplayed) -> bool:
+        """Take a submission of JOBS; False where its submitter has too many for that."""
+        key = key_of(event.subject)
+        if key in self._ended:
+            summary = self._ended.pop(key)
+            if summary is not None:
+                remember_ended(self._state, key, summary, "")
+            return True
+        if key not in self._progress and self._state.quotas.overflows(key.submitter):
+            return False
+        admitted = admit(event.subject, event.headers, event.payload, submitters=None, now=None)
+        if isinstance(admitted, Rejection):
+            self._rejected.append((key, admitted))
+        else:
+            take_up(self._state, admitted)
+        return True
+
+    def cancelled(self, event: CancelReplayed) -> None:
+        """Take a cancellation of JOBS."""
+        self._cancelled.append(event.subject)
+
+    def lease(self, event: LeaseReplayed) -> None:
+        """Take a lease of WORK."""
+        try:
+            message = decode(wire.Lease, event.payload)
+            failures = int(event.headers.get(FAILURES_HEADER, "0"))
+        except (ProtocolError, ValueError) as error:
+            self._state.outbox.emit(Warn(f"WORK {event.sequence}: no lease, deleted: {error}"))
+            self._state.outbox.emit(DeleteWork(event.sequence))
+            return
+        key = JobKey(message.submitter, message.job)
+        self._queued.append(
+            _Queued(
+                message.attempt,
+                event.sequence,
+                message.lease,
+                key,
+                message.ranges,
+                failures,
+                event.headers.get(NEAR_HEADER),
+                event.headers.get(COPY_HEADER),
+            )
+        )
+
+    def _votes(self, subject: NoteSubject, event: ResultReplayed) -> None:
+        summary = VotesSummary.load(event.headers)
+        if summary is None:
+            self._ignore(event)
+            return
+        key = JobKey(subject.submitter, subject.job)
+        progress = self._progress.setdefault(key, _Progress())
+        progress.votes_notes = subject.number + 1
+        progress.attempt = max(progress.attempt, summary.attempt)
+        for task, digest in summary.votes:
+            failures, votes = progress.votes.get(task, (0, {}))
+            if summary.failures > failures:
+                votes = {}
+            progress.votes[task] = summary.failures, {**votes, summary.owner: digest}
+
+    def _checkpoints(self, subject: NoteSubject, event: ResultReplayed) -> None:
+        summary = CheckpointsSummary.load(event.headers)
+        if summary is None:
+            self._ignore(event)
+            return
+        key = JobKey(subject.submitter, subject.job)
+        progress = self._progress.setdefault(key, _Progress())
+        progress.checkpoints.restore(subject.number, summary.checkpoints)
+        progress.attempt = max(progress.attempt, summary.attempt)
+
+    def _ignore(self, event: ResultReplayed) -> None:
+        self._state.outbox.emit(Warn(f"{event.subject}: not this broker's record, ignored"))
+
+    def complete(self, now: float) -> None:
+        """Put the state together, end what has to end, and call the lenders."""
+        state = self._state
+        for key, rejection in self._rejected:
+            reject_submission(state, now, key, rejection)
+        unclaimed: dict[JobKey, RangeSet] = {}
+        for job in state.jobs:
+            unclaimed[job.key] = self._unsettled(job)
+        attempts = self._adopt_leases(now, unclaimed)
+        for job in list(state.jobs):
+            if job.settled == job.total:
+                end(state, now, job, end_of_array(job))
+                continue
+            if job.after and job.state == "queued" and not job.leases:
+                state.dependencies.add(job.key, job.after)
+                continue
+            attempt = attempts.get(job.key, 0)
+            anew = votes.resume(state, job, attempt, unclaimed[job.key])
+            for step, tasks in [(Step(attempt + 1, 0), unclaimed[job.key]), *anew.items()]:
+                job.begin(now, step, tasks)
+            # Who holds one of its leases has the time to say so.
+            grace_until = now + RECONNECT_S if job.leases else 0.0
+            queue_time.start(state, job, grace_until)
+            state.enqueue(job)
+        for subject in self._cancelled:
+            cancel(state, now, subject)
+        state.outbox.emit(SendControl(subjects.ALL_LENDERS, Control(kind="hello")))
+
+    def _unsettled(self, job: Job) -> RangeSet:
+        unsettled = RangeSet(job.tasks)
+        progress = self._progress.get(job.key)
+        if progress is not None:
+            unsettled.remove_all(progress.tasks)
+            job.failed = progress.failed
+            job.failures = progress.failures
+            job.succeeded = len(progress.tasks) - progress.failed
+            job.enter("running")
+            if job.checkpoints is not None:
+                progress.checkpoints.keep(unsettled)
+                job.checkpoints = progress.checkpoints
+            if job.verify is not None:
+                votes.restore(job, job.verify, progress.votes, unsettled)
+                job.votes_notes = progress.votes_notes
+        return unsettled
+
+    def _adopt_leases(self, now: float, unclaimed: dict[JobKey, RangeSet]) -> dict[JobKey, int]:
+        """Take up the leases that still have something to do; delete the other messages.
+
+        Returns:
+            The highest attempt number seen of each live job.
+        """
+        nothing = RangeSet()
+        attempts = {key: progress.attempt for key, progress in self._progress.items()}
+        for queued in sorted(self._queued, key=_attempt_then_sequence, reverse=True):
+            attempts[queued.job] = max(attempts.get(queued.job, 0), queued.attempt)
+            if not self._adopt(now, queued, unclaimed.get(queued.job, nothing)):
+                self._state.outbox.emit(DeleteWork(queued.sequence))
+        return attempts
+
+    def _adopt(self, now: float, queued: _Queued, unclaimed: RangeSet) -> bool:
+        state = self._state
+        if queued.id in state.leases:
+            return False
+        tasks = RangeSet(queued.ranges)
+        if self._is_answered(queued.job, tasks):
+            state.leases.remember(queued.id, None)  # its holder may not have got the answer
+            return False
+        job = state.jobs.get(queued.job)
+        if job is None:
+            return False
+        copy = self._copies.get(queued.id)
+        open_tasks = unclaimed.overlap(tasks)
+        if job.verify is not None:
+            open_tasks = votes.adoptable(job, job.verify, queued.failures, open_tasks)
+        else:
+            unclaimed.remove_all(open_tasks)
+            if copy is not None:
+                open_tasks.add_all(copy.open.overlap(tasks))
+                self._share(job, copy, open_tasks)
+        if not open_tasks:
+            return False
+        job.verified = True  # else it would not stand in WORK
+        lease = Lease(
+            id=queued.id,
+            job=queued.job,
+            need=job.need,
+            step=Step(queued.attempt, queued.failures),
+            ranges=tasks.pairs(),
+            open=open_tasks,
+            fed_at=now,
+            sequence=queued.sequence,
+            near=queued.near,
+        )
+        state.add_lease(job, lease)
+        await_taking(state, lease, now + RECONNECT_S)
+        if queued.copy_of is not None:
+            self._copies[queued.copy_of] = lease
+        state.open_classes.add(lease.queue)
+        return True
+
+    def _share(self, job: Job, copy: Lease, open_tasks: RangeSet) -> None:
+        for task in sharing.indices(copy.open.overlap(open_tasks)):
+            sharing.share(job, copy, task).copied = True
+            job.copies += 1
+
+    def _is_answered(self, key: JobKey, tasks: RangeSet) -> bool:
+        progress = self._progress.get(key)
+        if progress is not None:
+            return len(progress.tasks.overlap(tasks)) == len(tasks)
+        return key in self._answered

@@ -1,0 +1,1 @@
+"""Jobs whose tasks run at the same time or not at all."""

@@ -1,0 +1,1 @@
+"""What comes in: whose turn it is to be read, what a submission becomes, what each may have."""

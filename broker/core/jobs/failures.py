@@ -1,0 +1,31 @@
+"""Which of a job's tasks have failed for good: as ranges, and with a bound."""
+
+from collections.abc import Iterable
+
+from broker.core.containers.ranges import RangeSet
+from lender.protocol.job import TaskRange
+
+KEPT_MAX = 10_000
+"""Ranges of one job that the broker keeps; beyond that the number of failures alone is known."""
+
+
+class Failures:
+    """The failed tasks of a job, as far as they are kept."""
+
+    __slots__ = ("_tasks",)
+
+    def __init__(self) -> None:
+        self._tasks: RangeSet | None = None  # of most jobs there are none
+
+    def add(self, tasks: Iterable[TaskRange]) -> None:
+        """Note failed tasks, while there is room."""
+        if self._tasks is None:
+            self._tasks = RangeSet()
+        for first, count in tasks:
+            if self._tasks.range_count >= KEPT_MAX:
+                return
+            self._tasks.add(first, count)
+
+    def listed(self, ranges_max: int) -> tuple[TaskRange, ...]:
+        """Return the first ranges."""
+        return self._tasks.pairs()[:ranges_max] if self._tasks is not None else ()

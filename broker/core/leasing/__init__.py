@@ -1,0 +1,1 @@
+"""Tasks go out as leases, are held, reported on, and come back."""

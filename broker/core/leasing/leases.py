@@ -1,0 +1,193 @@
+"""Outstanding leases: in WORK waiting for whoever comes, or held by a lender."""
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, KeysView
+from dataclasses import dataclass
+from math import inf
+
+from broker.core.containers.ranges import RangeSet
+from broker.core.containers.recent import Recent
+from broker.core.jobs.job import JobKey, Step
+from broker.core.matching.need import Need
+from lender.protocol.classes import own_queue
+from lender.protocol.job import TaskRange
+
+UNLISTED_GRACE_S = 1.0
+"""For a final report that is overtaken by the offer that no longer lists its lease."""
+
+FINISHED_MAX = 65_536
+"""Ended leases that are remembered to answer a report whose first answer was lost."""
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """Tasks of one job, assigned.
+
+    `claim` is the lender in whose room the lease is counted (see Fleet): its holder, or a guess
+    until there is one; None while no lender has room.
+    """
+
+    id: str
+    job: JobKey
+    need: Need
+    step: Step
+    ranges: tuple[TaskRange, ...]
+    """All its tasks, in their order."""
+    open: RangeSet
+    """The tasks of it that have no result yet."""
+    fed_at: float
+    claim: str | None = None
+    holder: str | None = None
+    sequence: int | None = None
+    """Of its message in WORK, once known."""
+    near: str | None = None
+    """The lender that holds its inputs, in whose own queue it waits; None for the class's."""
+    held_at: float = 0.0
+    """When it was heard first who holds it."""
+    working_since: float | None = None
+    """When the task in work had begun, as far as is known; None while it is being prepared."""
+    prepared_s: float = 0.0
+    """How long that took."""
+
+    @property
+    def class_token(self) -> str:
+        """The class that it belongs to."""
+        return self.need.class_token
+
+    @property
+    def task_count(self) -> int:
+        """How many tasks it was made with."""
+        return sum([count for _, count in self.ranges])
+
+    @property
+    def queue(self) -> str:
+        """The queue that it waits in."""
+        return self.need.class_token if self.near is None else own_queue(self.near)
+
+    def works(self, now: float) -> None:
+        """Note that it is known to be in work, which ends its preparation."""
+        if self.working_since is None:
+            self.working_since = now
+            self.prepared_s = now - self.held_at
+
+    def covers(self, task: int) -> bool:
+        """Tell whether it is one of its tasks."""
+        at = bisect_right(self.ranges, (task, inf)) - 1
+        return at >= 0 and task < sum(self.ranges[at])
+
+
+class Leases:
+    """All outstanding leases, and who answered for those that ended."""
+
+    def __init__(self) -> None:
+        self._live: dict[str, Lease] = {}
+        self._held: dict[str, set[str]] = {}
+        self._finished: Recent[str, str | None] = Recent(FINISHED_MAX)
+        self._unclaimed: dict[Need, dict[str, None]] = {}
+        self.waiting: Counter[str] = Counter()
+        """Leases without a holder, by queue."""
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __contains__(self, lease_id: str) -> bool:
+        return lease_id in self._live
+
+    def __getitem__(self, lease_id: str) -> Lease:
+        return self._live[lease_id]
+
+    def __iter__(self) -> Iterator[Lease]:
+        return iter(self._live.values())
+
+    def get(self, lease_id: str) -> Lease | None:
+        """Return an outstanding lease."""
+        return self._live.get(lease_id)
+
+    def shift(self, by_s: float) -> None:
+        """Move what was noted by the clock, after the clock itself has been moved."""
+        for lease in self._live.values():
+            lease.held_at += by_s
+            if lease.working_since is not None:
+                lease.working_since += by_s
+
+    def add(self, lease: Lease) -> None:
+        """Take up a lease that nobody holds yet."""
+        self._live[lease.id] = lease
+        if lease.claim is None:
+            self._unclaimed.setdefault(lease.need, {})[lease.id] = None
+        self.waiting[lease.queue] += 1
+
+    def claim(self, lease: Lease, lender: str | None) -> None:
+        """Note in whose room the lease is counted."""
+        lease.claim = lender
+        if lender is None:
+            self._unclaimed.setdefault(lease.need, {})[lease.id] = None
+        else:
+            self._drop_unclaimed(lease)
+
+    def unclaimed(self, need: Need) -> Lease | None:
+        """Return a lease for such a need that is counted nowhere."""
+        for lease_id in self._unclaimed.get(need, ()):
+            return self._live[lease_id]
+        return None
+
+    def unclaimed_needs(self) -> KeysView[Need]:
+        """Return the needs of the leases that are counted nowhere."""
+        return self._unclaimed.keys()
+
+    def hold(self, lease: Lease, lender: str) -> None:
+        """Note who took the lease."""
+        lease.holder = lender
+        self._held.setdefault(lender, set()).add(lease.id)
+        _decrement(self.waiting, lease.queue)
+
+    def holds_any(self, lender: str) -> bool:
+        """Tell whether `lender` holds a lease."""
+        return lender in self._held
+
+    def held_by(self, lender: str) -> list[Lease]:
+        """Return what `lender` holds, in order of handing out."""
+        held = [self._live[lease_id] for lease_id in self._held.get(lender, ())]
+        return sorted(held, key=lambda lease: (lease.fed_at, lease.id))
+
+    def drop(self, lease: Lease) -> None:
+        """Forget a lease: lost, cancelled or never fed. Reports on it are stale from now on."""
+        del self._live[lease.id]
+        self._drop_unclaimed(lease)
+        if lease.holder is None:
+            _decrement(self.waiting, lease.queue)
+            return
+        held = self._held[lease.holder]
+        held.discard(lease.id)
+        if not held:
+            del self._held[lease.holder]
+
+    def finish(self, lease: Lease) -> None:
+        """End a lease that its holder has answered for."""
+        self.drop(lease)
+        self.remember(lease.id, lease.holder)
+
+    def remember(self, lease_id: str, holder: str | None) -> None:
+        """Note an ended lease; None as holder where a replay can't know it."""
+        self._finished[lease_id] = holder
+
+    def was_finished(self, lease_id: str) -> bool:
+        """Tell whether the lease ended with its holder's last word."""
+        return lease_id in self._finished
+
+    def was_finished_by(self, lease_id: str, lender: str) -> bool:
+        """Tell whether `lender`, as far as is known, gave the last word on the lease."""
+        return lease_id in self._finished and self._finished[lease_id] in (None, lender)
+
+    def _drop_unclaimed(self, lease: Lease) -> None:
+        unclaimed = self._unclaimed.get(lease.need, {})
+        unclaimed.pop(lease.id, None)
+        if not unclaimed:
+            self._unclaimed.pop(lease.need, None)
+
+
+def _decrement(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]

@@ -1,0 +1,51 @@
+"""Leases that are meant for the machine that holds their inputs: they wait in its own queue.
+
+It has a moment to take one. Then the tasks may go anywhere: to fetch the inputs takes less long
+than to wait for a machine that is busy, or has gone (delay scheduling: Zaharia and others, EuroSys
+2010).
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from broker.core.effects import SendControl
+from broker.core.jobs.job import Job
+from broker.core.leasing.leases import Lease
+from broker.core.matching.lender import Lender
+from broker.core.state import Due, State
+from lender.protocol.lease import Control
+
+TAKE_S: Final = 2.0
+"""For a machine to take what is meant for it."""
+
+FETCH_BYTES_MIN: Final = 8 << 20
+"""Less is fetched sooner than it is worth waiting for."""
+
+NOT_TAKEN: Final = "the machine that has its inputs did not take it"
+
+NEAR_HEADER: Final = "Lender-Near"
+"""Of a lease's message in a lender's own queue: whose."""
+
+
+def nearest(job: Job, lender: Lender) -> str | None:
+    """Return the lender if it holds much of what the job reads and could begin at once."""
+    if not job.inputs or lender.offer.slots_free < job.need.cores:
+        return None
+    return lender.id if lender.holds_bytes(job.inputs) >= FETCH_BYTES_MIN else None
+
+
+def headers_of(lease: Lease) -> Mapping[str, str]:
+    """Return what a lease's message says of it."""
+    return {NEAR_HEADER: lease.near} if lease.near is not None else {}
+
+
+def await_taking(state: State, lease: Lease, at: float) -> None:
+    """From `at` on, wait for the lender that the lease is meant for."""
+    if lease.near is not None:
+        state.due.set(Due("lease", (lease.id,)), at + TAKE_S)
+
+
+def tell_fed(state: State, lease: Lease) -> None:
+    """Tell the lender that its own queue holds something."""
+    if lease.near is not None and lease.holder is None:
+        state.outbox.emit(SendControl(lease.near, Control(kind="open", classes=(lease.queue,))))

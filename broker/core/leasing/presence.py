@@ -1,0 +1,161 @@
+"""What lenders say of themselves, and what their silence says."""
+
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+from broker.core.effects import DeleteWork, SendControl, Warn
+from broker.core.gangs import gathering
+from broker.core.leasing import locality
+from broker.core.leasing.holding import cancel_stray, lose, set_back, silent_at, take, watch
+from broker.core.leasing.leases import UNLISTED_GRACE_S, Lease
+from broker.core.matching.lender import Lender
+from broker.core.state import Due, State
+from lender.protocol.codec import decode
+from lender.protocol.errors import ProtocolError
+from lender.protocol.lease import Control, HeldLease, LeaseState, Offer
+
+REMIND_S = 2.0
+"""A lender with free slots that leaves work in its queues is told of them again, this often."""
+
+RECONNECT_S = 4.0
+"""A lender's longest pause between two tries to reconnect: it is not silent before that."""
+
+_AT_WORK: Final[tuple[LeaseState, ...]] = ("running", "frozen")
+
+
+def hear_offer(state: State, now: float, lender_id: str, payload: bytes) -> None:
+    """Take up an offer: who is there, with which room, holding which leases."""
+    try:
+        offer = decode(Offer, payload)
+    except ProtocolError as error:
+        state.outbox.emit(Warn(f"offer of {lender_id}: {error}"))
+        return
+    if offer.lender != lender_id:
+        state.outbox.emit(Warn(f"offer of {lender_id} speaks for {offer.lender}"))
+        return
+    listed = (state.leases.get(held.lease) for held in offer.leases)
+    held = (lease.need for lease in listed if lease is not None)
+    lender, added = state.fleet.hear(now, offer, held)
+    watch(state, now, lender_id)
+    _match_leases(state, now, lender_id, offer.leases)
+    if len(state.gangs):
+        gathering.hear(state, lender_id, offer.leases)
+    if offer.phase == "offline":
+        _give_up(state, lender_id)
+        return
+    _tell_open(state, now, lender, added & state.open_classes)
+    _remind(state, now, lender)
+
+
+def tell_fed(state: State, now: float, lease: Lease) -> None:
+    """A lease waits in the queue of its class: tell those who may not know of it.
+
+    The first one of a class opens it, for all that list it. Later ones are told to the lender in
+    whose room they are counted: it may have begun anew, and lenders that are no good for the
+    lease may take it before every reminder.
+    """
+    token = lease.class_token
+    if lease.near is not None:
+        locality.tell_fed(state, lease)
+    elif token not in state.open_classes:
+        state.open_classes.add(token)
+        for lender in state.fleet.of_class(token):
+            _tell_open(state, now, lender, {token})
+    elif lease.holder is None and lease.claim is not None:
+        claimed = state.fleet.get(lease.claim)
+        if claimed is not None and _may_remind(claimed, now):
+            _tell_open(state, now, claimed, {token})
+
+
+def notice_silence(state: State, now: float, lender_id: str) -> None:
+    """The time is up for a lender that may have spoken since: give it up, or wait on."""
+    lender = state.fleet.get(lender_id)
+    if lender is None:
+        _lose_held(state, lender_id)
+        return
+    if silent_at(state, lender_id, lender.heard_at) <= now:
+        _give_up(state, lender_id)
+    else:
+        watch(state, now, lender_id)
+
+
+def end_grace(state: State, now: float, lease_id: str) -> None:
+    """Its holder no longer lists the lease, nor has it reported the end of it: it is lost.
+
+    Or it is meant for one lender, which has not taken it.
+    """
+    lease = state.leases[lease_id]
+    if lease.holder is None:
+        set_back(state, now, lease, locality.NOT_TAKEN, lease.near)
+        if lease.sequence is not None:
+            state.outbox.emit(DeleteWork(lease.sequence))
+        state.forget_lease(lease, finished=False)
+    else:
+        lose(state, lease)
+
+
+def restore_hearing(state: State, now: float) -> None:
+    """Lenders can be heard again: give each the time to reconnect and speak up."""
+    state.deaf = False
+    state.fleet.hear_all(now + RECONNECT_S)
+    for due, at in state.due.items():
+        if due.kind in ("queue", "lease"):
+            state.due.set(due, max(at, now + RECONNECT_S + UNLISTED_GRACE_S))
+
+
+def _match_leases(state: State, now: float, lender_id: str, listed: tuple[HeldLease, ...]) -> None:
+    strays = []
+    for held in listed:
+        lease = state.leases.get(held.lease)
+        if lease is None:
+            if not state.leases.was_finished_by(held.lease, lender_id):
+                strays.append(held.lease)
+        elif lease.holder == lender_id or (
+            lease.holder is None and take(state, now, lease, lender_id)
+        ):
+            state.due.drop(Due("lease", (lease.id,)))
+            if held.state in _AT_WORK:
+                lease.works(now)
+        else:
+            strays.append(held.lease)
+    cancel_stray(state, lender_id, strays)
+    listed_ids = {held.lease for held in listed}
+    for lease in state.leases.held_by(lender_id):
+        grace = Due("lease", (lease.id,))
+        if lease.id not in listed_ids and grace not in state.due:
+            state.due.set(grace, now + UNLISTED_GRACE_S)
+
+
+def _lose_held(state: State, lender_id: str) -> None:
+    for lease in state.leases.held_by(lender_id):
+        lose(state, lease)
+
+
+def _give_up(state: State, lender_id: str) -> None:
+    _lose_held(state, lender_id)
+    state.due.drop(Due("lender", (lender_id,)))
+    for lease_id in state.fleet.forget(lender_id):
+        lease = state.leases[lease_id]
+        if lease.near is not None:
+            lose(state, lease)
+        else:
+            state.leases.claim(lease, None)
+            state.stir(lease.need)
+
+
+def _tell_open(state: State, now: float, lender: Lender, class_tokens: AbstractSet[str]) -> None:
+    if class_tokens:
+        lender.reminded_at = now
+        control = Control(kind="open", classes=tuple(sorted(class_tokens)))
+        state.outbox.emit(SendControl(lender.id, control))
+
+
+def _remind(state: State, now: float, lender: Lender) -> None:
+    if _may_remind(lender, now):
+        waiting = lender.classes & state.leases.waiting.keys()
+        _tell_open(state, now, lender, waiting & state.open_classes)
+
+
+def _may_remind(lender: Lender, now: float) -> bool:
+    idle = lender.offer.phase == "lending" and lender.offer.slots_free > 0
+    return idle and lender.reminded_at + REMIND_S <= now

@@ -1,0 +1,178 @@
+"""Done reports: whose they are, which results are new, and what becomes of the rest."""
+
+from broker.core.copies import votes
+from broker.core.durable.records import checkpoints_record, chunk_record, in_chunks
+from broker.core.effects import Record, Reply
+from broker.core.events import DoneReported
+from broker.core.jobs.job import Job
+from broker.core.jobs.lifecycle import Ending, commit, end, end_of_array
+from broker.core.leasing.holding import hand_back, set_back, take
+from broker.core.leasing.leases import Lease
+from broker.core.state import State
+from lender.protocol.codec import MSGPACK, decode
+from lender.protocol.errors import ProtocolError
+from lender.protocol.lease import PREPARE_FIELD, Done, DoneReply
+from lender.protocol.result import Chunk, TaskResult
+
+_COMMITTED = DoneReply(verdict="committed")
+_STALE = DoneReply(verdict="stale", reason="the lease is not this lender's, or no longer")
+
+
+def hear_report(state: State, now: float, event: DoneReported) -> None:
+    """Take up a report and answer it once what it says is durable."""
+    lender = state.fleet.get(event.lender)
+    if lender is not None:
+        lender.heard_at = now
+    try:
+        verdict = _take_up(state, now, event.lender, decode(Done, event.payload))
+    except ProtocolError as error:
+        verdict = DoneReply(verdict="malformed", reason=str(error))
+    state.outbox.after_commit(Reply(event.reply_to, verdict, MSGPACK))
+
+
+def _take_up(state: State, now: float, lender: str, done: Done) -> DoneReply:
+    lease = state.leases.get(done.lease)
+    if lease is None:
+        # The answer to the lease's last report was lost, so it is given again.
+        return _COMMITTED if state.leases.was_finished_by(done.lease, lender) else _STALE
+    if lease.holder not in (None, lender):
+        return _STALE
+    job = state.jobs[lease.job]
+    _check(lease, job, done)
+    if lease.holder is None and not take(state, now, lease, lender):
+        return _STALE
+    # Results that the lease has brought before are repeated: their answer was lost.
+    fresh = [result for result in done.results if result.task in lease.open]
+    if job.verify is not None and done.final and done.outcome == "invalid":
+        fresh += votes.refused_by_one(lease, done, fresh)
+    ended = _settle(state, now, job, lease, fresh)
+    notes = [*_take_checkpoints(job, lease, done), *votes.notes(job, lease, fresh)]
+    invalid = False
+    if done.final:
+        invalid = done.outcome == "invalid" and bool(lease.open)
+        if lease.open and not invalid:
+            _hand_back_rest(state, now, lease, lender, done)
+        state.forget_lease(lease, finished=True)
+    records = _chunks(job, lease, lender, ended) if job.is_array else []
+    if invalid:
+        ending = Ending("rejected", done.field or "payload", done.reason)
+        end(state, now, job, ending, records)
+    elif job.settled == job.total:
+        ending = end_of_array(job) if job.is_array else _end_of_task(ended[0], lease, lender)
+        end(state, now, job, ending, records)
+    elif records or notes:
+        commit(state, job.key, records, untold=notes)
+    return _COMMITTED
+
+
+def _check(lease: Lease, job: Job, done: Done) -> None:
+    if lease.job != (done.submitter, done.job):
+        raise ProtocolError("job", "is not the lease's job")
+    seen: set[int] = set()
+    for number, result in enumerate(done.results):
+        if not lease.covers(result.task):
+            raise ProtocolError(f"results.{number}.task", "is not a task of the lease")
+        if result.task in seen:
+            raise ProtocolError(f"results.{number}.task", "is reported twice")
+        seen.add(result.task)
+    if done.checkpoints and job.checkpoints is None:
+        raise ProtocolError("checkpoints", "the job declares none")
+    for number, (task, _) in enumerate(done.checkpoints):
+        if not lease.covers(task):
+            raise ProtocolError(f"checkpoints.{number}", "is not of a task of the lease")
+
+
+def _settle(
+    state: State, now: float, job: Job, lease: Lease, fresh: list[TaskResult]
+) -> list[TaskResult]:
+    """Count what has ended; let rest what has failed and may be tried again."""
+    step = lease.step
+    ended = []
+    for one in fresh:
+        lease.open.remove(one.task)
+        job.measure(one.duration_s)
+        result, attempt, may_retry = one, step.attempt, True
+        if one.task in job.shared:
+            verdict = votes.count(state, job, lease, one)
+            if verdict is None:
+                continue
+            result, attempt, may_retry = verdict
+        if result.state == "failed" and may_retry and step.failures < job.retries:
+            job.try_again(now, step._replace(attempt=attempt), result.task)
+            continue
+        ended.append(result)
+        if job.checkpoints is not None:
+            job.checkpoints.drop(result.task)
+        if result.state == "succeeded":
+            job.succeeded += 1
+        else:
+            job.failed += 1
+            if job.is_array:
+                job.failures.add([(result.task, 1)])
+    if fresh:
+        lease.works(now)
+        lease.working_since = now
+        job.progressed()
+        state.backlog.learn(job)
+        state.enqueue(job)
+    return ended
+
+
+def _take_checkpoints(job: Job, lease: Lease, done: Done) -> list[Record]:
+    """Note what the lease's tasks without a result would go on from; returns what keeps it."""
+    if job.checkpoints is None:
+        return []
+    number = job.checkpoints.taken
+    news = job.checkpoints.take(one for one in done.checkpoints if one[0] in lease.open)
+    return [checkpoints_record(*job.key, number, lease.step.attempt, news)] if news else []
+
+
+def _hand_back_rest(state: State, now: float, lease: Lease, lender: str, done: Done) -> None:
+    """Lease the tasks without a result anew.
+
+    An evicted or revoked lease was fine for its lender, which offers no slots now. After a
+    refusal the same lender may well be the next to pull it, hence a rest; so too after a
+    report that calls itself finished and leaves tasks out. One that took too long to prepare
+    is avoided for as long as that took.
+    """
+    if done.outcome in ("evicted", "revoked"):
+        hand_back(state, lease)
+    else:
+        reason = done.reason or "left out by its lender"
+        set_back(state, now, lease, reason, lender)
+        if done.field == PREPARE_FIELD:
+            job = state.jobs[lease.job]
+            job.avoid(lender, now + job.prepare_s)
+
+
+def _chunks(job: Job, lease: Lease, lender: str, ended: list[TaskResult]) -> list[Record]:
+    return [
+        chunk_record(
+            job.key.submitter,
+            Chunk(
+                job=job.key.job,
+                lease=lease.id,
+                attempt=lease.step.attempt,
+                lender=lender,
+                results=results,
+            ),
+            job.content_type,
+        )
+        for results in in_chunks(ended)
+    ]
+
+
+def _end_of_task(result: TaskResult, lease: Lease, lender: str) -> Ending:
+    reason = None
+    if result.state == "failed":
+        if result.limit is not None:
+            reason = f"the {result.limit} limit was hit"
+        else:
+            reason = result.error or f"exit code {result.exit_code}"
+    return Ending(
+        result.state,
+        reason=reason,
+        result=result,
+        lender=lender,
+        attempt=lease.step.attempt,
+    )
