@@ -47,7 +47,12 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
         help="for fetching its files and compiling, or another machine tries; default 10m",
     )
     _add_machine_options(parser.add_argument_group("machine"))
-    job = parser.add_argument_group("job")
+    _add_answer_options(parser.add_argument_group("job"))
+    _add_turn_options(parser.add_argument_group("when"))
+    parser.add_argument("command", nargs="*", metavar="-- CMD ARGS", help="the command to run")
+
+
+def _add_answer_options(job: argparse._ArgumentGroup) -> None:
     job.add_argument("--retries", type=int, default=0, metavar="N", help="run a failed task again")
     job.add_argument(
         "--verify",
@@ -61,17 +66,24 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the task keeps its state in checkpoint/; on another machine it goes on from there",
     )
+    job.add_argument("--name", default="", metavar="TEXT", help="for people to read")
     job.add_argument(
+        "--workload", metavar="NAME", help="what owners grant; default command, or wasm"
+    )
+
+
+def _add_turn_options(when: argparse._ArgumentGroup) -> None:
+    when.add_argument(
         "--priority", type=int, default=0, metavar="N", help="of your jobs, a higher one is sooner"
     )
-    job.add_argument(
+    when.add_argument(
         "--delay",
         type=duration_s,
         default=0.0,
         metavar="S",
         help="not before that, such as 2h; less than 7d",
     )
-    job.add_argument(
+    when.add_argument(
         "--after",
         dest="predecessors",
         action="append",
@@ -80,26 +92,21 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
         metavar="JOB[:end]",
         help="only after the success of this job of yours, or any end of it; may be repeated",
     )
-    job.add_argument(
+    when.add_argument(
         "--queue-time",
         type=duration_s,
         metavar="S",
         help="give it up unless it has begun by then, such as 10m",
     )
-    job.add_argument(
+    when.add_argument(
         "--deadline",
         type=duration_s,
         metavar="S",
         help="give it up unless it has ended by then; at most 7d, default 1d (with --after 7d)",
     )
-    job.add_argument(
+    when.add_argument(
         "--expect", type=duration_s, metavar="S", help="what a task probably takes, such as 30m"
     )
-    job.add_argument("--name", default="", metavar="TEXT", help="for people to read")
-    job.add_argument(
-        "--workload", metavar="NAME", help="what owners grant; default command, or wasm"
-    )
-    parser.add_argument("command", nargs="*", metavar="-- CMD ARGS", help="the command to run")
 
 
 def _add_machine_options(machine: argparse._ArgumentGroup) -> None:
