@@ -200,6 +200,35 @@ def test_a_circle_that_is_too_long_to_be_found_waits_until_it_expires(
     assert {ended(world, job).state for job in (A, B, C, D)} == {"expired"}
 
 
+def test_a_start_walks_along_a_chain_once_and_not_once_for_each_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_at: list[JobKey] = []
+
+    def look_at(submitter: str, job: str) -> JobKey:
+        looked_at.append(JobKey(submitter, job))
+        return looked_at[-1]
+
+    world = World()
+    names = [f"job-{number:04d}" for number in range(101)]
+    for before, job in pairwise(names):
+        submit(world, job, before)
+    monkeypatch.setattr(dependencies, "JobKey", look_at)
+    world.start()
+    assert len(names) < len(looked_at) < 5 * len(names)
+
+
+def test_a_circle_that_nobody_was_told_of_is_refused_by_the_next_broker() -> None:
+    world = World()
+    world.land_commits = False
+    for job, after in ((A, C), (B, A), (C, B)):
+        submit(world, job, after)
+    world.land_commits = True
+    world.start()
+    assert (ended(world, C).state, ended(world, C).field) == ("rejected", "after")
+    assert ended(world, A).state == "cancelled"
+
+
 def test_two_ways_to_the_same_job_are_no_circle() -> None:
     world = World()
     world.offer()

@@ -39,16 +39,21 @@ class Dependencies:
         self._left: dict[JobKey, dict[str, AfterOn]] = {}
         self._followers: dict[JobKey, dict[JobKey, None]] = {}
         self._committing: deque[tuple[int, JobKey, Ended]] = deque()
-        self._fresh: deque[JobKey] = deque()
+        self._fresh: deque[tuple[JobKey, bool]] = deque()
+        """Jobs that have come, and whether each closed a circle then."""
         self._ended: deque[tuple[JobKey, Ended, list[JobKey]]] = deque()
 
     def add(self, key: JobKey, after: tuple[After, ...]) -> None:
-        """Let a job wait; `decide` tells of it, if there is nothing to wait for."""
+        """Let a job wait; `decide` tells of it, if there is nothing to wait for.
+
+        A circle is looked for at once, as a replay adds all jobs before it decides on any: each
+        of a long chain would be a walk through the others.
+        """
         self._left[key] = left = {}
         for one in after:
             left[one.job] = one.on
             self._followers.setdefault(JobKey(key.submitter, one.job), {})[key] = None
-        self._fresh.append(key)
+        self._fresh.append((key, bool(self._circle(key))))
 
     def drop(self, key: JobKey) -> None:
         """Forget that a job waits, if it does."""
@@ -102,15 +107,16 @@ class Dependencies:
             self._ended.popleft()
         return self._pass(follower, key.job, ended)
 
-    def _look_at(self, key: JobKey) -> Verdict | None:
+    def _look_at(self, fresh: tuple[JobKey, bool]) -> Verdict | None:
         """Look at a job that has come: what it waits for may have ended long ago."""
+        key, closed_circle = fresh
         for name in list(self._left.get(key, ())):
             ended = self.endings.get(JobKey(key.submitter, name))
             if ended is not None:
                 verdict = self._pass(key, name, ended)
                 if verdict is not None:
                     return verdict
-        circle = self._circle(key)
+        circle = self._circle(key) if closed_circle else ()
         return Verdict(key, circle=circle) if circle else None
 
     def _pass(self, key: JobKey, name: str, ended: Ended) -> Verdict | None:
