@@ -1,5 +1,6 @@
 """Jobs that wait for others: in which order they are handed out, and how they end."""
 
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -8,11 +9,14 @@ from broker_world import ALICE, BOB, L1, START, World, bad, check_places, job_sp
 from broker.core.answers.why import Reasons
 from broker.core.events import ClockJumped, HearingRestored
 from broker.core.jobs import dependencies, following
+from broker.core.jobs.endings import Endings
 from broker.core.jobs.job import JobKey
 from lender.protocol.job import After
 from lender.protocol.result import Terminal
+from lender.protocol.signature import Signer, seed_from_entropy
 
 A, B, C, D = (f"job-000{n}" for n in range(1, 5))
+STRANGER = Signer(seed_from_entropy(b"stranger" * 4))
 KEY_C = JobKey(ALICE.public_key, C)
 
 
@@ -118,6 +122,24 @@ def test_any_end_will_do_where_any_end_was_asked_for(how: str) -> None:
     assert sorted(handed_out(world)) == ([B, C] if how == "succeeded" else [B])
     if how != "succeeded":
         assert how in (ended(world, C).reason or "")
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_strangers_send_crowds_out_no_end_that_a_job_may_wait_for(
+    monkeypatch: pytest.MonkeyPatch, *, restart: bool
+) -> None:
+    monkeypatch.setattr(dependencies, "Endings", partial(Endings, page_entries=4, pages_max=1))
+    world = World()
+    world.offer()
+    submit(world, A)
+    assert run_all(world) == [A]
+    for number in range(12):
+        world.submit(job_spec(STRANGER, f"job-x{number:03d}"), STRANGER)
+    if restart:
+        world.start()
+        world.offer()
+    submit(world, B, A)
+    assert handed_out(world) == [B]
 
 
 def test_the_jobs_of_others_are_not_waited_for() -> None:

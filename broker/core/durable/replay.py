@@ -119,7 +119,8 @@ class Replay:
             self._ended[key] = terminal
             self._progress.pop(key, None)
             if terminal is not None:
-                self._state.dependencies.endings.note(key, terminal.state, terminal.ended_at)
+                if terminal.state != "rejected" or key.submitter in self._state.submitters:
+                    self._state.dependencies.endings.note(key, terminal.state, terminal.ended_at)
                 if terminal.state in ("succeeded", "failed"):
                     self._answered.add(key)
             return

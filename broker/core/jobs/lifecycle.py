@@ -185,7 +185,8 @@ def reject_submission(state: State, now: float, key: JobKey, rejection: Rejectio
     summary = TerminalSummary("", "rejected", 0, 0, 0, now, now)
     last = terminal_record(key.submitter, key.job, terminal, summary, rejection.content_type)
     token = commit(state, key, [last])
-    state.dependencies.end(token, key, Ended("rejected", int(now)))
+    if key.submitter in state.submitters:  # else strangers could crowd out what others wait for
+        state.dependencies.end(token, key, Ended("rejected", int(now)))
     remember_ended(state, key, summary, f"{rejection.field}: {rejection.reason}")
 
 
