@@ -34,6 +34,8 @@ def test_every_subject_is_one_that_its_filter_catches() -> None:
     for pattern, subject in [
         (subjects.SUBMIT_FILTER, subjects.submit(S, J)),
         (subjects.CANCEL_FILTER, subjects.cancel(S, J)),
+        (subjects.of_submitter(S), subjects.submit(S, J)),
+        (subjects.of_submitter(S), subjects.cancel(S, J)),
         (subjects.WORK_FILTER, subjects.work(class_of())),
         (subjects.RESULT_FILTER, subjects.result(S, J)),
         (subjects.RESULT_FILTER, subjects.chunk(S, J, 40)),
