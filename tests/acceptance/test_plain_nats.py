@@ -220,7 +220,7 @@ async def test_what_is_wrong_is_named(fleet: Fleet, encoding: Encoding) -> None:
             ({"colour": "blue"}, "colour"),
             ({"argv": 7}, "argv"),
             ({"array": {"count": 0}}, "array.count"),
-            ({"array": {"count": 10_000_000}}, "array.count"),
+            ({"array": {"count": 10_000_001}}, "array.count"),
             ({"outputs": ["../up"]}, "outputs.0"),
             ({"submitter": "U" + "A" * 55}, "submitter"),
         ):

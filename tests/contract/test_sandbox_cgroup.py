@@ -368,6 +368,9 @@ def test_stopping_needs_the_standard_library_only() -> None:
     assert shown == [
         "lender.sandbox",
         "lender.sandbox.processes",
-        *(f"lender.sandbox.processes.{x}" for x in ("autogroup", "cgroup", "stopping", "tree")),
+        *(
+            f"lender.sandbox.processes.{name}"
+            for name in ("account", "autogroup", "cgroup", "stopping", "table", "tree")
+        ),
         "False",
     ]

@@ -66,7 +66,7 @@ def completed(machine: Machine, tmp_path: Path, request: pytest.FixtureRequest) 
 
 
 def test_verbs(completed: Completed) -> None:
-    assert set(completed("lender re")) == {"resume", "revoke"}
+    assert set(completed("lender re")) == {"resume", "retry", "revoke"}
     assert {"status", "pause", "why", "top", "drain", "submit"} <= set(completed("lender "))
 
 
