@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 from broker.core.containers.priority_map import PriorityMap
 from broker.core.copies.reputation import Reputation
+from broker.core.effects import DeleteWork
 from broker.core.gangs.gang import Gangs
 from broker.core.intake.quotas import Quota, Quotas
 from broker.core.jobs.dependencies import Dependencies
@@ -174,6 +175,12 @@ class State:
             self.leases.finish(lease)
         else:
             self.leases.drop(lease)
+
+    def give_up(self, lease: Lease) -> None:
+        """Forget a lease, and have its message deleted: what comes of it is stale."""
+        if lease.sequence is not None:
+            self.outbox.emit(DeleteWork(lease.sequence))
+        self.forget_lease(lease, finished=False)
 
     def forget_job(self, job: Job) -> None:
         """Drop a job that has ended and has no lease any more."""

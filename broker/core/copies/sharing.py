@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from broker.core.containers.ranges import RangeSet
 from broker.core.copies.shared import SharedTask, owner_of
-from broker.core.effects import DeleteWork, SendControl
+from broker.core.effects import SendControl
 from broker.core.jobs.job import Job, Step
 from broker.core.leasing.leases import Lease
 from broker.core.state import State
@@ -93,9 +93,7 @@ def withdraw(state: State, lease: Lease) -> None:
     if lease.holder is not None:
         control = Control(kind="cancel", leases=(lease.id,))
         state.outbox.emit(SendControl(lease.holder, control))
-    if lease.sequence is not None:
-        state.outbox.emit(DeleteWork(lease.sequence))
-    state.forget_lease(lease, finished=False)
+    state.give_up(lease)
 
 
 def told(job: Job) -> str:

@@ -8,6 +8,7 @@ large the values are. RESULTS has a single writer: what stands there was written
 """
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
@@ -32,8 +33,33 @@ _JOB_CHARS_MAX = 300
 _FAILED = "ft"
 
 
+class _Summary(ABC):
+    """What a record's header says of it."""
+
+    __slots__ = ()
+
+    def dump(self) -> str:
+        """Return the header's value."""
+        return json.dumps(self._fields(), separators=(",", ":"))
+
+    @classmethod
+    def load(cls, headers: Headers) -> Self | None:
+        """Read a header's value; None if it is not one."""
+        try:
+            return cls._read(json.loads(headers[SUMMARY_HEADER]))
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    @abstractmethod
+    def _fields(self) -> dict[str, Any]: ...
+
+    @classmethod
+    @abstractmethod
+    def _read(cls, fields: dict[str, Any]) -> Self: ...
+
+
 @dataclass(frozen=True, slots=True)
-class ChunkSummary:
+class ChunkSummary(_Summary):
     """Which tasks of an array a chunk ends, in which attempt, and which of them have failed."""
 
     tasks: tuple[TaskRange, ...]
@@ -41,30 +67,26 @@ class ChunkSummary:
     attempt: int
     failed_tasks: tuple[TaskRange, ...] = ()
 
-    def dump(self) -> str:
-        """Return the header's value."""
-        return json.dumps(
-            {"t": self.tasks, "f": self.failed, "a": self.attempt, **_dumped(self.failed_tasks)},
-            separators=(",", ":"),
-        )
+    def _fields(self) -> dict[str, Any]:
+        return {
+            "t": self.tasks,
+            "f": self.failed,
+            "a": self.attempt,
+            **_dumped(self.failed_tasks),
+        }
 
     @classmethod
-    def load(cls, headers: Headers) -> Self | None:
-        """Read a header's value; None if it is not one."""
-        try:
-            fields: dict[str, Any] = json.loads(headers[SUMMARY_HEADER])
-            return cls(
-                _ranges(fields["t"]),
-                int(fields["f"]),
-                int(fields["a"]),
-                _ranges(fields.get(_FAILED, ())),
-            )
-        except (KeyError, TypeError, ValueError):
-            return None
+    def _read(cls, fields: dict[str, Any]) -> Self:
+        return cls(
+            _ranges(fields["t"]),
+            int(fields["f"]),
+            int(fields["a"]),
+            _ranges(fields.get(_FAILED, ())),
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class TerminalSummary:
+class TerminalSummary(_Summary):
     """How a job ended."""
 
     name: str
@@ -76,69 +98,54 @@ class TerminalSummary:
     ended_at: float
     failed_tasks: tuple[TaskRange, ...] = ()
 
-    def dump(self) -> str:
-        """Return the header's value."""
-        return json.dumps(
-            {
-                "n": self.name,
-                "s": self.state,
-                "t": self.total,
-                "o": self.succeeded,
-                "f": self.failed,
-                "at": self.submitted_at,
-                "e": self.ended_at,
-                **_dumped(self.failed_tasks),
-            },
-            separators=(",", ":"),
-        )
+    def _fields(self) -> dict[str, Any]:
+        return {
+            "n": self.name,
+            "s": self.state,
+            "t": self.total,
+            "o": self.succeeded,
+            "f": self.failed,
+            "at": self.submitted_at,
+            "e": self.ended_at,
+            **_dumped(self.failed_tasks),
+        }
 
     @classmethod
-    def load(cls, headers: Headers) -> Self | None:
-        """Read a header's value; None if it is not one."""
-        try:
-            fields: dict[str, Any] = json.loads(headers[SUMMARY_HEADER])
-            return cls(
-                str(fields["n"]),
-                _STATE.validate_python(fields["s"]),
-                int(fields["t"]),
-                int(fields["o"]),
-                int(fields["f"]),
-                float(fields["at"]),
-                float(fields.get("e", 0.0)),
-                _ranges(fields.get(_FAILED, ())),
-            )
-        except (KeyError, TypeError, ValueError):
-            return None
+    def _read(cls, fields: dict[str, Any]) -> Self:
+        return cls(
+            str(fields["n"]),
+            _STATE.validate_python(fields["s"]),
+            int(fields["t"]),
+            int(fields["o"]),
+            int(fields["f"]),
+            float(fields["at"]),
+            float(fields.get("e", 0.0)),
+            _ranges(fields.get(_FAILED, ())),
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class CheckpointsSummary:
+class CheckpointsSummary(_Summary):
     """What tasks of a job would go on from, as an attempt left it."""
 
     checkpoints: tuple[TaskCheckpoint, ...]
     attempt: int
 
-    def dump(self) -> str:
-        """Return the header's value."""
+    def _fields(self) -> dict[str, Any]:
         noted = [(task, blob.sha256, blob.size_bytes) for task, blob in self.checkpoints]
-        return json.dumps({"c": noted, "a": self.attempt}, separators=(",", ":"))
+        return {"c": noted, "a": self.attempt}
 
     @classmethod
-    def load(cls, headers: Headers) -> Self | None:
-        """Read a header's value; None if it is not one."""
-        try:
-            fields: dict[str, Any] = json.loads(headers[SUMMARY_HEADER])
-            noted = tuple(
-                (int(task), BlobRef(sha256=sha256, size_bytes=size_bytes))
-                for task, sha256, size_bytes in fields["c"]
-            )
-            return cls(noted, int(fields["a"]))
-        except (KeyError, TypeError, ValueError):
-            return None
+    def _read(cls, fields: dict[str, Any]) -> Self:
+        noted = tuple(
+            (int(task), BlobRef(sha256=sha256, size_bytes=size_bytes))
+            for task, sha256, size_bytes in fields["c"]
+        )
+        return cls(noted, int(fields["a"]))
 
 
 @dataclass(frozen=True, slots=True)
-class VotesSummary:
+class VotesSummary(_Summary):
     """How one owner's lender has answered tasks of a job that is verified."""
 
     owner: str
@@ -148,20 +155,13 @@ class VotesSummary:
     votes: tuple[tuple[int, str], ...]
     """Pairs of a task and the digest of the answer."""
 
-    def dump(self) -> str:
-        """Return the header's value."""
-        fields = {"o": self.owner, "a": self.attempt, "f": self.failures, "v": self.votes}
-        return json.dumps(fields, separators=(",", ":"))
+    def _fields(self) -> dict[str, Any]:
+        return {"o": self.owner, "a": self.attempt, "f": self.failures, "v": self.votes}
 
     @classmethod
-    def load(cls, headers: Headers) -> Self | None:
-        """Read a header's value; None if it is not one."""
-        try:
-            fields: dict[str, Any] = json.loads(headers[SUMMARY_HEADER])
-            votes = tuple((int(task), str(digest)) for task, digest in fields["v"])
-            return cls(str(fields["o"]), int(fields["a"]), int(fields["f"]), votes)
-        except (KeyError, TypeError, ValueError):
-            return None
+    def _read(cls, fields: dict[str, Any]) -> Self:
+        votes = tuple((int(task), str(digest)) for task, digest in fields["v"])
+        return cls(str(fields["o"]), int(fields["a"]), int(fields["f"]), votes)
 
 
 def _dumped(failed_tasks: tuple[TaskRange, ...]) -> dict[str, tuple[TaskRange, ...]]:
@@ -192,9 +192,8 @@ def checkpoints_record(
     submitter: str, job: str, number: int, attempt: int, news: tuple[TaskCheckpoint, ...]
 ) -> Record:
     """Return the note about new checkpoints; `number` makes its subject one of its own."""
-    summary = CheckpointsSummary(news, attempt).dump()
-    subject = subjects.checkpoints(submitter, job, number)
-    return Record(subject, {SUMMARY_HEADER: summary}, summary.encode())
+    summary = CheckpointsSummary(news, attempt)
+    return _note(subjects.checkpoints(submitter, job, number), summary)
 
 
 def begun_record(submitter: str, job: str) -> Record:
@@ -204,8 +203,11 @@ def begun_record(submitter: str, job: str) -> Record:
 
 def votes_record(submitter: str, job: str, number: int, summary: VotesSummary) -> Record:
     """Return the note about answers; `number` makes its subject one of its own."""
+    return _note(subjects.votes(submitter, job, number), summary)
+
+
+def _note(subject: str, summary: _Summary) -> Record:
     dumped = summary.dump()
-    subject = subjects.votes(submitter, job, number)
     return Record(subject, {SUMMARY_HEADER: dumped}, dumped.encode())
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Literal
 
-from broker.core.effects import DeleteWork, SendControl
+from broker.core.effects import SendControl
 from broker.core.gangs.gang import Gang
 from broker.core.jobs import queue_time
 from broker.core.jobs.job import Job, Step
@@ -122,10 +122,8 @@ def scatter(state: State, job: Job) -> None:
     members = _members(state, job)
     _tell_holders(state, "cancel", members)
     for lease in members:
-        if lease.sequence is not None:
-            state.outbox.emit(DeleteWork(lease.sequence))
         job.put_back(Step(lease.step.attempt + 1, lease.step.failures), lease.open)
-        state.forget_lease(lease, finished=False)
+        state.give_up(lease)
 
 
 def _lease_each(state: State, now: float, job: Job, claims: Iterable[str] = ()) -> None:

@@ -5,7 +5,7 @@ from math import inf
 from broker.core.answers.queries import status_of
 from broker.core.answers.why import Reasons
 from broker.core.copies import sharing, votes
-from broker.core.effects import DeleteWork, PublishEvent, SendControl
+from broker.core.effects import PublishEvent, SendControl
 from broker.core.jobs import queue_time
 from broker.core.leasing.leases import Lease
 from broker.core.matching.fleet import OFFER_TTL_S
@@ -32,9 +32,7 @@ def take(state: State, now: float, lease: Lease, lender: str) -> bool:
         hold(state, now, lease, lender)
         return True
     set_back(state, now, lease, "taken by a machine that has the same task", lender)
-    if lease.sequence is not None:
-        state.outbox.emit(DeleteWork(lease.sequence))
-    state.forget_lease(lease, finished=False)
+    state.give_up(lease)
     return False
 
 
@@ -98,9 +96,7 @@ def set_back(state: State, now: float, lease: Lease, reason: str, lender: str | 
 def lose(state: State, lease: Lease) -> None:
     """Give up on a lease: its message is deleted, its tasks are leased anew."""
     hand_back(state, lease)
-    if lease.sequence is not None:
-        state.outbox.emit(DeleteWork(lease.sequence))
-    state.forget_lease(lease, finished=False)
+    state.give_up(lease)
 
 
 def cancel_stray(state: State, lender: str, lease_ids: list[str]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Set as AbstractSet
 from typing import Final
 
-from broker.core.effects import DeleteWork, SendControl, Warn
+from broker.core.effects import SendControl, Warn
 from broker.core.gangs import gathering
 from broker.core.leasing import locality
 from broker.core.leasing.holding import cancel_stray, lose, set_back, silent_at, take, watch
@@ -87,9 +87,7 @@ def end_grace(state: State, now: float, lease_id: str) -> None:
     lease = state.leases[lease_id]
     if lease.holder is None:
         set_back(state, now, lease, locality.NOT_TAKEN, lease.near)
-        if lease.sequence is not None:
-            state.outbox.emit(DeleteWork(lease.sequence))
-        state.forget_lease(lease, finished=False)
+        state.give_up(lease)
     else:
         lose(state, lease)
 
