@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ctypes
 import errno
+import gc
 import json
 import os
 import platform
@@ -467,6 +468,7 @@ async def arena(surroundings: Surroundings) -> AsyncIterator[Arena]:
     """A place for one test; asserts afterwards that the attack did no harm."""
     folder, launcher, owner, cgroups, *_ = surroundings
     belongings = owner.belongings()
+    gc.collect()  # what another test has dropped is not to be counted, and then be gone
     before = remains(folder, launcher, cgroups)
     made = Arena(surroundings)
     await made.open()

@@ -82,9 +82,11 @@ def main() -> None:
     """Be the bystander."""
     folder, name, secret = sys.argv[1:]
     it = Bystander(folder, name, secret)
-    it.listen("loopback", socket.AF_INET, ("127.0.0.1", 0))
+    # An address of its own: at 127.0.0.1 somebody else's client may look for a server of before.
+    loopback = f"127.{os.getpid() % 200 + 20}.0.1"
+    it.listen("loopback", socket.AF_INET, (loopback, 0))
     it.listen("loopback6", socket.AF_INET6, ("::1", 0))
-    it.listen("datagrams", socket.AF_INET, ("127.0.0.1", 0), socket.SOCK_DGRAM)
+    it.listen("datagrams", socket.AF_INET, (loopback, 0), socket.SOCK_DGRAM)
     for called in ("bus", "wayland-0", "agent.sock", "daemon.sock"):
         it.listen(called, socket.AF_UNIX, f"{folder}/{called}")
     for called in ("X11", "dbus"):

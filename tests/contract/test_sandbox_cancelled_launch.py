@@ -27,6 +27,10 @@ async def test_a_cancelled_launch_leaves_no_held_process(workshop: Workshop) -> 
         with contextlib.suppress(asyncio.CancelledError):
             (await launch).channel.close()
     assert cancelled
+    # The launcher takes one word after the other: behind this one none of them waits any more.
+    last = await launcher.spawn("wasm")
+    last.channel.close()
+    await last.ended
     await until(lambda: not tree.children(launcher.pid), "no process is held")
     assert _descriptors() == descriptors
 
