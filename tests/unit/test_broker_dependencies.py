@@ -11,6 +11,7 @@ from broker.core.events import ClockJumped, HearingRestored
 from broker.core.jobs import dependencies, following
 from broker.core.jobs.endings import Endings
 from broker.core.jobs.job import JobKey
+from lender.protocol import subjects
 from lender.protocol.job import After
 from lender.protocol.result import Terminal
 from lender.protocol.signature import Signer, seed_from_entropy
@@ -125,16 +126,18 @@ def test_any_end_will_do_where_any_end_was_asked_for(how: str) -> None:
 
 
 @pytest.mark.parametrize("restart", [False, True])
-def test_what_strangers_send_crowds_out_no_end_that_a_job_may_wait_for(
-    monkeypatch: pytest.MonkeyPatch, *, restart: bool
+@pytest.mark.parametrize("other", [STRANGER, BOB])
+def test_what_others_have_rejected_crowds_out_no_end_that_a_job_may_wait_for(
+    monkeypatch: pytest.MonkeyPatch, other: Signer, *, restart: bool
 ) -> None:
-    monkeypatch.setattr(dependencies, "Endings", partial(Endings, page_entries=4, pages_max=1))
+    bounded = partial(Endings, entries_max=5, page_entries_min=2)
+    monkeypatch.setattr(dependencies, "Endings", bounded)
     world = World()
     world.offer()
     submit(world, A)
     assert run_all(world) == [A]
     for number in range(12):
-        world.submit(job_spec(STRANGER, f"job-x{number:03d}"), STRANGER)
+        world.submit_raw(subjects.submit(other.public_key, f"job-x{number:03d}"), {}, b"")
     if restart:
         world.start()
         world.offer()
