@@ -12,6 +12,7 @@ from lender.cli.owner import tell
 from lender.cli.words import count, moment, printable, size
 from lender.core.budget import bounds_energy
 from lender.core.consent import Grant
+from lender.protocol.reach import in_words
 from lender.state.folder import StateFolder
 from lender.state.programs import Programs, installed_workloads, read_programs
 
@@ -35,6 +36,7 @@ def agreement(grant: Grant, name: str, programs: Programs, others: Iterable[str]
         who,
         f"may run the workload {grant.workload} on this machine in a sandbox, {_in_all(grant)};",
         f"each task with at most {_per_task(grant)}. It cannot read your files.",
+        *_network(grant),
         _program(grant, programs),
         f"Ends {moment(grant.not_after)}. Withdraw any time: lender revoke.",
         *others,
@@ -45,7 +47,17 @@ def agreement(grant: Grant, name: str, programs: Programs, others: Iterable[str]
 def _per_task(grant: Grant) -> str:
     vram = grant.vram_bytes
     gpu = f"a GPU with {size(vram)} of its memory" if vram else "no GPU"
-    return f"{count(grant.cpu, 'core')} and {size(grant.memory_bytes)} of memory, {gpu}, no network"
+    cores = f"{count(grant.cpu, 'core')} and {size(grant.memory_bytes)} of memory"
+    return f"{cores}, {gpu}, {in_words(grant.net)}"
+
+
+def _network(grant: Grant) -> list[str]:
+    if not grant.net:
+        return []
+    return [
+        "What it does on the network it does from your address, if its job asks for it. It reaches",
+        "nothing of your own network or of this machine.",
+    ]
 
 
 def _in_all(grant: Grant) -> str:

@@ -26,6 +26,7 @@ from lender.cli.words import key, moment, say, size
 from lender.core.budget import Budget, parse_budget
 from lender.core.consent import Grant
 from lender.core.schedule import When, parse_when
+from lender.protocol.reach import parse_reach
 from lender.state.consent_files import ConsentReading, grant_fields, load_consent
 from lender.state.folder import StateFolder
 from lender.state.grant_file import NAME_PATTERN, SHA256_PATTERN, WORKLOAD_PATTERN
@@ -36,6 +37,7 @@ EXAMPLES = """\
   lender grant alice=UDXU4RCS… --workload render --cpu 4 --mem 2G --expires 30d
   lender grant alice --workload command --when "Mon-Fri 18:00-08:00, Sat-Sun" --expires 30d
   lender grant alice --workload wasm --when always --budget 10cpuh/day,5GB/week --expires 90d
+  lender grant alice --workload command --net pypi.org,*.pythonhosted.org --expires 30d
   lender grant alice --workload checksum@9f86d081… --expires 2026-12-31 --replace --yes"""
 
 CPU_MAX = 256
@@ -65,7 +67,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--vram", type=size_bytes, metavar="SIZE", help="GPU memory per task (none)"
     )
     parser.add_argument(
-        "--net", choices=["none"], default="none", help="this version's sandboxes have no network"
+        "--net",
+        type=_typed(parse_reach),
+        default="none",
+        metavar="internet|HOST,…",
+        help="none (default), internet: the web of all public hosts, or hosts: "
+        "example.org, *.example.org, example.org:8443",
     )
     parser.add_argument(
         "--when",
@@ -166,6 +173,7 @@ def _grant(
         vram_bytes=_vram(args),
         when=when,
         budget=_budget(args.budget),
+        net=args.net,
         not_after=args.expires,
         granted_at=time.time(),
     )

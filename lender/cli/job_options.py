@@ -14,6 +14,7 @@ from lender.client import Array, Content, JobRequest, Limits, Requires, Verify, 
 from lender.client.specs import DAY_S
 from lender.protocol.bounds import QUEUE_S_MAX
 from lender.protocol.job import After
+from lender.protocol.reach import parse_reach
 
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:
@@ -131,6 +132,20 @@ def _add_machine_options(machine: argparse._ArgumentGroup) -> None:
         metavar="NAME",
         help="rather machines that are called so; may be repeated",
     )
+    machine.add_argument(
+        "--net",
+        type=_reach,
+        default=(),
+        metavar="internet|HOST,…",
+        help="what the tasks have to reach on the network: only machines whose owners allow it",
+    )
+
+
+def _reach(text: str) -> tuple[str, ...]:
+    try:
+        return parse_reach(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def verification(text: str) -> Verify:
@@ -173,6 +188,7 @@ def job_request(
         "arch": args.arch or "any",
         "labels": tuple(args.labels),
         "prefers": tuple(args.prefers),
+        "net": args.net,
     }
     try:
         return JobRequest(

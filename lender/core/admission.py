@@ -101,6 +101,7 @@ def ask_of(spec: JobSpec) -> Ask:
         memory_bytes=spec.limits.memory_bytes,
         gpu=spec.requires.gpu != "none",
         vram_bytes=spec.requires.vram_bytes,
+        net=spec.requires.net,
     )
 
 
@@ -133,6 +134,8 @@ def _machine_fault(spec: JobSpec, rules: Rules) -> str | None:
         return f"the job needs Python {version}, this machine runs {capabilities.python}"
     if spec.requires.gpu not in ("none", capabilities.gpu):
         return f"the job needs a GPU ({spec.requires.gpu}), this machine lends none"
+    if spec.requires.net and spec.runtime not in capabilities.net:
+        return f"the job needs a network, this machine gives {spec.runtime} sandboxes none"
     return _kind_fault(spec.requires, rules) or _room_fault(spec, rules)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from lender.core.budget import UNLIMITED, Budget
 from lender.core.schedule import ALWAYS, When
+from lender.protocol.reach import covers, in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Grant:
         vram_bytes: most GPU memory that one task may ask for; 0: no GPU at all.
         when: at which times of the owner's it holds.
         budget: how much it may use up in a day and in a week.
+        net: where its work may get to on the network, `lender.protocol.reach`; empty: nowhere.
     """
 
     id: str
@@ -39,6 +41,7 @@ class Grant:
     vram_bytes: int = 0
     when: When = ALWAYS
     budget: Budget = UNLIMITED
+    net: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class Ask:
     memory_bytes: int
     gpu: bool = False
     vram_bytes: int = 0
+    net: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,11 @@ def _fault(grant: Grant, ask: Ask) -> str | None:
             f"asks for {ask.memory_bytes} bytes of memory, "
             f"grant {grant.id} allows {grant.memory_bytes}"
         )
+    return _fault_beyond(grant, ask)
+
+
+def _fault_beyond(grant: Grant, ask: Ask) -> str | None:
+    """What most work needs nothing of."""
     if ask.gpu and not grant.vram_bytes:
         return f"asks for a GPU, grant {grant.id} allows none"
     if ask.vram_bytes > grant.vram_bytes:
@@ -124,6 +133,8 @@ def _fault(grant: Grant, ask: Ask) -> str | None:
             f"asks for {ask.vram_bytes} bytes of GPU memory, "
             f"grant {grant.id} allows {grant.vram_bytes}"
         )
+    if not covers(grant.net, ask.net):
+        return f"asks for {in_words(ask.net)}, grant {grant.id} allows {in_words(grant.net)}"
     return None
 
 

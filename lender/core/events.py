@@ -34,6 +34,7 @@ class Capabilities:
         runtimes: that hold here.
         gpu: whose GPUs it has.
         python: version that the python runtime runs, such as `3.11`; None without that runtime.
+        net: runtimes whose sandboxes can be given a network.
     """
 
     arch: str
@@ -41,6 +42,7 @@ class Capabilities:
     runtimes: frozenset[Runtime]
     gpu: Gpu = "none"
     python: str | None = None
+    net: frozenset[Runtime] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

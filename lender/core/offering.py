@@ -7,8 +7,10 @@ from typing import get_args
 from lender.core.config import Config
 from lender.core.consent import Grant
 from lender.core.events import Capabilities
+from lender.protocol.bounds import OFFERED_NETS_MAX
 from lender.protocol.classes import WorkClass
 from lender.protocol.job import Arch, Gpu
+from lender.protocol.lease import OfferedNet
 
 CLASSES_MAX = 4096
 """As many as an offer may list."""
@@ -34,6 +36,20 @@ def class_tokens(
         for gpu in _gpus(one, capabilities)
     }
     return tuple(sorted(tokens)[:CLASSES_MAX])
+
+
+def offered_nets(
+    config: Config, capabilities: Capabilities, grants: Iterable[Grant]
+) -> tuple[OfferedNet, ...]:
+    """Return where work may get to on the network that `grants` allow and this machine can run."""
+    nets = [
+        OfferedNet(submitter=one.submitter, workload=one.workload, reach=one.net)
+        for one in grants
+        if one.net
+        and one.workload in config.workloads
+        and config.workloads[one.workload].runtime in capabilities.runtimes & capabilities.net
+    ]
+    return tuple(nets[:OFFERED_NETS_MAX])
 
 
 def _gpus(grant: Grant, capabilities: Capabilities) -> set[Gpu]:

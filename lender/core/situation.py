@@ -125,7 +125,8 @@ class Situation:
         (phase, reason), slots_free = self.state(now), self.slots_free(now)
         consent, leases = self.consent, self.leases
         blobs = self.disk.blobs if self.disk is not None else ()
-        says = (phase, slots_free, consent.classes, consent.digest, blobs, leases.states())
+        classes = (consent.classes, consent.nets, consent.digest)
+        says = (phase, slots_free, *classes, blobs, leases.states())
         if not pace.due(now, says, holding=len(leases) > 0):
             return []
         assert self.capabilities is not None, "it is online"
@@ -147,6 +148,7 @@ class Situation:
             runtimes=tuple(sorted(self.capabilities.runtimes)),
             classes=consent.classes,
             consent_digest=consent.digest,
+            net=consent.nets,
             blobs=blobs,
             leases=leases.held(),
         )

@@ -7,7 +7,8 @@ from lender.core.admission import Plan, ask_of
 from lender.core.config import Config
 from lender.core.consent import Consent, Grant
 from lender.core.events import Capabilities
-from lender.core.offering import class_tokens
+from lender.core.offering import class_tokens, offered_nets
+from lender.protocol.lease import OfferedNet
 
 
 class ValidConsent:
@@ -23,6 +24,7 @@ class ValidConsent:
         closed: ids of grants that hold and allow nothing right now; why: see `Restraint`.
         gpu_work: work on a GPU may run right now.
         classes: what the others allow and this machine can run.
+        nets: where on the network that work may get to.
     """
 
     def __init__(self, config: Config) -> None:
@@ -35,6 +37,7 @@ class ValidConsent:
         self.closed: frozenset[str] = frozenset()
         self.gpu_work = True
         self.classes: tuple[str, ...] = ()
+        self.nets: tuple[OfferedNet, ...] = ()
 
     def loaded(self, consent: Consent) -> None:
         """Take up what was read from disk; `renew` is due."""
@@ -104,3 +107,4 @@ class ValidConsent:
         if self._capabilities is not None:
             lent = self.lent(self._capabilities)
             self.classes = class_tokens(self._config, lent, self.open.grants)
+            self.nets = offered_nets(self._config, lent, self.open.grants)

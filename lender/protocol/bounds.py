@@ -54,6 +54,9 @@ OFFERED_STAY_S_MAX = 1e12
 MEASURED_S_MAX = 1e12
 """The same, of what a task took: squares of it and their sums stay numbers."""
 
+OFFERED_NETS_MAX = 1024
+"""Grants with a network that an offer names."""
+
 OFFERED_BLOBS_MAX = 64
 """Cached inputs that an offer names."""
 

@@ -11,11 +11,15 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from lender.protocol import bounds
 from lender.protocol.codec import Closed
 from lender.protocol.ids import JobId, Label, PoolName, PublicKey, Sha256, WorkloadName
+from lender.protocol.reach import PLACE_CHARS_MAX, PLACE_PATTERN, PLACES_MAX, check_place
 
 Runtime = Literal["wasm", "process", "python", "oci"]
 Arch = Literal["any", "x86_64", "aarch64"]
 Gpu = Literal["none", "nvidia"]
 Os = Literal["any", "linux", "macos"]
+
+NETWORKED: frozenset[Runtime] = frozenset({"process", "python"})
+"""Runtimes whose sandboxes can be given a network."""
 
 TASK_PLACEHOLDER = "{task}"
 """Stands in an argv entry for the task's index."""
@@ -47,6 +51,15 @@ RelativePath = Annotated[
 PYTHON_VERSION_PATTERN = r"^3\.(0|[1-9][0-9]?)$"
 PythonVersion = Annotated[str, StringConstraints(pattern=PYTHON_VERSION_PATTERN)]
 """Major and minor, such as `3.11`."""
+
+
+Place = Annotated[
+    str,
+    StringConstraints(max_length=PLACE_CHARS_MAX, pattern=PLACE_PATTERN),
+    AfterValidator(check_place),
+]
+"""Of the network: see `lender.protocol.reach`."""
+Reach = Annotated[tuple[Place, ...], Field(max_length=PLACES_MAX)]
 
 
 class BlobRef(Closed):
@@ -149,6 +162,9 @@ class Requires(Closed):
     """GPU memory that one task takes at most."""
     python: PythonVersion | None = None
     """Of a python job, and of no other: its byte code runs on this minor version only."""
+    net: Reach = Field(default=(), exclude_if=operator.not_)
+    """Where on the network its tasks have to get to, by a proxy: only process and python jobs. A
+    machine whose owner does not allow all of it does not run the job."""
 
 
 class Verify(Closed):
@@ -250,6 +266,8 @@ class JobSpec(Closed):
             raise ValueError("argv: a python job has none; its function carries its arguments")
         if (self.runtime == "python") != (self.requires.python is not None):
             raise ValueError("requires.python: a python job names its version, and no other does")
+        if self.requires.net and self.runtime not in NETWORKED:
+            raise ValueError(f"requires.net: a {self.runtime} job can't have a network")
         names = [one.name for one in self.inputs]
         if len(set(names)) != len(names):
             raise ValueError("inputs: two inputs share a name")

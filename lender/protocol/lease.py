@@ -7,8 +7,8 @@ from pydantic import AfterValidator, Field
 
 from lender.protocol import bounds
 from lender.protocol.codec import Bytes, ContentType, Open
-from lender.protocol.ids import JobId, Label, LeaseId, PublicKey, Sha256
-from lender.protocol.job import BlobRef, Runtime, TaskRange
+from lender.protocol.ids import JobId, Label, LeaseId, PublicKey, Sha256, WorkloadName
+from lender.protocol.job import BlobRef, Reach, Runtime, TaskRange
 from lender.protocol.result import TaskResult
 
 LEASE_TTL_S = 2.5
@@ -92,6 +92,14 @@ class HeldLease(Open):
     """Of a gang: its task could run, and waits for the others of the gang."""
 
 
+class OfferedNet(Open):
+    """Where the work of a submitter's workload may get to on the network, by one grant."""
+
+    submitter: PublicKey
+    workload: WorkloadName
+    reach: Reach
+
+
 class Offer(Open):
     """What a lender says that it can run now; its heartbeat.
 
@@ -119,6 +127,8 @@ class Offer(Open):
     runtimes: tuple[Runtime, ...]
     classes: tuple[str, ...] = Field(max_length=4096)
     consent_digest: str = Field(max_length=64)
+    net: tuple[OfferedNet, ...] = Field(default=(), max_length=bounds.OFFERED_NETS_MAX)
+    """Where else than nowhere the work of these classes may get to."""
     blobs: tuple[Sha256, ...] = Field(default=(), max_length=bounds.OFFERED_BLOBS_MAX)
     """The largest inputs that it has at hand."""
     leases: tuple[HeldLease, ...] = Field(default=(), max_length=4096)

@@ -93,7 +93,7 @@ def grant_fields(grant: Grant, name: str) -> dict[str, Any]:
         "cpu": grant.cpu,
         "memory_bytes": grant.memory_bytes,
         "vram_bytes": grant.vram_bytes,
-        "net": "none",
+        "net": ",".join(grant.net) or "none",
         "when": str(grant.when),
         "budget": [{**asdict(bound), "text": bound.text} for bound in grant.budget],
         "not_after": grant.not_after,

@@ -1,8 +1,9 @@
 """The form of a grant file: one agreement of the owner's in TOML, checked key by key.
 
 Standard library only. A file of an earlier version means what it meant when the owner agreed to
-it: without `when` at any time, without `budget` no bound, without `vram_bytes` no GPU. A key that
-is not known may restrict, so it makes the grant unusable.
+it: without `when` at any time, without `budget` no bound, without `vram_bytes` no GPU, without
+`net` no network. A key that is not known may restrict, so it makes the grant unusable; so does a
+`net` that an earlier version does not know.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from typing import Any
 from lender.core.budget import Bound, Budget, Measure, Period
 from lender.core.consent import Grant
 from lender.core.schedule import ALWAYS, When, parse_when
+from lender.protocol.reach import parse_reach
 
 # The same as in lender.protocol.ids (a test holds them together), which imports pydantic.
 SUBMITTER_PATTERN = r"U[A-Z2-7]{55}"
@@ -70,7 +72,7 @@ def encode_grant(grant: Grant, text_shown: str, name: str, granted_by_uid: int) 
         f"name = {_quoted(name)}" if name else "",
         f"workload = {_quoted(grant.workload)}",
         f"digest = {_quoted(grant.digest)}" if grant.digest else "",
-        'net = "none"',
+        f"net = {_quoted(','.join(grant.net) or 'none')}",
         f"when = {_quoted(str(grant.when))}",
         f"not_after = {_moment(grant.not_after)}",
         f"granted_at = {_moment(grant.granted_at)}",
@@ -149,7 +151,6 @@ def _decode(table: dict[str, Any]) -> Grant:
     _check_pattern(table, "workload", WORKLOAD_PATTERN)
     _check_pattern(table, "name", NAME_PATTERN)
     _check_pattern(table, "digest", SHA256_PATTERN)
-    _check_pattern(table, "net", "none")
     limits = table["limits"]
     _check_keys("limits.", limits, _LIMIT_KEYS, _OPTIONAL_LIMIT_KEYS)
     return Grant(
@@ -164,6 +165,7 @@ def _decode(table: dict[str, Any]) -> Grant:
         vram_bytes=_whole(limits, "vram_bytes", 0),
         when=_when(table),
         budget=_budget(table.get("budget", {})),
+        net=_net(table),
     )
 
 
@@ -195,6 +197,13 @@ def _when(table: dict[str, Any]) -> When:
         return parse_when(table["when"])
     except ValueError as error:
         raise GrantFaultError(f"when: {error}") from error
+
+
+def _net(table: dict[str, Any]) -> tuple[str, ...]:
+    try:
+        return parse_reach(table.get("net", "none"))
+    except ValueError as error:
+        raise GrantFaultError(f"net: {error}") from error
 
 
 def _budget(table: dict[str, Any]) -> Budget:

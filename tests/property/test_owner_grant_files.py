@@ -48,13 +48,17 @@ def read(content: bytes, name: str = "G-1.toml") -> Grant:
 @given(
     st.integers(1, 4096), st.integers(1, 1 << 50), st.integers(0, 1 << 50), whens, budgets,
     st.integers(1, 10**9),
+    st.lists(
+        st.sampled_from(["internet", "a.org", "*.b-c.org", "d.example.org:8443"]), unique=True
+    ),
 )  # fmt: skip
 def test_every_grant_is_read_as_it_was_written(
-    cpu: int, memory_bytes: int, vram_bytes: int, when: When, budget: tuple[Bound, ...], ends: int
-) -> None:
+    cpu: int, memory_bytes: int, vram_bytes: int, when: When, budget: tuple[Bound, ...], ends: int,
+    net: list[str],
+) -> None:  # fmt: skip
     grant = replace(
         GRANT, cpu=cpu, memory_bytes=memory_bytes, vram_bytes=vram_bytes, when=when,
-        budget=budget, not_after=NOW + ends,
+        budget=budget, not_after=NOW + ends, net=tuple(net),
     )  # fmt: skip
     assert read(encode_grant(grant, "shown", "", 0)) == grant
 

@@ -11,7 +11,7 @@ from broker.core.matching.lender import Lender
 from broker.core.matching.need import Amounts, Need
 from lender.protocol import bounds
 from lender.protocol.job import Limits, Requires
-from lender.protocol.lease import HeldLease, Offer
+from lender.protocol.lease import HeldLease, Offer, OfferedNet
 
 GIB = 1 << 30
 ROOMY = {"slots_free": 4, "slots_total": 4, "memory_free_bytes": 8 * GIB}
@@ -55,7 +55,8 @@ def lender(said: Offer | None = None, held: tuple[Need, ...] = ()) -> Lender:
 def test_a_need_is_what_the_job_says() -> None:
     said = need(cpu=2, os="linux", labels=("ssd", "ssd"), prefers=("quiet",), vram_bytes=5)
     assert said.class_token == class_of()
-    assert said[1:] == (2, GIB, 0, 5, "linux", frozenset({"ssd"}), frozenset({"quiet"}), False)
+    labels = frozenset({"ssd"}), frozenset({"quiet"})
+    assert said[1:] == (2, GIB, 0, 5, "linux", *labels, None, False)
     assert need() == need()
 
 
@@ -84,6 +85,32 @@ def test_what_a_lender_may_run(asked: Need, *, ever: bool) -> None:
     one.hear(1.0, offer(labels=("ssd",), disk_free_bytes=GIB, phase="paused", slots_free=0), ())
     assert one.may_run(asked) is ever, "it may again, once it lends again"
     assert not one.has_room_for(asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "ever"),
+    [
+        ((), True),
+        (("a.org",), True),
+        (("a.org:443", "b.a.org"), True),
+        (("a.org:22",), False),
+        (("a.org", "c.org"), False),
+        (("d.org",), False),
+        (("internet",), False),
+    ],
+)
+def test_a_network_is_had_where_one_grant_allows_all_of_it(
+    asked: tuple[str, ...], *, ever: bool
+) -> None:
+    def allowed(workload: str, *reach: str) -> OfferedNet:
+        return OfferedNet(submitter=ALICE.public_key, workload=workload, reach=reach)
+
+    nets = allowed("command", "a.org", "*.a.org"), allowed("command", "c.org")
+    one = lender()
+    wanted = need(net=asked)
+    assert one.may_run(wanted) is (not asked)
+    assert one.hear(1.0, offer(net=(*nets, allowed("render", "d.org"))), ()), "that is news"
+    assert one.may_run(wanted) is one.has_room_for(wanted) is ever
 
 
 def test_what_it_can_lend_is_what_is_free_and_what_its_leases_need() -> None:

@@ -1,5 +1,6 @@
 """The lender's own check of a lease: what it runs, and what it refuses with which words."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -169,6 +170,35 @@ def test_its_own_architecture_and_gpu_are_fine() -> None:
     machine = Capabilities("x86_64", "linux", frozenset({"wasm"}), "nvidia")
     answer = admit(START, make_lease(spec), class_of(spec), rules(capabilities=machine))
     assert isinstance(answer, Plan)
+
+
+def networked(*reach: str) -> JobSpec:
+    return make_spec(
+        workload="command", runtime="process", program=None, argv=("x",), requires={"net": reach}
+    )
+
+
+def test_a_network_is_given_where_the_grant_and_the_machine_give_it() -> None:
+    spec = networked("a.org", "b.org:22")
+    machine = replace(MACHINE, net=frozenset({"process"}))
+    told = "asks for the network (a.org, b.org:22), grant G-5 allows "
+    for allowed, answer in (
+        ((), f"{told}no network"),
+        (("a.org",), f"{told}the network (a.org)"),
+        (("internet",), f"{told}the network (web pages of any public host)"),
+    ):
+        grant = make_grant("G-5", workload="command", net=allowed)
+        assert refuses(spec, capabilities=machine, consent=Consent((grant,))) == answer
+    grant = make_grant("G-5", workload="command", net=("internet", "*.org:22"))
+    with_net: dict[str, Any] = {"consent": Consent((grant,)), "capabilities": machine}
+    told = "the job needs a network, this machine gives process sandboxes none"
+    assert refuses(spec, **with_net | {"capabilities": MACHINE}) == told
+    answer = "asks for the network (b.org:22), grant G-5 allows the network (a.org)"
+    narrow = Consent((replace(grant, net=("a.org",)),))
+    assert refuses(networked("b.org:22"), **with_net | {"consent": narrow}) == answer
+    wide = Consent((replace(grant, net=("internet", "*.b.org:22", "b.org:22")),))
+    plan = admit(START, make_lease(spec), class_of(spec), rules(capabilities=machine, consent=wide))
+    assert isinstance(plan, Plan)
 
 
 def test_a_gpu_must_have_the_memory_that_a_task_takes() -> None:

@@ -43,6 +43,7 @@ from lender.core.policy import Policy
 from lender.core.schedule import parse_when
 from lender.protocol.bounds import OFFERED_BYTES_MAX
 from lender.protocol.classes import WorkClass
+from lender.protocol.lease import OfferedNet
 
 
 def offers(bench: Bench, duration_s: float) -> int:
@@ -216,6 +217,24 @@ def test_classes_follow_grants_catalogue_machine_and_pools() -> None:
 def test_an_architecture_that_no_job_can_name_is_not_listed() -> None:
     machine = Capabilities("armv7l", "linux", frozenset({"wasm"}))
     assert class_tokens(make_config(), machine, [make_grant()]) == (class_of(),)
+
+
+def test_a_network_is_offered_where_a_grant_names_one_and_the_sandbox_can_have_it() -> None:
+    bench = Bench().ready()
+    reach = ("a.org", "internet")
+    granted = (
+        make_grant("G-1", workload="command", net=reach),
+        make_grant("G-2", workload="command"),
+        make_grant("G-3", net=reach),  # by wasm
+        make_grant("G-4", workload="unheard-of", net=reach),
+    )
+    bench.now += 1.0
+    before = the(SendOffer, bench.consent(*granted)).offer
+    assert before.net == ()
+    found = CapabilitiesFound(replace(MACHINE, net=frozenset({"process", "python"})))
+    after = the(SendOffer, bench.tell(found, 1.0)).offer
+    assert after.net == (OfferedNet(submitter=ALICE.public_key, workload="command", reach=reach),)
+    assert after.classes == before.classes
 
 
 def test_no_more_classes_are_listed_than_an_offer_may_hold() -> None:

@@ -129,7 +129,7 @@ def test_what_would_not_be_read_is_not_written(
         ('when = "always"', 'when = "sometimes"', "when: 'sometimes'"),
         ('when = "always"', "when = 5", "when is no str"),
         ('when = "always"', 'when = "away"\nwhen = "always"', "is not TOML"),
-        ('net = "none"', 'net = "full"', "net has not the form none"),
+        ('net = "none"', 'net = "full"', "net: 'full' is neither internet"),
         ("[limits]", "[budget]\ncpu_s_per_month = 1\n[limits]", "'budget.cpu_s_per_month'"),
         ("[limits]", "[budget]\ncpu_s_per_day = 0\n[limits]", "budget.cpu_s_per_day is no"),
         ("[limits]", "[budget]\ncpu_s_per_day = nan\n[limits]", "budget.cpu_s_per_day is no"),

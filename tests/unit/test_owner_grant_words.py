@@ -29,6 +29,15 @@ def test_the_terms_name_every_limit() -> None:
     )
 
 
+def test_a_network_is_named_and_explained() -> None:
+    networked = replace(GRANT, net=("internet", "git.example.org:22"))
+    assert "no GPU, the network (web pages of any public host, git.example.org:22);" in terms(
+        networked
+    )
+    assert "from your address" in agreement(networked, "", {}, [])
+    assert "from your address" not in agreement(GRANT, "", {}, [])
+
+
 def test_a_bound_in_kwh_says_what_it_depends_on() -> None:
     assert terms(replace(GRANT, budget=parse_budget(["0.5kWh/day"]))).endswith(
         "at most 0.5 kWh a day, nothing while energy can't be measured"

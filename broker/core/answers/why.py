@@ -11,6 +11,7 @@ from broker.core.matching.need import Need
 from broker.core.state import State
 from lender.protocol.classes import WorkClass
 from lender.protocol.lease import LenderPhase
+from lender.protocol.reach import in_words
 
 _NOT_FREE: dict[LenderPhase, str] = {
     "unconsented": "without consent of its owner",
@@ -132,6 +133,8 @@ def _lacks(lender: Lender, need: Need) -> dict[str, float]:
     lacks |= dict.fromkeys((f"label {label}" for label in need.labels - lender.labels), 1.0)
     if need.os not in ("any", lender.offer.os):
         lacks[f"operating system {need.os}"] = 1.0
+    if need.net is not None and not lender.reaches(need.net):
+        lacks[f"need of {in_words(need.net.reach)}"] = 1.0
     return lacks
 
 
@@ -156,7 +159,7 @@ def _more(found: _Matches, more: str) -> str:
     amount = max(amounts)
     if what == "cores":
         less = f"with {amount:.0f} fewer cores"
-    elif what.startswith(("label", "operating system")):
+    elif what.startswith(("label", "operating system", "need of")):
         less = f"without the {what}"
     else:
         less = f"with {_bytes(amount)} less {what}"

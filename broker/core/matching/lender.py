@@ -6,7 +6,8 @@ from math import inf
 
 from broker.core.matching.need import Amounts, Need
 from lender.protocol.job import BlobRef
-from lender.protocol.lease import Offer
+from lender.protocol.lease import Offer, OfferedNet
+from lender.protocol.reach import covers
 
 FEED_PER_SLOT = 2
 """Leases outstanding for what it can lend: one runs, one waits in the queue."""
@@ -64,6 +65,15 @@ class Lender:
             need.class_token in self.classes
             and need.os in ("any", self.offer.os)
             and need.labels <= self.labels
+            and (need.net is None or self.reaches(need.net))
+        )
+
+    def reaches(self, net: OfferedNet) -> bool:
+        """Tell whether one of its owner's grants lets the work get to all that it needs."""
+        return any(
+            (one.submitter, one.workload) == (net.submitter, net.workload)
+            and covers(one.reach, net.reach)
+            for one in self.offer.net
         )
 
     def may_run(self, need: Need) -> bool:
@@ -81,6 +91,7 @@ class Lender:
             and need.class_token in self.classes
             and need.labels <= self.labels
             and need.os in ("any", self.offer.os)
+            and (need.net is None or self.reaches(need.net))
         )
 
     def holds_bytes(self, blobs: Iterable[BlobRef]) -> int:
@@ -146,7 +157,7 @@ class Lender:
     def _describe(self, offer: Offer) -> bool:
         """Note what kind of machine it is; tells whether that is news."""
         before = self.offer
-        changed = before.os != offer.os
+        changed = before.os != offer.os or before.net != offer.net
         # The lengths differ on the first offer; later, offers are mostly equal, and cheaply so.
         if len(self.classes) != len(offer.classes) or before.classes != offer.classes:
             self.classes = frozenset(offer.classes)

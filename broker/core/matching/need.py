@@ -5,6 +5,7 @@ from typing import NamedTuple, Self
 
 from lender.protocol.classes import WorkClass
 from lender.protocol.job import JobSpec
+from lender.protocol.lease import OfferedNet
 
 
 class Amounts(NamedTuple):
@@ -31,6 +32,8 @@ class Need(NamedTuple):
     os: str
     labels: frozenset[str]
     prefers: frozenset[str]
+    net: OfferedNet | None = None
+    """Where on the network its tasks have to get to, in the terms in which owners allow it."""
     verified: bool = False
     """Its tasks go to several lenders each. Such jobs may wait for one that is not there while
     others find room: they stand in nobody's way."""
@@ -48,6 +51,7 @@ class Need(NamedTuple):
             os=requires.os,
             labels=frozenset(requires.labels),
             prefers=frozenset(requires.prefers),
+            net=_net(spec) if requires.net else None,
             verified=spec.verify is not None,
         )
 
@@ -68,3 +72,8 @@ class Need(NamedTuple):
             and self.disk_bytes <= amounts.disk_bytes
             and self.vram_bytes <= amounts.vram_bytes
         )
+
+
+def _net(spec: JobSpec) -> OfferedNet:
+    reach = spec.requires.net
+    return OfferedNet(submitter=spec.submitter, workload=spec.workload, reach=reach)
