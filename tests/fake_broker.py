@@ -19,6 +19,9 @@ from lender.protocol.signature import SIGNATURE_HEADER, verify
 
 LENDERS = ("U" + "A" * 55, "U" + "B" * 55)
 
+COMMIT_S = 20.0
+"""A disk that all tests share may be busy for seconds."""
+
 OnJob = Callable[["FakeBroker", JobSpec], Awaitable[None]]
 
 
@@ -31,7 +34,7 @@ class FakeBroker:
         self.events = True
         self.jobs: list[JobSpec] = []
         self._content_types: dict[str, codec.ContentType] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         jetstream = JetStream(self.connection)
@@ -44,9 +47,12 @@ class FakeBroker:
         await nc.flush()
 
     async def stop(self) -> None:
+        """End what goes on; raises what made the work on a job fail: nobody else would say it."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for ended in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise ended
 
     async def finish(self, spec: JobSpec, state: TerminalState, **fields: object) -> None:
         terminal = Terminal.model_validate(
@@ -80,7 +86,7 @@ class FakeBroker:
         content_type = self._content_types[spec.id]
         payload = codec.encode(record, content_type)
         headers: dict[str, str] = {codec.CONTENT_TYPE_HEADER: content_type}
-        answer(await self.connection.request(subject, payload, headers))
+        answer(await self.connection.request(subject, payload, headers, COMMIT_S))
         if self.events:
             event = subjects.event(spec.submitter, spec.id)
             await self.connection.publish(
@@ -94,9 +100,7 @@ class FakeBroker:
         verify(spec.submitter, msg.data, headers.get(SIGNATURE_HEADER))
         self.jobs.append(spec)
         self._content_types[spec.id] = content_type
-        task = asyncio.create_task(self.on_job(self, spec))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.append(asyncio.create_task(self.on_job(self, spec)))
 
     async def _on_cancel(self, msg: Msg) -> None:
         parsed = subjects.parse_job_subject(msg.subject)

@@ -15,7 +15,6 @@ from lender.client import Client, LogPiece, NotAdmitted
 from lender.client.keys import create_key, read_key
 from lender.link.connection import Connection
 from lender.link.embedded import EmbeddedServer
-from lender.link.errors import NoRespondersError, RequestTimeoutError
 from lender.protocol import codec, subjects
 from lender.protocol.bounds import LOG_PIECE_BYTES_MAX
 from lender.protocol.job import JobSpec
@@ -49,13 +48,20 @@ class Writer:
 
     async def until_followed(self) -> None:
         async with asyncio.timeout(20):
-            while True:
-                try:
-                    await self._connection.request(self._subject, _NOTHING, timeout_s=0.05)
-                except RequestTimeoutError:
-                    return
-                except NoRespondersError:
-                    await asyncio.sleep(0.01)
+            while not await self._is_followed():  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0.01)
+
+    async def _is_followed(self) -> bool:
+        """The server says at once that nobody listens, and before it answers a flush."""
+        asked = asyncio.ensure_future(self._connection.request(self._subject, _NOTHING))
+        try:
+            await asyncio.sleep(0)  # it is sent
+            await self._connection.nc.flush()
+            await asyncio.wait((asked,), timeout=0.02)  # what has come is handed on
+            return not asked.done()
+        finally:
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
 
     async def write(self, content: bytes, task: int = 0) -> None:
         offset = self._offsets.get(task, 0)
