@@ -95,7 +95,7 @@ sizes = st.tuples(st.sampled_from((10.0, 30.0, 60.0)), st.sampled_from((1, 2, 4)
 weights = st.sampled_from((0.5, 1.0, 2.0, 4.0))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.lists(st.tuples(weights, sizes), min_size=2, max_size=4))
 def test_long_run_shares_are_as_the_weights(mix: list[tuple[float, tuple[float, int]]]) -> None:
     """Within a tenth of the machine, whoever brings which sizes."""
@@ -111,7 +111,7 @@ def test_long_run_shares_are_as_the_weights(mix: list[tuple[float, tuple[float, 
     assert total > 0.5 * 6000.0 * SLOTS, "the machine was busy"
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(sizes, min_size=1, max_size=3), sizes, weights)
 def test_nothing_starves(
     others: list[tuple[float, int]], mine: tuple[float, int], weight: float
@@ -155,7 +155,7 @@ def test_no_priority_holds_an_old_job_back_for_ever(old: int, new: int) -> None:
     assert (order.index("soon-0001") < order.index("old-00001")) == (ahead_s > 1.0)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(sizes, st.sampled_from((100.0, 600.0, 3000.0)))
 def test_whoever_arrives_late_is_served_next_but_saves_nothing_up(
     size: tuple[float, int], late_s: float

@@ -269,4 +269,4 @@ class MatchingMachine(RuleBasedStateMachine):
 
 
 TestMatching = MatchingMachine.TestCase
-TestMatching.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestMatching.settings = settings(max_examples=100, stateful_step_count=40)

@@ -1,6 +1,6 @@
 """Over any hours, usage and weeks: times read as they are told, sums add, no bound is passed."""
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lender.core.budget import Bound, Usage, parse_budget
@@ -8,7 +8,7 @@ from lender.core.schedule import DAY_S, WEEK_S, Hours, When, parse_when, week_s
 from lender.core.spending import Spending
 
 # How long an example takes says nothing here.
-unhurried = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few_examples = settings(max_examples=60)
 
 NOW = 1_763_942_400.0
 
@@ -31,13 +31,13 @@ entries = st.lists(
 )
 
 
-@unhurried
+@few_examples
 @given(whens)
 def test_what_is_kept_is_what_was_meant(when: When) -> None:
     assert parse_when(str(when)) == when
 
 
-@unhurried
+@few_examples
 @given(st.text(alphabet="MonTueSat -:,0123456789away", max_size=30))
 def test_any_text_is_a_time_or_named(text: str) -> None:
     try:
@@ -48,7 +48,7 @@ def test_any_text_is_a_time_or_named(text: str) -> None:
         assert parse_when(str(when)) == when
 
 
-@unhurried
+@few_examples
 @given(hours, st.floats(0, WEEK_S, exclude_max=True))
 def test_hours_hold_on_their_days_and_the_night_after(one: Hours, second: float) -> None:
     today, into_s = int(second // DAY_S), second % DAY_S
@@ -61,7 +61,7 @@ def test_hours_hold_on_their_days_and_the_night_after(one: Hours, second: float)
     assert one.holds(second) == expected
 
 
-@unhurried
+@few_examples
 @given(entries, offsets)
 def test_sums_add_and_are_never_below_zero(
     used: list[tuple[str, float, Usage]], offset_s: int
@@ -83,7 +83,7 @@ def test_sums_add_and_are_never_below_zero(
     assert len(spending._days) <= 7 * 2
 
 
-@unhurried
+@few_examples
 @given(entries, offsets, st.integers(1, 10**13), st.sampled_from(["day", "week"]))
 def test_no_bound_is_reached_unnoticed(
     used: list[tuple[str, float, Usage]], offset_s: int, most: int, per: str
@@ -103,7 +103,7 @@ def test_no_bound_is_reached_unnoticed(
         assert (spending.exhausted_in_all(now, offset_s, (bound,)) is None) == (of_all < most)
 
 
-@unhurried
+@few_examples
 @given(usages, offsets, st.floats(0, WEEK_S - 1))
 def test_a_turn_of_the_week_frees_every_bound(usage: Usage, offset_s: int, at: float) -> None:
     budget = parse_budget(["1cpumin/day,1cpumin/week,1MB/day,1MB/week,1wh/day,1wh/week"])

@@ -13,7 +13,7 @@ CLASSES = ("a", "b", "c", "d")
 ROUNDS = 100
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     count=st.integers(2, 4),
     slots=st.integers(1, 3),

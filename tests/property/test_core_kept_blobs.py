@@ -100,5 +100,5 @@ class Shelf(RuleBasedStateMachine):
         assert self.kept.total_bytes == self.total()
 
 
-Shelf.TestCase.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+Shelf.TestCase.settings = settings(max_examples=30, stateful_step_count=25)
 TestShelf = Shelf.TestCase

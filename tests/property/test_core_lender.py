@@ -4,7 +4,6 @@
 outcomes back at any time, in any order of leases, late, twice, or never.
 """
 
-import pytest
 from core_world import (
     CALM,
     GIB,
@@ -36,9 +35,6 @@ from lender.core.lender import Lender
 from lender.core.policy import Rung
 from lender.core.pulling import PULL_EXPIRES_S
 from lender.core.restraint import GRACE_S
-
-# Under coverage, on a busy machine.
-pytestmark = pytest.mark.timeout(300)
 
 
 class AnySequence(BrokerAndSandboxes):
@@ -190,7 +186,5 @@ class AnySequence(BrokerAndSandboxes):
         assert not self.deliveries, "a delivery that was neither acked nor returned"
 
 
-AnySequence.TestCase.settings = settings(
-    max_examples=250, stateful_step_count=50, deadline=None, print_blob=True
-)
+AnySequence.TestCase.settings = settings(max_examples=250, stateful_step_count=50, print_blob=True)
 test_any_sequence_keeps_the_promises = AnySequence.TestCase

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lender.core.budget import Bound, Measure, Period
@@ -13,7 +13,7 @@ from lender.core.consent import Grant
 from lender.core.schedule import Hours, When
 from lender.state.grant_file import GrantFaultError, encode_grant, read_grant
 
-unhurried = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few_examples = settings(max_examples=80)
 
 NOW = 1_800_000_000.25
 GRANT = Grant(
@@ -44,7 +44,7 @@ def read(content: bytes, name: str = "G-1.toml") -> Grant:
         return read_grant(path)[0]
 
 
-@unhurried
+@few_examples
 @given(
     st.integers(1, 4096), st.integers(1, 1 << 50), st.integers(0, 1 << 50), whens, budgets,
     st.integers(1, 10**9),
@@ -63,7 +63,7 @@ def test_every_grant_is_read_as_it_was_written(
     assert read(encode_grant(grant, "shown", "", 0)) == grant
 
 
-@unhurried
+@few_examples
 @given(st.integers(0, len(CONTENT)), st.integers(0, 60), st.binary(max_size=20))
 def test_a_damaged_file_is_a_grant_of_the_same_id_or_a_fault(
     start: int, cut: int, put: bytes

@@ -17,7 +17,7 @@ PATHS = st.lists(PARTS, min_size=1, max_size=5).map(lambda parts: "/" + "/".join
 WORDS = st.one_of(NASTY, ANY)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     scratch=PATHS,
     inputs=st.lists(PATHS, max_size=4),
@@ -35,7 +35,7 @@ def test_hostile_words_leave_the_rules_as_they_are(
     assert found.rest[-len(argv) :] == argv
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(scratch=PATHS, other=PATHS)
 def test_only_the_scratch_folder_can_be_written(scratch: str, other: str) -> None:
     found = read_line(seatbelt.command(scratch, [f"{scratch}/input"], {}, ["x"]))
