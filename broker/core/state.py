@@ -185,7 +185,7 @@ class State:
     def forget_job(self, job: Job) -> None:
         """Drop a job that has ended and has no lease any more."""
         self.jobs.drop(job)
-        self.quotas.end(job.key.submitter, job.total, len(job.payload))
+        self.quotas.end(job.key.submitter, job.total, len(job.payload), job.undecided_max)
         self.backlog.drop(job)
         self.dependencies.drop(job.key)
         if job.is_gang:

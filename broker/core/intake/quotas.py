@@ -21,16 +21,20 @@ class Quota(NamedTuple):
 
 DEFAULT: Final = Quota()
 
+UNDECIDED_MAX: Final = 200_000
+"""Tasks of one submitter that may be kept by themselves since several lenders answer them: 600
+bytes each."""
+
 _PLENTY: Final = 1 << 62
 
 
 class _Used:
     """What one submitter has."""
 
-    __slots__ = ("bytes", "jobs", "running", "tasks")
+    __slots__ = ("bytes", "jobs", "running", "tasks", "undecided")
 
     def __init__(self) -> None:
-        self.jobs = self.tasks = self.running = self.bytes = 0
+        self.jobs = self.tasks = self.running = self.bytes = self.undecided = 0
 
 
 class Quotas:
@@ -64,8 +68,11 @@ class Quotas:
             " wait until some have ended, or send many tasks as one array"
         )
 
-    def refuses(self, submitter: str, tasks: int, size_bytes: int) -> str | None:
-        """Say why a job of so many tasks and bytes can't be taken, which is not one too many."""
+    def refuses(self, submitter: str, tasks: int, size_bytes: int, undecided: int) -> str | None:
+        """Say why a job of so many tasks and bytes can't be taken, which is not one too many.
+
+        Of these tasks `undecided` at most are out, or wait for more answers, at the same time.
+        """
         used, quota = self._used.get(submitter) or _Used(), self.of(submitter)
         if used.tasks + tasks > quota.tasks_max:
             return (
@@ -76,6 +83,12 @@ class Quotas:
             return (
                 f"{size_bytes} bytes are too many beside the {used.bytes} of your jobs that have"
                 f" not ended: you may have {quota.bytes_max}; wait, or send data as inputs"
+            )
+        if undecided and used.undecided + undecided > UNDECIDED_MAX:
+            return (
+                f"{undecided} tasks that others answer as well are too many at once beside the"
+                f" {used.undecided} of your jobs with `verify` that have not ended: you may have"
+                f" {UNDECIDED_MAX}; wait until some have ended"
             )
         return None
 
@@ -88,9 +101,10 @@ class Quotas:
         return used is not None and (
             used.jobs >= max(quota.jobs_max, DEFAULT.jobs_max)
             or used.bytes >= max(quota.bytes_max, DEFAULT.bytes_max)
+            or used.undecided > UNDECIDED_MAX
         )
 
-    def take_up(self, submitter: str, tasks: int, size_bytes: int) -> None:
+    def take_up(self, submitter: str, tasks: int, size_bytes: int, undecided: int) -> None:
         """Count a job."""
         used = self._used.get(submitter)
         if used is None:
@@ -98,13 +112,15 @@ class Quotas:
         used.jobs += 1
         used.tasks += tasks
         used.bytes += size_bytes
+        used.undecided += undecided
 
-    def end(self, submitter: str, tasks: int, size_bytes: int) -> None:
+    def end(self, submitter: str, tasks: int, size_bytes: int, undecided: int) -> None:
         """Count a job no longer; its leases have ended."""
         used = self._used[submitter]
         used.jobs -= 1
         used.tasks -= tasks
         used.bytes -= size_bytes
+        used.undecided -= undecided
         if not used.jobs:
             del self._used[submitter]
             self._passed_over.pop(submitter, None)

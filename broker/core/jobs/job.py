@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from math import ceil, sqrt
 from typing import Final, Literal, NamedTuple
 
@@ -50,7 +51,7 @@ STEPS_LOOK = 4
 """Steps that are closed to some lenders, of those looked at for one lease."""
 
 UNDECIDED_MAX = 10_000
-"""While so many tasks of a job wait for more answers, it begins no others."""
+"""While so many tasks of a job are out, or wait for more answers, it begins no others."""
 
 
 class JobKey(NamedTuple):
@@ -210,6 +211,25 @@ class Job:
         return sum(len(tasks) for tasks in self.pending.values())
 
     @property
+    def may_begin(self) -> int:
+        """How many tasks more may be leased that are not closed to anybody.
+
+        The others of a job that is verified are open in leases, or wait for more answers: each of
+        those is kept by itself.
+        """
+        if self.verify is None:
+            return self.total
+        waiting = chain(self.pending.items(), ((one.step, one.tasks) for one in self.resting))
+        begun = self.total - self.settled
+        begun -= sum(len(tasks) for step, tasks in waiting if not step.barred)
+        return max(0, UNDECIDED_MAX - begun)
+
+    @property
+    def undecided_max(self) -> int:
+        """How many of its tasks may be out, or wait for more answers, at the same time."""
+        return undecided_max(self.verify, self.total)
+
+    @property
     def class_token(self) -> str:
         """The class that its leases are queued in."""
         return self.need.class_token
@@ -260,17 +280,17 @@ class Job:
         """Return the steps of pending tasks in the order in which they are looked at.
 
         Those that were tried most come first. All are alike for a lender that none is closed to,
-        so others come into question only behind such as are closed to some.
+        so others come into question only behind such as are closed to some. There are none where
+        no task may begin before others are decided.
         """
-        first = max(self.pending)
-        if not first.barred:
+        first, may_begin = max(self.pending), self.may_begin > 0
+        if may_begin and not first.barred:
             return [first]
         steps = sorted(self.pending, reverse=True)
+        if not may_begin:
+            return [one for one in steps if one.barred][:STEPS_LOOK]
         looked_at = steps[:STEPS_LOOK]
-        if len(self.shared) < UNDECIDED_MAX:
-            looked_at += [one for one in steps[STEPS_LOOK:] if not one.barred][:1]
-        else:
-            looked_at = [one for one in looked_at if one.barred]
+        looked_at += [one for one in steps[STEPS_LOOK:] if not one.barred][:1]
         return looked_at
 
     def take(self, step: Step, count: int, ranges_max: int) -> RangeSet:
@@ -376,6 +396,11 @@ class Job:
     def progressed(self) -> None:
         """A result came: earlier refusals say nothing about the next lease."""
         self.setbacks = 0
+
+
+def undecided_max(verify: Verify | None, tasks: int) -> int:
+    """Return how many of a job's tasks may have to be kept by themselves: see `may_begin`."""
+    return 0 if verify is None else min(tasks, UNDECIDED_MAX)
 
 
 def _large_inputs(spec: JobSpec) -> tuple[BlobRef, ...]:

@@ -10,7 +10,7 @@ from broker.core.events import Headers
 from broker.core.intake.admission import Admission, Rejection, admit, over_quota
 from broker.core.jobs import queue_time
 from broker.core.jobs.endings import Ended
-from broker.core.jobs.job import FIRST_STEP, Job, JobKey
+from broker.core.jobs.job import FIRST_STEP, Job, JobKey, undecided_max
 from broker.core.state import Due, State
 from lender.protocol import bounds
 from lender.protocol.errors import ProtocolError
@@ -69,7 +69,9 @@ def _admit(
         admitted = admit(subject, headers, payload, state.submitters, now, state.pools)
         if isinstance(admitted, Rejection):
             return admitted
-        reason = state.quotas.refuses(submitter, admitted.spec.task_count, len(payload))
+        spec = admitted.spec
+        undecided = undecided_max(spec.verify, spec.task_count)
+        reason = state.quotas.refuses(submitter, spec.task_count, len(payload), undecided)
         if reason is None:
             return admitted
     return over_quota(headers, reason)
@@ -79,7 +81,7 @@ def take_up(state: State, admission: Admission) -> Job:
     """Make an admitted job live."""
     job = Job.of(admission, state.jobs.next_order())
     state.jobs.add(job)
-    state.quotas.take_up(job.key.submitter, job.total, len(job.payload))
+    state.quotas.take_up(job.key.submitter, job.total, len(job.payload), job.undecided_max)
     state.due.set(Due("job", job.key), job.not_after)
     return job
 

@@ -167,7 +167,7 @@ def _hand_out(
 ) -> None:
     """Lease tasks of the group's first job; one that was forged ends instead."""
     if verified(state, now, job):
-        count, near = min(tasks_max, _count(state, job)), locality.nearest(job, lender)
+        count, near = min(tasks_max, _count(state, job, step)), locality.nearest(job, lender)
         tasks = job.take(step, count, _RANGES_MAX)
         queue(state, now, job, step, tasks, lender.id, near=near)
         group.settle()
@@ -190,15 +190,16 @@ def _match(
     state: State, now: float, group: Group, job: Job
 ) -> tuple[Step, Lender | None, float | None]:
     """Return which tasks of a job come next, and where they may go: see `choose`."""
-    aside_until: float | None = None
-    for step in (steps := job.steps()):
+    steps = job.steps()
+    aside_until = None if steps else inf
+    for step in steps:
         lender, until = choose(state.fleet, group, job, now, step.barred)
         if lender is not None:
             return step, lender, None
         if until is None:
             break  # nobody has room, whoever is barred
         aside_until = min(until, inf if aside_until is None else aside_until)
-    return steps[0], None, aside_until
+    return max(job.pending), None, aside_until
 
 
 def queue(
@@ -236,10 +237,12 @@ def queue(
     return lease
 
 
-def _count(state: State, job: Job) -> int:
+def _count(state: State, job: Job, step: Step) -> int:
     if job.mean_s is None:  # before the first result
         return 1
     count = lease_size(job.mean_s, job.pending_count, state.fleet.slots_of(job.class_token))
+    if not step.barred:
+        count = min(count, job.may_begin)
     return count if job.checkpoints is None else min(count, bounds.CHUNK_RESULTS_MAX)
 
 
