@@ -121,15 +121,19 @@ class _Pull:
 
     def end(self, reason: PullEnd, detail: str = "") -> None:
         if self._stop():
-            self._deliveries.close()
+            if reason is PullEnd.SILENT:
+                # On a slow line the server may have sent what nobody waits for any more.
+                self._puller.hand_back(self)
+            else:
+                self._deliveries.close()
             self._puller.on_end(PullEnded(reason, self._delivered, detail))
 
     async def hand_back(self) -> None:
         """End without a word; what the server has sent already goes back into the queue."""
-        if self._stop():
-            self._handing_back = []
-            await self._deliveries.drain()
-            await asyncio.gather(*self._handing_back)
+        self._stop()
+        self._handing_back = []
+        await self._deliveries.drain()
+        await asyncio.gather(*self._handing_back)
 
     def _stop(self) -> bool:
         if self._timer is not None:
@@ -175,6 +179,7 @@ class Puller:
         self.on_delivery = on_delivery
         self.on_end = on_end
         self.pulls: set[_Pull] = set()
+        self._handing_back: set[asyncio.Task[None]] = set()
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._unwatch = connection.watch(self._on_state)
 
@@ -193,10 +198,18 @@ class Puller:
         self.pulls.add(pull)
         await pull.start(self._subject, json.dumps(request).encode(), expires_s + _GRACE_S)
 
+    def hand_back(self, pull: _Pull) -> None:
+        """Give back what may come yet of a pull that is over."""
+        task = asyncio.get_running_loop().create_task(pull.hand_back())
+        self._handing_back.add(task)
+        task.add_done_callback(self._handing_back.discard)
+
     async def close(self) -> None:
         """End every pull without calling `on_end`; what was sent already is handed back."""
         self._unwatch()
-        await asyncio.gather(*(pull.hand_back() for pull in tuple(self.pulls)))
+        for pull in tuple(self.pulls):
+            self.hand_back(pull)
+        await asyncio.gather(*self._handing_back)
 
     def _on_state(self, state: State) -> None:
         if not isinstance(state, Connected):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 
 import pytest
+from fault_proxy import FaultProxy
 from nats_server import until
 
 from lender.link.api import JetStream
@@ -211,6 +212,26 @@ async def test_a_pull_that_nobody_answers_is_given_up_after_its_time(
     mute = Collected(connection, "mute")
     await mute.pull(1, 0.05)
     assert await mute.ended() == [PullEnded(PullEnd.SILENT, 0)]
+
+
+async def test_what_a_slow_line_brings_after_a_pull_was_given_up_goes_back_at_once(
+    nats: EmbeddedServer, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lender.link.puller._GRACE_S", 0.05)
+    async with (
+        FaultProxy(int(nats.url.rpartition(":")[2])) as line,
+        await connect(line.url, name="slow", timeout_s=5) as slow,
+    ):
+        late = Collected(slow)
+        await late.pull(1, 0.5)
+        await slow.nc.flush()
+        line.hold("down")
+        await feed(connection, 1)
+        assert await late.ended() == [PullEnded(PullEnd.SILENT, 0)]
+        line.pass_on()
+        other = Collected(connection)
+        await other.pull(1, 10.0)
+        assert await other.ended() == [PullEnded(PullEnd.COMPLETE, 1)]
 
 
 async def test_hostile_headers_do_not_end_a_pull(connection: Connection) -> None:
