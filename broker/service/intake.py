@@ -4,11 +4,15 @@ import asyncio
 import contextlib
 from collections import deque
 
-from broker.core.events import Event, JobSubmitted, QueryReceived
+from broker.core.events import DoneReported, Event, JobSubmitted, OfferReceived, QueryReceived
 from broker.core.intake.lanes import Lanes
 
-LENDERS_MAX = 2_000
-"""Words of lenders that wait; whoever brings more waits."""
+LENDER_MAX = 256
+LENDER_BYTES_MAX = 16 * 1024 * 1024
+"""Words of one lender that wait; what is more it says again."""
+
+LENDERS_BYTES_MAX = 256 * 1024 * 1024
+"""Of all lenders; beyond it only who has nothing waiting is heard."""
 
 LANE_MAX = 1_000
 LANE_BYTES_MAX = 4 * 1024 * 1024
@@ -23,13 +27,13 @@ _AHEAD_MAX_S = 0.1
 class Intake:
     """Outcomes first; then lenders and submitters, half of the time each while both wait.
 
-    Outcomes are of what the core has asked for, which bounds them. Each submitter has a lane for
-    its submissions and one for its questions.
+    Outcomes are of what the core has asked for, which bounds them. Each lender has a lane, each
+    submitter one for its submissions and one for its questions.
     """
 
     def __init__(self) -> None:
         self._outcomes: deque[Event] = deque()
-        self._lenders: asyncio.Queue[Event] = asyncio.Queue(LENDERS_MAX)
+        self._lenders: Lanes[Event] = Lanes()
         self._lanes: Lanes[Event] = Lanes()
         self._side = 0
         """Whose the last event was: 1 a submitter's, -1 a lender's, 0 nobody's."""
@@ -43,10 +47,23 @@ class Intake:
         self._outcomes.append(event)
         self._wake.set()
 
-    async def hear(self, event: Event) -> None:
-        """Take in a lender's word, once there is room."""
-        await self._lenders.put(event)
+    def hear(self, event: OfferReceived | DoneReported) -> bool:
+        """Take in a lender's word; False where it has too many waiting.
+
+        An offer says all that there is to say: it takes the place of one that waits just before.
+        """
+        who, size_bytes = event.lender, len(event.payload)
+        newest = self._lenders.newest(who)
+        if isinstance(event, OfferReceived) and isinstance(newest, OfferReceived):
+            self._lenders.replace_newest(who, event, size_bytes)
+            return True
+        count, waiting_bytes = self._lenders.waiting(who)
+        full = count >= LENDER_MAX or waiting_bytes >= LENDER_BYTES_MAX
+        if count and (full or self._lenders.bytes >= LENDERS_BYTES_MAX):
+            return False
+        self._lenders.put(who, event, size_bytes)
         self._wake.set()
+        return True
 
     def has_room(self, submitter: str) -> bool:
         """Tell whether a submitter's lane takes one more message of the ledger."""
@@ -90,7 +107,7 @@ class Intake:
     def is_ready(self, *, congested: bool) -> bool:
         """Tell whether `next` has something."""
         submitters = len(self._lanes) and not congested
-        return bool(self._outcomes or submitters or not self._lenders.empty())
+        return bool(self._outcomes or submitters or len(self._lenders))
 
     def next(self, *, congested: bool) -> Event | None:
         """Return what comes next; nothing of submitters while commits are `congested`."""
@@ -98,9 +115,9 @@ class Intake:
         if self._outcomes:
             return self._outcomes.popleft()
         submitters = len(self._lanes) > 0 and not congested
-        if not self._lenders.empty() and not (submitters and self._ahead_s < 0.0):
+        if len(self._lenders) and not (submitters and self._ahead_s < 0.0):
             self._side = -1
-            return self._lenders.get_nowait()
+            return self._lenders.take()
         if not submitters:
             return None
         self._side = 1
@@ -111,6 +128,8 @@ class Intake:
         """Note how long it took to take up what came last."""
         if self._side > 0:
             self._lanes.charge(took_s)
+        elif self._side < 0:
+            self._lenders.charge(took_s)
         ahead_s = self._ahead_s + self._side * took_s
         self._ahead_s = max(-_AHEAD_MAX_S, min(_AHEAD_MAX_S, ahead_s))
 

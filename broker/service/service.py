@@ -42,6 +42,7 @@ from broker.service.clock import Clock
 from broker.service.committer import Committer
 from broker.service.feeder import Feeder
 from broker.service.intake import Intake
+from broker.service.left_out import LeftOut
 from broker.service.rounds import look_through
 from broker.service.submissions import Submissions
 from broker.service.submitters import SubmittersError, SubmittersFile
@@ -101,6 +102,7 @@ class Service:
         # Whom it checks must not be foreseen by those who are checked.
         self._core = Broker(_new_id, pools=pools, chance=secrets.SystemRandom().random)
         self._intake = Intake()
+        self._left_out = LeftOut()
         self._submissions = Submissions(connection, self._intake)
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._feeder = Feeder(connection, self._intake.note)
@@ -274,12 +276,16 @@ class Service:
                 await listening.unsubscribe()
 
     async def _on_offer(self, msg: Msg) -> None:
-        await self._intake.hear(OfferReceived(subjects.last_token(msg.subject), msg.data))
+        self._hear(OfferReceived(subjects.last_token(msg.subject), msg.data))
 
     async def _on_done(self, msg: Msg) -> None:
         if msg.reply.startswith(INBOX_PREFIX):
             lender = subjects.last_token(msg.subject)
-            await self._intake.hear(DoneReported(lender, msg.data, msg.reply))
+            self._hear(DoneReported(lender, msg.data, msg.reply))
+
+    def _hear(self, event: OfferReceived | DoneReported) -> None:
+        if not self._intake.hear(event):
+            self._left_out.note(event.lender)
 
     async def _on_query(self, msg: Msg) -> None:
         if msg.reply.startswith(INBOX_PREFIX):

@@ -18,6 +18,7 @@ from broker_parts import (
 )
 from nats_server import until as soon
 
+from broker.service.intake import LENDER_MAX
 from lender.link.api import JetStream
 from lender.link.connection import Connection
 from lender.link.embedded import EmbeddedServer
@@ -85,6 +86,25 @@ async def test_nobody_waits_behind_anothers_flood(
     assert (await mallory.status("job-more"))["state"] == "queued"
     assert broker.alive
     await nc.close()
+
+
+async def test_no_lender_is_lost_behind_anothers_flood(
+    nats: EmbeddedServer, broker: BrokerProcess
+) -> None:
+    nc, flooding = await connect(nats.url), await connect(nats.url)
+    alice, reports = Submitter(nc), 20 * LENDER_MAX  # more than one turn of the loop brings
+    await alice.submit(spec_fields("job-0001"))
+    token = class_token(spec_fields("job-0001"))
+    async with FakeLender(nc, LENDERS[0], [token], task_s=3.0) as lender:
+        await soon(lambda: lender.held)
+        for _ in range(reports):
+            inbox = flooding.new_inbox()
+            await flooding.publish(f"done.{LENDERS[1]}", b"x", reply=inbox)
+        assert (await alice.terminal("job-0001"))["attempt"] == 1
+    await soon(lambda: f"lender {LENDERS[1]} sends more than is taken up" in broker.log())
+    assert LENDERS[0] not in broker.log()
+    await nc.close()
+    await flooding.close()
 
 
 async def test_a_cap_counts_at_once_while_the_broker_runs(

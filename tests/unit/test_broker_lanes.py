@@ -82,6 +82,20 @@ def test_who_comes_and_goes_beside_a_long_lane_is_forgotten() -> None:
     assert len(vars(lanes)["_costs"]) < 200
 
 
+def test_what_came_last_may_be_replaced() -> None:
+    lanes: Lanes[str] = Lanes()
+    assert lanes.newest("a") is None
+    lanes.put("a", "1", 10)
+    lanes.put("a", "2", 20)
+    lanes.replace_newest("a", "3", 25)
+    assert lanes.newest("a") == "3"
+    assert lanes.waiting("a") == (2, 35)
+    lanes.put("b", "4", 5)
+    assert lanes.bytes == 40
+    assert sorted(serve(lanes, 3)) == ["1", "3", "4"]
+    assert lanes.bytes == 0
+
+
 def test_nothing_is_kept_of_those_who_are_gone() -> None:
     lanes: Lanes[str] = Lanes()
     for number in range(1000):

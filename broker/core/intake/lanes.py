@@ -21,10 +21,13 @@ class Lanes(Generic[T]):
     def __init__(self) -> None:
         self._lanes: dict[str, deque[tuple[T, int]]] = {}
         self._bytes: dict[str, int] = {}
+        self.bytes = 0
+        """Of all that waits."""
         self._costs: dict[str, float] = {}
         self._turns: PriorityMap[str] = PriorityMap()
         self._floor = 0.0
         self._served = ""
+        self._forget_at = _SLACK
 
     def __len__(self) -> int:
         """Number of lanes in which something waits."""
@@ -44,7 +47,19 @@ class Lanes(Generic[T]):
             self._costs[who] = max(self._floor, self._costs.get(who, 0.0))
             self._turns.set(who, self._costs[who])
         lane.append((what, size_bytes))
-        self._bytes[who] += size_bytes
+        self._count_bytes(who, size_bytes)
+
+    def newest(self, who: str) -> T | None:
+        """Return what came last into a lane; None where nothing waits."""
+        lane = self._lanes.get(who)
+        return lane[-1][0] if lane is not None else None
+
+    def replace_newest(self, who: str, what: T, size_bytes: int) -> None:
+        """Let something wait in the place of what came last into its lane."""
+        lane = self._lanes[who]
+        _, before_bytes = lane.pop()
+        lane.append((what, size_bytes))
+        self._count_bytes(who, size_bytes - before_bytes)
 
     def take(self) -> T | None:
         """Return what comes next; None when nothing waits."""
@@ -55,7 +70,7 @@ class Lanes(Generic[T]):
         self._served = who
         lane = self._lanes[who]
         what, size_bytes = lane.popleft()
-        self._bytes[who] -= size_bytes
+        self._count_bytes(who, -size_bytes)
         if not lane:
             del self._lanes[who], self._bytes[who]
             self._turns.drop(who)
@@ -70,9 +85,14 @@ class Lanes(Generic[T]):
         self._costs[who] += cost_s
         if who in self._lanes:
             self._turns.set(who, self._costs[who])
-        if len(self._costs) > 2 * len(self._lanes) + _SLACK:
+        if len(self._costs) > self._forget_at:
             self._costs = {
                 one: cost
                 for one, cost in self._costs.items()
                 if one in self._lanes or cost > self._floor
             }
+            self._forget_at = 2 * len(self._costs) + _SLACK
+
+    def _count_bytes(self, who: str, size_bytes: int) -> None:
+        self._bytes[who] += size_bytes
+        self.bytes += size_bytes
