@@ -131,10 +131,6 @@ class RangeSet:
     def take(self, count: int, ranges_max: int) -> "RangeSet":
         """Remove and return the `count` lowest indices: fewer, where those make more ranges."""
         taken = RangeSet()
-        if count >= self._size and len(self._starts) <= ranges_max:
-            taken._starts, taken._ends, taken._size = self._starts, self._ends, self._size
-            self._starts, self._ends, self._size = [], [], 0
-            return taken
         whole = size = 0
         while whole < min(ranges_max, len(self._starts)):
             more = self._ends[whole] - self._starts[whole]
@@ -144,7 +140,7 @@ class RangeSet:
             whole += 1
         taken._starts, self._starts = self._starts[:whole], self._starts[whole:]
         taken._ends, self._ends = self._ends[:whole], self._ends[whole:]
-        if size < count and whole < ranges_max:
+        if size < count and whole < ranges_max and self._starts:
             first = self._starts[0]
             taken._starts.append(first)
             taken._ends.append(first + count - size)

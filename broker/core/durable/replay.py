@@ -294,6 +294,7 @@ class Replay:
             need=job.need,
             step=Step(queued.attempt, queued.failures),
             ranges=tasks.pairs(),
+            task_count=len(tasks),
             open=open_tasks,
             fed_at=now,
             sequence=queued.sequence,

@@ -136,7 +136,7 @@ class Quotas:
 
     def room(self, submitter: str) -> int:
         """Return how many tasks more may be handed out, 0 for a submitter that has its most."""
-        most = self.of(submitter).running_tasks_max
+        most = self._quotas.get(submitter, DEFAULT).running_tasks_max
         if most is None:
             return _PLENTY
         used = self._used.get(submitter)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from heapq import nlargest
 from itertools import chain
 from math import ceil, sqrt
 from typing import Final, Literal, NamedTuple
@@ -283,23 +284,23 @@ class Job:
         so others come into question only behind such as are closed to some. There are none where
         no task may begin before others are decided.
         """
-        first, may_begin = max(self.pending), self.may_begin > 0
-        if may_begin and not first.barred:
-            return [first]
-        steps = sorted(self.pending, reverse=True)
-        if not may_begin:
-            return [one for one in steps if one.barred][:STEPS_LOOK]
-        looked_at = steps[:STEPS_LOOK]
-        looked_at += [one for one in steps[STEPS_LOOK:] if not one.barred][:1]
+        if not self.may_begin:
+            return nlargest(STEPS_LOOK, [one for one in self.pending if one.barred])
+        if len(self.pending) == 1:
+            return list(self.pending)
+        looked_at = nlargest(STEPS_LOOK, self.pending)
+        if not looked_at[0].barred:
+            return looked_at[:1]
+        if all(one.barred for one in looked_at):
+            looked_at += nlargest(1, [one for one in self.pending if not one.barred])
         return looked_at
 
     def take(self, step: Step, count: int, ranges_max: int) -> RangeSet:
         """Take up to `count` pending tasks of a step."""
         waiting = self.pending[step]
-        taken = waiting.take(count, ranges_max)
-        if not waiting:
-            del self.pending[step]
-        return taken
+        if count >= len(waiting) and waiting.range_count <= ranges_max:
+            return self.pending.pop(step)
+        return waiting.take(count, ranges_max)
 
     def take_back(self, task: int) -> None:
         """Let a task wait for a lease no longer."""

@@ -223,16 +223,18 @@ def queue(
         need=job.need,
         step=step,
         ranges=tasks.pairs(),
+        task_count=len(tasks),
         open=tasks,
         fed_at=now,
         claim=claim,
         near=near,
     )
     state.add_lease(job, lease)
-    locality.await_taking(state, lease, now)
     if step.failures:
         headers = {**headers, FAILURES_HEADER: str(step.failures)}
-    headers = {**headers, **locality.headers_of(lease)}
+    if near is not None:
+        locality.await_taking(state, lease, now)
+        headers = {**headers, locality.NEAR_HEADER: near}
     state.outbox.emit(FeedWork(lease.queue, lease.id, _payload(job, lease), headers))
     return lease
 
@@ -248,21 +250,23 @@ def _count(state: State, job: Job, step: Step) -> int:
 
 def _payload(job: Job, lease: Lease) -> bytes:
     """Return a `lender.protocol.lease.Lease`: what stands in it was checked when the job came."""
-    packed: bytes = _PACKER.pack(
-        {
-            "v": 1,
-            "lease": lease.id,
-            "job": job.key.job,
-            "submitter": job.key.submitter,
-            "attempt": lease.step.attempt,
-            "ranges": lease.ranges,
-            "spec": job.payload,
-            "content_type": job.content_type,
-            "signature": job.signature,
-            "checkpoints": _checkpoints(job, lease) if job.checkpoints is not None else (),
-            "not_for": [barred_mark(lease.id, one) for one in lease.step.barred],
-        }
-    )
+    submitter, name = job.key
+    message = {
+        "v": 1,
+        "lease": lease.id,
+        "job": name,
+        "submitter": submitter,
+        "attempt": lease.step.attempt,
+        "ranges": lease.ranges,
+        "spec": job.payload,
+        "content_type": job.content_type,
+        "signature": job.signature,
+    }
+    if job.checkpoints is not None:
+        message["checkpoints"] = _checkpoints(job, lease)
+    if lease.step.barred:
+        message["not_for"] = [barred_mark(lease.id, one) for one in lease.step.barred]
+    packed: bytes = _PACKER.pack(message)
     return packed
 
 

@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, KeysView
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 
 from broker.core.containers.ranges import RangeSet
@@ -34,6 +34,8 @@ class Lease:
     step: Step
     ranges: tuple[TaskRange, ...]
     """All its tasks, in their order."""
+    task_count: int
+    """How many those are."""
     open: RangeSet
     """The tasks of it that have no result yet."""
     fed_at: float
@@ -49,21 +51,16 @@ class Lease:
     """When the task in work had begun, as far as is known; None while it is being prepared."""
     prepared_s: float = 0.0
     """How long that took."""
+    queue: str = field(init=False)
+    """The queue that it waits in."""
+
+    def __post_init__(self) -> None:
+        self.queue = self.need.class_token if self.near is None else own_queue(self.near)
 
     @property
     def class_token(self) -> str:
         """The class that it belongs to."""
         return self.need.class_token
-
-    @property
-    def task_count(self) -> int:
-        """How many tasks it was made with."""
-        return sum([count for _, count in self.ranges])
-
-    @property
-    def queue(self) -> str:
-        """The queue that it waits in."""
-        return self.need.class_token if self.near is None else own_queue(self.near)
 
     def works(self, now: float) -> None:
         """Note that it is known to be in work, which ends its preparation."""

@@ -5,7 +5,6 @@ than to wait for a machine that is busy, or has gone (delay scheduling: Zaharia 
 2010).
 """
 
-from collections.abc import Mapping
 from typing import Final
 
 from broker.core.effects import SendControl
@@ -32,11 +31,6 @@ def nearest(job: Job, lender: Lender) -> str | None:
     if not job.inputs or lender.offer.slots_free < job.need.cores:
         return None
     return lender.id if lender.holds_bytes(job.inputs) >= FETCH_BYTES_MIN else None
-
-
-def headers_of(lease: Lease) -> Mapping[str, str]:
-    """Return what a lease's message says of it."""
-    return {NEAR_HEADER: lease.near} if lease.near is not None else {}
 
 
 def await_taking(state: State, lease: Lease, at: float) -> None:

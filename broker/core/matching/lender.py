@@ -181,15 +181,18 @@ class Lender:
         What is not yet claimed in full may be claimed once more, whatever the size of the task:
         else small tasks would take all room before a large one ever finds enough of it.
         """
-        lends, before = self.lends, self.room
-        cores = lends.cores if self._cores < FEED_PER_SLOT * lends.cores else 0
-        memory = lends.memory_bytes if self._memory < FEED_PER_SLOT * lends.memory_bytes else 0
-        disk = lends.disk_bytes if self._disk < FEED_PER_SLOT * lends.disk_bytes else 0
-        vram = lends.vram_bytes if self._vram < FEED_PER_SLOT * lends.vram_bytes else 0
-        if before == (cores, memory, disk, vram):
+        cores, memory, disk, vram = self.lends
+        left = (
+            cores if self._cores < FEED_PER_SLOT * cores else 0,
+            memory if self._memory < FEED_PER_SLOT * memory else 0,
+            disk if self._disk < FEED_PER_SLOT * disk else 0,
+            vram if self._vram < FEED_PER_SLOT * vram else 0,
+        )
+        before = self.room
+        if left == before:
             return False
-        self.room = room = Amounts(cores, memory, disk, vram)
-        self.has_room = cores > 0 and memory > 0
+        self.room = room = Amounts(*left)
+        self.has_room = room.cores > 0 and room.memory_bytes > 0
         return (
             room.cores > before.cores
             or room.memory_bytes > before.memory_bytes

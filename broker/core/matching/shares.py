@@ -20,6 +20,7 @@ _MEAN_LIFE_S: Final = HALF_LIFE_S / log(2)
 _HALVES_MAX = 64.0
 _FORGOTTEN = 1e-6
 _RESIZED = 0.125
+_OUTDATED = -1
 
 
 class _Account:
@@ -29,10 +30,13 @@ class _Account:
     that runs is never brought up to date, and costs something when it starts and ends only.
     """
 
-    __slots__ = ("held", "leases", "running", "used", "weight")
+    __slots__ = ("held", "leases", "level", "level_of", "running", "used", "weight")
 
     def __init__(self, weight: float) -> None:
         self.weight = weight
+        self.level = 0.0
+        self.level_of = _OUTDATED
+        """The state of the shares in which that was worked out, for it is asked for often."""
         self.leases = 0
         self.used = [0.0, 0.0, 0.0]
         self.running = [0.0, 0.0, 0.0]
@@ -57,6 +61,8 @@ class Shares:
         self._per_unit = (1.0, 1.0, 1.0)
         self.version = 0
         """Grows when levels have changed in other ways than by leases."""
+        self._moment = 0
+        """Grows when levels have changed in other ways than by their submitter's leases."""
 
     def advance(self, now: float) -> None:
         """Let time pass; `now` is in seconds since the epoch of the clock."""
@@ -65,6 +71,7 @@ class Shares:
             self._begin_again(2.0**-halves)
             self._epoch, halves = now, 0.0
         self._growth = 2.0**halves
+        self._moment += 1
 
     def shift(self, by_s: float) -> None:
         """Go on as if the clock had not jumped by `by_s`."""
@@ -75,7 +82,7 @@ class Shares:
         self._weights = weights
         for submitter, account in self._accounts.items():
             account.weight = weights.get(submitter, 1.0)
-        self.version += 1
+        self._change()
 
     def resize(self, fleet: Amounts) -> None:
         """Take shares of what the fleet lends now; small changes are left for later."""
@@ -91,23 +98,29 @@ class Shares:
             1.0 / max(1.0, memory_bytes),
             1.0 / max(1.0, vram_bytes),
         )
-        self.version += 1
+        self._change()
 
-    def level(self, submitter: str, held_s: float = HELD_S) -> float:
+    def level(self, submitter: str) -> float:
         """Return how much a submitter has had and holds; who has the least goes first."""
         account = self._accounts.get(submitter)
         if account is None:
             return 0.0
+        if account.level_of != self._moment:
+            account.level = self._level(account, HELD_S)
+            account.level_of = self._moment
+        return account.level
+
+    def _level(self, account: _Account, held_s: float) -> float:
         run, hold = self._growth * _MEAN_LIFE_S, self._growth * held_s
         cores, memory, vram = account.used
         cores_run, memory_run, vram_run = account.running
         cores_held, memory_held, vram_held = account.held
         per_core, per_byte, per_vram_byte = self._per_unit
-        level = (cores + run * cores_run + hold * cores_held) * per_core
-        level_of_memory = (memory + run * memory_run + hold * memory_held) * per_byte
-        level_of_vram = (vram + run * vram_run + hold * vram_held) * per_vram_byte
-        level = max(level, level_of_memory)
-        level = max(level, level_of_vram)
+        level = max(
+            (cores + run * cores_run + hold * cores_held) * per_core,
+            (memory + run * memory_run + hold * memory_held) * per_byte,
+            (vram + run * vram_run + hold * vram_held) * per_vram_byte,
+        )
         return level / account.weight
 
     def holds_any(self, submitter: str) -> bool:
@@ -125,7 +138,8 @@ class Shares:
 
         Of these only those count that have leases: who can't be served may be at any level.
         """
-        levels = [self.level(one, held_s=0.0) for one in above if self.holds_any(one)]
+        served = (self._account(one) for one in above if self.holds_any(one))
+        levels = [self._level(one, held_s=0.0) for one in served]
         if not levels:
             return
         floor = min(levels)
@@ -134,16 +148,22 @@ class Shares:
         for which, per_unit in enumerate(self._per_unit):
             least = floor * account.weight / per_unit - run_s * account.running[which]
             account.used[which] = max(account.used[which], least)
+        account.level_of = _OUTDATED
 
     def lease(self, submitter: str, need: Need) -> None:
         """Count a new lease."""
         account = self._accounts.get(submitter) or self._account(submitter)
         account.leases += 1
-        _add(account.held, need, 1)
+        account.level_of = _OUTDATED
+        held = account.held
+        held[0] += need.cores
+        held[1] += need.memory_bytes
+        held[2] += need.vram_bytes
 
     def start(self, submitter: str, need: Need) -> None:
         """A lease has got its holder: what it needs is in use from now on."""
         account = self._account(submitter)
+        account.level_of = _OUTDATED
         _add(account.running, need, 1)
         _add(account.used, need, -self._growth * _MEAN_LIFE_S)
 
@@ -151,6 +171,7 @@ class Shares:
         """A lease is over."""
         account = self._account(submitter)
         account.leases -= 1
+        account.level_of = _OUTDATED
         _add(account.held, need, -1)
         if started:
             _add(account.running, need, -1)
@@ -171,9 +192,13 @@ class Shares:
         self._accounts = {
             submitter: account
             for submitter, account in self._accounts.items()
-            if account.leases or self.level(submitter) > _FORGOTTEN
+            if account.leases or self._level(account, HELD_S) > _FORGOTTEN
         }
+        self._change()
+
+    def _change(self) -> None:
         self.version += 1
+        self._moment += 1
 
 
 def _add(amounts: list[float], need: Need, times: float) -> None:
