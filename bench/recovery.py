@@ -1,8 +1,9 @@
 """How long a fleet is without a broker: kill -9 with many live jobs, until another serves.
 
-Two cases, in turns: the same broker is started again, and one that stood by takes over. From the
-kill to `ready`, which comes after the replay of every stream. Beside them, in the same run, what
-it costs to read the stream JOBS alone.
+Two cases, in turns: the same broker is started again, and one that stood by, and has read the
+streams, takes over. From the kill to `ready`, which comes after the replay of every stream. Beside
+them, in the same run, what it costs to read the stream JOBS alone. And the processor time of it all
+in the broker, which other load on the machine changes less.
 
     python bench/recovery.py [--jobs 100000] [--runs 5]
 """
@@ -19,6 +20,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lender.link.connection import Connection, connect
@@ -52,7 +55,7 @@ class Broker:
         """Start it, and wait for nothing."""
         self.ready.unlink(missing_ok=True)
         argv = [*self._command("serve"), "--url", self._url, "--ready-file", str(self.ready)]
-        with (self._folder / "broker.log").open("ab") as log:
+        with (self._folder / "broker.log").open("wb") as log:
             self._process = subprocess.Popen(argv, stdout=log, stderr=log)
 
     def kill(self) -> None:
@@ -60,6 +63,13 @@ class Broker:
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time that its process has had so far."""
+        assert self._process is not None
+        times = psutil.Process(self._process.pid).cpu_times()
+        return times.user + times.system
 
     async def until(self, sign: str) -> float:
         """Wait for its log to say so; returns when, by the monotonic clock."""
@@ -114,20 +124,26 @@ async def _measure(
     two.allow(alice.public_key)
     one.start()
     await one.until_ready()
-    took: dict[str, list[float]] = {"reading JOBS": [], "started again": [], "stood by": []}
+    cases = ("reading JOBS", "started again", "stood by")
+    took: dict[str, list[float]] = {f"{case}{cpu}": [] for case in cases for cpu in ("", ", CPU")}
     async with await connect(url, name="bench", timeout_s=30) as connection:
         await _submit(connection, alice, jobs)
         for _ in range(runs):
+            worked = time.process_time()
             took["reading JOBS"].append(await _read(connection))
+            took["reading JOBS, CPU"].append(time.process_time() - worked)
             one.kill()
             killed = time.monotonic()
             one.start()
             took["started again"].append(await one.until_ready() - killed)
+            took["started again, CPU"].append(one.cpu_s)
             two.start()
-            await two.until("standing by")
+            await two.until("has read the streams")
+            worked = two.cpu_s
             one.kill()
             killed = time.monotonic()
             took["stood by"].append(await two.until_ready() - killed)
+            took["stood by, CPU"].append(two.cpu_s - worked)
             one.start()
             await asyncio.sleep(1.0)
             two.kill()
@@ -168,13 +184,13 @@ async def _read(connection: Connection) -> float:
 
 def _report(took: dict[str, list[float]], jobs: int, runs: int) -> None:
     print(f"{jobs} live jobs, {runs} runs, load {os.getloadavg()[0]:.2f}; seconds")
-    print(f"{'what':<16} {'median':>8} {'least':>8} {'most':>8} {'µs a job':>9}")
+    print(f"{'what':<20} {'median':>8} {'least':>8} {'most':>8} {'µs a job':>9}")
     rows = {}
     for name, times in took.items():
         median = statistics.median(times)
         rows[name] = round(median, 3)
         print(
-            f"{name:<16} {median:>8.2f} {min(times):>8.2f} {max(times):>8.2f} "
+            f"{name:<20} {median:>8.2f} {min(times):>8.2f} {max(times):>8.2f} "
             f"{1e6 * median / jobs:>9.1f}"
         )
     print(json.dumps(rows))

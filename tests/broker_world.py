@@ -29,6 +29,7 @@ from broker.core.events import (
     JobSubmitted,
     LeaseFed,
     LeaseReplayed,
+    LedgerRead,
     OfferReceived,
     QueryReceived,
     ReplayCompleted,
@@ -135,19 +136,24 @@ class World:
 
     def start(self) -> None:
         """Start a broker on what the streams hold."""
+        self.take_over(self.stand_by())
+
+    def stand_by(self) -> "Follower":
+        return Follower(self, self.new_broker())
+
+    def copy(self) -> "World":
+        """The same streams at the same time, and a broker that knows nothing of them."""
+        other = World(self.submitters, self.now, self.land_commits, self.answer_feeds)
+        other.jobs, other.results = list(self.jobs), dict(self.results)
+        other.work, other.work_sequence = dict(self.work), self.work_sequence
+        other.ids = self.ids
+        return other
+
+    def take_over(self, follower: "Follower") -> None:
+        """Let a broker lead, which may have read some of what the streams hold."""
         self.in_flight, self.feeds = [], []
-        self.broker = self.new_broker()
-        for subject, (headers, _) in self.results.items():
-            if not subject.startswith(subjects.TERM_PREFIX):
-                self.do(ResultReplayed(subject, headers))
-        for subject, headers, payload in self.jobs:
-            verb = subject.split(".")[0]
-            if verb == "submit":
-                self.do(JobReplayed(subject, headers, payload))
-            else:
-                self.do(CancelReplayed(subject))
-        for sequence, queued in self.work.items():
-            self.do(LeaseReplayed(sequence, queued.headers, queued.payload))
+        self.broker = follower.broker
+        follower.read_all()
         self.do(ReplayCompleted())
 
     def do(self, event: Event) -> list[Effect]:
@@ -403,6 +409,48 @@ class World:
         return f"_INBOX.{self.reply_number}"
 
 
+class Follower:
+    """A broker that stands by, and how far it has read."""
+
+    def __init__(self, world: World, broker: Broker) -> None:
+        self.world = world
+        self.broker = broker
+        self._records: set[str] = set()
+        self._asked: set[str] = set()
+
+    def read_results(self) -> None:
+        for subject, (headers, _) in self.world.results.items():
+            if subject not in self._records and not subject.startswith(subjects.TERM_PREFIX):
+                self.handle(ResultReplayed(subject, headers))
+            self._records.add(subject)
+
+    def read_jobs(self) -> None:
+        for subject, headers, payload in self.world.jobs:
+            if subject in self._asked:
+                continue
+            self._asked.add(subject)
+            if subject.startswith("submit."):
+                self.handle(JobReplayed(subject, headers, payload))
+            else:
+                self.handle(CancelReplayed(subject))
+
+    def follow(self) -> None:
+        """Read both to their ends, as a broker does now and then while it stands by."""
+        self.read_results()
+        self.read_jobs()
+        self.handle(LedgerRead())
+
+    def read_all(self) -> None:
+        """Read what the streams hold, as a broker does that comes to lead."""
+        self.read_results()
+        for sequence, queued in self.world.work.items():
+            self.handle(LeaseReplayed(sequence, queued.headers, queued.payload))
+        self.read_jobs()
+
+    def handle(self, event: Event) -> None:
+        assert self.broker.handle(self.world.now, event) == [], "no effect leaves before the end"
+
+
 def ok(task: int = 0, duration_s: float = 1.0, value: bytes = b"") -> TaskResult:
     return TaskResult(task=task, state="succeeded", exit_code=0, duration_s=duration_s, value=value)
 
@@ -423,6 +471,30 @@ def is_note(subject: str) -> bool:
         or parse_checkpoints_subject(subject) is not None
         or parse_votes_subject(subject) is not None
     )
+
+
+def picture(world: World) -> dict[str, object]:
+    """What a broker knows of live jobs, and what the streams hold."""
+    state = world.broker.state
+    jobs = {
+        job.key: (
+            job.state,
+            {step: list(tasks) for step, tasks in job.pending.items()},
+            [(one.until, one.step, list(one.tasks), one.cause) for one in job.resting],
+            {one: list(state.leases[one].open) for one in job.leases},
+            (job.succeeded, job.failed, job.failures.listed(1_000)),
+            None if job.checkpoints is None else job.checkpoints.of(RangeSet(job.tasks)),
+            {task: dict(shared.votes) for task, shared in job.shared.items()},
+            sorted(state.dependencies.left(job.key).items()),
+        )
+        for job in state.jobs
+    }
+    used = {
+        key.submitter: (state.quotas.room(key.submitter), state.quotas.full(key.submitter))
+        for key in jobs
+    }
+    due = sorted(state.due.items())
+    return {"jobs": jobs, "due": due, "used": used, "work": world.work, "results": world.results}
 
 
 def check_places(world: World) -> None:

@@ -22,6 +22,7 @@ from broker.core.events import (
     JobSubmitted,
     LeaseFed,
     LeaseReplayed,
+    LedgerRead,
     OfferReceived,
     QueryReceived,
     ReplayCompleted,
@@ -45,8 +46,9 @@ FEED_UNKNOWN = "the work queue did not answer"
 class Broker:
     """Admits jobs, leases their tasks to lenders, and decides what is committed.
 
-    Starts in replay: `ResultReplayed` for all of RESULTS, `JobReplayed` and `CancelReplayed` for
-    JOBS, `LeaseReplayed` for WORK, then `ReplayCompleted`. No effect leaves before that.
+    Starts in replay: `ResultReplayed` for all of RESULTS, `LeaseReplayed` for WORK, `JobReplayed`
+    and `CancelReplayed` for JOBS, then `ReplayCompleted`. No effect leaves before that. One that
+    stands by is told of RESULTS and JOBS as they grow, and of `LedgerRead` now and then.
     """
 
     def __init__(
@@ -100,6 +102,8 @@ class Broker:
                 replay.cancelled(event)
             case LeaseReplayed():
                 replay.lease(event)
+            case LedgerRead():
+                replay.caught_up()
             case ReplayCompleted():
                 replay.complete(now)
                 self._replay = None

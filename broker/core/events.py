@@ -117,7 +117,8 @@ class TimePassed:
     """Nothing happened but time: what is due is done."""
 
 
-# A start replays RESULTS, then JOBS, then WORK, each in stream order, and then ReplayCompleted.
+# A start replays RESULTS, then WORK, then JOBS, each in stream order, and then ReplayCompleted.
+# Who stands by replays RESULTS and JOBS before, in turns, each from where it was.
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +155,18 @@ class LeaseReplayed:
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerRead:
+    """RESULTS was read, and then JOBS to its end: so to every job that RESULTS has told of."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReplayCompleted:
     """The streams have been read to their ends: the broker takes up its work."""
 
 
-Replayed = ResultReplayed | JobReplayed | CancelReplayed | LeaseReplayed | ReplayCompleted
+Replayed = (
+    ResultReplayed | JobReplayed | CancelReplayed | LeaseReplayed | LedgerRead | ReplayCompleted
+)
 
 Event = (
     JobSubmitted

@@ -42,6 +42,9 @@ class Jobs:
     def __contains__(self, key: JobKey) -> bool:
         return self.get(key) is not None
 
+    def __len__(self) -> int:
+        return sum(map(len, self._by_submitter.values()))
+
     def __iter__(self) -> Iterator[Job]:
         for jobs in self._by_submitter.values():
             yield from jobs.values()

@@ -27,10 +27,10 @@ from lender.protocol import subjects
 
 logger = logging.getLogger(__name__)
 
-Serve = Callable[[Callable[[], bool]], Coroutine[Any, Any, None]]
-"""Serves until cancelled, though only while the function that it is given says that it may.
+Serve = Callable[[asyncio.Event, Callable[[], bool]], Coroutine[Any, Any, None]]
+"""Stands by until the event is set; then serves, while the function that it is given says so.
 
-Raises FencedError when another broker turns out to lead.
+It ends when it is cancelled. Raises FencedError when another broker turns out to lead.
 """
 
 
@@ -44,13 +44,14 @@ class Candidate:
             connection: to a server with JetStream.
             me: an id of this process that no other has.
             replicas: of the stream LEADER.
-            serve: see there; called anew each time that this broker comes to lead.
+            serve: see there; called anew each time that this broker begins to stand by.
         """
         self._connection = connection
         self._me = me
         self._serve = serve
         self._key = LeaderKey(connection, me, replicas)
         self._core = Leadership(me)
+        self._leads = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
         self._seen: str | None = None
 
@@ -69,6 +70,7 @@ class Candidate:
                 await self._key.give_back(self._core.sequence)
 
     async def _loop(self) -> None:
+        self._begin_service()
         effects = self._core.handle(time.monotonic(), TimePassed())
         while True:
             events = [event for effect in effects if (event := await self._carry_out(effect))]
@@ -90,10 +92,11 @@ class Candidate:
                 return await self._key.write(effect.expected_sequence)
             case Lead():
                 logger.info("leading")
-                self._serving = asyncio.create_task(self._serve(self._may_serve))
+                self._leads.set()
             case StandBy():
                 logger.warning("another broker leads: standing by")
                 await self._end_service()
+                self._begin_service()
         return None
 
     def _may_serve(self) -> bool:
@@ -121,6 +124,10 @@ class Candidate:
             logger.warning("%s", FencedError())
         return ServiceEnded()
 
+    def _begin_service(self) -> None:
+        self._leads = asyncio.Event()
+        self._serving = asyncio.create_task(self._serve(self._leads, self._may_serve))
+
     async def _end_service(self) -> None:
         serving, self._serving = self._serving, None
         if serving is not None:
@@ -129,7 +136,7 @@ class Candidate:
             await asyncio.wait((serving,))
 
     def _tell(self, key: KeyRead) -> None:
-        if self._serving is None and key.holder != self._seen:
+        if not self._leads.is_set() and key.holder != self._seen:
             self._seen = key.holder
             logger.info("standing by: broker %s leads", key.holder)
 

@@ -69,11 +69,11 @@ class Lifetime:
             await stack.enter_async_context(connection)
             await _make_streams(JetStream(connection), settings.replicas)
 
-            async def serve(may_serve: Callable[[], bool]) -> None:
+            async def serve(leads: asyncio.Event, may_serve: Callable[[], bool]) -> None:
                 submitters = SubmittersFile(settings.state)
                 pools = None if settings.pools is None else frozenset(settings.pools)
                 service = Service(connection, submitters, settings.submitters, may_serve, pools)
-                await service.run(lambda: self._ready(url))
+                await service.run(leads, lambda: self._ready(url))
 
             me = secrets.token_urlsafe(16)
             notify("READY=1\nSTATUS=standing by")

@@ -1,19 +1,24 @@
-"""Reads the streams that hold the broker's state."""
+"""Reads the streams that hold the broker's state: along, while it stands by, and to their ends."""
 
 import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import ParamSpec, TypeVar
 
+from broker.core.broker import Broker
+from broker.core.effects import Effect
 from broker.core.events import (
     CancelReplayed,
-    CancelRequested,
+    Event,
     JobReplayed,
-    JobSubmitted,
     LeaseReplayed,
+    LedgerRead,
+    ReplayCompleted,
     ResultReplayed,
 )
+from broker.service.submissions import CANCEL, Submissions
 from lender.link.api import JetStream
 from lender.link.batch import (
     CommitUnknownError,
@@ -23,28 +28,39 @@ from lender.link.batch import (
     commit,
 )
 from lender.link.connection import Connection
-from lender.link.errors import NoRespondersError, NotConnectedError
+from lender.link.errors import LinkError, NoRespondersError, NotConnectedError, passing
 from lender.link.message import StoredMessage
 from lender.link.reader import StreamReader
 from lender.protocol import streams, subjects
 
 logger = logging.getLogger(__name__)
 
+FOLLOW_S = 1.0
+"""Who stands by reads what has come as often."""
+
+HEARTBEAT_S = 1.0
+"""Of a reader's consumer: it lives on one node of a cluster, which may die."""
+
 _PAUSE_S = 0.2
 _PAGE = 500
 _PAGE_BYTES = 4 * 1024 * 1024
-_CANCEL = "cancel."
+
+_Asked = ParamSpec("_Asked")
+_Answer = TypeVar("_Answer")
+
+
+def collect() -> None:
+    """Let go of what an earlier term of this process has left."""
+    gc.unfreeze()
+    gc.collect()
 
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
     """Look for no garbage meanwhile, and not again at what is there afterwards.
 
-    A replay makes millions of objects that stay, and next to no garbage; what an earlier term of
-    this process has left is collected first.
+    A replay makes millions of objects that stay, and next to no garbage.
     """
-    gc.unfreeze()
-    gc.collect()
     gc.disable()
     try:
         yield
@@ -53,77 +69,175 @@ def uncollected() -> Iterator[None]:
         gc.enable()
 
 
-class ResultsReplay:
-    """RESULTS from its start to a fence behind which no earlier broker commits any more.
+class Replay:
+    """Tells a core what the streams hold, each message once.
 
-    `last_sequence` is the fence's, once all has been read.
+    `follow` for as long as another broker leads, then `complete`.
     """
 
-    def __init__(self, connection: Connection, term: str) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        core: Broker,
+        submissions: Submissions,
+        now: Callable[[], float],
+    ) -> None:
         """Prepare.
 
         Args:
-            connection: to a server with the stream RESULTS.
-            term: an id that no fence had before.
+            connection: to a server with the streams.
+            core: that has been told of no stream.
+            submissions: are to know what the core has had of JOBS.
+            now: returns the core's time.
         """
         self._connection = connection
-        self._fence = Record(subjects.term(term), b"")
-        self.last_sequence = 0
+        self._js = JetStream(connection)
+        self._core = core
+        self._submissions = submissions
+        self._now = now
+        self._results_read = 0
+        self._jobs_read = 0
+        self._full: str | None = None
+        """The submitter whose jobs have to end before more of JOBS is read."""
 
-    async def events(self) -> AsyncIterator[ResultReplayed]:
-        """Yield every record."""
+    @property
+    def last_result(self) -> int:
+        """The last sequence of RESULTS that was read, or the fence's, which is put there."""
+        return self._results_read
+
+    async def follow(self) -> None:
+        """Read RESULTS, and then JOBS, to where they end now; may be cancelled at any time.
+
+        What a replay would put off is left unread until there is room: by then it may have begun,
+        or ended.
+
+        Raises:
+            LinkError: what no retry can mend.
+        """
+        await self._read_results(None)
+        if self._full is not None and self._core.state.quotas.overflows(self._full):
+            return
+        self._full = None
+        end = await self._end_of(streams.JOBS)
+        if end != self._jobs_read:
+            async with self.jobs() as jobs:
+                await self._read_jobs(jobs, end, leads=False)
+        if self._full is None:
+            self._tell(LedgerRead())
+
+    def jobs(self) -> StreamReader:
+        """Return a reader of what is left of JOBS, and of what comes."""
+        return StreamReader(
+            self._connection, streams.JOBS, [], self._jobs_read + 1, heartbeat_s=HEARTBEAT_S
+        )
+
+    async def complete(self, term: str, jobs: StreamReader) -> list[Effect]:
+        """Read everything to its end, behind which no earlier broker commits any more.
+
+        Args:
+            term: an id that no fence had before.
+            jobs: see there; it goes on from the end.
+
+        Raises:
+            LinkError: what no retry can mend.
+        """
+        await self._read_results(Record(subjects.term(term), b""))
+        await self._read_work()
+        await self._read_jobs(jobs, 0, leads=True)
+        return self._tell(ReplayCompleted())
+
+    async def _read_results(self, fence: Record | None) -> None:
+        """Read RESULTS to its end, or to a fence that is put there."""
         # The stream may end with sequences whose messages have aged out.
-        state = await JetStream(self._connection).stream_state(streams.RESULTS)
-        self.last_sequence = state.last_sequence
+        end = await self._end_of(streams.RESULTS)
+        if fence is None and end == self._results_read:
+            return
         caught_up = fenced = False
-        async with StreamReader(self._connection, streams.RESULTS, [], headers_only=True) as reader:
+        async with StreamReader(
+            self._connection,
+            streams.RESULTS,
+            [],
+            self._results_read + 1,
+            heartbeat_s=HEARTBEAT_S,
+            headers_only=True,
+        ) as reader:
             async for batch in reader:
                 for message in batch.messages:
-                    self.last_sequence = max(self.last_sequence, message.sequence)
-                    fenced = fenced or message.subject == self._fence.subject
+                    self._results_read = message.sequence
+                    fenced = fenced or (fence is not None and message.subject == fence.subject)
                     if not message.subject.startswith(subjects.TERM_PREFIX):
-                        yield ResultReplayed(message.subject, message.headers)
-                caught_up = caught_up or batch.caught_up
-                if fenced or (caught_up and await self._put_fence()):
+                        self._tell(ResultReplayed(message.subject, message.headers))
+                if batch.caught_up:
+                    caught_up = True
+                    self._results_read = max(self._results_read, end)
+                if fenced or (caught_up and (fence is None or await self._put(fence))):
                     return
+                await asyncio.sleep(0)
 
-    async def _put_fence(self) -> bool:
+    async def _put(self, fence: Record) -> bool:
         """Commit the fence onto what has been read; False where there is more to be read."""
         while True:
             try:
-                last = await commit(self._connection, [self._fence], self.last_sequence)
+                last = await commit(self._connection, [fence], self._results_read)
             except (WrongLastSequenceError, SubjectTakenError):
                 return False  # others' records, or our own fence, whose answer was lost
             except (CommitUnknownError, NotConnectedError, NoRespondersError) as error:
                 logger.info("the fence: %s", error)
                 await asyncio.sleep(_PAUSE_S)
             else:
-                self.last_sequence = last
+                self._results_read = last
                 return True
 
+    async def _read_jobs(self, jobs: StreamReader, end: int, *, leads: bool) -> None:
+        """Read JOBS to its end, which is not before `end`."""
+        async for batch in jobs:
+            for message in batch.messages:
+                put_off = bool(self._tell(_replayed(message)))
+                if put_off and not leads:
+                    self._full = subjects.parse_job_subject(message.subject).submitter
+                    return
+                self._jobs_read = message.sequence
+                self._submissions.replayed(message, put_off=put_off)
+            if batch.caught_up:
+                self._jobs_read = max(self._jobs_read, end)
+                return
+            await asyncio.sleep(0)
 
-async def leases(connection: Connection) -> AsyncIterator[LeaseReplayed]:
-    """Yield what WORK holds: by direct access, since a queue's consumers may not overlap."""
-    jetstream = JetStream(connection)
-    sequence = 1
-    while True:
-        page = await jetstream.get_page(streams.WORK, sequence, _PAGE, max_bytes=_PAGE_BYTES)
-        for message in page.messages:
-            yield LeaseReplayed(message.sequence, message.headers, message.payload)
-            sequence = message.sequence + 1
-        if not page.messages or not page.num_pending:
-            return
+    async def _read_work(self) -> None:
+        """Read WORK by direct access, since a queue's consumers may not overlap."""
+        sequence, more = 1, True
+        while more:
+            page = await self._insist(
+                self._js.get_page, streams.WORK, sequence, _PAGE, max_bytes=_PAGE_BYTES
+            )
+            for message in page.messages:
+                self._tell(LeaseReplayed(message.sequence, message.headers, message.payload))
+                sequence = message.sequence + 1
+            more = bool(page.messages and page.num_pending)
+
+    async def _end_of(self, stream: str) -> int:
+        state = await self._insist(self._js.stream_state, stream)
+        return state.last_sequence
+
+    async def _insist(
+        self, ask: Callable[_Asked, Awaitable[_Answer]], *args: _Asked.args, **kwargs: _Asked.kwargs
+    ) -> _Answer:
+        """Ask until there is an answer."""
+        while True:
+            try:
+                return await ask(*args, **kwargs)
+            except LinkError as error:
+                if not passing(error):
+                    raise
+                logger.info("the streams can't be read yet: %s", error)
+            await asyncio.sleep(_PAUSE_S)
+
+    def _tell(self, event: Event) -> list[Effect]:
+        return self._core.handle(self._now(), event)
 
 
-def replayed(message: StoredMessage) -> JobReplayed | CancelReplayed:
+def _replayed(message: StoredMessage) -> JobReplayed | CancelReplayed:
     """Return what a message of JOBS says in a replay."""
-    if message.subject.startswith(_CANCEL):
+    if message.subject.startswith(CANCEL):
         return CancelReplayed(message.subject)
     return JobReplayed(message.subject, message.headers, message.payload)
-
-
-def live(message: StoredMessage) -> JobSubmitted | CancelRequested:
-    """Return what a message of JOBS says when it has just come."""
-    if message.subject.startswith(_CANCEL):
-        return CancelRequested(message.subject)
-    return JobSubmitted(message.subject, message.headers, message.payload)

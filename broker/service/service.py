@@ -33,7 +33,6 @@ from broker.core.events import (
     HearingRestored,
     OfferReceived,
     QueryReceived,
-    ReplayCompleted,
     SubmittersChanged,
     TimePassed,
 )
@@ -49,7 +48,7 @@ from broker.service.submitters import SubmittersError, SubmittersFile
 from lender.link.connection import Closed, Connected, Connection, State
 from lender.link.errors import NotConnectedError, PayloadTooLargeError
 from lender.link.reader import StreamReader
-from lender.protocol import streams, subjects
+from lender.protocol import subjects
 from lender.protocol.codec import CONTENT_TYPE_HEADER, MSGPACK, encode
 
 logger = logging.getLogger(__name__)
@@ -63,8 +62,6 @@ INBOX_PREFIX = "_INBOX"
 _IDLE_S = 5.0
 _CONFIRM_S = 0.05
 _FILE_S = 1.0
-_HEARTBEAT_S = 1.0
-"""Of the reader of submissions: it lives on one node of a cluster, which may die."""
 _TURN_S = 0.005
 _TOO_MANY = "too many of your questions wait already: ask again when they are answered"
 _LENDERS_PENDING_MAX = 65_536
@@ -104,26 +101,33 @@ class Service:
         self._intake = Intake()
         self._left_out = LeftOut()
         self._submissions = Submissions(connection, self._intake)
+        self._replay = replay.Replay(connection, self._core, self._submissions, self._clock.now)
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._feeder = Feeder(connection, self._intake.note)
         self._committer: Committer
         self._subscriptions: list[Subscription] = []
 
-    async def run(self, on_ready: Callable[[], None]) -> None:
-        """Replay the streams, say so, and serve until cancelled.
+    async def run(self, leads: asyncio.Event, on_ready: Callable[[], None]) -> None:
+        """Read along until this broker leads; then read to the end, say so, and serve.
+
+        Serves until cancelled.
 
         Raises:
             FencedError: another broker leads.
             ConnectionClosedError: the server refuses us for good.
             LinkError, SubmittersError: what no retry can mend.
         """
+        replay.collect()
         unwatch = self._connection.watch(self._on_state)
         try:
-            async with StreamReader(
-                self._connection, streams.JOBS, [], heartbeat_s=_HEARTBEAT_S
-            ) as jobs:
+            await self._stand_by(leads)
+            self._clock.jump()
+            async with self._replay.jobs() as jobs:
                 with replay.uncollected():
-                    effects = await self._replay(jobs)
+                    self._allow()
+                    effects = await self._replay.complete(_new_id(), jobs)
+                last = self._replay.last_result
+                self._committer = Committer(self._connection, last, self._intake.note)
                 await self._subscribe()
                 await self._serve(jobs, effects, on_ready)
         finally:
@@ -131,24 +135,28 @@ class Service:
             self._feeder.close()
             await self._unsubscribe()
 
-    async def _replay(self, jobs: StreamReader) -> list[Effect]:
-        core, now = self._core, self._clock.now()
+    async def _stand_by(self, leads: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(self._follow(leads))
+            watching = tasks.create_task(self._end_with_connection())
+            await leads.wait()
+            following.cancel()
+            watching.cancel()
+
+    async def _follow(self, leads: asyncio.Event) -> None:
+        """Know what the leader knows, so that little is left to be read when it is gone."""
+        self._allow()
+        with replay.uncollected():
+            await self._replay.follow()
+        logger.info("has read the streams: %d live jobs", len(self._core.state.jobs))
+        while not leads.is_set():
+            await asyncio.sleep(replay.FOLLOW_S)
+            await self._replay.follow()
+
+    def _allow(self) -> None:
+        """Tell of who may submit, in a replay."""
         self._file.changed()
-        core.handle(now, self._submitters())
-        results = replay.ResultsReplay(self._connection, _new_id())
-        async for result in results.events():
-            core.handle(now, result)
-        self._committer = Committer(self._connection, results.last_sequence, self._intake.note)
-        async for batch in jobs:
-            for message in batch.messages:
-                effects = core.handle(now, replay.replayed(message))
-                self._submissions.replayed(message, put_off=bool(effects))
-            await asyncio.sleep(0)
-            if batch.caught_up:
-                break
-        async for lease in replay.leases(self._connection):
-            core.handle(now, lease)
-        return core.handle(self._clock.now(), ReplayCompleted())
+        self._core.handle(self._clock.now(), self._submitters())
 
     async def _serve(
         self, jobs: StreamReader, effects: list[Effect], on_ready: Callable[[], None]
@@ -304,7 +312,7 @@ class Service:
             self._intake.note(HearingRestored() if heard else HearingLost())
 
     async def _end_with_connection(self) -> None:
-        await self._closed
+        await asyncio.shield(self._closed)  # whoever waits may be cancelled
 
     def _submitters(self) -> SubmittersChanged:
         return self._file.read().event(self._configured)

@@ -4,9 +4,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
+from broker.core.events import CancelRequested, JobSubmitted
 from broker.core.intake.arrivals import Arrivals
 from broker.service.intake import Intake
-from broker.service.replay import live
 from lender.link.api import JetStream
 from lender.link.connection import Connection
 from lender.link.errors import LinkError
@@ -16,6 +16,9 @@ from lender.protocol import streams, subjects
 
 logger = logging.getLogger(__name__)
 
+CANCEL = "cancel."
+"""Begins the subjects of cancellations, and of nothing else in JOBS."""
+
 LAG_MAX = 2_000
 """So many messages may lie before the reader of all until submitters are read by themselves."""
 
@@ -23,7 +26,6 @@ _PAGE = 200
 _PAGE_BYTES = 1024 * 1024
 _AT_ONCE = 8
 _PAUSE_S = 0.05
-_CANCEL = "cancel."
 
 
 class Submissions:
@@ -44,7 +46,7 @@ class Submissions:
         """Note a message that the core has had in its replay, or wants to have later."""
         arrivals, who = self._arrivals, _submitter(message)
         arrivals.position = message.sequence
-        cancels = message.subject.startswith(_CANCEL)
+        cancels = message.subject.startswith(CANCEL)
         if put_off or (cancels and who in arrivals.behind):
             arrivals.put_off(who, message.sequence)
         else:
@@ -82,12 +84,12 @@ class Submissions:
         who, sequence = _submitter(message), message.sequence
         if self._arrivals.came(who, sequence):
             if self._intake.has_room(who):
-                self._intake.take_in(who, live(message))
+                self._intake.take_in(who, _live(message))
                 return
             self._arrivals.put_off(who, sequence)
-        if message.subject.startswith(_CANCEL):
+        if message.subject.startswith(CANCEL):
             # What runs is to end now; in its place among the others it comes again, and is as good.
-            self._intake.hurry(who, live(message))
+            self._intake.hurry(who, _live(message))
 
     async def _read_one(self, who: str) -> int:
         """Take a page of a submitter's messages; returns how many were new."""
@@ -110,7 +112,7 @@ class Submissions:
             if arrivals.wants(who, message.sequence):
                 if not self._intake.has_room(who):
                     break
-                self._intake.take_in(who, live(message))
+                self._intake.take_in(who, _live(message))
                 taken += 1
             arrivals.took(who, message.sequence)
         return taken
@@ -118,3 +120,10 @@ class Submissions:
 
 def _submitter(message: StoredMessage) -> str:
     return subjects.parse_job_subject(message.subject).submitter
+
+
+def _live(message: StoredMessage) -> JobSubmitted | CancelRequested:
+    """Return what a message says when it has just come."""
+    if message.subject.startswith(CANCEL):
+        return CancelRequested(message.subject)
+    return JobSubmitted(message.subject, message.headers, message.payload)

@@ -1,5 +1,6 @@
 """Several brokers for one fleet: one leads, the others stand by and take over."""
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,11 +18,14 @@ from broker_parts import (
     until,
 )
 
+from broker.core.leadership import TAKEOVER_S
+from broker.service.replay import FOLLOW_S
 from lender.link.embedded import EmbeddedServer
 
 TASKS = 100
 LEADING = "leading"
 STANDING_BY = "standing by: broker"
+HAS_READ = "has read the streams"
 
 
 @pytest.fixture
@@ -33,7 +37,8 @@ async def brokers(nats: EmbeddedServer, tmp_path: Path) -> AsyncIterator[list[Br
             broker.run("allow", "alice", ALICE.public_key)
         await both[0].start()
         both[1].spawn()
-        await until(lambda: STANDING_BY in both[1].log(), "the second broker standing by")
+        for sign in (STANDING_BY, HAS_READ):
+            await until(lambda sign=sign: sign in both[1].log(), "the second broker standing by")
         assert not both[1].ready_file.exists()
         yield both
     finally:
@@ -62,6 +67,71 @@ async def test_a_leader_that_is_killed_is_followed(
     assert (terminal["state"], terminal["tasks_succeeded"]) == ("succeeded", TASKS)
     assert sorted(result["task"] for result in results) == list(range(TASKS))
     assert brokers[1].alive
+    for connection in connections:
+        await connection.close()
+
+
+async def test_who_stands_by_knows_what_the_leader_knows(
+    nats: EmbeddedServer, brokers: list[BrokerProcess]
+) -> None:
+    """What it has read it need not read again: what JOBS has lost since goes on all the same."""
+    connections = [await connect(nats.url) for _ in range(3)]
+    alice = Submitter(connections[0])
+    jobs = [spec_fields("job-0001", array={"count": TASKS})]
+    jobs += [spec_fields(f"job-000{number}", workload="render") for number in range(2, 5)]
+    one, two = (
+        FakeLender(connection, lender, [class_token(job)], task_s=0.02)
+        for connection, lender, job in zip(connections[1:], LENDERS, jobs, strict=False)
+    )
+    async with one:
+        for job in jobs:
+            await alice.submit(job)
+        await until(lambda: len(one.ran) >= TASKS // 4, "a quarter of the tasks")
+        await alice.submit(spec_fields("job-0009", colour="red"))
+        assert (await alice.terminal("job-0009"))["state"] == "rejected"
+        await asyncio.sleep(2 * FOLLOW_S)  # nothing tells how far another broker has read
+        for stream, subject in (
+            ("JOBS", "submit.*.job-0002"),
+            ("JOBS", "submit.*.job-0009"),
+            ("RESULTS", "res.*.job-0009"),
+        ):
+            await alice.js.purge_stream(stream, subject=subject)
+        brokers[0].kill()
+        async with two:
+            terminals = [await alice.terminal(job["id"]) for job in jobs]
+    assert [one["state"] for one in terminals] == ["succeeded"] * len(jobs)
+    results = await alice.all_results("job-0001")
+    assert sorted(result["task"] for result in results) == list(range(TASKS))
+    assert two.ran.total() == 3
+    assert "is taken" not in brokers[1].log()
+    assert "Traceback" not in brokers[1].log()
+    for connection in connections:
+        await connection.close()
+
+
+async def test_who_stood_still_while_standing_by_takes_nothing_over(
+    nats: EmbeddedServer, brokers: list[BrokerProcess]
+) -> None:
+    first, second = brokers
+    connections = [await connect(nats.url) for _ in range(2)]
+    alice = Submitter(connections[0])
+    classes = [class_token(spec_fields("job-0001"))]
+    async with FakeLender(connections[1], LENDERS[0], classes, task_s=0.05) as lender:
+        await alice.submit(spec_fields("job-0001", array={"count": 3 * TASKS}))
+        await until(lambda: len(lender.ran) > 0, "the first task")
+        assert second.process is not None
+        second.process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(TAKEOVER_S + 1.0)
+        second.process.send_signal(signal.SIGCONT)
+        before = len(lender.ran)
+        await until(lambda: len(lender.ran) > before + TASKS // 4, "work that goes on")
+        assert "candidate: leading" not in second.log()
+        assert first.alive
+        first.kill()
+        terminal = await alice.terminal("job-0001", within_s=40)
+    results = await alice.all_results("job-0001")
+    assert (terminal["state"], terminal["tasks_succeeded"]) == ("succeeded", 3 * TASKS)
+    assert sorted(result["task"] for result in results) == list(range(3 * TASKS))
     for connection in connections:
         await connection.close()
 

@@ -15,6 +15,7 @@ from broker_world import (
     L1,
     L2,
     L3,
+    Follower,
     World,
     archive,
     bad,
@@ -23,6 +24,7 @@ from broker_world import (
     is_note,
     job_spec,
     ok,
+    picture,
 )
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -82,6 +84,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.told: dict[str, set[int]] = {}
         self.answered: set[str] = set()
         self.leases_seen: set[str] = set()
+        self.follower: Follower | None = None
         for lender in (L1, L2):
             self.offered[lender] = CLASSES
             self.offer_again(lender)
@@ -333,7 +336,23 @@ class BrokerMachine(RuleBasedStateMachine):
             do, self.world.do = self.world.do, lambda _: []
             self.world.store_feed()
             self.world.do = do
-        self.world.start()
+        started_anew = self.world.copy()
+        started_anew.start()
+        follower, self.follower = self.follower or self.world.stand_by(), None
+        self.world.take_over(follower)
+        assert picture(self.world) == picture(started_anew)
+
+    @rule(read=st.sampled_from(("results", "jobs", "both", "both")))
+    def another_broker_reads_along(self, read: str) -> None:
+        if self.follower is None:
+            self.follower = self.world.stand_by()
+        match read:
+            case "results":
+                self.follower.read_results()
+            case "jobs":
+                self.follower.read_jobs()
+            case _:
+                self.follower.follow()
 
     # what must hold
 

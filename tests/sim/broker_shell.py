@@ -58,7 +58,7 @@ class BrokerShell(Actor):
         """Whether it is started again when it ends."""
         self.wall_ahead_s = 0.0
         self.service: Service | None = None
-        self._terms = 0
+        self._services = 0
         self._rng = world.rng(name)
         self.line = server.line(self, self._on_state)
 
@@ -119,6 +119,7 @@ class BrokerShell(Actor):
             self._joined = True
             ping = subjects.broker_ping(self._me)
             self.server.subscribe(self.line, ping, self._on_ping)
+            self._begin_service()
             self._take_up(TimePassed())
         elif self.service is not None:
             self.service.on_state(up)
@@ -147,14 +148,19 @@ class BrokerShell(Actor):
             case WriteKey():
                 self._write_key(effect.expected_sequence)
             case Lead():
-                self._terms += 1
+                assert self.service is not None, "there is one from the first word to the server on"
                 self.world.stats["terms"] += 1
                 self.world.note(self.name, "leads")
-                self.service = Service(self, f"{self._me}-{self._terms}")
-                self.service.begin()
+                self.service.lead()
             case StandBy():
                 self.world.stats["stood by"] += 1
                 self._end_service()
+                self._begin_service()
+
+    def _begin_service(self) -> None:
+        self._services += 1
+        self.service = Service(self, f"{self._me}-{self._services}")
+        self.service.begin()
 
     def _end_service(self) -> None:
         if self.service is not None:

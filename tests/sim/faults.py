@@ -86,7 +86,7 @@ def _server_crash(sim: "Simulation", plan: FaultPlan) -> None:
 
 def _broker(sim: "Simulation", plan: FaultPlan) -> BrokerShell:
     """Mostly the one that leads."""
-    leading = [one for one in sim.brokers if one.service is not None]
+    leading = [one for one in sim.brokers if one.service is not None and one.service.leads]
     return (leading or sim.brokers)[plan.target % len(leading or sim.brokers)]
 
 

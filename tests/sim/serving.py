@@ -1,4 +1,4 @@
-"""One term of a broker: replays the streams, then carries the core's effects out."""
+"""One term of a broker: reads the streams along, and carries the effects out once it leads."""
 
 from collections.abc import Callable, Sequence
 from math import inf
@@ -24,6 +24,7 @@ from broker.core.events import (
     JobReplayed,
     JobSubmitted,
     LeaseReplayed,
+    LedgerRead,
     OfferReceived,
     QueryReceived,
     ReplayCompleted,
@@ -45,6 +46,7 @@ CONFIRM_S = 0.05
 READ_AGAIN_S = 5.0
 PAUSE_S = 0.2
 PAGE = 500
+FOLLOW_S = 1.0
 LOOK_S = 30.0
 LOOK_PAGE = 20
 
@@ -63,7 +65,10 @@ class Watch:
 
 
 class Service:
-    """Serves from `begin` to `end`; what is on its way when it ends means nothing to it."""
+    """Stands by from `begin` on and serves from `lead` on, until `end`.
+
+    What is on its way when it ends means nothing to it.
+    """
 
     core: Broker
     committer: Committer
@@ -77,6 +82,11 @@ class Service:
         self.name = shell.name
         self.ended = False
         self.serving = False
+        self.leads = False
+        """Whether it has been told to lead."""
+        self._fenced = False
+        self._rests = False
+        """Whether it waits for its next look at the streams."""
         self._fence = Record(subjects.term(term), b"")
         self._ahead_s = shell.wall_ahead_s
         self._timer_at = self._wake_at = inf
@@ -85,11 +95,16 @@ class Service:
         self._waits = False
 
     def begin(self) -> None:
-        """Replay the streams, then serve."""
+        """Stand by: know what the leader knows."""
         chance = self.world.rng(f"{self.name}/checks").random
         self.core = Broker(self.shell.new_lease_id, chance=chance)
         self.core.handle(self.now(), SubmittersChanged(self.shell.submitters))
-        self._read(streams.RESULTS, lambda: self._last_result, self._replay_results)
+        self._read_results()
+
+    def lead(self) -> None:
+        """Read the streams to their ends, then serve."""
+        self.leads = True
+        self._look_again()
 
     def end(self) -> None:
         """Decide nothing any more."""
@@ -153,29 +168,41 @@ class Service:
         held = self.server.js.streams[stream]
         self.call("replay", lambda: held.page(last() + 1, held.last_sequence + 1), done)
 
+    def _look_again(self) -> None:
+        if self._rests:
+            self._rests = False
+            self._read_results()
+
+    def _read_results(self) -> None:
+        self._read(streams.RESULTS, lambda: self._last_result, self._replay_results)
+
+    def _read_ledger(self) -> None:
+        self._read(streams.JOBS, lambda: self._last_job, self._replay_jobs)
+
     def _replay_results(self, messages: list[Message]) -> None:
-        fenced = False
         for one in messages:
             self._last_result = one.sequence
-            fenced = fenced or one.subject == self._fence.subject
+            self._fenced = self._fenced or one.subject == self._fence.subject
             if not one.subject.startswith(subjects.TERM_PREFIX):
                 self.core.handle(self.now(), ResultReplayed(one.subject, one.headers))
-        if fenced:
-            self._read(streams.JOBS, lambda: self._last_job, self._replay_jobs)
-        else:
+        if self._fenced:
+            self._read(streams.WORK, lambda: 0, self._replay_work)
+        elif self.leads:
             self._put_fence()
+        else:
+            self._read_ledger()
 
     def _put_fence(self) -> None:
         expected = self._last_result
 
         def done(answer: object) -> None:
             if isinstance(answer, Stored):
-                self._last_result = answer.sequence
-                self._read(streams.JOBS, lambda: self._last_job, self._replay_jobs)
+                self._last_result, self._fenced = answer.sequence, True
+                self._read(streams.WORK, lambda: 0, self._replay_work)
             elif isinstance(answer, Fault):
                 self.after(PAUSE_S, self._put_fence)
             else:  # others' records, or our own fence, whose answer was lost
-                self._read(streams.RESULTS, lambda: self._last_result, self._replay_results)
+                self._read_results()
 
         fence = [self._fence]
         self.call("commit", lambda: self.server.store(streams.RESULTS, fence, expected), done)
@@ -189,12 +216,23 @@ class Service:
                 else JobReplayed(one.subject, one.headers, one.payload)
             )
             self.core.handle(self.now(), replayed)
-        self._read(streams.WORK, lambda: 0, self._replay_work)
+        if self._fenced:
+            self._serve()
+            return
+        self.core.handle(self.now(), LedgerRead())
+        self._rests = True
+        if self.leads:
+            self._look_again()
+        else:
+            self.after(FOLLOW_S, self._look_again)
 
     def _replay_work(self, messages: list[Message]) -> None:
         for one in messages:
             leased = LeaseReplayed(one.sequence, one.headers, one.payload)
             self.core.handle(self.now(), leased)
+        self._read_ledger()
+
+    def _serve(self) -> None:
         self.committer = Committer(self, self._last_result)
         self.feeder = Feeder(self)
         listeners = (self._on_offer, self._on_done, self._on_query)

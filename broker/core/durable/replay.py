@@ -79,7 +79,10 @@ def _attempt_then_sequence(queued: _Queued) -> tuple[int, int]:
 
 
 class Replay:
-    """Takes RESULTS, JOBS and WORK, in this order, and at the end puts the state together.
+    """Takes RESULTS, WORK and JOBS, in this order, and at the end puts the state together.
+
+    Before that it may take RESULTS and JOBS for as long as it likes, each from where it was: what
+    has ended meanwhile is forgotten. So a broker that stands by keeps abreast.
 
     WORK holds the outstanding leases, RESULTS the settled tasks; what is in neither is pending.
     Where two leases have a task (a lost one whose message outlived the crash), the one with the
@@ -89,12 +92,14 @@ class Replay:
     def __init__(self, state: State) -> None:
         self._state = state
         self._ended: dict[JobKey, TerminalSummary | None] = {}
-        self._answered: set[JobKey] = set()
-        """Ended jobs whose every task has its result."""
+        """Of jobs that JOBS has not told of yet."""
         self._progress: dict[JobKey, _Progress] = {}
-        self._rejected: list[tuple[JobKey, Rejection]] = []
+        self._unknown: list[JobKey] = []
+        """Those of `_progress` that JOBS had not told of when they came."""
+        self._rejected: dict[JobKey, Rejection] = {}
         self._cancelled: list[str] = []
         self._queued: list[_Queued] = []
+        self._leased: set[JobKey] = set()
         self._copies: dict[str, Lease] = {}
         """Leases that were taken up, by the one that each is a copy of."""
 
@@ -106,7 +111,7 @@ class Replay:
             return
         begun = parse_begun_subject(event.subject)
         if begun is not None:
-            self._progress.setdefault(JobKey(*begun), _Progress())
+            self._progress_of(JobKey(*begun))
             return
         voted = parse_votes_subject(event.subject)
         if voted is not None:
@@ -115,20 +120,13 @@ class Replay:
         subject = parse_job_subject(event.subject)
         key = JobKey(subject.submitter, subject.job)
         if subject.first_task is None:
-            terminal = TerminalSummary.load(event.headers)
-            self._ended[key] = terminal
-            self._progress.pop(key, None)
-            if terminal is not None:
-                if terminal.state != "rejected" or key.submitter in self._state.submitters:
-                    self._state.dependencies.endings.note(key, terminal.state, terminal.ended_at)
-                if terminal.state in ("succeeded", "failed"):
-                    self._answered.add(key)
+            self._end(key, TerminalSummary.load(event.headers))
             return
         chunk = ChunkSummary.load(event.headers)
         if chunk is None:
             self._ignore(event)
             return
-        progress = self._progress.setdefault(key, _Progress())
+        progress = self._progress_of(key)
         progress.tasks.add_all(chunk.tasks)
         progress.failed += chunk.failed
         progress.failures.add(chunk.failed_tasks)
@@ -136,19 +134,22 @@ class Replay:
 
     def job(self, event: JobReplayed) -> bool:
         """Take a submission of JOBS; False where its submitter has too many for that."""
-        key = key_of(event.subject)
+        key, state = key_of(event.subject), self._state
         if key in self._ended:
-            summary = self._ended.pop(key)
-            if summary is not None:
-                remember_ended(self._state, key, summary, "")
+            self._remember(key, self._ended.pop(key))
             return True
-        if key not in self._progress and self._state.quotas.overflows(key.submitter):
+        if key in state.jobs:
+            return True  # its first message was purged since, and counts
+        has_begun = key in self._progress or key in self._leased
+        if not has_begun and state.quotas.overflows(key.submitter):
             return False
         admitted = admit(event.subject, event.headers, event.payload, submitters=None, now=None)
         if isinstance(admitted, Rejection):
-            self._rejected.append((key, admitted))
-        else:
-            take_up(self._state, admitted)
+            self._rejected[key] = admitted
+            return True
+        take_up(state, admitted)
+        if state.history.was_cancelled_early(key):
+            self._cancelled.append(subjects.cancel(*key))
         return True
 
     def cancelled(self, event: CancelReplayed) -> None:
@@ -165,6 +166,7 @@ class Replay:
             self._state.outbox.emit(DeleteWork(event.sequence))
             return
         key = JobKey(message.submitter, message.job)
+        self._leased.add(key)
         self._queued.append(
             _Queued(
                 message.attempt,
@@ -178,13 +180,57 @@ class Replay:
             )
         )
 
+    def caught_up(self) -> None:
+        """JOBS was read to its end after RESULTS: what is known of no job there is not needed."""
+        state = self._state
+        self._ended.clear()
+        for key in self._unknown:
+            if key not in state.jobs:
+                self._progress.pop(key, None)
+        self._unknown.clear()
+        cancelled, self._cancelled = self._cancelled, []
+        for subject in cancelled:
+            key = key_of(subject)
+            if key in state.jobs:
+                self._cancelled.append(subject)
+            elif key not in state.history:
+                state.history.note_early_cancel(key)
+
+    def _end(self, key: JobKey, terminal: TerminalSummary | None) -> None:
+        """A job has ended, whether or not JOBS has told of it by now."""
+        state = self._state
+        self._progress.pop(key, None)
+        if terminal is not None and (
+            terminal.state != "rejected" or key.submitter in state.submitters
+        ):
+            state.dependencies.endings.note(key, terminal.state, terminal.ended_at)
+        job = state.jobs.get(key)
+        if job is not None:
+            state.forget_job(job)
+        elif self._rejected.pop(key, None) is None:
+            self._ended[key] = terminal
+            return
+        self._remember(key, terminal)
+
+    def _remember(self, key: JobKey, terminal: TerminalSummary | None) -> None:
+        if terminal is not None:
+            remember_ended(self._state, key, terminal, "")
+
+    def _progress_of(self, key: JobKey) -> _Progress:
+        progress = self._progress.get(key)
+        if progress is None:
+            progress = self._progress[key] = _Progress()
+            if key not in self._state.jobs:
+                self._unknown.append(key)
+        return progress
+
     def _votes(self, subject: NoteSubject, event: ResultReplayed) -> None:
         summary = VotesSummary.load(event.headers)
         if summary is None:
             self._ignore(event)
             return
         key = JobKey(subject.submitter, subject.job)
-        progress = self._progress.setdefault(key, _Progress())
+        progress = self._progress_of(key)
         progress.votes_notes = subject.number + 1
         progress.attempt = max(progress.attempt, summary.attempt)
         for task, digest in summary.votes:
@@ -199,7 +245,7 @@ class Replay:
             self._ignore(event)
             return
         key = JobKey(subject.submitter, subject.job)
-        progress = self._progress.setdefault(key, _Progress())
+        progress = self._progress_of(key)
         progress.checkpoints.restore(subject.number, summary.checkpoints)
         progress.attempt = max(progress.attempt, summary.attempt)
 
@@ -209,7 +255,7 @@ class Replay:
     def complete(self, now: float) -> None:
         """Put the state together, end what has to end, and call the lenders."""
         state = self._state
-        for key, rejection in self._rejected:
+        for key, rejection in self._rejected.items():
             reject_submission(state, now, key, rejection)
         unclaimed: dict[JobKey, RangeSet] = {}
         for job in state.jobs:
@@ -316,4 +362,5 @@ class Replay:
         progress = self._progress.get(key)
         if progress is not None:
             return len(progress.tasks.overlap(tasks)) == len(tasks)
-        return key in self._answered
+        ended = self._state.dependencies.endings.get(key)
+        return ended is not None and ended.state in ("succeeded", "failed")
