@@ -122,7 +122,7 @@ class State:
         self.submitters = submitters
         self.shares.weigh(weights)
         for submitter in self.quotas.change(quotas):
-            self._let_back(submitter)
+            self.let_back(submitter)
 
     def enqueue(self, job: Job) -> None:
         """Let the job's pending tasks be fed, and its resting ones when they have rested."""
@@ -173,7 +173,7 @@ class State:
         self.shares.end(submitter, lease.need, started=lease.holder is not None)
         self.backlog.turns.sink(submitter)
         if self.quotas.release(submitter, lease.task_count):
-            self._let_back(submitter)
+            self.let_back(submitter)
         if finished:
             self.leases.finish(lease)
         else:
@@ -198,7 +198,11 @@ class State:
         self.due.drop(Due("queue", job.key))
         self.due.drop(Due("rest", job.key))
 
-    def _let_back(self, submitter: str) -> None:
+    def room_beside_gangs(self, submitter: str) -> int:
+        """Return how many tasks more may be handed out that belong to no gang."""
+        return max(0, self.quotas.room(submitter) - self.gangs.saved.get(submitter, 0))
+
+    def let_back(self, submitter: str) -> None:
         """Have the jobs of a submitter looked at again that was passed over in its turn."""
         self.quotas.comes_back(submitter)
         self.backlog.turns.sink(submitter)

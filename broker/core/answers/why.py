@@ -76,6 +76,8 @@ class Reasons:
         if found.free:
             if job.leases:
                 return f"{match} it: handed out, waiting for one to take it"
+            if not self._state.room_beside_gangs(job.key.submitter):
+                return f"{match} it: a gang of yours comes first in what you may have handed out"
             return f"{match} it: waiting for its turn"
         return f"{match}{_taken(found.taken)}{_more(found, ' more')}"
 

@@ -143,7 +143,7 @@ def _may_copy(job: Job, lease: Lease) -> int:
 def _copy(state: State, now: float, lease: Lease, idle: Sequence[Lender]) -> None:
     """Give a lease's task in work, and those behind it, to one lender more, if one can begin."""
     job = state.jobs[lease.job]
-    count = min(_may_copy(job, lease), state.quotas.room(job.key.submitter))
+    count = min(_may_copy(job, lease), state.room_beside_gangs(job.key.submitter))
     if not count:
         return  # another lease came first
     first, *others = islice(sharing.indices(lease.open), count)

@@ -70,6 +70,8 @@ class Gangs:
         self._touched: dict[JobKey, None] = {}
         self.submitters: Counter[str] = Counter()
         """How many each has."""
+        self.saved: dict[str, int] = {}
+        """By submitter: how many of the tasks that it may have handed out are kept for a gang."""
         self.look_at: float | None = None
         """When those that wait are looked at next; None while none does."""
 

@@ -33,9 +33,12 @@ def look(state: State, now: float) -> None:
     gangs = state.gangs
     if gangs.look_at is None or now < gangs.look_at:
         return
+    saved, gangs.saved = gangs.saved, {}
     _end_hopeless(state, now)
     for gang in _in_order(state):
         _look_at(state, now, gang)
+    for submitter in saved.keys() - gangs.saved.keys():
+        state.let_back(submitter)
     if any(gang.is_ready or gang.phase == "gathering" for gang in gangs):
         gangs.look_at = now + LOOK_S
         state.due.set(_LOOK, gangs.look_at)
@@ -55,9 +58,11 @@ def its_turn(state: State, job: Job) -> bool:
     submitter = job.key.submitter
     served = (one for one in turns if one != submitter and shares.holds_any(one))
     level = shares.level(submitter)
-    if any(shares.level(one) < level for one in served):
-        return False
-    first = turns.first_of(submitter)
+    return _is_first_of_its_own(state, job) and all(shares.level(one) >= level for one in served)
+
+
+def _is_first_of_its_own(state: State, job: Job) -> bool:
+    first = state.backlog.turns.first_of(job.key.submitter)
     if first is None or first.rank >= job.rank:
         return True
     lenders = state.fleet.of_class(first.need.class_token)
@@ -83,8 +88,20 @@ def _end_hopeless(state: State, now: float) -> None:
         if lent_places(lenders, job.need, left) < left:
             scatter(state, job)
         elif job.pending:
+            _save(state, job)
             state.gangs.touch(job)
     settle(state, now)
+
+
+def _save(state: State, job: Job) -> None:
+    """Keep what a gang wants of the tasks that its submitter may have handed out, if it has a most.
+
+    Else other work of the same submitter would take each as it comes free.
+    """
+    submitter, wanted = job.key.submitter, job.pending_count
+    most = state.quotas.of(submitter).running_tasks_max
+    if most is not None and wanted <= most:
+        state.gangs.saved[submitter] = max(wanted, state.gangs.saved.get(submitter, 0))
 
 
 def _in_order(state: State) -> list[Gang]:
@@ -111,7 +128,11 @@ def _too_large_then_rank(gang: Gang) -> tuple[bool, float]:
 def _look_at(state: State, now: float, gang: Gang) -> None:
     job = gang.job
     lenders, wanted = lenders_for(state, now, job), job.pending_count
-    if state.quotas.room(job.key.submitter) < wanted or not verified(state, now, job):
+    if not verified(state, now, job):
+        return
+    if _is_first_of_its_own(state, job) and lent_places(lenders, job.need, wanted) == wanted:
+        _save(state, job)
+    if state.quotas.room(job.key.submitter) < wanted:
         return
     free = list(free_places(lenders, job.need, state.leases.waiting.keys(), wanted))
     if len(free) == wanted:

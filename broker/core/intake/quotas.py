@@ -68,10 +68,13 @@ class Quotas:
             " wait until some have ended, or send many tasks as one array"
         )
 
-    def refuses(self, submitter: str, tasks: int, size_bytes: int, undecided: int) -> str | None:
+    def refuses(
+        self, submitter: str, tasks: int, size_bytes: int, undecided: int, at_once: int
+    ) -> str | None:
         """Say why a job of so many tasks and bytes can't be taken, which is not one too many.
 
-        Of these tasks `undecided` at most are out, or wait for more answers, at the same time.
+        Of these tasks `undecided` at most are out, or wait for more answers, at the same time, and
+        `at_once` have to run at the same time.
         """
         used, quota = self._used.get(submitter) or _Used(), self.of(submitter)
         if used.tasks + tasks > quota.tasks_max:
@@ -83,6 +86,11 @@ class Quotas:
             return (
                 f"{size_bytes} bytes are too many beside the {used.bytes} of your jobs that have"
                 f" not ended: you may have {quota.bytes_max}; wait, or send data as inputs"
+            )
+        if quota.running_tasks_max is not None and at_once > quota.running_tasks_max:
+            return (
+                f"a gang of {at_once} can't ever run: you may have {quota.running_tasks_max} tasks"
+                " handed out at once; make it smaller, or ask the operator for more"
             )
         if undecided and used.undecided + undecided > UNDECIDED_MAX:
             return (

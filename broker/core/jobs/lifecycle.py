@@ -70,8 +70,13 @@ def _admit(
         if isinstance(admitted, Rejection):
             return admitted
         spec = admitted.spec
-        undecided = undecided_max(spec.verify, spec.task_count)
-        reason = state.quotas.refuses(submitter, spec.task_count, len(payload), undecided)
+        reason = state.quotas.refuses(
+            submitter,
+            spec.task_count,
+            len(payload),
+            undecided_max(spec.verify, spec.task_count),
+            spec.task_count if spec.gang else 1,
+        )
         if reason is None:
             return admitted
     return over_quota(headers, reason)

@@ -147,7 +147,7 @@ def _serve(state: State, now: float, turns: Turns, fresh: list[Lender] | None) -
 def _first(state: State, turns: Turns) -> tuple[Group, int] | None:
     """Return whose turn it is, and how many tasks more its submitter may have out."""
     while (group := turns.first()) is not None:
-        tasks_max = state.quotas.room(group.submitter)
+        tasks_max = state.room_beside_gangs(group.submitter)
         if tasks_max:
             return group, tasks_max
         state.quotas.pass_over(group.submitter)
