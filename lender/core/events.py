@@ -182,11 +182,15 @@ class GangGathered:
 
 @dataclass(frozen=True, slots=True)
 class LeaseDelivered:
-    """A pull brought a lease. `delivery` is the shell's handle of the queue message."""
+    """A pull brought a lease. `delivery` is the shell's handle of the queue message.
+
+    `times` is how often the queue has given it to anybody so far, as far as it knows.
+    """
 
     work_class: str
     delivery: int
     lease: Lease
+    times: int = 1
 
 
 @dataclass(frozen=True, slots=True)

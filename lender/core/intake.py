@@ -17,6 +17,9 @@ from lender.protocol.lease import Outcome
 NO_SLOT_DELAY_S: Final = 0.1
 NO_GPU_DELAY_S: Final = 1.0
 FOR_OTHERS_DELAY_S: Final = 0.1
+FOR_OTHERS_DELAY_MAX_S: Final = 10.0
+FOR_OTHERS_TIMES: Final = 16
+"""As often as all of them may hand it back who are not to take it; then nobody is there who is."""
 
 
 def take_up(now: float, event: LeaseDelivered, situation: Situation, pulls: Pulls) -> list[Effect]:
@@ -27,7 +30,7 @@ def take_up(now: float, event: LeaseDelivered, situation: Situation, pulls: Pull
     if known is not None:
         return known
     if lease.is_barred(situation.config.lender):
-        return [ReturnLease(delivery, FOR_OTHERS_DELAY_S)]  # untouched: others may take it
+        return [ReturnLease(delivery, _for_others_s(event.times))]  # untouched: others may take it
     if len(leases) >= HELD_MAX:
         return [ReturnLease(delivery, NO_SLOT_DELAY_S)]
     phase, reason = situation.state(now)
@@ -45,6 +48,12 @@ def take_up(now: float, event: LeaseDelivered, situation: Situation, pulls: Pull
             outcome, why = "evicted", NEEDED_HERE  # closed, or no GPU work, for now
         return leases.hand_back(now, delivery, lease, outcome, why)
     return _begin(now, event, plan, situation, pulls)
+
+
+def _for_others_s(times: int) -> float:
+    """Return for how long a lease that is not for us is kept from being given to us again."""
+    doublings = min(max(0, times - FOR_OTHERS_TIMES), 10)
+    return min(FOR_OTHERS_DELAY_MAX_S, FOR_OTHERS_DELAY_S * (1 << doublings))
 
 
 def _begin(

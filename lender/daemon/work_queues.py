@@ -135,7 +135,7 @@ class WorkQueues:
         except ProtocolError as error:
             self._post(LeaseMalformed(work_class, number, str(error)))
         else:
-            self._post(LeaseDelivered(work_class, number, lease))
+            self._post(LeaseDelivered(work_class, number, lease, delivery.num_delivered))
 
     async def _on_control(self, msg: Msg) -> None:
         try:

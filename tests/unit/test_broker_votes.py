@@ -3,7 +3,18 @@
 from collections.abc import Sequence
 
 import pytest
-from broker_world import ALICE, BOB, LENDERS, START, World, bad, check_places, job_spec, ok
+from broker_world import (
+    ALICE,
+    BOB,
+    LENDERS,
+    START,
+    World,
+    bad,
+    check_places,
+    class_of,
+    job_spec,
+    ok,
+)
 
 from broker.core.broker import Broker
 from broker.core.copies.votes import digest_of
@@ -655,3 +666,47 @@ def test_a_start_leaves_to_the_ledger_what_is_more_than_memory_is_kept_for(
         subject = subjects.submit(ALICE.public_key, spec.id)
         put_off += broker.handle(START, JobReplayed(subject, headers, payload)) == [PutOff()]
     assert put_off == 5
+
+
+def test_what_only_those_are_left_for_that_had_it_waits_for_others_and_takes_no_room() -> None:
+    world = verified(lenders=(L1, L2), count=8)
+    held = []
+    for _ in range(8):
+        world.offer(L1, slots=8, leases=held)
+        held.append(
+            next(one for one in world.queued() if not one.is_barred(L1) and one not in held)
+        )
+        world.offer(L1, slots=8, leases=held)
+        world.offer(L2, slots=8)
+    assert any(one.is_barred(L1) for one in world.queued())
+    world.offer(L2, slots=8, phase="offline")
+    assert not any(one.is_barred(L1) for one in world.queued()), "L1 would be given them for ever"
+    check_places(world)
+    for lease in held:
+        answer(world, L1, b"4", lease)
+    any_class = [class_of(ALICE), class_of(BOB)]
+    world.submit(job_spec(BOB, "job-0002", count=40), BOB)
+    world.offer(L1, slots=8, classes=any_class)
+    assert len(world.queued(class_of(BOB))) == 16, "twice what it lends"
+    world.offer(L3, slots=8)
+    while world.terminal() is None:
+        answer(world, L3, b"4")
+
+
+def test_after_a_start_what_a_lender_may_not_take_is_not_counted_to_it() -> None:
+    world = verified(lenders=(L1, L2), count=4)
+    first = taken(world, L1)
+    world.offer(L2, slots=8)
+    assert any(one.is_barred(L1) for one in world.queued())
+    world.start()
+    world.offer(L1, slots=4, leases=[first])
+    state = world.broker.state
+    barred = [state.leases[one.lease] for one in world.queued() if one.is_barred(L1)]
+    assert [one.claim for one in barred] == [None]
+    world.offer(L2, slots=4)
+    check_places(world)
+    answer(world, L1, b"4", first)
+    while world.terminal() is None:
+        for lender in (L1, L2):
+            if any(not one.is_barred(lender) for one in world.queued()):
+                answer(world, lender, b"4")

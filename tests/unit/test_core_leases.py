@@ -36,6 +36,7 @@ from lender.core.effects import (
 )
 from lender.core.events import (
     BrokerDisconnected,
+    LeaseDelivered,
     LeasesCancelled,
     PreparationFailed,
     SandboxGone,
@@ -353,6 +354,18 @@ def test_a_lease_that_is_closed_to_this_lender_goes_back_untouched() -> None:
     effects = bench.deliver(make_lease(not_for=(barred_mark(lease_id(1), "another"), ours)))
     assert effects == [ReturnLease(1, 0.1)]
     assert every(OpenSandbox, bench.deliver(make_lease(number=2, not_for=(ours,))))
+
+
+def test_one_that_nobody_else_takes_comes_back_less_and_less_often() -> None:
+    bench = Bench().ready()
+    lease = make_lease(not_for=(barred_mark(lease_id(1), LENDER),))
+    delays = [
+        the(ReturnLease, bench.tell(LeaseDelivered(class_of(), times, lease, times))).delay_s
+        for times in range(1, 2_000)
+    ]
+    assert delays[:16] == [0.1] * 16
+    assert delays == sorted(delays)
+    assert delays[25:] == [10.0] * len(delays[25:])
 
 
 def test_disconnected_work_goes_on() -> None:

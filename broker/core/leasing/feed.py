@@ -7,6 +7,7 @@ from typing import Any
 import msgpack
 
 from broker.core.containers.ranges import RangeSet
+from broker.core.copies import sharing
 from broker.core.effects import FeedWork
 from broker.core.events import Headers
 from broker.core.jobs.job import Job, Step
@@ -98,7 +99,7 @@ def _claim_waiting(state: State) -> None:
         while (lease := state.leases.unclaimed(need)) is not None:
             group = state.backlog.group_of(state.jobs[lease.job])
             lender = first_with_room(state.fleet, group, 0)
-            if lender is None:
+            if lender is None or sharing.is_barred(state, lease, lender.id):
                 break
             state.claim(lease, lender.id)
 

@@ -134,7 +134,8 @@ def _give_up(state: State, lender_id: str) -> None:
     state.due.drop(Due("lender", (lender_id,)))
     for lease_id in state.fleet.forget(lender_id):
         lease = state.leases[lease_id]
-        if lease.near is not None:
+        # Whoever is left of those that may not take it would hand it back for ever.
+        if lease.near is not None or lease.step.barred:
             lose(state, lease)
         else:
             state.leases.claim(lease, None)
