@@ -1,8 +1,9 @@
 """Run what failed of a job once more: its tasks that did not succeed become a new job.
 
 The new job is as the old one was, its files included; of an array it has the same indices, and only
-those that failed (or, of a job that was cancelled or expired, that have no result). Prints its id:
-`lender get --wait` fetches its results.
+those that failed (or, of a job that was cancelled or expired, that have no result). A gang runs
+anew as a whole, since its tasks need each other. Prints its id: `lender get --wait` fetches its
+results.
 """
 
 import argparse
@@ -33,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
         again = await client.retry(job)
         count = again.spec.task_count
         tasks = "1 task" if count == 1 else f"{count} tasks"
+        if again.spec.gang:
+            tasks = f"all {tasks}" if count > 1 else tasks
         print(f"lender: {tasks} of {job.id} once more", file=sys.stderr)
         print(again.id)
         return Exit.DONE

@@ -11,7 +11,7 @@ from lender.protocol.result import Terminal
 
 
 async def tasks_to_retry(job: Job, terminal: Terminal) -> tuple[TaskRange, ...]:
-    """Return the tasks of an ended job that did not succeed.
+    """Return the tasks of an ended job that did not succeed; of a gang all, which need each other.
 
     The job's last word names those that failed. Where that is not all of them (there are too many,
     or the job was ended before they ran), the results tell: of an array they are all read.
@@ -22,6 +22,8 @@ async def tasks_to_retry(job: Job, terminal: Terminal) -> tuple[TaskRange, ...]:
     spec = job.spec
     if terminal.state == "succeeded":
         raise ClientError(f"no task of job {job.id} has failed", "submit it again to run it again")
+    if spec.gang:
+        return spec.task_ranges
     named = sum(count for _, count in terminal.failed_tasks)
     if terminal.state == "failed" and named == terminal.tasks_failed:
         return terminal.failed_tasks

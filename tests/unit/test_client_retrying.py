@@ -78,6 +78,25 @@ async def test_of_a_job_without_any_success_all_are_tried() -> None:
     assert job.reads == 0
 
 
+@pytest.mark.parametrize(
+    ("spec", "every"),
+    [
+        (job_spec(count=4, gang=True), ((0, 4),)),
+        (job_spec(array=Array(count=9, tasks=((2, 3),)), gang=True), ((2, 3),)),
+    ],
+)
+async def test_a_gang_is_tried_as_a_whole(
+    spec: JobSpec, every: tuple[tuple[int, int], ...]
+) -> None:
+    job = Ended(spec, [2])
+    end = terminal("failed", 2, 1, failed_tasks=((3, 1),))
+    assert await retried(job, end) == every
+    new = retry_spec(spec, every, job="job-0002", now=START)
+    assert (new.gang, new.task_ranges, new.array) == (True, every, spec.array)
+    with pytest.raises(ClientError, match="has failed"):
+        await retried(job, terminal("succeeded", 3, 0))
+
+
 async def test_where_nothing_failed_there_is_nothing_to_do() -> None:
     with pytest.raises(ClientError, match="no task of job job-0001 has failed"):
         await retried(Ended(job_spec(), [0]), terminal("succeeded", 1, 0))
