@@ -105,6 +105,31 @@ def test_after_a_start_everybody_is_checked_anew() -> None:
     assert run_one(world, 100, L1, b"4")
 
 
+def test_a_start_is_no_way_out_for_who_has_lied() -> None:
+    world = Checked(lambda: 0.0)
+    run_one(world, 0, L1, b"4")
+    world.submit(job_spec(verify=Verify(spot_check=True)))
+    answers = {L1: b"a lie", L2: b"4", L3: b"4"}
+    for who, value in answers.items():
+        world.offer(who, slots=1)
+        lease = next(one for one in world.queued() if not one.is_barred(who))
+        world.offer(who, slots=1, leases=[lease])
+        assert world.verdict(world.report(lease, [ok(value=value)], who)) == "committed"
+        world.ack(lease)
+        world.offer(who, slots=0)
+        if who == L1:
+            assert world.terminal() is None
+            world.start()
+            world.chance = lambda: 0.99
+            assert world.broker.state.reputation.confirmed(L1) == 0, "the most checks there are"
+    terminal = world.terminal()
+    assert terminal is not None
+    assert terminal.result is not None
+    assert terminal.result.value == b"4"
+    confirmed = world.broker.state.reputation.confirmed
+    assert [confirmed(who) for who in answers] == [0, 1, 1]
+
+
 def test_a_check_that_was_under_way_before_a_crash_goes_on_after_it() -> None:
     world = Checked(lambda: 0.0)
     world.submit(job_spec(verify=Verify(spot_check=True)))
