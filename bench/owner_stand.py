@@ -116,7 +116,16 @@ class Stand:
         async def record(roots: tuple[Root, ...]) -> None:
             leaf = self.cgroups.leaf(lease) if self.cgroups else None
             self.records.write(
-                AttemptRecord(lease, "bench", SUBMITTER, "command", grant, roots, scratch, leaf)
+                AttemptRecord(
+                    lease,
+                    "bench",
+                    SUBMITTER,
+                    "command",
+                    grant,
+                    roots,
+                    str(scratch),
+                    leaf and str(leaf),
+                )
             )
 
         tombstone = self.state.tombstone(grant)

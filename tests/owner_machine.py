@@ -111,7 +111,7 @@ class Machine:
             [str(LENDER), *arguments],
             env=environment,
             text=True,
-            timeout=30,
+            timeout=55,
             check=False,
             **{"stdin": subprocess.DEVNULL, **pipes, **more},
         )
@@ -162,7 +162,7 @@ class Machine:
         root = tree.identify(self._start([sys.executable, "-c", HOSTILE, str(scratch)]).pid)
         until((scratch / "ready").exists, "the tree stands")
         record = AttemptRecord(
-            lease, f"job-{lease}", grant.submitter, grant.workload, grant.id, (root,), scratch
+            lease, f"job-{lease}", grant.submitter, grant.workload, grant.id, (root,), str(scratch)
         )._replace(terms=TERMS._replace(started_at=time.time() - 10))
         AttemptRecords(self.state.attempts).write(record)
         return record

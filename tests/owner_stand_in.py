@@ -115,7 +115,9 @@ class StandIn:
         scratch = self.state.scratch / "late"
         scratch.mkdir()
         roots = (tree.identify(process.pid),)
-        self.records.write(AttemptRecord("late", "job-late", "U", "w", grant_id, roots, scratch))
+        self.records.write(
+            AttemptRecord("late", "job-late", "U", "w", grant_id, roots, str(scratch))
+        )
 
 
 async def main() -> None:

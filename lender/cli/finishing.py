@@ -9,7 +9,7 @@ from lender.cli.owner import become_owner, tell
 from lender.cli.words import count, key, printable, when
 from lender.sandbox.processes import tree
 from lender.state.attempt_records import AttemptRecords
-from lender.state.folder import StateFolder
+from lender.state.folder import ATTEMPTS, StateFolder
 from lender.state.intent_file import StoredIntent
 
 
@@ -38,7 +38,7 @@ def running(state: StateFolder) -> list[dict[str, Any]]:
         ]
     return [
         {"lease": r.lease, "job": r.job, "job_name": "", "submitter": r.submitter, "name": ""}
-        for r in AttemptRecords(state.attempts).read_all().records
+        for r in AttemptRecords(state.inside(ATTEMPTS)).read_all().records
         if any(tree.alive(root) for root in r.roots)
     ]
 

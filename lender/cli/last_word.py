@@ -6,7 +6,7 @@ Standard library only. The word is a level, not an event: a later one replaces i
 from typing import Any
 
 from lender.cli.owner import Told, tell
-from lender.state.folder import StateFolder
+from lender.state.folder import INTENT, StateFolder
 from lender.state.intent_file import StoredIntent, write_stored
 
 
@@ -15,7 +15,7 @@ def keep(state: StateFolder, intent: StoredIntent) -> str:
     try:
         write_stored(state, intent)
     except OSError as error:
-        return f"{state.intent}: {error.strerror or error}"
+        return f"{state.inside(INTENT)}: {error.strerror or error}"
     return ""
 
 
@@ -37,7 +37,7 @@ def obeyed(state: StateFolder, told: Told) -> bool:
 def as_json(state: StateFolder, intent: StoredIntent, not_saved: str, told: Told) -> dict[str, Any]:
     """The fields that every answer of a pause or a drain has."""
     return {
-        "state": str(state.path),
+        "state": state.name,
         "obeyed": obeyed(state, told),
         "until": intent.until,
         "finish_by": intent.finish_by,

@@ -6,14 +6,13 @@ Standard library only: pause, revoke and status must start fast and work when no
 import json
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lender.cli.exits import CommandError, Exit
 from lender.cli.state_choice import Other, choose, serves
 from lender.cli.words import printable
 from lender.daemon.control_client import UnreachableError, ask
-from lender.state.folder import StateFolder
+from lender.state.folder import CONTROL_SOCKET, StateFolder
 
 if TYPE_CHECKING:  # loads only where there is something to parse: see `main`
     import argparse
@@ -31,7 +30,6 @@ def add_options(parser: "argparse.ArgumentParser", *, document: bool = True) -> 
         parser.add_argument("--json", action="store_true", help="print one JSON document instead")
     parser.add_argument(
         "--state",
-        type=Path,
         metavar="DIR",
         help="state folder; else $LENDER_STATE, or that of the lenderd that runs",
     )
@@ -54,7 +52,7 @@ def open_state(args: "argparse.Namespace") -> StateFolder:
     if not is_owner(state):
         raise CommandError(
             Exit.NOT_PERMITTED,
-            f"{state.path} belongs to uid {state.owner_uid()}: only that user and root may do "
+            f"{state.name} belongs to uid {state.owner_uid()}: only that user and root may do "
             "this; another lender is named with --state",
         )
     become_owner(state)
@@ -65,7 +63,7 @@ def warn_of(others: list[Other], state: StateFolder) -> None:
     """Say which folder the verb is about where it might be another, and how to mean that one."""
     if not others:
         return
-    said = [f"This is about {state.path}{'' if serves(state) else ', where no lenderd runs'}."]
+    said = [f"This is about {state.name}{'' if serves(state) else ', where no lenderd runs'}."]
     for path, uid in others:
         whose = f"of uid {uid}" if uid is not None else "out of your reach: its owner or root can"
         said.append(f"! Another lenderd is alive ({whose}): add --state {_quoted(path)}")
@@ -73,10 +71,10 @@ def warn_of(others: list[Other], state: StateFolder) -> None:
         print(printable(line), file=sys.stderr)
 
 
-def _quoted(path: Path) -> str:
+def _quoted(path: str) -> str:
     """For a shell; what the standard library has for it costs each verb milliseconds."""
-    plain = str(path).replace("/", "").replace("-", "").replace(".", "").replace("_", "").isalnum()
-    return str(path) if plain else "'" + str(path).replace("'", "'\\''") + "'"
+    plain = path.replace("/", "").replace("-", "").replace(".", "").replace("_", "").isalnum()
+    return path if plain else "'" + path.replace("'", "'\\''") + "'"
 
 
 def is_owner(state: StateFolder) -> bool:
@@ -90,7 +88,7 @@ def is_owner(state: StateFolder) -> bool:
     except OSError as error:
         raise CommandError(
             Exit.UNREACHABLE,
-            f"no lender at {state.path}: {error.strerror}; name its state folder with --state",
+            f"no lender at {state.name}: {error.strerror}; name its state folder with --state",
         ) from error
 
 
@@ -100,7 +98,7 @@ def become_owner(state: StateFolder) -> None:
     So nothing in a folder that another user writes can point root at a stranger's processes or
     files, and what is written here stays readable for that user's lenderd.
     """
-    status = state.path.stat()
+    status = os.stat(state.name)
     if os.geteuid() == 0 and status.st_uid != 0:
         os.setgroups([])
         # Of root these set the real and the saved id, too (setuid(2)).
@@ -131,11 +129,12 @@ def tell(
     fields: dict[str, Any] | None = None,
 ) -> Told:
     """Ask lenderd to carry out `verb`; never raises for a lenderd that is in trouble."""
+    socket = state.inside(CONTROL_SOCKET)
     try:
-        reply = ask(state.control_socket, {"verb": verb, **(fields or {})}, timeout_s)
+        reply = ask(socket, {"verb": verb, **(fields or {})}, timeout_s)
     except UnreachableError as error:
         if not error.silent and serves(state):
-            reason = f"its socket {state.control_socket}: {error}; restart it if that stays so"
+            reason = f"its socket {socket}: {error}; restart it if that stays so"
             return Told("silent", {}, reason)
         return Told("silent" if error.silent else "absent", {}, str(error))
     if not reply["ok"]:

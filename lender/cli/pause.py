@@ -17,7 +17,7 @@ from lender.cli.state_choice import Choice, choose
 from lender.cli.words import count, duration, say, when
 from lender.sandbox.processes import stopping, tree
 from lender.state.attempt_records import AttemptReading, AttemptRecords
-from lender.state.folder import StateFolder, read_account
+from lender.state.folder import ATTEMPTS, StateFolder, read_account
 from lender.state.intent_file import StoredIntent
 
 if TYPE_CHECKING:  # loads only where there is something to parse: see `main`
@@ -155,9 +155,9 @@ def pause_as_guest(state: StateFolder) -> dict[str, Any]:
 
 def _freeze(state: StateFolder) -> dict[str, Any]:
     try:
-        reading = AttemptRecords(state.attempts).read_all()
+        reading = AttemptRecords(state.inside(ATTEMPTS)).read_all()
     except OSError:
-        reading = AttemptReading((), (state.attempts,))
+        reading = AttemptReading((), (state.inside(ATTEMPTS),))
     report = stopping.freeze(reading.records)
     alive = {r.job for r in reading.records if stopping.alive(r)}
     return {
@@ -165,7 +165,7 @@ def _freeze(state: StateFolder) -> dict[str, Any]:
         "processes": report.processes,
         "jobs": len(alive),
         "remaining": list(report.remaining),
-        "unreadable_records": [str(path) for path in reading.unreadable],
+        "unreadable_records": list(reading.unreadable),
     }
 
 

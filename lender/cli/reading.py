@@ -7,7 +7,7 @@ import time
 from typing import Any, NamedTuple
 
 from lender.cli.owner import Told, become_owner, is_owner, tell
-from lender.state.folder import StateFolder
+from lender.state.folder import ATTEMPTS, StateFolder
 
 Fields = dict[str, Any]
 
@@ -88,7 +88,7 @@ def _from_files(state: StateFolder) -> Fields:
                 "submitter": attempt.submitter,
                 "workload": attempt.workload,
             }
-            for attempt in AttemptRecords(state.attempts).read_all().records
+            for attempt in AttemptRecords(state.inside(ATTEMPTS)).read_all().records
             if any(tree.alive(root) for root in attempt.roots)
         ],
     }

@@ -239,7 +239,7 @@ class _Attempts:
         self._selection = selection
         self._seen: dict[str, AttemptRecord] = {}
         self._cpu_s: dict[str, float] = {}
-        self.unreadable: tuple[Path, ...] = ()
+        self.unreadable: tuple[str, ...] = ()
 
     @property
     def submitters(self) -> set[str]:
@@ -267,14 +267,14 @@ class _Attempts:
             reading = self._records.read_all()
             records, self.unreadable = reading.records, reading.unreadable
         except OSError:
-            self.unreadable = (self._state.attempts,)
+            self.unreadable = (str(self._state.attempts),)
         return {r.lease: r for r in records if self._selection.stops(r)}
 
     def wipe(self, outcome: Outcome) -> None:
         """Delete their scratch folders, once they are dead."""
         outcome.scratch_left = []
         for record in self._seen.values():
-            folder = record.scratch
+            folder = Path(record.scratch)
             if folder.parent != self._state.scratch or folder.name in (".", ".."):
                 outcome.scratch_left.append(f"{folder} (not below {self._state.scratch})")
                 continue
@@ -308,7 +308,7 @@ class _Attempts:
         )
 
 
-def _tell(state: StateFolder, outcome: Outcome, unreadable: tuple[Path, ...]) -> None:
+def _tell(state: StateFolder, outcome: Outcome, unreadable: tuple[str, ...]) -> None:
     """Have lenderd re-read the consent; end one that does not, and all that hangs below it.
 
     That closes the race with a launch that it had begun. A lenderd whose records can't be read

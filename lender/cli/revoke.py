@@ -76,7 +76,7 @@ def _selection(args: argparse.Namespace, state: StateFolder) -> Selection:
     try:
         attempts = AttemptRecords(state.attempts).read_all()
     except OSError:
-        attempts = AttemptReading((), (state.attempts,))
+        attempts = AttemptReading((), (str(state.attempts),))
     known = (
         args.all
         or any(selection.ends(grant) for grant in reading.consent.grants)

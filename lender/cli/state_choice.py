@@ -6,22 +6,27 @@ nothing behind. The list is a hint: a folder counts as alive by its own lock, or
 takes a connection, and a folder of another user is never chosen over one of ours. Where the
 kernel has no such list (macOS), and in another network namespace, only the usual folders are known.
 
-Standard library only, and little of it: this is part of every `lender pause`.
+Standard library only, and little of it: this is part of every `lender pause`, and goes by plain
+names (see `lender.state.folder`).
 """
 
 import contextlib
 import os
-import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
-from lender.daemon.socket_address import address_of
-from lender.state.folder import SYSTEM_STATE, StateFolder, default_state_path, read_pid
+from lender.daemon.socket_address import connected
+from lender.state.folder import (
+    CONTROL_SOCKET,
+    SYSTEM_STATE,
+    StateFolder,
+    default_state_path,
+    read_pid,
+)
 
-_LISTED = Path("/proc/net/unix")
+_LISTED = "/proc/net/unix"
 _LISTENS = 0x10000  # linux/net.h, __SO_ACCEPTCON
-_SOCKET = "/control.sock"
+_SOCKET = f"/{CONTROL_SOCKET}"
 
 
 class Other(NamedTuple):
@@ -32,7 +37,7 @@ class Other(NamedTuple):
         uid: whom it belongs to; None: out of this user's reach.
     """
 
-    path: Path
+    path: str
     uid: int | None
 
 
@@ -50,15 +55,15 @@ class Choice(NamedTuple):
         served = serves(self.state)
         if self.named and served:
             return []
-        mine = served and _is_ours(self.state.path)
+        mine = served and _is_ours(self.state.name)
         return [
             Other(path, _uid(path))
             for path in _alive()
-            if path != self.state.path and (not mine or _is_ours(path) or path == SYSTEM_STATE)
+            if path != self.state.name and (not mine or _is_ours(path) or path == SYSTEM_STATE)
         ]
 
 
-def choose(named: Path | None, *, as_guest: bool = False) -> Choice:
+def choose(named: str | None, *, as_guest: bool = False) -> Choice:
     """Return what was named, here or by $LENDER_STATE, else where a lenderd of ours is alive.
 
     The machine's own (`SYSTEM_STATE`) counts as ours. Where none is alive it is the folder that
@@ -69,16 +74,16 @@ def choose(named: Path | None, *, as_guest: bool = False) -> Choice:
         as_guest: the verb is one that anyone may use: without a lender of ours, another user's.
     """
     if named is not None or os.environ.get("LENDER_STATE"):
-        return Choice(StateFolder((named or default_state_path()).absolute()), named=True)
-    default = default_state_path().absolute()
+        return Choice(StateFolder(_absolute(named or default_state_path())), named=True)
+    default = _absolute(default_state_path())
     if serves(StateFolder(default)):
         return Choice(StateFolder(default), named=False)
     alive = [path for path in _alive() if _uid(path) is not None]
     ours = [path for path in alive if _is_ours(path)]
     system = [path for path in alive if path == SYSTEM_STATE]
-    usual = [configured_state_path(), *(p for p in (default, SYSTEM_STATE) if p.exists())]
+    usual = [configured_state_path(), *filter(os.path.exists, (default, SYSTEM_STATE))]
     found = [*ours, *system, *filter(None, usual), *(alive if as_guest else ()), default]
-    return Choice(StateFolder(found[0].absolute()), named=False)
+    return Choice(StateFolder(_absolute(found[0])), named=False)
 
 
 def serves(state: StateFolder) -> bool:
@@ -86,46 +91,42 @@ def serves(state: StateFolder) -> bool:
     with contextlib.suppress(OSError):  # what a stranger may not read
         if read_pid(state) is not None:
             return True
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.setblocking(False)
-        try:
-            with address_of(state.control_socket) as address:
-                connection.connect(address)
-        except BlockingIOError:
-            return True  # so busy that its queue is full
-        except OSError:
-            return False
-    return True
+    try:
+        with connected(state.inside(CONTROL_SOCKET), 0):
+            return True
+    except BlockingIOError:
+        return True  # so busy that its queue is full
+    except OSError:
+        return False
 
 
-def configured_state_path() -> Path | None:
+def configured_state_path() -> str | None:
     """Return what lenderd was told: `$LENDERD_STATE`, else `state` in its lenderd.toml, if any.
 
     The file is the one that `lender.service.settings.find_file` finds.
     """
     if named := os.environ.get("LENDERD_STATE"):
-        return Path(named)
-    base = os.environ.get("XDG_CONFIG_HOME")
-    file = (Path(base) if base else Path.home() / ".config") / "lender" / "lenderd.toml"
-    try:
-        if not file.is_file():
-            return None
-    except OSError:
-        return None  # root's own, and root has become the owner
+        return named
+    base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    file = f"{base}/lender/lenderd.toml"
+    if not os.path.isfile(file):
+        return None  # or root's own, and root has become the owner
     import tomllib  # noqa: PLC0415 - 5 ms, for those who have such a file and no lenderd
 
     try:
-        told = tomllib.loads(file.read_text()).get("state")
+        with open(file, "rb") as content:
+            told = tomllib.load(content).get("state")
     except (OSError, ValueError):
         return None  # lenderd does not start with it either
-    return Path(told) if isinstance(told, str) else None
+    return told if isinstance(told, str) else None
 
 
-def _alive() -> list[Path]:
+def _alive() -> list[str]:
     """State folders of living lenderds, and such that only the kernel tells of."""
-    known = {default_state_path().absolute(), SYSTEM_STATE}
+    known = {_absolute(default_state_path()), SYSTEM_STATE}
     try:
-        listed = set(_listed(_LISTED.read_bytes()))
+        with open(_LISTED, "rb") as file:
+            listed = set(_listed(file.read()))
     except OSError:
         listed = set(filter(None, [configured_state_path()]))
     reached = {path for path in known | listed if _uid(path) is not None}
@@ -133,17 +134,22 @@ def _alive() -> list[Path]:
     return sorted(hidden | {path for path in reached if serves(StateFolder(path))})
 
 
-def _listed(text: bytes) -> Iterator[Path]:
+def _listed(text: bytes) -> Iterator[str]:
     """Folders of listening sockets that are named as a lenderd's."""
     for line in os.fsdecode(text).split("\n"):
         if not line.endswith(_SOCKET):
             continue
         fields = line.split(maxsplit=7)
         if len(fields) == 8 and fields[7].startswith("/") and int(fields[3], 16) & _LISTENS:
-            yield Path(fields[7]).parent
+            yield fields[7].removesuffix(_SOCKET)
 
 
-def _is_ours(path: Path) -> bool:
+def _absolute(path: str) -> str:
+    path = path.rstrip("/") or "/"
+    return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+
+
+def _is_ours(path: str) -> bool:
     """Whether it belongs to this user, or to the one who became root by sudo."""
     ours = {os.geteuid()}
     if os.geteuid() == 0:
@@ -152,16 +158,16 @@ def _is_ours(path: Path) -> bool:
     return _uid(path) in ours
 
 
-def _uid(path: Path) -> int | None:
+def _uid(path: str) -> int | None:
     try:
-        return path.stat().st_uid
+        return os.stat(path).st_uid
     except OSError:
         return None
 
 
-def _is_hidden(path: Path) -> bool:
+def _is_hidden(path: str) -> bool:
     try:
-        path.stat()
+        os.stat(path)
     except PermissionError:
         return True
     except OSError:

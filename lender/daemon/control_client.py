@@ -1,12 +1,14 @@
 """Asks lenderd one question over its control socket, blocking, standard library only."""
 
 import json
-import socket
+import os
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lender.daemon.socket_address import address_of
+from lender.daemon.socket_address import connected
+
+if TYPE_CHECKING:
+    from _socket import socket
 
 REPLY_BYTES_MAX = 16 << 20
 """A reply above this is not read to its end: status of a thousand leases is about 300 KB."""
@@ -25,7 +27,9 @@ class UnreachableError(Exception):
         self.silent = silent
 
 
-def ask(socket_path: Path, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+def ask(
+    socket_path: "str | os.PathLike[str]", request: dict[str, Any], timeout_s: float
+) -> dict[str, Any]:
     """Send `request` (`{"verb": ...}`; the protocol version is added) and return the reply.
 
     The reply has `ok`; where that is False, `error` has `code` and `message`.
@@ -40,28 +44,25 @@ def ask(socket_path: Path, request: dict[str, Any], timeout_s: float) -> dict[st
     """
     deadline = time.monotonic() + timeout_s
     line = json.dumps({"v": 1, **request}).encode() + b"\n"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        try:
-            connection.settimeout(timeout_s)
-            with address_of(socket_path) as address:
-                connection.connect(address)
+    try:
+        with connected(socket_path, timeout_s) as connection:
             refused = _send(connection, line)
             received = _read_line(connection, deadline)
             if refused is not None and not received:
                 raise refused
-            reply = json.loads(received)
-        except (TimeoutError, BlockingIOError) as error:
-            raise UnreachableError(f"no answer within {timeout_s:g} s", silent=True) from error
-        except OSError as error:
-            raise UnreachableError(error.strerror or str(error), silent=False) from error
-        except ValueError as error:
-            raise UnreachableError("the answer is no JSON line", silent=True) from error
+        reply = json.loads(received)
+    except (TimeoutError, BlockingIOError) as error:
+        raise UnreachableError(f"no answer within {timeout_s:g} s", silent=True) from error
+    except OSError as error:
+        raise UnreachableError(error.strerror or str(error), silent=False) from error
+    except ValueError as error:
+        raise UnreachableError("the answer is no JSON line", silent=True) from error
     if not isinstance(reply, dict) or not isinstance(reply.get("ok"), bool):
         raise UnreachableError("the answer is not of this protocol", silent=True)
     return reply
 
 
-def _send(connection: socket.socket, line: bytes) -> OSError | None:
+def _send(connection: "socket", line: bytes) -> OSError | None:
     """Why it was not taken: lenderd may have answered without reading (too many clients)."""
     try:
         connection.sendall(line)
@@ -70,7 +71,7 @@ def _send(connection: socket.socket, line: bytes) -> OSError | None:
     return None
 
 
-def _read_line(connection: socket.socket, deadline: float) -> bytes:
+def _read_line(connection: "socket", deadline: float) -> bytes:
     """One line, or what came of it before the other side closed."""
     received = bytearray()
     while not received.endswith(b"\n"):

@@ -1,6 +1,7 @@
 """Clears what a killed daemon left: sandboxes that still stand, their scratch and their records."""
 
 import logging
+from pathlib import Path
 
 from lender.daemon.signal_history import BLOCK_S
 from lender.sandbox.files import scratch
@@ -27,7 +28,7 @@ def clear(state: StateFolder, receipts: ReceiptLog, now: float) -> None:
     reading = records.read_all()
     for path in reading.unreadable:
         log.warning("%s can't be read; what it named died with its launcher", path)
-        path.unlink()
+        Path(path).unlink()
     cpu_s: dict[str, float] = {}
     for record in reading.records:
         cpu_s[record.lease] = cgroup.cpu_s(record.cgroup) if record.cgroup else 0.0

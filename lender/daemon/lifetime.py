@@ -75,7 +75,7 @@ class Lifetime:
 
     def __init__(self, settings: DaemonSettings) -> None:
         self._settings = settings
-        self._state = StateFolder((settings.state or default_state_path()).absolute())
+        self._state = StateFolder(Path(settings.state or default_state_path()).absolute())
         self._disk = DiskSpace(self._state.scratch)
         self._clock = Clock()
         self._stopping = asyncio.Event()

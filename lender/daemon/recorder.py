@@ -48,8 +48,8 @@ class Recorder:
             workload=spec.workload,
             grant=effect.grant,
             roots=target.roots,
-            scratch=scratch,
-            cgroup=target.cgroup,
+            scratch=str(scratch),
+            cgroup=None if target.cgroup is None else str(target.cgroup),
             terms=terms,
         )
         self._records.write(record)

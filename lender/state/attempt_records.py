@@ -4,15 +4,16 @@ Standard library only. The executor writes a record before it lets a sandbox go.
 fsync: the processes that they name don't outlive a power cut either.
 """
 
+import contextlib
 import json
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from lender.sandbox.processes.boot import boot_id
 from lender.sandbox.processes.cgroup import is_leaf_of
 from lender.sandbox.processes.tree import Root
-from lender.state.durable import write_whole
+from lender.state.durable import StrPath, write_whole
 
 _LOOKS_MAX = 20
 """Beside short leases a record goes every few milliseconds; two looks are nearly always enough."""
@@ -59,8 +60,8 @@ class AttemptRecord(NamedTuple):
     workload: str
     grant: str
     roots: tuple[Root, ...]
-    scratch: Path
-    cgroup: Path | None = None
+    scratch: str
+    cgroup: str | None = None
     terms: AttemptTerms | None = None
 
 
@@ -68,7 +69,7 @@ class AttemptReading(NamedTuple):
     """All records, and the files that are none: what those stand for can't be verified."""
 
     records: tuple[AttemptRecord, ...]
-    unreadable: tuple[Path, ...]
+    unreadable: tuple[str, ...]
 
 
 class AttemptRecords:
@@ -80,8 +81,8 @@ class AttemptRecords:
         folder: directly in the state folder.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: StrPath) -> None:
+        self._folder = os.fspath(folder)
 
     def write(self, record: AttemptRecord) -> None:
         """Keep `record` until `remove`; an earlier one of the same lease is replaced.
@@ -98,8 +99,8 @@ class AttemptRecords:
             "workload": record.workload,
             "grant": record.grant,
             "roots": [list(root) for root in record.roots],
-            "scratch": str(record.scratch),
-            "cgroup": None if record.cgroup is None else str(record.cgroup),
+            "scratch": record.scratch,
+            "cgroup": record.cgroup,
             "terms": None if record.terms is None else record.terms._asdict(),
         }
         write_whole(self._path(record.lease), json.dumps(content).encode(), durable=False)
@@ -107,13 +108,14 @@ class AttemptRecords:
     def written_at(self, lease: str) -> float | None:
         """When the record of `lease` was written, seconds since the epoch; None: there is none."""
         try:
-            return self._path(lease).stat().st_mtime
+            return os.stat(self._path(lease)).st_mtime
         except OSError:
             return None
 
     def remove(self, lease: str) -> None:
         """Forget the record of `lease`, if there is one: its processes are gone."""
-        self._path(lease).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path(lease))
 
     def read_all(self) -> AttemptReading:
         """Read every record; those of an earlier boot name no process any more: roots are empty.
@@ -130,11 +132,12 @@ class AttemptRecords:
 
     def _read_listed(self) -> tuple[AttemptReading, bool]:
         """One pass, and whether a record that was listed went meanwhile."""
-        boot, gone = boot_id(), False
+        boot, state, gone = boot_id(), os.path.dirname(self._folder), False
         records, unreadable = [], []
         for path in _listed(self._folder):
             try:
-                record = _decode(json.loads(path.read_bytes()), boot, self._folder.parent)
+                with open(path, "rb") as file:
+                    record = _decode(json.loads(file.read()), boot, state)
             except FileNotFoundError:
                 gone = True
             except (OSError, ValueError, KeyError, TypeError):
@@ -143,19 +146,19 @@ class AttemptRecords:
                 records.append(record)
         return AttemptReading(tuple(records), tuple(unreadable)), gone
 
-    def _path(self, lease: str) -> Path:
-        return self._folder / f"{lease}.json"
+    def _path(self, lease: str) -> str:
+        return f"{self._folder}/{lease}.json"
 
 
-def _listed(folder: Path) -> list[Path]:
+def _listed(folder: str) -> list[str]:
     try:
-        paths = sorted(folder.iterdir())
+        names = sorted(os.listdir(folder))
     except FileNotFoundError:
         return []
-    return [p for p in paths if p.suffix == ".json" and not p.name.startswith(".")]
+    return [f"{folder}/{n}" for n in names if n.endswith(".json") and not n.startswith(".")]
 
 
-def _decode(content: Mapping[str, Any], boot: str, state: Path) -> AttemptRecord:
+def _decode(content: Mapping[str, Any], boot: str, state: str) -> AttemptRecord:
     same_boot = content["boot_id"] == boot
     roots = [Root(int(pid), int(start)) for pid, start in content["roots"]] if same_boot else []
     return AttemptRecord(
@@ -165,7 +168,7 @@ def _decode(content: Mapping[str, Any], boot: str, state: Path) -> AttemptRecord
         workload=str(content["workload"]),
         grant=str(content["grant"]),
         roots=tuple(roots),
-        scratch=Path(content["scratch"]),
+        scratch=str(content["scratch"]),
         cgroup=_leaf(content.get("cgroup"), state) if same_boot else None,
         terms=_terms(content.get("terms")),
     )
@@ -185,7 +188,7 @@ def _terms(content: Mapping[str, Any] | None) -> AttemptTerms | None:
     )
 
 
-def _leaf(path: str | None, state: Path) -> Path | None:
+def _leaf(path: Any, state: str) -> str | None:  # noqa: ANN401 - whatever the file holds
     """The cgroup that a record names; whoever follows it is to hit nobody else's processes.
 
     Raises:
@@ -193,7 +196,6 @@ def _leaf(path: str | None, state: Path) -> Path | None:
     """
     if path is None:
         return None
-    leaf = Path(path)
-    if not is_leaf_of(leaf, state):
+    if not isinstance(path, str) or not is_leaf_of(path, state):
         raise ValueError(f"{path} is no cgroup of {state}")
-    return leaf
+    return path

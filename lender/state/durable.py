@@ -7,10 +7,11 @@ import contextlib
 import fcntl
 import os
 import sys
-from pathlib import Path
+
+StrPath = str | os.PathLike[str]
 
 
-def write_whole(path: Path, content: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
+def write_whole(path: StrPath, content: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
     """Put `content` at `path`: temporary file, fsync, rename, fsync of the folder.
 
     Readers ignore names with a leading dot, so an interrupted call leaves nothing that counts.
@@ -26,7 +27,8 @@ def write_whole(path: Path, content: bytes, mode: int = 0o600, *, durable: bool 
         OSError: nothing was changed at `path` (full disk, no permission), or only the folder's
             fsync failed; either way the content is not known to be durable.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+    folder, name = os.path.split(path)
+    draft = os.path.join(folder, f".{name}.{os.getpid()}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with os.fdopen(os.open(draft, flags, mode), "wb") as file:
@@ -34,13 +36,13 @@ def write_whole(path: Path, content: bytes, mode: int = 0o600, *, durable: bool 
             file.flush()
             if durable:
                 sync(file.fileno())
-        draft.replace(path)
+        os.replace(draft, path)
     except OSError:
         with contextlib.suppress(OSError):
-            draft.unlink()
+            os.unlink(draft)
         raise
     if durable:
-        sync_folder(path.parent)
+        sync_folder(folder or ".")
 
 
 if sys.platform == "darwin":
@@ -70,17 +72,17 @@ else:
             os.fsync(handle)
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: StrPath) -> None:
     """Make renames and removals in `folder` survive a power cut."""
     _sync(folder, os.O_DIRECTORY)
 
 
-def sync_file(path: Path) -> None:
+def sync_file(path: StrPath) -> None:
     """Make the content of a plain file survive a power cut; its name is its folder's matter."""
     _sync(path, os.O_NOFOLLOW)
 
 
-def _sync(path: Path, flag: int) -> None:
+def _sync(path: StrPath, flag: int) -> None:
     handle = os.open(path, os.O_RDONLY | flag | os.O_CLOEXEC)
     try:
         sync(handle)

@@ -7,12 +7,10 @@ Plain values and light imports: a pause must not wait for what reading grants ne
 import json
 import os
 import stat
-from math import isfinite
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from lender.state.durable import write_whole
-from lender.state.folder import StateFolder
+from lender.state.folder import INTENT, StateFolder
 
 _BYTES_MAX = 64 * 1024
 _YEAR_10000 = 253_402_300_800
@@ -38,13 +36,13 @@ def write_stored(state: StateFolder, intent: StoredIntent) -> None:
     Raises:
         OSError: it could not be made durable.
     """
-    write_whole(state.intent, json.dumps({"v": 1, **intent._asdict()}).encode())
+    write_whole(state.inside(INTENT), json.dumps({"v": 1, **intent._asdict()}).encode())
 
 
 def read_stored(state: StateFolder) -> StoredIntent:
     """The owner's last word; what can't be read counts as a pause without an end."""
     try:
-        content = json.loads(_read(state.intent))
+        content = json.loads(_read(state.inside(INTENT)))
         if content["v"] == 1:  # a later version may mean more
             until, finish_by = (
                 None if content.get(end) is None else moment(content[end]) for end in _ENDS
@@ -77,7 +75,7 @@ def _uid(value: Any) -> int | None:  # noqa: ANN401 - whatever the file holds
     return value
 
 
-def _read(path: Path) -> bytes:
+def _read(path: str) -> bytes:
     """Content of a plain file: whatever else stands there must not hold us up.
 
     Raises:
@@ -99,6 +97,6 @@ def moment(value: Any) -> float:  # noqa: ANN401 - whatever the file holds
     Raises:
         TypeError, ValueError, OverflowError: it is none.
     """
-    if isinstance(value, bool) or not isfinite(value) or not 0 <= value < _YEAR_10000:
+    if isinstance(value, bool) or not 0 <= value < _YEAR_10000:
         raise ValueError("no time")
     return float(value)

@@ -318,8 +318,9 @@ def test_what_an_earlier_lenderd_left_is_killed_and_removed(tmp_path: Path) -> N
     assert not second.path.exists()
 
 
-def record(state: Path, leaf: Path | None) -> AttemptRecord:
-    return AttemptRecord("L-1", "job", "U", "render", "G-1", (), state / "scratch" / "L-1", leaf)
+def record(state: Path, leaf: Path | str | None) -> AttemptRecord:
+    scratch, cgroup = str(state / "scratch" / "L-1"), leaf and str(leaf)
+    return AttemptRecord("L-1", "job", "U", "render", "G-1", (), scratch, cgroup)
 
 
 def test_a_record_that_names_a_strangers_cgroup_is_not_followed(tmp_path: Path) -> None:
@@ -331,13 +332,16 @@ def test_a_record_that_names_a_strangers_cgroup_is_not_followed(tmp_path: Path) 
     records, name = AttemptRecords(state / "attempts"), cgroup.name_for(state)
     good = top / "x.service" / name / "jobs" / "L-1"
     records.write(record(state, good))
-    assert [one.cgroup for one in records.read_all().records] == [good]
+    assert [one.cgroup for one in records.read_all().records] == [str(good)]
     lies = [
         top,
         top / "user.slice" / "jobs" / "L-1",
         top / "lender-1-2" / "jobs" / "L-1",
         top / name / "jobs",
         top / name / "jobs" / ".." / ".." / name / "jobs" / "L-1",
+        f"{top}/{name}/jobs/.",
+        f"{top}/{name}/jobs/",
+        f"{top}/{name}//jobs/L-1",
         Path("/tmp") / name / "jobs" / "L-1",
     ]
     for lie in lies:

@@ -10,7 +10,8 @@ from owner_machine import LENDER, Machine, grant, machine
 __all__ = ["machine"]
 
 REPORT = """
-import runpy, sys
+import os, runpy, sys
+os._exit = sys.exit
 before = set(sys.modules)
 sys.argv = sys.argv[1:]
 try:
@@ -24,9 +25,10 @@ print("modules:", *sorted(set(sys.modules) - before), file=sys.stderr)
 SLOW = {
     "argparse", "asyncio", "base64", "curses", "dataclasses", "datetime", "difflib",
     "email", "encodings.idna", "fractions", "gettext", "hashlib", "importlib.metadata", "inspect",
-    "locale", "logging", "multiprocessing", "queue", "random", "shutil", "ssl", "statistics",
-    "string", "struct", "subprocess", "tempfile", "textwrap", "tomllib", "unittest", "uuid",
-    "zoneinfo", "_strptime", "lender.state.consent_files", "lender.state.receipts",
+    "ipaddress", "locale", "logging", "math", "multiprocessing", "pathlib", "queue", "random",
+    "selectors", "shutil", "socket", "ssl", "statistics", "string", "struct", "subprocess",
+    "tempfile", "textwrap", "tomllib", "unittest", "urllib", "uuid", "zoneinfo",
+    "_strptime", "lender.state.consent_files", "lender.state.receipts",
 }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ __all__ = ["machine"]
 
 
 def gone(record: AttemptRecord) -> bool:
-    return not tree.members(record.roots) and not record.scratch.exists()
+    return not tree.members(record.roots) and not Path(record.scratch).exists()
 
 
 def test_with_lenderd_up_it_kills_wipes_and_withdraws(machine: Machine) -> None:
@@ -85,7 +85,7 @@ def test_without_lenderd_the_cpu_time_is_the_kernels_count(machine: Machine) -> 
         for member in tree.members(record.roots):
             with contextlib.suppress(OSError):  # ended meanwhile
                 (leaf / "cgroup.procs").write_text(str(member.pid))
-        AttemptRecords(machine.state.attempts).write(record._replace(cgroup=leaf))
+        AttemptRecords(machine.state.attempts).write(record._replace(cgroup=str(leaf)))
         until(lambda: cgroup.cpu_s(leaf) > 0.05, "it computes")
         assert machine.lender("revoke", "--all").returncode == 0
         (told,) = ReceiptLog(machine.state.receipts).read()
@@ -464,7 +464,7 @@ def test_records_of_an_earlier_boot_kill_nobody(machine: Machine) -> None:
     path.write_text(path.read_text().replace('"boot_id": "', '"boot_id": "0'))
     assert machine.lender("revoke", "--all").returncode == 0
     assert len(tree.members(record.roots)) > 1
-    assert not record.scratch.exists()
+    assert not Path(record.scratch).exists()
 
 
 def test_only_folders_of_the_scratch_are_wiped(machine: Machine, tmp_path: Path) -> None:
@@ -475,7 +475,7 @@ def test_only_folders_of_the_scratch_are_wiped(machine: Machine, tmp_path: Path)
     (precious / "file").write_text("mine")
     for lease, scratch in (("out", precious), ("linked", linked)):
         AttemptRecords(machine.state.attempts).write(
-            AttemptRecord(lease, "job", ALICE, "render", "G-1", (), scratch)
+            AttemptRecord(lease, "job", ALICE, "render", "G-1", (), str(scratch))
         )
     done = machine.lender("revoke", "--all")
     assert done.returncode == 6
@@ -489,11 +489,12 @@ def test_links_and_locked_folders_in_the_scratch_are_no_obstacle(
 ) -> None:
     (tmp_path / "precious").write_text("mine")
     record = machine.attempt("one", grant(machine.state, "G-1"))
-    (record.scratch / "link").symlink_to(tmp_path / "precious")
-    (record.scratch / "folder" / "inner").mkdir(parents=True)
-    (record.scratch / "to").symlink_to(tmp_path)
-    (record.scratch / "folder").chmod(0)
-    record.scratch.chmod(0)
+    scratch = Path(record.scratch)
+    (scratch / "link").symlink_to(tmp_path / "precious")
+    (scratch / "folder" / "inner").mkdir(parents=True)
+    (scratch / "to").symlink_to(tmp_path)
+    (scratch / "folder").chmod(0)
+    scratch.chmod(0)
     assert machine.lender("revoke", "--all").returncode == 0
     assert gone(record)
     assert (tmp_path / "precious").read_text() == "mine"

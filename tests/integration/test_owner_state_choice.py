@@ -37,12 +37,11 @@ class Home:
         """Keeps a verb to lenderds below this home: the machine may have real ones."""
         return (
             "import os, sys\n"
-            "from pathlib import Path\n"
             "import lender.cli.state_choice as choice\n"
             "listed = choice._listed\n"
-            f"home = Path({str(self.path)!r})\n"
-            "choice._listed = lambda text: [p for p in listed(text) if p.is_relative_to(home)]\n"
-            "choice.SYSTEM_STATE = home / 'system'\n"
+            f"home = {str(self.path)!r}\n"
+            "choice._listed = lambda text: [p for p in listed(text) if p.startswith(home)]\n"
+            "choice.SYSTEM_STATE = home + '/system'\n"
         )
 
     @property
@@ -64,7 +63,7 @@ class Home:
         code = (
             self.alone
             + "from lender.cli.main import main\n"
-            + f"choice.default_state_path = lambda: Path({str(self.usual)!r})\n"
+            + f"choice.default_state_path = lambda: {str(self.usual)!r}\n"
             + "sys.exit(main(sys.argv[1:]))\n"
         )
         return subprocess.run(

@@ -174,7 +174,7 @@ async def test_there_is_a_record_at_every_moment_and_the_old_one_waits_for_its_r
     assert world.leases() == [lease_id(1), lease_id(2)]
     roots = {one.roots for one in world.records.read_all().records}
     assert roots == {world.sandbox.root_pids}
-    assert {one.scratch.name for one in world.records.read_all().records} == {lease_id(1)}
+    assert {Path(one.scratch).name for one in world.records.read_all().records} == {lease_id(1)}
     world.receipts.event(1).set()
     await until(lambda: world.leases() == [lease_id(2)])
     execution.take_over(more(3))

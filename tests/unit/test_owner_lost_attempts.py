@@ -40,7 +40,9 @@ def left_behind(
     (scratch / "file").write_text("x")
     roots = tuple(tree.identify(pid) for pid in pids)
     AttemptRecords(state.attempts).write(
-        AttemptRecord(lease, f"job-{lease}", "U1", "render", "G-1", roots, scratch, None, terms)
+        AttemptRecord(
+            lease, f"job-{lease}", "U1", "render", "G-1", roots, str(scratch), None, terms
+        )
     )
     os.utime(state.attempts / f"{lease}.json", (1000.0, 1000.0))
 

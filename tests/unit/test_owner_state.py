@@ -40,22 +40,22 @@ def test_only_the_way_to_the_socket_is_open(state: StateFolder) -> None:
 
 def test_where_the_state_is_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LENDER_STATE", "/named")
-    assert default_state_path() == Path("/named")
+    assert default_state_path() == "/named"
     monkeypatch.delenv("LENDER_STATE")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert default_state_path() == SYSTEM_STATE
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert default_state_path() == tmp_path / "lender"
+    assert default_state_path() == str(tmp_path / "lender")
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_state_path() == tmp_path / ".local" / "state" / "lender"
+    assert default_state_path() == str(tmp_path / ".local" / "state" / "lender")
 
 
 def test_records_are_read_as_they_were_written(state: StateFolder) -> None:
     records = AttemptRecords(state.attempts)
     record = AttemptRecord(
-        "L", "J", "U", "render", "G-1", (Root(1, 2), Root(3, 4)), state.scratch / "L"
+        "L", "J", "U", "render", "G-1", (Root(1, 2), Root(3, 4)), str(str(state.scratch / "L"))
     )
     records.write(record)
     assert records.read_all().records == (record,)
@@ -72,11 +72,13 @@ def test_a_sandbox_that_changes_its_lease_while_the_records_are_read_is_found(
     state: StateFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records = AttemptRecords(state.attempts)
-    record = AttemptRecord("L1", "J", "U", "render", "G-1", (Root(1, 2),), state.scratch / "L1")
+    record = AttemptRecord(
+        "L1", "J", "U", "render", "G-1", (Root(1, 2),), str(state.scratch / "L1")
+    )
     records.write(record)
     listed = attempt_records._listed
 
-    def list_and_hand_over(folder: Path) -> list[Path]:
+    def list_and_hand_over(folder: str) -> list[str]:
         found = listed(folder)
         records.write(record._replace(lease="L2"))
         records.remove("L1")
@@ -88,7 +90,7 @@ def test_a_sandbox_that_changes_its_lease_while_the_records_are_read_is_found(
 
 def test_records_of_another_boot_name_no_process(state: StateFolder) -> None:
     records = AttemptRecords(state.attempts)
-    records.write(AttemptRecord("L", "J", "U", "render", "G-1", (Root(1, 2),), Path("/s")))
+    records.write(AttemptRecord("L", "J", "U", "render", "G-1", (Root(1, 2),), "/s"))
     path = state.attempts / "L.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "boot_id": "other"}))
     assert records.read_all().records[0].roots == ()
@@ -96,7 +98,7 @@ def test_records_of_another_boot_name_no_process(state: StateFolder) -> None:
 
 def test_a_record_of_an_earlier_version_is_read(state: StateFolder) -> None:
     records = AttemptRecords(state.attempts)
-    record = AttemptRecord("L", "J", "U", "render", "G-1", (Root(1, 2),), state.scratch / "L")
+    record = AttemptRecord("L", "J", "U", "render", "G-1", (Root(1, 2),), str(state.scratch / "L"))
     records.write(record)
     path = state.attempts / "L.json"
     content = json.loads(path.read_text())
@@ -111,7 +113,7 @@ def test_what_is_no_record_is_told_apart(state: StateFolder, content: str) -> No
     (state.attempts / ".x.json.1.new").write_text("half")
     reading = AttemptRecords(state.attempts).read_all()
     assert reading.records == ()
-    assert reading.unreadable == (state.attempts / "x.json",)
+    assert reading.unreadable == (str(state.attempts / "x.json"),)
 
 
 def test_no_folder_means_no_attempt(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def _play(folder: Path) -> Check:
     try:
         _await_ready(scratch / "ready")
         record = AttemptRecord(
-            "rehearsal", "rehearsal", _ACTOR, "rehearsal", grant.id, (root,), scratch
+            "rehearsal", "rehearsal", _ACTOR, "rehearsal", grant.id, (root,), str(scratch)
         )
         AttemptRecords(state.attempts).write(record)
         outcome = revoke(state, Selection(everything=True))

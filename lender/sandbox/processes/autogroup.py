@@ -15,7 +15,6 @@ lock of the kernel's that the owner's next program waits for.
 import contextlib
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
 from lender.sandbox.processes import cgroup
 
@@ -49,7 +48,7 @@ def yield_again(leaders: Iterable[int]) -> None:
 def yields() -> bool:
     """Whether this process's own session has the least weight, or the kernel has no autogroups."""
     try:
-        return Path("/proc/self/autogroup").read_text().split()[-1] == _YIELDS
+        return cgroup.read("/proc/self/autogroup").split()[-1] == _YIELDS
     except OSError:
         return True
 
@@ -61,8 +60,8 @@ def weighs() -> bool:
     cgroup's own weight counts.
     """
     try:
-        enabled = Path("/proc/sys/kernel/sched_autogroup_enabled").read_text().strip() == "1"
-        topmost = Path("/proc/self/ns/cgroup").stat().st_ino == _FIRST_CGROUP_NAMESPACE
+        enabled = cgroup.read("/proc/sys/kernel/sched_autogroup_enabled").strip() == "1"
+        topmost = os.stat("/proc/self/ns/cgroup").st_ino == _FIRST_CGROUP_NAMESPACE
         return enabled and topmost and _is_in_topmost_cgroup()
     except OSError:
         return False
@@ -75,12 +74,13 @@ def _is_in_topmost_cgroup() -> bool:
     top = cgroup.mount()
     if top is None or places.get("") == "/":
         return True
-    return "cpu" not in (top / "cgroup.subtree_control").read_text().split()
+    return "cpu" not in cgroup.read(f"{top}/cgroup.subtree_control").split()
 
 
 def _set(leaders: Iterable[int], nice: str) -> None:
     for pid in leaders:
         with contextlib.suppress(OSError):
-            path = Path(f"/proc/{pid}/autogroup")
-            if path.read_text().split()[-1] != nice:
-                path.write_text(nice)
+            path = f"/proc/{pid}/autogroup"
+            if cgroup.read(path).split()[-1] != nice:
+                with open(path, "w") as file:
+                    file.write(nice)

@@ -1,12 +1,12 @@
 """Tells this boot of the machine from any other. Standard library only."""
 
 import sys
-from pathlib import Path
 
 
 def _linux() -> str:
     """Source: random(4)."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
 
 
 def _mac() -> str:

@@ -10,7 +10,12 @@ Documentation/admin-guide/cgroup-v2.rst (cgroup.freeze, cgroup.kill, cgroup.even
 import contextlib
 import os
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # `mount` and `of` load it: the owner's verbs start sooner without
+    from pathlib import Path
+
+Folder = str | os.PathLike[str]
 
 JOBS = "jobs"
 DAEMON = "daemon"
@@ -26,16 +31,23 @@ def since_boot_s() -> float:
     return time.clock_gettime(_BOOTTIME)
 
 
-def mount() -> Path | None:
+def mount() -> "Path | None":
     """Where the cgroup v2 hierarchy is mounted (proc_pid_mountinfo(5)); None if nowhere."""
+    from pathlib import Path  # noqa: PLC0415 - see above
+
+    top = _mounted_at()
+    return None if top is None else Path(top)
+
+
+def _mounted_at() -> str | None:
     try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        lines = read("/proc/self/mountinfo").splitlines()
     except OSError:
         return None
     for line in lines:
         about, _, kind = line.partition(" - ")
         if kind.startswith("cgroup2 "):
-            return Path(about.split()[4])
+            return about.split()[4]
     return None
 
 
@@ -48,13 +60,13 @@ def places(process: int | None = None) -> dict[str, str]:
         OSError: there is no such process, or the kernel has no cgroups.
     """
     found = {}
-    for line in Path(f"/proc/{process or 'self'}/cgroup").read_text().splitlines():
+    for line in read(f"/proc/{process or 'self'}/cgroup").splitlines():
         _, controllers, place = line.split(":", 2)
         found.update(dict.fromkeys(controllers.split(","), place))
     return found
 
 
-def of(process: int | None = None) -> Path | None:
+def of(process: int | None = None) -> "Path | None":
     """The cgroup v2 folder of a process, by default of this one.
 
     None where there is none, or where its place is hidden from us.
@@ -69,31 +81,31 @@ def of(process: int | None = None) -> Path | None:
     return top / place.removeprefix("/")
 
 
-def name_for(state: Path) -> str:
+def name_for(state: Folder) -> str:
     """The subtree's name: one of its own for each state folder of this machine.
 
     Raises:
         OSError: there is no such folder.
     """
-    status = state.stat()
+    status = os.stat(state)
     return f"lender-{status.st_dev:x}-{status.st_ino:x}"
 
 
-def is_leaf_of(leaf: Path, state: Path) -> bool:
+def is_leaf_of(leaf: str, state: Folder) -> bool:
     """Whether `leaf` names a lease's cgroup of this state folder, and can name nothing else."""
-    top = mount()
+    top, parts = _mounted_at(), leaf.split("/")
     return (
         top is not None
-        and leaf.is_relative_to(top)
-        and ".." not in leaf.parts
-        and leaf.parts[-3:-1] == (name_for(state), JOBS)
+        and leaf.startswith(f"{top}/")
+        and not {"", ".", ".."}.intersection(parts[1:])
+        and parts[-3:-1] == [name_for(state), JOBS]
     )
 
 
-def order(leaf: Path, file: str, value: str) -> bool:
+def order(leaf: Folder, file: str, value: str) -> bool:
     """Write to one of the leaf's files; False when there is no such leaf, or it is not ours."""
     try:
-        fd = os.open(leaf / file, os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(f"{leaf}/{file}", os.O_WRONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
@@ -105,13 +117,13 @@ def order(leaf: Path, file: str, value: str) -> bool:
     return True
 
 
-def wait_until(leaf: Path, event: str, deadline: float) -> bool:
+def wait_until(leaf: Folder, event: str, deadline: float) -> bool:
     """Wait until cgroup.events says so (`frozen 1`, `populated 0`); False at the deadline.
 
     A leaf that was removed had no processes: it counts as whatever is asked.
     """
     try:
-        fd = os.open(leaf / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(f"{leaf}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return True
     try:
@@ -129,32 +141,32 @@ def wait_until(leaf: Path, event: str, deadline: float) -> bool:
     return True
 
 
-def wants_frozen(leaf: Path) -> bool:
+def wants_frozen(leaf: Folder) -> bool:
     """Whether somebody ordered the leaf to stand still."""
     try:
-        return (leaf / "cgroup.freeze").read_text().strip() == "1"
+        return read(f"{leaf}/cgroup.freeze").strip() == "1"
     except OSError:
         return False
 
 
-def pids(leaf: Path) -> set[int]:
+def pids(leaf: Folder) -> set[int]:
     """The leaf's processes as of now; none where there is no leaf."""
     try:
-        return {int(line) for line in (leaf / "cgroup.procs").read_text().split()}
+        return {int(line) for line in read(f"{leaf}/cgroup.procs").split()}
     except OSError:
         return set()
 
 
-def cpu_s(leaf: Path) -> float:
+def cpu_s(leaf: Folder) -> float:
     """CPU time of all that ever ran in the leaf, seconds; 0 where it can't be read."""
     try:
-        first = (leaf / "cpu.stat").read_text().split(maxsplit=2)
+        first = read(f"{leaf}/cpu.stat").split(maxsplit=2)
         return int(first[1]) / 1e6 if first[0] == "usage_usec" else 0.0
     except (OSError, ValueError, IndexError):
         return 0.0
 
 
-def yield_to_owner(folder: Path) -> bool:
+def yield_to_owner(folder: Folder) -> bool:
     """Give what stands below one percent beside each of its neighbours; False if not ours.
 
     It counts where folders stand side by side only: how much the common parent gets is up to the
@@ -165,12 +177,22 @@ def yield_to_owner(folder: Path) -> bool:
     return order(folder, "cpu.weight", "1")
 
 
-def hurry(folder: Path) -> None:
+def hurry(folder: Folder) -> None:
     """Give it an ordinary weight, to stop or to die: see `autogroup`."""
     order(folder, "cpu.weight", "100")
 
 
-def remove(leaf: Path) -> None:
+def remove(leaf: Folder) -> None:
     """Remove an empty leaf; one that is gone or still populated is left alone."""
     with contextlib.suppress(OSError):
-        leaf.rmdir()
+        os.rmdir(leaf)
+
+
+def read(path: str) -> str:
+    """Return the text of one of the kernel's files.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    with open(path) as file:
+        return file.read()

@@ -5,12 +5,13 @@ looked at from the other side: whatever belongs to its tree and stands outside o
 swept. Standard library only: `lender pause` and `lender revoke` use it without the daemon.
 """
 
+import os
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from lender.sandbox.processes import autogroup, cgroup, tree
+from lender.sandbox.processes.cgroup import Folder
 from lender.sandbox.processes.tree import Root, StopReport
 
 # Who is not done by then waits for the processor: the owner's own work has it.
@@ -27,7 +28,7 @@ class Target(Protocol):
         ...
 
     @property
-    def cgroup(self) -> Path | None:
+    def cgroup(self) -> Folder | None:
         """Its leaf; None where it has none."""
         ...
 
@@ -36,7 +37,7 @@ class Standing(NamedTuple):
     """A target of its own."""
 
     roots: tuple[Root, ...]
-    cgroup: Path | None = None
+    cgroup: Folder | None = None
 
 
 class _Share(NamedTuple):
@@ -46,7 +47,7 @@ class _Share(NamedTuple):
     """
 
     sessions: set[int]
-    subtrees: set[Path]
+    subtrees: set[str]
 
     def hurry(self) -> None:
         autogroup.hurry(self.sessions)
@@ -129,17 +130,21 @@ def stands_still(target: Target) -> bool:
 def _share(targets: tuple[Target, ...]) -> _Share:
     return _Share(
         autogroup.sessions(root.pid for target in targets for root in target.roots),
-        {target.cgroup.parent.parent for target in targets if target.cgroup is not None},
+        {_subtree_of(target.cgroup) for target in targets if target.cgroup is not None},
     )
 
 
-def _ordered(targets: tuple[Target, ...], file: str, value: str) -> list[Path]:
+def _subtree_of(leaf: Folder) -> str:
+    return os.path.dirname(os.path.dirname(os.fspath(leaf)))
+
+
+def _ordered(targets: tuple[Target, ...], file: str, value: str) -> list[Folder]:
     """Write the order to every leaf; return those that took it."""
     leaves = [t.cgroup for t in targets if t.cgroup is not None]
     return [leaf for leaf in leaves if cgroup.order(leaf, file, value)]
 
 
-def _wait(leaves: list[Path], event: str, deadline: float, share: _Share) -> list[Path]:
+def _wait(leaves: list[Folder], event: str, deadline: float, share: _Share) -> list[Folder]:
     """Wait for all leaves; return those that were not done at the deadline."""
     soon, late = time.monotonic() + _HURRY_AFTER_S, leaves
     while late := [leaf for leaf in late if not cgroup.wait_until(leaf, event, soon)]:
@@ -152,7 +157,7 @@ def _wait(leaves: list[Path], event: str, deadline: float, share: _Share) -> lis
     return late
 
 
-def _inside(leaves: list[Path]) -> set[int]:
+def _inside(leaves: list[Folder]) -> set[int]:
     return {pid for leaf in leaves for pid in cgroup.pids(leaf)}
 
 
@@ -170,7 +175,7 @@ def _report(
     started: float,
     inside: int,
     outside: StopReport,
-    late: list[Path],
+    late: list[Folder],
     dying: Iterable[int] = (),
 ) -> StopReport:
     left = [pid for leaf in late for pid in sorted(cgroup.pids(leaf))] + list(dying)

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING or sys.platform == "darwin":
@@ -54,8 +53,7 @@ def listed() -> set[int]:
     """All processes of this machine as of now; on macOS those of this user, of all for root."""
     if _processes is not None:
         return _processes.pids()
-    # Path objects double the cost of a sweep.
-    return {int(name) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208
+    return {int(name) for name in os.listdir("/proc") if name.isdigit()}
 
 
 def listed_of(uid: int) -> set[int]:
@@ -117,9 +115,9 @@ def read(pid: int, path: str = "") -> Process | None:
 
 def threads(process: Process) -> list[Process]:
     """Each of its threads."""
-    folder = Path(f"/proc/{process.pid}/task")
+    folder = f"/proc/{process.pid}/task"
     try:
-        found = [read(int(entry.name), f"{entry}/stat") for entry in folder.iterdir()]
+        found = [read(int(name), f"{folder}/{name}/stat") for name in os.listdir(folder)]
     except OSError:
         return []
     return [t for t in found if t is not None]
@@ -128,7 +126,7 @@ def threads(process: Process) -> list[Process]:
 def status(pid: int, name: bytes) -> bytes:
     """A line of proc_pid_status(5) behind its name; nothing when the process is gone."""
     try:
-        with Path(f"/proc/{pid}/status").open("rb") as lines:
+        with open(f"/proc/{pid}/status", "rb") as lines:
             for line in lines:
                 if line.startswith(name):
                     return line[len(name) :].strip()
@@ -140,7 +138,8 @@ def status(pid: int, name: bytes) -> bytes:
 def sleeps_in(pid: int) -> bytes:
     """The kernel's function that it sleeps in; "0" where we may not know."""
     try:
-        return Path(f"/proc/{pid}/wchan").read_bytes()
+        with open(f"/proc/{pid}/wchan", "rb") as file:
+            return file.read()
     except OSError:
         return b""
 
