@@ -2,7 +2,7 @@
 
 import msgpack
 import pytest
-from broker_world import ALICE, BOB, L1, L2, World, class_of, job_spec, ok
+from broker_world import ALICE, BOB, L1, L2, World, check_places, class_of, job_spec, ok
 
 from broker.core.events import ClockJumped, HearingLost, HearingRestored, OfferReceived
 from lender.protocol.codec import encode
@@ -265,3 +265,16 @@ def test_a_lease_that_is_listed_after_its_last_report_is_left_alone() -> None:
     assert world.cancelled() == []
     world.offer(L2, leases=[lease])
     assert world.cancelled(L2) == [lease.lease], "another one must not run it again"
+
+
+def test_a_lost_lease_whose_tasks_have_all_their_results_leaves_nothing_to_lease() -> None:
+    world = World()
+    world.submit(job_spec(count=2))
+    world.offer(L1, slots=1)
+    first, second = world.queued()
+    world.offer(L1, slots=2, leases=[first, second])
+    assert world.verdict(world.report(first, [ok(0)], final=False)) == "committed"
+    world.pass_time(2.6)
+    check_places(world)
+    world.offer(L2, slots=2)
+    assert [list(one.tasks()) for one in world.queued()] == [[1]]

@@ -21,7 +21,7 @@ from broker.core.copies.votes import digest_of
 from broker.core.durable.records import VotesSummary
 from broker.core.effects import PutOff
 from broker.core.events import JobReplayed
-from broker.core.jobs.job import UNDECIDED_MAX
+from broker.core.jobs.job import FIRST_STEP, UNDECIDED_MAX, Step
 from lender.protocol import subjects
 from lender.protocol.codec import encode
 from lender.protocol.job import Verify
@@ -710,3 +710,11 @@ def test_after_a_start_what_a_lender_may_not_take_is_not_counted_to_it() -> None
         for lender in (L1, L2):
             if any(not one.is_barred(lender) for one in world.queued()):
                 answer(world, lender, b"4")
+
+
+def test_behind_steps_that_are_closed_to_some_one_comes_into_question_that_is_open_to_all() -> None:
+    world = verified(lenders=(), count=100)
+    (job,) = world.broker.state.jobs
+    closed = [Step(number, 0, (L1,)) for number in range(2, 9)]
+    job.put_back({step: [(number, 1)] for number, step in enumerate(closed)})
+    assert job.steps() == [*closed[:2:-1], FIRST_STEP]

@@ -72,8 +72,7 @@ def begin(state: State, job: Job, lease: Lease) -> None:
             shared = sharing.share(job, lease, task)
             shared.wanted = job.verify.replicas
         sharing.ask(state, task, shared, anew)
-    for step, tasks in anew.items():
-        job.put_back(step, tasks)
+    job.put_back(anew)
     state.enqueue(job)
 
 
@@ -202,8 +201,7 @@ def _vote(
     shared.wanted = wanted
     anew: dict[Step, RangeSet] = {}
     sharing.ask(state, task, shared, anew)
-    for step, tasks in anew.items():
-        job.put_back(step, tasks)
+    job.put_back(anew)
     return None
 
 

@@ -1,7 +1,6 @@
 """A gang's way from its leases to its start, and what becomes of it when one of them ends."""
 
 from collections.abc import Iterable
-from typing import Literal
 
 from broker.core.effects import SendControl
 from broker.core.gangs.gang import Gang
@@ -9,6 +8,7 @@ from broker.core.jobs import queue_time
 from broker.core.jobs.job import Job, Step
 from broker.core.leasing.feed import lease_tasks
 from broker.core.leasing.leases import Lease
+from broker.core.leasing.telling import tell_holders
 from broker.core.state import Due, State
 from lender.protocol.lease import Control, HeldLease
 
@@ -114,15 +114,15 @@ def _start(state: State, now: float, gang: Gang, members: Iterable[Lease]) -> No
     gang.ready.clear()
     if Due("queue", gang.job.key) in state.due:
         queue_time.stop(state, gang.job)
-    _tell_holders(state, "start", members)
+    tell_holders(state.outbox, "start", members)
 
 
 def scatter(state: State, job: Job) -> None:
     """Take back what is leased, to be leased anew together; it costs no retry."""
     members = _members(state, job)
-    _tell_holders(state, "cancel", members)
+    tell_holders(state.outbox, "cancel", members)
     for lease in members:
-        job.put_back(Step(lease.step.attempt + 1, lease.step.failures), lease.open)
+        job.put_back({Step(lease.step.attempt + 1, lease.step.failures): lease.open})
         state.give_up(lease)
 
 
@@ -131,15 +131,6 @@ def _lease_each(state: State, now: float, job: Job, claims: Iterable[str] = ()) 
     while job.pending and state.quotas.room(job.key.submitter):
         lease_tasks(state, now, job, 1, next(claim, None))
     state.stir(job.need)
-
-
-def _tell_holders(state: State, kind: Literal["start", "cancel"], leases: Iterable[Lease]) -> None:
-    held: dict[str, list[str]] = {}
-    for lease in leases:
-        if lease.holder is not None:
-            held.setdefault(lease.holder, []).append(lease.id)
-    for lender, lease_ids in held.items():
-        state.outbox.emit(SendControl(lender, Control(kind=kind, leases=tuple(lease_ids))))
 
 
 def _members(state: State, job: Job) -> list[Lease]:

@@ -270,12 +270,13 @@ class Job:
         elif tasks:
             self.pending[step] = tasks
 
-    def put_back(self, step: Step, tasks: Iterable[TaskRange]) -> None:
-        """Let tasks wait for a lease at `step`."""
-        waiting = self.pending.setdefault(step, RangeSet())
-        waiting.add_all(tasks)
-        if not waiting:
-            del self.pending[step]
+    def put_back(self, tasks_by_step: Mapping[Step, Iterable[TaskRange]]) -> None:
+        """Let tasks wait for a lease, each at its step."""
+        for step, tasks in tasks_by_step.items():
+            waiting = self.pending.setdefault(step, RangeSet())
+            waiting.add_all(tasks)
+            if not waiting:
+                del self.pending[step]
 
     def steps(self) -> list[Step]:
         """Return the steps of pending tasks in the order in which they are looked at.
@@ -370,7 +371,7 @@ class Job:
         self.aside_until = None
         for one in self.resting:
             if one.until <= now:
-                self.put_back(one.step, one.tasks)
+                self.put_back({one.step: one.tasks})
         self.resting = [one for one in self.resting if one.until > now]
 
     def shift(self, by_s: float) -> None:

@@ -5,17 +5,18 @@ from dataclasses import dataclass
 
 from broker.core.containers.ranges import RangeSet
 from broker.core.durable.records import TerminalSummary, cut_job_token, event_of, terminal_record
-from broker.core.effects import DeleteWork, Record, SendControl
+from broker.core.effects import DeleteWork, Record
 from broker.core.events import Headers
 from broker.core.intake.admission import Admission, Rejection, admit, over_quota
 from broker.core.jobs import queue_time
 from broker.core.jobs.endings import Ended
 from broker.core.jobs.job import FIRST_STEP, Job, JobKey, undecided_max
+from broker.core.leasing.leases import Lease
+from broker.core.leasing.telling import tell_holders
 from broker.core.state import Due, State
 from lender.protocol import bounds
 from lender.protocol.errors import ProtocolError
 from lender.protocol.ids import check_job_id
-from lender.protocol.lease import Control
 from lender.protocol.query import JobStatus
 from lender.protocol.result import TaskResult, Terminal, TerminalState
 from lender.protocol.signature import verify
@@ -229,19 +230,17 @@ def key_of(subject: str) -> JobKey:
 
 
 def _let_go(state: State, job: Job) -> None:
-    cancelled: dict[str, list[str]] = {}
+    cancelled: list[Lease] = []
     for lease_id in sorted(job.leases):
         lease = state.leases[lease_id]
         if not lease.open:
             state.forget_lease(lease, finished=True)
             continue
-        if lease.holder is not None:
-            cancelled.setdefault(lease.holder, []).append(lease_id)
+        cancelled.append(lease)
         if lease.sequence is not None:
             state.outbox.after_commit(DeleteWork(lease.sequence))
         state.forget_lease(lease, finished=False)
-    for lender, lease_ids in cancelled.items():
-        state.outbox.emit(SendControl(lender, Control(kind="cancel", leases=tuple(lease_ids))))
+    tell_holders(state.outbox, "cancel", cancelled)
 
 
 _CANCELLED = Ending("cancelled", reason="cancelled by its submitter")

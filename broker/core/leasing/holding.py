@@ -81,8 +81,7 @@ def silent_at(state: State, lender_id: str, heard_at: float) -> float:
 def hand_back(state: State, lease: Lease) -> None:
     """Take a lease's open tasks back, to be leased anew under a higher attempt number."""
     job = state.jobs[lease.job]
-    for step, tasks in sharing.let_go(state, job, lease).items():
-        job.put_back(step, tasks)
+    job.put_back(sharing.let_go(state, job, lease))
     state.enqueue(job)
 
 
