@@ -15,6 +15,7 @@ from lender.core.spending import Spending
 # A damaged line of the log must not hide the others: what can't be is not counted.
 _TIME_MAX = 1e11
 _AMOUNT_MAX = 1e18
+_MOVED = ("bytes_in", "bytes_out", "network_in_bytes", "network_out_bytes")
 
 
 @dataclass(slots=True)
@@ -77,7 +78,7 @@ class GrantUses:
             return
         usage = Usage(
             _amount(receipt, "cpu_s"),
-            int(_amount(receipt, "bytes_in") + _amount(receipt, "bytes_out")),
+            int(sum(_amount(receipt, field) for field in _MOVED)),
             _amount(receipt, "energy_wh"),
         )
         use = self._uses.setdefault(grant, GrantUse())

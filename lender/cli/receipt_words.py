@@ -69,12 +69,22 @@ def _moved(receipt: Receipt) -> list[str]:
 
 
 def _network(receipt: Receipt) -> list[str]:
-    attempts = receipt.get("network_attempts_blocked")
+    attempts, reach = receipt.get("network_attempts_blocked"), receipt.get("network")
+    if isinstance(reach, list) and reach:
+        return [_reached([str(place) for place in reach], receipt)]
     if not isinstance(attempts, int):
         return ["network: blocked"]
     if attempts < 0:
         return ["network: blocked, attempts could not be counted"]
     return [f"network: blocked, {count(attempts, 'attempt')}"]
+
+
+def _reached(reach: list[str], receipt: Receipt) -> str:
+    moved = [size(_number(receipt, f"network_{way}_bytes")) for way in ("in", "out")]
+    attempts = int(_number(receipt, "network_attempts_blocked"))
+    blocked = f", {count(attempts, 'attempt')} blocked" if attempts > 0 else ""
+    places = printable(", ".join(reach))
+    return f"network: {places} by proxy, in {moved[0]}, out {moved[1]}{blocked}"
 
 
 def _gpu(receipt: Receipt) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 from lender.cli import comfort_words
 from lender.cli.reading import Fields, Reading, names_of
 from lender.cli.words import count, duration, key, printable, size, span, when
+from lender.protocol.reach import in_words
 
 _PHASES = {
     "unconsented": "Not lending",
@@ -95,10 +96,15 @@ def running_line(one: dict[str, Any], status: Fields, names: dict[str, str]) -> 
 
 
 def confinement(one: dict[str, Any]) -> str:
-    """What a sandbox of this version always means; a test of the sandboxes holds it to it."""
+    """What a sandbox always means; a test of the sandboxes holds it to it."""
     blocked = one.get("network_attempts_blocked") or 0
-    tried = f" ({count(blocked, 'attempt')} blocked)" if blocked > 0 else ""
-    return f"no network{tried} · sees only its own scratch folder"
+    told = [f"{count(blocked, 'attempt')} blocked"] if blocked > 0 else []
+    reach = [str(place) for place in one.get("network") or ()]
+    if reach:
+        moved = [one.get(f"network_{way}_bytes") or 0 for way in ("in", "out")]
+        told.insert(0, f"{size(moved[0])} in, {size(moved[1])} out")
+    aside = f" ({', '.join(told)})" if told else ""
+    return f"{printable(in_words(reach))}{aside} · sees only its own scratch folder"
 
 
 def _running(one: dict[str, Any], status: Fields, names: dict[str, str]) -> list[str]:

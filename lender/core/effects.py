@@ -157,8 +157,8 @@ class WriteReceipt:
     """Append a receipt of one attempt to the owner's log.
 
     Times are seconds since the epoch; `ended` is why it stopped, in words. `inputs` are names and
-    SHA-256; `network_attempts_blocked` may be NOT_COUNTED; `energy_wh` is an estimate, and
-    `energy_method` says how it was made.
+    SHA-256; `network` is where its tasks might get to; `network_attempts_blocked` may be
+    NOT_COUNTED; `energy_wh` is an estimate, and `energy_method` says how it was made.
     """
 
     lease: str
@@ -183,6 +183,9 @@ class WriteReceipt:
     vram_peak_bytes: int
     bytes_in: int
     bytes_out: int
+    network: tuple[str, ...]
+    network_in_bytes: int
+    network_out_bytes: int
     network_attempts_blocked: int
     energy_wh: float
     energy_method: str

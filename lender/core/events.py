@@ -110,6 +110,8 @@ class UsageMetered:
         vram_peak_bytes: the most GPU memory that was seen at once.
         gpu_joules: energy of the GPUs by its share of their use, an estimate; 0 where they
             don't tell.
+        network_in_bytes: what its tasks fetched from the network themselves.
+        network_out_bytes: what they sent there.
     """
 
     lease: str
@@ -119,6 +121,8 @@ class UsageMetered:
     gpu_s: float = 0.0
     vram_peak_bytes: int = 0
     gpu_joules: float = 0.0
+    network_in_bytes: int = 0
+    network_out_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ class Meter:
         network_attempts_blocked: tries to reach a network, or NOT_COUNTED.
         gpu_s: time that a GPU computed for it.
         vram_peak_bytes: the most GPU memory that was seen at once.
+        network_in_bytes: what its tasks fetched from the network themselves.
+        network_out_bytes: what they sent there.
     """
 
     def __init__(self, bytes_in: int) -> None:
@@ -39,6 +41,8 @@ class Meter:
         self.network_attempts_blocked = 0
         self.gpu_s = 0.0
         self.vram_peak_bytes = 0
+        self.network_in_bytes = 0
+        self.network_out_bytes = 0
         self._cpu_method = EnergyRate().method
         self._gpu_joules = 0.0
         self._bytes_in = bytes_in
@@ -57,6 +61,8 @@ class Meter:
         self.gpu_s = max(self.gpu_s, event.gpu_s)
         self.vram_peak_bytes = max(self.vram_peak_bytes, event.vram_peak_bytes)
         self._gpu_joules = max(self._gpu_joules, event.gpu_joules)
+        self.network_in_bytes = max(self.network_in_bytes, event.network_in_bytes)
+        self.network_out_bytes = max(self.network_out_bytes, event.network_out_bytes)
         self._charge(rate)
 
     def result(self, cpu_s: float, bytes_out: int, rate: EnergyRate) -> None:
@@ -73,6 +79,7 @@ class Meter:
     def usage(self) -> Usage:
         """The sum so far."""
         moved_bytes = self._bytes_in + self._bytes_out
+        moved_bytes += self.network_in_bytes + self.network_out_bytes
         energy_wh = self._cpu_energy_wh + self._gpu_joules / _J_PER_WH
         return Usage(self._charged_cpu_s, moved_bytes, energy_wh)
 

@@ -32,6 +32,9 @@ class AttemptStatus:
     held: str
     cpu_s: float
     memory_peak_bytes: int
+    network: tuple[str, ...]
+    network_in_bytes: int
+    network_out_bytes: int
     network_attempts_blocked: int
 
     @classmethod
@@ -57,6 +60,9 @@ class AttemptStatus:
             held=run.held.reason if run.held else "",
             cpu_s=run.meter.usage.cpu_s,
             memory_peak_bytes=run.meter.memory_peak_bytes,
+            network=spec.requires.net,
+            network_in_bytes=run.meter.network_in_bytes,
+            network_out_bytes=run.meter.network_out_bytes,
             network_attempts_blocked=run.meter.network_attempts_blocked,
         )
 

@@ -45,7 +45,7 @@ class Trials:
 
     @property
     def doubtful(self) -> list[Runtime]:
-        """What is offered and may work though it has not yet."""
+        """What is offered and may work, or have a network, though it has not yet."""
         return [one for one in self._offered if _may_work(self._verdicts.get(one))]
 
     @property
@@ -73,10 +73,15 @@ class Trials:
             gpu="nvidia" if GpuMeter.open() else "none",
             # We are the sandboxes' user by now, so what is found is what the self-test ran.
             python=installed_python.find().version if "python" in works else None,
+            net=frozenset(
+                one
+                for one, said in self._verdicts.items()
+                if isinstance(said, selftest.Available) and said.network
+            ),
         )
 
 
 def _may_work(verdict: selftest.Verdict | None) -> bool:
     if isinstance(verdict, selftest.Unavailable):
         return not verdict.breached
-    return verdict is None
+    return verdict is None or verdict.doubtful

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -34,6 +34,7 @@ from lender.daemon.task_logs import TaskLogs
 from lender.link.errors import LinkError
 from lender.protocol.lease import TaskCheckpoint
 from lender.protocol.result import TaskResult
+from lender.sandbox.egress.counters import Moved
 from lender.sandbox.files import scratch
 from lender.sandbox.files.checkpoint import CheckpointRefusedError
 from lender.sandbox.port import (
@@ -191,15 +192,29 @@ class Execution:
         One that took it over counts by itself.
         """
         if self._cpu is not None:
-            return UsageMetered(self._lease, self._cpu.read(self), used.memory_bytes)
-        return UsageMetered(
-            self._lease,
-            used.cpu_s,
-            used.memory_peak_bytes,
-            gpu_s=used.gpu_s,
-            vram_peak_bytes=used.vram_peak_bytes,
-            gpu_joules=used.gpu_joules,
+            own = UsageMetered(self._lease, self._cpu.read(self), used.memory_bytes)
+        else:
+            own = UsageMetered(
+                self._lease,
+                used.cpu_s,
+                used.memory_peak_bytes,
+                gpu_s=used.gpu_s,
+                vram_peak_bytes=used.vram_peak_bytes,
+                gpu_joules=used.gpu_joules,
+            )
+        return self._with_network(own)
+
+    def _with_network(self, usage: UsageMetered) -> UsageMetered:
+        """The same with what its lease moved over the network."""
+        moved, before = self._moved(), self._moved_before
+        return replace(
+            usage,
+            network_in_bytes=moved.in_bytes - before.in_bytes,
+            network_out_bytes=moved.out_bytes - before.out_bytes,
         )
+
+    def _moved(self) -> Moved:
+        return Moved() if self._sandbox is None else self._sandbox.moved
 
     def _begin(self, effect: OpenSandbox) -> None:
         self._effect = effect
@@ -208,6 +223,7 @@ class Execution:
         self._started_at = time.time()
         self._memory_peak_bytes = 0
         self._network_attempts = 0
+        self._moved_before = self._moved()
         self._terminating = False
         self._task: int | None = None
         self.idle = False
@@ -304,7 +320,7 @@ class Execution:
 
     def _tell(self, ended: list[TaskResult]) -> None:
         used = UsageMetered(self._lease, 0.0, self._memory_peak_bytes, self._network_attempts)
-        self._post(used)
+        self._post(self._with_network(used))
         self._post(TasksEnded(self._lease, tuple(ended)))
 
     async def _save(self, task: int | None) -> None:

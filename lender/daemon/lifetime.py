@@ -314,7 +314,8 @@ class Lifetime:
     def _open_sandbox(
         self, plan: SandboxPlan, record: RecordRoots, tombstone: Path, on_log: OnLog
     ) -> LeaseSandbox:
-        plan = plan._replace(packages=tuple(self._settings.python_packages))
+        network = plan.network and plan.network._replace(barred=self._settings.hosts)
+        plan = plan._replace(packages=tuple(self._settings.python_packages), network=network)
         return LeaseSandbox(plan, self._launcher, record, (tombstone,), self._cgroups, on_log)
 
     def _post(self, event: Event) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from lender.core.effects import OpenSandbox
 from lender.daemon.inputs import InputError, LeaseInputs
 from lender.protocol.job import BlobRef, Input
+from lender.sandbox.plan import Network
 from lender.sandbox.port import Limits, PrepareFailedError, SandboxPlan
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class Provisions:
             gpus=effect.gpus,
             checkpoint=spec.checkpoint,
             checkpoints=checkpoints,
+            network=Network(spec.requires.net) if spec.requires.net else None,
         )
 
     async def _checkpoints(self, effect: OpenSandbox) -> dict[int, Path]:

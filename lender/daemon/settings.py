@@ -3,6 +3,7 @@
 import socket
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -71,3 +72,9 @@ class DaemonSettings(BaseSettings):
     """Nothing but this lenderd runs as `user`, and nobody can log in as it: whatever of that user
     has left its sandbox is stopped and killed with it. On macOS tasks may start processes then."""
     log_level: LogLevel = "info"
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names or addresses of the fleet's servers: not for any sandbox's network."""
+        urls = (one if "//" in one else f"//{one}" for one in self.url.split(","))
+        return tuple(host.rstrip(".") for one in urls if (host := urlsplit(one.strip()).hostname))

@@ -51,6 +51,9 @@ def _running(one: AttemptStatus, behind_s: float) -> dict[str, Any]:
         "gpu": one.gpu,
         "cpu_s": one.cpu_s,
         "memory_peak_bytes": one.memory_peak_bytes,
+        "network": list(one.network),
+        "network_in_bytes": one.network_in_bytes,
+        "network_out_bytes": one.network_out_bytes,
         "network_attempts_blocked": one.network_attempts_blocked,
         "held": one.held,
     }

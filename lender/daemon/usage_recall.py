@@ -6,6 +6,9 @@ from typing import Any
 from lender.core.budget import Usage
 from lender.daemon.today import number
 
+MOVED_FIELDS = ("bytes_in", "bytes_out", "network_in_bytes", "network_out_bytes")
+"""What counts as moved."""
+
 _OLDER_MAX = 1000
 """So many in a row, and there is nothing of this week behind them."""
 
@@ -28,7 +31,7 @@ def used_since(
                 return
             continue
         older = 0
-        moved_bytes = int(_amount(receipt, "bytes_in") + _amount(receipt, "bytes_out"))
+        moved_bytes = int(sum(_amount(receipt, field) for field in MOVED_FIELDS))
         usage = Usage(_amount(receipt, "cpu_s"), moved_bytes, _amount(receipt, "energy_wh"))
         yield str(receipt.get("grant", "")), ended_at, usage
 

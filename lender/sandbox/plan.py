@@ -19,6 +19,21 @@ WORK_FOLDER = "/work"
 # One file may be this much larger than the whole folder may: then the folder is seen to be over.
 FILE_MARGIN_BYTES = 1 << 16
 
+PROXY_PORT = 3128
+"""Of a sandbox's own loopback, which is nobody else's: so it is always free."""
+_PROXY_NAMES = ("http_proxy", "https_proxy", "all_proxy")
+PROXY_ENVIRONMENT: Mapping[str, str] = MappingProxyType(
+    {
+        **{
+            name: f"http://127.0.0.1:{PROXY_PORT}"
+            for one in _PROXY_NAMES
+            for name in (one, one.upper())
+        },
+        **dict.fromkeys(("no_proxy", "NO_PROXY"), "localhost,127.0.0.1,::1"),
+    }
+)
+"""What tells programs of a sandbox's proxy; a job may say otherwise."""
+
 _STATES = ("succeeded", "failed")
 _LIMITS_OR_NONE = (None, *get_args(LimitName))
 _INT_OR_NONE = (int, type(None))
@@ -46,6 +61,21 @@ class Limits(NamedTuple):
     prepare_s: float = 600.0
 
 
+class Network(NamedTuple):
+    """Where a sandbox may get to, by its proxy.
+
+    Attributes:
+        reach: the job's places; see `lender.protocol.reach`.
+        barred: hosts that are not for it, wherever they are: the lender's own servers.
+        pinned: name -> address that is taken for it as it is, public or not. For tests; a lender
+            pins nothing.
+    """
+
+    reach: tuple[str, ...]
+    barred: tuple[str, ...] = ()
+    pinned: Mapping[str, str] = MappingProxyType({})
+
+
 class SandboxPlan(NamedTuple):
     """One lease's sandbox.
 
@@ -70,6 +100,7 @@ class SandboxPlan(NamedTuple):
         checkpoints: task -> verified archive of its checkpoint folder, from an earlier attempt.
         grace_s: how long a task may go on after SIGTERM; time spent frozen does not count.
         packages: import names of the lender's own packages that a python task may import.
+        network: where it may get to; None: it has no way out.
     """
 
     lease: str
@@ -89,6 +120,7 @@ class SandboxPlan(NamedTuple):
     checkpoints: Mapping[int, Path] = MappingProxyType({})
     grace_s: float = 10.0
     packages: tuple[str, ...] = ("cloudpickle",)
+    network: Network | None = None
 
     def argv_of(self, task: int) -> list[str]:
         """The command line of one task."""
@@ -97,6 +129,7 @@ class SandboxPlan(NamedTuple):
     def env_of(self, task: int) -> dict[str, str]:
         """The environment of one task; ours wins over the job's."""
         return {
+            **(PROXY_ENVIRONMENT if self.network is not None else {}),
             **self.env,
             "LENDER_JOB": self.job,
             "LENDER_TASK": str(task),
@@ -152,12 +185,15 @@ def plan_to_wire(plan: SandboxPlan) -> dict[str, Any]:
         "scratch": str(plan.scratch),
         "module_cache": None if plan.module_cache is None else str(plan.module_cache),
         "checkpoints": [(task, str(path)) for task, path in plan.checkpoints.items()],
+        "network": None
+        if plan.network is None
+        else plan.network._replace(pinned=dict(plan.network.pinned)),
     }
 
 
 def plan_from_wire(fields: Mapping[str, Any]) -> SandboxPlan:
     """The plan that `plan_to_wire` wrote."""
-    cache, program = fields["module_cache"], fields["program"]
+    cache, program, network = fields["module_cache"], fields["program"], fields["network"]
     return SandboxPlan(
         **{
             **fields,
@@ -171,6 +207,9 @@ def plan_from_wire(fields: Mapping[str, Any]) -> SandboxPlan:
             "gpus": tuple(fields["gpus"]),
             "packages": tuple(fields["packages"]),
             "checkpoints": {task: Path(path) for task, path in fields["checkpoints"]},
+            "network": None
+            if network is None
+            else Network(tuple(network[0]), tuple(network[1]), network[2]),
         }
     )
 

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
+from lender.sandbox.egress.counters import Moved
 from lender.sandbox.plan import Limits, SandboxPlan, TaskOutcome
 from lender.sandbox.processes.tree import Root
 
@@ -64,6 +65,11 @@ class Sandbox(Protocol):
     @property
     def root_pids(self) -> tuple[Root, ...]:
         """The processes to freeze, thaw or kill (`lender.sandbox.processes`); () when none."""
+        ...
+
+    @property
+    def moved(self) -> Moved:
+        """What went over the network so far; told four times a second."""
         ...
 
     async def prepare(self) -> None:

@@ -1,7 +1,9 @@
 """Which runtimes hold on this machine: each is tried for real before it is ever offered.
 
 A wall that can't be shown to stand is not there: the runtime is then not offered, with the reason
-and what to do about it. All are tried at once, in well under two seconds.
+and what to do about it. All are tried at once, in well under two seconds. Those that can have a
+network are tried with one: all walls have to stand beside it, and its proxy has to refuse. Where
+that fails they are tried without.
 """
 
 import asyncio
@@ -13,9 +15,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lender.protocol.reach import INTERNET
 from lender.sandbox.launcher import Launcher
 from lender.sandbox.lease_sandbox import LeaseSandbox
-from lender.sandbox.plan import RUNTIMES, Limits, Runtime, SandboxPlan
+from lender.sandbox.plan import (
+    PROXY_ENVIRONMENT,
+    PROXY_PORT,
+    RUNTIMES,
+    Limits,
+    Network,
+    Runtime,
+    SandboxPlan,
+)
 from lender.sandbox.port import PrepareFailedError, SandboxGoneError
 from lender.sandbox.processes.controllers import Kept
 from lender.sandbox.processes.subtree import Subtree
@@ -52,9 +63,13 @@ class Available(NamedTuple):
 
     Attributes:
         notes: what it does less well here than it could, for the owner to read.
+        network: its sandboxes can be given one.
+        doubtful: that may be so yet: no wall was seen not to stand.
     """
 
     notes: tuple[str, ...] = ()
+    network: bool = False
+    doubtful: bool = False
 
 
 class Unavailable(NamedTuple):
@@ -128,10 +143,23 @@ async def _try(
     host: dict[str, Any],
 ) -> Verdict:
     try:
-        return await _see(launcher, scratch_root, runtime, cgroups, host)
+        if runtime not in here.NETWORKED:
+            return await _see(launcher, scratch_root, runtime, cgroups, host, None)
+        # What stands beside a network stands without one.
+        names = (*host["environment"], *PROXY_ENVIRONMENT)
+        beside = {**host, "environment": names, "proxy": PROXY_PORT}
+        network = Network((INTERNET,))
+        found = await _see(launcher, scratch_root, runtime, cgroups, beside, network)
+        if isinstance(found, Available):
+            return found._replace(network=True)
+        alone = await _see(launcher, scratch_root, runtime, cgroups, host, None)
     except OSError as error:
         # No room on the disk, no descriptors: of the machine's walls it says nothing.
         return _unavailable(f"it can't be tried: {error}")
+    if isinstance(alone, Available):
+        notes = (*alone.notes, f"it is given no network: {found.reason}")
+        return Available(notes, doubtful=not found.breached)
+    return alone
 
 
 async def _see(
@@ -140,9 +168,10 @@ async def _see(
     runtime: Runtime,
     cgroups: Subtree | None,
     host: dict[str, Any],
+    network: Network | None,
 ) -> Verdict:
     with tempfile.TemporaryDirectory(dir=scratch_root, prefix="selftest-") as name:
-        plan = _plan(Path(name), runtime, launcher.drop_to, host)
+        plan = _plan(Path(name), runtime, launcher.drop_to, host)._replace(network=network)
         sandbox = LeaseSandbox(plan, launcher, _forget, cgroups=cgroups)
         try:
             await sandbox.prepare()
@@ -178,7 +207,7 @@ def _plan(
         program.write_bytes(content)
         program.chmod(0o644)
     return SandboxPlan(
-        lease=f"selftest-{runtime}",
+        lease=f"selftest-{runtime}{'-net' if 'proxy' in host else ''}",
         runtime=runtime,
         job="selftest",
         task_count=1,

@@ -26,7 +26,22 @@ async def test_it_finds_what_holds_and_says_what_holds_less_well(workshop: Works
         verdict = found[runtime]  # type: ignore[index] # plain words
         assert isinstance(verdict, selftest.Available), verdict
         assert any("cores" in note for note in verdict.notes), "there is no cgroup here"
+        assert verdict.network is (runtime != "wasm")
+        assert not verdict.doubtful
     assert not any("memory" in note for note in found["wasm"].notes)  # type: ignore[union-attr]
+
+
+@needs_bubblewrap
+async def test_a_proxy_that_does_not_refuse_is_seen_and_costs_the_network_alone(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linux_probe, "not_to_reach", lambda _port: ("127.1:80",))
+    found = await selftest.check(workshop.launcher, workshop.folder, runtimes=("process",))
+    verdict = found["process"]
+    assert isinstance(verdict, selftest.Available), verdict
+    assert (verdict.network, verdict.doubtful) == (False, False)
+    told = "it is given no network: gets to 127.1:80 by its proxy: HTTP/1.1 400"
+    assert told in verdict.notes[-1]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,11 @@ import signal
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from lender.sandbox.egress.counters import Counters
+from lender.sandbox.egress.egress import Egress
 from lender.sandbox.meters import usage
 from lender.sandbox.meters.network_attempts import NetworkCounters
+from lender.sandbox.plan import Network
 from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.runtimes import spawning
 from lender.sandbox.runtimes.command import NOT_EXECUTABLE, NOT_FOUND, End
@@ -36,14 +39,18 @@ def preload() -> None:
 class Bubblewrap:
     """Starts commands behind this machine's walls. Make it once for a lease.
 
+    Args:
+        network: where each of them may get to.
+
     Attributes:
         fds: bwrap's options that take a descriptor, and which; for `bubblewrap.options`.
+        counters: what went through their proxies.
 
     Raises:
         PrepareFailedError: bubblewrap is not installed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, network: Network | None = None) -> None:
         bwrap = bubblewrap.find()
         if bwrap is None:
             raise PrepareFailedError("bubblewrap (bwrap) is not installed")
@@ -54,6 +61,8 @@ class Bubblewrap:
         if self._filter is not None:
             fds["seccomp"] = _FILTER_FD
         self.fds: Mapping[str, int] = MappingProxyType(fds)
+        self._network = network
+        self.counters = Counters()
 
     def start(
         self, options: bytes, command: Sequence[str], name: str, stdin: int | None = None
@@ -72,9 +81,15 @@ class Bubblewrap:
         """
         argv = ["bwrap", "--args", str(_ARGS_FD), "--", *command]
         files = [options] if self._filter is None else [options, self._filter]
-        # bwrap is process 1 inside and shows its own environment there.
-        spawned = spawning.spawn(self._bwrap, argv, {}, files, self._domain, stdin=stdin)
-        return BubblewrappedTask(spawned, name)
+        with contextlib.ExitStack() as undo:
+            egress = None
+            if self._network is not None:
+                egress = Egress(self._network, self.counters)
+                undo.callback(egress.abandon)
+            # bwrap is process 1 inside and shows its own environment there.
+            spawned = spawning.spawn(self._bwrap, argv, {}, files, self._domain, stdin=stdin)
+            undo.pop_all()
+        return BubblewrappedTask(spawned, name, self.counters, egress)
 
 
 class BubblewrappedTask(WalledTask):
@@ -83,8 +98,14 @@ class BubblewrappedTask(WalledTask):
     The command does not start before something is written to `hold`, or it is closed.
     """
 
-    def __init__(self, spawned: Spawned, name: str) -> None:
+    def __init__(
+        self, spawned: Spawned, name: str, counters: Counters, egress: Egress | None
+    ) -> None:
         super().__init__(spawned, name)
+        self._counters = counters
+        self._refused_before = counters.read().refused
+        self._egress = egress
+        self._no_way_out = ""
         self._told = b""
         self._exit_code: int | None = None
 
@@ -93,6 +114,13 @@ class BubblewrappedTask(WalledTask):
         if self._network is not None or self._init is None:
             return
         self._network = NetworkCounters(self._init)
+        try:
+            if self._egress is not None:
+                self._egress.open(self._init)
+        except OSError as error:
+            self._no_way_out = f"no network: {error}"
+            self.kill()
+            return
         with contextlib.suppress(BrokenPipeError):
             os.write(self._spawned.hold, b"1")
 
@@ -105,13 +133,26 @@ class BubblewrappedTask(WalledTask):
 
     def reap(self) -> End:
         """Wait for everything that the sandbox leaves."""
+        ours = {self._spawned.pid}
+        if self._egress is not None:
+            self._egress.kill()
+            ours.add(self._egress.pid)
         # bubblewrap's own peak is that of the fork it was: only its init's is the job's.
-        peaks = [peak for pid, _, peak in self._reaped() if pid != self._spawned.pid]
+        peaks = [peak for pid, _, peak in self._reaped() if pid not in ours]
         attempts_blocked = self._let_go()
+        if self._egress is not None:
+            self._egress.close()
+            if attempts_blocked is not None:
+                attempts_blocked += self.refused()
         return End(self._exit_code, self._cpu_s, max(peaks, default=0), attempts_blocked)
+
+    def refused(self) -> int:
+        """How often its proxy refused it."""
+        return self._counters.read().refused - self._refused_before
 
     def fault(self, exit_code: int | None, said: str) -> str | None:
         """See `StartedTask`."""
+        said = self._no_way_out or said
         if exit_code is None or (exit_code == enter.FAILED and said.startswith("enter: ")):
             return f"the sandbox could not be set up: {said}"
         if exit_code in {NOT_FOUND, NOT_EXECUTABLE} and said.startswith(_NOT_STARTED):

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lender.sandbox.files import scratch
@@ -40,12 +40,20 @@ class Inhabitants:
         pid: the interpreter's, out here; nothing of the job's has run yet.
         folder: the working folder.
         inputs: names of what bubblewrap has made in there to mount the inputs on.
+        refused: how often its proxy has refused it.
 
     Raises:
         OSError: it is dead already.
     """
 
-    def __init__(self, pid: int, folder: Path, inputs: Iterable[str]) -> None:
+    def __init__(
+        self,
+        pid: int,
+        folder: Path,
+        inputs: Iterable[str],
+        refused: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self._refused = refused
         with contextlib.ExitStack() as opened:
             self._stat = _open(opened, f"/proc/{pid}/stat", _FILE)
             init = int(_fields(self._stat)[_PARENT])
@@ -104,6 +112,7 @@ class Inhabitants:
             ticks = sum(int(one[f]) for one in (own, init) for f in fields)
             memory_bytes = int(own[_RESIDENT]) * _PAGE_BYTES
             attempts = self._network.attempts_blocked()
+            attempts = None if attempts is None else attempts + self._refused()
             self._used = Used(ticks / _TICKS_PER_S, memory_bytes, attempts)
         own_s = time.clock_gettime(self._clock)
         return self._used._replace(cpu_s=own_s + self._used.cpu_s)

@@ -30,18 +30,20 @@ def preload() -> None:
 def start(plan: SandboxPlan, reporter: Reporter) -> Runner:
     """Be the sandbox of one plan; see `runner.serve`."""
     confine.adopt_orphans()
-    return PythonRunner(plan, reporter, _Behind(plan).start)
+    return PythonRunner(plan, reporter, _Behind(plan, reporter).start)
 
 
 class _Behind:
     """Starts interpreters behind bubblewrap, for one plan."""
 
-    def __init__(self, plan: SandboxPlan) -> None:
+    def __init__(self, plan: SandboxPlan, reporter: Reporter) -> None:
         self._plan = plan
+        self._behind = Bubblewrap(plan.network)
+        reporter.moved = self._behind.counters.read
 
     def start(self) -> Interpreter:
         """An interpreter that is about to come up."""
-        plan, python, behind = self._plan, installed_python.find(), Bubblewrap()
+        plan, python, behind = self._plan, installed_python.find(), self._behind
         gpus = gpu_devices.find(plan.gpus)
         env = plan.env_of(0)
         del env["LENDER_TASK"]
@@ -71,7 +73,7 @@ class _Behind:
             scratch.wipe(plan.scratch, plan.inputs)
 
         def find(pid: int) -> Inhabitants:
-            return Inhabitants(pid, plan.scratch, plan.inputs)
+            return Inhabitants(pid, plan.scratch, plan.inputs, task.refused)
 
         return Interpreter(task, Channel(ours), plan, find, restore)
 

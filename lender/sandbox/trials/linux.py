@@ -18,6 +18,9 @@ from lender.sandbox.walls import enter, landlock, seccomp
 PROBE: Final = Path(linux_probe.__file__)
 """Text of a module whose `probe(host)` makes the task of a python job."""
 
+NETWORKED: Final[frozenset[Runtime]] = frozenset({"process", "python"})
+"""Runtimes whose sandboxes a proxy can stand beside."""
+
 _ENVIRONMENT = ("HOME", "LENDER_JOB", "LENDER_TASK", "LENDER_TASK_COUNT", "PATH", "PWD")
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 _STATUS = {"CapPrm": "0" * 16, "CapEff": "0" * 16, "NoNewPrivs": "1"}
@@ -43,6 +46,16 @@ unshare --user true 2>/dev/null && wall "can make a user namespace"
 env | while IFS= read -r line; do echo "env ${{line%%=*}}"; done
 ls -l /proc/self/ns
 cat /proc/self/status
+"""
+# By a shell that can open connections; what it hears has to be a refusal.
+_ASK = """
+command -v bash > /dev/null || wall "its proxy can't be tried: no bash in /usr/bin"
+bash -c 'for place; do
+    exec 3<> /dev/tcp/127.0.0.1/{proxy} || exit
+    printf "CONNECT $place HTTP/1.1\\r\\n\\r\\n" >&3
+    read -r -t 5 answer <&3
+    case $answer in *" 403 "*) ;; *) echo "wall gets to $place by its proxy: $answer" ;; esac
+done' bash {places} 2> /dev/null || wall "its proxy can't be reached"
 """
 MENDS: Final = {
     "(bwrap) is not installed": "install the package bubblewrap",
@@ -76,9 +89,12 @@ def host() -> Iterator[dict[str, Any]]:
         }
 
 
-def command(_host: dict[str, Any]) -> tuple[str, ...]:
+def command(host: dict[str, Any]) -> tuple[str, ...]:
     """What runs where a job is a command."""
-    return "sh", "-c", _SCRIPT
+    if "proxy" not in host:
+        return "sh", "-c", _SCRIPT
+    places = " ".join(f"'{place}'" for place in linux_probe.not_to_reach(host["port"]))
+    return "sh", "-c", _SCRIPT + _ASK.format(places=places, proxy=host["proxy"])
 
 
 def see(runtime: Runtime, outcome: TaskOutcome, host: dict[str, Any]) -> Seen:
@@ -118,7 +134,7 @@ def _of_script(outcome: TaskOutcome, host: dict[str, Any]) -> Seen:
     lines = text.splitlines()
     walls = [line.removeprefix("wall ") for line in lines if line.startswith("wall ")]
     names = {line.removeprefix("env ") for line in lines if line.startswith("env ")}
-    walls += [f"shows {name} of an environment" for name in sorted(names - {*_ENVIRONMENT})]
+    walls += [f"shows {name} of an environment" for name in sorted(names - {*host["environment"]})]
     inside = set(re.findall(r"\w+:\[\d+\]", text))
     walls += [f"shares {one}" for one in sorted(inside.intersection(host["namespaces"].values()))]
     status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)

@@ -30,11 +30,13 @@ def probe(host: dict[str, Any]) -> Callable[[int], bytes]:
     Args:
         host: what it must not reach: a `port` on the loopback, an `abstract` unix socket, and the
             `namespaces`; what it may see: the names of its `environment`; whether system calls are
-            `filtered`; and `enter`, the file that shows that the rules for files are set.
+            `filtered`; and `enter`, the file that shows that the rules for files are set; where it
+            has a network the port of its `proxy`.
     """
 
     def look(_task: int) -> bytes:
         walls = [*_files(), *_privileges(host), *_sockets(host), *_system_calls(host)]
+        walls += _proxied(host) if "proxy" in host else ()
         return json.dumps({"walls": walls, "entered": os.path.exists(host["enter"])}).encode()  # noqa: PTH110 - one import less
 
     return look
@@ -99,6 +101,33 @@ def _sockets(host: dict[str, Any]) -> Iterator[str]:
         with contextlib.suppress(OSError):
             socket.socket(number, kind).close()
             yield f"can make sockets of {name}"
+
+
+def not_to_reach(port: int) -> tuple[str, ...]:
+    """What a proxy has to refuse: the machine itself, its network, the metadata of clouds."""
+    return (
+        f"127.0.0.1:{port}",
+        "127.0.0.1:80",
+        "10.0.0.1:443",
+        "100.64.0.1:80",
+        "169.254.169.254:80",
+        "[::1]:80",
+        "[fd00::1]:443",
+        "[::ffff:127.0.0.1]:80",
+    )
+
+
+def _proxied(host: dict[str, Any]) -> Iterator[str]:
+    for place in not_to_reach(host["port"]):
+        try:
+            with socket.create_connection(("127.0.0.1", host["proxy"]), 5) as asked:
+                asked.sendall(f"CONNECT {place} HTTP/1.1\r\n\r\n".encode())
+                answer = asked.recv(100)
+        except OSError:
+            yield "its proxy can't be reached"
+            return
+        if b" 403 " not in answer:
+            yield f"gets to {place} by its proxy: {answer!r}"
 
 
 def _system_calls(host: dict[str, Any]) -> Iterator[str]:

@@ -26,6 +26,8 @@ MENDS: Final = {
     "as root": "name an ordinary user in the setting `user`",
     "Python is not installed": "install Python where that user can read it",
 }
+NETWORKED: Final[frozenset[Runtime]] = frozenset()
+"""No namespace holds a socket for a proxy there."""
 _SHORT = "/tmp"  # noqa: S108 - where a socket has a name that is short enough
 _ENVIRONMENT = (
     *("HOME", "LENDER_JOB", "LENDER_TASK", "LENDER_TASK_COUNT", "PATH", "TMPDIR"),

@@ -82,7 +82,7 @@ def restrict(ruleset: int) -> None:
     _checked(_libc.syscall(_RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
 
 
-def keep_to(read: Iterable[Path], write: Iterable[Path]) -> None:
+def keep_to(read: Iterable[Path], write: Iterable[Path], *, tcp: bool = False) -> None:
     """Give up all files but these, TCP, and to reach others by signals and abstract sockets.
 
     For the calling thread and those that it starts from then on. What is open stays open, and
@@ -92,6 +92,7 @@ def keep_to(read: Iterable[Path], write: Iterable[Path]) -> None:
     Args:
         read: files, and folders with all below them; one that is not there is left out.
         write: folders in which files, folders and links may be made, moved and removed, too.
+        tcp: keep that.
 
     Raises:
         OSError: see `restrict`; or the kernel doesn't keep to it.
@@ -102,8 +103,8 @@ def keep_to(read: Iterable[Path], write: Iterable[Path]) -> None:
     files = _ALL_OF_ABI_2
     files |= _TRUNCATE if version >= _TRUNCATE_SINCE_ABI else 0
     files |= _IOCTL_DEV if version >= _IOCTL_DEV_SINCE_ABI else 0
-    tcp = _TCP if version >= _TCP_SINCE_ABI else 0
-    ruleset = _ruleset(files, tcp, _SCOPES if version >= SCOPES_SINCE_ABI else 0)
+    refused = _TCP if version >= _TCP_SINCE_ABI and not tcp else 0
+    ruleset = _ruleset(files, refused, _SCOPES if version >= SCOPES_SINCE_ABI else 0)
     try:
         for paths, rights in ((read, _READ), (write, _WRITE)):
             for path in paths:

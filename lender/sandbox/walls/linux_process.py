@@ -14,6 +14,8 @@ OPEN_FDS: Final = "/proc/self/fd"
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
+_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
+_INSTRUCTION_BYTES = 8
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _FDS_MAX = 1 << 20
@@ -60,6 +62,18 @@ def go_first() -> None:
     Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
 
 
+class _Program(ctypes.Structure):
+    """struct sock_fprog, linux/filter.h."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
+def filter_calls(program: bytes) -> None:
+    """Put a filter in front of all system calls of this process (seccomp(2))."""
+    count = len(program) // _INSTRUCTION_BYTES
+    _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(_Program(count, program)))
+
+
 def close_all_but(fds: Iterable[int]) -> None:
     """Close every descriptor but these."""
     start = 0
@@ -70,7 +84,7 @@ def close_all_but(fds: Iterable[int]) -> None:
     os.closerange(start, _FDS_MAX)
 
 
-def _prctl(option: int, value: int) -> None:
-    if _libc.prctl(option, value, 0, 0, 0) != 0:
+def _prctl(option: int, value: int, argument: object = 0) -> None:
+    if _libc.prctl(option, value, argument, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"prctl {option}: {os.strerror(number)}")
