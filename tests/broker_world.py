@@ -513,7 +513,7 @@ def check_places(world: World) -> None:
         if state.dependencies.left(job.key):
             assert not waiting, f"{job.key} waits for others and is handed out"
             assert not leases, f"{job.key} waits for others and is handed out"
-            waiting = _counted([RangeSet([(0, job.total)])])
+            waiting = _counted([RangeSet(job.tasks)])
         open_in: dict[int, list[LiveLease]] = {}
         for lease in leases:
             for task in _counted([lease.open]):

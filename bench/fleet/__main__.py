@@ -2,9 +2,8 @@
 
     PYTHONPATH=.:tests python -m bench.fleet [--lenders N] [--tasks N] [--days N] [--seed N]
 
-The defaults take an hour or more; a tenth of the lenders, a thirtieth of the tasks and one day some
-minutes. Tasks are of several kinds, their loads in proportion to `--tasks`: for fewer lenders or
-days ask for fewer of them.
+Tasks are of several kinds, their loads in proportion to `--tasks`: for fewer lenders or days ask
+for fewer of them. Ctrl-C and SIGTERM end it, with the pictures of what there is.
 """
 
 import argparse
@@ -12,12 +11,46 @@ import cProfile
 import os
 import platform
 import pstats
+import signal
+import time
 from pathlib import Path
+from types import FrameType
 
 from bench.fleet import report
-from bench.fleet.simulation import Settings, run
+from bench.fleet.owners import HOUR_S
+from bench.fleet.simulation import Progress, Settings, run
 
 OUT = Path(__file__).resolve().parents[2] / "build"
+
+TELL_S = 10.0
+
+
+class Teller:
+    """Prints how far it is, now and then; and knows whether somebody wants it to end."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._began = self._told = time.monotonic()
+
+    def stop(self, _signal: int, _frame: FrameType | None) -> None:
+        """Let it end after the ten simulated minutes that are under way."""
+        self.stopped = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def tell(self, progress: Progress) -> None:
+        """Print a line, unless there was one just now."""
+        now, part = time.monotonic(), progress.now_s / progress.end_s
+        if now < self._told + TELL_S and part < 1.0:
+            return
+        self._told = now
+        took_s = now - self._began
+        print(
+            f"{part:6.1%} {progress.now_s / HOUR_S:6.1f} h simulated,"
+            f" {progress.tasks_done:>10,} tasks done, {progress.leases:>9,} leases,"
+            f" {progress.leases_out:>6,} out; {took_s / 60:5.1f} min,"
+            f" {took_s / part * (1.0 - part) / 60:5.1f} more",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -40,10 +73,11 @@ def main() -> None:
     profiler = cProfile.Profile() if args.profile else None
     if profiler is not None:
         profiler.enable()
-    outcome = run(
-        Settings(args.lenders, args.tasks, args.days, args.seed),
-        lambda line: print(line, flush=True),
-    )
+    teller = Teller()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, teller.stop)
+    settings = Settings(args.lenders, args.tasks, args.days, args.seed)
+    outcome = run(settings, teller.tell, lambda: teller.stopped)
     if profiler is not None:
         profiler.disable()
         pstats.Stats(profiler).sort_stats("tottime").print_stats(50)

@@ -21,8 +21,11 @@ def figures(outcome: Outcome) -> dict[str, Any]:
     useful_s = measures.useful_slot_s.total()
     core_s, leases = sum(measures.core_s), sum(measures.leases)
     fullest_s = max(measures.core_s)
+    lender_days = settings.lenders * outcome.ended_s / DAY_S
     return {
         **settings._asdict(),
+        "days_simulated": outcome.ended_s / DAY_S,
+        "lender_days_per_processor_s": lender_days / outcome.processor_s,
         "jobs": outcome.jobs,
         "jobs_ended": dict(sorted(measures.jobs_ended.items())),
         "tasks_done": measures.tasks_done.total(),
@@ -58,7 +61,7 @@ def figures(outcome: Outcome) -> dict[str, Any]:
 def table(found: dict[str, Any]) -> Iterator[str]:
     """Return the lines that are printed."""
     yield (
-        f"{found['lenders']:,} lenders, {found['days']:g} days, seed {found['seed']}:"
+        f"{found['lenders']:,} lenders, {found['days_simulated']:.4g} days, seed {found['seed']}:"
         f" {found['tasks_done']:,} of {found['tasks']:,} tasks done, of {found['jobs']:,} jobs"
         f" {', '.join(f'{count:,} {state}' for state, count in found['jobs_ended'].items())}"
     )
@@ -92,7 +95,8 @@ def table(found: dict[str, Any]) -> Iterator[str]:
     )
     yield (
         f"the whole run took {found['processor_s']:.1f} s of processor time, {found['steps']:,}"
-        f" steps; digest {found['digest']}"
+        f" steps, {found['lender_days_per_processor_s']:,.1f} lender-days a second; digest"
+        f" {found['digest']}"
     )
 
 
@@ -100,12 +104,13 @@ def write(outcome: Outcome, found: dict[str, Any], folder: Path) -> list[Path]:
     """Write the pictures and the numbers; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     measures = outcome.measures
+    whole = max(1, int(outcome.ended_s / BIN_S))
     pictures = {
         "utilization": Panel(
             "slots lent and busy, mean of ten minutes, by day (from a Thursday, midnight)",
             [
-                Line("lent", _by_day(measures.lent.bins, 1 / BIN_S)),
-                Line("busy", _by_day(measures.busy.bins, 1 / BIN_S)),
+                Line("lent", _by_day(measures.lent.bins[:whole], 1 / BIN_S)),
+                Line("busy", _by_day(measures.busy.bins[:whole], 1 / BIN_S)),
             ],
             along="days",
         ),
@@ -127,7 +132,7 @@ def write(outcome: Outcome, found: dict[str, Any], folder: Path) -> list[Path]:
         "waste": Panel(
             "slots kept busy for nothing, mean of an hour, by cause",
             [
-                Line(cause, _by_day(_hourly(bins), 1 / HOUR_S, HOUR_S))
+                Line(cause, _by_day(_hourly(bins[:whole]), 1 / HOUR_S, HOUR_S))
                 for cause, bins in sorted(measures.wasted.items())
             ],
             along="days",
@@ -135,8 +140,8 @@ def write(outcome: Outcome, found: dict[str, Any], folder: Path) -> list[Path]:
         "broker": Panel(
             "the core: % of one processor, and leases a second; mean of ten minutes",
             [
-                Line("processor, %", _by_day(measures.core_s, 100 / BIN_S)),
-                Line("leases/s", _by_day(measures.leases, 1 / BIN_S)),
+                Line("processor, %", _by_day(measures.core_s[:whole], 100 / BIN_S)),
+                Line("leases/s", _by_day(measures.leases[:whole], 1 / BIN_S)),
             ],
             along="days",
             up="decades",

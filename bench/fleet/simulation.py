@@ -1,8 +1,10 @@
 """One run: the fleet, its submitters, the days."""
 
+import gc
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from sim.world import World
@@ -10,11 +12,14 @@ from sim.world import World
 from bench.fleet import owners, work
 from bench.fleet.exchange import Exchange
 from bench.fleet.lender import Lender
-from bench.fleet.measures import Measures
-from bench.fleet.owners import DAY_S, HOUR_S
-from bench.fleet.work import Submitter
+from bench.fleet.measures import BIN_S, Measures
+from bench.fleet.owners import DAY_S
+from bench.fleet.work import Job, Submitter
 from lender.protocol.classes import WorkClass
 from lender.protocol.signature import Signer, seed_from_entropy
+
+_GARBAGE = 50_000
+"""Objects more than there were, until the youngest are looked through."""
 
 
 class Settings(NamedTuple):
@@ -26,10 +31,23 @@ class Settings(NamedTuple):
     seed: int = 1
 
 
+class Progress(NamedTuple):
+    """How far it is."""
+
+    now_s: float
+    end_s: float
+    tasks_done: int
+    leases: int
+    """Made so far."""
+    leases_out: int
+
+
 class Outcome(NamedTuple):
     """What came of it."""
 
     settings: Settings
+    ended_s: float
+    """When it was stopped, or the end."""
     submitters: list[Submitter]
     measures: Measures
     jobs: int
@@ -41,8 +59,18 @@ class Outcome(NamedTuple):
     """Of the ends of all jobs, in their order."""
 
 
-def run(settings: Settings, tell: Callable[[str], None] = lambda _: None) -> Outcome:
-    """Simulate; `tell` takes a line for each six hours."""
+def run(
+    settings: Settings,
+    tell: Callable[[Progress], None] = lambda _: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Simulate.
+
+    Args:
+        settings: what.
+        tell: takes how far it is, each ten minutes of simulated time.
+        stopped: whether to end at once, with what there is.
+    """
     began = time.process_time()
     world = World(settings.seed, steps_max=math.inf)
     submitters = [Submitter(kind, number) for number, kind in enumerate(work.KINDS)]
@@ -54,24 +82,59 @@ def run(settings: Settings, tell: Callable[[str], None] = lambda _: None) -> Out
     _add_lenders(world, exchange, submitters, settings.lenders)
     for job in jobs:
         world.at(job.submitted_s, world.fate, exchange.submit, job)
-    end_s = settings.days * DAY_S
-    step_s = min(6 * HOUR_S, end_s)
-    for step in range(1, math.ceil(end_s / step_s) + 1):
-        world.run(min(end_s, step * step_s))
-        tell(
-            f"{world.now / HOUR_S:5.1f} h: {measures.tasks_done.total():>10,} tasks done,"
-            f" {len(exchange.core.state.leases):>7,} leases out,"
-            f" {time.process_time() - began:6.1f} s"
-        )
-    measures.lent.settle(end_s)
-    measures.busy.settle(end_s)
+    with _little_garbage():
+        _run_days(world, exchange, settings.days * DAY_S, tell, stopped)
+    ended_s = world.now
+    measures.lent.settle(ended_s)
+    measures.busy.settle(ended_s)
     for lender in exchange.lenders.values():
         lender.end()
-    tasks = {one.key: sum(job.tasks for job in jobs if job.submitter is one) for one in submitters}
-    processor_s = time.process_time() - began
+    came = [job for job in jobs if job.submitted_s <= ended_s]
     return Outcome(
-        settings, submitters, measures, len(jobs), tasks, processor_s, world.steps, world.digest
+        settings,
+        ended_s,
+        submitters,
+        measures,
+        len(came),
+        _tasks_of(submitters, came),
+        time.process_time() - began,
+        world.steps,
+        world.digest,
     )
+
+
+def _run_days(
+    world: World,
+    exchange: Exchange,
+    end_s: float,
+    tell: Callable[[Progress], None],
+    stopped: Callable[[], bool],
+) -> None:
+    measures = exchange.measures
+    for step in range(1, math.ceil(end_s / BIN_S) + 1):
+        world.run(min(end_s, step * BIN_S))
+        done, out = measures.tasks_done.total(), len(exchange.core.state.leases)
+        tell(Progress(world.now, end_s, done, sum(measures.leases), out))
+        if stopped():
+            return
+
+
+def _tasks_of(submitters: list[Submitter], jobs: list[Job]) -> dict[str, int]:
+    return {one.key: sum(job.tasks for job in jobs if job.submitter is one) for one in submitters}
+
+
+@contextmanager
+def _little_garbage() -> Iterator[None]:
+    """Look seldom for garbage among millions of objects, next to none of which is."""
+    gc.collect()
+    gc.freeze()
+    before = gc.get_threshold()
+    gc.set_threshold(_GARBAGE, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def _add_lenders(

@@ -12,6 +12,7 @@ from sim.server import Server
 from sim.serving import Service, Watch
 from sim.world import Actor, World
 
+from broker.core.events import SubmittersChanged
 from broker.core.leadership import (
     KeyRead,
     KeyRefused,
@@ -44,13 +45,16 @@ class BrokerShell(Actor):
         world: World,
         server: Server,
         name: str,
-        submitters: frozenset[str],
+        allowed: SubmittersChanged,
+        pools: frozenset[str] | None,
         new_lease_id: Callable[[], str],
         watch: Watch,
     ) -> None:
         super().__init__(world, name)
         self.server = server
-        self.submitters = submitters
+        self.allowed = allowed
+        """What the operator's file says."""
+        self.pools = pools
         self.new_lease_id = new_lease_id
         self.watch = watch
         self.alive = False

@@ -5,7 +5,7 @@ what the cores decide; they decide nothing, and nobody sees them.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -18,10 +18,12 @@ from sim.machine import Machine, Sandbox
 from sim.owners import Owner
 from sim.serving import Service
 from sim.serving import Watch as BrokerWatch
+from sim.shares import Shares, check_nothing_kept, check_refusal
 from sim.submitter import Job
 from sim.world import ViolationError
 
 from broker.core import effects as broker_effects
+from broker.core.containers.ranges import RangeSet
 from broker.core.copies.shared import owner_of
 from broker.core.copies.stragglers import PARTS
 from broker.core.copies.votes import digest_of
@@ -65,8 +67,9 @@ _TENTH_S = 0.1
 class Ledger:
     """Exactly one committed result per accepted task: what RESULTS says, as it is stored."""
 
-    def __init__(self, jobs: dict[tuple[str, str], Job]) -> None:
+    def __init__(self, jobs: dict[tuple[str, str], Job], serves: Callable[[str], bool]) -> None:
         self._jobs = jobs
+        self._serves = serves
         self.subjects: dict[str, None] = {}
         self.results: dict[tuple[str, str], dict[int, str]] = {}
         self.terminals: dict[tuple[str, str], Terminal] = {}
@@ -97,6 +100,19 @@ class Ledger:
     def voted(self, lender: str, key: tuple[str, str], task: int) -> bool:
         """Tell whether an answer of this lender is noted."""
         return owner_of(lender) in self.votes.get((*key, task), {})
+
+    def check_retry(self, job: Job, again: Job) -> None:
+        """Hold what is tried again against what has not succeeded.
+
+        Raises:
+            ViolationError: it is more or less than that.
+        """
+        done = self.results.get(job.key, {})
+        tasks = (task for first, count in job.indices for task in range(first, first + count))
+        left = RangeSet.of(task for task in tasks if done.get(task) != "succeeded")
+        if again.indices != left:
+            text = f"{again.indices} of {job.plan.id}, of which {left} have not succeeded"
+            raise ViolationError("what failed is tried again", text)
 
     def _noted(self, record: Record) -> None:
         place = subjects.parse_votes_subject(record.subject)
@@ -129,7 +145,7 @@ class Ledger:
             raise ViolationError(one, f"{job.plan.id}/{result.task}: a result after the end")
         if result.task in done:
             raise ViolationError(one, f"{job.plan.id}/{result.task} has two results")
-        if result.task >= job.total:
+        if result.task not in job.indices:
             raise ViolationError(one, f"{job.plan.id} has no task {result.task}")
         self._agreed(key, result)
         if result.state == "succeeded" and result.value != job.value(result.task):
@@ -153,6 +169,8 @@ class Ledger:
             text = f"{job.plan.id} {end.state} with {len(done)} of {job.total} results"
             raise ViolationError("one result per task", text)
         order.check_end_of(job, end, self._jobs, self.terminals, self.subjects)
+        if end.state == "rejected":
+            check_refusal(job, end, served=self._serves(job.plan.pool))
         failed = sum(state == "failed" for state in done.values())
         if whole and (end.state == "failed") != (failed > 0):
             text = f"{job.plan.id} {end.state}, {failed} of its tasks failed"
@@ -177,9 +195,11 @@ class Term(BrokerWatch):
         self.events = 0
         self.newest = True
         """No other service has begun since."""
+        self.shares = Shares(sim)
 
     def heard(self, service: Service, event: BrokerEvent) -> None:
-        """Note who reports what."""
+        """Note who reports what, and what a submitter has."""
+        self.shares.heard(service, event)
         if isinstance(event, DoneReported):
             try:
                 done = decode(Done, event.payload)
@@ -192,9 +212,10 @@ class Term(BrokerWatch):
                 self.finished[done.lease] = None
 
     def decided(
-        self, service: Service, _event: BrokerEvent, decided: Sequence[BrokerEffect]
+        self, service: Service, event: BrokerEvent, decided: Sequence[BrokerEffect]
     ) -> None:
         """Hold each effect against what is known."""
+        self.shares.decided(service, event, decided)
         for effect in decided:
             match effect:
                 case broker_effects.FeedWork():
@@ -352,6 +373,14 @@ class Brokers(BrokerWatch):
         """It was handled."""
         self._terms[service].decided(service, event, decided)
 
+    def waits(self, service: Service, lane: str) -> None:
+        """Something that a submitter asks waits."""
+        self._terms[service].shares.waits(lane)
+
+    def served(self, service: Service, lane: str) -> None:
+        """It is about to be handled."""
+        self._terms[service].shares.served(lane)
+
     def look(self, service: Service) -> None:
         """Each task is in exactly one place."""
         self._terms[service].look(service)
@@ -380,6 +409,7 @@ class Consent(LenderWatch):
             match effect:
                 case effects.OpenSandbox():
                     self.opened[effect.lease.lease] += 1
+                    self._stays_in_pool(shell, effect)
                     grant = machine.disk.issued.get(effect.grant)
                     if grant is None or grant.submitter != effect.lease.submitter:
                         raise ViolationError("nothing runs without a grant", name)
@@ -399,6 +429,15 @@ class Consent(LenderWatch):
                         raise ViolationError("nothing new after a pause", f"{name} offers")
                 case _:
                     pass
+
+    def _stays_in_pool(self, shell: LenderShell, effect: effects.OpenSandbox) -> None:
+        job = self._sim.jobs[effect.lease.submitter, effect.lease.job]
+        if job.plan.pool not in shell.pools:
+            text = f"{shell.name} runs {job.plan.id} of {job.plan.pool}"
+            raise ViolationError("work stays in its pool", text)
+        if not all(task in job.indices for task in effect.lease.tasks()):
+            text = f"{shell.name} has tasks that are none of {job.plan.id}"
+            raise ViolationError("nothing runs that was not signed", text)
 
     def _gangs_begin_together(self, shell: LenderShell, decided: Sequence[Effect]) -> None:
         begun = (one.lease for one in decided if isinstance(one, effects.RunTasks))
@@ -460,9 +499,11 @@ def check_end(sim: "Simulation") -> None:
             "dues": sum(due.kind != "lender" for due, _ in state.due.items()),
             "commits": not service.committer.idle,
             "feeds": not service.feeder.idle,
+            "submissions": not service.intake.idle,
         }
         if any(left.values()):
             raise ViolationError(base, f"{service.name}: {left}")
+        check_nothing_kept(service, state.submitters)
     if sim.server.js.streams[WORK].messages:
         raise ViolationError(base, f"WORK: {len(sim.server.js.streams[WORK].messages)} messages")
     for shell in sim.shells:

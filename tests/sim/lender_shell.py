@@ -81,6 +81,7 @@ class LenderShell(Actor):
     ) -> None:
         super().__init__(world, f"d{machine.name}")
         self.lender = config.lender
+        self.pools = config.pools
         self.machine = machine
         self.alive = False
         self.wanted = False

@@ -10,6 +10,14 @@
 | a gang goes on without one | `broker.core.gangs.gathering.scatter`: nothing |
 | an answer is not noted | `broker.core.copies.votes.notes`: none |
 | a lost copy is put back | `broker.core.copies.sharing.let_go`: as if none else had its tasks |
+| any number of jobs is taken | `broker.core.intake.quotas.Quotas.full`: never |
+| an ended job counts on | `broker.core.intake.quotas.Quotas.end`: nothing |
+| any number of tasks is handed out | `broker.core.intake.quotas.Quotas.room`: always |
+| who was passed over is forgotten | `broker.core.intake.quotas.Quotas.release`: lets nobody back |
+| what is put off is forgotten | `broker.core.intake.arrivals.Arrivals.put_off`: nothing |
+| the oldest lane goes first | `broker.core.intake.lanes.Lanes.take`: whatever it has cost |
+| jobs of any pool are taken | `broker.core.intake.admission._check_pool`: nothing |
+| an array's every index runs | `lender.protocol.job.JobSpec.task_ranges`: all of them |
 """
 
 import contextlib
@@ -20,15 +28,22 @@ from unittest import mock
 from broker.core.containers.ranges import RangeSet
 from broker.core.copies import sharing, votes
 from broker.core.gangs import gathering
+from broker.core.intake import admission
+from broker.core.intake.arrivals import Arrivals
+from broker.core.intake.lanes import Lanes
+from broker.core.intake.quotas import Quotas
 from broker.core.jobs.job import Job, Step
 from broker.core.leasing import reports
 from broker.core.leasing.leases import Lease, Leases
 from broker.core.outbox import Outbox
 from broker.core.state import State
+from lender.protocol.job import JobSpec, TaskRange
 from lender.protocol.lease import Done
 
 _hand_back_rest = reports._hand_back_rest
 _take = Job.take
+_take_from_lane = Lanes.take
+_release = Quotas.release
 
 
 def _forget_revoked(state: State, now: float, lease: Lease, lender: str, done: Done) -> None:
@@ -56,6 +71,22 @@ def _let_go_of_all(_state: State, _job: Job, lease: Lease) -> dict[Step, RangeSe
     return {Step(lease.step.attempt + 1, lease.step.failures): lease.open}
 
 
+def _let_nobody_back(quotas: Quotas, submitter: str, tasks: int) -> bool:
+    _release(quotas, submitter, tasks)
+    return False
+
+
+def _take_oldest(lanes: Lanes[Any]) -> object | None:
+    oldest = next(iter(lanes._lanes), None)
+    if oldest is not None:
+        lanes._turns.set(oldest, -1.0)
+    return _take_from_lane(lanes)
+
+
+def _every_index(spec: JobSpec) -> tuple[TaskRange, ...]:
+    return ((0, spec.task_end),)
+
+
 PLANTED: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "the fencing check is dropped": (Leases, "was_finished_by", lambda *_: True),
     "acknowledged before the commit": (Outbox, "after_commit", Outbox.emit),
@@ -65,6 +96,14 @@ PLANTED: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "a gang goes on without one": (gathering, "scatter", lambda *_: None),
     "an answer is not noted": (votes, "notes", lambda *_: []),
     "a lost copy is put back": (sharing, "let_go", _let_go_of_all),
+    "any number of jobs is taken": (Quotas, "full", lambda *_: None),
+    "an ended job counts on": (Quotas, "end", lambda *_: None),
+    "any number of tasks is handed out": (Quotas, "room", lambda *_: 1 << 62),
+    "who was passed over is forgotten": (Quotas, "release", _let_nobody_back),
+    "what is put off is forgotten": (Arrivals, "put_off", lambda *_: None),
+    "the oldest lane goes first": (Lanes, "take", _take_oldest),
+    "jobs of any pool are taken": (admission, "_check_pool", lambda *_: None),
+    "an array's every index runs": (JobSpec, "task_ranges", property(_every_index)),
 }
 
 

@@ -15,6 +15,47 @@ from sim.shrink import shrink
 from sim.simulation import Outcome, run
 
 _TAIL = 40
+_TELL_S = 15.0
+
+
+class Soak:
+    """What came of the seeds so far."""
+
+    def __init__(self, seeds: range) -> None:
+        self.failures: list[Outcome] = []
+        self.digest = ""
+        self._seeds = seeds
+        self._done = self._steps = 0
+        self._stats = Counter[str]()
+        self._began = self._told = time.monotonic()
+
+    def take(self, outcome: Outcome) -> None:
+        """Count one; say how far it is now and then, and at once if it failed."""
+        self._done += 1
+        self._steps += outcome.steps
+        self._stats.update(outcome.stats)
+        self.digest = outcome.digest
+        if outcome.broken:
+            self.failures.append(outcome)
+            _say(f"seed {outcome.scenario.seed}: {outcome.text}")
+        now = time.monotonic()
+        if now >= self._told + _TELL_S:
+            self._told, pace = now, self._done / (now - self._began)
+            left_s = (len(self._seeds) - self._done) / pace
+            _say(
+                f"{self._done} of {len(self._seeds)} seeds, {len(self.failures)} failed,"
+                f" {60 * pace:.0f} seeds/min, {left_s / 60:.1f} min more"
+            )
+
+    def tell(self) -> None:
+        """Say what all of them come to."""
+        took_s = time.monotonic() - self._began
+        _say(
+            f"{self._done} seeds, {len(self.failures)} failed, {self._steps} steps in {took_s:.1f}"
+            f" s ({self._steps / took_s:.0f}/s, {60 * self._done / took_s:.0f} seeds/min)"
+        )
+        for what, times in sorted(self._stats.items()):
+            _say(f"  {times:8d} {what}")
 
 
 def main() -> int:
@@ -27,30 +68,23 @@ def main() -> int:
         with planted(arguments.planted) if arguments.planted else nullcontext():
             run(scenario(seeds[0], arguments.lenders), tell=_say)
         return 0
-    began, steps, stats = time.monotonic(), 0, Counter[str]()
-    failures: list[Outcome] = []
-    done = 0
-    for outcome in _outcomes(one, seeds, arguments.processes):
-        done, steps = done + 1, steps + outcome.steps
-        stats.update(outcome.stats)
-        if done % 500 == 0:
-            _say(f"{done} seeds, {len(failures)} failed")
-        if outcome.broken:
-            failures.append(outcome)
-            _say(f"seed {outcome.scenario.seed}: {outcome.text}")
-            if len(failures) >= arguments.failures:
+    soak = Soak(seeds)
+    try:
+        for outcome in _outcomes(one, seeds, arguments.processes):
+            soak.take(outcome)
+            if len(soak.failures) == arguments.failures:
                 break
-    took_s = time.monotonic() - began
-    _say(
-        f"{done} seeds, {len(failures)} failed, {steps} steps in {took_s:.1f} s"
-        f" ({steps / took_s:.0f}/s, {60 * done / took_s:.0f} seeds/min)"
-    )
-    for what, times in sorted(stats.items()):
-        _say(f"  {times:8d} {what}")
+    except KeyboardInterrupt:
+        _say("interrupted")
+    soak.tell()
+    failures = soak.failures
+    # Of those that broke the same promise the first alone is shortened.
+    for failure in {one.broken: one for one in reversed(failures)}.values():
+        _say(describe(failure, arguments.planted))
     if failures:
-        _say(describe(failures[0], arguments.planted))
+        _say(f"failed: {' '.join(str(one.scenario.seed) for one in failures)}")
     elif len(seeds) == 1:
-        _say(f"digest {outcome.digest}")
+        _say(f"digest {soak.digest}")
     return 1 if failures else 0
 
 
@@ -97,7 +131,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--trace", action="store_true", help="print every step of one seed")
     parser.add_argument("--planted", choices=tuple(PLANTED), help="with this bug")
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--failures", type=int, default=10, help="give up after so many")
+    parser.add_argument("--failures", type=int, help="give up after so many (default: never)")
     return parser.parse_args()
 
 

@@ -3,10 +3,12 @@
 import random
 from typing import NamedTuple
 
+from sim.crowds import POOLS, Allowance, crowd, in_pool, pooled, sparse
 from sim.faults import FAULTS, FaultPlan
 from sim.owners import VerbPlan
 from sim.submitter import JobPlan
 
+from broker.core.intake.quotas import DEFAULT, Quota
 from lender.protocol.job import PREPARE_S, Verify
 
 WORKLOADS = ("render", "command")
@@ -33,6 +35,7 @@ class LenderPlan(NamedTuple):
     grants: tuple[tuple[int, str], ...]
     expires_s: float = 1e6
     lies: bool = False
+    pools: tuple[str, ...] = ("default",)
 
 
 class Scenario(NamedTuple):
@@ -45,6 +48,11 @@ class Scenario(NamedTuple):
     verbs: tuple[VerbPlan, ...] = ()
     standby: bool = False
     calm_at_s: float = CALM_AT_S
+    pools: tuple[str, ...] | None = None
+    """That the broker serves; None for all of them."""
+    allowances: tuple[Allowance, ...] = ()
+    usual: Quota = DEFAULT
+    """What each submitter may have of whom the operator says nothing."""
 
     @property
     def weight(self) -> int:
@@ -64,7 +72,7 @@ def scenario(seed: int, lenders: int | None = None) -> Scenario:
     first = LenderPlan(rng.randint(2, 4), gpu=True, grants=everything)
     others = tuple(_lender(rng, everything) for _ in range(count - 1))
     verified = _verified(seed) if random.Random(f"votes/{seed}").random() < VERIFIED_SHARE else ()
-    return Scenario(
+    plan = Scenario(
         seed,
         (first, *others, *(_answering(everything) if verified else ())),
         (
@@ -79,6 +87,8 @@ def scenario(seed: int, lenders: int | None = None) -> Scenario:
         tuple(sorted(_verb(rng, count) for _ in range(verbs))),
         standby=rng.random() < 0.4,
     )
+    plan = plan._replace(jobs=tuple(one if one.gang else sparse(seed, one) for one in plan.jobs))
+    return _pooled(_crowded(plan) if lenders is None else plan)
 
 
 def hurried(plan: Scenario, share: float) -> Scenario:
@@ -90,6 +100,37 @@ def hurried(plan: Scenario, share: float) -> Scenario:
         ),
         verbs=tuple(one._replace(at=one.at * share) for one in plan.verbs),
         calm_at_s=plan.calm_at_s * share,
+    )
+
+
+def _crowded(plan: Scenario) -> Scenario:
+    """Have many jobs come at once, and quotas, in some seeds."""
+    found = crowd(plan.seed, SUBMITTERS, WORKLOADS, plan.calm_at_s)
+    if found is None:
+        return plan
+    return plan._replace(
+        jobs=(*plan.jobs, *found.jobs),
+        faults=tuple(sorted((*plan.faults, *found.faults))),
+        allowances=found.allowances,
+        usual=found.usual,
+    )
+
+
+def _pooled(plan: Scenario) -> Scenario:
+    """Have pools, in some seeds; the first machine serves each."""
+    rng = pooled(plan.seed)
+    if rng is None:
+        return plan
+    # Where answers have to agree, the first and the last machines see to that.
+    last = len(plan.lenders) - (3 if any(one.verify for one in plan.jobs) else 0)
+    choices = (POOLS, POOLS[:1], POOLS[1:])
+    return plan._replace(
+        lenders=tuple(
+            one._replace(pools=rng.choice(choices) if 0 < number < last else POOLS)
+            for number, one in enumerate(plan.lenders)
+        ),
+        jobs=tuple(in_pool(rng, one) if one.verify is None else one for one in plan.jobs),
+        pools=POOLS,
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from sim.committing import Committer
 from sim.feeding import Feeder
+from sim.intake import Intake
 from sim.jetstream import Message, Record, Stored
 from sim.network import Fault
 from sim.world import EPOCH
@@ -15,21 +16,18 @@ from broker.core.broker import Broker
 from broker.core.effects import Effect
 from broker.core.events import (
     CancelReplayed,
-    CancelRequested,
     ClockJumped,
     DoneReported,
     Event,
     HearingLost,
     HearingRestored,
     JobReplayed,
-    JobSubmitted,
     LeaseReplayed,
     LedgerRead,
     OfferReceived,
     QueryReceived,
     ReplayCompleted,
     ResultReplayed,
-    SubmittersChanged,
     TimePassed,
     WorkSeen,
 )
@@ -45,8 +43,8 @@ IDLE_S = 5.0
 CONFIRM_S = 0.05
 READ_AGAIN_S = 5.0
 PAUSE_S = 0.2
-PAGE = 500
 FOLLOW_S = 1.0
+FILE_S = 1.0
 LOOK_S = 30.0
 LOOK_PAGE = 20
 
@@ -62,6 +60,12 @@ class Watch:
 
     def decided(self, service: "Service", event: Event, decided: Sequence[Effect]) -> None:
         """It was handled; its effects are about to be carried out."""
+
+    def waits(self, service: "Service", lane: str) -> None:
+        """Something that a submitter asks waits at the end of a lane."""
+
+    def served(self, service: "Service", lane: str) -> None:
+        """What came first in a lane is about to be handled."""
 
 
 class Service:
@@ -90,21 +94,27 @@ class Service:
         self._fence = Record(subjects.term(term), b"")
         self._ahead_s = shell.wall_ahead_s
         self._timer_at = self._wake_at = inf
-        self._last_result = self._last_job = 0
+        self._last_result = 0
+        self.intake = Intake(self)
         self._held: list[Event] = []
         self._waits = False
 
     def begin(self) -> None:
         """Stand by: know what the leader knows."""
         chance = self.world.rng(f"{self.name}/checks").random
-        self.core = Broker(self.shell.new_lease_id, chance=chance)
-        self.core.handle(self.now(), SubmittersChanged(self.shell.submitters))
+        self.core = Broker(self.shell.new_lease_id, pools=self.shell.pools, chance=chance)
+        self._allow()
         self._read_results()
 
     def lead(self) -> None:
         """Read the streams to their ends, then serve."""
         self.leads = True
+        self._allow()
         self._look_again()
+
+    def _allow(self) -> None:
+        self._allowed = self.shell.allowed
+        self.core.handle(self.now(), self._allowed)
 
     def end(self) -> None:
         """Decide nothing any more."""
@@ -177,7 +187,7 @@ class Service:
         self._read(streams.RESULTS, lambda: self._last_result, self._replay_results)
 
     def _read_ledger(self) -> None:
-        self._read(streams.JOBS, lambda: self._last_job, self._replay_jobs)
+        self._read(streams.JOBS, lambda: self.intake.position, self._replay_jobs)
 
     def _replay_results(self, messages: list[Message]) -> None:
         for one in messages:
@@ -209,13 +219,14 @@ class Service:
 
     def _replay_jobs(self, messages: list[Message]) -> None:
         for one in messages:
-            self._last_job = one.sequence
             replayed = (
                 CancelReplayed(one.subject)
                 if one.subject.startswith("cancel.")
                 else JobReplayed(one.subject, one.headers, one.payload)
             )
-            self.core.handle(self.now(), replayed)
+            put_off = bool(self.core.handle(self.now(), replayed))
+            self.world.stats["submissions put off"] += put_off
+            self.intake.replayed(one, put_off=put_off)
         if self._fenced:
             self._serve()
             return
@@ -243,6 +254,7 @@ class Service:
         self.shell.watch.started(self)
         self._do(ReplayCompleted())
         self._read_jobs()
+        self._look_at_file()
         self.after(LOOK_S, self._look_through_work, 1)
 
     # what comes in
@@ -256,7 +268,7 @@ class Service:
     def hint_jobs(self) -> None:
         """The ledger has more."""
         if self.serving and not self.ended:
-            self._read_once()
+            self.intake.read()
 
     def _on_offer(self, subject: str, payload: bytes, _reply_to: str) -> None:
         self.handle(OfferReceived(subjects.last_token(subject), payload))
@@ -269,22 +281,15 @@ class Service:
 
     def _read_jobs(self) -> None:
         """Read the ledger on, whether or not anything was heard of it."""
-        self._read_once()
+        self.intake.read()
         self.after(READ_AGAIN_S, self._read_jobs)
 
-    def _read_once(self) -> None:
-        def done(messages: object) -> None:
-            for one in messages if isinstance(messages, list) else ():
-                if one.sequence > self._last_job:  # else it was read twice at once
-                    self._last_job = one.sequence
-                    self.handle(
-                        CancelRequested(one.subject)
-                        if one.subject.startswith("cancel.")
-                        else JobSubmitted(one.subject, one.headers, one.payload)
-                    )
-
-        jobs = self.server.js.streams[streams.JOBS]
-        self.call("jobs", lambda: jobs.page(self._last_job + 1, PAGE), done)
+    def _look_at_file(self) -> None:
+        """Take up what the operator allows, where that has changed."""
+        if self.shell.allowed is not self._allowed:
+            self._allowed = self.shell.allowed
+            self.handle(self._allowed)
+        self.after(FILE_S, self._look_at_file)
 
     def _look_through_work(self, sequence: int) -> None:
         def done(page: object) -> None:

@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import count
 from typing import NamedTuple
+from unittest import mock
 
 from core_world import make_config, make_grant
 from sim.broker_shell import BrokerShell
 from sim.checkers import Brokers, Consent, Ledger, check_end
+from sim.crowds import Allowance
 from sim.faults import FAULTS, FaultPlan
 from sim.lender_shell import LenderShell
-from sim.machine import Machine, Sandbox
+from sim.machine import SLOWER, STALL_S, Machine, Sandbox
 from sim.owners import Owner
 from sim.scenario import LenderPlan, Scenario
 from sim.server import Server
@@ -18,12 +20,14 @@ from sim.serving import Service
 from sim.submitter import Job, JobPlan, Submitter
 from sim.world import EPOCH, ViolationError, World
 
+from broker.core.events import SubmittersChanged
+from broker.core.intake import quotas
 from lender.core.consent import Grant
 from lender.core.events import Capabilities
 from lender.protocol.signature import Signer, seed_from_entropy
 
 LIVENESS_S = 240.0
-"""Within so long after the last fault every job has ended, however much is left to do."""
+"""Within so long after the last fault every job has ended, beside what its tasks take."""
 
 QUIET_S = 100.0
 """And within so long after that, nothing is left of it: the ack wait of a lost message is 30 s."""
@@ -59,7 +63,7 @@ class Simulation:
         self.world = world
         self.chance = world.rng("chance")
         self.jobs: dict[tuple[str, str], Job] = {}
-        self.ledger = Ledger(self.jobs)
+        self.ledger = Ledger(self.jobs, self.serves)
         self.server = Server(world, self.ledger.stored)
         self.brokers_watch = Brokers(self)
         self.consent = Consent(self)
@@ -67,13 +71,14 @@ class Simulation:
         self._lease_ids = count(1)
         self._grant_ids = count(1)
         self._submitter_keys = [signer(1), signer(2)]
+        self._allowed = self._allowance(Allowance(0.0, ()))
         self.brokers = [self._broker(name) for name in ("broker", "standby")]
         self.shells: list[LenderShell] = []
         self._owners: dict[str, Owner] = {}
         for number, plan in enumerate(scenario.lenders):
             self._add_lender(number, plan)
         self._submitters = [
-            Submitter(world, self.server, f"submitter{number}", self._hint_jobs)
+            Submitter(world, self.server, f"submitter{number}", self._hint_jobs, self._add_retry)
             for number in range(len(self._submitter_keys))
         ]
         for job_plan in _that_can_end(scenario.jobs):
@@ -86,7 +91,8 @@ class Simulation:
             self.world,
             self.server,
             name,
-            frozenset(one.public_key for one in self._submitter_keys),
+            self._allowed,
+            None if self.scenario.pools is None else frozenset(self.scenario.pools),
             lambda: f"{next(self._lease_ids):022d}",
             self.brokers_watch,
         )
@@ -96,7 +102,10 @@ class Simulation:
             self.world, f"m{number}", self._job_of, self._runs, gpu=plan.gpu, lies=plan.lies
         )
         config = make_config(
-            lender=signer(1000 + number).public_key, name=machine.name, slots=plan.slots
+            lender=signer(1000 + number).public_key,
+            name=machine.name,
+            slots=plan.slots,
+            pools=plan.pools,
         )
         capabilities = Capabilities(
             arch="x86_64",
@@ -128,7 +137,29 @@ class Simulation:
         for service in self.services():
             service.hint_jobs()
 
+    def _add_retry(self, job: Job, again: Job) -> None:
+        """A submitter tries again what failed of a job."""
+        self.ledger.check_retry(job, again)
+        self.world.stats["jobs retried"] += 1
+        self.jobs[again.key] = again
+
+    def _allowance(self, plan: Allowance) -> SubmittersChanged:
+        keys = [one.public_key for one in self._submitter_keys]
+        quotas = dict(zip(keys, plan.quotas, strict=False))
+        return SubmittersChanged(frozenset(keys), {}, quotas)
+
+    def _allow(self, plan: Allowance) -> None:
+        """The operator changes the file, which all brokers read."""
+        self.world.note("operator", f"allows {plan.quotas}")
+        allowed = self._allowance(plan)
+        for broker in self.brokers:
+            broker.allowed = allowed
+
     # for faults and checkers
+
+    def serves(self, pool: str) -> bool:
+        """Tell whether the broker takes jobs of a pool."""
+        return self.scenario.pools is None or pool in self.scenario.pools
 
     def owner_of(self, machine: Machine) -> Owner:
         """Return the owner of a machine."""
@@ -152,6 +183,8 @@ class Simulation:
             ViolationError: a promise was broken.
         """
         plan = self.scenario
+        for allowance in plan.allowances:
+            self.world.at(allowance.at, self.world.fate, self._allow, allowance)
         self.brokers[0].start()
         if plan.standby:
             self.brokers[1].start()
@@ -168,7 +201,8 @@ class Simulation:
         last = max((one.at + one.for_s for one in plan.faults), default=0.0)
         self.world.run(max(self.world.now, last) + 5.0)
         self._let_all_lend()
-        self._until(self._all_ended, LIVENESS_S, "every job ends")
+        work_s = sum(_work_s(job) for job in plan.jobs)
+        self._until(self._all_ended, LIVENESS_S + work_s, "every job ends")
         self._until(self._quiet, QUIET_S, "")
         check_end(self)
         for end in self.ledger.terminals.values():
@@ -209,7 +243,7 @@ class Simulation:
             f"{job.plan.id} has not ended"
             for key, job in self.jobs.items()
             if key not in self.ledger.terminals
-        ]
+        ] + [f"{name} is not retried" for one in self._submitters for name in one.owed]
 
     def _quiet(self) -> bool:
         if not self.services():
@@ -219,6 +253,13 @@ class Simulation:
         except ViolationError:
             return False
         return True
+
+
+def _work_s(job: JobPlan) -> float:
+    """Return about what the tasks of a job take one after another: a fleet may be that narrow."""
+    slower_s = (SLOWER - 1.0) * job.task_s + STALL_S
+    once_s = job.task_s + job.slow_permille / 1000 * slower_s
+    return (job.count or 1) * once_s
 
 
 def _that_can_end(jobs: Iterable[JobPlan]) -> Iterator[JobPlan]:
@@ -234,7 +275,8 @@ def run(scenario: Scenario, *, tell: Callable[[str], None] | None = None) -> Out
     world = World(scenario.seed, tell=tell)
     broken = text = ""
     try:
-        Simulation(scenario, world).run()
+        with mock.patch.object(quotas, "DEFAULT", scenario.usual):
+            Simulation(scenario, world).run()
     except ViolationError as error:
         broken, text = error.checker, str(error)
     except Exception as error:

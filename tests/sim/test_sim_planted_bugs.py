@@ -17,6 +17,14 @@ FOUND_BY = {
     "a gang goes on without one": {"a gang runs whole or not at all"},
     "an answer is not noted": {"committed means durable", "a result has its quorum"},
     "a lost copy is put back": {"no task is leased twice", "every task is in one place"},
+    "any number of jobs is taken": {"quotas are kept"},
+    "an ended job counts on": {"quotas are kept", "a refusal has its reason"},
+    "any number of tasks is handed out": {"quotas are kept"},
+    "who was passed over is forgotten": {"every job ends"},
+    "what is put off is forgotten": {"every job ends"},
+    "the oldest lane goes first": {"each lane has its turn"},
+    "jobs of any pool are taken": {"a refusal has its reason"},
+    "an array's every index runs": {"one result per task", "nothing runs that was not signed"},
 }
 
 

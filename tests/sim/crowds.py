@@ -1,0 +1,112 @@
+"""What some seeds ask beside the rest: more than a submitter may have, few indices, other pools."""
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sim.faults import FaultPlan
+from sim.submitter import JobPlan
+
+from broker.core.containers.ranges import RangeSet
+from broker.core.intake.quotas import Quota
+from lender.protocol.job import TaskRange
+
+POOLS = ("default", "farm")
+"""Of a broker that is told which ones it serves."""
+
+NOT_SERVED = "attic"
+
+_CROWDED_SHARE = 0.25
+_POOLED_SHARE = 0.25
+_SPARSE_SHARE = 0.3
+_RETRIED_SHARE = 0.3
+_SPREAD = 100
+
+
+class Allowance(NamedTuple):
+    """What the operator's file says of submitters from some time on."""
+
+    at: float
+    quotas: tuple[Quota, ...]
+    """Of each submitter."""
+
+
+class Crowd(NamedTuple):
+    """Many jobs at once, and the quotas that meet them."""
+
+    usual: Quota
+    """What a start takes in however little a submitter may have."""
+    allowances: tuple[Allowance, ...]
+    jobs: tuple[JobPlan, ...]
+    faults: tuple[FaultPlan, ...]
+
+
+def crowd(seed: int, submitters: int, workloads: Sequence[str], calm_at_s: float) -> Crowd | None:
+    """Return what comes in a crowd; None in most seeds."""
+    rng = random.Random(f"crowd/{seed}")
+    if rng.random() >= _CROWDED_SHARE:
+        return None
+    at = rng.uniform(1.0, 0.6 * calm_at_s)
+    who = rng.randrange(submitters)
+    jobs = [
+        JobPlan(
+            id=f"crowd-{number:04d}",
+            # The other one comes amid all that.
+            submitter=who if number % 8 else (who + 1) % submitters,
+            at=at + rng.uniform(0.0, 0.1),
+            count=rng.choice((None, None, None, 5)),
+            task_s=rng.choice((0.01, 0.3, 1.0)),
+            workload=rng.choice(workloads),
+            cancel_after_s=rng.choice((None, None, None, None, rng.uniform(0.0, 3.0))),
+        )
+        for number in range(rng.choice((20, 40)))
+    ]
+    # Whatever the broker has not looked at when it ends, it finds in the ledger when it starts.
+    ends = rng.choice((None, at, at + 0.05, at + 0.2))
+    faults = () if ends is None else (FaultPlan(at=ends, kind="the broker crashes"),)
+    changes = sorted(rng.uniform(0.0, calm_at_s) for _ in range(rng.choice((0, 0, 1, 2))))
+    return Crowd(
+        usual=Quota(jobs_max=rng.choice((3, 8, 1000))),
+        allowances=tuple(
+            Allowance(when, tuple(_quota(rng) for _ in range(submitters)))
+            for when in (0.0, *changes)
+        ),
+        jobs=tuple(jobs),
+        faults=faults,
+    )
+
+
+def pooled(seed: int) -> random.Random | None:
+    """Return the chance by which machines and jobs of a seed go to pools; None in most seeds."""
+    rng = random.Random(f"pools/{seed}")
+    return rng if rng.random() < _POOLED_SHARE else None
+
+
+def in_pool(rng: random.Random, job: JobPlan) -> JobPlan:
+    """Ask for one of the pools, now and then for one that is not served."""
+    pool = rng.choice((*POOLS, *POOLS, *POOLS, NOT_SERVED))
+    # What the ledger has accepted goes on after a start: it is not refused any more then.
+    life_s = rng.uniform(1.0, 40.0) if pool == NOT_SERVED else job.life_s
+    return job._replace(pool=pool, life_s=life_s)
+
+
+def sparse(seed: int, job: JobPlan) -> JobPlan:
+    """Name only some indices of some arrays; let what fails of some jobs be tried once more."""
+    rng = random.Random(f"sparse/{seed}/{job.id}")
+    retried = rng.random() < _RETRIED_SHARE
+    if job.count is None or rng.random() >= _SPARSE_SHARE:
+        return job._replace(retried=retried)
+    count = job.count + rng.randrange(_SPREAD)
+    tasks = RangeSet.of(rng.sample(range(count), job.count)).pairs()
+    every: tuple[tuple[TaskRange, ...], ...] = (((0, count),), ())
+    return job._replace(count=count, tasks=() if tasks in every else tasks, retried=retried)
+
+
+def _quota(rng: random.Random) -> Quota:
+    usual = Quota()
+    return Quota(
+        jobs_max=rng.choice((1, 4, 12, usual.jobs_max)),
+        tasks_max=rng.choice((10, 60, usual.tasks_max)),
+        running_tasks_max=rng.choice((None, 3, 6)),
+        bytes_max=rng.choice((2_000, usual.bytes_max, usual.bytes_max)),
+    )
