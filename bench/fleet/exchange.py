@@ -47,8 +47,9 @@ if TYPE_CHECKING:
 
 _ID_CHARS = 22
 
-_TIMED_ONE_IN = 7
-"""Events whose time is taken: asking for it costs as much as a tenth of an event."""
+_TIMED_ONE_IN = 31
+"""Events whose time is taken: asking for it costs as much as half an event where machines share a
+processor."""
 
 
 class Exchange:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
+from unittest import mock
 
 from sim.world import World
 
@@ -15,8 +16,13 @@ from bench.fleet.lender import Lender
 from bench.fleet.measures import BIN_S, Measures
 from bench.fleet.owners import DAY_S
 from bench.fleet.work import Job, Submitter
+from broker.core.copies import stragglers
 from lender.protocol.classes import WorkClass
 from lender.protocol.signature import Signer, seed_from_entropy
+
+LOOKS_APART = 10
+"""The broker's looks for late tasks are so many times as far apart as usual, where there are many
+leases: they may take 1 % of all time, which for days of it is longer than all else takes here."""
 
 _GARBAGE = 50_000
 """Objects more than there were, until the youngest are looked through."""
@@ -82,7 +88,8 @@ def run(
     _add_lenders(world, exchange, submitters, settings.lenders)
     for job in jobs:
         world.at(job.submitted_s, world.fate, exchange.submit, job)
-    with _little_garbage():
+    each_s = LOOKS_APART * stragglers.LOOK_EACH_S
+    with _little_garbage(), mock.patch.object(stragglers, "LOOK_EACH_S", each_s):
         _run_days(world, exchange, settings.days * DAY_S, tell, stopped)
     ended_s = world.now
     measures.lent.settle(ended_s)

@@ -11,7 +11,7 @@ from sim.world import ViolationError
 from broker.core import effects
 from broker.core.effects import Effect
 from broker.core.events import Event, JobSubmitted
-from broker.core.intake.quotas import Quota
+from broker.core.intake.quotas import UNDECIDED_MAX, Quota
 from broker.core.jobs.job import Job as LiveJob
 from broker.core.jobs.job import JobKey
 from broker.core.state import State
@@ -151,7 +151,7 @@ def check_nothing_kept(service: Service, submitters: Iterable[str]) -> None:
         quota = quotas.of(submitter)
         room = quotas.room(submitter)
         refused = quotas.full(submitter) or quotas.refuses(
-            submitter, quota.tasks_max, quota.bytes_max
+            submitter, quota.tasks_max, quota.bytes_max, UNDECIDED_MAX, at_once=1
         )
         if refused or room < (quota.running_tasks_max or 0):
             raise ViolationError(KEPT, f"at the end: {refused}, room for {room}")
