@@ -136,7 +136,7 @@ class Lender(Actor):
         work = job.submitter
         tasks = [task for first, count in lease["ranges"] for task in range(first, first + count)]
         work_s = sum(work.work_s(job.salt, first, count) for first, count in lease["ranges"])
-        done_s = sum(int(blob["sha256"]) / _MILLI for _, blob in lease["checkpoints"])
+        done_s = sum(int(blob["sha256"]) / _MILLI for _, blob in lease.get("checkpoints", ()))
         prepares_s = _WARM_S if self._warm is job else _PREPARES_S
         held = Held(
             lease,

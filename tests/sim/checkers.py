@@ -109,7 +109,8 @@ class Ledger:
         """
         done = self.results.get(job.key, {})
         tasks = (task for first, count in job.indices for task in range(first, first + count))
-        left = RangeSet.of(task for task in tasks if done.get(task) != "succeeded")
+        gang = job.plan.gang  # whose tasks need each other
+        left = RangeSet.of(task for task in tasks if gang or done.get(task) != "succeeded")
         if again.indices != left:
             text = f"{again.indices} of {job.plan.id}, of which {left} have not succeeded"
             raise ViolationError("what failed is tried again", text)

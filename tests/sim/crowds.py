@@ -94,7 +94,7 @@ def sparse(seed: int, job: JobPlan) -> JobPlan:
     """Name only some indices of some arrays; let what fails of some jobs be tried once more."""
     rng = random.Random(f"sparse/{seed}/{job.id}")
     retried = rng.random() < _RETRIED_SHARE
-    if job.count is None or rng.random() >= _SPARSE_SHARE:
+    if job.count is None or job.gang or rng.random() >= _SPARSE_SHARE:
         return job._replace(retried=retried)
     count = job.count + rng.randrange(_SPREAD)
     tasks = RangeSet.of(rng.sample(range(count), job.count)).pairs()

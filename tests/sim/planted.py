@@ -13,7 +13,7 @@
 | any number of jobs is taken | `broker.core.intake.quotas.Quotas.full`: never |
 | an ended job counts on | `broker.core.intake.quotas.Quotas.end`: nothing |
 | any number of tasks is handed out | `broker.core.intake.quotas.Quotas.room`: always |
-| who was passed over is forgotten | `broker.core.intake.quotas.Quotas.release`: lets nobody back |
+| who was passed over is forgotten | `broker.core.matching.groups.Turns.sink`: not of such a one |
 | what is put off is forgotten | `broker.core.intake.arrivals.Arrivals.put_off`: nothing |
 | the oldest lane goes first | `broker.core.intake.lanes.Lanes.take`: whatever it has cost |
 | jobs of any pool are taken | `broker.core.intake.admission._check_pool`: nothing |
@@ -35,6 +35,7 @@ from broker.core.intake.quotas import Quotas
 from broker.core.jobs.job import Job, Step
 from broker.core.leasing import reports
 from broker.core.leasing.leases import Lease, Leases
+from broker.core.matching.groups import Turns
 from broker.core.outbox import Outbox
 from broker.core.state import State
 from lender.protocol.job import JobSpec, TaskRange
@@ -43,7 +44,7 @@ from lender.protocol.lease import Done
 _hand_back_rest = reports._hand_back_rest
 _take = Job.take
 _take_from_lane = Lanes.take
-_release = Quotas.release
+_sink = Turns.sink
 
 
 def _forget_revoked(state: State, now: float, lease: Lease, lender: str, done: Done) -> None:
@@ -71,9 +72,9 @@ def _let_go_of_all(_state: State, _job: Job, lease: Lease) -> dict[Step, RangeSe
     return {Step(lease.step.attempt + 1, lease.step.failures): lease.open}
 
 
-def _let_nobody_back(quotas: Quotas, submitter: str, tasks: int) -> bool:
-    _release(quotas, submitter, tasks)
-    return False
+def _sink_unless_passed_over(turns: Turns, submitter: str) -> None:
+    if submitter in turns._levels:
+        _sink(turns, submitter)
 
 
 def _take_oldest(lanes: Lanes[Any]) -> object | None:
@@ -99,7 +100,7 @@ PLANTED: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "any number of jobs is taken": (Quotas, "full", lambda *_: None),
     "an ended job counts on": (Quotas, "end", lambda *_: None),
     "any number of tasks is handed out": (Quotas, "room", lambda *_: 1 << 62),
-    "who was passed over is forgotten": (Quotas, "release", _let_nobody_back),
+    "who was passed over is forgotten": (Turns, "sink", _sink_unless_passed_over),
     "what is put off is forgotten": (Arrivals, "put_off", lambda *_: None),
     "the oldest lane goes first": (Lanes, "take", _take_oldest),
     "jobs of any pool are taken": (admission, "_check_pool", lambda *_: None),

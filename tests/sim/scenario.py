@@ -87,7 +87,7 @@ def scenario(seed: int, lenders: int | None = None) -> Scenario:
         tuple(sorted(_verb(rng, count) for _ in range(verbs))),
         standby=rng.random() < 0.4,
     )
-    plan = plan._replace(jobs=tuple(one if one.gang else sparse(seed, one) for one in plan.jobs))
+    plan = plan._replace(jobs=tuple(sparse(seed, one) for one in plan.jobs))
     return _pooled(_crowded(plan) if lenders is None else plan)
 
 
