@@ -16,7 +16,11 @@ FOUND_BY = {
     "a revoke counts as a retry": {"only failures use retries"},
     "a gang goes on without one": {"a gang runs whole or not at all"},
     "an answer is not noted": {"committed means durable", "a result has its quorum"},
-    "a lost copy is put back": {"no task is leased twice", "every task is in one place"},
+    "a lost copy is put back": {
+        "no task is leased twice",
+        "every task is in one place",
+        "different owners answer",
+    },
     "any number of jobs is taken": {"quotas are kept"},
     "an ended job counts on": {"quotas are kept", "a refusal has its reason"},
     "any number of tasks is handed out": {"quotas are kept"},
