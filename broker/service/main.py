@@ -95,6 +95,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     serve = commands.add_parser("serve", parents=[common], help="run the broker")
     serve.add_argument("--url", help="NATS server to use")
     serve.add_argument(
+        "--creds",
+        dest="credentials",
+        type=Path,
+        metavar="FILE",
+        help="what that server lets us in by: an nkey seed, a .creds file, or user:password",
+    )
+    serve.add_argument(
         "--embedded", action="store_true", default=None, help="run a NATS server as part of this"
     )
     serve.add_argument("--store", type=Path, help="folder of the embedded server")

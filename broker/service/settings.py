@@ -36,7 +36,7 @@ class BrokerSettings(BaseSettings):
     state: Path = Field(default_factory=default_state)
     """Folder of `submitters.toml`, which `allow` and `forbid` write."""
     credentials: Path | None = None
-    """File with an nkey seed for the NATS server, where it asks for one."""
+    """File that the NATS server lets us in by, where it asks for one: see README.md."""
     submitters: dict[str, str] = {}
     """Who may submit, besides those that were allowed by command: name = public key."""
     pools: list[PoolName] | None = Field(default=None, min_length=1)

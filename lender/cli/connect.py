@@ -23,9 +23,15 @@ class LeftBehind(Exception):  # noqa: N818 - nothing went wrong: the person left
 
 
 def add_connection_options(parser: argparse.ArgumentParser) -> None:
-    """Add --url and --key."""
+    """Add --url, --creds and --key."""
     parser.add_argument(
         "--url", help="NATS server; default $LENDER_URL, else nats://127.0.0.1:4222"
+    )
+    parser.add_argument(
+        "--creds",
+        type=Path,
+        metavar="FILE",
+        help="what the server lets you in by, where that is not your key; default $LENDER_CREDS",
     )
     add_key_option(parser)
 
@@ -48,7 +54,7 @@ def with_client(args: argparse.Namespace, work: Callable[[Client], Awaitable[int
     """
 
     async def connected() -> int:
-        async with Client(args.url, args.key) as client:
+        async with Client(args.url, args.key, credentials=args.creds) as client:
             return await work(client)
 
     try:

@@ -9,18 +9,19 @@ from typing import Any, Self, Unpack
 
 from lender.client import functions
 from lender.client.contents import Contents
-from lender.client.errors import ClientError, NotAdmitted, Unreachable
+from lender.client.errors import ClientError, KeyFault, NotAdmitted, Unreachable
 from lender.client.functions import FunctionJob, FunctionOptions
 from lender.client.insistence import insist
 from lender.client.job import Job, Session
 from lender.client.job_ids import ENTROPY_BYTES, job_id
-from lender.client.keys import default_key_path, read_key
+from lender.client.keys import credentials_path, default_key_path, read_key
 from lender.client.ledger import Ledger
 from lender.client.retrying import retry_spec, tasks_to_retry
 from lender.client.specs import DAY_S, Content, JobRequest, inputs_by_name, job_spec, payload_of
 from lender.link.api import JetStream
 from lender.link.blobs import Blobs
 from lender.link.connection import ConnectError, connect
+from lender.link.credentials import CredentialsError
 from lender.protocol import codec, subjects
 from lender.protocol.errors import ProtocolError
 from lender.protocol.job import After, Array, Limits, Requires, Verify
@@ -42,6 +43,7 @@ class Client:
         url: str | None = None,
         key: Path | None = None,
         *,
+        credentials: Path | None = None,
         timeout_s: float = 30.0,
         connect_timeout_s: float = 5.0,
         now: Callable[[], float] = time.time,
@@ -52,6 +54,7 @@ class Client:
         Args:
             url: of the NATS server; `$LENDER_URL`, else port 4222 of this machine.
             key: file with the submitter's seed; see `default_key_path`.
+            credentials: file that the server lets us in by; `$LENDER_CREDS`, else the key.
             timeout_s: bound on each exchange with server or broker, repetitions included.
             connect_timeout_s: bound on reaching a server at first.
             now: the clock, seconds since the epoch.
@@ -59,6 +62,7 @@ class Client:
         """
         self.url = url or os.environ.get("LENDER_URL") or DEFAULT_URL
         self._key_path = key or default_key_path(os.environ)
+        self._credentials = credentials or credentials_path(os.environ) or self._key_path
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._now = now
@@ -72,10 +76,12 @@ class Client:
             connection = await connect(
                 self.url,
                 name="lender-client",
-                credentials=self._key_path,
+                credentials=self._credentials,
                 inbox_prefix=f"_INBOX_{signer.public_key}",
                 timeout_s=self._connect_timeout_s,
             )
+        except CredentialsError as error:
+            raise KeyFault(str(error), "or name another file by --creds") from error
         except ConnectError as error:
             raise self._connect_fault(error) from error
         jetstream = JetStream(connection)
@@ -288,6 +294,11 @@ class Client:
         text = str(error).lower()
         # The server resets the connection right behind its refusal, which may then be lost.
         if "authorization" in text or "reset by peer" in text:
+            if self._credentials != self._key_path:
+                return NotAdmitted(
+                    f"the server at {self.url} does not take {self._credentials}",
+                    "ask its operator for others",
+                )
             return NotAdmitted(
                 f"the server at {self.url} does not know this key",
                 f"have its operator run `lender-broker allow NAME {self.public_key}`",

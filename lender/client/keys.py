@@ -21,6 +21,12 @@ def default_key_path(environment: Mapping[str, str]) -> Path:
     return base / "lender" / "submitter.nk"
 
 
+def credentials_path(environment: Mapping[str, str]) -> Path | None:
+    """Return `$LENDER_CREDS`, where the server lets people in by something else than their key."""
+    chosen = environment.get("LENDER_CREDS")
+    return Path(chosen) if chosen else None
+
+
 def create_key(path: Path, entropy: bytes) -> Signer:
     """Write a new key with mode 0600, durably, and return it.
 

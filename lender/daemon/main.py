@@ -15,6 +15,7 @@ from lender.daemon.core_config import StartError
 from lender.daemon.lifetime import Lifetime
 from lender.daemon.privilege import PrivilegeError
 from lender.daemon.settings import DaemonSettings
+from lender.link.credentials import CredentialsError
 from lender.service.settings import SettingsError, find_file, given, load
 from lender.state.folder import AlreadyRunningError
 
@@ -24,6 +25,8 @@ EXAMPLES = """examples:
   lenderd --config ~/.config/lender/lenderd.toml
 Nothing runs before its owner has agreed: lender grant --help
 """
+
+_FAULTS = (PrivilegeError, CatalogueError, AlreadyRunningError, StartError, CredentialsError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         uvloop.run(_serve(settings))
-    except (PrivilegeError, CatalogueError, AlreadyRunningError, StartError) as error:
+    except _FAULTS as error:
         print(f"lenderd: {error}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
@@ -64,6 +67,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, help="TOML file (default: lenderd.toml, if any)")
     parser.add_argument("--state", type=Path, help="state folder ($LENDER_STATE)")
     parser.add_argument("--url", help="NATS server of the fleet")
+    parser.add_argument(
+        "--creds",
+        dest="credentials",
+        type=Path,
+        metavar="FILE",
+        help="what that server lets us in by: an nkey seed, a .creds file, or user:password",
+    )
     parser.add_argument("--name", help="what people call this machine")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     return parser.parse_args(argv)

@@ -26,7 +26,7 @@ class DaemonSettings(BaseSettings):
     url: str = "nats://127.0.0.1:4222"
     """Where the fleet's NATS server is."""
     credentials: Path | None = None
-    """File with an nkey seed for the NATS server, where it asks for one."""
+    """File that the NATS server lets us in by, where it asks for one: see README.md."""
     state: Path | None = None
     """State folder: consent, receipts, identity. None: `default_state_path()`."""
     name: str = Field(default_factory=socket.gethostname, max_length=120)

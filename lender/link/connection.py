@@ -12,6 +12,7 @@ from nats import errors as nats_errors
 from nats.aio.client import Client, Server
 from nats.aio.msg import Msg
 
+from lender.link.credentials import connect_options
 from lender.link.errors import (
     DisconnectedError,
     LinkError,
@@ -230,19 +231,21 @@ async def connect(
     Args:
         url: one address, or several of one cluster separated by commas.
         name: shown in the server's monitoring.
-        credentials: file with our nkey seed.
+        credentials: file that the server lets us in by; see `connect_options`.
         inbox_prefix: where replies come; a restricted user has one of its own.
         on_state: told of every later change of state.
         timeout_s: bound on reaching a server the first time; None tries forever.
 
     Raises:
         ConnectError: `timeout_s` went by.
-        OSError: the credentials can't be read.
+        CredentialsError: the file can't be used.
     """
     nc = HardenedClient()
     connection = Connection(nc, on_state)
     first_pause_s = _FIRST_CONNECT_PAUSE_S * (1 + random.random())  # noqa: S311 - jitter
     options: dict[str, Any] = {"reconnect_time_wait": first_pause_s}
+    if credentials:
+        options |= connect_options(credentials)
 
     async def back_off(error: Exception) -> None:
         # nats-py paces its first connection by this option alone, without end.
@@ -251,8 +254,6 @@ async def connect(
             nc.options["reconnect_time_wait"] = min(_BACKOFF_MAX_S, 1.3 * pause_s)
         await connection._on_error(error)  # noqa: SLF001 - wired up here only
 
-    if credentials:
-        options["nkeys_seed"] = str(credentials)
     try:
         async with asyncio.timeout(timeout_s):
             await nc.connect(

@@ -126,6 +126,7 @@ async def test_connecting_waits_for_a_server_that_comes_later(nats: EmbeddedServ
 def _seed(path: Path, first: int) -> tuple[Path, str]:
     seed = nkeys.encode_seed(bytes([first]) * 32, nkeys.PREFIX_BYTE_USER)
     path.write_bytes(seed)
+    path.chmod(0o600)
     return path, nkeys.from_seed(bytearray(seed)).public_key.decode()
 
 

@@ -40,6 +40,7 @@ class Pool:
             self.keys[role] = Signer(seed)
             self.seeds[role] = folder / f"{role}.nk"
             self.seeds[role].write_bytes(seed + b"\n")
+            self.seeds[role].chmod(0o600)
         self.lender_id = LENDERS[number]
         self.heard: list[tuple[str, bytes]] = []
 

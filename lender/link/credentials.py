@@ -1,0 +1,51 @@
+"""The file that a NATS server lets us in by: a key, a signed identity, or a name and a password."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Final
+
+from lender.link.errors import LinkError
+
+_BYTES_MAX: Final = 64 * 1024
+_SEED: Final = re.compile(r"SU[A-Z2-7]{56}")
+_NAME_AND_PASSWORD: Final = re.compile(r"([^\s:]+):(\S+)")
+_JWT: Final = "-----BEGIN NATS USER JWT-----"
+_JWT_SEED: Final = "-----BEGIN USER NKEY SEED-----"
+_FORMS: Final = (
+    "it takes an nkey seed (SU...), a .creds file as `nsc` writes them, or one line user:password"
+)
+
+
+class CredentialsError(LinkError):
+    """The file can't be used; says how to mend it, and nothing of what stands in it."""
+
+
+def connect_options(path: Path) -> dict[str, Any]:
+    """Return what nats-py is to be told of a file with credentials.
+
+    Keys are read anew at each reconnect, so that a file may be replaced; a password is not.
+
+    Raises:
+        CredentialsError: there is none, others than its owner and group can read it, or it holds
+            something else.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read(_BYTES_MAX).decode("ascii")
+    except OSError as error:
+        raise CredentialsError(f"can't read the credentials {path}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise CredentialsError(f"{path} holds no credentials: {_FORMS}") from None
+    if mode & 0o027:
+        raise CredentialsError(
+            f"others can read or change the credentials {path}: close it with `chmod 600 {path}`"
+        )
+    if _JWT in text and _JWT_SEED in text:
+        return {"user_credentials": str(path)}
+    if _SEED.fullmatch(text.strip()):
+        return {"nkeys_seed": str(path)}
+    if said := _NAME_AND_PASSWORD.fullmatch(text.strip()):
+        return {"user": said[1], "password": said[2]}
+    raise CredentialsError(f"{path} holds no credentials: {_FORMS}")
