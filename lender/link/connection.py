@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -35,6 +35,7 @@ _FIRST_CONNECT_PAUSE_S = 0.2
 _PING_INTERVAL_S = 5
 _PINGS_OUTSTANDING_MAX = 2
 _CLOSE_TIMEOUT_S = 5.0
+_CANCEL_AGAIN_S = 0.2
 _FLUSH_TIMEOUT_S = 10.0
 
 
@@ -254,23 +255,23 @@ async def connect(
             nc.options["reconnect_time_wait"] = min(_BACKOFF_MAX_S, 1.3 * pause_s)
         await connection._on_error(error)  # noqa: SLF001 - wired up here only
 
+    connecting = nc.connect(
+        [part.strip() for part in url.split(",")],
+        name=name,
+        inbox_prefix=inbox_prefix,
+        error_cb=back_off,
+        disconnected_cb=connection._on_disconnected,  # noqa: SLF001 - wired up here only
+        reconnected_cb=connection._on_reconnected,  # noqa: SLF001
+        closed_cb=connection._on_closed,  # noqa: SLF001
+        max_reconnect_attempts=-1,
+        reconnect_to_server_handler=_next_server,
+        ping_interval=_PING_INTERVAL_S,
+        max_outstanding_pings=_PINGS_OUTSTANDING_MAX,
+        flush_timeout=_FLUSH_TIMEOUT_S,
+        **options,
+    )
     try:
-        async with asyncio.timeout(timeout_s):
-            await nc.connect(
-                [part.strip() for part in url.split(",")],
-                name=name,
-                inbox_prefix=inbox_prefix,
-                error_cb=back_off,
-                disconnected_cb=connection._on_disconnected,  # noqa: SLF001 - wired up here only
-                reconnected_cb=connection._on_reconnected,  # noqa: SLF001
-                closed_cb=connection._on_closed,  # noqa: SLF001
-                max_reconnect_attempts=-1,
-                reconnect_to_server_handler=_next_server,
-                ping_interval=_PING_INTERVAL_S,
-                max_outstanding_pings=_PINGS_OUTSTANDING_MAX,
-                flush_timeout=_FLUSH_TIMEOUT_S,
-                **options,
-            )
+        await _within(timeout_s, connecting)
     except TimeoutError:
         await connection.close()
         raise ConnectError(
@@ -280,6 +281,29 @@ async def connect(
     connection.inbox = Inbox(nc)
     await connection.inbox.open()
     return connection
+
+
+async def _within(timeout_s: float | None, connecting: Coroutine[Any, Any, None]) -> None:
+    """Wait for nats-py's `connect`, or end it.
+
+    It may swallow a cancellation, where that comes while it closes a line, and then goes on for
+    ever: so it is asked again.
+
+    Raises:
+        TimeoutError: time is up.
+    """
+    task = asyncio.create_task(connecting)
+    try:
+        await asyncio.wait((task,), timeout=timeout_s)
+        if not task.done():
+            raise TimeoutError
+        task.result()
+    finally:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait((task,), timeout=_CANCEL_AGAIN_S)
+        if not task.cancelled():
+            task.exception()  # it is told already, or too late
 
 
 def _next_server(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:

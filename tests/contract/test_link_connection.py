@@ -27,6 +27,7 @@ from lender.link.errors import (
     PayloadTooLargeError,
     RequestTimeoutError,
 )
+from lender.link.hardened import HardenedClient
 
 
 class States:
@@ -156,6 +157,27 @@ async def test_an_nkey_opens_the_door_until_it_is_revoked(tmp_path: Path) -> Non
         with pytest.raises(ConnectError, match=r"uthorization|reset by peer"):
             await connect(server.url, name="t", credentials=seed, timeout_s=0.5)
         await connection.close()
+
+
+async def test_the_time_to_connect_ends_though_nats_py_swallows_its_cancellation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    swallowed = 0
+
+    async def tries_for_ever(*_: object, **__: object) -> None:
+        nonlocal swallowed
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:  # as nats-py does while it closes a line
+                swallowed += 1
+                if swallowed == 3:
+                    raise
+
+    monkeypatch.setattr(HardenedClient, "_select_next_server", tries_for_ever)
+    with pytest.raises(ConnectError):
+        await connect("nats://127.0.0.1:1", name="t", timeout_s=0.05)
+    assert swallowed == 3
 
 
 async def test_a_watcher_is_told_until_it_unwatches(
