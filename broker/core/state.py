@@ -148,7 +148,8 @@ class State:
         assert job.verified, "nothing is leased whose signature was not checked"
         job.leases.add(lease.id)
         self.leases.add(lease)
-        job.note_leased(lease.id, lease.step, lease.open)
+        if job.shared:
+            job.note_leased(lease.id, lease.step, lease.open)
         self.shares.lease(job.key.submitter, lease.need)
         self.quotas.lease(job.key.submitter, lease.task_count)
         if lease.claim is not None:

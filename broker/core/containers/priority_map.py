@@ -57,9 +57,10 @@ class PriorityMap(Generic[K]):
 
     def first(self) -> tuple[float, K] | None:
         """Return the lowest number and its key, or None when empty."""
-        while self._heap:
-            number, key = self._heap[0]
-            if self._number.get(key) == number:
-                return number, key
-            heappop(self._heap)
+        heap, number = self._heap, self._number
+        while heap:
+            entry = heap[0]
+            if number.get(entry[1]) == entry[0]:
+                return entry
+            heappop(heap)
         return None

@@ -56,6 +56,10 @@ class RangeSet:
         """Number of its intervals."""
         return len(self._starts)
 
+    def fits(self, count: int, ranges_max: int) -> bool:
+        """Tell whether it has no more than so many indices, and intervals."""
+        return self._size <= count and len(self._starts) <= ranges_max
+
     def pairs(self) -> tuple[TaskRange, ...]:
         """Return all ranges at once."""
         if len(self._starts) == 1:

@@ -41,9 +41,9 @@ class Quotas:
     """Counts what submitters have, and says when it is enough."""
 
     def __init__(self, quotas: Mapping[str, Quota]) -> None:
-        self._quotas = quotas
         self._used: dict[str, _Used] = {}
         self._passed_over: dict[str, None] = {}
+        self.change(quotas)
 
     def change(self, quotas: Mapping[str, Quota]) -> list[str]:
         """Take other quotas; what is over them already stays.
@@ -52,6 +52,11 @@ class Quotas:
             Those that were passed over in their turn and need not be any longer.
         """
         self._quotas = quotas
+        self._running_max = {
+            submitter: quota.running_tasks_max
+            for submitter, quota in quotas.items()
+            if quota.running_tasks_max is not None
+        }
         return [submitter for submitter in self._passed_over if self.room(submitter)]
 
     def of(self, submitter: str) -> Quota:
@@ -144,7 +149,7 @@ class Quotas:
 
     def room(self, submitter: str) -> int:
         """Return how many tasks more may be handed out, 0 for a submitter that has its most."""
-        most = self._quotas.get(submitter, DEFAULT).running_tasks_max
+        most = self._running_max.get(submitter)
         if most is None:
             return _PLENTY
         used = self._used.get(submitter)

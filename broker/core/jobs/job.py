@@ -299,7 +299,7 @@ class Job:
     def take(self, step: Step, count: int, ranges_max: int) -> RangeSet:
         """Take up to `count` pending tasks of a step."""
         waiting = self.pending[step]
-        if count >= len(waiting) and waiting.range_count <= ranges_max:
+        if waiting.fits(count, ranges_max):
             return self.pending.pop(step)
         return waiting.take(count, ranges_max)
 
@@ -315,7 +315,7 @@ class Job:
 
     def note_leased(self, lease: str, step: Step, tasks: Iterable[TaskRange]) -> None:
         """Note of shared tasks which lease has them from now on."""
-        for first, count in tasks if self.shared else ():
+        for first, count in tasks:
             for task in range(first, first + count):
                 if (shared := self.shared.get(task)) is not None:
                     shared.leases[lease] = None

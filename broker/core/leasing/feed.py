@@ -167,11 +167,13 @@ def _hand_out(
     tasks_max: int,
 ) -> None:
     """Lease tasks of the group's first job; one that was forged ends instead."""
-    if verified(state, now, job):
-        count, near = min(tasks_max, _count(state, job, step)), locality.nearest(job, lender)
+    if job.verified or verified(state, now, job):
+        count = min(tasks_max, _count(state, job, step))
+        near = locality.nearest(job, lender) if job.inputs else None
         tasks = job.take(step, count, _RANGES_MAX)
         queue(state, now, job, step, tasks, lender.id, near=near)
-        group.settle()
+        if not job.pending:
+            group.settle()
         turns.served(group)
 
 
@@ -218,17 +220,17 @@ def queue(
 
     That is the queue of their class, or the own one of the lender that is `near` to their inputs.
     """
-    lease = Lease(
-        id=state.new_lease_id(),
-        job=job.key,
-        need=job.need,
-        step=step,
-        ranges=tasks.pairs(),
-        task_count=len(tasks),
-        open=tasks,
-        fed_at=now,
-        claim=claim,
-        near=near,
+    lease = Lease(  # by position: names would take as long again
+        state.new_lease_id(),
+        job.key,
+        job.need,
+        step,
+        tasks.pairs(),
+        len(tasks),
+        tasks,
+        now,
+        claim,
+        near,
     )
     state.add_lease(job, lease)
     if step.failures:

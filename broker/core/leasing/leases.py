@@ -40,11 +40,11 @@ class Lease:
     """The tasks of it that have no result yet."""
     fed_at: float
     claim: str | None = None
+    near: str | None = None
+    """The lender that holds its inputs, in whose own queue it waits; None for the class's."""
     holder: str | None = None
     sequence: int | None = None
     """Of its message in WORK, once known."""
-    near: str | None = None
-    """The lender that holds its inputs, in whose own queue it waits; None for the class's."""
     held_at: float = 0.0
     """When it was heard first who holds it."""
     working_since: float | None = None

@@ -28,7 +28,7 @@ NEAR_HEADER: Final = "Lender-Near"
 
 def nearest(job: Job, lender: Lender) -> str | None:
     """Return the lender if it holds much of what the job reads and could begin at once."""
-    if not job.inputs or lender.offer.slots_free < job.need.cores:
+    if lender.offer.slots_free < job.need.cores:
         return None
     return lender.id if lender.holds_bytes(job.inputs) >= FETCH_BYTES_MIN else None
 

@@ -81,7 +81,8 @@ def first_with_room(fleet: Fleet, group: Group, tier: int) -> Lender | None:
 def _go_on(shelf: Shelf, group: Group, tier: int) -> int | None:
     """Look for room where the group has not looked before; returns where on the shelf it is."""
     need, lenders = group.need, shelf.lenders
-    for at in range(max(0, group.seen[tier] - shelf.first), len(lenders)):
+    seen = group.seen[tier] - shelf.first
+    for at in range(max(0, seen), len(lenders)):
         lender = lenders[at]
         if lender is not None and lender.has_room_for(need):
             group.seen[tier] = shelf.first + at

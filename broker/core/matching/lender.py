@@ -117,16 +117,16 @@ class Lender:
             offer: of this lender.
             held: what the leases need that it lists, as far as they are known.
         """
-        known = list(held)
         # A lease that is not known any more holds its core still.
-        strays = len(offer.leases) - len(known)
-        disk_bytes = inf if offer.disk_free_bytes is None else offer.disk_free_bytes
-        offered = Amounts(
-            offer.slots_free + strays + sum(need.cores for need in known),
-            offer.memory_free_bytes + sum(need.memory_bytes for need in known),
-            disk_bytes + sum(need.disk_bytes for need in known),
-            offer.vram_free_bytes + sum(need.vram_bytes for need in known),
-        )
+        cores = offer.slots_free + len(offer.leases)
+        memory, vram = offer.memory_free_bytes, offer.vram_free_bytes
+        disk = inf if offer.disk_free_bytes is None else offer.disk_free_bytes
+        for need in held:
+            cores += need.cores - 1
+            memory += need.memory_bytes
+            disk += need.disk_bytes
+            vram += need.vram_bytes
+        offered = Amounts(cores, memory, disk, vram)
         changed = self._describe(offer)
         self.heard_at = now
         self.offer = offer
@@ -146,12 +146,19 @@ class Lender:
     def claim(self, lease_id: str, need: Need) -> None:
         """Count a lease to it."""
         self.claims[lease_id] = need
-        self._count(need, 1)
+        self._cores += need.cores
+        self._memory += need.memory_bytes
+        self._disk += need.disk_bytes
+        self._vram += need.vram_bytes
         self._measure()
 
     def release(self, lease_id: str) -> bool:
         """Count a lease to it no longer; tells whether there is room that was not there before."""
-        self._count(self.claims.pop(lease_id), -1)
+        need = self.claims.pop(lease_id)
+        self._cores -= need.cores
+        self._memory -= need.memory_bytes
+        self._disk -= need.disk_bytes
+        self._vram -= need.vram_bytes
         return self._measure()
 
     def _describe(self, offer: Offer) -> bool:
@@ -168,12 +175,6 @@ class Lender:
         if len(self.blobs) != len(offer.blobs) or before.blobs != offer.blobs:
             self.blobs = frozenset(offer.blobs)
         return changed
-
-    def _count(self, need: Need, times: int) -> None:
-        self._cores += times * need.cores
-        self._memory += times * need.memory_bytes
-        self._disk += times * need.disk_bytes
-        self._vram += times * need.vram_bytes
 
     def _measure(self) -> bool:
         """Find out what room there is; tells whether any has grown.

@@ -105,9 +105,10 @@ class Shares:
         account = self._accounts.get(submitter)
         if account is None:
             return 0.0
-        if account.level_of != self._moment:
-            account.level = self._level(account, HELD_S)
-            account.level_of = self._moment
+        if account.level_of == self._moment:
+            return account.level
+        account.level_of = self._moment
+        account.level = self._level(account, HELD_S)
         return account.level
 
     def _level(self, account: _Account, held_s: float) -> float:
