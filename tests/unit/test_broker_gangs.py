@@ -1,6 +1,7 @@
 """Gangs: n tasks at once or none, whoever comes, goes, or holds the room before."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from broker_world import ALICE, BOB, L1, L2, L3, World, bad, check_places, class_of, job_spec, ok
@@ -663,11 +664,11 @@ def test_places_are_counted_by_what_is_scarcest() -> None:
     need = Need.of(gang(limits=Limits(cpu=2, memory_bytes=1 << 30, scratch_bytes=1 << 20)))
     roomy = Amounts(9.0, float(9 << 30), float("inf"), 0.0)
     assert need.times_within(roomy) == 4
-    assert need.times_within(roomy._replace(memory_bytes=float(3 << 30))) == 3
-    assert need.times_within(roomy._replace(disk_bytes=float(2 << 20))) == 2
-    assert need._replace(vram_bytes=8).times_within(roomy._replace(vram_bytes=8.0)) == 1
-    assert need._replace(disk_bytes=0).times_within(roomy._replace(disk_bytes=0.0)) == 4
-    assert need.times_within(roomy._replace(cores=-1.0)) == 0
+    assert need.times_within(replace(roomy, memory_bytes=float(3 << 30))) == 3
+    assert need.times_within(replace(roomy, disk_bytes=float(2 << 20))) == 2
+    assert replace(need, vram_bytes=8).times_within(replace(roomy, vram_bytes=8.0)) == 1
+    assert replace(need, disk_bytes=0).times_within(replace(roomy, disk_bytes=0.0)) == 4
+    assert need.times_within(replace(roomy, cores=-1.0)) == 0
 
 
 def test_a_gang_is_charged_for_what_it_keeps() -> None:

@@ -1,5 +1,7 @@
 """How use is counted, and who is entitled to what."""
 
+from dataclasses import replace
+
 import pytest
 from broker_world import ALICE, BOB, START, World, class_of, job_spec
 
@@ -100,9 +102,9 @@ def test_shares_are_of_the_fleet_as_it_is() -> None:
     one = shares()
     use(one, "a", 0, 1, need())
     before, version = one.level("a"), one.version
-    one.resize(FLEET._replace(cores=11))
+    one.resize(replace(FLEET, cores=11))
     assert (one.level("a"), one.version) == (before, version), "too little to count anew"
-    one.resize(FLEET._replace(cores=20))
+    one.resize(replace(FLEET, cores=20))
     assert one.level("a") == pytest.approx(before / 2)
     assert one.version > version
 

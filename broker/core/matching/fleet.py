@@ -132,12 +132,14 @@ class Fleet:
             self._fresh[lender.id] = lender
 
     def _count_lends(self, before: Amounts, after: Amounts) -> None:
-        cores, memory_bytes, _, vram_bytes = self.lends
+        if before == after:
+            return
+        lends = self.lends
         self.lends = Amounts(
-            cores + after.cores - before.cores,
-            memory_bytes + after.memory_bytes - before.memory_bytes,
+            lends.cores + after.cores - before.cores,
+            lends.memory_bytes + after.memory_bytes - before.memory_bytes,
             0,
-            vram_bytes + after.vram_bytes - before.vram_bytes,
+            lends.vram_bytes + after.vram_bytes - before.vram_bytes,
         )
 
     def _list_classes(self, lender: Lender, before: frozenset[str], slots_before: int) -> None:

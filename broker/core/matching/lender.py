@@ -22,6 +22,7 @@ class Lender:
     id: str
     offer: Offer
     heard_at: float
+    os: str = ""
     classes: frozenset[str] = frozenset()
     labels: frozenset[str] = frozenset()
     blobs: frozenset[str] = frozenset()
@@ -63,7 +64,7 @@ class Lender:
         """Tell whether its owner and its kind of machine allow the work, whatever its size."""
         return (
             need.class_token in self.classes
-            and need.os in ("any", self.offer.os)
+            and need.os in ("any", self.os)
             and need.labels <= self.labels
             and (need.net is None or self.reaches(need.net))
         )
@@ -89,8 +90,8 @@ class Lender:
             and need.disk_bytes <= room.disk_bytes
             and need.vram_bytes <= room.vram_bytes
             and need.class_token in self.classes
-            and need.labels <= self.labels
-            and need.os in ("any", self.offer.os)
+            and (not need.labels or need.labels <= self.labels)
+            and (need.os == "any" or need.os == self.os)  # noqa: PLR1714  # else a tuple is made
             and (need.net is None or self.reaches(need.net))
         )
 
@@ -130,6 +131,7 @@ class Lender:
         changed = self._describe(offer)
         self.heard_at = now
         self.offer = offer
+        self.os = offer.os
         self.lends = offered if offer.phase == "lending" else _NOTHING
         most = self.most
         self.most = Amounts(
@@ -182,21 +184,23 @@ class Lender:
         What is not yet claimed in full may be claimed once more, whatever the size of the task:
         else small tasks would take all room before a large one ever finds enough of it.
         """
-        cores, memory, disk, vram = self.lends
-        left = (
-            cores if self._cores < FEED_PER_SLOT * cores else 0,
-            memory if self._memory < FEED_PER_SLOT * memory else 0,
-            disk if self._disk < FEED_PER_SLOT * disk else 0,
-            vram if self._vram < FEED_PER_SLOT * vram else 0,
-        )
-        before = self.room
-        if left == before:
+        lends, before = self.lends, self.room
+        cores = lends.cores if self._cores < FEED_PER_SLOT * lends.cores else 0
+        memory = lends.memory_bytes if self._memory < FEED_PER_SLOT * lends.memory_bytes else 0
+        disk = lends.disk_bytes if self._disk < FEED_PER_SLOT * lends.disk_bytes else 0
+        vram = lends.vram_bytes if self._vram < FEED_PER_SLOT * lends.vram_bytes else 0
+        if (
+            cores == before.cores
+            and memory == before.memory_bytes
+            and disk == before.disk_bytes
+            and vram == before.vram_bytes
+        ):
             return False
-        self.room = room = Amounts(*left)
-        self.has_room = room.cores > 0 and room.memory_bytes > 0
+        self.room = Amounts(cores, memory, disk, vram)
+        self.has_room = cores > 0 and memory > 0
         return (
-            room.cores > before.cores
-            or room.memory_bytes > before.memory_bytes
-            or room.disk_bytes > before.disk_bytes
-            or room.vram_bytes > before.vram_bytes
+            cores > before.cores
+            or memory > before.memory_bytes
+            or disk > before.disk_bytes
+            or vram > before.vram_bytes
         )

@@ -1,14 +1,16 @@
 """What one task of a job asks of a machine."""
 
+from dataclasses import dataclass, field
 from math import inf
-from typing import NamedTuple, Self
+from typing import Self
 
 from lender.protocol.classes import WorkClass
 from lender.protocol.job import JobSpec
 from lender.protocol.lease import OfferedNet
 
 
-class Amounts(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Amounts:
     """What can be lent: cores, and bytes of memory, working folders and GPU memory.
 
     Whole numbers, so that what is added can be taken away again; a disk that nobody knows of is
@@ -21,8 +23,12 @@ class Amounts(NamedTuple):
     vram_bytes: int = 0
 
 
-class Need(NamedTuple):
-    """Jobs of equal need are one group: all that depends on a machine is the same for them."""
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Jobs of equal need are one group: all that depends on a machine is the same for them.
+
+    No tuple, since its fields are read at every placement.
+    """
 
     class_token: str
     cores: int
@@ -37,6 +43,15 @@ class Need(NamedTuple):
     verified: bool = False
     """Its tasks go to several lenders each. Such jobs may wait for one that is not there while
     others find room: they stand in nobody's way."""
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        amounts = (self.cores, self.memory_bytes, self.disk_bytes, self.vram_bytes)
+        kind = (self.class_token, self.os, self.labels, self.prefers, self.verified)
+        object.__setattr__(self, "_hash", hash((amounts, kind)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @classmethod
     def of(cls, spec: JobSpec) -> Self:

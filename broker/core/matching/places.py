@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from broker.core.matching.lender import Lender
 from broker.core.matching.need import Need
@@ -45,7 +46,7 @@ def places_ever(lenders: Iterable[Lender], need: Need) -> int:
     beside the core that it has freed.
     """
     return sum(
-        need.times_within(one.most._replace(cores=one.offer.slots_total))
+        need.times_within(replace(one.most, cores=one.offer.slots_total))
         for one in lenders
         if one.allows(need)
     )

@@ -86,17 +86,18 @@ class Shares:
 
     def resize(self, fleet: Amounts) -> None:
         """Take shares of what the fleet lends now; small changes are left for later."""
-        if all(
-            abs(now - before) <= _RESIZED * before
-            for now, before in zip(fleet, self._fleet, strict=True)
+        before = self._fleet
+        if (
+            abs(fleet.cores - before.cores) <= _RESIZED * before.cores
+            and abs(fleet.memory_bytes - before.memory_bytes) <= _RESIZED * before.memory_bytes
+            and abs(fleet.vram_bytes - before.vram_bytes) <= _RESIZED * before.vram_bytes
         ):
             return
         self._fleet = fleet
-        cores, memory_bytes, _, vram_bytes = fleet
         self._per_unit = (
-            1.0 / max(1.0, cores),
-            1.0 / max(1.0, memory_bytes),
-            1.0 / max(1.0, vram_bytes),
+            1.0 / max(1.0, fleet.cores),
+            1.0 / max(1.0, fleet.memory_bytes),
+            1.0 / max(1.0, fleet.vram_bytes),
         )
         self._change()
 
