@@ -119,7 +119,7 @@ class Submissions:
 
 
 def _submitter(message: StoredMessage) -> str:
-    return subjects.parse_job_subject(message.subject).submitter
+    return message.subject.split(".", 2)[1]
 
 
 def _live(message: StoredMessage) -> JobSubmitted | CancelRequested:

@@ -28,6 +28,8 @@ Sha256 = Annotated[str, StringConstraints(pattern=SHA256_PATTERN)]
 Label = Annotated[str, StringConstraints(pattern=LABEL_PATTERN)]
 """What a machine's owner calls it, for submitters to ask for: `ssd`, `site:berlin`."""
 
+_JOB_ID = re.compile(JOB_ID_PATTERN)
+
 
 def check_job_id(token: str) -> str:
     """Return `token` if it is a job id.
@@ -35,6 +37,6 @@ def check_job_id(token: str) -> str:
     Raises:
         ProtocolError: it is not; the field is `subject`.
     """
-    if re.fullmatch(JOB_ID_PATTERN, token) is None:
+    if _JOB_ID.fullmatch(token) is None:
         raise ProtocolError("subject", "a job id is 8 to 64 characters of A-Z a-z 0-9 _ -")
     return token

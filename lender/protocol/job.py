@@ -268,6 +268,9 @@ class JobSpec(Closed):
             raise ValueError("requires.python: a python job names its version, and no other does")
         if self.requires.net and self.runtime not in NETWORKED:
             raise ValueError(f"requires.net: a {self.runtime} job can't have a network")
+        return self if not self.inputs else self._with_consistent_inputs()
+
+    def _with_consistent_inputs(self) -> Self:
         names = [one.name for one in self.inputs]
         if len(set(names)) != len(names):
             raise ValueError("inputs: two inputs share a name")

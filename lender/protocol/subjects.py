@@ -138,11 +138,12 @@ def parse_job_subject(subject: str) -> JobSubject:
     Raises:
         ProtocolError: it does not.
     """
-    verb, *tokens = subject.split(".")
-    if verb in ("submit", "cancel", "res") and len(tokens) == 2:
-        return JobSubject(verb, tokens[0], tokens[1], None)
-    if verb == "res" and len(tokens) == 3 and re.fullmatch(r"[0-9]{1,7}", tokens[2]):
-        return JobSubject(verb, tokens[0], tokens[1], int(tokens[2]))
+    tokens = subject.split(".")
+    verb = tokens[0]
+    if len(tokens) == 3 and verb in ("submit", "cancel", "res"):
+        return JobSubject(verb, tokens[1], tokens[2], None)
+    if len(tokens) == 4 and verb == "res" and re.fullmatch(r"[0-9]{1,7}", tokens[3]):
+        return JobSubject(verb, tokens[1], tokens[2], int(tokens[3]))
     raise ProtocolError("subject", f"names no job: {subject[:200]!r}")
 
 
