@@ -53,7 +53,11 @@ from lender.protocol.lease import Done, DoneReply, HeldLease, Lease, Offer
 from lender.protocol.query import Query, QueryReply
 from lender.protocol.result import Chunk, TaskResult, Terminal
 from lender.protocol.signature import SIGNATURE_HEADER, Signer, seed_from_entropy
-from lender.protocol.subjects import parse_checkpoints_subject, parse_votes_subject
+from lender.protocol.subjects import (
+    parse_checkpoints_subject,
+    parse_retries_subject,
+    parse_votes_subject,
+)
 
 START = 1_000_000.0
 ALICE, BOB = (Signer(seed_from_entropy(bytes([n] * 32))) for n in (1, 2))
@@ -470,6 +474,7 @@ def is_note(subject: str) -> bool:
         subject.endswith(".begun")
         or parse_checkpoints_subject(subject) is not None
         or parse_votes_subject(subject) is not None
+        or parse_retries_subject(subject) is not None
     )
 
 

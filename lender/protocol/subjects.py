@@ -66,6 +66,11 @@ def votes(submitter: str, job: str, number: int) -> str:
     return f"res.{submitter}.{job}.vote.{number}"
 
 
+def retries(submitter: str, job: str, number: int) -> str:
+    """Where the broker notes, for its own replay, which tasks of job J it tries again."""
+    return f"res.{submitter}.{job}.retry.{number}"
+
+
 def event(submitter: str, job: str) -> str:
     """Core NATS: what was just committed for job J."""
     return f"event.{submitter}.{job}"
@@ -148,7 +153,7 @@ def parse_job_subject(subject: str) -> JobSubject:
 
 
 class NoteSubject(NamedTuple):
-    """A parsed `res.S.J.cp.<number>` or `res.S.J.vote.<number>`."""
+    """A parsed `res.S.J.cp.<number>`, `res.S.J.vote.<number>` or `res.S.J.retry.<number>`."""
 
     submitter: str
     job: str
@@ -163,6 +168,11 @@ def parse_checkpoints_subject(subject: str) -> NoteSubject | None:
 def parse_votes_subject(subject: str) -> NoteSubject | None:
     """Split the subject of a note about votes; None for any other subject."""
     return _parse_note(subject, "vote")
+
+
+def parse_retries_subject(subject: str) -> NoteSubject | None:
+    """Split the subject of a note about tasks that are tried again; None for any other subject."""
+    return _parse_note(subject, "retry")
 
 
 def _parse_note(subject: str, kind: str) -> NoteSubject | None:

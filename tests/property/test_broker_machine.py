@@ -37,6 +37,7 @@ from hypothesis.stateful import (
 )
 
 from broker.core.events import ClockJumped, FeedFailed, HearingLost, HearingRestored
+from broker.core.jobs.job import JobKey
 from lender.protocol.codec import decode
 from lender.protocol.job import After, AfterOn, BlobRef, JobSpec, Verify
 from lender.protocol.lease import Lease
@@ -83,6 +84,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.accepted: dict[tuple[str, str], int] = {}
         self.told: dict[str, set[int]] = {}
         self.answered: set[str] = set()
+        self.failures: dict[tuple[str, str, int], set[str]] = {}
         self.leases_seen: set[str] = set()
         self.follower: Follower | None = None
         for lender in (L1, L2):
@@ -227,6 +229,7 @@ class BrokerMachine(RuleBasedStateMachine):
         ended = self.world.terminal(lease.job, signer)
         left = self._some_checkpoints(data, lease)
         goes_on = self._open_tasks(lease, lender) - done
+        fails = self._open_tasks(lease, lender) & done & failed - self._shared(lease)
         reply = self.world.report(
             lease, results, lender, final=final, outcome=outcome, checkpoints=left
         )
@@ -240,6 +243,7 @@ class BrokerMachine(RuleBasedStateMachine):
         if ended is not None and ended.state in ("cancelled", "expired"):
             # Committed only what had been answered before the end.
             assert verdict != "committed" or lease.lease in self.answered
+        self._count_failures(lease, fails if verdict == "committed" else set())
         if verdict in ("committed", None):  # None: it is answered once the commit has landed
             told = self.told.setdefault(lease.lease, set())
             told |= done
@@ -258,6 +262,17 @@ class BrokerMachine(RuleBasedStateMachine):
         self.numbers["checkpoint"] += len(tasks)
         newest = self.numbers["checkpoint"]
         return tuple((task, archive(newest - n)) for n, task in enumerate(sorted(tasks)))
+
+    def _count_failures(self, lease: Lease, tasks: set[int]) -> None:
+        for task in tasks:
+            leases = self.failures.setdefault((lease.submitter, lease.job, task), set())
+            leases.add(lease.lease)
+            assert len(leases) <= 1 + spec_of(lease).retries, "it is tried too often"
+
+    def _shared(self, lease: Lease) -> set[int]:
+        """The tasks of which no lease alone tells."""
+        job = self.world.broker.state.jobs.get(JobKey(lease.submitter, lease.job))
+        return set() if job is None else set(job.shared)
 
     def _open_tasks(self, lease: Lease, lender: str) -> set[int]:
         """The tasks of a lease whose checkpoints the broker takes from `lender`."""

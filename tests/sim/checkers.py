@@ -27,7 +27,7 @@ from broker.core.containers.ranges import RangeSet
 from broker.core.copies.shared import owner_of
 from broker.core.copies.stragglers import PARTS
 from broker.core.copies.votes import digest_of
-from broker.core.durable.records import VotesSummary
+from broker.core.durable.records import RetriesSummary, VotesSummary
 from broker.core.effects import Effect as BrokerEffect
 from broker.core.events import DoneReported
 from broker.core.events import Event as BrokerEvent
@@ -74,6 +74,8 @@ class Ledger:
         self.results: dict[tuple[str, str], dict[int, str]] = {}
         self.terminals: dict[tuple[str, str], Terminal] = {}
         self.votes: dict[tuple[str, str, int], dict[str, str]] = {}
+        self.failures: dict[tuple[str, str, int], int] = {}
+        """How often the work of tasks has failed that are tried again, as is noted."""
         """The noted answers of each owner to a task."""
 
     def stored(self, stream: str, records: Sequence[Record], _last: int) -> None:
@@ -116,6 +118,14 @@ class Ledger:
             raise ViolationError("what failed is tried again", text)
 
     def _noted(self, record: Record) -> None:
+        again = subjects.parse_retries_subject(record.subject)
+        if again is not None:
+            tried = RetriesSummary.load(record.headers)
+            assert tried is not None, record.subject
+            for first, count in tried.tasks:
+                for task in range(first, first + count):
+                    self.failures[again.submitter, again.job, task] = tried.failures
+            return
         place = subjects.parse_votes_subject(record.subject)
         if place is None:
             return
@@ -286,6 +296,10 @@ class Term(BrokerWatch):
             self.last[*key, task] = lease.attempt, lease.lease
             if before and before not in self.finished and state.leases.get(before) is None:
                 self.lost[before] = None
+            noted = self._sim.ledger.failures.get((*key, task), 0)
+            if self.newest and failures < noted:
+                text = f"{job.plan.id}/{task}: {failures} counted, {noted} noted"
+                raise ViolationError("only failures use retries", text)
             if failures > job.failed_runs[task]:
                 text = f"{job.plan.id}/{task}: {failures} counted, {job.failed_runs[task]} ran"
                 raise ViolationError("only failures use retries", text)

@@ -7,6 +7,7 @@ from broker.core.broker import Broker
 from broker.core.events import JobReplayed, ReplayCompleted, SubmittersChanged
 from lender.protocol import subjects
 from lender.protocol.codec import encode
+from lender.protocol.job import Verify
 from lender.protocol.lease import Lease
 from lender.protocol.signature import SIGNATURE_HEADER
 
@@ -294,3 +295,75 @@ def test_a_job_of_which_a_lease_is_out_was_verified_before() -> None:
     world.start()
     world.offer(slots=4)
     assert len(world.queued()) == 2
+
+
+def test_failures_of_the_work_are_remembered_while_its_tasks_rest() -> None:
+    world = World()
+    world.submit(job_spec(count=6, retries=1))
+    world.offer(slots=2)
+    for lease in world.queued():
+        world.report(lease, [bad(task) for task in lease.tasks()])
+        world.ack(lease)
+    world.start()
+    for _ in range(20):
+        world.pass_time(70)
+        world.offer(slots=4)
+        for lease in world.queued():
+            world.report(lease, [bad(task) for task in lease.tasks()])
+            world.ack(lease)
+        world.start()
+    assert world.terminal().tasks_failed == 6
+    assert world.refused_records == []
+
+
+def test_a_failure_that_was_noted_is_not_waited_for_again() -> None:
+    world = World()
+    world.submit(job_spec(count=2, retries=2))
+    world.offer(slots=1)
+    lease = world.pull()
+    world.report(lease, [bad(task) for task in lease.tasks()])
+    assert len(world.work) > 0, "its lender has yet to ack it"
+    world.start()
+    assert lease.lease not in world.broker.state.leases
+    assert world.verdict(world.report(lease, [bad(0)])) == "committed", "its answer was lost"
+    world.offer(slots=4)
+    tries = {}
+    for _ in range(10):
+        for one in world.queued():
+            for task in one.tasks():
+                tries[task] = tries.get(task, 0) + 1
+            world.report(one, [bad(task) for task in one.tasks()])
+            world.ack(one)
+        world.pass_time(70)
+        world.offer(slots=4)
+    assert tries == {0: 2, 1: 3}
+    assert world.terminal().tasks_failed == 2
+
+
+def test_votes_on_an_attempt_that_was_agreed_to_have_failed_do_not_count() -> None:
+    world = World()
+    world.submit(job_spec(retries=1, verify=Verify()))
+    for lender in (L1, L2):
+        world.offer(lender)
+    for lender in (L1, L2):
+        (lease,) = (one for one in world.queued() if not one.is_barred(lender))
+        world.offer(lender, leases=[lease])
+        world.report(lease, [bad()], lender)
+        world.ack(lease)
+    assert world.terminal() is None
+    world.start()
+    for lender in (L1, L2):
+        world.offer(lender)
+        (lease,) = (one for one in world.queued() if not one.is_barred(lender))
+        world.offer(lender, leases=[lease])
+        world.report(lease, [bad()], lender)
+        world.ack(lease)
+    assert world.terminal().state == "failed"
+
+
+def test_a_note_of_retries_that_says_nothing_is_ignored() -> None:
+    world = World()
+    world.submit(job_spec())
+    world.results[f"res.{ALICE.public_key}.job-0001.retry.0"] = ({}, b"")
+    world.start()
+    assert len(world.warnings) == 1

@@ -14,6 +14,7 @@ from lender.protocol.subjects import (
     parse_begun_subject,
     parse_checkpoints_subject,
     parse_job_subject,
+    parse_retries_subject,
     parse_votes_subject,
 )
 
@@ -101,6 +102,14 @@ def test_a_note_that_a_job_has_begun_is_no_result() -> None:
         parse_job_subject(subject)
     for other in (subjects.result(S, J), f"{subject}.1", f"{subject}\n", f"res.{S}.begun"):
         assert parse_begun_subject(other) is None
+
+
+def test_nor_is_one_about_retries() -> None:
+    subject = subjects.retries(S, J, 12)
+    assert parse_retries_subject(subject) == (S, J, 12)
+    assert parse_retries_subject(subjects.votes(S, J, 12)) is None
+    with pytest.raises(ProtocolError, match="names no job"):
+        parse_job_subject(subject)
 
 
 def test_nor_is_one_about_votes() -> None:

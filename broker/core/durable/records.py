@@ -1,7 +1,7 @@
 """Messages of RESULTS: how they are written, and what their headers tell a replay.
 
-Beside results it holds notes about checkpoints, votes, and jobs that have begun, which are the
-broker's own business: nobody is told of them, and who reads results never comes by their names.
+Beside results it holds notes about checkpoints, votes, retries, and jobs that have begun, which are
+the broker's own business: nobody is told of them, and who reads results never comes by their names.
 
 The header `Lender-Record` sums a record up (JSON), so that a replay reads headers only, however
 large the values are. RESULTS has a single writer: what stands there was written here.
@@ -145,6 +145,22 @@ class CheckpointsSummary(_Summary):
 
 
 @dataclass(frozen=True, slots=True)
+class RetriesSummary(_Summary):
+    """Which tasks are tried again, and how often their work has failed by now."""
+
+    tasks: tuple[TaskRange, ...]
+    failures: int
+    attempt: int
+
+    def _fields(self) -> dict[str, Any]:
+        return {"t": self.tasks, "f": self.failures, "a": self.attempt}
+
+    @classmethod
+    def _read(cls, fields: dict[str, Any]) -> Self:
+        return cls(_ranges(fields["t"]), int(fields["f"]), int(fields["a"]))
+
+
+@dataclass(frozen=True, slots=True)
 class VotesSummary(_Summary):
     """How one owner's lender has answered tasks of a job that is verified."""
 
@@ -199,6 +215,11 @@ def checkpoints_record(
 def begun_record(submitter: str, job: str) -> Record:
     """Return the note that a job has begun."""
     return Record(subjects.begun(submitter, job), {}, b"")
+
+
+def retries_record(submitter: str, job: str, number: int, summary: RetriesSummary) -> Record:
+    """Return the note about tasks that are tried again; `number` makes its subject its own."""
+    return _note(subjects.retries(submitter, job, number), summary)
 
 
 def votes_record(submitter: str, job: str, number: int, summary: VotesSummary) -> Record:

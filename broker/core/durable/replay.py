@@ -8,6 +8,7 @@ from broker.core.copies.votes import Round
 from broker.core.durable.records import (
     CheckpointsSummary,
     ChunkSummary,
+    RetriesSummary,
     TerminalSummary,
     VotesSummary,
 )
@@ -27,6 +28,7 @@ from broker.core.jobs.lifecycle import (
     remember_ended,
     take_up,
 )
+from broker.core.jobs.retries import Retries
 from broker.core.leasing.feed import COPY_HEADER, FAILURES_HEADER
 from broker.core.leasing.leases import Lease
 from broker.core.leasing.locality import NEAR_HEADER, await_taking
@@ -43,6 +45,7 @@ from lender.protocol.subjects import (
     parse_begun_subject,
     parse_checkpoints_subject,
     parse_job_subject,
+    parse_retries_subject,
     parse_votes_subject,
 )
 
@@ -56,8 +59,14 @@ class _Progress:
     failures: Failures = field(default_factory=Failures)
     attempt: int = 0
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    retries: Retries = field(default_factory=Retries)
     votes: dict[int, Round] = field(default_factory=dict)
     votes_notes: int = 0
+
+    def rounds(self) -> dict[int, Round]:
+        """Return the votes that count: none on an attempt that was agreed to have failed."""
+        failed = {times: self.retries.beyond(times) for times, _ in self.votes.values()}
+        return {task: one for task, one in self.votes.items() if task not in failed[one[0]]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +125,10 @@ class Replay:
         voted = parse_votes_subject(event.subject)
         if voted is not None:
             self._votes(voted, event)
+            return
+        again = parse_retries_subject(event.subject)
+        if again is not None:
+            self._retries(again, event)
             return
         subject = parse_job_subject(event.subject)
         key = JobKey(subject.submitter, subject.job)
@@ -239,6 +252,15 @@ class Replay:
                 votes = {}
             progress.votes[task] = summary.failures, {**votes, summary.owner: digest}
 
+    def _retries(self, subject: NoteSubject, event: ResultReplayed) -> None:
+        summary = RetriesSummary.load(event.headers)
+        if summary is None:
+            self._ignore(event)
+            return
+        progress = self._progress_of(JobKey(subject.submitter, subject.job))
+        progress.retries.restore(subject.number, summary)
+        progress.attempt = max(progress.attempt, summary.attempt)
+
     def _checkpoints(self, subject: NoteSubject, event: ResultReplayed) -> None:
         summary = CheckpointsSummary.load(event.headers)
         if summary is None:
@@ -269,8 +291,11 @@ class Replay:
                 state.dependencies.add(job.key, job.after)
                 continue
             attempt = attempts.get(job.key, 0)
-            anew = votes.resume(state, job, attempt, unclaimed[job.key])
-            for step, tasks in [(Step(attempt + 1, 0), unclaimed[job.key]), *anew.items()]:
+            pending = unclaimed[job.key]
+            anew = votes.resume(state, job, attempt, pending)
+            for failures, tasks in self._known(job.key).retries.take_from(pending):
+                anew.setdefault(Step(attempt + 1, failures), RangeSet()).add_all(tasks)
+            for step, tasks in [(Step(attempt + 1, 0), pending), *anew.items()]:
                 job.begin(now, step, tasks)
             # Who holds one of its leases has the time to say so.
             grace_until = now + RECONNECT_S if job.leases else 0.0
@@ -292,8 +317,9 @@ class Replay:
             if job.checkpoints is not None:
                 progress.checkpoints.keep(unsettled)
                 job.checkpoints = progress.checkpoints
+            job.retries_notes = progress.retries.notes
             if job.verify is not None:
-                votes.restore(job, job.verify, progress.votes, unsettled)
+                votes.restore(job, job.verify, progress.rounds(), unsettled)
                 job.votes_notes = progress.votes_notes
         return unsettled
 
@@ -316,7 +342,8 @@ class Replay:
         if queued.id in state.leases:
             return False
         tasks = RangeSet(queued.ranges)
-        if self._is_answered(queued.job, tasks):
+        failed = self._known(queued.job).retries.beyond(queued.failures)
+        if self._is_answered(queued.job, tasks, failed):
             state.leases.remember(queued.id, None)  # its holder may not have got the answer
             return False
         job = state.jobs.get(queued.job)
@@ -324,6 +351,7 @@ class Replay:
             return False
         copy = self._copies.get(queued.id)
         open_tasks = unclaimed.overlap(tasks)
+        open_tasks.remove_all(failed)
         if job.verify is not None:
             open_tasks = votes.adoptable(job, job.verify, queued.failures, open_tasks)
         else:
@@ -358,9 +386,15 @@ class Replay:
             sharing.share(job, copy, task).copied = True
             job.copies += 1
 
-    def _is_answered(self, key: JobKey, tasks: RangeSet) -> bool:
+    def _known(self, key: JobKey) -> _Progress:
+        return self._progress.get(key) or _Progress()
+
+    def _is_answered(self, key: JobKey, tasks: RangeSet, failed: RangeSet) -> bool:
         progress = self._progress.get(key)
         if progress is not None:
-            return len(progress.tasks.overlap(tasks)) == len(tasks)
+            left = RangeSet(tasks)
+            left.remove_all(progress.tasks)
+            left.remove_all(failed)
+            return not left
         ended = self._state.dependencies.endings.get(key)
         return ended is not None and ended.state in ("succeeded", "failed")

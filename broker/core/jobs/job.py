@@ -166,6 +166,8 @@ class Job:
     """How many answers to each task are asked for, and how many have to agree."""
     votes_notes: int = 0
     """How many notes of votes RESULTS has: the number of the next one."""
+    retries_notes: int = 0
+    """How many notes of retries it has."""
     samples: int = 0
     """How many of its tasks' times were measured; more than 1,000 are not counted."""
     _variance: float = 0.0

@@ -1,9 +1,11 @@
 """Done reports: whose they are, which results are new, and what becomes of the rest."""
 
+from broker.core.containers.ranges import RangeSet
 from broker.core.copies import votes
 from broker.core.durable.records import checkpoints_record, chunk_record, in_chunks
 from broker.core.effects import Record, Reply
 from broker.core.events import DoneReported
+from broker.core.jobs import retries
 from broker.core.jobs.job import Job
 from broker.core.jobs.lifecycle import Ending, commit, end, end_of_array
 from broker.core.leasing.holding import hand_back, set_back, take
@@ -45,8 +47,9 @@ def _take_up(state: State, now: float, lender: str, done: Done) -> DoneReply:
     fresh = [result for result in done.results if result.task in lease.open]
     if job.verify is not None and done.final and done.outcome == "invalid":
         fresh += votes.refused_by_one(lease, done, fresh)
-    ended = _settle(state, now, job, lease, fresh)
+    ended, again = _settle(state, now, job, lease, fresh)
     notes = [*_take_checkpoints(job, lease, done), *votes.notes(job, lease, fresh)]
+    notes += retries.notes(job, lease.step, again)
     invalid = False
     if done.final:
         invalid = done.outcome == "invalid" and bool(lease.open)
@@ -84,10 +87,11 @@ def _check(lease: Lease, job: Job, done: Done) -> None:
 
 def _settle(
     state: State, now: float, job: Job, lease: Lease, fresh: list[TaskResult]
-) -> list[TaskResult]:
-    """Count what has ended; let rest what has failed and may be tried again."""
+) -> tuple[list[TaskResult], RangeSet]:
+    """Count what has ended; let rest what has failed and may be tried again. Returns both."""
     step = lease.step
     ended = []
+    again = RangeSet()
     for one in fresh:
         lease.open.remove(one.task)
         job.measure(one.duration_s)
@@ -99,6 +103,7 @@ def _settle(
             result, attempt, may_retry = verdict
         if result.state == "failed" and may_retry and step.failures < job.retries:
             job.try_again(now, step._replace(attempt=attempt), result.task)
+            again.add(result.task)
             continue
         ended.append(result)
         if job.checkpoints is not None:
@@ -115,7 +120,7 @@ def _settle(
         job.progressed()
         state.backlog.learn(job)
         state.enqueue(job)
-    return ended
+    return ended, again
 
 
 def _take_checkpoints(job: Job, lease: Lease, done: Done) -> list[Record]:
