@@ -57,14 +57,14 @@ def _punish_revoked(state: State, now: float, lease: Lease, lender: str, done: D
         _hand_back_rest(state, now, lease, lender, done)
         return
     job = state.jobs[lease.job]
-    job.put_back(Step(lease.step.attempt + 1, lease.step.failures + 1), lease.open)
+    job.put_back({Step(lease.step.attempt + 1, lease.step.failures + 1): lease.open})
     state.enqueue(job)
 
 
 def _take_and_leave(job: Job, step: Step, count: int, ranges_max: int) -> RangeSet:
     taken = _take(job, step, count, ranges_max)
     first = next(iter(taken))[0]
-    job.put_back(Step(step.attempt + 1, step.failures), [(first, 1)])
+    job.put_back({Step(step.attempt + 1, step.failures): [(first, 1)]})
     return taken
 
 
