@@ -205,6 +205,29 @@ def test_of_many_tasks_that_wait_behind_a_late_one_a_part_is_copied() -> None:
     assert len(world.tasks()) == 50
 
 
+def test_no_more_of_a_job_is_copied_than_memory_is_kept_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("broker.core.jobs.job.UNDECIDED_MAX", 3)
+    world = World()
+    world.submit(job_spec(count=50))
+    world.offer(L1, slots=1)
+    world.run(world.pull(), duration_s=0.01)
+    late = next(one for one in world.queued() if one.task_count > 5)
+    while others := copies_of(world, late):
+        world.run(others[0], duration_s=0.01)
+    copy = copied(world, late)
+    assert copy.tasks() == late.tasks()[:3]
+    stay(world, 4.0, l1=[late], l2=[copy], l3=[])
+    assert copies_of(world, late) == [copy]
+    world.run(copy, L2)
+    stay(world, 8.0, l1=[late], l2=[], l3=[])
+    (more,) = copies_of(world, late)
+    assert more.tasks() == late.tasks()[3:5]
+    assert world.run(late) == "committed"
+    assert len(world.tasks()) == 50
+
+
 def test_of_a_lost_lease_only_what_was_not_copied_is_leased_anew() -> None:
     world = World()
     world.submit(job_spec(count=50))

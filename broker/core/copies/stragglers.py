@@ -137,7 +137,9 @@ def _may_copy(job: Job, lease: Lease) -> int:
     if job.is_gang:
         return 0
     shared = job.shared.get(next(iter(lease.open))[0])
-    return 0 if shared is not None and shared.copied else max(1, job.total // PARTS) - job.copies
+    if shared is not None and shared.copied:
+        return 0
+    return min(max(1, job.total // PARTS) - job.copies, job.may_share)
 
 
 def _copy(state: State, now: float, lease: Lease, idle: Sequence[Lender]) -> None:

@@ -228,6 +228,11 @@ class Job:
         return max(0, UNDECIDED_MAX - begun)
 
     @property
+    def may_share(self) -> int:
+        """How many tasks more may be given to several lenders: each of those is kept by itself."""
+        return max(0, UNDECIDED_MAX - len(self.shared))
+
+    @property
     def undecided_max(self) -> int:
         """How many of its tasks may be out, or wait for more answers, at the same time."""
         return undecided_max(self.verify, self.total)
