@@ -1,5 +1,6 @@
 """What ran can be read and proven, on a whole fleet of real processes."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from deploy.local.fleet import Fleet, Lender, wait_until
 from lender.client.client import Client
+from lender.protocol.job import Requires
 
 # Whole fleets start, on a machine that may be busy.
 pytestmark = pytest.mark.timeout(120)
@@ -46,6 +48,41 @@ def test_a_receipt_tells_of_tries_to_reach_a_network_and_the_log_is_proven(fleet
     assert "files: scratch only" in told
     wait_until(lambda: proof(desk)["published"].get("seq") == 1, "the head is published")
     assert proof(desk)["findings"] == []
+
+
+ASKS = """
+import os, socket
+host, port = os.environ["https_proxy"].removeprefix("http://").split(":")
+with socket.create_connection((host, int(port))) as made:
+    made.sendall(b"CONNECT 127.0.0.1:443 HTTP/1.1\\r\\n\\r\\n")
+    print(made.recv(100).split()[1].decode(), end="")
+"""
+
+
+async def test_a_network_is_had_once_the_owner_agrees_and_the_receipt_says_so(fleet: Fleet) -> None:
+    desk = fleet.lenders["desk"]
+    async with Client(fleet.url, fleet.key) as client:
+        job = await client.submit(
+            ["/usr/bin/python3", "-I", "-S", "-c", ASKS], requires=Requires(net=("internet",))
+        )
+        told = "without the need of the network (web pages of any public host)"
+        while told not in await client.why(job):  # noqa: ASYNC110 - another process's state
+            await asyncio.sleep(0.05)
+        agreed = desk.owner(
+            *("grant", fleet.submitter, "--workload", "command", "--net", "internet"),
+            *("--when", "always", "--expires", "1d", "--replace", "--yes"),
+        )
+        assert "the network (web pages of any public host)" in agreed.stdout
+        assert (await job.ended(timeout_s=60)).state == "succeeded"
+        assert [one.result.value async for one in job.results()] == [b"403"]
+    wait_until(lambda: bool(receipts(desk)), "the receipt is written")
+    (receipt,) = receipts(desk)
+    assert receipt["network"] == ["internet"]
+    assert receipt["network_attempts_blocked"] == 1
+    told = desk.owner("log", receipt["job"]).stdout
+    assert "network: internet by proxy, in " in told
+    assert ", 1 attempt blocked" in told
+    assert "the network (web pages of any public host)" in desk.owner("grants").stdout
 
 
 async def test_what_a_killed_lenderd_ran_is_in_the_log_all_the_same(fleet: Fleet) -> None:
