@@ -76,8 +76,7 @@ def make_way(state: State) -> None:
 
 def _waited_for(state: State) -> AbstractSet[str]:
     """Return the classes in which somebody waits for room."""
-    gangs = {gang.job.class_token for gang in state.gangs if gang.phase != "running"}
-    return gangs | state.backlog.turns.classes
+    return state.gangs.waiting.keys() | state.backlog.turns.classes
 
 
 def _idle(state: State) -> list[Lender]:

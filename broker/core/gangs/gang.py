@@ -1,10 +1,10 @@
 """The live gangs: jobs whose tasks run at the same time or not at all, and where each stands."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from broker.core.containers.tally import Tally
 from broker.core.jobs.job import Job, JobKey
 
 GATHER_S = 10.0
@@ -68,8 +68,10 @@ class Gangs:
     def __init__(self) -> None:
         self._gangs: dict[JobKey, Gang] = {}
         self._touched: dict[JobKey, None] = {}
-        self.submitters: Counter[str] = Counter()
+        self.submitters = Tally()
         """How many each has."""
+        self.waiting = Tally()
+        """How many there are of each class that do not run."""
         self.saved: dict[str, int] = {}
         """By submitter: how many of the tasks that it may have handed out are kept for a gang."""
         self.look_at: float | None = None
@@ -92,7 +94,8 @@ class Gangs:
         """Note that a gang's tasks or leases have changed."""
         if job.key not in self._gangs:
             self._gangs[job.key] = Gang(job)
-            self.submitters[job.key.submitter] += 1
+            self.submitters.add(job.key.submitter)
+            self.waiting.add(job.class_token)
         self._touched[job.key] = None
 
     def take_touched(self) -> Gang | None:
@@ -103,10 +106,24 @@ class Gangs:
 
     def drop(self, job: Job) -> None:
         """Forget a gang that has ended."""
-        if self._gangs.pop(job.key, None) is not None:
-            self.submitters.subtract((job.key.submitter,))
-            self.submitters += Counter()  # without those that have none any more
+        gang = self._gangs.pop(job.key, None)
+        if gang is not None:
+            self.submitters.drop(job.key.submitter)
+            if gang.phase != "running":
+                self.waiting.drop(job.class_token)
         self._touched.pop(job.key, None)
+
+    def enter(self, gang: Gang, phase: GangPhase) -> None:
+        """Let a gang go to `phase`.
+
+        Raises:
+            RuntimeError: the table forbids it.
+        """
+        if gang.phase == "running":
+            self.waiting.add(gang.job.class_token)
+        gang.enter(phase)
+        if phase == "running":
+            self.waiting.drop(gang.job.class_token)
 
     def runs(self, job: Job) -> bool:
         """Tell whether a gang's lenders have been told to begin."""

@@ -25,7 +25,7 @@ def gather(state: State, now: float, gang: Gang, claims: Iterable[str] = ()) -> 
     The leases are counted to `claims`, as far as these go. What is counted to no lender takes the
     next room there is, before anything new is leased.
     """
-    gang.enter("gathering")
+    state.gangs.enter(gang, "gathering")
     _lease_each(state, now, gang.job, claims)
     state.due.set(Due("gather", gang.job.key), now + gang.gather_s)
 
@@ -69,7 +69,7 @@ def hear(state: State, lender_id: str, listed: Iterable[HeldLease]) -> None:
 def _mend(state: State, now: float, gang: Gang) -> None:
     job = gang.job
     if gang.phase == "waiting" and _members(state, job):
-        gang.enter("found")  # nothing but a replay leases tasks of a gang that waits
+        state.gangs.enter(gang, "found")  # nothing but a replay leases tasks of a gang that waits
     if gang.phase in ("running", "found") and (job.pending or job.resting):
         scatter(state, job)
     members = _members(state, job)
@@ -99,7 +99,7 @@ def _go_on(state: State, now: float, gang: Gang) -> None:
 
 def _let_wait(state: State, now: float, gang: Gang) -> None:
     if gang.phase != "waiting":
-        gang.enter("waiting")
+        state.gangs.enter(gang, "waiting")
         gang.ready.clear()
         state.gangs.look_soon(now)
         state.due.drop(Due("gather", gang.job.key))
@@ -108,7 +108,7 @@ def _let_wait(state: State, now: float, gang: Gang) -> None:
 
 
 def _start(state: State, now: float, gang: Gang, members: Iterable[Lease]) -> None:
-    gang.enter("running")
+    state.gangs.enter(gang, "running")
     state.gangs.look_soon(now)
     gang.gathers = 0
     gang.ready.clear()

@@ -1,13 +1,13 @@
 """Outstanding leases: in WORK waiting for whoever comes, or held by a lender."""
 
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterator, KeysView
 from dataclasses import dataclass, field
 from math import inf
 
 from broker.core.containers.ranges import RangeSet
 from broker.core.containers.recent import Recent
+from broker.core.containers.tally import Tally
 from broker.core.jobs.job import JobKey, Step
 from broker.core.matching.need import Need
 from lender.protocol.classes import own_queue
@@ -82,7 +82,7 @@ class Leases:
         self._held: dict[str, set[str]] = {}
         self._finished: Recent[str, str | None] = Recent(FINISHED_MAX)
         self._unclaimed: dict[Need, dict[str, None]] = {}
-        self.waiting: Counter[str] = Counter()
+        self.waiting = Tally()
         """Leases without a holder, by queue."""
 
     def __len__(self) -> int:
@@ -113,7 +113,7 @@ class Leases:
         self._live[lease.id] = lease
         if lease.claim is None:
             self._unclaimed.setdefault(lease.need, {})[lease.id] = None
-        self.waiting[lease.queue] += 1
+        self.waiting.add(lease.queue)
 
     def claim(self, lease: Lease, lender: str | None) -> None:
         """Note in whose room the lease is counted."""
@@ -137,7 +137,7 @@ class Leases:
         """Note who took the lease."""
         lease.holder = lender
         self._held.setdefault(lender, set()).add(lease.id)
-        _decrement(self.waiting, lease.queue)
+        self.waiting.drop(lease.queue)
 
     def holds_any(self, lender: str) -> bool:
         """Tell whether `lender` holds a lease."""
@@ -153,7 +153,7 @@ class Leases:
         del self._live[lease.id]
         self._drop_unclaimed(lease)
         if lease.holder is None:
-            _decrement(self.waiting, lease.queue)
+            self.waiting.drop(lease.queue)
             return
         held = self._held[lease.holder]
         held.discard(lease.id)
@@ -182,9 +182,3 @@ class Leases:
         unclaimed.pop(lease.id, None)
         if not unclaimed:
             self._unclaimed.pop(lease.need, None)
-
-
-def _decrement(counter: Counter[str], key: str) -> None:
-    counter[key] -= 1
-    if not counter[key]:
-        del counter[key]

@@ -1,12 +1,13 @@
 """Jobs that wait, by what they need; and whose turn it is."""
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, KeysView
 from heapq import heapify, heappop, heappush
 from itertools import chain
 from math import inf, sqrt
 
 from broker.core.containers.priority_map import PriorityMap
+from broker.core.containers.tally import Tally
 from broker.core.jobs.job import Job
 from broker.core.matching.need import Need
 from broker.core.matching.shares import Shares
@@ -147,7 +148,7 @@ class Turns:
         self._levels: PriorityMap[str] = PriorityMap()
         self._lines: dict[str, PriorityMap[int]] = {}
         self._groups: dict[int, Group] = {}
-        self._classes: Counter[str] = Counter()
+        self._classes = Tally()
 
     def __contains__(self, submitter: str) -> bool:
         return submitter in self._lines
@@ -168,7 +169,7 @@ class Turns:
             self._levels.set(group.submitter, self._shares.level(group.submitter))
         if group.number not in line:
             self._groups[group.number] = group
-            self._classes[group.need.class_token] += 1
+            self._classes.add(group.need.class_token)
         if group.rank < line.get(group.number, inf):
             line.set(group.number, group.rank)
 
@@ -181,10 +182,7 @@ class Turns:
         if not len(line):
             del self._lines[group.submitter]
             self._levels.drop(group.submitter)
-        token = group.need.class_token
-        self._classes[token] -= 1
-        if not self._classes[token]:
-            del self._classes[token]
+        self._classes.drop(group.need.class_token)
 
     def groups_of(self, submitter: str) -> list[Group]:
         """Return a submitter's groups, in no order."""
