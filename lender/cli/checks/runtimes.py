@@ -23,8 +23,18 @@ def runtimes(told: Told) -> Iterator[Check]:
         yield Check("runtimes", "warning", f"the self-test could not be made: {error}")
         return
     yield from found
+    yield from _walls()
     if all(check.level != "ok" for check in found):
         yield Check("runtimes", "blocker", "no sandbox works, so nothing can run", "see above")
+
+
+def _walls() -> Iterator[Check]:
+    from lender.sandbox.walls import enter  # noqa: PLC0415 - ctypes, for doctor alone
+
+    command = enter.how_to_build()
+    if command is not None:
+        text = "the second wall around the files of commands and functions is not built"
+        yield Check("runtimes.walls", "warning", text, f"{command}; then start lenderd again")
 
 
 def _check(name: str, one: dict[str, Any]) -> Check:

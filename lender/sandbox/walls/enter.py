@@ -1,8 +1,8 @@
 """The last step into a process sandbox: the limits and Landlock's rules for files, set inside.
 
-`enter.c` is our own program for it, and for the first step outside. Where it is not built, or this
-kernel has no Landlock, it is prlimit(1) with the same limits, and the mount namespace is the only
-wall around the files.
+`enter.c` is our own program for it, and for the first step outside; `make walls` builds it in
+place, as who builds a wheel does. Where it is not built, or this kernel has no Landlock, it is
+prlimit(1) with the same limits, and the mount namespace is the only wall around the files.
 """
 
 import functools
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from lender.sandbox.plan import WORK_FOLDER
-from lender.sandbox.walls import confine
+from lender.sandbox.walls import confine, landlock
 
 # Below /dev, which bubblewrap makes in every sandbox, whatever its root is.
 PLACE: Final = "/dev/lender-enter"
@@ -33,6 +33,7 @@ RULES: Final = (
     ("-w", WORK_FOLDER),
 )
 _PROGRAM = Path(__file__).with_name("enter")
+_SOURCE = _PROGRAM.with_suffix(".c")
 
 
 def find() -> str | None:
@@ -41,6 +42,13 @@ def find() -> str | None:
     None for root, who runs no sandbox: what counts is whether their user can reach it.
     """
     return None if confine.holds_root() else _checked(str(_PROGRAM))
+
+
+def how_to_build() -> str | None:
+    """The command that builds our program; None where it is there, or would be of no use."""
+    if _PROGRAM.exists() or landlock.abi() < landlock.FILES_SINCE_ABI:
+        return None
+    return f"cc -O2 -o {_PROGRAM} {_SOURCE}"
 
 
 def options() -> list[str]:
