@@ -39,12 +39,13 @@ class LogPiece:
 
 
 class _Seen:
-    """Up to where one attempt was seen."""
+    """Up to where one attempt was seen, and of whom: copies of a task are one attempt each."""
 
-    __slots__ = ("attempt", "bytes")
+    __slots__ = ("attempt", "bytes", "lender")
 
-    def __init__(self, attempt: int) -> None:
+    def __init__(self, attempt: int, lender: str) -> None:
         self.attempt = attempt
+        self.lender = lender
         self.bytes = 0
 
 
@@ -57,16 +58,20 @@ class LogAssembly:
         self._tails: dict[int, bytes] = {}  # of the tasks that wrote last
 
     def take(self, lender: str, message: TaskLogPiece) -> LogPiece | None:
-        """Return what is new in a message; None for one of an ended task or an earlier attempt."""
+        """Return what is new in a message; None for one of an ended task or an earlier attempt.
+
+        Whoever is heard first of an attempt is the one whose log it is: another's would be cut
+        into it.
+        """
         task, attempt = message.task, message.attempt
         if task >= len(self._ended) or self._ended[task]:
             return None
         seen = self._seen.get(task)
         if seen is None or seen.attempt < attempt:
-            seen = self._seen[task] = _Seen(attempt)
+            seen = self._seen[task] = _Seen(attempt, lender)
             self._tails.pop(task, None)
         again_bytes = max(0, seen.bytes - message.offset_bytes)
-        if seen.attempt > attempt or again_bytes >= len(message.content):
+        if seen.attempt > attempt or seen.lender != lender or again_bytes >= len(message.content):
             return None
         missed_bytes = max(0, message.offset_bytes - seen.bytes, message.left_out_bytes)
         content = message.content[again_bytes:]
@@ -81,7 +86,7 @@ class LogAssembly:
             return None
         self._ended[task] = 1
         seen, tail_seen = self._seen.pop(task, None), self._tails.pop(task, b"")
-        if seen is None or seen.attempt != record.attempt:
+        if seen is None or (seen.attempt, seen.lender) != (record.attempt, record.lender):
             missed_bytes = None if len(tail) >= STDERR_TAIL_BYTES_MAX else 0
             if not tail:
                 return None

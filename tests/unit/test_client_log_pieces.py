@@ -53,6 +53,16 @@ def test_what_comes_twice_is_told_once() -> None:
     assert log.take(L, said(b"e\ntwo\n", 2)) == LogPiece(0, 1, L, b"two\n")
 
 
+def test_a_copy_on_another_machine_is_not_cut_into_it() -> None:
+    log, other = LogAssembly(1), "U" + "M" * 55
+    assert log.take(L, said(b"one\n")) == LogPiece(0, 1, L, b"one\n")
+    assert log.take(other, said(b"ONE\nTWO\n")) is None
+    assert log.take(L, said(b"two\n", 4)) == LogPiece(0, 1, L, b"two\n")
+    result = TaskResult(task=0, state="succeeded", stderr_tail=b"ONE\nTWO\n")
+    won = log.end(TaskRecord(result, other, 1))
+    assert won == LogPiece(0, 1, other, b"ONE\nTWO\n", last=True), "whose result counts"
+
+
 def test_another_attempt_begins_anew() -> None:
     log = LogAssembly(1)
     log.take(L, said(b"one\n"))
