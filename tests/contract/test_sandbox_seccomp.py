@@ -71,6 +71,12 @@ _REFUSED = {
     "reserved space": ("kernel(285, 47, new(), 0, 0, 1 << 20)", "ENOTSUP"),
     "reserved space by ioctl": ("reserve(0x40305828)", "ENOTSUP"),
     "reserved space by a wide ioctl": ("reserve(0x4030582A)", "ENOTSUP"),
+    "space of XFS's own by ioctl": ("reserve(0x4030580A)", "ENOTSUP"),
+    "space of XFS's own by a wide ioctl": ("reserve(0x40305824)", "ENOTSUP"),
+    "files that grow by gigabytes": (
+        "fcntl.ioctl(new(), 0x401C5820, struct.pack('=IIIII8x', 1 << 11, 1 << 30, 0, 0, 0))",
+        "ENOTSUP",
+    ),
     "a range of zeros by ioctl": ("reserve(0x40305839)", "ENOTSUP"),
     "a better place at the disk": ("kernel(251, 30, 1, 0, 2 << 13)", "EPERM"),
     "open_tree_attr": ("kernel(467, 467, -100, 0, 1, 0, 0)", "EPERM"),

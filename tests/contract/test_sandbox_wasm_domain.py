@@ -23,7 +23,7 @@ from lender.sandbox.files import checkpoint
 from lender.sandbox.frames import Decoder, Frame
 from lender.sandbox.plan import SandboxPlan, plan_to_wire
 from lender.sandbox.runtimes import module_cache, runner, wasm, wasm_binding
-from lender.sandbox.walls import confine, landlock
+from lender.sandbox.walls import confine, landlock, sealed
 
 __all__ = ["open_folder", "workshop"]  # fixtures
 pytestmark = pytest.mark.skipif(
@@ -33,6 +33,7 @@ pytestmark = pytest.mark.skipif(
 ANSWER_S = 40.0
 TCP_SINCE_ABI = 4
 REFUSED = {"EACCES", "EPERM"}
+STARTS = {"start a process", "make a socket", "make two sockets"}
 Told = dict[str, str]
 
 
@@ -113,6 +114,12 @@ def attempts(place: Place) -> Told:
             client.settimeout(10)
             client.connect(address)
 
+    def fork() -> None:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+
     def move() -> None:
         (scratch / "a").mkdir()
         (scratch / "b").mkdir()
@@ -136,6 +143,9 @@ def attempts(place: Place) -> Told:
     attempt("read an environment", Path(f"{bystander}/environ").read_bytes)
     attempt("look at a process", os.readlink, f"{bystander}/exe")
     attempt("run a program", lambda: os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0))
+    attempt("start a process", fork)
+    attempt("make a socket", lambda: socket.socket().close())
+    attempt("make two sockets", lambda: [one.close() for one in socket.socketpair()])
     attempt("kill", os.kill, place.bystander, signal.SIGCONT)
     attempt("reach an abstract socket", connect, socket.AF_UNIX, place.abstract)
     attempt("reach a port", connect, socket.AF_INET, ("127.0.0.1", place.port))
@@ -200,6 +210,7 @@ def be_taken_over(sock: socket.socket, place: Place, *, confined: bool) -> NoRet
         wasm_binding.start = start
         if not confined:
             landlock.keep_to = lambda _read, _write: None
+            sealed.seal = lambda: False
         runner.serve(sock, wasm.start)
     finally:
         os._exit(1)
@@ -207,12 +218,14 @@ def be_taken_over(sock: socket.socket, place: Place, *, confined: bool) -> NoRet
 
 def test_whoever_takes_it_over_has_no_more_than_its_own_files(place: Place) -> None:
     compiling, running = taken_over(place, confined=True)
-    open_to_it = {"its own folder", "its input"}
+    open_to_it = {"its own folder", "its input", *STARTS}
     for_the_compiler = {"read its program", "write to the cache", "read the cache"}
     if landlock.abi() < landlock.SCOPES_SINCE_ABI:
         open_to_it |= {"kill", "reach an abstract socket"}
     if landlock.abi() < TCP_SINCE_ABI:
         open_to_it |= {"reach a port"}
+    if sealed.program() is not None:
+        open_to_it -= {*STARTS, "reach an abstract socket", "reach a port"}
     for told, done in ((compiling, open_to_it | for_the_compiler), (running, open_to_it)):
         assert {name for name, how in told.items() if how == "done"} == done, told
         assert {how for how in told.values() if how != "done"} <= REFUSED, told

@@ -121,6 +121,53 @@ def test_a_file_that_is_removed_during_a_look_hides_no_other(
     assert scratch.used_bytes(tmp_path) >= 1 << 20
 
 
+def rename_before(path: Path, monkeypatch: pytest.MonkeyPatch, *, times: int) -> None:
+    """A task's folder `a` gets a new name whenever it was listed and is about to be opened."""
+    opens, left = os.open, list(range(times))
+
+    def moving(where: object, *words: object, **more: object) -> object:
+        if str(where).startswith(str(path / "a")) and left:
+            Path(str(where)).rename(path / f"a{left.pop()}-{os.urandom(2).hex()}")
+        return opens(where, *words, **more)  # type: ignore[arg-type] # as they came
+
+    monkeypatch.setattr(os, "open", moving)
+
+
+def test_a_folder_that_is_moved_during_a_look_is_looked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "large").write_bytes(b"x" * (1 << 20))
+    rename_before(tmp_path, monkeypatch, times=2)
+    assert 1 << 20 <= scratch.used_bytes(tmp_path) < 2 << 20
+
+
+def test_a_folder_that_hides_from_every_look_is_too_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    rename_before(tmp_path, monkeypatch, times=1000)
+    with pytest.raises(scratch.TooMuchError, match="moved away"):
+        scratch.used_bytes(tmp_path)
+
+
+def test_folders_that_come_and_go_hide_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opens = os.open
+    for number in range(20):
+        (tmp_path / f"a{number}").mkdir()
+
+    def removing(where: object, *words: object, **more: object) -> object:
+        if str(where).startswith(str(tmp_path / "a")):
+            Path(str(where)).rmdir()
+            (tmp_path / f"b{os.urandom(4).hex()}").mkdir()
+        return opens(where, *words, **more)  # type: ignore[arg-type] # as they came
+
+    monkeypatch.setattr(os, "open", removing)
+    assert scratch.used_bytes(tmp_path) < 1 << 20
+
+
 @pytest.mark.parametrize("swapped", ["outer", "outer/inner"])
 def test_a_look_never_leads_to_the_owners_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swapped: str

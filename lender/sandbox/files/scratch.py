@@ -9,7 +9,7 @@ import contextlib
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from lender.sandbox.files import copying
@@ -19,6 +19,8 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PLACE = _FOLDER | getattr(os, "O_PATH", 0)  # also of a folder without permissions
 _OWNER_ALONE = 0o700
 _ENTRIES_MAX = 100_000
+# More looks for folders that were gone: who is moved away from all of them hides.
+_LOOKS_MAX = 4
 _COPY_BYTES = 1 << 20
 
 
@@ -114,17 +116,52 @@ def check_inputs(inputs: Mapping[str, Path]) -> None:
             raise PrepareFailedError(f"input {name}: cannot be read")
 
 
+def holds_only(folder: str, names: Container[str]) -> bool:
+    """Whether one look shows that nothing else is in there, as after most tasks.
+
+    Args:
+        folder: the scratch folder.
+        names: what may be there, by plain names: a folder of theirs would have to be looked into.
+    """
+    try:
+        if stat.S_IMODE(os.stat(folder).st_mode) != _OWNER_ALONE:  # noqa: PTH116 - for each task
+            return False
+        return all(name in names for name in os.listdir(folder))  # noqa: PTH208 - the same
+    except OSError:
+        return False
+
+
 def used_bytes(scratch: Path, without: Iterable[str] = ()) -> int:
     """Disk space taken by the folder's content. Safe beside running tasks.
 
+    A folder that is gone when it is to be looked into may have been moved: looked for again, by its
+    inode, until it was met once. What several looks have met counts together.
+
     Raises:
-        TooMuchError: there are too many entries, or some that we may not see.
+        TooMuchError: there are too many entries, or some that we may not see, or one folder is
+            moved away from every look.
     """
     skipped = {str(scratch / name) for name in without}
-    total, entries = 0, 0
+    sizes = dict[int, int]()
+    hidden = _measure(scratch, skipped, sizes)
+    for _ in range(_LOOKS_MAX):
+        if not hidden:
+            return sum(sizes.values())
+        hidden &= _measure(scratch, skipped, sizes)
+    raise TooMuchError("a folder is moved away from every look")
+
+
+def _measure(scratch: Path, skipped: Container[str], sizes: dict[int, int]) -> set[int]:
+    """One look: the bytes directly in each folder, by its inode; returns who was met by name alone.
+
+    Raises:
+        TooMuchError: see `used_bytes`.
+    """
+    entries, missed = 0, set[int]()
     folders: list[tuple[str, int | None]] = [(str(scratch), None)]
     while folders:
         path, inode = folders.pop()
+        total = 0
         try:
             with _opened(path, inode) as folder, os.scandir(folder) as content:
                 for entry in content:
@@ -140,10 +177,13 @@ def used_bytes(scratch: Path, without: Iterable[str] = ()) -> int:
                     with contextlib.suppress(FileNotFoundError):
                         total += entry.stat(follow_symlinks=False).st_blocks * 512
         except (FileNotFoundError, NotADirectoryError):
-            continue  # removed while we looked
+            if inode is not None:
+                missed.add(inode)
         except OSError as error:
             raise TooMuchError(f"a folder can't be measured: {error.strerror}") from error
-    return total
+        else:
+            sizes[inode or 0] = total
+    return missed - sizes.keys()
 
 
 @contextlib.contextmanager

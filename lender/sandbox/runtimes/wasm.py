@@ -2,7 +2,8 @@
 
 The guest sees its scratch folder as /work and as the current folder, its arguments, its
 environment, a clock and random numbers; WASI preview 1 gives it no way to name anything else. Who
-breaks out of the engine, or takes the compiler over, meets Landlock (`_keep_to`).
+breaks out of the engine, or takes the compiler over, meets Landlock (`_keep_to`) and a filter of
+system calls.
 What runs too long, or is asked to end, is ended by the engine's epoch, and where it sleeps inside a
 host call, which epochs don't interrupt, by ending this process.
 """
@@ -20,7 +21,7 @@ from lender.sandbox.plan import FILE_MARGIN_BYTES, WORK_FOLDER, LimitName, Sandb
 from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.runtimes.runner import ASKED_TO_END, Reporter, Runner
 from lender.sandbox.runtimes.wasm_watch import Run, Watch
-from lender.sandbox.walls import confine, landlock
+from lender.sandbox.walls import confine, landlock, sealed
 
 _ERROR_CHARS_MAX = 500
 _LARGE_BYTES = 1 << 20
@@ -42,7 +43,8 @@ def preload() -> None:
     # They import wasmtime.
     from lender.sandbox.runtimes import module_cache, wasm_binding  # noqa: F401, PLC0415
 
-    landlock.abi()  # the forks know it then
+    landlock.abi()  # the forks know these then
+    sealed.program()
 
 
 def start(plan: SandboxPlan, reporter: Reporter) -> Runner:
@@ -172,7 +174,7 @@ class _WasmRunner:
 
     def _drain_and_tell(self, run: Run) -> None:
         self._drain(run)
-        self._reporter.tell_log()
+        self._reporter.tell()
 
     def _watch_disk(self) -> DiskWatch:
         return DiskWatch(self._plan.scratch, self._plan.limits.scratch_bytes, self._disk_bytes)
@@ -235,6 +237,8 @@ def _keep_to(plan: SandboxPlan, *, compiles: bool) -> None:
             checkpoint.preload()
     try:
         landlock.keep_to(read, write)
+        if compiles:
+            sealed.seal()
     except OSError as error:
         raise PrepareFailedError(f"its process can't be confined: {error}") from error
 

@@ -9,7 +9,8 @@ dumps into would be run as root at 0 (core(5)).
 
 Space on the disk is not reserved in there: a working folder is watched, and nobody writes as fast
 as whole files are allocated. Programs that would reserve some do without, as on file systems that
-can't (fallocate(2), EOPNOTSUPP).
+can't (fallocate(2), EOPNOTSUPP). Nor is it set how much a file takes with its next byte (XFS's
+extent size hints, ioctl_xfs_fsgetxattr(2)).
 
 Some calls succeed without effect: setsid(), since a session of its own would get a full share of
 the processor beside the owner's (sched(7), autogroup); sync(), which would have the owner's disks
@@ -30,7 +31,12 @@ _HIGH = 4  # from there to the argument's other half
 _X32 = 0x40000000
 _NEW_NAMESPACES = 0x7E020080  # CLONE_NEW* of clone(2), time namespaces too
 _TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
-_SPACE = (0x40305828, 0x4030582A, 0x40305839)  # FS_IOC_RESVSP, FS_IOC_RESVSP64, FS_IOC_ZERO_RANGE
+_SPACE = (
+    *(0x40305828, 0x4030582A),  # FS_IOC_RESVSP, FS_IOC_RESVSP64
+    *(0x4030580A, 0x40305824),  # XFS_IOC_ALLOCSP, XFS_IOC_ALLOCSP64: before Linux 5.17
+    0x40305839,  # FS_IOC_ZERO_RANGE
+    0x401C5820,  # FS_IOC_FSSETXATTR
+)
 _UNIX, _IPV4, _NETLINK, _IPV6 = 1, 2, 16, 10  # address families that the namespaces contain
 _SOCKET_KIND, _SEQPACKET_OR_STRANGER = 0xF, 4  # of socket(2)'s type; less are stream, datagram, raw
 _IP_PROTOCOLS = (0, 1, 6, 17, 58)  # the kind's own, ICMP, TCP, UDP, ICMPv6: others are modules
@@ -115,21 +121,39 @@ _WITHOUT_EFFECT: dict[str, tuple[int, int]] = {
     "syncfs": (306, 267),
 }
 _RESERVES: dict[str, tuple[int, int]] = {"fallocate": (285, 47)}
+# What a process needs no more that only works on what it has.
+_STARTS_OR_REACHES: dict[str, tuple[int | None, int | None]] = {
+    "execve": (59, 221),
+    "execveat": (322, 281),
+    "fork": (57, None),
+    "vfork": (58, None),
+    "socket": (41, 198),
+    "socketpair": (53, 199),
+}
+# An engine maps a large module's memory from one. Its size is bounded as a file's is.
+_OF_ENGINES = frozenset({"memfd_create"})
+_CLONE_THREAD = 0x00010000
 _CLONE, _IOCTL, _SOCKET, _SOCKETPAIR = (56, 220), (16, 29), (41, 198), (53, 199)
 _SETSOCKOPT = (54, 208)
 _SETRLIMIT, _PRLIMIT = (160, 164), (302, 261)
 
 
-def program(machine: str | None = None) -> bytes | None:
-    """The filter for a machine (`uname -m`; this one by default), None where we have none."""
+def program(machine: str | None = None, *, seals: bool = False) -> bytes | None:
+    """The filter for a machine (`uname -m`; this one by default), None where we have none.
+
+    Args:
+        machine: whose numbers it knows.
+        seals: for a process that runs a stranger's work by an engine: it starts no other and makes
+            no socket, threads are all that it may add.
+    """
     machine = machine or platform.machine()
     if machine not in _AUDIT:
         return None
     column = list(_AUDIT).index(machine)
-    return b"".join(_instructions(machine, column))
+    return b"".join(_instructions(machine, column, seals=seals))
 
 
-def _instructions(machine: str, column: int) -> Iterator[bytes]:
+def _instructions(machine: str, column: int, *, seals: bool) -> Iterator[bytes]:
     yield _code(_LOAD, _ARCHITECTURE)
     yield _code(_EQUAL, _AUDIT[machine], 1, 0)
     yield _code(_RETURN, _KILL)
@@ -140,8 +164,11 @@ def _instructions(machine: str, column: int) -> Iterator[bytes]:
         number = numbers[column]
         if number is not None:
             yield from _answer(_EQUAL, number, errno.EPERM)
-    for either in _MISSING.values():
-        yield from _answer(_EQUAL, either[column], errno.ENOSYS)
+    if seals:
+        yield from _seal(column)
+    for name, either in _MISSING.items():
+        if not (seals and name in _OF_ENGINES):
+            yield from _answer(_EQUAL, either[column], errno.ENOSYS)
     for either in _RESERVES.values():
         yield from _answer(_EQUAL, either[column], errno.EOPNOTSUPP)
     for either in _WITHOUT_EFFECT.values():
@@ -156,6 +183,15 @@ def _instructions(machine: str, column: int) -> Iterator[bytes]:
     yield from _sockets(column)
     yield from _buffers(column)
     yield _code(_RETURN, _ALLOW)
+
+
+def _seal(column: int) -> Iterator[bytes]:
+    for numbers in _STARTS_OR_REACHES.values():
+        number = numbers[column]
+        if number is not None:
+            yield from _answer(_EQUAL, number, errno.EPERM)
+    process = [_code(_ANY_BIT, _CLONE_THREAD, 1, 0), _code(_RETURN, _ERRNO | errno.EPERM)]
+    yield from _with_argument(_CLONE[column], _ARGUMENT_0, process)
 
 
 def _core_limit(column: int) -> Iterator[bytes]:
