@@ -38,6 +38,7 @@ from lender.sandbox.egress.counters import Moved
 from lender.sandbox.files import scratch
 from lender.sandbox.files.checkpoint import CheckpointRefusedError
 from lender.sandbox.port import (
+    AHEAD_MAX,
     PrepareFailedError,
     RecordRoots,
     RefusedError,
@@ -266,8 +267,8 @@ class Execution:
         ended: list[TaskResult] = []
         flushed_at = clock()
         try:
-            for task in tasks:
-                result = await self._run_one(task)
+            for place, task in enumerate(tasks, 1):
+                result = await self._run_one(task, tasks[place : place + AHEAD_MAX])
                 if result is None:
                     break
                 ended.append(result)
@@ -289,14 +290,19 @@ class Execution:
         elif self._terminating:
             self._post(TaskTerminated(self._lease))
 
-    async def _run_one(self, task: int) -> TaskResult | None:
+    async def _run_one(self, task: int, ahead: tuple[int, ...]) -> TaskResult | None:
         """Run a task to its result; None: it was asked to end, or so were all before it began."""
         assert self._sandbox is not None
         await self._provisions.until_thawed()
         if self._terminating:
             return None
         self._task = task
-        outcome = await self._sandbox.run(task)
+        spec = self._effect.spec
+        # What is to be taken out of its working folder must still lie there; and what a task sends
+        # out is not to be sent once more because another, begun behind it, hit a limit.
+        if spec.outputs or spec.checkpoint or spec.requires.net:
+            ahead = ()
+        outcome = await self._sandbox.run(task, ahead)
         self._meter(outcome)
         if outcome.terminated:
             # One that never began has left nothing: what lies there is another's.

@@ -1,6 +1,7 @@
-"""The daemon's sandbox: one process of the launcher, asked for one task at a time.
+"""The daemon's sandbox: one process of the launcher, asked for one task after the other.
 
-All runtimes look the same from here; what differs is the code that the forked process runs. Where
+All runtimes look the same from here; what differs is the code that the forked process runs. It is
+told of tasks ahead, where the daemon knows them, and goes from one to the next by itself. Where
 the kernel ends all of it at a limit of its cgroup, there is nobody left inside who could tell: the
 outcome is made here, and the next task gets another process.
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lender.sandbox import frames
+from lender.sandbox.asked import PLAN, Asked
 from lender.sandbox.egress.counters import Moved
 from lender.sandbox.files import scratch
 from lender.sandbox.frames import Frame, FrameError
@@ -26,7 +28,13 @@ from lender.sandbox.plan import (
     outcome_from_wire,
     plan_to_wire,
 )
-from lender.sandbox.port import PrepareFailedError, RecordRoots, RefusedError, SandboxGoneError
+from lender.sandbox.port import (
+    AHEAD_MAX,
+    PrepareFailedError,
+    RecordRoots,
+    RefusedError,
+    SandboxGoneError,
+)
 from lender.sandbox.processes import account, cgroup, controllers, stopping, tree
 from lender.sandbox.processes.stopping import Standing
 from lender.sandbox.processes.subtree import Subtree
@@ -36,6 +44,8 @@ from lender.sandbox.processes.tree import Root
 _LATE_S = 5.0
 _LOOK_S = 1.0
 _MOVED_BYTES_MAX = 1 << 53
+# Values that wait for the daemon are its memory.
+_EARLY_BYTES_MAX = 16 << 20
 
 
 class LeaseSandbox:
@@ -72,11 +82,13 @@ class LeaseSandbox:
         self._loop = asyncio.get_running_loop()
         self._spawning: asyncio.Future[Child] | None = None
         self._child: Child | None = None
-        self._answer: asyncio.Future[Frame | None] | None = None
+        ahead_max = _EARLY_BYTES_MAX // max(1, plan.limits.output_bytes)
+        self._asked = Asked(min(AHEAD_MAX, ahead_max))
+        self._answer: asyncio.Future[bool] | None = None
         self._clock: asyncio.TimerHandle | None = None
         self._left_s = 0.0
         self._on_log = on_log
-        self._log = (0, 0.0)
+        self._log_bytes = 0.0
         self._decoder = frames.Decoder(0)
         self._told_cpu_s = 0.0
         self._moved_before = self._moved = Moved()
@@ -123,7 +135,9 @@ class LeaseSandbox:
             raise
         prepare_s = self._plan.limits.prepare_s
         try:
-            answer = await self._ask(child, {"plan": plan_to_wire(self._plan)}, prepare_s)
+            self._asked.want(PLAN)
+            wanted = Frame({"plan": plan_to_wire(self._plan)})
+            answer = await self._answer_of(child, frames.encode(wanted), prepare_s)
         except SandboxGoneError as error:
             if not self._ran_out_of_memory():
                 raise
@@ -144,39 +158,52 @@ class LeaseSandbox:
         await self._end(child)
         return SandboxGoneError("the sandbox gave an answer that is none")
 
-    async def run(self, task_index: int) -> TaskOutcome:
+    async def run(self, task_index: int, ahead: Sequence[int] = ()) -> TaskOutcome:
         """See `Sandbox.run`."""
         child = await self._serving()
         # Who is asked to end at its time limit has its grace on top.
         late_s = self._plan.limits.time_s + self._plan.grace_s + _LATE_S
         started_at = self._loop.time()
+        hit: LimitName = "time"
         try:
-            self._log = task_index, started_at * BYTES_PER_S - TOLD_BYTES_MAX
-            request = {"task": task_index, "watched": self._on_log is not None}
-            answer = await self._ask(child, request, late_s)
+            answer = await self._answer_of(child, self._questions(task_index, ahead), late_s)
         except SandboxGoneError:
             if not self._ran_out_of_memory():
                 raise
-            return await self._cut_off(child, task_index, started_at, "memory", "")
+            answer, hit = None, "memory"
+        if answer is None and len(self._asked) > 1:
+            return await self._run_alone(child, task_index)
         if answer is None:
-            return await self._cut_off(child, task_index, started_at, "time", " and did not answer")
-        try:
-            last = answer.header["last"]
-            outcome = outcome_from_wire(answer.header["outcome"], answer.body)
-            if outcome.task != task_index or type(last) is not bool:
-                raise ValueError("the outcome of another task")  # noqa: TRY301 - told as any other
-        except (LookupError, ValueError) as error:
-            await self._end(child)
-            raise SandboxGoneError("the sandbox gave an answer that is none") from error
+            return await self._cut_off(child, task_index, started_at, hit)
+        outcome, last = await self._read(child, task_index, answer)
         self._told_cpu_s += outcome.cpu_s
         if outcome.state == "failed" and outcome.limit is None and not outcome.terminated:
             limit = self._limit_hit()
+            if limit is not None and len(self._asked) > 0:
+                return await self._run_alone(child, task_index)
             if limit is not None:
                 last = True  # the next one's leaf has hit none yet
                 outcome = outcome._replace(limit=limit, error=f"hit its {limit} limit")
         if last:
             await self._end(child)
         return outcome
+
+    async def _read(self, child: Child, task: int, answer: Frame) -> tuple[TaskOutcome, bool]:
+        """The outcome of a task, and whether the sandbox ends behind it."""
+        try:
+            last = answer.header["last"]
+            outcome = outcome_from_wire(answer.header["outcome"], answer.body)
+            if outcome.task != task or type(last) is not bool:
+                raise ValueError("the outcome of another task")  # noqa: TRY301 - told as any other
+        except (LookupError, ValueError) as error:
+            await self._end(child)
+            raise SandboxGoneError("the sandbox gave an answer that is none") from error
+        return outcome, last
+
+    async def _run_alone(self, child: Child, task: int) -> TaskOutcome:
+        """All of it ended at a limit, and it may have been one of the tasks behind that hit it."""
+        await self._end(child)
+        return await self.run(task)
 
     async def _serving(self) -> Child:
         """Who runs the next task: another process, where the last one could only end with its."""
@@ -221,10 +248,11 @@ class LeaseSandbox:
         return not self._closed and self._limit_hit() == "memory"
 
     async def _cut_off(
-        self, child: Child, task: int, started_at: float, limit: LimitName, how: str
+        self, child: Child, task: int, started_at: float, limit: LimitName
     ) -> TaskOutcome:
         """End it all; how a task ended that nothing inside of the sandbox can tell about."""
         used_s, peak_bytes = 0.0, 0
+        how = " and did not answer" if limit == "time" else ""
         if self.cgroup is not None:
             used_s = max(0.0, cgroup.cpu_s(self.cgroup) - self._told_cpu_s)
             peak_bytes = controllers.memory_peak_bytes(self.cgroup)
@@ -246,34 +274,50 @@ class LeaseSandbox:
     async def _end(self, child: Child) -> None:
         """Kill the process and all below it, wait until it is reaped."""
         self._child = None
+        self._asked.forget()
         report = await asyncio.to_thread(stopping.kill, (self._standing(child),))
         if not report.verified and tree.is_enclosed():
             # What can't be caught one by one: the launcher goes with it, and so do we.
             account.end_everything()
         self._on_gone(child)
-        await child.ended
+        # Who gives up waiting must not take the word of its end away.
+        await asyncio.shield(child.ended)
 
-    async def _ask(self, child: Child, message: dict[str, Any], late_s: float) -> Frame | None:
-        """The answer; None when it is late, the time spent frozen not counted."""
-        answer: asyncio.Future[Frame | None] = self._loop.create_future()
-        self._answer = answer
-        if child.channel.fileno() < 0:
-            raise SandboxGoneError("the sandbox is dead")
+    def _questions(self, task: int, ahead: Sequence[int]) -> bytes:
+        """What to send, so that it knows of this task and of some behind it."""
+        if self._asked.at_work is None:
+            self._begin_log()
+        watched = self._on_log is not None
+        wanted = self._asked.want(task, ahead)
+        return b"".join(frames.encode(Frame({"task": one, "watched": watched})) for one in wanted)
+
+    async def _answer_of(self, child: Child, questions: bytes, late_s: float) -> Frame | None:
+        """The next answer; None when it is late, the time spent frozen not counted."""
         self._left_s = late_s
-        if self._clock is None:
-            self._clock = self._loop.call_later(_LOOK_S, self._look, child)
-        try:
-            data = frames.encode(Frame(message))
+        await self._send(child, questions)
+        while (answer := self._asked.take()) is None:
+            if child.channel.fileno() < 0:
+                raise SandboxGoneError("the sandbox is dead")
+            if self._clock is None:
+                self._clock = self._loop.call_later(_LOOK_S, self._look, child)
+            self._answer = self._loop.create_future()
+            try:
+                if not await self._answer:
+                    return None
+            finally:
+                self._answer = None
+        return answer
+
+    async def _send(self, child: Child, data: bytes) -> None:
+        """A sandbox that has ended is heard of by its own end: what it said before comes first."""
+        if not data or child.channel.fileno() < 0:
+            return
+        with contextlib.suppress(ConnectionError):
             with contextlib.suppress(BlockingIOError):
                 # Nearly always all of it goes at once, sooner than the loop could be asked.
                 data = data[child.channel.send(data) :]
             if data:
                 await self._loop.sock_sendall(child.channel, data)
-            return await answer
-        except OSError as error:
-            raise SandboxGoneError("the sandbox died") from error
-        finally:
-            self._answer = None
 
     def _look(self, child: Child) -> None:
         """One clock for many short tasks: what begins between two looks loses a part of one."""
@@ -283,7 +327,7 @@ class LeaseSandbox:
         if not stopping.stands_still(self._standing(child)):
             self._left_s -= _LOOK_S
         if self._left_s <= 0:
-            answer.set_result(None)
+            answer.set_result(False)
             return
         self._clock = self._loop.call_later(_LOOK_S, self._look, child)
 
@@ -295,8 +339,10 @@ class LeaseSandbox:
                     self._hear_log(frame)
                 elif "moved" in frame.header:
                     self._hear_moved(frame.header["moved"])
-                elif self._answer is not None and not self._answer.done():
-                    self._answer.set_result(frame)
+                elif self._asked.hear(frame):
+                    self._begin_log()
+                    if self._answer is not None and not self._answer.done():
+                        self._answer.set_result(True)
         except BlockingIOError:
             return
         except (OSError, FrameError):
@@ -310,13 +356,17 @@ class LeaseSandbox:
         Raises:
             FrameError: it tells more than it may, or of another task: it has been taken over.
         """
-        task, told_bytes = self._log
-        told_bytes += len(frame.body)
-        self._log = task, told_bytes
-        if frame.header["log"] != task or told_bytes > self._loop.time() * BYTES_PER_S:
+        task = self._asked.at_work
+        self._log_bytes += len(frame.body)
+        is_much = self._log_bytes > self._loop.time() * BYTES_PER_S
+        if task in {None, PLAN} or frame.header["log"] != task or is_much:
             raise FrameError("a log without end, or of another task")
-        if self._on_log is not None:
+        if self._on_log is not None and task is not None:
             self._on_log(task, frame.body)
+
+    def _begin_log(self) -> None:
+        """What the next task may tell, all at once and then by and by."""
+        self._log_bytes = self._loop.time() * BYTES_PER_S - TOLD_BYTES_MAX
 
     def _hear_moved(self, told: object) -> None:
         """Take up what went over the network.

@@ -1,14 +1,15 @@
 """The interface between the daemon and any sandbox."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from lender.sandbox.egress.counters import Moved
 from lender.sandbox.plan import Limits, SandboxPlan, TaskOutcome
 from lender.sandbox.processes.tree import Root
 
 __all__ = [
+    "AHEAD_MAX",
     "Limits",
     "PrepareFailedError",
     "RecordRoots",
@@ -23,6 +24,10 @@ __all__ = [
 RecordRoots = Callable[[tuple[Root, ...]], Awaitable[None]]
 """Called with the root processes before any of them may run; must have written them durably when
 it returns, so that `lender revoke` finds them without the daemon."""
+
+
+AHEAD_MAX: Final = 8
+"""A sandbox is told of no more tasks behind the one that is waited for."""
 
 
 class PrepareFailedError(Exception):
@@ -82,10 +87,15 @@ class Sandbox(Protocol):
         """
         ...
 
-    async def run(self, task_index: int) -> TaskOutcome:
+    async def run(self, task_index: int, ahead: Sequence[int] = ()) -> TaskOutcome:
         """Run one task in a scratch folder that holds the inputs and nothing else.
 
-        What the task wrote stays there until the next `run` or `close`.
+        What the task wrote stays there until the next `run` or `close`, unless others were named.
+
+        Args:
+            task_index: its number.
+            ahead: tasks that will be run next, in this order and before any other: they may be
+                begun as soon as this one has ended, and run twice where a sandbox ends.
 
         Raises:
             SandboxGoneError: it was killed, closed or crashed.

@@ -25,6 +25,8 @@ from lender.sandbox.port import SandboxGoneError
 
 pytestmark = in_one_loop
 
+HANGS_S = 40  # killed and reaped on a machine that is busy
+
 GOOD = {"task": 0, "state": "succeeded", "exit_code": 0, "value": 0}
 
 
@@ -133,7 +135,7 @@ async def _run(arena: Arena, runtime: Runtime, taken: TakenOver) -> None:
     )
     try:
         await made.prepare()
-        await asyncio.wait_for(made.run(0), 3)
+        await asyncio.wait_for(made.run(0), HANGS_S)
     finally:
         await made.close()
         taken.close()

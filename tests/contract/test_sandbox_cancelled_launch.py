@@ -2,8 +2,12 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
+import pytest
 from sandboxes import Workshop, open_folder, until, workshop
 
 from lender.sandbox.processes import tree
@@ -40,6 +44,26 @@ async def test_a_held_process_whose_socket_is_closed_ends(workshop: Workshop) ->
     child.channel.close()
     assert (await child.ended).status == 1
     assert not tree.alive(child.root)
+
+
+async def test_who_gives_up_waiting_for_an_end_takes_no_word_from_others(
+    workshop: Workshop,
+) -> None:
+    sandbox = await workshop.prepared("wasm", "hello")
+    (root,) = sandbox.root_pids
+    launcher, faults = workshop.launcher, list[dict[str, Any]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
+    os.kill(launcher.pid, signal.SIGSTOP)  # it can't tell of the end
+    try:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(sandbox.close(), 1)
+    finally:
+        os.kill(launcher.pid, signal.SIGCONT)
+    other = await asyncio.wait_for(launcher.spawn("wasm"), 30)
+    other.channel.close()
+    await asyncio.wait_for(other.ended, 30)
+    assert not tree.alive(root)
+    assert not faults, "what comes in one piece with it would be lost"
 
 
 def _descriptors() -> int:

@@ -75,7 +75,7 @@ class Sandbox:
     async def prepare(self) -> None:
         await self._record(self.root_pids)
 
-    async def run(self, _task: int) -> TaskOutcome:
+    async def run(self, _task: int, _ahead: tuple[int, ...] = ()) -> TaskOutcome:
         self.began.set()
         return await self.outcomes.get()
 

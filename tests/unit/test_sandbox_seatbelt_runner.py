@@ -1,9 +1,9 @@
 """The macOS runner with real processes; a stand-in for sandbox-exec starts them without walls."""
 
 import contextlib
+import gc
 import importlib
 import json
-import gc
 import os
 import signal
 import socket

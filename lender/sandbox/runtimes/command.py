@@ -205,7 +205,7 @@ class _Watch:
             pause_s = min(_TICK_S, 2 * pause_s)
             started.tick()
             if self._reporter is not None:
-                self._reporter.tell_log()
+                self._reporter.tell()
                 self._reporter.tell_moved()
             elapsed_s = self._clock.advance(time.monotonic())
             self._limit = self._limit_hit(elapsed_s)
@@ -296,7 +296,10 @@ class _Watch:
 
     def _disk_bytes(self) -> int:
         folder, limit_bytes = self._plan.scratch, self._plan.limits.scratch_bytes
-        used_bytes, device = scratch.used_bytes(folder, self._inputs), folder.stat().st_dev
+        used_bytes, place = 0, str(folder)
+        if not scratch.holds_only(place, self._inputs):
+            used_bytes = scratch.used_bytes(folder, self._inputs)
+        device = os.stat(place).st_dev  # noqa: PTH116 - for each task
         return used_bytes + self._started.unnamed_bytes(device, limit_bytes + FILE_MARGIN_BYTES)
 
     def _exceeds_memory(self) -> bool:

@@ -28,6 +28,8 @@ _SWEEPS_MAX = 50
 _SWEEP_S = 0.001
 # Reading them all takes longer than a short task: so often, or once a task was longer.
 _LOOK_S = 0.02
+# Of the folder with an entry for each thread.
+_ONE_THREAD = 3
 _LONG_S = 0.001
 
 
@@ -61,7 +63,11 @@ class Inhabitants:
             self._proc = _open(opened, f"/proc/{init}/root/proc", _FOLDER)
             # By the folder that is held open: a process id may be another's by the time it is used.
             root = f"/proc/self/fd/{self._proc}/.."
-            self._temporary = [f"{root}/{name}" for name in _TEMPORARY]
+            self._temporary = [
+                _Temporary(f"{root}/{name}", _open(opened, f"{root}/{name}", _FOLDER))
+                for name in _TEMPORARY
+            ]
+            self._family = _Family(opened, pid, init)
             self._own = frozenset({"1", _pid_inside(pid)})
             self._network = NetworkCounters(init)
             opened.callback(self._network.close)
@@ -79,6 +85,8 @@ class Inhabitants:
 
     def sweep(self) -> bool:
         """See `Residents`."""
+        if self._family.is_alone():
+            return True
         for _ in range(_SWEEPS_MAX):
             names = os.listdir(self._proc)  # noqa: PTH208 - a descriptor
             if not self._own.issubset(names):
@@ -95,8 +103,8 @@ class Inhabitants:
     def clear_temporary(self) -> None:
         """Empty /tmp and /dev/shm."""
         for folder in self._temporary:
-            if os.listdir(folder):  # noqa: PTH208 - the names alone, and fast
-                scratch.wipe(Path(folder))
+            if not folder.is_empty() and os.listdir(folder.path):  # noqa: PTH208 - fast
+                scratch.wipe(Path(folder.path))
 
     def has_inputs(self) -> bool:
         """Whether each is still mounted where it was: a task may have moved its folder."""
@@ -145,6 +153,62 @@ class Inhabitants:
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
             finally:
                 os.close(handle)
+
+
+class _Family:
+    """Whether the interpreter has company: a look at three files instead of at all of /proc.
+
+    The kernel lists the children of each thread (proc(5), children). Who is inside is the
+    interpreter, or a descendant of its, and whose parent dies becomes a child of the init, or of
+    the interpreter. A kernel without these files tells nothing.
+    """
+
+    def __init__(self, opened: contextlib.ExitStack, pid: int, init: int) -> None:
+        self._only = f"{pid} ".encode()
+        self._files: tuple[int, int, int] | None = None
+        with contextlib.suppress(OSError):
+            self._files = (
+                _open(opened, f"/proc/{pid}/task", _FOLDER),
+                _open(opened, f"/proc/{pid}/task/{pid}/children", _FILE),
+                _open(opened, f"/proc/{init}/task/{init}/children", _FILE),
+            )
+
+    def is_alone(self) -> bool:
+        """Whether it certainly has none; a dead child that it has not waited for is some."""
+        if self._files is None:
+            return False
+        threads, own, orphans = self._files
+        try:
+            # In this order: whoever loses its parent meanwhile is met as the init's.
+            return (
+                os.fstat(threads).st_nlink == _ONE_THREAD
+                and not os.pread(own, 1, 0)
+                and os.pread(orphans, _STAT_BYTES, 0) == self._only
+            )
+        except OSError:
+            return False
+
+
+class _Temporary:
+    """A folder for temporary files, which is a file system of its own in memory.
+
+    Args:
+        path: where it is.
+        folder: the same, held open while nothing is in it.
+    """
+
+    def __init__(self, path: str, folder: int) -> None:
+        self.path = path
+        self._folder = folder
+        self._empty = self._count()
+
+    def is_empty(self) -> bool:
+        """Whether it has as many files as at first, with a name or without."""
+        return self._empty > 0 and self._count() == self._empty
+
+    def _count(self) -> int:
+        found = os.fstatvfs(self._folder)
+        return found.f_files - found.f_ffree
 
 
 def _open(stack: contextlib.ExitStack, path: str, flags: int) -> int:

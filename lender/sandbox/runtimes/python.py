@@ -69,8 +69,11 @@ class _Behind:
         with theirs:
             task = behind.start(options, words, "python", theirs.fileno())
 
+        folder = str(plan.scratch)
+
         def restore() -> None:
-            scratch.wipe(plan.scratch, plan.inputs)
+            if not scratch.holds_only(folder, plan.inputs):
+                scratch.wipe(plan.scratch, plan.inputs)
 
         def find(pid: int) -> Inhabitants:
             return Inhabitants(pid, plan.scratch, plan.inputs, task.refused)

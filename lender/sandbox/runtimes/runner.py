@@ -4,7 +4,8 @@ The daemon sends `{"plan": ...}` once and then `{"task": i, "watched": bool}`; i
 `{"prepared": true}` or `{"unprepared": reason, ...}`, and `{"outcome": ..., "last": bool}` for each
 task. Before the outcome of a task that is watched it gets `{"log": i}` with what came on standard
 error, as much of it as `TaskLog` lets through; of one with a network `{"moved": [in, out]}`, bytes
-since the plan.
+since the plan. It may send several tasks at once: they are run one after the other, and outcomes of
+short ones come together.
 
 SIGTERM to this process asks for a soft end of the task that runs. Nothing is begun after it.
 """
@@ -27,6 +28,11 @@ from lender.sandbox.port import PrepareFailedError
 
 ASKED_TO_END = "was asked to end"
 MOVED_TOLD_S = 0.25
+
+# How long and how much an outcome waits for those behind it: who asked has work to look at until
+# then, and each hand-over costs both sides more than many a task.
+_HELD_S = 0.001
+_HELD_BYTES_MAX = 1 << 14
 
 
 class Runner(Protocol):
@@ -73,6 +79,8 @@ class Reporter:
         self._moved_told, self._moved_told_at = Moved(), 0.0
         self._sock = sock
         self._log: tuple[int, TaskLog] | None = None
+        self._held = bytearray()
+        self._held_since = 0.0
         self._ready = select.poll()
         self._ready.register(sock, select.POLLOUT)
 
@@ -85,10 +93,13 @@ class Reporter:
         if self._log is not None:
             self._log[1].add(time.monotonic(), piece)
 
-    def tell_log(self) -> None:
+    def tell(self) -> None:
         """Tell what is due, unless the daemon is too busy to take it; to be called often."""
         # What is due fits into the room that makes a socket ready (unix_writable: three quarters).
-        if self._log is not None and self._ready.poll(0):
+        if self._held:
+            if time.monotonic() - self._held_since >= _HELD_S and self._ready.poll(0):
+                self._hand_over()
+        elif self._log is not None and self._ready.poll(0):
             task, log = self._log
             if told := log.due(time.monotonic()):
                 frames.send(self._sock, Frame({"log": task}, told))
@@ -106,16 +117,32 @@ class Reporter:
             self._moved_told = moved
             frames.send(self._sock, Frame({"moved": [moved.in_bytes, moved.out_bytes]}))
 
-    def send(self, outcome: TaskOutcome, *, last: bool = False) -> None:
-        """Hand over how a task ended; after the last one this process ends."""
+    def send(self, outcome: TaskOutcome, *, last: bool = False, more: bool = False) -> None:
+        """Hand over how a task ended.
+
+        Args:
+            outcome: how.
+            last: this process ends behind it.
+            more: other tasks are known: it may wait for their outcomes.
+        """
         self._tell_moved()
+        now = time.monotonic()
+        if not self._held:
+            self._held_since = now
         if self._log is not None:
             task, log = self._log
             self._log = None
             if told := log.last():
-                frames.send(self._sock, Frame({"log": task}, told))
+                self._held += frames.encode(Frame({"log": task}, told))
         header, body = outcome_to_wire(outcome)
-        frames.send(self._sock, Frame({"outcome": header, "last": last}, body))
+        self._held += frames.encode(Frame({"outcome": header, "last": last}, body))
+        is_due = now - self._held_since >= _HELD_S or len(self._held) > _HELD_BYTES_MAX
+        if is_due or last or not more:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        held, self._held = self._held, bytearray()
+        self._sock.sendall(held)
 
 
 def serve(sock: socket.socket, start: Callable[[SandboxPlan, Reporter], Runner]) -> None:
@@ -127,13 +154,15 @@ def serve(sock: socket.socket, start: Callable[[SandboxPlan, Reporter], Runner])
     """
     decoder, reporter, runner = frames.Decoder(body_bytes_max=0), Reporter(sock), None
     while data := frames.read(sock):
-        for frame in decoder.feed(data):
+        wanted = decoder.feed(data)
+        for place, frame in enumerate(wanted, 1):
             if runner is not None:
                 task = frame.header["task"]
                 asked = reporter.soft_stop.asked
                 if frame.header.get("watched"):
                     reporter.begin_log(task)
-                reporter.send(_not_begun(task) if asked else runner.run(task))
+                outcome = _not_begun(task) if asked else runner.run(task)
+                reporter.send(outcome, more=place < len(wanted))
                 reporter.when_idle()
                 continue
             try:
