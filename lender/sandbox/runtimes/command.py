@@ -206,7 +206,6 @@ class _Watch:
             started.tick()
             if self._reporter is not None:
                 self._reporter.tell()
-                self._reporter.tell_moved()
             elapsed_s = self._clock.advance(time.monotonic())
             self._limit = self._limit_hit(elapsed_s)
             if started.has_ended():

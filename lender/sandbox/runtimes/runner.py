@@ -95,18 +95,15 @@ class Reporter:
 
     def tell(self) -> None:
         """Tell what is due, unless the daemon is too busy to take it; to be called often."""
+        now = time.monotonic()
         # What is due fits into the room that makes a socket ready (unix_writable: three quarters).
         if self._held:
-            if time.monotonic() - self._held_since >= _HELD_S and self._ready.poll(0):
+            if now - self._held_since >= _HELD_S and self._ready.poll(0):
                 self._hand_over()
         elif self._log is not None and self._ready.poll(0):
             task, log = self._log
-            if told := log.due(time.monotonic()):
+            if told := log.due(now):
                 frames.send(self._sock, Frame({"log": task}, told))
-
-    def tell_moved(self) -> None:
-        """Tell what has gone over the network, unless that is no news; to be called often."""
-        now = time.monotonic()
         if now - self._moved_told_at >= MOVED_TOLD_S and self._ready.poll(0):
             self._moved_told_at = now
             self._tell_moved()
