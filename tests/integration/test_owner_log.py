@@ -101,6 +101,10 @@ def test_log_prints_a_receipt_in_full_and_an_early_one_as_far_as_it_goes(machine
         "energy_method": "estimate: RAPL",
     })  # fmt: skip
     log.append({**RECEIPT, "job": "J-early000", "network_attempts_blocked": -1})
+    log.append({
+        **RECEIPT, "job": "J-net00000", "network": ["a.org", "*.b.org:22"],
+        "network_in_bytes": 3 << 20, "network_out_bytes": 2048, "network_attempts_blocked": 1,
+    })  # fmt: skip
     few = {"lease": "L", "job": "J-few00000", "submitter": ALICE, "workload": "render",
            "grant": "G-9", "outcome": "revoked", "ended_at": 1_800_000_000.0}  # fmt: skip
     log.append(few)
@@ -108,6 +112,8 @@ def test_log_prints_a_receipt_in_full_and_an_early_one_as_far_as_it_goes(machine
     assert "program sha256:9f869f869f86… · in x.npz 10 MiB · out 4 KiB" in told
     assert "files: scratch only · network: blocked, 2 attempts · GPU: not used" in told
     assert "CPU 42.0 s · peak 1 GiB · 3.1 Wh (estimate: RAPL)" in told
+    reached = "network: a.org, *.b.org:22 by proxy, in 3 MiB, out 2 KiB, 1 attempt blocked"
+    assert reached in machine.lender("log", "J-net").stdout
     assert "attempts could not be counted" in machine.lender("log", "J-early").stdout
     early = machine.lender("log", "J-few")
     assert early.returncode == 0

@@ -195,6 +195,20 @@ def test_energy_of_the_gpu_is_on_the_receipt_and_counts_for_the_budget() -> None
     assert receipt.energy_method == "estimate: RAPL; the GPU's meter by share of its use"
 
 
+def test_what_work_moves_over_the_network_is_on_the_receipt_and_counts_for_the_budget() -> None:
+    bench = Bench().ready(make_grant(budget=parse_budget(["1GB/day"])))
+    bench.run()
+    moved = UsageMetered(lease_id(1), 1.0, 1, network_in_bytes=5 * 10**8, network_out_bytes=10**8)
+    assert sandboxes(bench.tell(moved)) == []
+    (attempt,) = bench.lender.status(bench.now).attempts
+    assert (attempt.network_in_bytes, attempt.network_out_bytes) == (5 * 10**8, 10**8)
+    bench.tell(UsageMetered(lease_id(1), 1.0, 1, network_in_bytes=1))
+    receipt = the(WriteReceipt, bench.tell(replace(moved, network_in_bytes=9 * 10**8)))
+    assert receipt.outcome == "evicted"
+    assert receipt.ended.startswith("grant G-1 has used 1 of 1 GB moved today")
+    assert (receipt.network_in_bytes, receipt.network_out_bytes) == (9 * 10**8, 10**8)
+
+
 def test_where_only_the_gpu_tells_its_energy_the_receipt_says_so() -> None:
     bench = Bench().ready()
     bench.run()
