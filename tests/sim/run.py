@@ -1,6 +1,7 @@
 """Run seeds: `python -m sim.run --seed 7 --trace`, `python -m sim.run --seeds 1..10000`."""
 
 import argparse
+import gc
 import sys
 import time
 from collections import Counter
@@ -16,6 +17,8 @@ from sim.simulation import Outcome, run
 
 _TAIL = 40
 _TELL_S = 15.0
+_GARBAGE = 50_000
+"""Objects more than there were, until garbage is looked for: a seed leaves next to none."""
 
 
 class Soak:
@@ -111,6 +114,7 @@ def _say(text: str) -> None:
 
 
 def _run(seed: int, lenders: int | None, bug: str | None) -> Outcome:
+    gc.set_threshold(_GARBAGE)
     with planted(bug) if bug else nullcontext():
         return run(scenario(seed, lenders))
 

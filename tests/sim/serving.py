@@ -91,6 +91,8 @@ class Service:
         self._fenced = False
         self._rests = False
         """Whether it waits for its next look at the streams."""
+        self._full: str | None = None
+        """The submitter whose jobs have to end before more of JOBS is read along."""
         self._fence = Record(subjects.term(term), b"")
         self._ahead_s = shell.wall_ahead_s
         self._timer_at = self._wake_at = inf
@@ -199,7 +201,10 @@ class Service:
             self._read(streams.WORK, lambda: 0, self._replay_work)
         elif self.leads:
             self._put_fence()
+        elif self._full is not None and self.core.state.quotas.overflows(self._full):
+            self._rest()
         else:
+            self._full = None
             self._read_ledger()
 
     def _put_fence(self) -> None:
@@ -225,12 +230,21 @@ class Service:
                 else JobReplayed(one.subject, one.headers, one.payload)
             )
             put_off = bool(self.core.handle(self.now(), replayed))
+            if put_off and not self._fenced:
+                # It is left unread until there is room: by then it may have begun, or ended.
+                self._full = subjects.parse_job_subject(one.subject).submitter
+                break
             self.world.stats["submissions put off"] += put_off
             self.intake.replayed(one, put_off=put_off)
         if self._fenced:
             self._serve()
             return
-        self.core.handle(self.now(), LedgerRead())
+        if self._full is None:
+            self.core.handle(self.now(), LedgerRead())
+        self._rest()
+
+    def _rest(self) -> None:
+        """Look at the streams again after a while."""
         self._rests = True
         if self.leads:
             self._look_again()
