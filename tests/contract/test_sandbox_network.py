@@ -10,6 +10,7 @@ import pytest
 from attacks import PYTHON
 from sandboxes import Workshop, needs_bubblewrap, open_folder, workshop
 
+from lender.sandbox.frames import FrameError
 from lender.sandbox.plan import Network, SandboxPlan
 
 __all__ = ["open_folder", "workshop"]  # fixtures
@@ -122,3 +123,13 @@ print(open("/proc/net/tcp").read().count(":"))
     names, sockets = (await sandbox.run(0)).value.decode().splitlines()
     assert names == "[]"
     assert sockets == "0"
+
+
+async def test_a_runner_that_tells_nonsense_of_bytes_is_not_believed(workshop: Workshop) -> None:
+    sandbox = workshop.sandbox(plan(workshop, None, ""))
+    sandbox._hear_moved([5, 0])
+    sandbox._hear_moved([5, 7])
+    for told in ([5, 7], [4, 9], [6, 6], [1], [-1, 99], ["6", 7], [6.0, 7], [1 << 60, 7], None, {}):
+        with pytest.raises(FrameError):
+            sandbox._hear_moved(told)
+    assert sandbox.moved == (5, 7, 0)

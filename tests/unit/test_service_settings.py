@@ -83,3 +83,18 @@ def test_a_file_that_is_no_toml_says_so(tmp_path: Path) -> None:
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="can't read"):
         load(DaemonSettings, tmp_path / "none.toml", {}, {})
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("nats://127.0.0.1:4222", ("127.0.0.1",)),
+        (
+            "tls://user:word@Nats.Example.org.:4222, wss://[2001:db8::1]",
+            ("nats.example.org", "2001:db8::1"),
+        ),
+        ("broker.lab:4222,broker2.lab", ("broker.lab", "broker2.lab")),
+    ],
+)
+def test_the_fleets_hosts_are_read_from_its_url(url: str, hosts: tuple[str, ...]) -> None:
+    assert DaemonSettings(url=url).hosts == hosts
