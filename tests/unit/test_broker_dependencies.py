@@ -216,13 +216,34 @@ def test_a_long_circle_is_told_in_few_words() -> None:
 def test_a_circle_that_is_too_long_to_be_found_waits_until_it_expires(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(dependencies, "CIRCLE_JOBS_MAX", 2)
+    monkeypatch.setattr(dependencies, "CIRCLE_LOOKS_MAX", 4)
     world = World()
     for job, after in ((A, B), (B, C), (C, D), (D, A)):
         submit(world, job, after, not_after=world.now + 60)
     assert world.terminal(D) is None
     world.pass_time(61)
     assert {ended(world, job).state for job in (A, B, C, D)} == {"expired"}
+
+
+def test_a_search_for_circles_is_short_in_a_dense_graph_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_at: list[JobKey] = []
+
+    def look_at(submitter: str, job: str) -> JobKey:
+        looked_at.append(JobKey(submitter, job))
+        return looked_at[-1]
+
+    known = dependencies.Dependencies()
+    names = [f"job-{number:04d}" for number in range(40)]
+    every = tuple(After(job=one, on="end") for one in names)
+    known.add(JobKey("U", "job-last0"), (After(job="job-0top", on="end"),))
+    for at in range(1, 40):
+        known.add(JobKey("U", names[at]), every[:at])
+    monkeypatch.setattr(dependencies, "JobKey", look_at)
+    monkeypatch.setattr(dependencies, "CIRCLE_LOOKS_MAX", 60)
+    known.add(JobKey("U", "job-0top"), every)
+    assert len(looked_at) == len(every) + 2, "itself, and one of those that it waits for"
 
 
 def test_a_start_walks_along_a_chain_once_and_not_once_for_each_job(
@@ -257,13 +278,13 @@ def test_a_circle_that_nobody_was_told_of_is_refused_by_the_next_broker() -> Non
 def test_two_ways_to_the_same_job_are_no_circle() -> None:
     world = World()
     world.offer()
-    submit(world, "job-last", D)
+    submit(world, "job-last0", D)
     submit(world, B, A)
     submit(world, C, A)
     submit(world, D, B, C)
     submit(world, A)
     assert handed_out(world) == [A]
-    assert run_all(world)[-1] == "job-last"
+    assert run_all(world)[-1] == "job-last0"
 
 
 @pytest.mark.parametrize("cancelled", [A, B])

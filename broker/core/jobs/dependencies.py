@@ -9,8 +9,9 @@ from broker.core.jobs.job import JobKey
 from lender.protocol.job import After, AfterOn
 from lender.protocol.result import TerminalState
 
-CIRCLE_JOBS_MAX = 10_000
-"""Of waiting jobs that are looked at for a circle. A longer one waits until its jobs expire."""
+CIRCLE_LOOKS_MAX = 20_000
+"""At waiting jobs, and at what each waits for, in the search for a circle: some milliseconds. One
+that takes more to find waits until its jobs expire."""
 
 
 class Verdict(NamedTuple):
@@ -140,10 +141,12 @@ class Dependencies:
         if start not in self._followers or start not in self._left:
             return ()
         came_from: dict[str, str] = {}
-        looking = [start.job]
-        while looking and len(came_from) < CIRCLE_JOBS_MAX:
+        looking, looks = [start.job], 0
+        while looking and looks < CIRCLE_LOOKS_MAX:
             name = looking.pop()
-            for other in self._left.get(JobKey(start.submitter, name), ()):
+            left = self._left.get(JobKey(start.submitter, name), {})
+            looks += 1 + len(left)
+            for other in left:
                 if other == start.job:
                     return _path(came_from, start.job, name)
                 if other not in came_from:
