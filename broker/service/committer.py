@@ -12,6 +12,7 @@ from lender.link.batch import (
     RECORDS_MAX,
     CommitUnknownError,
     Record,
+    StreamFullError,
     SubjectTakenError,
     WrongLastSequenceError,
     commit,
@@ -32,6 +33,11 @@ BATCH_BYTES_MAX = 4 * 1024 * 1024
 
 WAITING_MAX = 5_000
 """Commits; with more of them on their way nothing new should be decided."""
+
+RESULTS_FULL = (
+    "RESULTS is full: no result is stored and none is lost; give it more with --results-bytes, or "
+    "wait until its oldest records have aged out"
+)
 
 _PAUSE_FIRST_S = 0.02
 _PAUSE_MAX_S = 2.0
@@ -125,6 +131,8 @@ class Committer:
                     return
             except (NotConnectedError, NoRespondersError):
                 pass
+            except StreamFullError:
+                logger.error(RESULTS_FULL)  # noqa: TRY400 - what led to it says no more
             except JetStreamError as error:
                 if not passing(error):
                     raise

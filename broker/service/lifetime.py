@@ -67,7 +67,7 @@ class Lifetime:
                 timeout_s=_CONNECT_TIMEOUT_S,
             )
             await stack.enter_async_context(connection)
-            await _make_streams(JetStream(connection), settings.replicas)
+            await _make_streams(JetStream(connection), settings)
 
             async def serve(leads: asyncio.Event, may_serve: Callable[[], bool]) -> None:
                 submitters = SubmittersFile(settings.state)
@@ -102,10 +102,10 @@ class Lifetime:
             draft.replace(self._ready_file)
 
 
-async def _make_streams(jetstream: JetStream, replicas: int) -> None:
+async def _make_streams(jetstream: JetStream, settings: BrokerSettings) -> None:
     """Make what is missing; a cluster that elects its leader has no answer for a while."""
     deadline = asyncio.get_running_loop().time() + _STREAMS_WITHIN_S
-    for config in stream_configs(replicas):
+    for config in stream_configs(settings.replicas, settings.bytes_max):
         while True:
             try:
                 await jetstream.ensure_stream(config)

@@ -32,8 +32,8 @@ EXAMPLES = """examples:
 
 Settings also come from a TOML file (--config) and from the environment:
   LENDER_BROKER_URL, _EMBEDDED, _PORT, _STORE, _STATE, _CREDENTIALS, _SUBMITTERS, _POOLS,
-  _REPLICAS, _LOG_LEVEL; in the file, a table [submitters] with name = "U..." allows submitters,
-  too.
+  _JOBS_BYTES, _RESULTS_BYTES, _REPLICAS, _LOG_LEVEL;
+  in the file, a table [submitters] with name = "U..." allows submitters, too.
 
 exit codes: 0 ended as asked, 1 something failed (stderr says what to do), 2 bad usage or setting
 """
@@ -109,6 +109,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     serve.add_argument(
         "--pools", nargs="+", metavar="POOL", help="serve these only; default: every pool's jobs"
     )
+    for stream in ("jobs", "results"):
+        serve.add_argument(
+            f"--{stream}-bytes", type=int, metavar="N", help=f"bound on the stream {stream.upper()}"
+        )
     serve.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     serve.add_argument(
         "--ready-file", type=Path, help="written when the broker serves: JSON with url and pid"

@@ -18,11 +18,13 @@ from broker.core.events import (
     ReplayCompleted,
     ResultReplayed,
 )
+from broker.service.committer import RESULTS_FULL
 from broker.service.submissions import CANCEL, Submissions
 from lender.link.api import JetStream
 from lender.link.batch import (
     CommitUnknownError,
     Record,
+    StreamFullError,
     SubjectTakenError,
     WrongLastSequenceError,
     commit,
@@ -42,6 +44,7 @@ HEARTBEAT_S = 1.0
 """Of a reader's consumer: it lives on one node of a cluster, which may die."""
 
 _PAUSE_S = 0.2
+_FULL_PAUSE_S = 2.0
 _PAGE = 500
 _PAGE_BYTES = 4 * 1024 * 1024
 
@@ -181,6 +184,9 @@ class Replay:
                 last = await commit(self._connection, [fence], self._results_read)
             except (WrongLastSequenceError, SubjectTakenError):
                 return False  # others' records, or our own fence, whose answer was lost
+            except StreamFullError:
+                logger.error(RESULTS_FULL)  # noqa: TRY400 - what led to it says no more
+                await asyncio.sleep(_FULL_PAUSE_S)
             except (CommitUnknownError, NotConnectedError, NoRespondersError) as error:
                 logger.info("the fence: %s", error)
                 await asyncio.sleep(_PAUSE_S)

@@ -6,12 +6,15 @@ from pathlib import Path
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lender.protocol import streams
 from lender.protocol.errors import ProtocolError
 from lender.protocol.ids import PoolName
 from lender.protocol.signature import check_public_key
 from lender.service.settings import LogLevel
 
 DEFAULT_PORT = 4222
+
+BYTES_MIN = 1 << 20
 
 
 def default_state() -> Path:
@@ -41,9 +44,19 @@ class BrokerSettings(BaseSettings):
     """Who may submit, besides those that were allowed by command: name = public key."""
     pools: list[PoolName] | None = Field(default=None, min_length=1)
     """Whose jobs are taken; a job for another one is rejected. None: every pool's."""
+    jobs_bytes: int | None = Field(default=None, ge=BYTES_MIN)
+    """What JOBS may hold; a full one refuses submissions and cancellations. None: no bound."""
+    results_bytes: int | None = Field(default=None, ge=BYTES_MIN)
+    """What RESULTS may hold; while it is full, nothing is decided. None: no bound."""
     replicas: int = Field(default=1, ge=1, le=5)
     """Of every stream; more than 1 needs a NATS cluster."""
     log_level: LogLevel = "info"
+
+    @property
+    def bytes_max(self) -> dict[str, int]:
+        """How large streams may become, of those that have a bound."""
+        bounds = {streams.JOBS: self.jobs_bytes, streams.RESULTS: self.results_bytes}
+        return {name: bound for name, bound in bounds.items() if bound is not None}
 
     @field_validator("submitters")
     @classmethod

@@ -40,6 +40,16 @@ class JobIdTaken(ClientError):
         self.job = job
 
 
+class LedgerFull(ClientError):
+    """The stream of submissions holds as many bytes as its operator allows."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the ledger is full, and takes no submission nor cancellation",
+            "submit again later: it keeps each for 8 days; the operator may allow more bytes",
+        )
+
+
 class NoSuchJob(ClientError):
     """The ledger holds no job of this submitter under that id."""
 

@@ -1,9 +1,9 @@
 """Submissions and cancellations: one durable publish each, repeated until its outcome is known."""
 
-from lender.client.errors import JobIdTaken, NoSuchJob, Rejected
+from lender.client.errors import JobIdTaken, LedgerFull, NoSuchJob, Rejected
 from lender.client.insistence import insist
 from lender.link.api import JetStream, answer
-from lender.link.batch import SUBJECT_TAKEN
+from lender.link.batch import SUBJECT_TAKEN, is_full
 from lender.link.connection import Connection
 from lender.link.errors import JetStreamError, PayloadTooLargeError
 from lender.link.message import StoredMessage
@@ -90,6 +90,8 @@ class Ledger:
             try:
                 answer(await self._connection.request(subject, payload, headers))
             except JetStreamError as error:
+                if is_full(error):
+                    raise LedgerFull from error
                 if error.err_code == SUBJECT_TAKEN:
                     return False
                 raise

@@ -28,7 +28,9 @@ WRONG_LAST_SEQUENCE = 10071
 """JetStream's error code of a failed compare-and-set."""
 
 SUBJECT_TAKEN = 10077
-"""JetStream's error code of a second message on a subject that takes one."""
+"""JetStream's error code of a second message on a subject that takes one, or of a full stream."""
+
+_FULL = "maximum bytes exceeded"
 _EXPECTED_LAST_SEQUENCE = "Nats-Expected-Last-Sequence"
 
 
@@ -54,6 +56,10 @@ class SubjectTakenError(LinkError):
     """A record's subject already holds its one message. Nothing was stored."""
 
 
+class StreamFullError(LinkError):
+    """The stream holds as many bytes as it may. Nothing was stored."""
+
+
 class CommitUnknownError(OutcomeUnknownError):
     """No answer: stored as a whole, or not at all; read the stream on to find out.
 
@@ -77,8 +83,8 @@ async def commit(
         The sequence of the last record; the others come right before it, in order.
 
     Raises:
-        WrongLastSequenceError, SubjectTakenError, JetStreamError, NotConnectedError,
-        NoRespondersError, PayloadTooLargeError: nothing was stored.
+        WrongLastSequenceError, SubjectTakenError, StreamFullError, JetStreamError,
+        NotConnectedError, NoRespondersError, PayloadTooLargeError: nothing was stored.
         CommitUnknownError: see there.
     """
     if not 1 <= len(records) <= RECORDS_MAX:
@@ -98,9 +104,16 @@ async def commit(
             actual = re.search(r"\d+$", error.description)
             if actual:
                 raise WrongLastSequenceError(expected_last_sequence, int(actual[0])) from None
+        if is_full(error):
+            raise StreamFullError("the stream holds as many bytes as it may") from None
         if error.err_code == SUBJECT_TAKEN:
             raise SubjectTakenError("a record's subject already holds its message") from None
         raise
+
+
+def is_full(error: JetStreamError) -> bool:
+    """Tell whether a message was refused for want of room in its stream."""
+    return error.err_code == SUBJECT_TAKEN and error.description == _FULL
 
 
 async def _commit_batch(

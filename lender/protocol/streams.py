@@ -5,6 +5,8 @@ a second submission of a job id and a second result of a task. RESULTS outlives 
 the ledger still holds always finds its result on a replay.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from lender.protocol import subjects
@@ -42,8 +44,15 @@ _ONE_PER_SUBJECT: dict[str, Any] = {
 }
 
 
-def stream_configs(replicas: int = 1) -> list[dict[str, Any]]:
-    """Return the configuration of every stream that is kept, for `$JS.API.STREAM.CREATE`."""
+def stream_configs(
+    replicas: int = 1, bytes_max: Mapping[str, int] = MappingProxyType({})
+) -> list[dict[str, Any]]:
+    """Return the configuration of every stream that is kept, for `$JS.API.STREAM.CREATE`.
+
+    Args:
+        replicas: of each stream.
+        bytes_max: how large those may become that are named; what comes then is refused.
+    """
     jobs = {
         **_ONE_PER_SUBJECT,
         "name": JOBS,
@@ -85,8 +94,11 @@ def stream_configs(replicas: int = 1) -> list[dict[str, Any]]:
         "allow_direct": True,
         "duplicate_window": _SMALLEST_DUPLICATE_WINDOW_NS,
     }
-    all_of_them = (jobs, work, results, blobs, heads)
-    return [{**config, "num_replicas": replicas} for config in all_of_them]
+    all_of_them: tuple[dict[str, Any], ...] = (jobs, work, results, blobs, heads)
+    return [
+        {**config, "num_replicas": replicas, "max_bytes": bytes_max.get(config["name"], -1)}
+        for config in all_of_them
+    ]
 
 
 def leader_config(replicas: int = 1) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from lender.link.batch import (
     RECORDS_MAX,
     CommitUnknownError,
     Record,
+    StreamFullError,
     SubjectTakenError,
     WrongLastSequenceError,
     commit,
@@ -80,6 +81,21 @@ async def test_one_taken_subject_refuses_the_whole_batch(
     with pytest.raises(SubjectTakenError):
         await commit(connection, [*records("b", 2), *records("b", 1)], 1)
     assert (await js.stream_state("R")).last_sequence == 1
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_full_stream_is_told_from_a_taken_subject(
+    connection: Connection, js: JetStream, count: int
+) -> None:
+    info = await js.call("STREAM.INFO.R")
+    await js.ensure_stream({**info["config"], "max_bytes": 4_000})
+    last = await commit(connection, [Record("res.large", bytes(3_500))], 0)
+    with pytest.raises(StreamFullError):
+        await commit(connection, [Record(f"res.{n}", bytes(1_000)) for n in range(count)], last)
+    with pytest.raises(SubjectTakenError):
+        await commit(connection, [Record("res.large", b"")], last)
+    await js.ensure_stream({**info["config"], "max_bytes": -1})
+    assert await commit(connection, records("b", count), last) == last + count
 
 
 async def test_other_refusals_keep_the_servers_reason(

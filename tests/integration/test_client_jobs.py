@@ -12,6 +12,7 @@ from lender.client import (
     Expired,
     JobFailed,
     JobIdTaken,
+    LedgerFull,
     NoSuchJob,
     Rejected,
     Unreachable,
@@ -150,6 +151,16 @@ async def test_bad_ends_are_typed_errors(nats: EmbeddedServer, key: Path) -> Non
             await (await client.submit(["x"], name="expired")).result(TIME_S)
     assert failed.value.exit_code == 3
     assert (rejected.value.field, rejected.value.reason) == ("program", "no wasm")
+
+
+async def test_a_full_ledger_says_so(nats: EmbeddedServer, key: Path) -> None:
+    async with fake_broker(nats.url, forget) as broker, Client(nats.url, key) as client:
+        bounds = {streams.JOBS: 2_000}
+        (jobs,) = (one for one in streams.stream_configs(1, bounds) if one["name"] == streams.JOBS)
+        await JetStream(broker.connection).ensure_stream(jobs)
+        await client.submit(["x"])
+        with pytest.raises(LedgerFull, match="submit again later"):
+            await client.submit(["x", "y" * 2_000])
 
 
 async def test_a_job_id_is_taken_by_its_first_bytes(nats: EmbeddedServer, key: Path) -> None:
