@@ -1,10 +1,12 @@
 """A sandbox with a network gets by its proxy to what its job asked for, and to nothing else."""
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from attacks import PYTHON
@@ -123,6 +125,20 @@ print(open("/proc/net/tcp").read().count(":"))
     names, sockets = (await sandbox.run(0)).value.decode().splitlines()
     assert names == "[]"
     assert sockets == "0"
+
+
+@pytest.mark.skipif(not Path("/etc/ssl/certs").is_dir(), reason="no certificates on this machine")
+async def test_who_has_one_sees_whom_to_trust_and_nobody_else_does(workshop: Workshop) -> None:
+    code = """
+import os
+for place in ("/etc/ssl", "/etc/ssl/certs"):
+    print(sorted(os.listdir(place)) if os.path.exists(place) else "none")
+"""
+    shown = f"['certs']\n{sorted(os.listdir('/etc/ssl/certs'))}\n"  # noqa: PTH208 - the names alone
+    for network, seen in ((Network(("internet",)), shown), (None, "none\nnone\n")):
+        sandbox = workshop.sandbox(plan(workshop, network, code))
+        await sandbox.prepare()
+        assert (await sandbox.run(0)).value.decode() == seen
 
 
 async def test_a_runner_that_tells_nonsense_of_bytes_is_not_believed(workshop: Workshop) -> None:

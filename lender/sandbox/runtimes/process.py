@@ -45,6 +45,8 @@ class _ProcessRunner:
         self._extra = [*enter.options(), *gpu_devices.options(gpus)]
         self._rootfs = None if plan.program is None else _unpacked(plan.program, plan)
         self._view: Iterable[str] = bubblewrap.HOST_VIEW
+        if plan.network is not None and self._rootfs is None:
+            self._extra += bubblewrap.CERTIFICATES
         self._rules = [*enter.RULES, *gpu_devices.rules(gpus)]
         if self._rootfs is not None:
             self._view = bubblewrap.rootfs_view(str(self._rootfs.root))

@@ -90,4 +90,5 @@ class _Behind:
         for name, path in installed_python.packages(self._plan.packages).items():
             shown[f"{python_inside.PACKAGES}/{name}"] = path
         words = [word for place, path in shown.items() for word in ("--ro-bind", path, place)]
+        words += bubblewrap.CERTIFICATES if self._plan.network is not None else ()
         return words + [word for place in python.hidden for word in ("--tmpfs", place)]

@@ -29,6 +29,13 @@ HOST_VIEW: Final = (
 )
 """The machine's own programs."""
 
+CERTIFICATES: Final = tuple(
+    word
+    for place in ("/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/pki/ca-trust/extracted")
+    for word in ("--ro-bind-try", place, place)
+)
+"""Whom this machine takes the word of on who a server is: for who has a network. No keys."""
+
 # What no namespace contains: the names of all keys of the user, the owner's among them.
 _HIDDEN = ("/proc/keys", "/proc/key-users")
 _PATH = "/usr/bin:/bin"
