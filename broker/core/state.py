@@ -201,7 +201,8 @@ class State:
 
     def room_beside_gangs(self, submitter: str) -> int:
         """Return how many tasks more may be handed out that belong to no gang."""
-        return max(0, self.quotas.room(submitter) - self.gangs.saved.get(submitter, 0))
+        room, saved = self.quotas.room(submitter), self.gangs.saved
+        return max(0, room - saved.get(submitter, 0)) if saved else room
 
     def let_back(self, submitter: str) -> None:
         """Have the jobs of a submitter looked at again that was passed over in its turn."""

@@ -37,7 +37,8 @@ def hear_offer(state: State, now: float, lender_id: str, payload: bytes) -> None
     held = (lease.need for lease in listed if lease is not None)
     lender, added = state.fleet.hear(now, offer, held)
     watch(state, now, lender_id)
-    _match_leases(state, now, lender_id, offer.leases)
+    if offer.leases or state.leases.holds_any(lender_id):
+        _match_leases(state, now, lender_id, offer.leases)
     if len(state.gangs):
         gathering.hear(state, lender_id, offer.leases)
     if offer.phase == "offline":

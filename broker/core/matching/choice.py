@@ -71,10 +71,10 @@ def choose(
 
 def first_with_room(fleet: Fleet, group: Group, tier: int) -> Lender | None:
     """Return the first lender with room for the group, beginning with those of `tier`."""
-    shelves = fleet.shelves
     for one in _ALL[tier]:
-        if shelves[one].lenders and (at := _go_on(shelves[one], group, one)) is not None:
-            return shelves[one].lenders[at]
+        shelf = fleet.shelves[one]
+        if shelf.lenders and (at := _go_on(shelf, group, one)) is not None:
+            return shelf.lenders[at]
     return None
 
 

@@ -81,7 +81,7 @@ class Fleet:
             self._stays.end(lender.id, now)
         tier = tier_of(self._stays.expected_s(lender.id, now, offer.stay_s))
         self._stand(lender, tier, grown=grown)
-        return lender, lender.classes - classes
+        return lender, frozenset() if lender.classes is classes else lender.classes - classes
 
     def forget(self, lender_id: str) -> Iterable[str]:
         """Drop a lender that is gone; returns the leases that were counted to it."""
@@ -143,14 +143,18 @@ class Fleet:
         )
 
     def _list_classes(self, lender: Lender, before: frozenset[str], slots_before: int) -> None:
-        for token in before - lender.classes:
-            self._unlist(token, lender, slots_before)
-        for token in lender.classes - before:
-            self._by_class.setdefault(token, {})[lender.id] = lender
-            self._slots[token] = self._slots.get(token, 0) + lender.slots
-        if lender.slots != slots_before:
-            for token in lender.classes & before:
-                self._slots[token] += lender.slots - slots_before
+        kept = before
+        if lender.classes is not before:
+            kept = lender.classes & before
+            for token in before - kept:
+                self._unlist(token, lender, slots_before)
+            for token in lender.classes - kept:
+                self._by_class.setdefault(token, {})[lender.id] = lender
+                self._slots[token] = self._slots.get(token, 0) + lender.slots
+        more = lender.slots - slots_before
+        if more:
+            for token in kept:
+                self._slots[token] += more
 
     def _unlist(self, token: str, lender: Lender, slots: int) -> None:
         listed = self._by_class[token]
