@@ -24,7 +24,8 @@ _READ = tuple(
     map(Path, ("/etc", "/lib", "/lib64", "/usr", "/nix/store", "/run/systemd/resolve",
                "/run/resolvconf", "/run/NetworkManager"))
 )  # fmt: skip
-_OPENING_S = 5.0
+# It ends by itself or opens; lent work waits long for a processor where the owner needs it.
+_OPENING_S = 60.0
 
 
 class Egress:
@@ -42,12 +43,15 @@ class Egress:
     """
 
     def __init__(self, network: Network, counters: Counters) -> None:
-        ours, theirs = socket.socketpair()
         parent = os.getpid()
-        with theirs:
-            self.pid = os.fork()
-            if self.pid == 0:
-                _be_proxy(theirs, network, counters, parent)
+        with contextlib.ExitStack() as undo:
+            ours, theirs = socket.socketpair()
+            undo.enter_context(ours)
+            with theirs:
+                self.pid = os.fork()
+                if self.pid == 0:
+                    _be_proxy(theirs, network, counters, parent)
+            undo.pop_all()
         self._control = ours
         self._control.settimeout(_OPENING_S)
 
