@@ -18,6 +18,12 @@ CONSUMER = {"durable_name": "c", "filter_subject": "work.c", "ack_policy": "expl
 
 
 @pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give no pull up as silent because this machine is busy."""
+    monkeypatch.setattr("lender.link.puller._GRACE_S", 30.0)
+
+
+@pytest.fixture(autouse=True)
 async def js(connection: Connection) -> JetStream:
     js = JetStream(connection)
     await js.ensure_stream(STREAM)
