@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -211,6 +212,47 @@ async def test_children_that_a_task_left_are_gone_before_the_next(workshop: Work
         assert value(await sandbox.run(task)) == []
     (root,) = sandbox.root_pids
     await until(lambda: len(tree.members([root])) <= 5, "nothing of the last task's is left")
+
+
+@pytest.mark.parametrize("way", ["a thread's", "a thread's that ended", "an orphan", "adopted"])
+async def test_a_process_is_gone_before_the_next_whose_child_it_may_be(  # noqa: C901 - a task's own functions
+    workshop: Workshop, way: str
+) -> None:
+    def company() -> int:
+        count = 0
+        for name in os.listdir("/proc"):
+            if name.isdigit() and int(name) not in (1, os.getpid()):
+                with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as file:
+                    count += file.read().rpartition(") ")[2][:1] != "Z"
+        return count
+
+    def leave(task: int) -> int:
+        count = company()
+        born, goes_on = threading.Event(), threading.Event()
+
+        def bear() -> None:
+            pid = os.fork()
+            if pid == 0:
+                if way in {"an orphan", "adopted"} and os.fork() != 0:
+                    os._exit(0)
+                time.sleep(1000)
+            if way in {"an orphan", "adopted"}:
+                os.waitpid(pid, 0)
+            born.set()
+            if way == "a thread's":
+                goes_on.wait()
+
+        if way == "adopted":
+            ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+        thread = threading.Thread(target=bear, daemon=True)
+        thread.start()
+        born.wait()
+        if way != "a thread's":
+            thread.join()
+        return count
+
+    sandbox = await prepared(workshop, leave)
+    assert [value(await sandbox.run(task, (task + 1,))) for task in range(3)] == [0, 0, 0]
 
 
 async def test_a_fork_that_returns_does_not_answer(workshop: Workshop) -> None:
