@@ -21,17 +21,20 @@ UNDER_WAY = ("queued", "running")
 
 
 @pytest.fixture
-def fleet_folder() -> Iterator[Path]:
-    """A folder that the lenders' ordinary user may enter, unlike pytest's own."""
+def open_folder() -> Iterator[Path]:
+    """A folder that other users may enter. Pytest's own are private, and made so again by each run.
+
+    The lenders become an ordinary user, and some tests play a stranger.
+    """
     folder = _new_folder()
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
-def fleet(fleet_folder: Path) -> Iterator[Fleet]:
+def fleet(open_folder: Path) -> Iterator[Fleet]:
     """A broker with its NATS server and two fresh lenders whose owners let commands run."""
-    with Fleet(fleet_folder, ("desk", "attic"), workloads=COMMANDS) as running:
+    with Fleet(open_folder, ("desk", "attic"), workloads=COMMANDS) as running:
         yield running
 
 

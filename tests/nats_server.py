@@ -31,7 +31,7 @@ async def connection(nats: EmbeddedServer) -> AsyncIterator[Connection]:
     await opened.close()
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
     """Wait for a condition that no event announces; TimeoutError when it does not come true."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - see above

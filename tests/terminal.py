@@ -65,7 +65,7 @@ class Terminal:
         """The screen, line by line, without blanks at their ends."""
         return "\n".join("".join(row).rstrip() for row in self._cells)
 
-    def until(self, condition: Callable[[], object], what: str, timeout_s: float = 15.0) -> None:
+    def until(self, condition: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:
         """Read until the condition holds, with a bound."""
         deadline = time.monotonic() + timeout_s
         while not condition():

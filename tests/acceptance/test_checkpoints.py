@@ -87,9 +87,9 @@ async def test_a_drained_machine_hands_its_work_on(
     assert list((holder.state / "scratch").iterdir()) == []
 
 
-async def test_what_stood_still_too_long_is_handed_on_as_it_stood(fleet_folder: Path) -> None:
+async def test_what_stood_still_too_long_is_handed_on_as_it_stood(open_folder: Path) -> None:
     env = {"LENDERD_FROZEN_HANDBACK_S": "1"}
-    with Fleet(fleet_folder, ("desk", "attic"), env=env) as fleet:
+    with Fleet(open_folder, ("desk", "attic"), env=env) as fleet:
         async with Client(fleet.url, fleet.key) as client:
             job = await client.submit(["sh", "-c", step_by_step(STEPS)], checkpoint=True)
             holder = await whoever_is_under_way(fleet)
@@ -99,8 +99,8 @@ async def test_what_stood_still_too_long_is_handed_on_as_it_stood(fleet_folder: 
             assert began >= SEEN
 
 
-async def test_it_waits_for_its_machine_through_a_crash_of_the_broker(fleet_folder: Path) -> None:
-    with Fleet(fleet_folder) as fleet:
+async def test_it_waits_for_its_machine_through_a_crash_of_the_broker(open_folder: Path) -> None:
+    with Fleet(open_folder) as fleet:
         async with Client(fleet.url, fleet.key) as client:
             job = await client.submit(["sh", "-c", step_by_step(STEPS)], checkpoint=True)
             desk = await whoever_is_under_way(fleet)

@@ -118,8 +118,8 @@ async def test_a_revoked_task_runs_elsewhere_and_costs_no_retry(fleet: Fleet) ->
     assert not list((fleet.lenders[holder].state / "scratch").iterdir())
 
 
-def test_nothing_runs_on_a_machine_whose_owner_has_said_nothing(fleet_folder: Path) -> None:
-    with Fleet(fleet_folder, ("desk",), grant=False) as fleet:
+def test_nothing_runs_on_a_machine_whose_owner_has_said_nothing(open_folder: Path) -> None:
+    with Fleet(open_folder, ("desk",), grant=False) as fleet:
         said = fleet.submit("submit", "--no-wait", "--", "true")
         assert said.returncode == 0, said.stderr
         waiting = fleet.submit("jobs", "--json")

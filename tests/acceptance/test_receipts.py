@@ -26,9 +26,9 @@ for address in ("192.0.2.1", "192.0.2.2", "127.0.0.1"):
 
 
 @pytest.fixture
-def fleet(fleet_folder: Path) -> Iterator[Fleet]:
+def fleet(open_folder: Path) -> Iterator[Fleet]:
     """A machine that has run nothing yet."""
-    with Fleet(fleet_folder, ("desk",), workloads=("command",)) as running:
+    with Fleet(open_folder, ("desk",), workloads=("command",)) as running:
         yield running
 
 

@@ -24,10 +24,10 @@ pytestmark = pytest.mark.timeout(180)
 
 @pytest.fixture
 async def fleet_on_server(
-    fleet_folder: Path, nats: EmbeddedServer
+    open_folder: Path, nats: EmbeddedServer
 ) -> AsyncIterator[tuple[Fleet, EmbeddedServer]]:
     """A fleet on a NATS server that can be killed by itself."""
-    fleet = Fleet(fleet_folder, ("desk", "attic"), workloads=("command",), url=nats.url)
+    fleet = Fleet(open_folder, ("desk", "attic"), workloads=("command",), url=nats.url)
     try:
         await asyncio.to_thread(fleet.start)
         yield fleet, nats

@@ -53,15 +53,15 @@ class Writer:
 
     async def _is_followed(self) -> bool:
         """The server says at once that nobody listens, and before it answers a flush."""
-        asked = asyncio.ensure_future(self._connection.request(self._subject, _NOTHING))
+        nc = self._connection.nc
+        answers = await nc.subscribe(inbox := nc.new_inbox())
         try:
-            await asyncio.sleep(0)  # it is sent
-            await self._connection.nc.flush()
-            await asyncio.wait((asked,), timeout=0.02)  # what has come is handed on
-            return not asked.done()
+            await nc.publish(self._subject, _NOTHING, reply=inbox)
+            await nc.flush()  # nats-py may send this ping ahead of the message, not the next one
+            await nc.flush()
+            return not answers.delivered
         finally:
-            asked.cancel()
-            await asyncio.gather(asked, return_exceptions=True)
+            await answers.unsubscribe()
 
     async def write(self, content: bytes, task: int = 0) -> None:
         offset = self._offsets.get(task, 0)

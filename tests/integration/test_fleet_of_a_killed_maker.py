@@ -25,8 +25,8 @@ with Fleet(Path(sys.argv[1]), ("desk",), workloads=("command",)) as fleet:
 
 
 @pytest.fixture
-def maker(fleet_folder: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", MAKER, str(fleet_folder)]
+def maker(open_folder: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", MAKER, str(open_folder)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         yield process
         process.kill()

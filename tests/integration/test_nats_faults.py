@@ -264,7 +264,7 @@ async def ignore(_: Exception) -> None:
 
 
 @pytest.fixture
-def desk(fleet_folder: Path) -> Iterator[Callable[[str], Lender]]:
+def desk(open_folder: Path) -> Iterator[Callable[[str], Lender]]:
     """Makes a lenderd whose owner lets Alice run commands."""
     guard = Guard()
 
@@ -274,13 +274,13 @@ def desk(fleet_folder: Path) -> Iterator[Callable[[str], Lender]]:
             "LENDERD_SLOTS": "1",
             "LENDERD_RUNTIMES": '["process"]',
         }
-        state = fleet_folder / "desk"
+        state = open_folder / "desk"
         state.mkdir(mode=0o711)
         if os.geteuid() == 0:
             env["LENDERD_USER"] = ORDINARY_USER
             user = pwd.getpwnam(ORDINARY_USER)
             os.chown(state, user.pw_uid, user.pw_gid)
-        lender = Lender("desk", fleet_folder, url, env, guard)
+        lender = Lender("desk", open_folder, url, env, guard)
         grant = ("grant", f"alice={ALICE.public_key}", "--workload", "command", "--mem", "1G")
         said = lender.owner(*grant, "--when", "always", "--expires", "1d", "--yes")
         assert said.returncode == 0, said.stderr

@@ -31,7 +31,7 @@ def completed_in_bash(machine: Machine, script: Path, typed: str) -> list[str]:
     }
     done = subprocess.run(
         ["bash", "--norc", "-c", BASH], env=environment, capture_output=True, text=True,
-        timeout=30, check=True,
+        timeout=90, check=True,
     )  # fmt: skip
     assert done.stderr == ""
     return done.stdout.split()
@@ -45,7 +45,7 @@ def completed_in_fish(machine: Machine, script: Path, typed: str) -> list[str]:
     }
     done = subprocess.run(
         ["fish", "--no-config", "-c", f"source {script}; complete -C '{typed}'"],
-        env=environment, capture_output=True, text=True, timeout=30, check=True,
+        env=environment, capture_output=True, text=True, timeout=90, check=True,
     )  # fmt: skip
     return [line.split("\t")[0] for line in done.stdout.splitlines()]
 
@@ -116,7 +116,7 @@ def test_zsh_takes_the_script(machine: Machine, tmp_path: Path) -> None:
     done = subprocess.run(
         ["zsh", "-f", "-c", told, "zsh", str(script)],
         env={"PATH": f"{LENDER.parent}:/usr/bin:/bin", "LENDER_STATE": str(machine.state.path)},
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
     assert done.stderr == ""
     words = done.stdout.split()

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from owner_machine import LENDER, Machine, grant, machine, until
+from owner_machine import BOUND_S, LENDER, Machine, grant, machine, until
 
 from lender.sandbox.processes import tree
 from lender.state.attempt_records import AttemptRecords
@@ -64,7 +64,7 @@ def test_waiting_ends_when_nothing_runs_any_more(machine: Machine) -> None:
     assert "1 job may go on" in waiting.stdout.readline()
     tree.kill(record.roots)
     AttemptRecords(machine.state.attempts).remove(record.lease)
-    shown, progress = waiting.communicate(timeout=20)
+    shown, progress = waiting.communicate(timeout=BOUND_S)
     assert waiting.returncode == 0
     assert shown.endswith("✓ nothing runs any more\n")
     assert "1 job left" in progress
@@ -77,7 +77,7 @@ def test_ctrl_c_ends_the_waiting_and_not_the_drain(machine: Machine) -> None:
     assert waiting.stderr is not None
     assert "1 job left" in waiting.stderr.readline()
     waiting.send_signal(signal.SIGINT)
-    _, progress = waiting.communicate(timeout=20)
+    _, progress = waiting.communicate(timeout=BOUND_S)
     assert waiting.returncode == 130
     assert "The drain stays in force" in progress
     assert "Traceback" not in progress
@@ -91,7 +91,7 @@ def test_waiting_ends_when_another_word_comes(machine: Machine) -> None:
     assert waiting.stderr is not None
     waiting.stderr.readline()
     machine.lender("resume")
-    shown, progress = waiting.communicate(timeout=20)
+    shown, progress = waiting.communicate(timeout=BOUND_S)
     assert waiting.returncode == 1
     assert "Another word of the owner" in progress
     assert json.loads(shown)["schema"] == "lender.drain/1"

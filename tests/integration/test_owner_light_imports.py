@@ -37,7 +37,7 @@ def loaded(machine: Machine, *arguments: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", REPORT, str(LENDER), *arguments],
         env={**os.environ, "LENDER_STATE": str(machine.state.path), "LANG": "en_US.UTF-8"},
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
     assert done.stdout
     names = set(done.stderr.partition("modules: ")[2].split())
@@ -87,4 +87,4 @@ from lender.cli.parsing import parse
 for verb in (drain, pause, resume, status, top, why):
     assert vars(parse("verb", verb, [])) == verb.DEFAULTS, verb
 """
-    subprocess.run([sys.executable, "-c", code], timeout=30, check=True)
+    subprocess.run([sys.executable, "-c", code], timeout=90, check=True)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 
-from owner_machine import ALICE, LENDER, Machine, grant, machine
+from owner_machine import ALICE, BOUND_S, LENDER, Machine, grant, machine
 
 from lender.protocol.signature import Signer, seed_from_entropy
 from lender.state.receipts import ReceiptLog
@@ -140,6 +140,6 @@ def test_log_since_and_follow(machine: Machine) -> None:
         log.append({**RECEIPT, "job": "J-new00000"})  # until it has begun to look
     line = following.stdout.readline()
     following.send_signal(signal.SIGINT)
-    following.communicate(timeout=20)
+    following.communicate(timeout=BOUND_S)
     assert "J-new00000" in line
     assert following.returncode == 130

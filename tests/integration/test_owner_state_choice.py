@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from owner_machine import AS_STRANGER, STRANGER_UID, Machine, grant
+from owner_machine import AS_STRANGER, BOUND_S, STRANGER_UID, Machine, grant
 
 from lender.sandbox.processes import tree
 from lender.state.consent_files import load_consent, read_intent
@@ -71,7 +71,7 @@ class Home:
             env=self.environment | more,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=BOUND_S,
             check=False,
         )
 
@@ -81,8 +81,8 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
-    made = Home(tmp_path)
+def home(open_folder: Path) -> Iterator[Home]:
+    made = Home(open_folder)
     yield made
     made.close()
 
@@ -209,14 +209,13 @@ def pause_as_stranger(home: Home) -> "subprocess.CompletedProcess[str]":
         env=home.environment | {"HOME": "/nonexistent", "XDG_STATE_HOME": "/nonexistent"},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=BOUND_S,
         check=False,
     )
 
 
 def test_a_user_without_a_lender_pauses_that_of_another(home: Home) -> None:
     served = home.machine(home.path / "served")
-    served.open_up()
     served.daemon()
     done = pause_as_stranger(home)
     assert done.returncode == 0, done.stderr
@@ -225,7 +224,6 @@ def test_a_user_without_a_lender_pauses_that_of_another(home: Home) -> None:
 
 def test_a_lenderd_below_a_private_home_is_named_to_others(home: Home) -> None:
     served = home.machine(home.path / "private" / "state")
-    served.open_up()
     served.daemon()
     (home.path / "private").chmod(0o700)
     done = pause_as_stranger(home)

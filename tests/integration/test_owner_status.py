@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from owner_machine import ALICE, BOB, LENDER, Machine, grant, machine
+from owner_machine import ALICE, BOB, BOUND_S, LENDER, Machine, grant, machine
 from terminal import Terminal, environment
 
 from lender.state.folder import StateFolder
@@ -128,7 +128,7 @@ def test_a_reader_that_goes_away_is_no_fault(machine: Machine) -> None:
     done = subprocess.run(
         ["bash", "-c", f"{command}; {LENDER} grants | true"],
         env={**os.environ, "LENDER_STATE": str(machine.state.path)},
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=BOUND_S, check=False,
     )  # fmt: skip
     assert done.stderr == ""
     assert done.stdout.startswith("● Lending")
@@ -154,7 +154,7 @@ def test_watching_without_a_terminal_appends_a_line_for_each_change(machine: Mac
     machine.lender("pause")
     assert "○ Paused; running: nothing" in watching.stdout.readline()
     watching.send_signal(signal.SIGINT)
-    left, faults = watching.communicate(timeout=20)
+    left, faults = watching.communicate(timeout=BOUND_S)
     assert (watching.returncode, left, faults) == (0, "", "")
 
 
@@ -163,7 +163,7 @@ def test_watching_as_json_is_a_document_a_line(machine: Machine) -> None:
     assert watching.stdout is not None
     told = [json.loads(watching.stdout.readline()) for _ in range(2)]
     watching.send_signal(signal.SIGINT)
-    watching.communicate(timeout=20)
+    watching.communicate(timeout=BOUND_S)
     assert [one["schema"] for one in told] == ["lender.status/1"] * 2
 
 
@@ -290,8 +290,12 @@ def test_grants_lists_what_holds_what_ended_and_what_is_ignored(machine: Machine
     assert (code, len(told["ignored"])) == (0, 1)
 
 
+SELF_TEST_S = 160
+"""Without a lenderd doctor tries sandboxes, which get what others leave of the processor."""
+
+
 def test_doctor_finds_what_keeps_a_machine_from_lending(machine: Machine) -> None:
-    code, told = machine.json("doctor")
+    code, told = machine.json("doctor", timeout=SELF_TEST_S)
     levels = {check["name"]: check["level"] for check in told["checks"]}
     assert (code, told["schema"], told["can_lend"]) == (1, "lender.doctor/1", False)
     assert levels["consent"] == "blocker"
@@ -300,7 +304,7 @@ def test_doctor_finds_what_keeps_a_machine_from_lending(machine: Machine) -> Non
 
 
 def test_doctor_helps_before_there_is_a_lender(machine: Machine, tmp_path: Path) -> None:
-    done = machine.lender("doctor", "--state", str(tmp_path / "none"))
+    done = machine.lender("doctor", "--state", str(tmp_path / "none"), timeout=SELF_TEST_S)
     assert done.returncode == 1
     assert "no lender at" in done.stdout
     assert "Python 3" in done.stdout
@@ -323,7 +327,13 @@ def test_doctor_sees_an_unreachable_nats_server_and_one_that_refuses(machine: Ma
     assert f"connected to nats://127.0.0.1:{port}" in shown
 
 
+def self_tested(machine: Machine) -> None:
+    """Start a lenderd that tells of its sandboxes: doctor need not try them once more."""
+    machine.daemon(status={"runtimes": {"process": {"available": True}}})
+
+
 def test_doctor_names_loose_modes_and_faulty_files(machine: Machine) -> None:
+    self_tested(machine)
     grant(machine.state, "G-1")
     grant(machine.state, "G-2", BOB)
     (machine.state.grants / "G-1.toml").chmod(0o666)
@@ -337,6 +347,7 @@ def test_doctor_names_loose_modes_and_faulty_files(machine: Machine) -> None:
 
 
 def test_doctor_notices_a_clock_that_was_set_back(machine: Machine) -> None:
+    self_tested(machine)
     grant(machine.state, "G-1")
     ahead = time.time() + 7200
     os.utime(machine.state.grants, (ahead, ahead))
@@ -349,6 +360,7 @@ def test_doctor_changes_nothing(machine: Machine) -> None:
         return json.dumps([(str(p), p.lstat().st_mtime_ns, p.lstat().st_mode) for p in found])
 
     grant(machine.state, "G-1")
+    self_tested(machine)
     before = look(machine.state)
     machine.lender("doctor")
     assert look(machine.state) == before

@@ -16,9 +16,9 @@ from lender.link.connection import connect
 from lender.protocol import subjects
 
 # The start of the fleet has bounds of its own.
-pytestmark = pytest.mark.timeout(func_only=True)
+pytestmark = pytest.mark.timeout(180, func_only=True)
 
-TIME_S = 40
+TIME_S = 120
 QUIET_S = 0.6
 """Longer than a task that writes is silent."""
 
