@@ -38,4 +38,4 @@ def test_all_of_it_ends_with_its_killed_maker(maker: subprocess.Popen[str]) -> N
     all_of_it = tree.members(parts)
     assert len(all_of_it) > 4, "beside them a NATS server, a launcher and a task"
     maker.kill()
-    wait_until(lambda: not any(map(tree.alive, all_of_it)), "the end of all", within_s=20)
+    wait_until(lambda: not any(map(tree.alive, all_of_it)), "the end of all", within_s=60)

@@ -327,13 +327,8 @@ def test_doctor_sees_an_unreachable_nats_server_and_one_that_refuses(machine: Ma
     assert f"connected to nats://127.0.0.1:{port}" in shown
 
 
-def self_tested(machine: Machine) -> None:
-    """Start a lenderd that tells of its sandboxes: doctor need not try them once more."""
-    machine.daemon(status={"runtimes": {"process": {"available": True}}})
-
-
 def test_doctor_names_loose_modes_and_faulty_files(machine: Machine) -> None:
-    self_tested(machine)
+    machine.tested_daemon()
     grant(machine.state, "G-1")
     grant(machine.state, "G-2", BOB)
     (machine.state.grants / "G-1.toml").chmod(0o666)
@@ -347,7 +342,7 @@ def test_doctor_names_loose_modes_and_faulty_files(machine: Machine) -> None:
 
 
 def test_doctor_notices_a_clock_that_was_set_back(machine: Machine) -> None:
-    self_tested(machine)
+    machine.tested_daemon()
     grant(machine.state, "G-1")
     ahead = time.time() + 7200
     os.utime(machine.state.grants, (ahead, ahead))
@@ -360,7 +355,7 @@ def test_doctor_changes_nothing(machine: Machine) -> None:
         return json.dumps([(str(p), p.lstat().st_mtime_ns, p.lstat().st_mode) for p in found])
 
     grant(machine.state, "G-1")
-    self_tested(machine)
+    machine.tested_daemon()
     before = look(machine.state)
     machine.lender("doctor")
     assert look(machine.state) == before
