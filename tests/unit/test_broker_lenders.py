@@ -7,7 +7,7 @@ import pytest
 from broker_world import ALICE, L1, L2, class_of, job_spec
 
 from broker.core.matching.fleet import Fleet
-from broker.core.matching.lender import Lender
+from broker.core.matching.lender import NETS_LOOKED_AT, Lender
 from broker.core.matching.need import Amounts, Need
 from lender.protocol import bounds
 from lender.protocol.job import Limits, Requires
@@ -110,6 +110,27 @@ def test_a_network_is_had_where_one_grant_allows_all_of_it(
     assert one.may_run(wanted) is (not asked)
     assert one.hear(1.0, offer(net=(*nets, allowed("render", "d.org"))), ()), "that is news"
     assert one.may_run(wanted) is one.has_room_for(wanted) is ever
+
+
+def test_a_lender_that_lists_grants_without_end_has_few_of_them_looked_at() -> None:
+    nets = [
+        OfferedNet(submitter=ALICE.public_key, workload="command", reach=(f"a{one}.org",))
+        for one in range(NETS_LOOKED_AT + 1)
+    ]
+    one = lender()
+    one.hear(1.0, offer(net=tuple(nets)), ())
+    assert one.may_run(need(net=(f"a{NETS_LOOKED_AT - 1}.org",)))
+    assert not one.may_run(need(net=(f"a{NETS_LOOKED_AT}.org",)))
+    one.hear(2.0, offer(), ())
+    assert not one.may_run(need(net=("a0.org",)))
+
+
+def test_needs_of_different_networks_are_told_apart_by_their_hashes() -> None:
+    """Whoever could make many that share one would have each lookup compare them all."""
+    needs = [need(net=(f"a{one}.org",)) for one in range(100)]
+    assert len({hash(one) for one in needs}) == 100
+    assert needs[0] == need(net=("a0.org",))
+    assert hash(needs[0]) == hash(need(net=("a0.org",)))
 
 
 def test_what_it_can_lend_is_what_is_free_and_what_its_leases_need() -> None:

@@ -5,9 +5,12 @@ from dataclasses import dataclass, field
 from math import inf
 
 from broker.core.matching.need import Amounts, Need
-from lender.protocol.job import BlobRef
+from lender.protocol.job import BlobRef, Reach
 from lender.protocol.lease import Offer, OfferedNet
 from lender.protocol.reach import covers
+
+NETS_LOOKED_AT = 16
+"""Grants for a submitter's workload: a lender may list a thousand, to have them all looked at."""
 
 FEED_PER_SLOT = 2
 """Leases outstanding for what it can lend: one runs, one waits in the queue."""
@@ -26,6 +29,8 @@ class Lender:
     classes: frozenset[str] = frozenset()
     labels: frozenset[str] = frozenset()
     blobs: frozenset[str] = frozenset()
+    nets: dict[tuple[str, str], list[Reach]] = field(default_factory=dict)
+    """Where work may get to on the network, of each submitter and workload by each grant."""
     lends: Amounts = _NOTHING
     """What is free, and what the leases that it holds need; nothing while it takes no work."""
     most: Amounts = _NOTHING
@@ -71,11 +76,8 @@ class Lender:
 
     def reaches(self, net: OfferedNet) -> bool:
         """Tell whether one of its owner's grants lets the work get to all that it needs."""
-        return any(
-            (one.submitter, one.workload) == (net.submitter, net.workload)
-            and covers(one.reach, net.reach)
-            for one in self.offer.net
-        )
+        reaches = self.nets.get((net.submitter, net.workload), ())
+        return any(covers(one, net.reach) for one in reaches)
 
     def may_run(self, need: Need) -> bool:
         """Tell whether it could ever run the work."""
@@ -166,7 +168,10 @@ class Lender:
     def _describe(self, offer: Offer) -> bool:
         """Note what kind of machine it is; tells whether that is news."""
         before = self.offer
-        changed = before.os != offer.os or before.net != offer.net
+        changed = before.os != offer.os
+        if bool(self.nets) != bool(offer.net) or before.net != offer.net:
+            self.nets = _by_work(offer.net)
+            changed = True
         # The lengths differ on the first offer; later, offers are mostly equal, and cheaply so.
         if len(self.classes) != len(offer.classes) or before.classes != offer.classes:
             self.classes = frozenset(offer.classes)
@@ -204,3 +209,12 @@ class Lender:
             or disk > before.disk_bytes
             or vram > before.vram_bytes
         )
+
+
+def _by_work(nets: Iterable[OfferedNet]) -> dict[tuple[str, str], list[Reach]]:
+    found: dict[tuple[str, str], list[Reach]] = {}
+    for one in nets:
+        reaches = found.setdefault((one.submitter, one.workload), [])
+        if len(reaches) < NETS_LOOKED_AT:
+            reaches.append(one.reach)
+    return found

@@ -48,7 +48,9 @@ class Need:
     def __post_init__(self) -> None:
         amounts = (self.cores, self.memory_bytes, self.disk_bytes, self.vram_bytes)
         kind = (self.class_token, self.os, self.labels, self.prefers, self.verified)
-        object.__setattr__(self, "_hash", hash((amounts, kind)))
+        # Told apart by all that a submitter may choose at will: equal hashes make lookups slow.
+        net = self.net and (self.net.submitter, self.net.workload, self.net.reach)
+        object.__setattr__(self, "_hash", hash((amounts, kind, net)))
 
     def __hash__(self) -> int:
         return self._hash
