@@ -191,6 +191,9 @@ def test_this_machines_own_public_address_and_the_fleets_servers_are_refused(wor
     assert world.refused(f"CONNECT nats.b.org{target}") == "403:nats.b.org is the lender's own"
     assert world.refused(f"CONNECT x.b.org{target}") == "403:x.b.org has no public address"
     assert world.refused("CONNECT 8.8.4.4:443") == "403:8.8.4.4 has no public address"
+    for translated in ("64:ff9b::909:909", "64:ff9b::101:101"):  # 9.9.9.9 and 1.1.1.1
+        answer = f"403:{translated} has no public address"
+        assert world.refused(f"CONNECT [{translated}]:443") == answer
 
 
 def test_a_name_that_nobody_knows_is_told(world: World) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lender.sandbox.egress.addresses import is_public
+from lender.sandbox.egress.addresses import host_of, is_near, is_public
 from lender.sandbox.egress.requests import HEAD_END, BadRequestError, parse
 
 v4 = st.integers(0, (1 << 32) - 1).map(IPv4Address)
@@ -48,6 +48,7 @@ def test_an_address_within_another_is_judged_as_itself_or_not_at_all(address: IP
     assert not is_public(IPv6Address((0xFFFF << 32) | number))
     assert not is_public(IPv6Address(number))
     assert not is_public(IPv6Address((0x2002 << 112) | (number << 80)))
+    assert host_of(IPv6Address((0x64FF9B << 96) | number)) == host_of(address) == address
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,20 @@ def test_what_is_somebodys_own_is_not_public(text: str) -> None:
 )
 def test_what_is_public_is_taken(text: str) -> None:
     assert is_public(ip_address(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "near"),
+    [("2a02:8109:aaaa:bb00::1", "2a02:8109:aaaa:bb00:1:2:3:4", True),
+     ("2a02:8109:aaaa:bbff::1", "2a02:8109:aaaa:bb00:1:2:3:4", True),
+     ("2a02:8109:aaaa:bc00::1", "2a02:8109:aaaa:bb00:1:2:3:4", False),
+     ("8.8.8.8", "8.8.8.200", True), ("8.8.9.8", "8.8.8.200", False),
+     ("8.8.8.8", "192.168.1.2", False), ("8.8.8.8", "::808:808", False)],
+)  # fmt: skip
+def test_the_neighbours_of_a_machine_are_those_of_its_site(
+    text: str, source: str, *, near: bool
+) -> None:
+    assert is_near(ip_address(text), ip_address(source)) is near
 
 
 @given(st.binary(max_size=200))

@@ -52,6 +52,28 @@ _NOT_PUBLIC_6: Final = tuple(
 # How an IPv4 host is called where a network speaks IPv6 alone (RFC 6052).
 _TRANSLATED: Final = IPv6Network("64:ff9b::/96")
 
+# How much of an address those of one home or one site share: most are given a /56 (RFC 6177).
+_SITE_BITS: Final = {4: 24, 6: 56}
+
+
+def host_of(address: Address) -> Address:
+    """Return the IPv4 host that an address stands for as RFC 6052 writes it; else itself."""
+    if isinstance(address, IPv6Address) and address in _TRANSLATED:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address
+
+
+def is_near(address: Address, source: Address) -> bool:
+    """Tell whether an address may be of the network of who would come to it from `source`.
+
+    Behind a router that translates addresses those of a network are private. But most networks
+    have public IPv6 addresses, by which a machine inside goes around what guards them from outside.
+    """
+    if address.version != source.version:
+        return False
+    others_bits = address.max_prefixlen - _SITE_BITS[address.version]
+    return int(address) >> others_bits == int(source) >> others_bits
+
 
 def is_public(address: Address) -> bool:
     """Tell whether an address is one of the internet's, and of nobody's own network.
@@ -62,6 +84,7 @@ def is_public(address: Address) -> bool:
         return not any(address in one for one in _NOT_PUBLIC_4)
     if address.scope_id is not None:
         return False
-    if address in _TRANSLATED:
-        return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
+    host = host_of(address)
+    if host is not address:
+        return is_public(host)
     return address in _GIVEN_OUT and not any(address in one for one in _NOT_PUBLIC_6)

@@ -4,11 +4,11 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, ip_address
 from typing import Final
 
 from lender.protocol.reach import allows
-from lender.sandbox.egress.addresses import Address, is_public
+from lender.sandbox.egress.addresses import Address, host_of, is_near, is_public
 from lender.sandbox.plan import Network
 
 ADDRESSES_MAX: Final = 4
@@ -86,7 +86,8 @@ class Policy:
         return public[:ADDRESSES_MAX]
 
     def _may_reach(self, address: Address) -> bool:
-        return is_public(address) and address not in self._servers() and not self._is_ours(address)
+        host = host_of(address)
+        return is_public(host) and host not in self._servers() and not self._is_ours(host)
 
     def _servers(self) -> frozenset[Address]:
         """The addresses of what is barred: they may change, so they are looked up again."""
@@ -96,7 +97,7 @@ class Policy:
             for host in self._network.barred:
                 with contextlib.suppress(OSError):
                     found += [ip_address(host)] if _is_address(host) else self._look_up(host)
-            self._barred, self._barred_until = frozenset(found), now + _BARRED_FOR_S
+            self._barred, self._barred_until = frozenset(map(host_of, found)), now + _BARRED_FOR_S
         return self._barred
 
 
@@ -105,7 +106,7 @@ def _is_address(host: str) -> bool:
 
 
 def _is_ours(address: Address) -> bool:
-    """Whether it is this machine's: then it is also where we would come from (ip(7)).
+    """Whether it is this machine's, or of its own network, by where we would come from (ip(7)).
 
     A datagram socket sends nothing by being connected.
     """
@@ -113,8 +114,6 @@ def _is_ours(address: Address) -> bool:
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((str(address), 9))
-            source = ip_address(probe.getsockname()[0])
+            return is_near(address, ip_address(probe.getsockname()[0]))
     except OSError:
         return False  # no way leads there
-    mapped = source.ipv4_mapped if isinstance(source, IPv6Address) else None
-    return address in (source, mapped)
