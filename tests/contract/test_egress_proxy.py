@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
+from types import SimpleNamespace
 
 import pytest
 
@@ -194,6 +195,28 @@ def test_this_machines_own_public_address_and_the_fleets_servers_are_refused(wor
     for translated in ("64:ff9b::909:909", "64:ff9b::101:101"):  # 9.9.9.9 and 1.1.1.1
         answer = f"403:{translated} has no public address"
         assert world.refused(f"CONNECT [{translated}]:443") == answer
+
+
+def test_a_job_with_all_its_processes_is_told_so_and_keeps_its_proxy(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The threads that look names up count among them (cgroups: pids.max)."""
+
+    class NoThread:
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(proxy, "threading", SimpleNamespace(Thread=NoThread))
+        answer = "502:the job has as many processes as it may"
+        for _ in range(proxy.LOOK_UPS_MAX + 1):
+            assert world.refused(f"CONNECT x.b.org:{world.port}") == answer
+    client, server = world.tunnel()
+    client.close()
+    server.close()
 
 
 def test_a_name_that_nobody_knows_is_told(world: World) -> None:

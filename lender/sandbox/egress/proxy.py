@@ -147,8 +147,15 @@ class Proxy:
 
     def _begin_look_ups(self) -> None:
         while self._waiting and self._looking_up < LOOK_UPS_MAX:
+            connection, host = self._waiting.popleft()
+            if connection not in self._connections:
+                continue  # it has waited for too long
             self._looking_up += 1
-            threading.Thread(target=self._find, args=self._waiting.popleft(), daemon=True).start()
+            thread = threading.Thread(target=self._find, args=(connection, host), daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # a thread counts among the processes that its job may have
+                self._tell_found(connection, (502, "the job has as many processes as it may"))
 
     def _find(self, connection: Connection, host: str) -> None:
         """In a thread of its own."""
@@ -161,6 +168,9 @@ class Proxy:
             found = 502, str(error)
         except Exception as error:  # noqa: BLE001 - a thread that dies would leave its place taken
             found = 502, type(error).__name__
+        self._tell_found(connection, found)
+
+    def _tell_found(self, connection: Connection, found: list[Address] | tuple[int, str]) -> None:
         self._found.put((connection, found))
         os.write(self._wake, b"1")
 
