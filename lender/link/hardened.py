@@ -1,6 +1,8 @@
 """nats-py's client, proof against hostile bytes and against a line that breaks at a bad moment."""
 
-from nats.aio.client import Client
+import asyncio
+
+from nats.aio.client import PING_PROTO, Client
 from nats.aio.msg import Msg
 
 _SPACE = " \t\n\r\v\f"  # what bytes.strip() takes off
@@ -23,6 +25,15 @@ class HardenedClient(Client):
             if not flushed.done():
                 flushed.set_result(None)
         await super()._attempt_reconnect()
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        """Ping behind whatever waits to be written: what is answered to `flush` has then come.
+
+        nats-py writes it at once, ahead of a subscription that was made before.
+        """
+        self._pongs.append(future or asyncio.get_running_loop().create_future())
+        await self._send_command(PING_PROTO)
+        await self._flush_pending()
 
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None

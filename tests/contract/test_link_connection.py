@@ -206,3 +206,26 @@ async def test_a_line_that_the_server_closed_for_good_is_reported_with_its_words
     with pytest.raises(NotConnectedError):
         await connection.request("x")
     await connection.close()
+
+
+async def test_a_flush_that_was_answered_means_that_what_was_sent_before_has_come() -> None:
+    came: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"S","version":"2.12.0","headers":true}\r\n')
+        while line := await reader.readline():
+            came.append(line.split()[0])
+            if line == b"PING\r\n":
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        async with await connect(f"nats://127.0.0.1:{port}", name="one", timeout_s=10) as one:
+            await one.nc.flush()
+            came.clear()
+            await one.nc.subscribe("first")
+            await one.nc.subscribe("second")
+            await one.nc.flush()
+            assert came == [b"SUB", b"SUB", b"PING"]

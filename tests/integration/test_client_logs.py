@@ -57,7 +57,6 @@ class Writer:
         answers = await nc.subscribe(inbox := nc.new_inbox())
         try:
             await nc.publish(self._subject, _NOTHING, reply=inbox)
-            await nc.flush()  # nats-py may send this ping ahead of the message, not the next one
             await nc.flush()
             return not answers.delivered
         finally:
