@@ -21,7 +21,7 @@ from lender.client.specs import DAY_S, Content, JobRequest, inputs_by_name, job_
 from lender.link.api import JetStream
 from lender.link.blobs import Blobs
 from lender.link.connection import ConnectError, connect
-from lender.link.credentials import CredentialsError
+from lender.link.credentials import CredentialsError, without_credentials
 from lender.protocol import codec, subjects
 from lender.protocol.errors import ProtocolError
 from lender.protocol.job import After, Array, Limits, Requires, Verify
@@ -291,19 +291,19 @@ class Client:
         return reply.jobs
 
     def _connect_fault(self, error: ConnectError) -> ClientError:
-        text = str(error).lower()
+        text, place = str(error).lower(), without_credentials(self.url)
         # The server resets the connection right behind its refusal, which may then be lost.
         if "authorization" in text or "reset by peer" in text:
             if self._credentials != self._key_path:
                 return NotAdmitted(
-                    f"the server at {self.url} does not take {self._credentials}",
+                    f"the server at {place} does not take {self._credentials}",
                     "ask its operator for others",
                 )
             return NotAdmitted(
-                f"the server at {self.url} does not know this key",
+                f"the server at {place} does not know this key",
                 f"have its operator run `lender-broker allow NAME {self.public_key}`",
             )
         return Unreachable(
-            f"no NATS server at {self.url}",
+            f"no NATS server at {place}",
             "start one (`lender-broker serve --embedded`), or name another by --url or LENDER_URL",
         )

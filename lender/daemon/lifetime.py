@@ -45,6 +45,7 @@ from lender.daemon.usage_recall import used_since
 from lender.daemon.work_queues import WorkQueues
 from lender.link.blobs import Blobs
 from lender.link.connection import Closed, Connection, State, connect
+from lender.link.credentials import without_credentials
 from lender.protocol.errors import ProtocolError
 from lender.protocol.lease import DoneReply
 from lender.sandbox.launcher import Launcher
@@ -276,7 +277,7 @@ class Lifetime:
             "name": self._settings.name,
             "lender": self._public_key,
             "connected": self._queues.connected,
-            "url": self._settings.url,
+            "url": without_credentials(self._settings.url),
             "runtimes": self._runtimes,
             "workloads": {name: entry.sha256 for name, entry in self._workloads.items()},
             "cgroup": str(self._cgroups.path) if self._cgroups else "",

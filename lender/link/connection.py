@@ -12,7 +12,7 @@ from nats import errors as nats_errors
 from nats.aio.client import Client, Server
 from nats.aio.msg import Msg
 
-from lender.link.credentials import connect_options
+from lender.link.credentials import connect_options, without_credentials
 from lender.link.errors import (
     DisconnectedError,
     LinkError,
@@ -274,8 +274,9 @@ async def connect(
         await _within(timeout_s, connecting)
     except TimeoutError:
         await connection.close()
+        place = without_credentials(url)
         raise ConnectError(
-            f"no NATS server at {url} within {timeout_s} s: {connection.last_error}"
+            f"no NATS server at {place} within {timeout_s} s: {connection.last_error}"
         ) from None
     nc.options["reconnect_time_wait"] = first_pause_s
     connection.inbox = Inbox(nc)

@@ -12,6 +12,7 @@ _SEED: Final = re.compile(r"SU[A-Z2-7]{56}")
 _NAME_AND_PASSWORD: Final = re.compile(r"([^\s:]+):(\S+)")
 _JWT: Final = "-----BEGIN NATS USER JWT-----"
 _JWT_SEED: Final = "-----BEGIN USER NKEY SEED-----"
+_IN_ADDRESS: Final = re.compile(r"[^/,\s]*@")
 _FORMS: Final = (
     "it takes an nkey seed (SU...), a .creds file as `nsc` writes them, or one line user:password"
 )
@@ -49,3 +50,8 @@ def connect_options(path: Path) -> dict[str, Any]:
     if said := _NAME_AND_PASSWORD.fullmatch(text.strip()):
         return {"user": said[1], "password": said[2]}
     raise CredentialsError(f"{path} holds no credentials: {_FORMS}")
+
+
+def without_credentials(url: str) -> str:
+    """Return the addresses of servers as others may see them: no name or password in them."""
+    return _IN_ADDRESS.sub("", url)

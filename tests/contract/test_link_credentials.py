@@ -11,7 +11,7 @@ import nkeys
 import pytest
 
 from lender.link.connection import ConnectError, connect
-from lender.link.credentials import CredentialsError, connect_options
+from lender.link.credentials import CredentialsError, connect_options, without_credentials
 from lender.link.embedded import EmbeddedServer
 
 OPERATOR, SYSTEM, ACCOUNT, USER, STRANGER = (
@@ -139,3 +139,21 @@ def test_what_holds_something_else_is_refused_and_not_told(tmp_path: Path, conte
 def test_a_file_that_is_not_there_is_told_by_its_name(tmp_path: Path) -> None:
     with pytest.raises(CredentialsError, match="nowhere: No such file"):
         connect_options(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("nats://bob:hunter2@a.org:4222", "nats://a.org:4222"),
+        ("tls://bob:hunt@er2@a.org,bob:hunter2@b.org", "tls://a.org,b.org"),
+        ("nats://127.0.0.1:4222, nats://token@[::1]", "nats://127.0.0.1:4222, nats://[::1]"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert without_credentials(url) == shown
+
+
+async def test_a_password_in_an_address_is_in_no_error() -> None:
+    with pytest.raises(ConnectError, match=r"no NATS server at nats://127.0.0.1:1 ") as raised:
+        await connect("nats://bob:hunter2@127.0.0.1:1", name="test", timeout_s=0.2)
+    assert "hunter2" not in str(raised.value)
