@@ -280,7 +280,8 @@ def test_it_is_the_process_runtime_of_a_mac(
     ("on_term", "exit_code"), [("echo saved; exit 0", 0), ("", None)], ids=["obeys", "ignores"]
 )
 def test_it_can_be_asked_to_end(tmp_path: Path, on_term: str, exit_code: int | None) -> None:
-    script = f"trap '{on_term}' TERM; : >ready; while :; do :; done"
+    # Nothing ends it when this test is killed, but its limit.
+    script = f"ulimit -t 120; trap '{on_term}' TERM; : >ready; while :; do :; done"
     plan = plan_for(tmp_path, "sh", "-c", script)._replace(grace_s=0.3 if on_term == "" else 60.0)
     soft_stop = SoftStop()
 
