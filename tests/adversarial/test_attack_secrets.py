@@ -362,7 +362,10 @@ async def test_the_supervising_process_holds_nothing_of_the_daemons(
         target = str(fd.readlink())
         own = target.startswith(("socket:", "pipe:", "anon_inode:", "/memfd:", str(arena.scratch)))
         counters = target.startswith("/proc")  # of the sandbox's processes, to measure them
-        assert own or counters or target == "/dev/null", target
+        # A place of the sandbox's own file systems, by whatever name the machine has one, too.
+        temporary = target in ("/tmp", "/dev/shm")  # noqa: S108 - compared, not used
+        inside = temporary and fd.stat().st_dev != Path(target).stat().st_dev
+        assert own or counters or inside or target == "/dev/null", target
     await sandbox.close()
     with pytest.raises(SandboxGoneError):
         await running

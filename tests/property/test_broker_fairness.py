@@ -8,7 +8,7 @@ from heapq import heappop, heappush
 from itertools import count
 
 from broker_world import L1, START, World, class_of, job_spec, ok
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from broker.core.events import HearingLost
@@ -96,6 +96,7 @@ weights = st.sampled_from((0.5, 1.0, 2.0, 4.0))
 
 
 @settings(max_examples=8)
+@example([(0.5, (10.0, 4)), (0.5, (60.0, 1))])  # the machine's least busy mix: three cores wait
 @given(st.lists(st.tuples(weights, sizes), min_size=2, max_size=4))
 def test_long_run_shares_are_as_the_weights(mix: list[tuple[float, tuple[float, int]]]) -> None:
     """Within a tenth of the machine, whoever brings which sizes."""
@@ -108,7 +109,7 @@ def test_long_run_shares_are_as_the_weights(mix: list[tuple[float, tuple[float, 
     for who, (weight, _) in enumerate(mix):
         part = machine.used_s[SIGNERS[who].public_key] / total
         assert abs(part - weight / entitled) <= 0.1
-    assert total > 0.5 * 6000.0 * SLOTS, "the machine was busy"
+    assert total > 0.35 * 6000.0 * SLOTS, "the machine was busy"
 
 
 @settings(max_examples=15)
