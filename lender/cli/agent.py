@@ -10,10 +10,9 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
 
 from lender.cli.exits import Exit
-from lender.cli.owner import find_state
+from lender.cli.owner import add_options, find_state
 from lender.daemon.agent import tell_forever
 from lender.daemon.control_client import ask
 from lender.sensors.presence import PresenceSensors, session_sources
@@ -28,7 +27,7 @@ _ANSWER_S = 2.0
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument(
-        "--state", type=Path, metavar="DIR", help="lenderd's state folder; else the usual place"
+        "--state", metavar="DIR", help="lenderd's state folder; else the usual place"
     )
 
 

@@ -10,7 +10,7 @@ from lender.sandbox.egress.policy import Policy, RefusedError, UnknownError, res
 from lender.sandbox.plan import Network
 
 
-@pytest.mark.parametrize(("address", "ours"), [("127.0.0.1", True), ("192.0.2.1", False)])
+@pytest.mark.parametrize(("address", "ours"), [("127.0.0.1", True), ("203.0.113.1", False)])
 def test_an_address_of_this_machine_is_known_by_where_we_would_come_from(
     address: str, *, ours: bool
 ) -> None:

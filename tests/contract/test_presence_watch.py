@@ -24,9 +24,9 @@ from lender.sensors.sighting import Sighting
 
 OWNER = 1000
 AGENT = """
-import argparse, pathlib, sys
-from lender.cli import agent
-sys.exit(agent.run(argparse.Namespace(state=pathlib.Path(sys.argv[1]))))
+import sys
+from lender.cli.main import main
+sys.exit(main(["agent", "--state", sys.argv[1]]))
 """
 KEYBOARD = {"ev": "120013", "key": "fffffffffffffffe"}
 
