@@ -26,9 +26,7 @@ _ANSWER_S = 2.0
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument(
-        "--state", metavar="DIR", help="lenderd's state folder; else the usual place"
-    )
+    add_options(parser, document=False)
 
 
 def run(args: argparse.Namespace) -> int:

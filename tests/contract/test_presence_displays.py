@@ -145,7 +145,7 @@ def sway(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         user = {"user": 65534, "group": 65534}
         os.chown(runtime, 65534, 65534)
         for folder in runtime.parents:
-            if folder.stat().st_uid == 0 and folder.name.startswith("pytest-"):
+            if folder.stat().st_uid == 0 and folder.name.startswith(("pytest-", "popen-")):
                 folder.chmod(0o755)
     runtime.chmod(0o700)
     (runtime / "config").write_text("")
