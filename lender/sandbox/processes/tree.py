@@ -138,9 +138,10 @@ def thaw(roots: Iterable[Root], timeout_s: float = 2.0) -> StopReport:
     started, sweep = time.monotonic(), _Sweep(roots, _account)
     while True:
         asleep = [p for p in sweep.look() if _is_told_to_stop(p)]
+        # Also to those that a busy machine has let us find only when the time is over.
+        _signal(asleep, signal.SIGCONT)
         if not asleep or time.monotonic() > started + timeout_s:
             return _report(started, sweep, asleep)
-        _signal(asleep, signal.SIGCONT)
         _wait_for(lambda p: not _is_told_to_stop(p), asleep, started + timeout_s)
 
 
@@ -156,6 +157,7 @@ def kill(roots: Iterable[Root], timeout_s: float = 5.0) -> StopReport:
     while True:
         left = [p for p in sweep.look() if not _is_gone(p)]
         if time.monotonic() > deadline:
+            _signal(left, signal.SIGKILL)
             return _report(started, sweep, left)
         if not left and not sweep.is_blurred:
             return _report(started, sweep, left)
