@@ -41,7 +41,7 @@ def test_it_rehearses_a_revocation_and_leaves_nothing_of_it(machine: Machine) ->
     record = machine.attempt("one", grant(machine.state, "G-2"))
     found = check(machine, "rehearsal")
     assert found["level"] == "ok"
-    assert re.search(r"killed (9|1\d) processes after [\d.]+ ms, and wiped", found["text"])
+    assert re.search(r"killed ([89]|1\d) processes after [\d.]+ ms, and wiped", found["text"])
     assert machine.json("grants")[1]["grants"][0]["state"] == "holds"
     assert Path(record.scratch).exists()
     until(lambda: not actors() - before, "its processes are gone, those of a doctor beside it too")

@@ -95,7 +95,7 @@ def test_work_that_such_a_pause_froze_goes_on_after_the_resume_and_ends(
     finally:
         os.kill(desk.pid, signal.SIGCONT)
     assert resumed.wait(30) == 0
-    wait_until(lambda: idle(desk), "the task ends")
+    wait_until(lambda: idle(desk) and ends(desk.state, job) != [], "the task ends")
     assert ends(desk.state, job)[-1] == "succeeded"
 
 
