@@ -16,16 +16,19 @@ from lender.state.attempt_records import AttemptRecord, AttemptRecords
 from lender.state.folder import StateFolder
 from lender.state.grant_writing import write_grant
 
-_PROCESSES = 8
+_PROCESSES = 9
 _READY_S = 5.0
 _ACTOR = f"U{'REHEARSAL':A<55}"
-# Sleepers in two sessions; some ignore the polite signal. The shell of this machine, no program.
+# Each in a session of its own, deaf to the polite signal, and says when it is up. They end with who
+# rehearses, whose pipe they read. The shell of this machine, no program.
 _OTHER_SESSION = "" if sys.platform == "darwin" else "setsid "  # there is no such command
+_DEAF = 'trap "" TERM; : > ready.$0; read line <&3'
 _TREE = f"""
+exec 3<&0
 trap '' TERM
-for n in $(seq {_PROCESSES // 2}); do {_OTHER_SESSION}sh -c 'trap "" TERM; sleep 60; :' & done
-touch ready
-sleep 60
+for n in $(seq {_PROCESSES - 1}); do {_OTHER_SESSION}sh -c '{_DEAF}' $n & done
+: > ready.0
+read line
 """
 
 
@@ -45,11 +48,11 @@ def _play(folder: Path) -> Check:
     scratch = state.scratch / "rehearsal"
     scratch.mkdir()
     actor = subprocess.Popen(
-        ["/bin/sh", "-c", _TREE], cwd=scratch, stdin=subprocess.DEVNULL, start_new_session=True
+        ["/bin/sh", "-c", _TREE], cwd=scratch, stdin=subprocess.PIPE, start_new_session=True
     )
     root = tree.identify(actor.pid)
     try:
-        _await_ready(scratch / "ready")
+        _await_ready(scratch)
         record = AttemptRecord(
             "rehearsal", "rehearsal", _ACTOR, "rehearsal", grant.id, (root,), str(scratch)
         )
@@ -57,7 +60,7 @@ def _play(folder: Path) -> Check:
         outcome = revoke(state, Selection(everything=True))
     finally:
         tree.kill([root])
-        actor.wait()
+        actor.communicate()
     took_s = outcome.stopped_s if outcome.killed_s is None else outcome.killed_s
     if not outcome.complete or scratch.exists():
         why = outcome.doubt or outcome.not_saved or f"left: {outcome.remaining}"
@@ -70,9 +73,9 @@ def _play(folder: Path) -> Check:
     return Check("rehearsal", "ok", text)
 
 
-def _await_ready(path: Path) -> None:
+def _await_ready(scratch: Path) -> None:
     deadline = time.monotonic() + _READY_S
-    while not path.exists():
+    while len(list(scratch.glob("ready.*"))) < _PROCESSES:
         if time.monotonic() > deadline:
             raise OSError(f"its processes did not start within {_READY_S:g} s")
         time.sleep(0.005)
