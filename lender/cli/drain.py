@@ -27,8 +27,8 @@ DEADLINE_S = 600.0
 DEFAULTS = {**OWNER_DEFAULTS, "deadline": None, "wait": False}
 
 _LOOK_AGAIN_S = 0.25
-_OVERDUE_S = 30.0
-"""After the deadline lenderd kills what is left and hands it back: room for a busy machine."""
+_OVERDUE_S = 90.0
+"""After the deadline lenderd kills what is left, and has a minute to see its checkpoints stored."""
 
 
 def configure(parser: "argparse.ArgumentParser") -> None:
@@ -41,7 +41,7 @@ def configure(parser: "argparse.ArgumentParser") -> None:
         metavar="10m|18:00",
         help=f"when what still runs is handed back; in {DEADLINE_S / 60:g} minutes if left out",
     )
-    parser.add_argument("--wait", action="store_true", help="return when nothing runs any more")
+    parser.add_argument("--wait", action="store_true", help="return when nothing is left here")
     add_options(parser)
 
 

@@ -22,7 +22,10 @@ def let_finish(state: StateFolder, intent: StoredIntent) -> dict[str, Any]:
 
 
 def running(state: StateFolder) -> list[dict[str, Any]]:
-    """What runs by lenderd's word, or by the records of it that are alive."""
+    """What runs by lenderd's word, or by the records of it that are alive.
+
+    So does what has ended and whose checkpoint is on its way: lost if the machine went off now.
+    """
     told = tell(state, "status")
     if told.outcome == "answered":
         names = {g["submitter"]: g["name"] for g in told.reply.get("grants", []) if g.get("name")}
@@ -34,7 +37,8 @@ def running(state: StateFolder) -> list[dict[str, Any]]:
                 "submitter": one.get("submitter"),
                 "name": names.get(one.get("submitter"), ""),
             }
-            for one in told.reply.get("running", [])
+            for kind in ("running", "saving")
+            for one in told.reply.get(kind, [])
         ]
     return [
         {"lease": r.lease, "job": r.job, "job_name": "", "submitter": r.submitter, "name": ""}

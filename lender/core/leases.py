@@ -81,6 +81,11 @@ class Leases:
             for lease, report in self._reports.items()
         )
 
+    @property
+    def saving(self) -> tuple[LeaseRun, ...]:
+        """Those that are over but for their checkpoints, which are on their way."""
+        return tuple(one.run for one in self._savings.values())
+
     def states(self) -> tuple[tuple[str, LeaseState, bool], ...]:
         """Return each lease with its state: what a change of an offer is judged by."""
         attempts = self.attempts

@@ -167,6 +167,7 @@ class Situation:
             cpu_free=self.spare.cpu_free(leases.attempts.cpu_committed),
             memory_free_bytes=self.memory_free_bytes,
             attempts=tuple(AttemptStatus.of(run) for run in leases.attempts),
+            saving=tuple(AttemptStatus.of(run) for run in leases.saving),
             warm=tuple(one.plan.spec.id for one in leases.attempts.kept),
             leases_unanswered=len(leases) - len(leases.attempts),
             grants=tuple(consent.grants.values()),

@@ -71,6 +71,7 @@ class AttemptStatus:
 class LenderStatus:
     """The lender as of its last event.
 
+    `saving` has the attempts that are over but for their checkpoints, which are on their way;
     `warm` has the job of each idle sandbox that waits for more of it; `leases_unanswered` counts
     the leases whose work is over but whose final report the broker has not answered; `closed` says
     why a grant that holds allows nothing right now, by its id; `intent` goes by the wall clock,
@@ -85,6 +86,7 @@ class LenderStatus:
     cpu_free: float
     memory_free_bytes: int
     attempts: tuple[AttemptStatus, ...]
+    saving: tuple[AttemptStatus, ...]
     warm: tuple[str, ...]
     leases_unanswered: int
     grants: tuple[Grant, ...]

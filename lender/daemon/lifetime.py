@@ -41,6 +41,7 @@ from lender.daemon.sleep_grace import SleepGrace
 from lender.daemon.spool import Spool
 from lender.daemon.task_logs import TaskLogs
 from lender.daemon.today import Today
+from lender.daemon.uploads import Uploads
 from lender.daemon.usage_recall import used_since
 from lender.daemon.work_queues import WorkQueues
 from lender.link.blobs import Blobs
@@ -229,7 +230,7 @@ class Lifetime:
             state=self._state,
             records=AttemptRecords(self._state.attempts),
             inputs=self._disk.inputs,
-            results=ResultMaker(blobs),
+            results=ResultMaker(Uploads(blobs)),
             receipts=self._receipts,
             logs=logs,
             post=self._post,

@@ -6,7 +6,7 @@ import tarfile  # noqa: F401 - packs checkpoints; as root it can be read, afterw
 from contextlib import ExitStack
 from pathlib import Path
 
-from lender.link.blobs import Blobs
+from lender.daemon.uploads import Store
 from lender.protocol.bounds import CHECKPOINT_BYTES_MAX, INLINE_VALUE_BYTES_MAX
 from lender.protocol.job import BlobRef, JobSpec
 from lender.protocol.lease import TaskCheckpoint
@@ -19,14 +19,14 @@ from lender.sandbox.plan import TaskOutcome
 class ResultMaker:
     """Uploads what is too large to travel inline, and what a task left for its next attempt."""
 
-    def __init__(self, blobs: Blobs) -> None:
+    def __init__(self, blobs: Store) -> None:
         self._blobs = blobs
 
     async def make(self, spec: JobSpec, scratch: Path, outcome: TaskOutcome) -> TaskResult:
         """Return the result of one task; its outputs still lie in `scratch`.
 
         Raises:
-            LinkError: the blob store can't be reached.
+            LinkError: the blob store can't be reached, also not after a while.
         """
         result = TaskResult(
             task=outcome.task,
@@ -56,7 +56,7 @@ class ResultMaker:
 
         Raises:
             CheckpointRefusedError: it is not what may leave the sandbox.
-            LinkError: the blob store can't be reached.
+            LinkError: the blob store can't be reached, also not after a while.
         """
         archive = await asyncio.to_thread(checkpoint.pack, scratch, CHECKPOINT_BYTES_MAX)
         if archive is None:

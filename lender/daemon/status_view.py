@@ -24,6 +24,7 @@ def lending(status: LenderStatus, now: float, machine: Mapping[str, Any]) -> dic
         "slots_total": status.slots_total,
         "slots_free": status.slots_free,
         "running": [_running(one, status.behind_s) for one in status.attempts],
+        "saving": [_running(one, status.behind_s) for one in status.saving],
         "warm": [{"job": job, "sandboxes": n} for job, n in Counter(status.warm).items()],
         "headroom": {"cpu": status.cpu_free, "memory_bytes": status.memory_free_bytes},
         **_intent(status.intent, now - status.behind_s),

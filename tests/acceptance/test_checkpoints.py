@@ -100,6 +100,7 @@ async def test_what_stood_still_too_long_is_handed_on_as_it_stood(open_folder: P
 
 
 async def test_it_waits_for_its_machine_through_a_crash_of_the_broker(open_folder: Path) -> None:
+    """`drain --wait` returns when nothing is left here: the checkpoint is stored by then."""
     with Fleet(open_folder) as fleet:
         async with Client(fleet.url, fleet.key) as client:
             job = await client.submit(["sh", "-c", step_by_step(STEPS)], checkpoint=True)

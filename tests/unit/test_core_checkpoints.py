@@ -95,6 +95,7 @@ def test_work_that_has_to_go_is_asked_killed_saved_and_reported_in_this_order() 
     assert not every(SendReport, effects)
     assert not every(WriteReceipt, effects)
     assert bench.lender.status(bench.now).attempts == ()
+    assert [one.lease for one in bench.lender.status(bench.now).saving] == [lease_id(1)]
     assert bench.lender.status(bench.now).leases_unanswered == 1
     effects = bench.tell(CheckpointSaved(lease_id(1), LEFT), 3.0)
     report = the(SendReport, effects).report
@@ -103,6 +104,7 @@ def test_work_that_has_to_go_is_asked_killed_saved_and_reported_in_this_order() 
     assert (receipt.outcome, receipt.ended_at) == ("evicted", bench.now - 3.0)
     assert receipt.ended == "99 °C, over 95 °C"
     assert receipt.bytes_out == 1 + BLOB.size_bytes
+    assert bench.lender.status(bench.now).saving == ()
     assert every(AckLease, bench.answer(2)) == [AckLease(1)]
     assert saved(bench) == [], "late"
 
