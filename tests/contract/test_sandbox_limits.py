@@ -173,7 +173,9 @@ async def test_a_task_that_gives_up_at_its_last_process_names_the_limit(stand: S
         "  raise SystemExit(1)\n"
         "time.sleep(3600)"
     )
-    sandbox = await stand.prepared(python(code), LIMITS._replace(time_s=300))
+    # Memory for as many interpreters as there may be: that limit is not to be the first one.
+    ample = LIMITS._replace(time_s=300, memory_bytes=LIMITS.processes * (16 << 20))
+    sandbox = await stand.prepared(python(code), ample)
     outcome = await sandbox.run(0)
     assert (outcome.state, outcome.exit_code, outcome.limit) == ("failed", 1, "processes")
     assert stand.workshop.launcher.alive
