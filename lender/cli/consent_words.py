@@ -48,15 +48,17 @@ def _per_task(grant: Grant) -> str:
     vram = grant.vram_bytes
     gpu = f"a GPU with {size(vram)} of its memory" if vram else "no GPU"
     cores = f"{count(grant.cpu, 'core')} and {size(grant.memory_bytes)} of memory"
-    return f"{cores}, {gpu}, {in_words(grant.net)}"
+    metered = ", also paid by volume" if grant.net and grant.net_metered else ""
+    return f"{cores}, {gpu}, {in_words(grant.net)}{metered}"
 
 
 def _network(grant: Grant) -> list[str]:
     if not grant.net:
         return []
     return [
-        "What it does on the network it does from your address, if its job asks for it. It reaches",
-        "nothing of your own network or of this machine.",
+        "What it does on the network it does from your address, if its job asks for it, in any",
+        "protocol. It reaches nothing of your own network or of this machine.",
+        f"It has it {'also' if grant.net_metered else 'not'} while the network is paid by volume.",
     ]
 
 

@@ -71,8 +71,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=_typed(parse_reach),
         default="none",
         metavar="internet|HOST,…",
-        help="none (default), internet: the web of all public hosts, or hosts: "
+        help="none (default), internet: ports 80 and 443 of all public hosts, or hosts: "
         "example.org, *.example.org, example.org:8443",
+    )
+    parser.add_argument(
+        "--net-metered",
+        action="store_true",
+        help="that also while the network is paid by volume",
     )
     parser.add_argument(
         "--when",
@@ -174,6 +179,7 @@ def _grant(
         when=when,
         budget=_budget(args.budget),
         net=args.net,
+        net_metered=args.net_metered,
         not_after=args.expires,
         granted_at=time.time(),
     )

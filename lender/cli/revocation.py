@@ -27,6 +27,7 @@ from lender.state.consent_files import (
 from lender.state.folder import StateFolder, read_account, read_pid
 from lender.state.grant_claims import GrantClaim, claims
 from lender.state.grant_file import GRANT_ID_PATTERN
+from lender.state.moved_bytes import forget_moved, moved_by
 from lender.state.purge import kept_submitters, purge, remove
 from lender.state.receipts import ReceiptLog
 
@@ -295,6 +296,8 @@ class _Attempts:
                 if record.roots and record.lease not in known:
                     log.append(self._receipt(record, time.time()))
                 self._records.remove(record.lease)
+        with contextlib.suppress(OSError):
+            forget_moved(self._state, self._records.read_all().records)
 
     def _receipt(self, record: AttemptRecord, now: float) -> dict[str, Any]:
         return closing_receipt(
@@ -305,6 +308,7 @@ class _Attempts:
             ran_until=now,
             ended_at=now,
             cpu_s=self._cpu_s[record.lease],
+            moved=moved_by(self._state, record),
         )
 
 

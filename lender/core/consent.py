@@ -28,6 +28,7 @@ class Grant:
         when: at which times of the owner's it holds.
         budget: how much it may use up in a day and in a week.
         net: where its work may get to on the network, `lender.protocol.reach`; empty: nowhere.
+        net_metered: that holds also while the network is paid by volume.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Grant:
     when: When = ALWAYS
     budget: Budget = UNLIMITED
     net: tuple[str, ...] = ()
+    net_metered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

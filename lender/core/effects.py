@@ -54,6 +54,17 @@ class RunTasks:
 
 
 @dataclass(frozen=True, slots=True)
+class AllowNetwork:
+    """Let the lease's tasks move so many bytes over the network in all, both ways together.
+
+    None: without a bound. Before the first of these they may move none.
+    """
+
+    lease: str
+    moved_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class FreezeSandbox:
     """Stop every process of the sandbox where it stands."""
 
@@ -214,18 +225,19 @@ class Exit:
 SandboxEffect = (
     OpenSandbox
     | RunTasks
+    | AllowNetwork
     | FreezeSandbox
     | ThawSandbox
     | TerminateSandbox
     | KeepSandbox
     | CloseSandbox
-    | AbandonCheckpoint
 )
 
 Effect = (
     SendOffer
     | PullWork
     | SandboxEffect
+    | AbandonCheckpoint
     | SendReport
     | AckLease
     | ReturnLease

@@ -19,7 +19,7 @@ def end_overdue(now: float, situation: Situation, regulation: Regulation) -> lis
     consent, restraint, leases = situation.consent, situation.restraint, situation.leases
     verdict, attempts, drained = restraint.comfort.verdict, leases.attempts, situation.drained(now)
     closed = restraint.close_grants(now, consent.grants)
-    consent.close(closed, gpu_work=verdict.gpu_work)
+    consent.close(closed, gpu_work=verdict.gpu_work, metered=restraint.metered)
     # Once lenderd's time is over nobody is left to wait for a task, or to upload anything.
     evict = partial(leases.evict, now, save=not drained)
     holds, why = restraint.holds(now), Hold(verdict.reason)

@@ -5,6 +5,7 @@ import math
 from lender.core.admission import Plan
 from lender.core.attempt import AttemptState, step
 from lender.core.effects import (
+    AllowNetwork,
     CloseSandbox,
     Effect,
     FreezeSandbox,
@@ -57,6 +58,7 @@ class LeaseRun:
         self._prepared = False
         self._gathered = not plan.spec.gang
         self._told_to_run = False
+        self._network_bytes: int | None = 0
         self._rests = False
         self._ended = ""
 
@@ -81,6 +83,11 @@ class LeaseRun:
     def uses_gpu(self) -> bool:
         """Whether it holds GPU memory, which no freezing gives back."""
         return self.plan.spec.requires.gpu != "none"
+
+    @property
+    def has_network(self) -> bool:
+        """Whether its tasks may get to the network."""
+        return bool(self.plan.spec.requires.net)
 
     @property
     def still_since(self) -> float | None:
@@ -176,6 +183,13 @@ class LeaseRun:
         self._release()
         self._rests = False
         return [ThawSandbox(self.lease.lease), *self._run()]
+
+    def allow_network(self, moved_bytes: int | None) -> list[Effect]:
+        """Let its tasks move so much over the network, from its beginning on; None: any amount."""
+        if moved_bytes == self._network_bytes:
+            return []
+        self._network_bytes = moved_bytes
+        return [AllowNetwork(self.lease.lease, moved_bytes)]
 
     def ask_to_end(self, now: float, hold: Hold) -> list[Effect]:
         """Have the task in work end by itself within the grace; what was asked is not taken back.

@@ -41,6 +41,7 @@ from lender.core.events import (
 )
 from lender.core.hold import Hold
 from lender.core.intake import take_up
+from lender.core.network_shares import share_out
 from lender.core.offering import OfferPace
 from lender.core.pulling import Pulls
 from lender.core.regulation import Regulation
@@ -114,6 +115,8 @@ class Lender:
         effects += self._handlers[type(event)](now, event)
         self._count_spent(now)
         effects += end_overdue(now, self._situation, self._regulation)
+        metered = isinstance(event, MachineSampled)
+        effects += share_out(now, self._leases.attempts, self._restraint, metered=metered)
         effects += self._settle(now)
         return effects
 
@@ -193,6 +196,7 @@ class Lender:
         return []
 
     def _on_sampled(self, now: float, event: MachineSampled) -> list[Effect]:
+        """The meters were read just before: see `lender.daemon.sampling`."""
         self._restraint.sampled(now, event.signals)
         return []
 

@@ -78,10 +78,14 @@ class Meter:
     @property
     def usage(self) -> Usage:
         """The sum so far."""
-        moved_bytes = self._bytes_in + self._bytes_out
-        moved_bytes += self.network_in_bytes + self.network_out_bytes
+        moved_bytes = self._bytes_in + self._bytes_out + self.network_bytes
         energy_wh = self._cpu_energy_wh + self._gpu_joules / _J_PER_WH
         return Usage(self._charged_cpu_s, moved_bytes, energy_wh)
+
+    @property
+    def network_bytes(self) -> int:
+        """What its tasks moved over the network themselves, both ways together."""
+        return self.network_in_bytes + self.network_out_bytes
 
     @property
     def energy_method(self) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Final
 
+from lender.core.admission import Plan
 from lender.core.budget import bounds_energy
 from lender.core.comfort import Comfort
 from lender.core.config import Config
@@ -21,6 +22,8 @@ UNMEASURED: Final = (
     "a budget in kWh allows nothing while energy can't be measured here: "
     "set watts_per_core, or bound CPU hours"
 )
+
+METERED: Final = "the network is paid by volume, and its grant gives none there"
 
 GRACE_S: Final = 10.0
 """For a task that leaves a checkpoint to end by itself, where nothing presses."""
@@ -135,6 +138,35 @@ class Restraint:
             found.append({"grant": id_, **asdict(bound), "used": getattr(used, bound.measure)})
         return found
 
+    @property
+    def metered(self) -> bool:
+        """Whether the network is paid by volume, as last read."""
+        signals = self.comfort.signals
+        return signals is not None and signals.metered
+
+    def bars_network(self, plan: Plan) -> bool:
+        """Tell whether it is for a network that its grant gives it not while that is metered."""
+        return self.metered and bool(plan.spec.requires.net) and not plan.grant.net_metered
+
+    def bytes_left(self, now: float, grant: Grant, *, among: int, among_all: int) -> int | None:
+        """Return what one of some attempts with a network may still move; None: any amount.
+
+        Args:
+            now: seconds since the epoch.
+            grant: the one that it is under.
+            among: attempts that share the grant's budget, this one included.
+            among_all: attempts that share the machine's own.
+        """
+        left = []
+        for budget, sharers, id_ in (
+            (grant.budget, among, grant.id),
+            (self._config.budget, among_all, None),
+        ):
+            for bound in (one for one in budget if one.measure == "moved_bytes"):
+                used = self.spending.used(now, self.utc_offset_s, bound.per, id_)
+                left.append(math.ceil(max(0.0, bound.amount - used.moved_bytes) / sharers))
+        return min(left, default=None)
+
     def paused(self, now: float) -> str | None:
         """Return why the owner's word keeps everything from running, in words."""
         if self._word is None:
@@ -180,6 +212,9 @@ class Restraint:
         if verdict.rung == Rung.EVICTED:
             grace_s = _grace_s(verdict) if closed is None else 0.0
             return Hold(verdict.reason, evict=True, grace_s=grace_s)
+        if self.bars_network(run.plan):
+            # What stands still keeps its connections, and what comes on them is paid for.
+            return Hold(METERED, evict=True)
         if verdict.rung == Rung.FROZEN:
             return Hold(verdict.reason)
         if run.uses_gpu and not verdict.gpu_work:

@@ -84,7 +84,8 @@ class Situation:
         Only while all is as it is when lending: whatever else holds leaves nothing behind.
         """
         lends = self.state(now)[0] == "lending" and self.restraint.comfort.verdict.new_work
-        return lends and plan.grant.id not in self.restraint.closed
+        restraint = self.restraint
+        return lends and plan.grant.id not in restraint.closed and not restraint.bars_network(plan)
 
     def drained(self, now: float) -> bool:
         """Tell whether lenderd's time is over."""

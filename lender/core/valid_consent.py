@@ -23,6 +23,7 @@ class ValidConsent:
         digest: changes when `grants` do.
         closed: ids of grants that hold and allow nothing right now; why: see `Restraint`.
         gpu_work: work on a GPU may run right now.
+        metered: the network is paid by volume right now.
         classes: what the others allow and this machine can run.
         nets: where on the network that work may get to.
     """
@@ -36,6 +37,7 @@ class ValidConsent:
         self.digest = ""
         self.closed: frozenset[str] = frozenset()
         self.gpu_work = True
+        self.metered = False
         self.classes: tuple[str, ...] = ()
         self.nets: tuple[OfferedNet, ...] = ()
 
@@ -57,16 +59,22 @@ class ValidConsent:
         self.digest = self.consent.digest(now)
         self._name_classes()
 
-    def close(self, closed: frozenset[str], *, gpu_work: bool) -> None:
-        """Take up which grants allow nothing right now, and whether work on a GPU may run."""
-        if (closed, gpu_work) != (self.closed, self.gpu_work):
-            self.closed, self.gpu_work = closed, gpu_work
+    def close(self, closed: frozenset[str], *, gpu_work: bool, metered: bool) -> None:
+        """Take up which grants allow nothing right now, and what the others don't."""
+        if (closed, gpu_work, metered) != (self.closed, self.gpu_work, self.metered):
+            self.closed, self.gpu_work, self.metered = closed, gpu_work, metered
             self._name_classes()
 
     @property
     def open(self) -> Consent:
-        """The grants that allow something right now."""
-        return Consent(tuple(one for one in self.grants.values() if one.id not in self.closed))
+        """What the grants that hold allow right now."""
+        return Consent(
+            tuple(
+                replace(one, net=()) if self.metered and not one.net_metered else one
+                for one in self.grants.values()
+                if one.id not in self.closed
+            )
+        )
 
     def lent(self, capabilities: Capabilities) -> Capabilities:
         """Return what of `capabilities` is lent right now."""

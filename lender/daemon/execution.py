@@ -26,6 +26,7 @@ from lender.core.events import (
 )
 from lender.daemon.cpu_counter import CpuCounter, total_s
 from lender.daemon.inputs import InputCache
+from lender.daemon.network_meter import NetworkMeter
 from lender.daemon.provisions import Provisions
 from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.recorder import Recorder, terms_of
@@ -34,7 +35,6 @@ from lender.daemon.task_logs import TaskLogs
 from lender.link.errors import LinkError
 from lender.protocol.lease import TaskCheckpoint
 from lender.protocol.result import TaskResult
-from lender.sandbox.egress.counters import Moved
 from lender.sandbox.files import scratch
 from lender.sandbox.files.checkpoint import CheckpointRefusedError
 from lender.sandbox.port import (
@@ -51,6 +51,7 @@ from lender.sandbox.processes import stopping, tree
 from lender.sensors.metering import Metered
 from lender.state.attempt_records import AttemptRecords
 from lender.state.folder import StateFolder
+from lender.state.moved_bytes import MovedBytes, counters_path
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,8 @@ class Execution:
         self._recorder = Recorder(machinery.state, machinery.records, machinery.receipts)
         self._saving: asyncio.Task[None] | None = None
         self._cpu: CpuCounter | None = None
+        moved = counters_path(machinery.state, self.name)
+        self._network = NetworkMeter(moved) if effect.spec.requires.net else None
         self._begin(effect)
         self._work = asyncio.create_task(self._prepare())
 
@@ -187,6 +190,18 @@ class Execution:
         """Return the CPU time of its lease so far."""
         return total_s(self) if self._cpu is None else self._cpu.read(self)
 
+    def allow_network(self, moved_bytes: int | None) -> None:
+        """Let its lease move so much over the network in all; None: any amount."""
+        if self._network is not None:
+            self._network.allow(moved_bytes)
+
+    def last_metered(self) -> UsageMetered | None:
+        """Return what can be read in an instant, if anything can."""
+        if self.cgroup is None and self._network is None:
+            return None
+        cpu_s = 0.0 if self.cgroup is None else self.cpu_s()
+        return self._with_network(UsageMetered(self._lease, cpu_s, 0))
+
     def metered(self, used: Metered) -> UsageMetered:
         """Return what a reading of the sandbox, cumulative since it was opened, says of its lease.
 
@@ -207,15 +222,10 @@ class Execution:
 
     def _with_network(self, usage: UsageMetered) -> UsageMetered:
         """The same with what its lease moved over the network."""
-        moved, before = self._moved(), self._moved_before
-        return replace(
-            usage,
-            network_in_bytes=moved.in_bytes - before.in_bytes,
-            network_out_bytes=moved.out_bytes - before.out_bytes,
-        )
-
-    def _moved(self) -> Moved:
-        return Moved() if self._sandbox is None else self._sandbox.moved
+        if self._network is None:
+            return usage
+        in_bytes, out_bytes = self._network.read()
+        return replace(usage, network_in_bytes=in_bytes, network_out_bytes=out_bytes)
 
     def _begin(self, effect: OpenSandbox) -> None:
         self._effect = effect
@@ -224,7 +234,8 @@ class Execution:
         self._started_at = time.time()
         self._memory_peak_bytes = 0
         self._network_attempts = 0
-        self._moved_before = self._moved()
+        if self._network is not None:
+            self._network.begin()
         self._terminating = False
         self._task: int | None = None
         self.idle = False
@@ -235,6 +246,8 @@ class Execution:
             tombstone = machinery.state.tombstone(self._effect.grant)
             modules = machinery.state.modules(self._effect.spec.submitter)
             plan = await self._provisions.plan(self._effect, self._scratch, modules)
+            if self._network is not None and plan.network is not None:
+                plan = plan._replace(network=self._network.of(plan.network))
             self._scratch.mkdir(mode=0o700)
             self._sandbox = machinery.open_sandbox(plan, self._record, tombstone, self._on_log)
             await self._sandbox.prepare()
@@ -257,7 +270,8 @@ class Execution:
 
     async def _record(self, roots: tuple[tree.Root, ...]) -> None:
         cpu_before_s = 0.0 if self._cpu is None else self._cpu.before_s
-        terms = terms_of(self._effect, self._started_at, cpu_before_s)
+        moved_before = MovedBytes() if self._network is None else self._network.before
+        terms = terms_of(self._effect, self._started_at, cpu_before_s, moved_before)
         standing = stopping.Standing(roots, self.cgroup)
         self._recorder.write(standing, self._effect, self._scratch, terms)
         await self._provisions.until_thawed()
@@ -354,6 +368,8 @@ class Execution:
         with contextlib.suppress(FileNotFoundError):  # never made
             await asyncio.to_thread(scratch.remove, self._scratch)
         await self._recorder.forget_all()
+        if self._network is not None:
+            self._network.close()
         if self._saving is not None and not self._saving.cancelled():
             self._saving.result()  # a fault of ours, which nobody else looks at
 

@@ -1,14 +1,18 @@
 """Clears what a killed daemon left: sandboxes that still stand, their scratch and their records."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+from lender.daemon.cpu_counter import total_s
 from lender.daemon.signal_history import BLOCK_S
 from lender.sandbox.files import scratch
-from lender.sandbox.processes import cgroup, stopping
+from lender.sandbox.processes import stopping
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
 from lender.state.closing_receipts import closing_receipt
 from lender.state.folder import StateFolder
+from lender.state.moved_bytes import MovedBytes, forget_moved, moved_by
 from lender.state.receipts import ReceiptLog
 
 log = logging.getLogger(__name__)
@@ -17,8 +21,20 @@ _UNSEEN_S = 2 * BLOCK_S
 """A lenderd that lives writes its next block of readings sooner than this."""
 
 
-def clear(state: StateFolder, receipts: ReceiptLog, now: float) -> None:
+def clear(
+    state: StateFolder,
+    receipts: ReceiptLog,
+    now: float,
+    counted_s: Mapping[str, float] = MappingProxyType({}),
+) -> None:
     """Kill, account and wipe; called before anything new is started.
+
+    Args:
+        state: the folder of the lenderd that died.
+        receipts: its log.
+        now: seconds since the epoch.
+        counted_s: CPU time that the kernel counted, by the name of the cgroup: it was read before
+            those were removed.
 
     The launcher takes its sandboxes along when the daemon dies, so there is usually nothing to
     kill; a record says what to look for all the same. A record whose receipt can't be written
@@ -31,7 +47,10 @@ def clear(state: StateFolder, receipts: ReceiptLog, now: float) -> None:
         Path(path).unlink()
     cpu_s: dict[str, float] = {}
     for record in reading.records:
-        cpu_s[record.lease] = cgroup.cpu_s(record.cgroup) if record.cgroup else 0.0
+        leaf = Path(record.cgroup).name if record.cgroup else ""
+        # What is still there can be asked itself: who was stopped, say, along with its launcher.
+        stands = bool(record.cgroup) or stopping.alive(record)
+        cpu_s[record.lease] = counted_s.get(leaf) or (total_s(record) if stands else 0.0)
         report = stopping.kill((record,))
         if report.processes:
             log.warning("lease %s: killed %d leftover processes", record.lease, report.processes)
@@ -43,17 +62,24 @@ def clear(state: StateFolder, receipts: ReceiptLog, now: float) -> None:
             if record.lease not in known:
                 written_at = records.written_at(record.lease) or now
                 used_s = cpu_s[record.lease]
-                receipts.append(_receipt(record, written_at, last_seen, now, used_s))
+                moved = moved_by(state, record)
+                receipts.append(_receipt(record, written_at, last_seen, now, used_s, moved))
         except OSError as error:
             log.warning("lease %s: its receipt can't be written: %s", record.lease, error)
         else:
             records.remove(record.lease)
+    forget_moved(state, records.read_all().records)
     for left in state.scratch.iterdir():
         scratch.remove(left)
 
 
 def _receipt(
-    record: AttemptRecord, written_at: float, last_seen: float, now: float, cpu_s: float
+    record: AttemptRecord,
+    written_at: float,
+    last_seen: float,
+    now: float,
+    cpu_s: float,
+    moved: MovedBytes | None,
 ) -> dict[str, object]:
     # One that wrote no reading since the attempt began tells nothing about its end.
     began_at = max(written_at, record.terms.started_at if record.terms else 0.0)
@@ -65,6 +91,7 @@ def _receipt(
         ran_until=last_seen if last_seen > began_at else now,
         ended_at=now,
         cpu_s=cpu_s,
+        moved=moved,
     )
 
 

@@ -137,7 +137,8 @@ class Lifetime:
         self._public_key = signer.public_key
         self._workloads = read_catalogue(catalogue_folder(self._settings))
         log_of_receipts = ReceiptLog(self._state.receipts, signer)
-        leftovers.clear(self._state, log_of_receipts, time.time())
+        counted_s = {} if self._cgroups is None else self._cgroups.left_cpu_s
+        leftovers.clear(self._state, log_of_receipts, time.time(), counted_s)
         self._receipts = ReceiptWriter(log_of_receipts)
         self._head = HeadPublisher(log_of_receipts, self._receipts, signer, self._clock)
         today = Today(log_of_receipts.read_back())

@@ -11,6 +11,7 @@ from lender.sandbox.processes.stopping import Target
 from lender.state.attempt_records import AttemptRecord, AttemptRecords, AttemptTerms
 from lender.state.consent_files import read_consent, read_intent
 from lender.state.folder import StateFolder
+from lender.state.moved_bytes import MovedBytes
 
 
 class Recorder:
@@ -80,7 +81,9 @@ class Recorder:
             self._records.remove(lease)
 
 
-def terms_of(effect: OpenSandbox, started_at: float, cpu_before_s: float) -> AttemptTerms:
+def terms_of(
+    effect: OpenSandbox, started_at: float, cpu_before_s: float, moved_before: MovedBytes
+) -> AttemptTerms:
     """Return what a receipt can say of an attempt whose lenderd died."""
     spec = effect.spec
     fetched = sum(one.size_bytes for one in spec.inputs)
@@ -94,4 +97,6 @@ def terms_of(effect: OpenSandbox, started_at: float, cpu_before_s: float) -> Att
         program_sha256=spec.program.sha256 if spec.program else None,
         inputs=tuple((one.name, one.sha256) for one in spec.inputs),
         cpu_before_s=cpu_before_s,
+        network=spec.requires.net,
+        moved_before=(moved_before.in_bytes, moved_before.out_bytes),
     )

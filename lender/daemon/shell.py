@@ -18,7 +18,6 @@ from lender.core.events import (
     SleepAnnounced,
     StandstillSeen,
     TimeAdvanced,
-    UsageMetered,
 )
 from lender.core.lender import Lender
 from lender.daemon.execution import Execution, Machinery
@@ -120,9 +119,9 @@ class Shell:
 
     def _meter(self) -> None:
         """Take the last reading of what may be about to end; some microseconds each."""
-        for lease, execution in list(self._executions.items()):
-            if execution.cgroup is not None:
-                self._handle(UsageMetered(lease, execution.cpu_s(), 0))
+        for execution in list(self._executions.values()):
+            if (usage := execution.last_metered()) is not None:
+                self._handle(usage)
 
     def _look(self) -> None:
         """Tell what stands still, while anything does; one small file each."""
@@ -164,6 +163,9 @@ class Shell:
                 self._today.count(receipt)
             case effects.PurgeSubmitter():
                 self._purge(effect.submitter)
+            case effects.AbandonCheckpoint():
+                if effect.lease in self._saving:
+                    self._saving[effect.lease].abandon()
             case effects.LetSleep():
                 self.let_sleep()
             case effects.Exit():
@@ -179,6 +181,8 @@ class Shell:
                 self._open(effect)
             case effects.RunTasks():
                 self._executions[effect.lease].run(effect.tasks)
+            case effects.AllowNetwork():
+                self._executions[effect.lease].allow_network(effect.moved_bytes)
             case effects.FreezeSandbox():
                 self._freeze(effect.lease)
             case effects.ThawSandbox():
@@ -189,9 +193,6 @@ class Shell:
                 self._executions[effect.lease].keep()
             case effects.CloseSandbox():
                 self._close(effect.lease, save=effect.save)
-            case effects.AbandonCheckpoint():
-                if effect.lease in self._saving:
-                    self._saving[effect.lease].abandon()
 
     def _open(self, effect: effects.OpenSandbox) -> None:
         assert self._machinery is not None, "leases come over the connection"

@@ -1,4 +1,4 @@
-"""What of the network a grant allows and a job asks for: the web, or named hosts.
+"""What of the network a grant allows and a job asks for: the web's ports anywhere, or named hosts.
 
 A *place* is `internet`, `HOST`, `HOST:PORT`, or the same with `*.HOST` for all names below it (not
 for HOST itself). Without a port it is the web's two, 80 and 443: nobody sends mail or tries
@@ -72,14 +72,16 @@ def allows(reach: Iterable[str], host: str, port: int) -> bool:
 
 
 def in_words(reach: Iterable[str]) -> str:
-    """For people: `the network (example.org, *.example.net:8443)`, `no network`."""
+    """For people: `the network (example.org at ports 80 and 443; *.example.net:8443)`."""
     places = [*reach]
     if not places:
         return "no network"
-    if INTERNET in places:
-        places.remove(INTERNET)
-        places.insert(0, "web pages of any public host")
-    return f"the network ({', '.join(places)})"
+    named = sorted((one for one in places if ":" not in one), key=lambda one: one != INTERNET)
+    web = ", ".join("any public host" if one == INTERNET else one for one in named)
+    others = ", ".join(one for one in places if ":" in one)
+    # What is spoken at these ports nobody reads: it need not be the web.
+    told = [f"{web} at ports {WEB_PORTS[0]} and {WEB_PORTS[1]}" if web else "", others]
+    return f"the network ({'; '.join(filter(None, told))})"
 
 
 def _spots(places: Iterable[str]) -> Iterator[tuple[str, int]]:

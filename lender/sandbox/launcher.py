@@ -117,7 +117,7 @@ class Launcher:
         try:
             options = {"drop_to": drop_to, "preload": wanted, "spare": spare, "enclosed": enclosed}
             await launcher._ask(0, {"do": "configure", **options})
-        except LauncherGoneError:
+        except (LauncherGoneError, asyncio.CancelledError):
             await launcher.close()
             raise
         return launcher

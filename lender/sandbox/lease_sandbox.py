@@ -9,13 +9,11 @@ outcome is made here, and the next task gets another process.
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from operator import sub
 from pathlib import Path
 from typing import Any
 
 from lender.sandbox import frames
 from lender.sandbox.asked import PLAN, Asked
-from lender.sandbox.egress.counters import Moved
 from lender.sandbox.files import scratch
 from lender.sandbox.frames import Frame, FrameError
 from lender.sandbox.launcher import Child, Launcher, LauncherGoneError
@@ -43,7 +41,6 @@ from lender.sandbox.processes.tree import Root
 # The runner ends its own tasks; one that is this late has been taken over by its guest.
 _LATE_S = 5.0
 _LOOK_S = 1.0
-_MOVED_BYTES_MAX = 1 << 53
 # Values that wait for the daemon are its memory.
 _EARLY_BYTES_MAX = 16 << 20
 
@@ -91,19 +88,12 @@ class LeaseSandbox:
         self._log_bytes = 0.0
         self._decoder = frames.Decoder(0)
         self._told_cpu_s = 0.0
-        self._moved_before = self._moved = Moved()
         self._closed = False
 
     @property
     def root_pids(self) -> tuple[Root, ...]:
         """See `Sandbox.root_pids`."""
         return () if self._child is None else (self._child.root,)
-
-    @property
-    def moved(self) -> Moved:
-        """See `Sandbox.moved`."""
-        before, now = self._moved_before, self._moved
-        return Moved(before.in_bytes + now.in_bytes, before.out_bytes + now.out_bytes)
 
     async def prepare(self) -> None:
         """See `Sandbox.prepare`."""
@@ -123,7 +113,6 @@ class LeaseSandbox:
             self._spawning = None
             self._check_open()
             self._told_cpu_s = 0.0
-            self._moved_before, self._moved = self.moved, Moved()
             self._loop.add_reader(child.channel, self._on_readable, child)
             await self._record((child.root,))
             self._check_open()
@@ -337,8 +326,6 @@ class LeaseSandbox:
             for frame in self._decoder.feed(data):
                 if "log" in frame.header:
                     self._hear_log(frame)
-                elif "moved" in frame.header:
-                    self._hear_moved(frame.header["moved"])
                 elif self._asked.hear(frame):
                     self._begin_log()
                     if self._answer is not None and not self._answer.done():
@@ -367,20 +354,6 @@ class LeaseSandbox:
     def _begin_log(self) -> None:
         """What the next task may tell, all at once and then by and by."""
         self._log_bytes = self._loop.time() * BYTES_PER_S - TOLD_BYTES_MAX
-
-    def _hear_moved(self, told: object) -> None:
-        """Take up what went over the network.
-
-        Raises:
-            FrameError: it is no more than before: the runner has been taken over.
-        """
-        numbers = told if isinstance(told, list) and len(told) == 2 else []
-        if not all(type(one) is int and 0 <= one < _MOVED_BYTES_MAX for one in numbers):
-            numbers = []
-        moved = Moved(*numbers)
-        if sum(moved) <= sum(self._moved) or min(map(sub, moved, self._moved)) < 0:
-            raise FrameError("bytes that were moved back")
-        self._moved = moved
 
     def _on_gone(self, child: Child) -> None:
         if child.channel.fileno() >= 0:

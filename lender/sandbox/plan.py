@@ -69,11 +69,13 @@ class Network(NamedTuple):
         barred: hosts that are not for it, wherever they are: the lender's own servers.
         pinned: name -> address that is taken for it as it is, public or not. For tests; a lender
             pins nothing.
+        counters: file by which its proxies count, see `egress.counters`; None: nobody looks.
     """
 
     reach: tuple[str, ...]
     barred: tuple[str, ...] = ()
     pinned: Mapping[str, str] = MappingProxyType({})
+    counters: Path | None = None
 
 
 class SandboxPlan(NamedTuple):
@@ -187,7 +189,11 @@ def plan_to_wire(plan: SandboxPlan) -> dict[str, Any]:
         "checkpoints": [(task, str(path)) for task, path in plan.checkpoints.items()],
         "network": None
         if plan.network is None
-        else plan.network._replace(pinned=dict(plan.network.pinned)),
+        else {
+            **plan.network._asdict(),
+            "pinned": dict(plan.network.pinned),
+            "counters": plan.network.counters and str(plan.network.counters),
+        },
     }
 
 
@@ -207,10 +213,18 @@ def plan_from_wire(fields: Mapping[str, Any]) -> SandboxPlan:
             "gpus": tuple(fields["gpus"]),
             "packages": tuple(fields["packages"]),
             "checkpoints": {task: Path(path) for task, path in fields["checkpoints"]},
-            "network": None
-            if network is None
-            else Network(tuple(network[0]), tuple(network[1]), network[2]),
+            "network": None if network is None else _network(network),
         }
+    )
+
+
+def _network(fields: Mapping[str, Any]) -> Network:
+    counters = fields["counters"]
+    return Network(
+        tuple(fields["reach"]),
+        tuple(fields["barred"]),
+        fields["pinned"],
+        None if counters is None else Path(counters),
     )
 
 

@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from lender.sandbox.egress.counters import Moved
 from lender.sandbox.plan import Limits, SandboxPlan, TaskOutcome
 from lender.sandbox.processes.tree import Root
 
@@ -70,11 +69,6 @@ class Sandbox(Protocol):
     @property
     def root_pids(self) -> tuple[Root, ...]:
         """The processes to freeze, thaw or kill (`lender.sandbox.processes`); () when none."""
-        ...
-
-    @property
-    def moved(self) -> Moved:
-        """What went over the network so far; told four times a second."""
         ...
 
     async def prepare(self) -> None:

@@ -7,11 +7,12 @@ that fails they are tried without.
 """
 
 import asyncio
+import math
 import os
 import pickle
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,14 +80,22 @@ class Unavailable(NamedTuple):
         reason: what was seen.
         mend: what the owner can do, empty when nothing is known.
         breached: it runs, and one of its walls does not stand.
+        late: it was not seen in time, which says nothing of it.
     """
 
     reason: str
     mend: str
     breached: bool = False
+    late: bool = False
 
 
 Verdict = Available | Unavailable
+
+_CUT_OFF = Unavailable(
+    "its test was cut off, as it took too long",
+    "try again once the machine is less busy",
+    late=True,
+)
 
 
 def told(verdict: Verdict) -> dict[str, Any]:
@@ -101,6 +110,7 @@ async def check(
     scratch_root: Path,
     cgroups: Subtree | None = None,
     runtimes: Sequence[Runtime] = RUNTIMES,
+    within_s: float = math.inf,
 ) -> dict[Runtime, Verdict]:
     """Run a small task in each of these runtimes and look whether its walls stand.
 
@@ -109,30 +119,52 @@ async def check(
         scratch_root: an existing folder that the sandboxes' user can reach.
         cgroups: where their cgroups will be made.
         runtimes: those to try.
+        within_s: what has not been seen by then is `late`.
     """
+    again = math.isinf(within_s)
     try:
         with here.host() as host:
-            trials = (_try(launcher, scratch_root, one, cgroups, host) for one in runtimes)
+            trials = (
+                _within(within_s, _try(launcher, scratch_root, one, cgroups, host, again=again))
+                for one in runtimes
+            )
             found = await asyncio.gather(*trials)
     except OSError as error:
         return dict.fromkeys(runtimes, _unavailable(f"it can't be tried: {error}"))
     return dict(zip(runtimes, found, strict=True))
 
 
-async def check_alone(user: tuple[int, int] | None = None) -> dict[Runtime, Verdict]:
+async def check_alone(
+    user: tuple[int, int] | None = None, within_s: float = math.inf
+) -> dict[Runtime, Verdict]:
     """The same where no lenderd runs, with a launcher of its own.
 
     Args:
         user: uid and gid of the sandboxes; needed when this process is root.
+        within_s: what has not been seen by then is `late`; a little is needed to clear up.
     """
+    clock = asyncio.get_running_loop().time
+    end = clock() + within_s
     with tempfile.TemporaryDirectory(prefix="lender-selftest-") as name:
         folder = Path(name)
         folder.chmod(0o711)  # noqa: ASYNC240 - once, in an instant
-        launcher = await Launcher.start(drop_to=user, preload=RUNTIMES)
         try:
-            return await check(launcher, folder)
+            async with asyncio.timeout(None if math.isinf(within_s) else within_s):
+                launcher = await Launcher.start(drop_to=user, preload=RUNTIMES)
+        except TimeoutError:
+            return dict.fromkeys(RUNTIMES, _CUT_OFF)
+        try:
+            return await check(launcher, folder, within_s=max(0.0, end - clock()))
         finally:
             await launcher.close()
+
+
+async def _within(within_s: float, trial: Coroutine[Any, Any, Verdict]) -> Verdict:
+    try:
+        async with asyncio.timeout(None if math.isinf(within_s) else within_s):
+            return await trial
+    except TimeoutError:
+        return _CUT_OFF
 
 
 async def _try(
@@ -141,7 +173,10 @@ async def _try(
     runtime: Runtime,
     cgroups: Subtree | None,
     host: dict[str, Any],
+    *,
+    again: bool,
 ) -> Verdict:
+    """Try one; `again` without a network, too, where it had too little time with one."""
     try:
         if runtime not in here.NETWORKED:
             return await _see(launcher, scratch_root, runtime, cgroups, host, None)
@@ -152,6 +187,8 @@ async def _try(
         found = await _see(launcher, scratch_root, runtime, cgroups, beside, network)
         if isinstance(found, Available):
             return found._replace(network=True)
+        if found.late and not again:
+            return found
         alone = await _see(launcher, scratch_root, runtime, cgroups, host, None)
     except OSError as error:
         # No room on the disk, no descriptors: of the machine's walls it says nothing.
@@ -180,6 +217,8 @@ async def _see(
             return _unavailable(str(error))
         finally:
             await sandbox.close()
+    if outcome.limit == "time":
+        return _CUT_OFF._replace(reason=outcome.error or _CUT_OFF.reason)
     if outcome.state != "succeeded":
         return _unavailable(outcome.error or outcome.stderr_tail.decode(errors="replace")[:300])
     try:

@@ -29,6 +29,8 @@ class AttemptTerms(NamedTuple):
         program_sha256: None where no program came with it.
         inputs: names and SHA-256.
         cpu_before_s: CPU time in its cgroup before it began: of earlier attempts.
+        network: where it may get to.
+        moved_before: bytes in and out over the network before it began: of earlier attempts.
     """
 
     started_at: float
@@ -37,6 +39,8 @@ class AttemptTerms(NamedTuple):
     program_sha256: str | None
     inputs: tuple[tuple[str, str], ...]
     cpu_before_s: float = 0.0
+    network: tuple[str, ...] = ()
+    moved_before: tuple[int, int] = (0, 0)
 
 
 class AttemptRecord(NamedTuple):
@@ -185,7 +189,14 @@ def _terms(content: Mapping[str, Any] | None) -> AttemptTerms | None:
         program_sha256=None if program is None else str(program),
         inputs=tuple((str(name), str(digest)) for name, digest in content["inputs"]),
         cpu_before_s=float(content.get("cpu_before_s", 0.0)),
+        network=tuple(str(place) for place in content.get("network", ())),
+        moved_before=_pair(content.get("moved_before", (0, 0))),
     )
+
+
+def _pair(numbers: Any) -> tuple[int, int]:  # noqa: ANN401 - whatever the file holds
+    first, second = numbers
+    return int(first), int(second)
 
 
 def _leaf(path: Any, state: str) -> str | None:  # noqa: ANN401 - whatever the file holds

@@ -3,12 +3,14 @@
 Standard library only: `lender revoke` writes one as well. What was fetched and what ran is known
 from the attempt's record. CPU time is what the kernel counted; where it did not, all the time on
 all the cores that the attempt asked for counts, and the receipt says so: were it nothing, every
-crash would lift a budget. Results, memory and energy are not known and left out.
+crash would lift a budget. What tasks moved over the network is as their proxies counted it.
+Results, memory and energy are not known and left out.
 """
 
 from typing import Any
 
 from lender.state.attempt_records import AttemptRecord
+from lender.state.moved_bytes import MovedBytes
 
 COUNTED = "counted by the kernel"
 
@@ -22,6 +24,7 @@ def closing_receipt(
     ran_until: float,
     ended_at: float,
     cpu_s: float = 0.0,
+    moved: MovedBytes | None = None,
 ) -> dict[str, Any]:
     """Return the receipt's fields; times are seconds since the epoch.
 
@@ -32,7 +35,8 @@ def closing_receipt(
         written_at: when the record was written: the start, where the record does not say.
         ran_until: it ran no longer than that.
         ended_at: when its end was found out.
-        cpu_s: CPU time that the kernel counted in its cgroup; 0 where it did not.
+        cpu_s: CPU time that the kernel counted; 0 where it did not.
+        moved: what its tasks moved over the network; None where they had none.
     """
     terms = record.terms
     if terms is not None and cpu_s >= terms.cpu_before_s:
@@ -52,6 +56,9 @@ def closing_receipt(
         fields["program_sha256"] = terms.program_sha256
         fields["inputs"] = [list(one) for one in terms.inputs]
         fields["bytes_in"] = terms.bytes_in
+    if moved is not None and terms is not None:
+        fields["network"] = list(terms.network)
+        fields["network_in_bytes"], fields["network_out_bytes"] = moved
     if cpu_s > 0:
         fields |= {"cpu_s": cpu_s, "cpu_method": COUNTED}
     elif terms is not None:

@@ -2,8 +2,8 @@
 
 Standard library only. A file of an earlier version means what it meant when the owner agreed to
 it: without `when` at any time, without `budget` no bound, without `vram_bytes` no GPU, without
-`net` no network. A key that is not known may restrict, so it makes the grant unusable; so does a
-`net` that an earlier version does not know.
+`net` no network, without `net_metered` none that is paid by volume. A key that is not known may
+restrict, so it makes the grant unusable; so does a `net` that an earlier version does not know.
 """
 
 import hashlib
@@ -39,6 +39,7 @@ _KEYS = {
     "workload": "str",
     "digest": "str",
     "net": "str",
+    "net_metered": "bool",
     "when": "str",
     "not_after": "datetime",
     "granted_at": "datetime",
@@ -47,7 +48,7 @@ _KEYS = {
     "limits": "dict",
     "budget": "dict",
 }
-_OPTIONAL_KEYS = {"name", "digest", "net", "when", "budget"}
+_OPTIONAL_KEYS = {"name", "digest", "net", "net_metered", "when", "budget"}
 _LIMIT_KEYS = {"cpu", "memory_bytes"}
 _OPTIONAL_LIMIT_KEYS = {"vram_bytes"}
 _MEASURES: tuple[Measure, ...] = ("cpu_s", "moved_bytes", "energy_wh")
@@ -73,6 +74,7 @@ def encode_grant(grant: Grant, text_shown: str, name: str, granted_by_uid: int) 
         f"workload = {_quoted(grant.workload)}",
         f"digest = {_quoted(grant.digest)}" if grant.digest else "",
         f"net = {_quoted(','.join(grant.net) or 'none')}",
+        "net_metered = true" if grant.net_metered else "",
         f"when = {_quoted(str(grant.when))}",
         f"not_after = {_moment(grant.not_after)}",
         f"granted_at = {_moment(grant.granted_at)}",
@@ -166,6 +168,7 @@ def _decode(table: dict[str, Any]) -> Grant:
         when=_when(table),
         budget=_budget(table.get("budget", {})),
         net=_net(table),
+        net_metered=table.get("net_metered", False),
     )
 
 

@@ -65,14 +65,14 @@ async def test_a_network_is_had_once_the_owner_agrees_and_the_receipt_says_so(fl
         job = await client.submit(
             ["/usr/bin/python3", "-I", "-S", "-c", ASKS], requires=Requires(net=("internet",))
         )
-        told = "without the need of the network (web pages of any public host)"
+        told = "without the need of the network (any public host at ports 80 and 443)"
         while told not in await client.why(job):  # noqa: ASYNC110 - another process's state
             await asyncio.sleep(0.05)
         agreed = desk.owner(
             *("grant", fleet.submitter, "--workload", "command", "--net", "internet"),
             *("--when", "always", "--expires", "1d", "--replace", "--yes"),
         )
-        assert "the network (web pages of any public host)" in agreed.stdout
+        assert "the network (any public host at ports 80 and 443)" in agreed.stdout
         assert (await job.ended(timeout_s=60)).state == "succeeded"
         assert [one.result.value async for one in job.results()] == [b"403"]
     wait_until(lambda: bool(receipts(desk)), "the receipt is written")
@@ -82,7 +82,7 @@ async def test_a_network_is_had_once_the_owner_agrees_and_the_receipt_says_so(fl
     told = desk.owner("log", receipt["job"]).stdout
     assert "network: internet by proxy, in " in told
     assert ", 1 attempt blocked" in told
-    assert "the network (web pages of any public host)" in desk.owner("grants").stdout
+    assert "the network (any public host at ports 80 and 443)" in desk.owner("grants").stdout
 
 
 async def test_what_a_killed_lenderd_ran_is_in_the_log_all_the_same(fleet: Fleet) -> None:

@@ -30,7 +30,7 @@ class World:
         self.server = self.keep(socket.create_server((HOME, 0)))
         self.server.settimeout(20)
         self.port = self.server.getsockname()[1]
-        self.counters = Counters()
+        self.counters = Counters.at(None)
         self.names: dict[str, list[str]] = {"rebinds.org": [HOME]}
         self.asked: list[str] = []
         self.ours: set[Address] = set()
@@ -86,6 +86,7 @@ class World:
         for one in self.sockets:
             one.close()
         self.proxy.close()
+        self.counters.close()
 
     def _serve(self) -> None:
         while self._on:
@@ -125,8 +126,7 @@ def test_bytes_go_both_ways_and_each_side_may_end_first(world: World) -> None:
     server.sendall(content[:5000])
     server.close()
     assert everything(client) == content[:5000]
-    head = len(b"HTTP/1.1 200 Connection established\r\n\r\n")
-    until(lambda: world.counters.read() == Moved(5000 + head, len(content), 0))
+    until(lambda: world.counters.read() == Moved(5000, len(content), 0))
     client.close()
 
 
@@ -271,3 +271,62 @@ def test_no_more_are_taken_at_once_than_a_bound(
     held[0][1].close()
     waiting.settimeout(20)
     assert everything(waiting).startswith(b"HTTP/1.1 403")
+
+
+def test_not_a_byte_more_goes_either_way_than_is_allowed(world: World) -> None:
+    """What waits goes on once more is allowed, and the connection with it."""
+    world.counters.allow(10_000)
+    client, server = world.tunnel()
+    server.sendall(b"i" * 7000)
+    assert exactly(client, 7000) == b"i" * 7000
+    client.sendall(b"o" * 7000)
+    assert exactly(server, 3000) == b"o" * 3000
+    server.sendall(b"i" * 500)
+    for one in (client, server):
+        one.settimeout(1.5)  # longer than it takes to look for more
+        with pytest.raises(TimeoutError):
+            one.recv(1)
+        one.settimeout(20)
+    assert world.counters.read() == Moved(7000, 3000, 0)
+    world.counters.allow(1 << 20)
+    assert exactly(server, 4000) == b"o" * 4000
+    assert exactly(client, 500) == b"i" * 500
+    until(lambda: world.counters.read() == Moved(7500, 7000, 0))
+
+
+def test_with_nothing_allowed_even_a_request_waits(world: World) -> None:
+    world.counters.allow(0)
+    client = world.ask(f"GET http://a.org:{world.port}/")
+    server = world.accept()
+    server.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        server.recv(1)
+    server.settimeout(20)
+    world.counters.allow(1000)
+    assert server.recv(100).startswith(b"GET / HTTP/1.1")
+    server.close()
+    client.close()
+
+
+def test_a_server_has_all_that_its_client_sent_before_it_hung_up(world: World) -> None:
+    """It is slow to read, and the client is long gone."""
+    content = bytes(300_000)
+    client, server = world.tunnel()
+    server.close()  # the answer was had before: what is left is one way
+    client.close()
+    client, server = world.tunnel()
+    sender = threading.Thread(target=lambda: (client.sendall(content), client.close()))
+    sender.start()
+    server.shutdown(socket.SHUT_WR)
+    assert everything(server) == content
+    sender.join()
+    until(lambda: not world.proxy._connections)
+
+
+def exactly(sock: socket.socket, size: int) -> bytes:
+    said = b""
+    while len(said) < size:
+        piece = sock.recv(size - len(said))
+        assert piece, "it ended"
+        said += piece
+    return said

@@ -75,7 +75,7 @@ def test_without_a_lenderd_it_makes_the_self_test_itself(machine: Machine) -> No
 def test_a_runtime_that_works_says_what_holds_less_well() -> None:
     verdict = {"available": True, "notes": ["cores are not limited"]}
     told = Told("answered", {"runtimes": {"wasm": verdict}})
-    (found,) = runtimes.runtimes(told)
+    (found,) = runtimes.runtimes(told, 1.0)
     assert (found.level, found.text) == ("ok", "wasm works; cores are not limited")
 
 

@@ -54,7 +54,7 @@ def test_what_each_machine_is_busy_with_is_told() -> None:
         ({"vram_bytes": GIB}, "with 1 GiB less GPU memory"),
         ({"labels": ("ssd",)}, "without the label ssd"),
         ({"os": "macos"}, "without the operating system macos"),
-        ({"net": ("a.org",)}, "without the need of the network (a.org)"),
+        ({"net": ("a.org",)}, "without the need of the network (a.org at ports 80 and 443)"),
     ],
 )
 def test_what_a_machine_lacks(asked: dict[str, object], said: str) -> None:

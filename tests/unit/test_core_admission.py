@@ -181,11 +181,12 @@ def networked(*reach: str) -> JobSpec:
 def test_a_network_is_given_where_the_grant_and_the_machine_give_it() -> None:
     spec = networked("a.org", "b.org:22")
     machine = replace(MACHINE, net=frozenset({"process"}))
-    told = "asks for the network (a.org, b.org:22), grant G-5 allows "
+    web = "at ports 80 and 443"
+    told = f"asks for the network (a.org {web}; b.org:22), grant G-5 allows "
     for allowed, answer in (
         ((), f"{told}no network"),
-        (("a.org",), f"{told}the network (a.org)"),
-        (("internet",), f"{told}the network (web pages of any public host)"),
+        (("a.org",), f"{told}the network (a.org {web})"),
+        (("internet",), f"{told}the network (any public host {web})"),
     ):
         grant = make_grant("G-5", workload="command", net=allowed)
         assert refuses(spec, capabilities=machine, consent=Consent((grant,))) == answer
@@ -193,7 +194,7 @@ def test_a_network_is_given_where_the_grant_and_the_machine_give_it() -> None:
     with_net: dict[str, Any] = {"consent": Consent((grant,)), "capabilities": machine}
     told = "the job needs a network, this machine gives process sandboxes none"
     assert refuses(spec, **with_net | {"capabilities": MACHINE}) == told
-    answer = "asks for the network (b.org:22), grant G-5 allows the network (a.org)"
+    answer = f"asks for the network (b.org:22), grant G-5 allows the network (a.org {web})"
     narrow = Consent((replace(grant, net=("a.org",)),))
     assert refuses(networked("b.org:22"), **with_net | {"consent": narrow}) == answer
     wide = Consent((replace(grant, net=("internet", "*.b.org:22", "b.org:22")),))

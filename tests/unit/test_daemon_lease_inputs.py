@@ -14,7 +14,6 @@ from lender.daemon.execution import Execution, Machinery
 from lender.daemon.inputs import InputCache, InputError
 from lender.daemon.task_logs import TaskLogs
 from lender.link.objects import BlobMissingError
-from lender.sandbox.egress.counters import Moved
 from lender.sandbox.plan import SandboxPlan
 from lender.state.folder import StateFolder
 
@@ -50,7 +49,6 @@ class Sandbox:
 
     cgroup = None
     root_pids = ()
-    moved = Moved()
 
     def __init__(self) -> None:
         self.plans: list[SandboxPlan] = []

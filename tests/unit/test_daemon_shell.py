@@ -52,6 +52,9 @@ class Sandbox:
         self.done: list[str] = []
         self.stands = stands
 
+    def last_metered(self) -> None:
+        """Nothing is metered."""
+
     def freeze(self) -> StopReport:
         self.done.append("freeze")
         return StopReport(True, 1, (), 0.0)

@@ -24,7 +24,6 @@ from lender.daemon.execution import Execution, Machinery, OnLog
 from lender.daemon.results import ResultMaker
 from lender.daemon.task_logs import TaskLogs
 from lender.protocol.lease import Lease
-from lender.sandbox.egress.counters import Moved
 from lender.sandbox.files import checkpoint
 from lender.sandbox.plan import SandboxPlan, TaskOutcome
 from lender.sandbox.processes import tree
@@ -61,7 +60,6 @@ class Sandbox:
     """A real process that sleeps; what its tasks come to is up to the test."""
 
     cgroup = None
-    moved = Moved()
 
     def __init__(self, pid: int) -> None:
         self.root_pids = (tree.identify(pid),)

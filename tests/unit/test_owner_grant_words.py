@@ -31,10 +31,13 @@ def test_the_terms_name_every_limit() -> None:
 
 def test_a_network_is_named_and_explained() -> None:
     networked = replace(GRANT, net=("internet", "git.example.org:22"))
-    assert "no GPU, the network (web pages of any public host, git.example.org:22);" in terms(
-        networked
-    )
+    places = "the network (any public host at ports 80 and 443; git.example.org:22)"
+    assert f"no GPU, {places};" in terms(networked)
     assert "from your address" in agreement(networked, "", {}, [])
+    assert "It has it not while the network is paid by volume." in agreement(networked, "", {}, [])
+    metered = replace(networked, net_metered=True)
+    assert f"{places}, also paid by volume;" in terms(metered)
+    assert "It has it also while the network is paid by volume." in agreement(metered, "", {}, [])
     assert "from your address" not in agreement(GRANT, "", {}, [])
 
 

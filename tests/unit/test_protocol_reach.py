@@ -67,10 +67,11 @@ def test_addresses_are_reached_by_the_word_internet_only() -> None:
 
 def test_it_is_told_in_words() -> None:
     assert in_words(()) == "no network"
-    assert in_words(("a.org", "*.b.org:22")) == "the network (a.org, *.b.org:22)"
-    assert (
-        in_words(("a.org:22", "internet")) == "the network (web pages of any public host, a.org:22)"
-    )
+    web = "at ports 80 and 443"
+    assert in_words(("a.org", "*.b.org:22")) == f"the network (a.org {web}; *.b.org:22)"
+    assert in_words(("b.org:1", "a.org:22")) == "the network (b.org:1, a.org:22)"
+    anywhere = f"the network (any public host, a.org {web}; a.org:22)"
+    assert in_words(("a.org:22", "a.org", "internet")) == anywhere
 
 
 def test_who_asks_for_no_network_says_nothing_that_older_readers_refuse() -> None:

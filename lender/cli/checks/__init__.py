@@ -5,7 +5,10 @@ One file per theme. A check that needs another program or a server is bounded in
 
 import encodings.idna  # noqa: F401  # found by name later, when root has become the owner
 import sys
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Final
 
 from lender.cli.checks import clock, daemon, files, rehearsal, runtimes
 from lender.cli.checks.check import Check
@@ -19,27 +22,42 @@ else:
 
 __all__ = ["Check", "examine"]
 
+_MEND: Final = "try again once the machine is less busy"
 
-def examine(state: StateFolder) -> list[Check]:
-    """Run all checks, a few seconds at most. A check that fails itself is a warning."""
+
+WITHIN_S: Final = 30.0
+"""For all of them: what has not begun by then is left out, and said to be. Each is bounded too."""
+
+Part = Callable[[float], Iterator[Check]]
+"""A check or several; told how many seconds are left."""
+
+
+def examine(state: StateFolder, within_s: float = WITHIN_S) -> list[Check]:
+    """Run all checks, each once. One that fails itself, or is not come to, is a warning."""
+    end = time.monotonic() + within_s
     told = tell(state, "status")
-    parts: list[Callable[[], Iterator[Check]]] = [
-        lambda: files.state_folder(state),
-        lambda: files.consent(state),
-        lambda: files.receipts(state),
-        lambda: daemon.lenderd(told),
-        lambda: daemon.nats(told),
-        lambda: daemon.presence(told),
-        lambda: runtimes.runtimes(told),
-        runtimes.python,
-        lambda: clock.clock(state),
-        lambda: system(state),
-        rehearsal.revocation,
-    ]
+    parts: dict[str, Part] = {
+        "state": lambda _: files.state_folder(state),
+        "consent": lambda _: files.consent(state),
+        "receipts": lambda _: files.receipts(state),
+        "daemon": lambda _: daemon.lenderd(told),
+        "nats": lambda _: daemon.nats(told),
+        "presence": lambda _: daemon.presence(told),
+        "python": lambda _: runtimes.python(),
+        "clock": lambda _: clock.clock(state),
+        "system": lambda _: system(state),
+        "runtimes": partial(runtimes.runtimes, told),
+        "rehearsal": rehearsal.revocation,
+    }
     found: list[Check] = []
-    for part in parts:
+    for name, part in parts.items():
+        left_s = end - time.monotonic()
+        if left_s <= 0:
+            text = f"not checked, as the others took {within_s:g} s: {name}"
+            found.append(Check(name, "warning", text, _MEND))
+            continue
         try:
-            found += part()
+            found += part(left_s)
         except (OSError, ValueError) as error:
-            found.append(Check("doctor", "warning", f"a check could not be made: {error}"))
+            found.append(Check("doctor", "warning", f"{name} could not be checked: {error}"))
     return found

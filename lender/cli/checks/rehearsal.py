@@ -32,13 +32,13 @@ read line
 """
 
 
-def revocation() -> Iterator[Check]:
-    """Rehearse, beside everything of the owner's."""
+def revocation(left_s: float) -> Iterator[Check]:
+    """Rehearse, beside everything of the owner's; `left_s` for its processes to come up."""
     with tempfile.TemporaryDirectory(prefix="lender-rehearsal-") as folder:
-        yield _play(Path(folder))
+        yield _play(Path(folder), min(_READY_S, left_s))
 
 
-def _play(folder: Path) -> Check:
+def _play(folder: Path, ready_s: float) -> Check:
     """Play it once below `folder`, which is deleted afterwards by who made it."""
     state = StateFolder(folder / "state")
     state.create()
@@ -52,7 +52,7 @@ def _play(folder: Path) -> Check:
     )
     root = tree.identify(actor.pid)
     try:
-        _await_ready(scratch)
+        _await_ready(scratch, ready_s)
         record = AttemptRecord(
             "rehearsal", "rehearsal", _ACTOR, "rehearsal", grant.id, (root,), str(scratch)
         )
@@ -73,9 +73,9 @@ def _play(folder: Path) -> Check:
     return Check("rehearsal", "ok", text)
 
 
-def _await_ready(scratch: Path) -> None:
-    deadline = time.monotonic() + _READY_S
+def _await_ready(scratch: Path, ready_s: float) -> None:
+    deadline = time.monotonic() + ready_s
     while len(list(scratch.glob("ready.*"))) < _PROCESSES:
         if time.monotonic() > deadline:
-            raise OSError(f"its processes did not start within {_READY_S:g} s")
+            raise OSError(f"its processes did not start within {ready_s:.1g} s")
         time.sleep(0.005)

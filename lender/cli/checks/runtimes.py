@@ -12,18 +12,27 @@ from lender.cli.checks.check import Check
 from lender.cli.owner import Told
 
 _ORDINARY_USER = "nobody"
+_TEST_S = 15.0
 
 
-def runtimes(told: Told) -> Iterator[Check]:
-    """What lenderd's own self-test has shown, or the same test now where none has."""
+def runtimes(told: Told, left_s: float) -> Iterator[Check]:
+    """What lenderd's own self-test has shown, or the same test now where none has.
+
+    Args:
+        told: how lenderd answered.
+        left_s: for the test.
+    """
     told_of: dict[str, dict[str, Any]] = told.reply.get("runtimes") or {}
     try:
-        found = [_check(name, one) for name, one in (told_of or _test()).items()]
+        tested = told_of or _test(min(_TEST_S, left_s))
+        found = [_check(name, one) for name, one in tested.items()]
     except RuntimeError as error:
         yield Check("runtimes", "warning", f"the self-test could not be made: {error}")
         return
     yield from found
     yield from _walls()
+    if any(one.get("late") for one in tested.values()):
+        return  # they may work
     if all(check.level != "ok" for check in found):
         yield Check("runtimes", "blocker", "no sandbox works, so nothing can run", "see above")
 
@@ -43,12 +52,14 @@ def _check(name: str, one: dict[str, Any]) -> Check:
         text = f"{name} works; {notes}" if notes else f"{name} works"
         return Check(f"runtime.{name}", "ok", text)
     mend = str(one.get("mend") or "")
+    if one.get("late"):
+        return Check(f"runtime.{name}", "warning", f"{name}: {one.get('reason')}", mend)
     if "user namespaces" in mend:
         mend = _namespaces_mend(Path("/proc/sys"))
     return Check(f"runtime.{name}", "warning", f"no {name}: {one.get('reason')}", mend)
 
 
-def _test() -> dict[str, dict[str, Any]]:
+def _test(within_s: float) -> dict[str, dict[str, Any]]:
     """Make the self-test; as root for an ordinary user, as lenderd would.
 
     Raises:
@@ -64,10 +75,15 @@ def _test() -> dict[str, dict[str, Any]]:
         entry = pwd.getpwnam(_ORDINARY_USER)
         user = entry.pw_uid, entry.pw_gid
     try:
-        found = asyncio.run(selftest.check_alone(user))
+        found = asyncio.run(selftest.check_alone(user, within_s))
     except LauncherGoneError as error:
         raise RuntimeError(str(error)) from error
-    return {name: selftest.told(verdict) for name, verdict in found.items()}
+    late = {
+        name
+        for name, verdict in found.items()
+        if isinstance(verdict, selftest.Unavailable) and verdict.late
+    }
+    return {name: {**selftest.told(one), "late": name in late} for name, one in found.items()}
 
 
 def _namespaces_mend(sysctls: Path) -> str:

@@ -1,12 +1,16 @@
 """One connection of a sandbox's to its proxy: asked, judged, dialled, passed on, ended."""
 
 import errno
+import fcntl
 import socket
+import struct
+import termios
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 from typing import Final, NamedTuple
 
 from lender.sandbox.egress.addresses import Address
+from lender.sandbox.egress.counters import Counters
 from lender.sandbox.egress.pipe import PIECE_BYTES, Pipe
 from lender.sandbox.egress.policy import Policy, RefusedError
 from lender.sandbox.egress.requests import (
@@ -26,6 +30,16 @@ IDLE_S: Final = 300.0
 """Without a byte in either direction."""
 LAST_WORD_S: Final = 2.0
 """For a client to read why it is refused."""
+LEAVE_S: Final = 10.0
+"""For a server to acknowledge the last of what it was sent."""
+
+# What the kernel goes on with while this process stands still, or is gone, is bounded: what it
+# takes in for us (doubled: socket(7)), what it has not sent yet, and nothing at all once the
+# process is dead, because closing such a socket drops what is in it and tells the server so.
+_RECEIVE_BYTES = 128 << 10
+_UNSENT_BYTES = 16 << 10
+_TCP_NOTSENT_LOWAT = 25  # tcp.h
+_DROP, _KEEP = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)  # struct linger, socket(7)
 
 _UNREAD_BYTES_MAX = 1 << 20
 _REASONS = {
@@ -53,14 +67,13 @@ class Connection:
     Args:
         client: its socket, non-blocking.
         policy: judges it.
+        counters: told what it moves.
         look_up: has the addresses of a host found, and `found` or `not_found` called.
         now: seconds of a monotonic clock.
 
     Attributes:
         over: nothing is left of it.
         refused: it asked for what is not for it.
-        in_bytes: what came from the server.
-        out_bytes: what went to it.
         deadline: when it has waited for too long.
     """
 
@@ -68,11 +81,13 @@ class Connection:
         self,
         client: socket.socket,
         policy: Policy,
+        counters: Counters,
         look_up: Callable[["Connection", str], None],
         now: float,
     ) -> None:
         self._client = client
         self._policy = policy
+        self._counters = counters
         self._look_up = look_up
         self._server: socket.socket | None = None
         self._head = bytearray()
@@ -81,18 +96,9 @@ class Connection:
         self._pipes: tuple[Pipe, Pipe] | None = None
         self._last_word: memoryview | None = None
         self._unread_bytes = _UNREAD_BYTES_MAX
+        self._leave_by: float | None = None
         self.over = self.refused = False
         self.deadline = now + HEAD_S
-
-    @property
-    def in_bytes(self) -> int:
-        """See above."""
-        return self._pipes[1].moved_bytes if self._pipes else 0
-
-    @property
-    def out_bytes(self) -> int:
-        """See above."""
-        return self._pipes[0].moved_bytes if self._pipes else 0
 
     @property
     def _waits_for_addresses(self) -> bool:
@@ -100,6 +106,8 @@ class Connection:
 
     def watched(self) -> Sequence[Watched]:
         """What is waited for now."""
+        if self._leave_by is not None:
+            return ()
         if self._pipes is not None and self._server is not None:
             out, back = self._pipes
             return (
@@ -136,6 +144,8 @@ class Connection:
             self._answer(504, "the name was not found in time", now)
         elif self._request is None and self._last_word is None:
             self._answer(408, "nothing was asked", now)
+        elif self._leave_by is not None and now < self._leave_by:
+            self._leave(now)
         else:
             self.close()
 
@@ -151,11 +161,23 @@ class Connection:
             self._answer(status, reason, now)
 
     def close(self) -> None:
-        """End it."""
+        """End it; what a server has not acknowledged yet is dropped."""
         self.over = True
         self._client.close()
         if self._server is not None:
+            if _unacknowledged_bytes(self._server) == 0:
+                self._server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _KEEP)
             self._server.close()
+
+    def _leave(self, now: float) -> None:
+        """End it once the server has all; it says so by itself."""
+        assert self._server is not None, "it was dialled"
+        if _unacknowledged_bytes(self._server) == 0:
+            self.close()
+            return
+        if self._leave_by is None:
+            self._leave_by = now + LEAVE_S
+        self.deadline = now
 
     def _hear(self, now: float) -> None:
         try:
@@ -197,6 +219,7 @@ class Connection:
             except OSError:
                 continue
             server.setblocking(False)
+            _bound(server)
             if server.connect_ex((str(address), self._request.port)) in _IN_PROGRESS:
                 self._server, self.deadline = server, now + DIAL_S
                 return
@@ -214,8 +237,8 @@ class Connection:
         opening = self._request.opening + bytes(self._head)
         self._head.clear()
         self._pipes = (
-            Pipe(self._client, self._server, opening),
-            Pipe(self._server, self._client, self._request.answer),
+            Pipe(self._client, self._server, opening, self._counters, inward=False),
+            Pipe(self._server, self._client, self._request.answer, self._counters, inward=True),
         )
         self.deadline = now + IDLE_S
 
@@ -229,7 +252,7 @@ class Connection:
             there.write()
         self.deadline = now + IDLE_S
         if out.ended and back.ended:
-            self.close()
+            self._leave(now)
 
     def _answer(self, status: int, reason: str, now: float) -> None:
         """Say why not, and that this is all."""
@@ -256,3 +279,16 @@ class Connection:
                 self.close()
         except BlockingIOError:
             return
+
+
+def _bound(server: socket.socket) -> None:
+    """Before it is dialled: see above."""
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+    server.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROP)
+
+
+def _unacknowledged_bytes(server: socket.socket) -> int:
+    """What it was sent and may lack yet (tcp(7), SIOCOUTQ); that nothing more comes is no byte."""
+    (count,) = struct.unpack("i", fcntl.ioctl(server, termios.TIOCOUTQ, bytes(4)))
+    return max(0, int(count) - 1)

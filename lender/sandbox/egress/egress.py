@@ -94,7 +94,7 @@ def _be_proxy(
         confine.default_signals()
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         confine.die_with_parent(parent, signal.SIGKILL)
-        confine.keep_only((0, 1, 2, control.fileno()))
+        confine.keep_only((0, 1, 2, control.fileno(), counters.fileno()))
         inner, outer = socket.socketpair()
         opener = os.fork()
         if opener == 0:

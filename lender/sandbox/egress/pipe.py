@@ -3,34 +3,54 @@
 import socket
 from typing import Final
 
+from lender.sandbox.egress.counters import Counters
+
 PIECE_BYTES: Final = 64 << 10
 
 
 class Pipe:
     """What is read from `source` and not yet taken by `sink`.
 
+    What is to go over the line and may not any more stays where it is until more is allowed.
+
+    Args:
+        source: where it comes from.
+        sink: where it goes.
+        first: what the sink is to have before that.
+        counters: told what goes over the line, and asked how much more may.
+        inward: it comes from the line; otherwise it goes there.
+
     Attributes:
-        moved_bytes: taken by `sink` so far.
         ended: the source has no more, and the sink was told so.
     """
 
-    def __init__(self, source: socket.socket, sink: socket.socket, first: bytes) -> None:
+    def __init__(
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        first: bytes,
+        counters: Counters,
+        *,
+        inward: bool,
+    ) -> None:
         self._source = source
         self._sink = sink
         self._held = memoryview(first)
         self._at_end = False
-        self.moved_bytes = 0
+        self._counters = counters
+        self._inward = inward
         self.ended = False
 
     @property
     def wants_to_read(self) -> bool:
         """Whether there is room for what the source has."""
-        return not self._held and not self._at_end
+        has_room = not self._held and not self._at_end
+        return has_room and (not self._inward or self._counters.left() > 0)
 
     @property
     def wants_to_write(self) -> bool:
         """Whether there is something for the sink."""
-        return bool(self._held)
+        return bool(self._held) and (self._inward or self._counters.left() > 0)
 
     def read(self) -> None:
         """Take what the source has, and pass on at once what the sink takes.
@@ -38,10 +58,15 @@ class Pipe:
         Raises:
             OSError: one of both is broken.
         """
+        room_bytes = min(PIECE_BYTES, self._counters.left()) if self._inward else PIECE_BYTES
+        if not room_bytes:
+            return
         try:
-            piece = self._source.recv(PIECE_BYTES)
+            piece = self._source.recv(room_bytes)
         except BlockingIOError:
             return
+        if self._inward:
+            self._counters.add(in_bytes=len(piece))
         self._held = memoryview(piece)
         self._at_end = not piece
         self.write()
@@ -53,10 +78,12 @@ class Pipe:
             OSError: the sink is broken.
         """
         try:
-            if self._held:
-                sent = self._sink.send(self._held)
+            if self.wants_to_write:
+                most_bytes = len(self._held) if self._inward else self._counters.left()
+                sent = self._sink.send(self._held[:most_bytes])
                 self._held = self._held[sent:]
-                self.moved_bytes += sent
+                if not self._inward:
+                    self._counters.add(out_bytes=sent)
         except BlockingIOError:
             return
         if self._at_end and not self._held and not self.ended:

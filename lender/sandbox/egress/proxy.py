@@ -28,7 +28,7 @@ class Proxy:
     Args:
         door: listens where the sandbox can reach it; non-blocking.
         policy: judges who wants where.
-        counters: told what is moved and refused.
+        counters: told what is moved and refused, and asked how much more may be moved.
     """
 
     def __init__(self, door: socket.socket, policy: Policy, counters: Counters) -> None:
@@ -36,7 +36,7 @@ class Proxy:
         self._policy = policy
         self._counters = counters
         self._selector = selectors.DefaultSelector()
-        self._connections: dict[Connection, tuple[int, int]] = {}
+        self._connections: set[Connection] = set()
         self._registered: dict[socket.socket, int] = {}
         self._of: dict[socket.socket, Connection] = {}
         self._waiting: deque[tuple[Connection, str]] = deque()
@@ -82,9 +82,10 @@ class Proxy:
                 self._follow(connection)
         if now - self._looked_at >= _LOOK_S:
             self._looked_at = now
-            for connection in [one for one in self._connections if now >= one.deadline]:
-                connection.late(now)
-                self._follow(connection)
+            for connection in [*self._connections]:
+                if now >= connection.deadline:
+                    connection.late(now)
+                self._follow(connection)  # more may be allowed by now
 
     def _listen(self) -> None:
         """Take more, or leave them waiting in the kernel."""
@@ -98,20 +99,14 @@ class Proxy:
         except OSError:
             return  # it was given up, or there are no descriptors
         client.setblocking(False)
-        connection = Connection(client, self._policy, self._look_up, now)
-        self._connections[connection] = (0, 0)
+        connection = Connection(client, self._policy, self._counters, self._look_up, now)
+        self._connections.add(connection)
         self._follow(connection)
 
     def _follow(self, connection: Connection) -> None:
-        """Count what it has moved, and wait for what it waits for now."""
-        in_bytes, out_bytes = self._connections[connection]
-        self._counters.add(
-            in_bytes=connection.in_bytes - in_bytes,
-            out_bytes=connection.out_bytes - out_bytes,
-            refused=int(connection.refused),
-        )
+        """Count that it was refused, and wait for what it waits for now."""
+        self._counters.add(refused=int(connection.refused))
         connection.refused = False
-        self._connections[connection] = (connection.in_bytes, connection.out_bytes)
         watched = () if connection.over else connection.watched()
         wanted = {one.sock: _mask(reads=one.reads, writes=one.writes) for one in watched}
         for sock in [one for one, of in self._of.items() if of is connection]:
@@ -123,7 +118,7 @@ class Proxy:
                 self._of[sock] = connection
                 self._watch(sock, mask)
         if connection.over:
-            del self._connections[connection]
+            self._connections.discard(connection)
 
     def _watch(self, sock: socket.socket, mask: int) -> None:
         before = self._registered.get(sock, 0)

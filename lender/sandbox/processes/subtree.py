@@ -21,6 +21,7 @@ import fcntl
 import logging
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from lender.sandbox.plan import Limits
@@ -43,10 +44,18 @@ class Subtree:
     Attributes:
         path: its folder.
         keeps: the limits that the kernel keeps for each leaf.
+        left_cpu_s: CPU time of the leaves that an earlier lenderd left, by their names.
     """
 
-    def __init__(self, path: Path, lock: int, user: tuple[int, int] | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        lock: int,
+        user: tuple[int, int] | None,
+        left_cpu_s: Mapping[str, float],
+    ) -> None:
         self.path = path
+        self.left_cpu_s = left_cpu_s
         self.keeps: frozenset[Kept] = controllers.kept_below(path / cgroup.JOBS)
         self._lock = lock
         self._user = user
@@ -99,11 +108,11 @@ def claim(state: Path, launcher: int, user: tuple[int, int] | None) -> Subtree |
     path = own / cgroup.name_for(state)
     lock = -1
     try:
-        _remove_abandoned(own)
+        _remove_abandoned(own, path)
         path.mkdir(exist_ok=True)
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _clear(path)
+        left_cpu_s = _clear(path)
         for folder in (path, path / _LAUNCHER, path / cgroup.JOBS):
             folder.mkdir(exist_ok=True)
             if not (folder / "cgroup.kill").exists():
@@ -118,7 +127,7 @@ def claim(state: Path, launcher: int, user: tuple[int, int] | None) -> Subtree |
         return None
     _hand_controllers_on(own, path)
     _yield_to_owner(path, user)
-    made = Subtree(path, lock, user)
+    made = Subtree(path, lock, user, left_cpu_s)
     kept = ", ".join(sorted(made.keeps)) or "none"
     log.info("each sandbox has a cgroup; limits that the kernel keeps: %s", kept)
     return made
@@ -179,9 +188,9 @@ def _hand_over(folder: Path, uid: int, gid: int) -> None:
         os.chown(place, uid, gid)
 
 
-def _remove_abandoned(parent: Path) -> None:
+def _remove_abandoned(parent: Path, ours: Path) -> None:
     """Remove the subtrees that no lenderd holds; one that still stands in its start is locked."""
-    for path in parent.glob("lender-*-*"):
+    for path in {*parent.glob("lender-*-*")} - {ours}:
         with contextlib.suppress(OSError):
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -192,12 +201,14 @@ def _remove_abandoned(parent: Path) -> None:
                 os.close(lock)
 
 
-def _clear(path: Path) -> None:
-    """Kill all that stands in a subtree and remove what is below it."""
+def _clear(path: Path) -> dict[str, float]:
+    """Kill all that stands in a subtree and remove what is below it; return what it had used."""
     deadline = time.monotonic() + _KILL_S
     jobs = path / cgroup.JOBS
     cgroup.order(jobs, "cgroup.kill", "1")
     cgroup.wait_until(jobs, "populated 0", deadline)
-    leaves = jobs.iterdir() if jobs.is_dir() else ()
-    for folder in (*(one for one in leaves if one.is_dir()), jobs, path / _LAUNCHER):
+    leaves = [one for one in jobs.iterdir() if one.is_dir()] if jobs.is_dir() else []
+    used_s = {leaf.name: cgroup.cpu_s(leaf) for leaf in leaves}
+    for folder in (*leaves, jobs, path / _LAUNCHER):
         cgroup.remove(folder)
+    return used_s

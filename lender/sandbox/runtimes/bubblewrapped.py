@@ -47,7 +47,7 @@ class Bubblewrap:
         counters: what went through their proxies.
 
     Raises:
-        PrepareFailedError: bubblewrap is not installed.
+        PrepareFailedError: bubblewrap is not installed, or what its proxies move can't be counted.
     """
 
     def __init__(self, network: Network | None = None) -> None:
@@ -62,7 +62,10 @@ class Bubblewrap:
             fds["seccomp"] = _FILTER_FD
         self.fds: Mapping[str, int] = MappingProxyType(fds)
         self._network = network
-        self.counters = Counters()
+        try:
+            self.counters = Counters.at(None if network is None else network.counters)
+        except OSError as error:
+            raise PrepareFailedError(f"its network can't be counted: {error.strerror}") from error
 
     def start(
         self, options: bytes, command: Sequence[str], name: str, stdin: int | None = None

@@ -34,7 +34,6 @@ def start(plan: SandboxPlan, reporter: Reporter) -> Runner:
 class _ProcessRunner:
     def __init__(self, plan: SandboxPlan, reporter: Reporter) -> None:
         self._bubblewrap = Bubblewrap(plan.network)
-        reporter.moved = self._bubblewrap.counters.read
         if not plan.argv:
             raise PrepareFailedError("no command", invalid=True, field="argv")
         scratch.check_inputs(plan.inputs)

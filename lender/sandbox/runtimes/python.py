@@ -30,16 +30,15 @@ def preload() -> None:
 def start(plan: SandboxPlan, reporter: Reporter) -> Runner:
     """Be the sandbox of one plan; see `runner.serve`."""
     confine.adopt_orphans()
-    return PythonRunner(plan, reporter, _Behind(plan, reporter).start)
+    return PythonRunner(plan, reporter, _Behind(plan).start)
 
 
 class _Behind:
     """Starts interpreters behind bubblewrap, for one plan."""
 
-    def __init__(self, plan: SandboxPlan, reporter: Reporter) -> None:
+    def __init__(self, plan: SandboxPlan) -> None:
         self._plan = plan
         self._behind = Bubblewrap(plan.network)
-        reporter.moved = self._behind.counters.read
 
     def start(self) -> Interpreter:
         """An interpreter that is about to come up."""

@@ -3,9 +3,8 @@
 The daemon sends `{"plan": ...}` once and then `{"task": i, "watched": bool}`; it gets
 `{"prepared": true}` or `{"unprepared": reason, ...}`, and `{"outcome": ..., "last": bool}` for each
 task. Before the outcome of a task that is watched it gets `{"log": i}` with what came on standard
-error, as much of it as `TaskLog` lets through; of one with a network `{"moved": [in, out]}`, bytes
-since the plan. It may send several tasks at once: they are run one after the other, and outcomes of
-short ones come together.
+error, as much of it as `TaskLog` lets through. It may send several tasks at once: they are run one
+after the other, and outcomes of short ones come together.
 
 SIGTERM to this process asks for a soft end of the task that runs. Nothing is begun after it.
 """
@@ -20,14 +19,12 @@ from types import FrameType
 from typing import Protocol
 
 from lender.sandbox import frames
-from lender.sandbox.egress.counters import Moved
 from lender.sandbox.frames import Frame
 from lender.sandbox.meters.task_log import TaskLog
 from lender.sandbox.plan import SandboxPlan, TaskOutcome, outcome_to_wire, plan_from_wire
 from lender.sandbox.port import PrepareFailedError
 
 ASKED_TO_END = "was asked to end"
-MOVED_TOLD_S = 0.25
 
 # How long and how much an outcome waits for those behind it: who asked has work to look at until
 # then, and each hand-over costs both sides more than many a task.
@@ -69,14 +66,11 @@ class Reporter:
     Attributes:
         soft_stop: its word to end softly.
         when_idle: called once an outcome is on its way, for what can be done ahead.
-        moved: says what went through the proxies of this sandbox.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.soft_stop = SoftStop()
         self.when_idle: Callable[[], None] = lambda: None
-        self.moved: Callable[[], Moved] = Moved
-        self._moved_told, self._moved_told_at = Moved(), 0.0
         self._sock = sock
         self._log: tuple[int, TaskLog] | None = None
         self._held = bytearray()
@@ -104,15 +98,6 @@ class Reporter:
             task, log = self._log
             if told := log.due(now):
                 frames.send(self._sock, Frame({"log": task}, told))
-        if now - self._moved_told_at >= MOVED_TOLD_S and self._ready.poll(0):
-            self._moved_told_at = now
-            self._tell_moved()
-
-    def _tell_moved(self) -> None:
-        moved = self.moved()
-        if moved[:2] != self._moved_told[:2]:
-            self._moved_told = moved
-            frames.send(self._sock, Frame({"moved": [moved.in_bytes, moved.out_bytes]}))
 
     def send(self, outcome: TaskOutcome, *, last: bool = False, more: bool = False) -> None:
         """Hand over how a task ended.
@@ -122,7 +107,6 @@ class Reporter:
             last: this process ends behind it.
             more: other tasks are known: it may wait for their outcomes.
         """
-        self._tell_moved()
         now = time.monotonic()
         if not self._held:
             self._held_since = now
