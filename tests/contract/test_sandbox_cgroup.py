@@ -310,6 +310,7 @@ def test_what_an_earlier_lenderd_left_is_killed_and_removed(tmp_path: Path) -> N
         assert second is not None
         assert left.wait(10) == -9
         assert not leaf.exists()
+        assert second.left_cpu_s["L-1"] > 0, "what it had used is known"
     finally:
         for process in (left, idle):
             process.kill()
