@@ -9,32 +9,9 @@ from core_world import (
 )
 from hypothesis.stateful import RuleBasedStateMachine
 
+from lender.core import effects
 from lender.core.consent import Grant, Intent
-from lender.core.effects import (
-    AbandonCheckpoint,
-    AckLease,
-    CloseSandbox,
-    Effect,
-    Exit,
-    ExtendLease,
-    ForgetDelivery,
-    FreezeSandbox,
-    KeepSandbox,
-    LetSleep,
-    OpenSandbox,
-    PullWork,
-    PurgeSubmitter,
-    ReturnLease,
-    RunTasks,
-    SendOffer,
-    SendReport,
-    TerminateSandbox,
-    ThawSandbox,
-    WriteReceipt,
-)
-from lender.core.events import (
-    Event,
-)
+from lender.core.events import Event
 from lender.core.lender import Lender
 from lender.protocol.lease import Lease
 
@@ -116,9 +93,9 @@ class ModelShell(RuleBasedStateMachine):
         deadline = self.lender.next_deadline()
         assert deadline is None or deadline > self.now, "the shell would spin"
 
-    def carry_out(self, effect: Effect) -> None:
+    def carry_out(self, effect: effects.Effect) -> None:
         match effect:
-            case OpenSandbox(lease=lease, spec=spec, grant=grant, reuse=reuse):
+            case effects.OpenSandbox(lease=lease, spec=spec, grant=grant, reuse=reuse):
                 assert not self.word.holds(self.now)
                 assert not self.asleep
                 assert self.drain_deadline is None
@@ -130,7 +107,7 @@ class ModelShell(RuleBasedStateMachine):
                 self.sandboxes[lease.lease] = Sandbox(
                     lease, self.grants[grant], spec.limits.cpu, checkpoint=spec.checkpoint
                 )
-            case RunTasks(lease=lease_, tasks=tasks):
+            case effects.RunTasks(lease=lease_, tasks=tasks):
                 sandbox = self.sandboxes[lease_]
                 assert not self.stopped_by_word()
                 assert sandbox.open
@@ -140,18 +117,18 @@ class ModelShell(RuleBasedStateMachine):
                 assert self.allows(sandbox.grant)
                 assert list(tasks) == sandbox.lease.tasks()
                 sandbox.running = True
-            case FreezeSandbox(lease=lease_):
+            case effects.FreezeSandbox(lease=lease_):
                 assert self.sandboxes[lease_].open
                 self.sandboxes[lease_].frozen = True
                 self.sandboxes[lease_].stopped_at = None
-            case ThawSandbox(lease=lease_):
+            case effects.ThawSandbox(lease=lease_):
                 assert not self.stopped_by_word()
                 assert self.lets_run(self.sandboxes[lease_].grant)
                 assert self.sandboxes[lease_].open
                 assert self.sandboxes[lease_].frozen
                 assert self.sandboxes[lease_].stopped_at is None, "not without a word"
                 self.sandboxes[lease_].frozen = False
-            case WriteReceipt(lease=lease_):
+            case effects.WriteReceipt(lease=lease_):
                 self.sandboxes[lease_].receipts += 1
                 assert not self.sandboxes[lease_].open
             case _:
@@ -165,9 +142,9 @@ class ModelShell(RuleBasedStateMachine):
         assert not lease.checkpoints
         kept.kept_at = None
 
-    def carry_out_at_the_end(self, effect: Effect) -> None:
+    def carry_out_at_the_end(self, effect: effects.Effect) -> None:
         match effect:
-            case TerminateSandbox(lease=lease_):
+            case effects.TerminateSandbox(lease=lease_):
                 sandbox = self.sandboxes[lease_]
                 assert sandbox.open
                 assert sandbox.running
@@ -175,13 +152,13 @@ class ModelShell(RuleBasedStateMachine):
                 assert sandbox.checkpoint
                 assert sandbox.asked_at is None, "asked twice"
                 sandbox.asked_at = self.now
-            case KeepSandbox(lease=lease_):
+            case effects.KeepSandbox(lease=lease_):
                 sandbox = self.sandboxes[lease_]
                 assert sandbox.open
                 assert not sandbox.frozen or sandbox.stopped_at is not None
                 assert sandbox.asked_at is None
                 sandbox.open, sandbox.kept_at = False, self.now
-            case CloseSandbox(lease=lease_, save=save):
+            case effects.CloseSandbox(lease=lease_, save=save):
                 sandbox = self.sandboxes[lease_]
                 assert sandbox.open or sandbox.kept_at is not None, "closed twice"
                 sandbox.open, sandbox.kept_at = False, None
@@ -190,33 +167,33 @@ class ModelShell(RuleBasedStateMachine):
                     assert sandbox.running
                     assert self.allows(sandbox.grant)
                     sandbox.saving = True
-            case AbandonCheckpoint(lease=lease_):
+            case effects.AbandonCheckpoint(lease=lease_):
                 assert self.sandboxes[lease_].saving
                 self.sandboxes[lease_].saving = False
             case _:
                 self.carry_out_on_the_wire(effect)
 
-    def carry_out_on_the_wire(self, effect: Effect) -> None:
+    def carry_out_on_the_wire(self, effect: effects.Effect) -> None:
         match effect:
-            case SendReport():
+            case effects.SendReport():
                 self.report(effect)
             case (
-                AckLease(delivery=delivery)
-                | ReturnLease(delivery=delivery)
-                | ForgetDelivery(delivery=delivery)
+                effects.AckLease(delivery=delivery)
+                | effects.ReturnLease(delivery=delivery)
+                | effects.ForgetDelivery(delivery=delivery)
             ):
                 assert delivery in self.deliveries, "ended twice"
                 del self.deliveries[delivery]
-            case ExtendLease(delivery=delivery):
+            case effects.ExtendLease(delivery=delivery):
                 assert delivery in self.deliveries
-            case PullWork(work_class=work_class, batch=batch):
+            case effects.PullWork(work_class=work_class, batch=batch):
                 assert not self.word.holds(self.now)
                 assert not self.asleep
                 assert self.connected
                 assert work_class not in self.pulls
                 assert 0 < batch <= SLOTS - self.cpu_open()
                 self.pulls.add(work_class)
-            case SendOffer(offer=offer):
+            case effects.SendOffer(offer=offer):
                 assert self.connected
                 if self.stopped_by_word():
                     assert (offer.phase, offer.slots_free) == ("paused", 0)
@@ -227,7 +204,7 @@ class ModelShell(RuleBasedStateMachine):
             case _:
                 self.carry_out_on_the_machine(effect)
 
-    def report(self, effect: SendReport) -> None:
+    def report(self, effect: effects.SendReport) -> None:
         lease_, number, report = effect.lease, effect.number, effect.report
         told = self.told.setdefault(lease_, Told())
         assert told.final is None, "a report after the last word"
@@ -250,17 +227,17 @@ class ModelShell(RuleBasedStateMachine):
             assert self.sandboxes[lease_].saved
             assert self.allows(self.sandboxes[lease_].grant)
 
-    def carry_out_on_the_machine(self, effect: Effect) -> None:
+    def carry_out_on_the_machine(self, effect: effects.Effect) -> None:
         match effect:
-            case PurgeSubmitter(submitter=submitter):
+            case effects.PurgeSubmitter(submitter=submitter):
                 theirs = [
                     one for one in self.sandboxes.values() if one.grant.submitter == submitter
                 ]
                 assert not any(one.open for one in theirs), "purged under running work"
                 assert not any(one.saving or one.kept_at is not None for one in theirs)
-            case LetSleep():
+            case effects.LetSleep():
                 assert self.asleep
-            case Exit():
+            case effects.Exit():
                 assert self.drain_deadline is not None
                 assert not any(one.open or one.saving for one in self.sandboxes.values())
                 self.exits += 1

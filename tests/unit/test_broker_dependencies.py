@@ -42,6 +42,18 @@ def handed_out(world: World) -> list[str]:
     return [lease.job for lease in world.queued()]
 
 
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[JobKey]:
+    """The jobs that the search for circles looks at from now on."""
+    looked_at: list[JobKey] = []
+
+    def look_at(submitter: str, job: str) -> JobKey:
+        looked_at.append(JobKey(submitter, job))
+        return looked_at[-1]
+
+    monkeypatch.setattr(dependencies, "JobKey", look_at)
+    return looked_at
+
+
 def run_all(world: World) -> list[str]:
     """Run whatever is handed out; returns the jobs in that order."""
     ran = []
@@ -228,19 +240,13 @@ def test_a_circle_that_is_too_long_to_be_found_waits_until_it_expires(
 def test_a_search_for_circles_is_short_in_a_dense_graph_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    looked_at: list[JobKey] = []
-
-    def look_at(submitter: str, job: str) -> JobKey:
-        looked_at.append(JobKey(submitter, job))
-        return looked_at[-1]
-
     known = dependencies.Dependencies()
     names = [f"job-{number:04d}" for number in range(40)]
     every = tuple(After(job=one, on="end") for one in names)
     known.add(JobKey("U", "job-last0"), (After(job="job-0top", on="end"),))
     for at in range(1, 40):
         known.add(JobKey("U", names[at]), every[:at])
-    monkeypatch.setattr(dependencies, "JobKey", look_at)
+    looked_at = looks(monkeypatch)
     monkeypatch.setattr(dependencies, "CIRCLE_LOOKS_MAX", 60)
     known.add(JobKey("U", "job-0top"), every)
     assert len(looked_at) == len(every) + 2, "itself, and one of those that it waits for"
@@ -249,17 +255,11 @@ def test_a_search_for_circles_is_short_in_a_dense_graph_too(
 def test_a_start_walks_along_a_chain_once_and_not_once_for_each_job(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    looked_at: list[JobKey] = []
-
-    def look_at(submitter: str, job: str) -> JobKey:
-        looked_at.append(JobKey(submitter, job))
-        return looked_at[-1]
-
     world = World()
     names = [f"job-{number:04d}" for number in range(101)]
     for before, job in pairwise(names):
         submit(world, job, before)
-    monkeypatch.setattr(dependencies, "JobKey", look_at)
+    looked_at = looks(monkeypatch)
     world.start()
     assert len(names) < len(looked_at) < 5 * len(names)
 

@@ -17,6 +17,12 @@ from lender.protocol.result import Output, TaskResult, ValueBlob
 L1, L2, L3, L4, L5, L6 = LENDERS
 
 
+def with_outputs(*names: str) -> TaskResult:
+    """An answer with a file of each name, that holds its name."""
+    outputs = tuple(Output(name=one, sha256=one * 64, size_bytes=1) for one in names)
+    return TaskResult(task=0, state="succeeded", outputs=outputs)
+
+
 def test_answers_that_were_acknowledged_survive_a_crash() -> None:
     world = verified(replicas=3, quorum=2)
     answer(world, L1, b"4")
@@ -143,25 +149,8 @@ def test_a_note_says_who_answered_what() -> None:
             ),
             False,
         ),
-        (
-            TaskResult(
-                task=0,
-                state="succeeded",
-                outputs=(
-                    Output(name="a", sha256="a" * 64, size_bytes=1),
-                    Output(name="b", sha256="b" * 64, size_bytes=1),
-                ),
-            ),
-            TaskResult(
-                task=0,
-                state="succeeded",
-                outputs=(
-                    Output(name="b", sha256="b" * 64, size_bytes=1),
-                    Output(name="a", sha256="a" * 64, size_bytes=1),
-                ),
-            ),
-            True,
-        ),
+        (with_outputs("a", "b"), with_outputs("b", "a"), True),
+        (with_outputs("a", "b"), with_outputs("a"), False),
     ],
 )
 def test_answers_are_equal_by_state_exit_code_value_and_outputs(

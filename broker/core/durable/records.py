@@ -33,7 +33,7 @@ _JOB_CHARS_MAX = 300
 _FAILED = "ft"
 
 
-class _Summary(ABC):
+class Summary(ABC):
     """What a record's header says of it."""
 
     __slots__ = ()
@@ -59,7 +59,7 @@ class _Summary(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkSummary(_Summary):
+class ChunkSummary(Summary):
     """Which tasks of an array a chunk ends, in which attempt, and which of them have failed."""
 
     tasks: tuple[TaskRange, ...]
@@ -86,7 +86,7 @@ class ChunkSummary(_Summary):
 
 
 @dataclass(frozen=True, slots=True)
-class TerminalSummary(_Summary):
+class TerminalSummary(Summary):
     """How a job ended."""
 
     name: str
@@ -125,7 +125,7 @@ class TerminalSummary(_Summary):
 
 
 @dataclass(frozen=True, slots=True)
-class CheckpointsSummary(_Summary):
+class CheckpointsSummary(Summary):
     """What tasks of a job would go on from, as an attempt left it."""
 
     checkpoints: tuple[TaskCheckpoint, ...]
@@ -145,7 +145,7 @@ class CheckpointsSummary(_Summary):
 
 
 @dataclass(frozen=True, slots=True)
-class RetriesSummary(_Summary):
+class RetriesSummary(Summary):
     """Which tasks are tried again, and how often their work has failed by now."""
 
     tasks: tuple[TaskRange, ...]
@@ -161,7 +161,7 @@ class RetriesSummary(_Summary):
 
 
 @dataclass(frozen=True, slots=True)
-class VotesSummary(_Summary):
+class VotesSummary(Summary):
     """How one owner's lender has answered tasks of a job that is verified."""
 
     owner: str
@@ -227,7 +227,7 @@ def votes_record(submitter: str, job: str, number: int, summary: VotesSummary) -
     return _note(subjects.votes(submitter, job, number), summary)
 
 
-def _note(subject: str, summary: _Summary) -> Record:
+def _note(subject: str, summary: Summary) -> Record:
     dumped = summary.dump()
     return Record(subject, {SUMMARY_HEADER: dumped}, dumped.encode())
 

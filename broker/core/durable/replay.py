@@ -1,6 +1,8 @@
 """From what the streams hold back to what the broker knew."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from broker.core.containers.ranges import RangeSet
 from broker.core.copies import sharing, votes
@@ -9,6 +11,7 @@ from broker.core.durable.records import (
     CheckpointsSummary,
     ChunkSummary,
     RetriesSummary,
+    Summary,
     TerminalSummary,
     VotesSummary,
 )
@@ -49,6 +52,10 @@ from lender.protocol.subjects import (
     parse_votes_subject,
 )
 
+_S = TypeVar("_S", bound=Summary)
+_Parse = Callable[[str], NoteSubject | None]
+_Take = Callable[[NoteSubject, ResultReplayed], None]
+
 
 @dataclass(slots=True)
 class _Progress:
@@ -62,6 +69,14 @@ class _Progress:
     retries: Retries = field(default_factory=Retries)
     votes: dict[int, Round] = field(default_factory=dict)
     votes_notes: int = 0
+
+    def count(self, noted: VotesSummary) -> None:
+        """Count one owner's votes; those on an earlier try count no longer."""
+        for task, digest in noted.votes:
+            failures, votes = self.votes.get(task, (0, {}))
+            if noted.failures > failures:
+                votes = {}
+            self.votes[task] = noted.failures, {**votes, noted.owner: digest}
 
     def rounds(self) -> dict[int, Round]:
         """Return the votes that count: none on an attempt that was agreed to have failed."""
@@ -111,39 +126,32 @@ class Replay:
         self._leased: set[JobKey] = set()
         self._copies: dict[str, Lease] = {}
         """Leases that were taken up, by the one that each is a copy of."""
+        self._notes: tuple[tuple[_Parse, _Take], ...] = (
+            (parse_checkpoints_subject, self._checkpoints),
+            (parse_votes_subject, self._votes),
+            (parse_retries_subject, self._retries),
+        )
 
     def result(self, event: ResultReplayed) -> None:
         """Take a record of RESULTS."""
-        noted = parse_checkpoints_subject(event.subject)
-        if noted is not None:
-            self._checkpoints(noted, event)
-            return
+        for parse, take in self._notes:
+            note = parse(event.subject)
+            if note is not None:
+                take(note, event)
+                return
         begun = parse_begun_subject(event.subject)
         if begun is not None:
             self._progress_of(JobKey(*begun))
-            return
-        voted = parse_votes_subject(event.subject)
-        if voted is not None:
-            self._votes(voted, event)
-            return
-        again = parse_retries_subject(event.subject)
-        if again is not None:
-            self._retries(again, event)
             return
         subject = parse_job_subject(event.subject)
         key = JobKey(subject.submitter, subject.job)
         if subject.first_task is None:
             self._end(key, TerminalSummary.load(event.headers))
-            return
-        chunk = ChunkSummary.load(event.headers)
-        if chunk is None:
-            self._ignore(event)
-            return
-        progress = self._progress_of(key)
-        progress.tasks.add_all(chunk.tasks)
-        progress.failed += chunk.failed
-        progress.failures.add(chunk.failed_tasks)
-        progress.attempt = max(progress.attempt, chunk.attempt)
+        elif (chunk := self._load(ChunkSummary, event)) is not None:
+            progress = self._noted(key, chunk.attempt)
+            progress.tasks.add_all(chunk.tasks)
+            progress.failed += chunk.failed
+            progress.failures.add(chunk.failed_tasks)
 
     def job(self, event: JobReplayed) -> bool:
         """Take a submission of JOBS; False where its submitter has too many for that."""
@@ -237,42 +245,34 @@ class Replay:
                 self._unknown.append(key)
         return progress
 
-    def _votes(self, subject: NoteSubject, event: ResultReplayed) -> None:
-        summary = VotesSummary.load(event.headers)
-        if summary is None:
-            self._ignore(event)
-            return
-        key = JobKey(subject.submitter, subject.job)
+    def _votes(self, note: NoteSubject, event: ResultReplayed) -> None:
+        if (summary := self._load(VotesSummary, event)) is not None:
+            progress = self._noted(JobKey(note.submitter, note.job), summary.attempt)
+            progress.votes_notes = note.number + 1
+            progress.count(summary)
+
+    def _retries(self, note: NoteSubject, event: ResultReplayed) -> None:
+        if (summary := self._load(RetriesSummary, event)) is not None:
+            progress = self._noted(JobKey(note.submitter, note.job), summary.attempt)
+            progress.retries.restore(note.number, summary)
+
+    def _checkpoints(self, note: NoteSubject, event: ResultReplayed) -> None:
+        if (summary := self._load(CheckpointsSummary, event)) is not None:
+            progress = self._noted(JobKey(note.submitter, note.job), summary.attempt)
+            progress.checkpoints.restore(note.number, summary.checkpoints)
+
+    def _noted(self, key: JobKey, attempt: int) -> _Progress:
+        """Return the progress of a job of which an attempt is known by now."""
         progress = self._progress_of(key)
-        progress.votes_notes = subject.number + 1
-        progress.attempt = max(progress.attempt, summary.attempt)
-        for task, digest in summary.votes:
-            failures, votes = progress.votes.get(task, (0, {}))
-            if summary.failures > failures:
-                votes = {}
-            progress.votes[task] = summary.failures, {**votes, summary.owner: digest}
+        progress.attempt = max(progress.attempt, attempt)
+        return progress
 
-    def _retries(self, subject: NoteSubject, event: ResultReplayed) -> None:
-        summary = RetriesSummary.load(event.headers)
+    def _load(self, kind: type[_S], event: ResultReplayed) -> _S | None:
+        """Read what a record's header says of it; what says nothing is ignored, and told of."""
+        summary = kind.load(event.headers)
         if summary is None:
-            self._ignore(event)
-            return
-        progress = self._progress_of(JobKey(subject.submitter, subject.job))
-        progress.retries.restore(subject.number, summary)
-        progress.attempt = max(progress.attempt, summary.attempt)
-
-    def _checkpoints(self, subject: NoteSubject, event: ResultReplayed) -> None:
-        summary = CheckpointsSummary.load(event.headers)
-        if summary is None:
-            self._ignore(event)
-            return
-        key = JobKey(subject.submitter, subject.job)
-        progress = self._progress_of(key)
-        progress.checkpoints.restore(subject.number, summary.checkpoints)
-        progress.attempt = max(progress.attempt, summary.attempt)
-
-    def _ignore(self, event: ResultReplayed) -> None:
-        self._state.outbox.emit(Warn(f"{event.subject}: not this broker's record, ignored"))
+            self._state.outbox.emit(Warn(f"{event.subject}: not this broker's record, ignored"))
+        return summary
 
     def complete(self, now: float) -> None:
         """Put the state together, end what has to end, and call the lenders."""
