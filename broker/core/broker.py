@@ -186,16 +186,16 @@ class Broker:
                 job = self.state.jobs[JobKey(*due.name)]
                 job.wake(now)
                 self.state.enqueue(job)
-            case "follow":
-                pass  # it is done after each event
+            case "follow" | "gangs":
+                pass  # that is done after each event
+            case "look":
+                feed.look_on(self.state)
             case "lender":
                 presence.notice_silence(self.state, now, due.name[0])
             case "lease":
                 presence.end_grace(self.state, now, due.name[0])
             case "gather":
                 gathering.give_up(self.state, now, self.state.jobs[JobKey(*due.name)])
-            case "gangs":
-                pass  # they are looked at below
             case "copies":
                 copies.look(self.state, now)
             case _:
@@ -223,7 +223,7 @@ class Broker:
         """
         state = self.state
         for due, at in state.due.items():
-            if due.kind in ("lender", "lease", "gather", "gangs", "copies"):
+            if due.kind in ("look", "lender", "lease", "gather", "gangs", "copies"):
                 state.due.set(due, at + by_s)
             elif due.kind == "queue":
                 queue_time.shift(state, now, due, at, by_s)

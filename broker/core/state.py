@@ -24,11 +24,13 @@ class Due(NamedTuple):
 
     A job's end of life, of its time in the queue or of its rest; a look at more jobs that waited
     for others; a lender's silence; the grace of a lease that is unlisted, or not taken; a look for
-    tasks that take too long. Of gangs: the end of the time to gather in, and the next look at
-    those that wait.
+    tasks that take too long, or at more groups of jobs. Of gangs: the end of the time to gather in,
+    and the next look at those that wait.
     """
 
-    kind: Literal["job", "queue", "rest", "follow", "lender", "lease", "gather", "gangs", "copies"]
+    kind: Literal[
+        "job", "queue", "rest", "follow", "look", "lender", "lease", "gather", "gangs", "copies"
+    ]
     name: tuple[str, ...]
 
 
@@ -208,7 +210,7 @@ class State:
         """Have the jobs of a submitter looked at again that was passed over in its turn."""
         self.quotas.comes_back(submitter)
         self.backlog.turns.sink(submitter)
-        for group in self.backlog.turns.groups_of(submitter):
+        for group in self.backlog.turns.look_again(submitter):
             self.stirred[group.need] = group
 
     def _enqueue_gang(self, job: Job) -> None:

@@ -10,6 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from broker.core.leasing import feed
+from broker.core.matching import groups
 from broker.core.matching.lender import FEED_PER_SLOT, Lender
 from broker.core.matching.need import Need
 from broker.core.state import State
@@ -68,12 +70,22 @@ def could_take(state: State, lender: Lender, need: Need) -> bool:
 
 
 class MatchingMachine(RuleBasedStateMachine):
-    @initialize()
-    def start(self) -> None:
+    @initialize(looks=st.sampled_from((None, 1, 3)))
+    def start(self, looks: int | None) -> None:
+        """Begin; there may be more needs than are looked at in one go."""
+        self.bounds = groups.LOOKS_MAX, groups.RANKED_LOOKS, feed.LOOKS_ON, feed.CLAIM_LOOKS_MAX
+        if looks is not None:
+            groups.LOOKS_MAX, groups.RANKED_LOOKS = looks, looks // 2
+            feed.LOOKS_ON, feed.CLAIM_LOOKS_MAX = 1, looks
         self.world = World()
         self.numbers = 0
         self.checked: set[str] = set()
         self.before: dict[str, list[Need]] = {}
+
+    def teardown(self) -> None:
+        if hasattr(self, "bounds"):
+            groups.LOOKS_MAX, groups.RANKED_LOOKS = self.bounds[:2]
+            feed.LOOKS_ON, feed.CLAIM_LOOKS_MAX = self.bounds[2:]
 
     @rule(
         signer=signers,
@@ -235,13 +247,21 @@ class MatchingMachine(RuleBasedStateMachine):
     @invariant()
     def no_room_idles_while_something_waits_for_it(self) -> None:
         state, now = self.world.broker.state, self.world.now
+        owed = state.backlog.turns.owed
         for job in state.jobs:
-            if not job.pending:
+            if not job.pending or job.key.submitter in owed:
                 continue
             for lender in state.fleet:
                 if could_take(state, lender, job.need):
                     assert job.avoids(lender.id, now), f"{job.key} could go to {lender.id}"
                     assert job.aside_until is not None
+
+    @invariant()
+    def what_was_left_out_is_looked_at_soon(self) -> None:
+        if self.world.broker.state.backlog.turns.owed:
+            deadline = self.world.broker.next_deadline()
+            assert deadline is not None
+            assert deadline <= self.world.now + feed.LOOK_ON_S
 
     @invariant()
     def nobody_is_given_more_than_twice_what_it_lends_and_one_more(self) -> None:

@@ -13,6 +13,12 @@ from lender.protocol.classes import WorkClass
 from lender.protocol.lease import LenderPhase
 from lender.protocol.reach import in_words
 
+LOOKS_MAX = 20_000
+"""At lenders, for one answer: each need of the jobs in it is a walk through those of its class."""
+
+_NOT_LOOKED_INTO = "not looked into beside so many others: ask for this job alone"
+_GANG_WALKS = 4
+
 _NOT_FREE: dict[LenderPhase, str] = {
     "unconsented": "without consent of its owner",
     "lending": "busy",
@@ -41,6 +47,11 @@ class _Matches:
         """Number of those that may run it."""
         return self.free + self.taken.total()
 
+    @property
+    def listed(self) -> int:
+        """Number of all."""
+        return self.count + self.lacking
+
 
 class Reasons:
     """Why jobs wait, worked out once for each group of them."""
@@ -49,6 +60,7 @@ class Reasons:
         self._state = state
         self._now = now
         self._matches: dict[Need, _Matches] = {}
+        self._looks_left = LOOKS_MAX
 
     def why(self, job: Job) -> str:
         """Return what a job waits for that has no running task."""
@@ -56,22 +68,34 @@ class Reasons:
             return self._waits(job.key.submitter, tuple(left))
         if not job.pending and (resting := job.first_rested) is not None:
             return self._rests(job, resting)
-        found = self._matches.get(job.need)
+        found = self._look(job)
         if found is None:
-            found = self._matches[job.need] = self._match(job.need)
+            return _NOT_LOOKED_INTO
         if not found.count:
             return _nobody(job, found)
         if not job.leases and not self._state.quotas.room(job.key.submitter):
             return self._at_most(job.key.submitter)
-        if job.is_gang:
-            return why_gang(self._state, self._now, job)
         return self._for_turn(job, found)
 
     def _at_most(self, submitter: str) -> str:
         most = self._state.quotas.of(submitter).running_tasks_max
         return f"waiting for tasks of yours to end: {most} are handed out, as many as you may"
 
+    def _look(self, job: Job) -> _Matches | None:
+        """Return the lenders for a job; None where this answer has taken enough looks already."""
+        found = self._matches.get(job.need)
+        if self._looks_left <= 0 and (found is None or job.is_gang):
+            return None
+        if found is None:
+            found = self._matches[job.need] = self._match(job.need)
+            self._looks_left -= found.listed
+        if job.is_gang:
+            self._looks_left -= _GANG_WALKS * found.listed
+        return found
+
     def _for_turn(self, job: Job, found: _Matches) -> str:
+        if job.is_gang:
+            return why_gang(self._state, self._now, job)
         match = "1 machine matches" if found.count == 1 else f"{found.count} machines match"
         if found.free:
             if job.leases:

@@ -6,7 +6,6 @@ what will end last, few at a time (Zaharia and others, OSDI 2008).
 """
 
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import NamedTuple
 
@@ -67,21 +66,20 @@ def look(state: State, now: float) -> None:
 
 def make_way(state: State) -> None:
     """Take back the copies that nobody is known to hold, where other work waits."""
-    waited_for = _waited_for(state) if state.copies else frozenset()
-    for lease_id in list(state.copies):
-        lease = state.leases[lease_id]
-        if lease.class_token in waited_for:
-            lose(state, lease)
+    copies = [state.leases[lease_id] for lease_id in state.copies]
+    for lease in [one for one in copies if _is_waited_for(state, one.class_token)]:
+        lose(state, lease)
 
 
-def _waited_for(state: State) -> AbstractSet[str]:
-    """Return the classes in which somebody waits for room."""
-    return state.gangs.waiting.keys() | state.backlog.turns.classes
+def _is_waited_for(state: State, class_token: str) -> bool:
+    """Tell whether somebody waits for room in a class."""
+    return class_token in state.gangs.waiting or class_token in state.backlog.turns.classes
 
 
 def _idle(state: State) -> list[Lender]:
     """Return the lenders with room that nobody waits for, in a queue or for his turn."""
-    waited_for = _waited_for(state) | state.leases.waiting.keys()
+    gangs, queues = state.gangs.waiting.keys(), state.leases.waiting.keys()
+    waited_for = gangs | state.backlog.turns.classes | queues
     return [
         lender
         for lender in state.fleet

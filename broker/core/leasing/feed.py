@@ -17,7 +17,7 @@ from broker.core.leasing.leases import Lease
 from broker.core.matching.choice import choose, first_with_room
 from broker.core.matching.groups import Group, Turns
 from broker.core.matching.lender import Lender
-from broker.core.state import State
+from broker.core.state import Due, State
 from lender.protocol import bounds
 from lender.protocol.lease import barred_mark
 
@@ -38,12 +38,22 @@ _RANGES_MAX = 1_000
 ASIDE_MAX = 64
 """Jobs that are passed over at a time, since only lenders that had their tasks have room."""
 
+LOOK_ON_S = 0.01
+"""Between two looks at groups that were not looked at when room came, since there are many."""
+
+LOOKS_ON = 8
+"""Groups of each submitter in one of these looks: they take 1 % of the time."""
+
+CLAIM_LOOKS_MAX = 64
+"""Needs of leases that are counted nowhere, of those looked at in one go."""
+
 FAILURES_HEADER = "Lender-Failures"
 """Of a lease's message: how often the work of its tasks has failed before (absent: never)."""
 
 COPY_HEADER = "Lender-Copy-Of"
 """Of a lease's message: the lease that has the same tasks in work."""
 
+_LOOK_ON = Due("look", ())
 _PACKER = msgpack.Packer()
 
 
@@ -56,20 +66,29 @@ def feed(state: State, now: float) -> None:
     """
     stirred, state.stirred = state.stirred, {}
     fresh = state.fleet.take_fresh()
-    if not stirred and not fresh:
-        return
-    state.shares.resize(state.fleet.lends)
-    _claim_waiting(state)
-    backlog = state.backlog
-    fresh = [one for one in fresh if not backlog.turns.classes.isdisjoint(one.classes)]
-    if fresh:
-        _serve(state, now, backlog.turns, fresh)
-    groups = [one for one in stirred.values() if one is not None and one.first is not None]
-    if groups:
-        turns = Turns(state.shares)
-        for group in groups:
-            turns.add(group)
-        _serve(state, now, turns, None)
+    turns = state.backlog.turns
+    if stirred or fresh:
+        state.shares.resize(state.fleet.lends)
+        _claim_waiting(state)
+        fresh = [one for one in fresh if not turns.classes.isdisjoint(one.classes)]
+        if fresh:
+            _serve(state, now, turns, fresh)
+        groups = [one for one in stirred.values() if one is not None and one.first is not None]
+        if groups:
+            stirred_turns = Turns(state.shares)
+            for group in groups:
+                stirred_turns.add(group)
+            _serve(state, now, stirred_turns, None)
+    if turns.owed and _LOOK_ON not in state.due:
+        state.due.set(_LOOK_ON, now + LOOK_ON_S)
+
+
+def look_on(state: State) -> None:
+    """Have some more groups looked at of those that were left out, since there were so many."""
+    turns = state.backlog.turns
+    for submitter in list(turns.owed):
+        for group in turns.take_owed(submitter, LOOKS_ON):
+            state.stirred[group.need] = group
 
 
 def lease_size(mean_s: float, remaining: int, slots: int) -> int:
@@ -95,7 +114,7 @@ def lease_size(mean_s: float, remaining: int, slots: int) -> int:
 
 
 def _claim_waiting(state: State) -> None:
-    for need in list(state.leases.unclaimed_needs()):
+    for need in state.leases.unclaimed_needs(CLAIM_LOOKS_MAX):
         while (lease := state.leases.unclaimed(need)) is not None:
             group = state.backlog.group_of(state.jobs[lease.job])
             lender = first_with_room(state.fleet, group, 0)
@@ -105,7 +124,7 @@ def _claim_waiting(state: State) -> None:
 
 
 def _serve(state: State, now: float, turns: Turns, fresh: list[Lender] | None) -> None:
-    """Lease tasks in turn, until nobody who waits finds room.
+    """Lease tasks in turn, until nobody who waits finds room, or has been looked at enough.
 
     Args:
         state: of the broker.
@@ -113,15 +132,11 @@ def _serve(state: State, now: float, turns: Turns, fresh: list[Lender] | None) -
         turns: who waits; all are in it again at the end that have tasks left.
         fresh: if these have no room any more, nobody has who was not known to have it.
     """
-    blocked: list[Group] = []
     aside: list[tuple[Group, Job]] = []
     while (turn := _first(state, turns)) is not None:
         group, tasks_max = turn
-        if fresh is not None:
-            while fresh and not fresh[-1].has_room:
-                fresh.pop()
-            if not fresh:
-                break
+        if fresh is not None and _are_full(fresh):
+            break
         job = group.first
         assert job is not None, "a group without jobs is dropped"
         step, lender, avoided_until = _match(state, now, group, job)
@@ -132,17 +147,24 @@ def _serve(state: State, now: float, turns: Turns, fresh: list[Lender] | None) -
             _wait_aside(state, job, avoided_until)
             aside.append((group, group.put_aside()))
         else:
-            turns.drop(group)
-            blocked.append(group)
+            turns.block(group)
             continue
         if group.first is None:
             turns.drop(group)
             state.backlog.turns.drop(group)
+    for submitter in turns.end_go():
+        if fresh is None or fresh:
+            state.backlog.turns.owe(submitter)
     for group, job in aside:
         group.add(job)
         state.backlog.turns.add(group)
-    for group in blocked:
-        turns.add(group)
+
+
+def _are_full(lenders: list[Lender]) -> bool:
+    """Drop those that have no room from the end of a list; tells whether none is left."""
+    while lenders and not lenders[-1].has_room:
+        lenders.pop()
+    return not lenders
 
 
 def _first(state: State, turns: Turns) -> tuple[Group, int] | None:

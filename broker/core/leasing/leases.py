@@ -1,8 +1,10 @@
 """Outstanding leases: in WORK waiting for whoever comes, or held by a lender."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, KeysView
+from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from math import inf
 
 from broker.core.containers.ranges import RangeSet
@@ -81,7 +83,7 @@ class Leases:
         self._live: dict[str, Lease] = {}
         self._held: dict[str, set[str]] = {}
         self._finished: Recent[str, str | None] = Recent(FINISHED_MAX)
-        self._unclaimed: dict[Need, dict[str, None]] = {}
+        self._unclaimed: OrderedDict[Need, dict[str, None]] = OrderedDict()
         self.waiting = Tally()
         """Leases without a holder, by queue."""
 
@@ -129,9 +131,12 @@ class Leases:
             return self._live[lease_id]
         return None
 
-    def unclaimed_needs(self) -> KeysView[Need]:
-        """Return the needs of the leases that are counted nowhere."""
-        return self._unclaimed.keys()
+    def unclaimed_needs(self, most: int) -> list[Need]:
+        """Return needs of the leases that are counted nowhere; others next time, where more are."""
+        needs = list(islice(self._unclaimed, most))
+        for need in needs:
+            self._unclaimed.move_to_end(need)
+        return needs
 
     def hold(self, lease: Lease, lender: str) -> None:
         """Note who took the lease."""

@@ -1,9 +1,9 @@
 """Jobs that wait, by what they need; and whose turn it is."""
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator, KeysView
 from heapq import heapify, heappop, heappush
-from itertools import chain
+from itertools import chain, islice
 from math import inf, sqrt
 
 from broker.core.containers.priority_map import PriorityMap
@@ -15,6 +15,12 @@ from broker.core.matching.stays import TIERS, tier_of
 
 TASK_GUESS_S = 60.0
 """Of a task that nothing is known of."""
+
+LOOKS_MAX = 16
+"""Groups of one submitter that may be looked at in vain in one go."""
+
+RANKED_LOOKS = 8
+"""So many of these have its first jobs; the others were not looked at for longest."""
 
 _NEWEST = 0.125
 _SLACK = 64
@@ -133,6 +139,17 @@ class Group:
         return self.tier if takes_s is None else tier_of(2 * takes_s)
 
 
+class _Line:
+    """One submitter's groups."""
+
+    __slots__ = ("ranks", "waited")
+
+    def __init__(self) -> None:
+        self.ranks: PriorityMap[int] = PriorityMap()
+        self.waited: OrderedDict[int, None] = OrderedDict()
+        """The one first that was not looked at in vain for longest."""
+
+
 class Turns:
     """Groups with something to lease, in the order in which they are served.
 
@@ -140,15 +157,26 @@ class Turns:
     job. What is noted of either is never above what is true by now: levels and ranks only grow,
     except where `add` and `sink` are told. So the order is looked after when its head is asked
     for, and nowhere else.
+
+    They are served in goes, each from the first call of `first` to `end_go`. However many groups a
+    submitter has, no more than `LOOKS_MAX` of them are looked at in vain in one go: those with its
+    first jobs, and others in turn. All of them are looked at in the end, since it is noted how
+    many are still `owed` a look.
     """
 
     def __init__(self, shares: Shares) -> None:
         self._shares = shares
         self._version = shares.version
         self._levels: PriorityMap[str] = PriorityMap()
-        self._lines: dict[str, PriorityMap[int]] = {}
+        self._lines: dict[str, _Line] = {}
         self._groups: dict[int, Group] = {}
         self._classes = Tally()
+        self._blocked: list[Group] = []
+        """Those that have found no room in this go."""
+        self._vain: dict[str, int] = {}
+        """How many of these each submitter has."""
+        self._owed: dict[str, int] = {}
+        """By submitter: how many groups are to be looked at until all have been."""
 
     def __contains__(self, submitter: str) -> bool:
         return submitter in self._lines
@@ -161,33 +189,75 @@ class Turns:
         """The classes of the groups."""
         return self._classes.keys()
 
+    @property
+    def owed(self) -> KeysView[str]:
+        """Submitters with groups that are to be looked at, whether or not anything happens."""
+        return self._owed.keys()
+
     def add(self, group: Group) -> None:
         """Let a group be served that has a first job, or serve it earlier for that job's sake."""
         line = self._lines.get(group.submitter)
         if line is None:
-            line = self._lines[group.submitter] = PriorityMap()
+            line = self._lines[group.submitter] = _Line()
             self._levels.set(group.submitter, self._shares.level(group.submitter))
-        if group.number not in line:
+        if group.number not in line.ranks:
             self._groups[group.number] = group
             self._classes.add(group.need.class_token)
-        if group.rank < line.get(group.number, inf):
-            line.set(group.number, group.rank)
+            line.waited[group.number] = None
+        if group.rank < line.ranks.get(group.number, inf):
+            line.ranks.set(group.number, group.rank)
 
     def drop(self, group: Group) -> None:
         """Let a group be served no longer, if it is."""
         if self._groups.pop(group.number, None) is None:
             return
         line = self._lines[group.submitter]
-        line.drop(group.number)
-        if not len(line):
+        line.ranks.drop(group.number)
+        del line.waited[group.number]
+        if not line.waited:
             del self._lines[group.submitter]
             self._levels.drop(group.submitter)
         self._classes.drop(group.need.class_token)
 
-    def groups_of(self, submitter: str) -> list[Group]:
-        """Return a submitter's groups, in no order."""
-        line = self._lines.get(submitter)
-        return [self._groups[number] for number, _ in line.items()] if line is not None else []
+    def block(self, group: Group) -> None:
+        """Serve a group no more in this go, which has found no room."""
+        self.drop(group)
+        self._blocked.append(group)
+        vain = self._vain[group.submitter] = self._vain.get(group.submitter, 0) + 1
+        if vain >= LOOKS_MAX:
+            self.pass_over(group.submitter)
+
+    def end_go(self) -> list[str]:
+        """Let all be served again; returns submitters of whose groups some were not looked at."""
+        cut = [one for one, vain in self._vain.items() if vain >= LOOKS_MAX and one in self._lines]
+        for group in self._blocked:
+            self.add(group)
+        for submitter in cut:
+            self.sink(submitter)
+        self._blocked, self._vain = [], {}
+        return cut
+
+    def owe(self, submitter: str) -> None:
+        """Have all groups of a submitter looked at, some at a time: see `take_owed`."""
+        if submitter in self._lines:
+            self._owed[submitter] = len(self._lines[submitter].waited)
+
+    def take_owed(self, submitter: str, count: int) -> list[Group]:
+        """Return up to so many groups of a submitter that are owed a look, and note it as had."""
+        left, line = self._owed.pop(submitter, 0), self._lines.get(submitter)
+        if line is None:
+            return []
+        if left > count:
+            self._owed[submitter] = left - count
+        groups = [self._groups[number] for number in islice(line.waited, min(count, left))]
+        for group in groups:
+            line.waited.move_to_end(group.number)
+        return groups
+
+    def look_again(self, submitter: str) -> list[Group]:
+        """Return groups of a submitter that are to be looked at now; the others are owed it."""
+        self.owe(submitter)
+        return self.take_owed(submitter, LOOKS_MAX)
 
     def pass_over(self, submitter: str) -> None:
         """Serve nothing of a submitter's, until its level is said to have become lower."""
@@ -208,12 +278,12 @@ class Turns:
             noted, submitter = head
             level = self._shares.level(submitter)
             if level <= noted:
-                return self._first_of(self._lines[submitter])
+                return self._next_of(submitter)
             self._levels.raise_first(level)
         return None
 
     def first_of(self, submitter: str) -> Group | None:
-        """Return the submitter's group that is served next."""
+        """Return the submitter's group that has its first job."""
         line = self._lines.get(submitter)
         return None if line is None else self._first_of(line)
 
@@ -224,15 +294,22 @@ class Turns:
         else:
             self._levels.raise_first(self._shares.level(group.submitter))
 
-    def _first_of(self, line: PriorityMap[int]) -> Group:
+    def _next_of(self, submitter: str) -> Group:
+        line = self._lines[submitter]
+        vain = self._vain.get(submitter, 0) if self._vain else 0
+        if vain >= RANKED_LOOKS and vain + len(line.waited) > LOOKS_MAX:
+            return self._groups[next(iter(line.waited))]
+        return self._first_of(line)
+
+    def _first_of(self, line: _Line) -> Group:
         while True:
-            head = line.first()
+            head = line.ranks.first()
             assert head is not None, "a line without groups is dropped"
             noted, number = head
             group = self._groups[number]
             if group.rank <= noted:
                 return group
-            line.raise_first(group.rank)
+            line.ranks.raise_first(group.rank)
 
 
 class Backlog:
