@@ -43,6 +43,13 @@ FOLLOW_S = 1.0
 HEARTBEAT_S = 1.0
 """Of a reader's consumer: it lives on one node of a cluster, which may die."""
 
+PUT_OFF_MAX = 10_000
+PUT_OFF_BYTES_MAX = 16 * 1024 * 1024
+"""What who stands by keeps of JOBS until there is room, or its end is known; then it reads no more.
+
+The leader decides on each at once, since it knows sooner who has room.
+"""
+
 _PAUSE_S = 0.2
 _FULL_PAUSE_S = 2.0
 _PAGE = 500
@@ -100,8 +107,9 @@ class Replay:
         self._now = now
         self._results_read = 0
         self._jobs_read = 0
-        self._full: str | None = None
-        """The submitter whose jobs have to end before more of JOBS is read."""
+        self._put_off: list[StoredMessage] = []
+        """Of submitters that had their most when it was read."""
+        self._put_off_bytes = 0
 
     @property
     def last_result(self) -> int:
@@ -111,21 +119,19 @@ class Replay:
     async def follow(self) -> None:
         """Read RESULTS, and then JOBS, to where they end now; may be cancelled at any time.
 
-        What a replay would put off is left unread until there is room: by then it may have begun,
-        or ended.
+        What a replay would put off is told of again, after RESULTS, until it is taken: by then it
+        may have begun, or ended, or there is room.
 
         Raises:
             LinkError: what no retry can mend.
         """
         await self._read_results(None)
-        if self._full is not None and self._core.state.quotas.overflows(self._full):
-            return
-        self._full = None
+        self._tell_again()
         end = await self._end_of(streams.JOBS)
-        if end != self._jobs_read:
+        if end != self._jobs_read and not self._is_full:
             async with self.jobs() as jobs:
                 await self._read_jobs(jobs, end, leads=False)
-        if self._full is None:
+        if not self._is_full:
             self._tell(LedgerRead())
 
     def jobs(self) -> StreamReader:
@@ -146,6 +152,9 @@ class Replay:
         """
         await self._read_results(Record(subjects.term(term), b""))
         await self._read_work()
+        self._tell_again()
+        for message in self._put_off:
+            self._submissions.put_off(message)
         await self._read_jobs(jobs, 0, leads=True)
         return self._tell(ReplayCompleted())
 
@@ -199,15 +208,27 @@ class Replay:
         async for batch in jobs:
             for message in batch.messages:
                 put_off = bool(self._tell(_replayed(message)))
-                if put_off and not leads:
-                    self._full = subjects.parse_job_subject(message.subject).submitter
-                    return
                 self._jobs_read = message.sequence
-                self._submissions.replayed(message, put_off=put_off)
+                self._submissions.replayed(message, put_off=put_off and leads)
+                if put_off and not leads:
+                    self._put_off.append(message)
+                    self._put_off_bytes += len(message.payload)
+                    if self._is_full:
+                        return
             if batch.caught_up:
                 self._jobs_read = max(self._jobs_read, end)
                 return
             await asyncio.sleep(0)
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether so much is put off that the rest of JOBS is left unread."""
+        return len(self._put_off) >= PUT_OFF_MAX or self._put_off_bytes >= PUT_OFF_BYTES_MAX
+
+    def _tell_again(self) -> None:
+        """Tell of what was put off; what is taken now, or has ended, is not put off any more."""
+        self._put_off = [one for one in self._put_off if self._tell(_replayed(one))]
+        self._put_off_bytes = sum(len(one.payload) for one in self._put_off)
 
     async def _read_work(self) -> None:
         """Read WORK by direct access, since a queue's consumers may not overlap."""

@@ -52,6 +52,13 @@ class Submissions:
         else:
             arrivals.took_one(who)
 
+    def put_off(self, message: StoredMessage) -> None:
+        """Note a message that the core has not taken, though it has had later ones."""
+        arrivals, who = self._arrivals, _submitter(message)
+        arrivals.took_one(who)
+        arrivals.put_off(who, message.sequence)
+        arrivals.took_one(who)
+
     async def read(self, jobs: StreamReader, before: Callable[[], None]) -> None:
         """Read all for ever; `before` is called before each batch is looked at."""
         async for batch in jobs:

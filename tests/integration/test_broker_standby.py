@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -21,11 +22,28 @@ from broker_parts import (
 from broker.core.leadership import TAKEOVER_S
 from broker.service.replay import FOLLOW_S
 from lender.link.embedded import EmbeddedServer
+from lender.protocol.signature import Signer, seed_from_entropy
+
+BOB = Signer(seed_from_entropy(bytes([2] * 32)))
 
 TASKS = 100
 LEADING = "leading"
 STANDING_BY = "standing by: broker"
 HAS_READ = "has read the streams"
+MOST = 3
+WITH_SMALL_QUOTAS = f"""
+import sys
+from broker.core.intake import quotas
+quotas.DEFAULT = quotas.DEFAULT._replace(jobs_max={MOST})
+from broker.service.main import main
+sys.exit(main())
+"""
+
+
+@pytest.fixture
+def small_quotas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Brokers that take a few jobs of each submitter: what is usual takes long to fill."""
+    monkeypatch.setattr("broker_parts.COMMAND", [sys.executable, "-c", WITH_SMALL_QUOTAS])
 
 
 @pytest.fixture
@@ -104,6 +122,38 @@ async def test_who_stands_by_knows_what_the_leader_knows(
     assert sorted(result["task"] for result in results) == list(range(TASKS))
     assert two.ran.total() == 3
     assert "is taken" not in brokers[1].log()
+    assert "Traceback" not in brokers[1].log()
+    for connection in connections:
+        await connection.close()
+
+
+@pytest.mark.usefixtures("small_quotas")
+async def test_who_stands_by_reads_on_beside_a_submitter_that_has_its_most(
+    nats: EmbeddedServer, brokers: list[BrokerProcess]
+) -> None:
+    """What it has read it need not read again: what JOBS has lost since goes on all the same."""
+    connections = [await connect(nats.url) for _ in range(2)]
+    alice, bob = Submitter(connections[0]), Submitter(connections[0], BOB)
+    for broker in brokers:
+        broker.run("allow", "bob", BOB.public_key)
+    for number in range(MOST):
+        await alice.submit(spec_fields(f"job-000{number}"))
+    await asyncio.sleep(2 * FOLLOW_S)  # nothing tells how far another broker has read
+    leader = brokers[0].process
+    assert leader is not None
+    leader.send_signal(signal.SIGSTOP)  # else a rejection may come before what it is about
+    await alice.submit(spec_fields("job-0008"))
+    await asyncio.sleep(2 * FOLLOW_S)
+    leader.send_signal(signal.SIGCONT)
+    assert (await alice.terminal("job-0008"))["field"] == "quota"
+    await bob.submit(spec_fields("job-0009", BOB))
+    await asyncio.sleep(2 * FOLLOW_S)
+    await alice.js.purge_stream("JOBS", subject="submit.*.job-0009")
+    brokers[0].kill()
+    classes = [class_token(spec_fields("job-0009", signer)) for signer in (ALICE, BOB)]
+    async with FakeLender(connections[1], LENDERS[0], classes):
+        assert (await bob.terminal("job-0009"))["state"] == "succeeded"
+        assert (await alice.terminal("job-0000"))["state"] == "succeeded"
     assert "Traceback" not in brokers[1].log()
     for connection in connections:
         await connection.close()

@@ -56,6 +56,13 @@ class Intake:
         else:
             arrivals.took_one(who)
 
+    def put_off(self, message: Message) -> None:
+        """Note a message that the core has not taken, though it has had later ones."""
+        arrivals, who = self._arrivals, _submitter(message)
+        arrivals.took_one(who)
+        arrivals.put_off(who, message.sequence)
+        arrivals.took_one(who)
+
     def read(self) -> None:
         """Read the ledger on to its end."""
 

@@ -91,8 +91,8 @@ class Service:
         self._fenced = False
         self._rests = False
         """Whether it waits for its next look at the streams."""
-        self._full: str | None = None
-        """The submitter whose jobs have to end before more of JOBS is read along."""
+        self._put_off: list[Message] = []
+        """Of submitters that had their most when it was read along."""
         self._fence = Record(subjects.term(term), b"")
         self._ahead_s = shell.wall_ahead_s
         self._timer_at = self._wake_at = inf
@@ -201,10 +201,8 @@ class Service:
             self._read(streams.WORK, lambda: 0, self._replay_work)
         elif self.leads:
             self._put_fence()
-        elif self._full is not None and self.core.state.quotas.overflows(self._full):
-            self._rest()
         else:
-            self._full = None
+            self._tell_again()
             self._read_ledger()
 
     def _put_fence(self) -> None:
@@ -224,24 +222,29 @@ class Service:
 
     def _replay_jobs(self, messages: list[Message]) -> None:
         for one in messages:
-            replayed = (
-                CancelReplayed(one.subject)
-                if one.subject.startswith("cancel.")
-                else JobReplayed(one.subject, one.headers, one.payload)
-            )
-            put_off = bool(self.core.handle(self.now(), replayed))
+            put_off = self._tell_of_job(one)
             if put_off and not self._fenced:
-                # It is left unread until there is room: by then it may have begun, or ended.
-                self._full = subjects.parse_job_subject(one.subject).submitter
-                break
+                self._put_off.append(one)
             self.world.stats["submissions put off"] += put_off
-            self.intake.replayed(one, put_off=put_off)
+            self.intake.replayed(one, put_off=put_off and self._fenced)
         if self._fenced:
             self._serve()
             return
-        if self._full is None:
-            self.core.handle(self.now(), LedgerRead())
+        self.core.handle(self.now(), LedgerRead())
         self._rest()
+
+    def _tell_of_job(self, message: Message) -> bool:
+        """Tell of a message of JOBS; returns whether it is put off."""
+        replayed = (
+            CancelReplayed(message.subject)
+            if message.subject.startswith("cancel.")
+            else JobReplayed(message.subject, message.headers, message.payload)
+        )
+        return bool(self.core.handle(self.now(), replayed))
+
+    def _tell_again(self) -> None:
+        """Tell of what was put off: by now it may have begun, or ended, or there is room."""
+        self._put_off = [one for one in self._put_off if self._tell_of_job(one)]
 
     def _rest(self) -> None:
         """Look at the streams again after a while."""
@@ -255,6 +258,9 @@ class Service:
         for one in messages:
             leased = LeaseReplayed(one.sequence, one.headers, one.payload)
             self.core.handle(self.now(), leased)
+        self._tell_again()
+        for message in self._put_off:
+            self.intake.put_off(message)
         self._read_ledger()
 
     def _serve(self) -> None:
