@@ -28,7 +28,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the key and say what comes next."""
-    path = args.key or default_key_path(os.environ)
+    try:
+        path = args.key or default_key_path(os.environ)
+    except KeyFault as error:
+        raise CommandError(Exit.FAILED, str(error)) from error
     try:
         public_key = create_key(path, os.urandom(ENTROPY_BYTES)).public_key
     except KeyFault as error:

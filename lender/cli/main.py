@@ -7,6 +7,7 @@ typed: then argparse is not even loaded for the bare verb.
 """
 
 import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from types import ModuleType, SimpleNamespace
 from typing import NoReturn
 
+from lender.cli import words
 from lender.cli.exits import CommandError, Exit
 
 VERBS = {
@@ -41,28 +43,39 @@ VERBS = {
     "retry": "run what failed of a job once more",
 }
 
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
+        # Also with PYTHONUNBUFFERED: what can't be written is found out in one place, at the end.
+        sys.stdout.reconfigure(write_through=False)
     verb = arguments[0] if arguments else "--help"
     if verb in ("-h", "--help", "help"):
         _print_help()
-        return _flushed(Exit.DONE)
+        return _flushed(verb, Exit.DONE)
     if verb not in VERBS:
-        print(f"lender: no verb {verb!r}{_nearest(verb)}; see lender --help", file=sys.stderr)
+        words.complain(f"lender: no verb {verb!r}{_nearest(verb)}; see lender --help")
         return Exit.USAGE
     module = importlib.import_module(f"lender.cli.{verb}")
     try:
         status: int = module.run(_options(verb, module, arguments[1:]))
     except CommandError as error:
-        print(f"lender {verb}: {error}", file=sys.stderr)
+        words.complain(f"lender {verb}: {error}")
         status = error.code
     except KeyboardInterrupt:
         status = 130
     except BrokenPipeError:
         status = Exit.FAILED
-    return _flushed(status)
+    except OSError as error:
+        # A disk that is full, or gone: while something long was printed.
+        if error.filename is not None or error.errno not in _UNWRITABLE:
+            raise
+        words.complain(f"lender {verb}: can't write: {error.strerror}")
+        status = Exit.FAILED
+    return _flushed(verb, status)
 
 
 def command() -> NoReturn:
@@ -87,14 +100,21 @@ def _options(verb: str, module: ModuleType, arguments: list[str]) -> object:
     return parse(verb, module, arguments)
 
 
-def _flushed(status: int) -> int:
-    """Write out what was printed; a reader that went away (`| head`) is no fault to report."""
+def _flushed(verb: str, status: int) -> int:
+    """Write out what was printed; a reader that went away (`| head`) is no fault to report.
+
+    Where nothing can be written (a full disk) what a verb said is said on standard error, so it
+    counts as told; a document is not.
+    """
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
-    except OSError:
+    except OSError as error:
         # What was done is done. Python flushes again at exit, and would complain of it there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            words.complain(f"lender {verb}: can't write its answer: {error.strerror}", *words.said)
+            return status if words.said else status or Exit.PARTIAL
     return status
 
 

@@ -5,12 +5,11 @@ Standard library only: pause, revoke and status must start fast and work when no
 
 import json
 import os
-import sys
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lender.cli.exits import CommandError, Exit
 from lender.cli.state_choice import Other, choose, serves
-from lender.cli.words import printable
+from lender.cli.words import complain, printable
 from lender.daemon.control_client import UnreachableError, ask
 from lender.state.folder import CONTROL_SOCKET, StateFolder
 
@@ -67,8 +66,7 @@ def warn_of(others: list[Other], state: StateFolder) -> None:
     for path, uid in others:
         whose = f"of uid {uid}" if uid is not None else "out of your reach: its owner or root can"
         said.append(f"! Another lenderd is alive ({whose}): add --state {_quoted(path)}")
-    for line in said:
-        print(printable(line), file=sys.stderr)
+    complain(*map(printable, said))
 
 
 def _quoted(path: str) -> str:

@@ -15,11 +15,14 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from lender.cli.exits import CommandError, Exit
 from lender.daemon.socket_address import connected
 from lender.state.folder import (
     CONTROL_SOCKET,
     SYSTEM_STATE,
+    NoHomeError,
     StateFolder,
+    configuration_path,
     default_state_path,
     read_pid,
 )
@@ -72,18 +75,26 @@ def choose(named: str | None, *, as_guest: bool = False) -> Choice:
     Args:
         named: by an option.
         as_guest: the verb is one that anyone may use: without a lender of ours, another user's.
+
+    Raises:
+        CommandError: nothing is named or alive, and this user has no usual folder.
     """
     if named is not None or os.environ.get("LENDER_STATE"):
         return Choice(StateFolder(_absolute(named or default_state_path())), named=True)
-    default = _absolute(default_state_path())
-    if serves(StateFolder(default)):
+    default = _usual()
+    if default is not None and serves(StateFolder(default)):
         return Choice(StateFolder(default), named=False)
     alive = [path for path in _alive() if _uid(path) is not None]
     ours = [path for path in alive if _is_ours(path)]
     system = [path for path in alive if path == SYSTEM_STATE]
-    usual = [configured_state_path(), *filter(os.path.exists, (default, SYSTEM_STATE))]
-    found = [*ours, *system, *filter(None, usual), *(alive if as_guest else ()), default]
-    return Choice(StateFolder(_absolute(found[0])), named=False)
+    usual = filter(None, (default, SYSTEM_STATE))
+    known = filter(None, [configured_state_path(), *filter(os.path.exists, usual)])
+    found = [*ours, *system, *known, *(alive if as_guest else ())]
+    try:
+        path = found[0] if found else default_state_path()
+    except NoHomeError as error:
+        raise CommandError(Exit.USAGE, str(error)) from error
+    return Choice(StateFolder(_absolute(path)), named=False)
 
 
 def serves(state: StateFolder) -> bool:
@@ -107,8 +118,10 @@ def configured_state_path() -> str | None:
     """
     if named := os.environ.get("LENDERD_STATE"):
         return named
-    base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    file = f"{base}/lender/lenderd.toml"
+    try:
+        file = f"{configuration_path()}/lenderd.toml"
+    except NoHomeError:
+        return None
     if not os.path.isfile(file):
         return None  # or root's own, and root has become the owner
     import tomllib  # noqa: PLC0415 - 5 ms, for those who have such a file and no lenderd
@@ -123,7 +136,7 @@ def configured_state_path() -> str | None:
 
 def _alive() -> list[str]:
     """State folders of living lenderds, and such that only the kernel tells of."""
-    known = {_absolute(default_state_path()), SYSTEM_STATE}
+    known = {*filter(None, [_usual()]), SYSTEM_STATE}
     try:
         with open(_LISTED, "rb") as file:
             listed = set(_listed(file.read()))
@@ -132,6 +145,14 @@ def _alive() -> list[str]:
     reached = {path for path in known | listed if _uid(path) is not None}
     hidden = {path for path in listed - reached if _is_hidden(path)}
     return sorted(hidden | {path for path in reached if serves(StateFolder(path))})
+
+
+def _usual() -> str | None:
+    """The folder that lenderd would serve without another word, if this user has such a place."""
+    try:
+        return _absolute(default_state_path())
+    except NoHomeError:
+        return None
 
 
 def _listed(text: bytes) -> Iterator[str]:

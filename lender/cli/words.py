@@ -1,5 +1,6 @@
 """Wording for people: durations, sizes, dates, colours that a terminal shows."""
 
+import contextlib
 import os
 import sys
 import time
@@ -93,11 +94,22 @@ def colour(name: str, text: str) -> str:
     return f"\033[{_COLOURS[name]}m{text}\033[0m"
 
 
+said: list[str] = []
+"""The lines of the last `say`: where they can't be written, they are said elsewhere."""
+
+
 def say(lines: Iterable[str]) -> None:
     """Print lines, marks in colour. A terminal that lacks a character gets a question mark."""
+    said[:] = lines
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
     marks = {"✓": "green", "●": "green", "!": "yellow", "✗": "red", "○": "yellow"}
-    for line in lines:
+    for line in said:
         mark = line[:1]
         print(colour(marks[mark], mark) + line[1:] if mark in marks else line)
+
+
+def complain(*lines: str) -> None:
+    """Print to standard error; what can't be written there is told nowhere."""
+    with contextlib.suppress(OSError):
+        print(*lines, sep="\n", file=sys.stderr, flush=True)

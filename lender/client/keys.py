@@ -13,11 +13,18 @@ _SEED_CHARS_MAX = 4096
 
 
 def default_key_path(environment: Mapping[str, str]) -> Path:
-    """Return `$LENDER_KEY`, or `lender/submitter.nk` in the XDG configuration folder."""
+    """Return `$LENDER_KEY`, or `lender/submitter.nk` in the XDG configuration folder.
+
+    Raises:
+        KeyFault: this user has no home folder.
+    """
     if chosen := environment.get("LENDER_KEY"):
         return Path(chosen)
     configuration = environment.get("XDG_CONFIG_HOME")
-    base = Path(configuration) if configuration else Path.home() / ".config"
+    try:
+        base = Path(configuration) if configuration else Path.home() / ".config"
+    except RuntimeError:  # neither $HOME nor an entry in the list of users
+        raise KeyFault("this user has no home folder", "set HOME, or $LENDER_KEY") from None
     return base / "lender" / "submitter.nk"
 
 

@@ -17,7 +17,7 @@ from lender.daemon.privilege import PrivilegeError
 from lender.daemon.settings import DaemonSettings
 from lender.link.credentials import CredentialsError
 from lender.service.settings import SettingsError, find_file, given, load
-from lender.state.folder import AlreadyRunningError
+from lender.state.folder import AlreadyRunningError, NoHomeError
 
 EXAMPLES = """examples:
   lenderd                                 lend to the fleet at nats://127.0.0.1:4222
@@ -26,7 +26,14 @@ EXAMPLES = """examples:
 Nothing runs before its owner has agreed: lender grant --help
 """
 
-_FAULTS = (PrivilegeError, CatalogueError, AlreadyRunningError, StartError, CredentialsError)
+_FAULTS = (
+    PrivilegeError,
+    CatalogueError,
+    AlreadyRunningError,
+    NoHomeError,
+    StartError,
+    CredentialsError,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -135,12 +135,12 @@ def cookie_of(authority: bytes, display: bytes) -> bytes:
 def _secret(display: bytes) -> bytes:
     places = [
         os.environ.get("XAUTHORITY", ""),
-        str(Path.home() / ".Xauthority"),
+        os.path.expanduser("~/.Xauthority"),  # noqa: PTH111 - stays a name without a home
         str(runtime_folder() / "gdm" / "Xauthority"),
     ]
     for place in places:
         with contextlib.suppress(OSError, struct.error):
-            if place and (secret := cookie_of(Path(place).read_bytes(), display)):
+            if place.startswith("/") and (secret := cookie_of(Path(place).read_bytes(), display)):
                 return secret
     return b""
 

@@ -75,7 +75,9 @@ def find_file(named: Path | None, usual: str) -> Path | None:
     if named is not None:
         return named
     base = os.environ.get("XDG_CONFIG_HOME")
-    folder = Path(base) if base else Path("~/.config").expanduser()
+    folder = Path(base or os.path.expanduser("~/.config"))  # noqa: PTH111 - stays `~` without a home
+    if not folder.is_absolute():
+        return None
     found = folder / "lender" / usual
     return found if found.exists() else None
 

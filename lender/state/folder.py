@@ -30,6 +30,10 @@ INTENT = "intent.json"
 PID_FILE = "lenderd.pid"
 
 
+class NoHomeError(Exception):
+    """This user has no home folder, so there is no usual place; says what to do."""
+
+
 class AlreadyRunningError(Exception):
     """Another lenderd serves this state folder."""
 
@@ -159,14 +163,42 @@ class StateFolder:
 
 
 def default_state_path() -> str:
-    """`$LENDER_STATE`; /var/lib/lender for root; else `$XDG_STATE_HOME/lender` or its default."""
+    """`$LENDER_STATE`; /var/lib/lender for root; else `$XDG_STATE_HOME/lender` or its default.
+
+    Raises:
+        NoHomeError: the last of these needs one.
+    """
     named = os.environ.get("LENDER_STATE")
     if named:
         return named
     if os.geteuid() == 0:
         return SYSTEM_STATE
-    base = os.environ.get("XDG_STATE_HOME")
-    return f"{base or os.path.expanduser('~/.local/state')}/lender"
+    return f"{_own_folder('XDG_STATE_HOME', '~/.local/state')}/lender"
+
+
+def configuration_path() -> str:
+    """Return the folder of this user's lenderd.toml.
+
+    Raises:
+        NoHomeError: there is no such place.
+    """
+    return f"{_own_folder('XDG_CONFIG_HOME', '~/.config')}/lender"
+
+
+def _own_folder(variable: str, usual: str) -> str:
+    """A base folder of this user's (XDG Base Directory Specification); a relative one is none.
+
+    Without $HOME and without an entry in the list of users `~` stays what it is, a name.
+    """
+    base = os.environ.get(variable, "")
+    if not os.path.isabs(base):
+        base = os.path.expanduser(usual)
+    if not os.path.isabs(base):
+        raise NoHomeError(
+            f"uid {os.geteuid()} has no home folder: set HOME, "
+            "or name the state folder with --state or $LENDER_STATE"
+        )
+    return base
 
 
 def write_pid(state: StateFolder, account: Account | None = None) -> TextIOWrapper:
