@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from nats import errors as nats_errors
-from nats.aio.client import Client, Server
+from nats.aio.client import Server
 from nats.aio.msg import Msg
 
 from lender.link.credentials import connect_options, without_credentials
@@ -72,7 +72,7 @@ class ConnectError(LinkError):
 class Connection:
     """A connection; `nc` is the nats-py client for whatever needs no more than it offers."""
 
-    def __init__(self, nc: Client, on_state: Listener | None = None) -> None:
+    def __init__(self, nc: HardenedClient, on_state: Listener | None = None) -> None:
         self.nc = nc
         self.inbox: Inbox
         self.last_error: Exception | None = None

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from nats import errors as nats_errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+
+from lender.link.hardened import HardenedClient
 
 Handler = Callable[[Msg], None]
 """Called in the event loop; must neither block nor raise."""
@@ -29,7 +30,7 @@ class Deliveries:
     somebody else.
     """
 
-    def __init__(self, nc: Client, handler: Handler) -> None:
+    def __init__(self, nc: HardenedClient, handler: Handler) -> None:
         self.subject = nc.new_inbox()
         self._nc = nc
         self._handler: Handler | None = handler
@@ -44,6 +45,7 @@ class Deliveries:
             pending_msgs_limit=_PENDING_MESSAGES_MAX,
             pending_bytes_limit=_PENDING_BYTES_MAX,
         )
+        self._nc.handle_at_once(self._subscription, self._handle)
 
     def close(self) -> None:
         """Stop at once; messages on their way are lost, to be delivered again by their queue."""
@@ -64,5 +66,8 @@ class Deliveries:
                 await self._subscription.unsubscribe()
 
     async def _route(self, msg: Msg) -> None:
+        self._handle(msg)
+
+    def _handle(self, msg: Msg) -> None:
         if self._handler is not None:
             self._handler(msg)

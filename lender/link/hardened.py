@@ -1,11 +1,14 @@
 """nats-py's client, proof against hostile bytes and against a line that breaks at a bad moment."""
 
 import asyncio
+from collections.abc import Callable
 
 from nats.aio.client import PING_PROTO, Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 _SPACE = " \t\n\r\v\f"  # what bytes.strip() takes off
+_NO_STATUS = b"NATS/1.0\r\n"
 
 
 class HardenedClient(Client):
@@ -16,6 +19,21 @@ class HardenedClient(Client):
     deaf, and in a stream it would do so again after every restart. Here, what can't be decoded is
     replaced by U+FFFD, which no valid id contains.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._at_once: dict[int, Callable[[Msg], None]] = {}
+
+    def handle_at_once(self, subscription: Subscription, handler: Callable[[Msg], None]) -> None:
+        """Have a subscription's messages handled where they are read, in their order.
+
+        That spares the queue and the task by which nats-py hands on each of them.
+
+        Args:
+            subscription: of this client.
+            handler: must neither block nor raise.
+        """
+        self._at_once[subscription._id] = handler  # noqa: SLF001 - no public way to it
 
     async def _attempt_reconnect(self) -> None:
         """Let go whoever waits for a flush of the broken line, then reconnect."""
@@ -35,6 +53,23 @@ class HardenedClient(Client):
         await self._send_command(PING_PROTO)
         await self._flush_pending()
 
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+    ) -> None:
+        handler = self._at_once.get(sid)
+        if handler is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        fields = await self._process_headers(headers)
+        try:
+            handler(self._build_message(sid, subject, reply, data, fields))
+        except Exception as error:  # noqa: BLE001 - a read loop that ends is a deaf connection
+            await self._error_cb(error)
+
+    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
+        self._at_once.pop(sid, None)
+        super()._remove_sub(sid, max_msgs)
+
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
     ) -> Msg:
@@ -48,6 +83,8 @@ class HardenedClient(Client):
         )
 
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+        if headers and headers.startswith(_NO_STATUS):
+            return self._parse_header_lines(headers[len(_NO_STATUS) :]) or None
         try:
             parsed: dict[str, str] | None = await super()._process_headers(headers)
         except (UnicodeDecodeError, IndexError):

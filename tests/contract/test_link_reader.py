@@ -315,3 +315,15 @@ async def test_headers_alone_are_read_where_that_is_enough(
     await collected.until(1)
     (message,) = collected.messages
     assert (message.payload, message.headers["N"]) == (b"", "1")
+
+
+async def test_what_is_no_delivery_does_no_harm(connection: Connection, collect: Collect) -> None:
+    await fill(connection, 3)
+    got = collect(StreamReader(connection, "S", []))
+    await got.until(3)
+    deliveries = got.reader._deliveries
+    assert deliveries is not None
+    await connection.publish(deliveries.subject, b"forged", reply="no.word.of.a.consumer")
+    await fill(connection, 2)
+    await got.until(5)
+    assert got.sequences == [1, 2, 3, 4, 5]
