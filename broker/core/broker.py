@@ -79,10 +79,10 @@ class Broker:
         Raises:
             RuntimeError: an event that can't be at this point, such as an offer in the replay.
         """
-        if not isinstance(event, ClockJumped):
-            self.state.shares.advance(now)
         if self._replay is not None:
             return self._handle_replay(now, self._replay, event)
+        if not isinstance(event, ClockJumped):
+            self.state.shares.advance(now)
         self._dispatch(now, event)
         return self._settle(now)
 
@@ -105,6 +105,7 @@ class Broker:
             case LedgerRead():
                 replay.caught_up()
             case ReplayCompleted():
+                self.state.shares.advance(now)
                 replay.complete(now)
                 self._replay = None
                 return self._settle(now)

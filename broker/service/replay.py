@@ -50,6 +50,8 @@ PUT_OFF_BYTES_MAX = 16 * 1024 * 1024
 The leader decides on each at once, since it knows sooner who has room.
 """
 
+_BATCH = 4_000
+"""Messages that are asked for at a time: between two such questions both sides wait."""
 _PAUSE_S = 0.2
 _FULL_PAUSE_S = 2.0
 _PAGE = 500
@@ -137,7 +139,12 @@ class Replay:
     def jobs(self) -> StreamReader:
         """Return a reader of what is left of JOBS, and of what comes."""
         return StreamReader(
-            self._connection, streams.JOBS, [], self._jobs_read + 1, heartbeat_s=HEARTBEAT_S
+            self._connection,
+            streams.JOBS,
+            [],
+            self._jobs_read + 1,
+            batch_max=_BATCH,
+            heartbeat_s=HEARTBEAT_S,
         )
 
     async def complete(self, term: str, jobs: StreamReader) -> list[Effect]:
@@ -170,6 +177,7 @@ class Replay:
             streams.RESULTS,
             [],
             self._results_read + 1,
+            batch_max=_BATCH,
             heartbeat_s=HEARTBEAT_S,
             headers_only=True,
         ) as reader:

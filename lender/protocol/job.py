@@ -282,16 +282,20 @@ class JobSpec(Closed):
 
     @model_validator(mode="after")
     def _timely(self) -> Self:
-        before = [one.job for one in self.after]
-        if len(set(before)) != len(before):
-            raise ValueError("after: a job is named twice")
-        if self.id in before:
-            raise ValueError("after: the job would wait for itself")
+        if self.after:
+            self._check_after()
         if not self.created_at < self.not_after <= self.created_at + bounds.QUEUE_S_MAX:
             raise ValueError("not_after: must be within a week after created_at")
         if self.not_before is not None and self.not_before >= self.not_after:
             raise ValueError("not_before: must be before not_after")
         return self
+
+    def _check_after(self) -> None:
+        before = [one.job for one in self.after]
+        if len(set(before)) != len(before):
+            raise ValueError("after: a job is named twice")
+        if self.id in before:
+            raise ValueError("after: the job would wait for itself")
 
     @model_validator(mode="after")
     def _gang_of_few(self) -> Self:

@@ -81,6 +81,11 @@ class RangeSet:
     def add(self, first: int, count: int = 1) -> None:
         """Add `count` indices from `first`; those already there stay."""
         low, high = first, first + count
+        if not self._ends or low > self._ends[-1]:
+            self._starts.append(low)
+            self._ends.append(high)
+            self._size += count
+            return
         left = bisect_left(self._ends, low)  # touching neighbours are merged
         right = bisect_right(self._starts, high)
         if left < right:

@@ -21,7 +21,7 @@ from broker.core.intake.admission import Rejection, admit
 from broker.core.jobs import queue_time
 from broker.core.jobs.checkpoints import Checkpoints
 from broker.core.jobs.failures import Failures
-from broker.core.jobs.job import Job, JobKey, Step
+from broker.core.jobs.job import FIRST_STEP, Job, JobKey, Step
 from broker.core.jobs.lifecycle import (
     cancel,
     end,
@@ -290,13 +290,7 @@ class Replay:
             if job.after and job.state == "queued" and not job.leases:
                 state.dependencies.add(job.key, job.after)
                 continue
-            attempt = attempts.get(job.key, 0)
-            pending = unclaimed[job.key]
-            anew = votes.resume(state, job, attempt, pending)
-            for failures, tasks in self._known(job.key).retries.take_from(pending):
-                anew.setdefault(Step(attempt + 1, failures), RangeSet()).add_all(tasks)
-            for step, tasks in [(Step(attempt + 1, 0), pending), *anew.items()]:
-                job.begin(now, step, tasks)
+            self._begin(now, job, attempts.get(job.key, 0), unclaimed[job.key])
             # Who holds one of its leases has the time to say so.
             grace_until = now + RECONNECT_S if job.leases else 0.0
             queue_time.start(state, job, grace_until)
@@ -304,6 +298,16 @@ class Replay:
         for subject in self._cancelled:
             cancel(state, now, subject)
         state.outbox.emit(SendControl(subjects.ALL_LENDERS, Control(kind="hello")))
+
+    def _begin(self, now: float, job: Job, attempt: int, pending: RangeSet) -> None:
+        """Let the tasks that are open in no lease wait, each at its step."""
+        anew = votes.resume(self._state, job, attempt, pending) if job.shared else {}
+        if (progress := self._progress.get(job.key)) is not None:
+            for failures, tasks in progress.retries.take_from(pending):
+                anew.setdefault(Step(attempt + 1, failures), RangeSet()).add_all(tasks)
+        job.begin(now, Step(attempt + 1, 0) if attempt else FIRST_STEP, pending)
+        for step, tasks in anew.items():
+            job.begin(now, step, tasks)
 
     def _unsettled(self, job: Job) -> RangeSet:
         unsettled = RangeSet(job.tasks)
@@ -342,7 +346,7 @@ class Replay:
         if queued.id in state.leases:
             return False
         tasks = RangeSet(queued.ranges)
-        failed = self._known(queued.job).retries.beyond(queued.failures)
+        failed = self._retried(queued.job, queued.failures)
         if self._is_answered(queued.job, tasks, failed):
             state.leases.remember(queued.id, None)  # its holder may not have got the answer
             return False
@@ -386,8 +390,9 @@ class Replay:
             sharing.share(job, copy, task).copied = True
             job.copies += 1
 
-    def _known(self, key: JobKey) -> _Progress:
-        return self._progress.get(key) or _Progress()
+    def _retried(self, key: JobKey, failures: int) -> RangeSet:
+        progress = self._progress.get(key)
+        return RangeSet() if progress is None else progress.retries.beyond(failures)
 
     def _is_answered(self, key: JobKey, tasks: RangeSet, failed: RangeSet) -> bool:
         progress = self._progress.get(key)

@@ -110,10 +110,10 @@ class Quotas:
 
         A quota that was lowered below what is usual does not count here: what was taken in goes on.
         """
-        used, quota = self._used.get(submitter), self.of(submitter)
+        used = self._used.get(submitter)
         return used is not None and (
-            used.jobs >= max(quota.jobs_max, DEFAULT.jobs_max)
-            or used.bytes >= max(quota.bytes_max, DEFAULT.bytes_max)
+            (used.jobs >= DEFAULT.jobs_max and used.jobs >= self.of(submitter).jobs_max)
+            or (used.bytes >= DEFAULT.bytes_max and used.bytes >= self.of(submitter).bytes_max)
             or used.undecided > UNDECIDED_MAX
         )
 

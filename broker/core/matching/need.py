@@ -1,12 +1,15 @@
 """What one task of a job asks of a machine."""
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import inf
-from typing import Self
 
 from lender.protocol.classes import WorkClass
 from lender.protocol.job import JobSpec
 from lender.protocol.lease import OfferedNet
+
+_KEPT = 4_096
+"""Equal needs that are kept, so that to compare two is mostly to find them the same object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +58,21 @@ class Need:
     def __hash__(self) -> int:
         return self._hash
 
-    @classmethod
-    def of(cls, spec: JobSpec) -> Self:
-        """Return what each task of a job needs."""
+    @staticmethod
+    def of(spec: JobSpec) -> "Need":
+        """Return what each task of a job needs: most often the same object for the same needs."""
         limits, requires = spec.limits, spec.requires
-        return cls(
-            class_token=WorkClass.of(spec).token,
-            cores=limits.cpu,
-            memory_bytes=limits.memory_bytes,
-            disk_bytes=limits.scratch_bytes,
-            vram_bytes=requires.vram_bytes,
-            os=requires.os,
-            labels=frozenset(requires.labels),
-            prefers=frozenset(requires.prefers),
-            net=_net(spec) if requires.net else None,
-            verified=spec.verify is not None,
+        return _need(
+            WorkClass.of(spec),
+            limits.cpu,
+            limits.memory_bytes,
+            limits.scratch_bytes,
+            requires.vram_bytes,
+            requires.os,
+            requires.labels,
+            requires.prefers,
+            requires.net,
+            spec.verify is not None,
         )
 
     def times_within(self, amounts: Amounts) -> int:
@@ -91,6 +94,29 @@ class Need:
         )
 
 
-def _net(spec: JobSpec) -> OfferedNet:
-    reach = spec.requires.net
-    return OfferedNet(submitter=spec.submitter, workload=spec.workload, reach=reach)
+@lru_cache(_KEPT)
+def _need(
+    work_class: WorkClass,
+    cores: int,
+    memory_bytes: int,
+    disk_bytes: int,
+    vram_bytes: int,
+    os: str,
+    labels: tuple[str, ...],
+    prefers: tuple[str, ...],
+    reach: tuple[str, ...],
+    verified: bool,  # noqa: FBT001 - the order is that of Need
+) -> Need:
+    whose = work_class.submitter, work_class.workload
+    return Need(
+        class_token=work_class.token,
+        cores=cores,
+        memory_bytes=memory_bytes,
+        disk_bytes=disk_bytes,
+        vram_bytes=vram_bytes,
+        os=os,
+        labels=frozenset(labels),
+        prefers=frozenset(prefers),
+        net=OfferedNet(submitter=whose[0], workload=whose[1], reach=reach) if reach else None,
+        verified=verified,
+    )
