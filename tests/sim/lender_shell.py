@@ -315,6 +315,8 @@ class LenderShell(Actor):
                 pass  # `watch` counts them
             case effects.PurgeSubmitter():
                 self.reporter.purge(effect.submitter)
+            case effects.AbandonCheckpoint():
+                self.machine.abandon(effect.lease)
             case effects.LetSleep():
                 self.on_let_sleep()
             case effects.Exit():
@@ -342,8 +344,8 @@ class LenderShell(Actor):
                 machine.keep(effect.lease)
             case effects.CloseSandbox():
                 machine.close(effect.lease, save=effect.save)
-            case effects.AbandonCheckpoint():
-                machine.abandon(effect.lease)
+            case effects.AllowNetwork():
+                raise AssertionError(f"no job here has a network: {effect}")
 
     def _open(self, effect: effects.OpenSandbox) -> None:
         self.machine.open(effect)
