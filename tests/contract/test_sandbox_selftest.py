@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import socket
 import subprocess
@@ -165,3 +166,22 @@ def test_an_answer_that_is_not_the_one_wanted_is_no_proof(value: bytes) -> None:
     else:
         with pytest.raises(ValueError, match="Expecting value"):
             linux.see("python", outcome, {})
+
+
+@pytest.mark.parametrize(("within_s", "times"), [(60.0, 1), (math.inf, 2)])
+async def test_who_has_little_time_tries_nothing_twice(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, within_s: float, times: int
+) -> None:
+    """lenderd takes its time: what had too little with a network may do without one."""
+    tried: list[object] = []
+
+    async def starved(*arguments: object) -> selftest.Verdict:
+        tried.append(arguments[-1])
+        return selftest.Unavailable("hit its time limit", "", late=True)
+
+    monkeypatch.setattr(selftest, "_see", starved)
+    found = await selftest.check(
+        workshop.launcher, workshop.folder, runtimes=("process",), within_s=within_s
+    )
+    assert len(tried) == times
+    assert found["process"].late  # type: ignore[union-attr]  # it is unavailable

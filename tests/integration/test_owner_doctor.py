@@ -1,6 +1,7 @@
 """`lender doctor`: what keeps a machine from lending well, and a revocation that it rehearses."""
 
 import contextlib
+import math
 import re
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from owner_machine import Machine, grant, machine, until
 from sandboxes import needs_bubblewrap
 
-from lender.cli.checks import kernel, runtimes
+from lender.cli.checks import examine, kernel, runtimes
 from lender.cli.checks.check import Check
 from lender.cli.owner import Told
 from lender.core.consent import Intent
@@ -65,11 +66,35 @@ def test_it_says_which_source_tells_presence(
 
 
 @needs_bubblewrap
-def test_without_a_lenderd_it_makes_the_self_test_itself(machine: Machine) -> None:
-    found = {one["name"]: one for one in machine.json("doctor")[1]["checks"]}
-    assert found["runtime.process"]["level"] == "ok"
-    assert found["runtime.wasm"]["text"].startswith("wasm works")
+def test_without_a_lenderd_it_makes_the_self_test_itself(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtimes, "_TEST_S", math.inf)  # on a machine that others keep busy
+    found = {one.name: one for one in examine(machine.state, math.inf)}
+    assert found["runtime.process"].level == "ok"
+    assert found["runtime.wasm"].text.startswith("wasm works")
     assert {"runtime.python", "runtime.oci"} <= found.keys()
+
+
+@needs_bubblewrap
+def test_what_takes_too_long_is_cut_off_and_named(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtimes, "_TEST_S", 0.01)
+    found = {one.name: one for one in examine(machine.state)}
+    for runtime in ("wasm", "process", "python", "oci"):
+        one = found[f"runtime.{runtime}"]
+        assert one.text == f"{runtime}: its test was cut off, as it took too long"
+        assert (one.level, one.mend) == ("warning", "try again once the machine is less busy")
+    assert "runtimes" not in found, "they may work"
+    assert found["rehearsal"].level == "ok"
+
+
+def test_what_is_not_come_to_in_time_is_named(machine: Machine) -> None:
+    left_out = [one for one in examine(machine.state, 0.0) if one.text.startswith("not checked")]
+    names = ["state", "consent", "receipts", "daemon", "nats", "presence", "python", "clock"]
+    assert [one.name for one in left_out] == [*names, "system", "runtimes", "rehearsal"]
+    assert {one.level for one in left_out} == {"warning"}
 
 
 def test_a_runtime_that_works_says_what_holds_less_well() -> None:

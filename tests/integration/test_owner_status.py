@@ -104,7 +104,8 @@ def test_status_says_where_work_may_get_to_and_what_it_moved(machine: Machine) -
     attempt = {"network": ["a.org"], "network_in_bytes": 3 << 20, "network_out_bytes": 2048}
     machine.daemon(attempt=attempt | {"network_attempts_blocked": 2})
     shown = machine.lender("status").stdout
-    assert "the network (a.org) (3 MiB in, 2 KiB out, 2 attempts blocked) · sees only" in shown
+    told = "the network (a.org at ports 80 and 443) (3 MiB in, 2 KiB out, 2 attempts blocked)"
+    assert f"{told} · sees only" in shown
 
 
 def test_status_tells_of_sandboxes_that_wait_for_more(machine: Machine) -> None:
