@@ -38,7 +38,7 @@ from lender.protocol.result import TaskResult
 from lender.sandbox.files import scratch
 from lender.sandbox.files.checkpoint import CheckpointRefusedError
 from lender.sandbox.port import (
-    AHEAD_MAX,
+    KNOWN_MAX,
     PrepareFailedError,
     RecordRoots,
     RefusedError,
@@ -282,7 +282,7 @@ class Execution:
         flushed_at = clock()
         try:
             for place, task in enumerate(tasks, 1):
-                result = await self._run_one(task, tasks[place : place + AHEAD_MAX])
+                result = await self._run_one(task, tasks[place : place + KNOWN_MAX])
                 if result is None:
                     break
                 ended.append(result)

@@ -15,11 +15,14 @@ class Asked:
     """The questions of one sandbox that nobody has the answer of yet.
 
     Args:
-        ahead_max: how many tasks it may know of behind the one that is waited for.
+        ahead_max: how many tasks it may know of behind the one that it works at.
+        known_max: how many may have been asked for behind the one that is waited for, those with
+            an answer included.
     """
 
-    def __init__(self, ahead_max: int) -> None:
+    def __init__(self, ahead_max: int, known_max: int) -> None:
         self._ahead_max = ahead_max
+        self._known_max = known_max
         self._asked = deque[int]()
         self._early = deque[Frame]()
 
@@ -40,10 +43,12 @@ class Asked:
             ahead: those behind it, in their order; what was told of them before holds.
         """
         known = len(self._asked)
+        left = known - len(self._early)
         # Not one by one: several are one message.
-        if known and known - len(self._early) > self._ahead_max // 2:
+        if left > self._ahead_max // 2:
             return []
-        more = list(islice(chain((task,), ahead), known, 1 + self._ahead_max))
+        until = 1 + min(known - left + self._ahead_max, self._known_max)
+        more = list(islice(chain((task,), ahead), known, until))
         self._asked += more
         return more
 

@@ -119,16 +119,16 @@ def send(sock: socket.socket, frame: Frame) -> None:
     sock.sendall(data)
 
 
-def read(sock: socket.socket) -> bytes:
+def read(sock: socket.socket, *, wait: bool = True) -> bytes:
     """What is there; b"" at the end of the stream. Descriptors that come along are dropped.
 
     For a peer that is not to be trusted: what it sent would otherwise stay open here.
 
     Raises:
         OSError: the other side is gone.
-        BlockingIOError: a non-blocking socket has nothing.
+        BlockingIOError: a non-blocking socket, or one that is not to be waited for, has nothing.
     """
-    return sock.recv(_CHUNK_BYTES)
+    return sock.recv(_CHUNK_BYTES, 0 if wait else socket.MSG_DONTWAIT)
 
 
 def receive(sock: socket.socket) -> tuple[bytes, Sequence[int]]:

@@ -15,11 +15,13 @@ Reports: `ready`, `spawned` {id, pid, start_time} with the sandbox's socket, `fa
 import contextlib
 import gc
 import importlib
+import math
 import os
 import select
 import signal
 import socket
 import sys
+import time
 import traceback
 from pathlib import Path
 from types import ModuleType
@@ -40,6 +42,8 @@ _REQUEST_BODY_BYTES_MAX = 0
 # A pause or a revoke on a busy machine raises our session's weight for a moment (autogroup): it
 # is lowered once nothing has happened for so long, and not while the dead are being reaped.
 _YIELD_AGAIN_S = 1.0
+# A launch has the processors for itself at first.
+_SPARE_AFTER_S = 0.01
 
 
 class _Held(NamedTuple):
@@ -62,6 +66,7 @@ class _Launcher:
         self._children: dict[int, _Child] = {}
         self._spare: _Held | None = None
         self._keeps_spare = False
+        self._spare_at = math.inf
         self._configured = False
         self._wake, wake = os.pipe()
         os.set_blocking(wake, False)
@@ -77,9 +82,9 @@ class _Launcher:
         poll.register(self._wake, select.POLLIN)
         try:
             while True:
-                ready = dict(poll.poll(_YIELD_AGAIN_S * 1000 if self._children else None))
+                ready = dict(poll.poll(self._pause_ms()))
                 if not ready:
-                    self._yield()
+                    self._while_idle()
                 if self._wake in ready:
                     if signal.SIGTERM in os.read(self._wake, 512):
                         return
@@ -153,9 +158,22 @@ class _Launcher:
                 return
             self._report("spawned", (ours.fileno(),), id=number, **held.root._asdict())
         if self._keeps_spare:
-            # Where there is no room for one, the next launch says so.
-            with contextlib.suppress(OSError):
-                self._spare = _fork_held()
+            self._spare_at = time.monotonic() + _SPARE_AFTER_S
+
+    def _pause_ms(self) -> float | None:
+        """How long to wait for a word."""
+        if self._spare_at < math.inf:
+            return max(0.0, self._spare_at - time.monotonic()) * 1000
+        return _YIELD_AGAIN_S * 1000 if self._children else None
+
+    def _while_idle(self) -> None:
+        if self._spare_at == math.inf:
+            self._yield()
+            return
+        self._spare_at = math.inf
+        # Where there is no room for one, the next launch says so.
+        with contextlib.suppress(OSError):
+            self._spare = _fork_held()
 
     def _hold(self, runtime: Runtime) -> _Held:
         """A held process that has all loaded that it needs.

@@ -28,6 +28,7 @@ from lender.sandbox.plan import (
 )
 from lender.sandbox.port import (
     AHEAD_MAX,
+    KNOWN_MAX,
     PrepareFailedError,
     RecordRoots,
     RefusedError,
@@ -79,8 +80,8 @@ class LeaseSandbox:
         self._loop = asyncio.get_running_loop()
         self._spawning: asyncio.Future[Child] | None = None
         self._child: Child | None = None
-        ahead_max = _EARLY_BYTES_MAX // max(1, plan.limits.output_bytes)
-        self._asked = Asked(min(AHEAD_MAX, ahead_max))
+        known_max = _EARLY_BYTES_MAX // max(1, plan.limits.output_bytes)
+        self._asked = Asked(AHEAD_MAX, min(KNOWN_MAX, known_max))
         self._answer: asyncio.Future[bool] | None = None
         self._clock: asyncio.TimerHandle | None = None
         self._left_s = 0.0

@@ -16,6 +16,8 @@ RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 STDERR_TAIL_BYTES = 8192
 ERROR_CHARS_MAX = 4096
 WORK_FOLDER = "/work"
+TASK_NAME, TASK_WORD = "LENDER_TASK", "{task}"
+"""Where the index of a task is put: the value of that name, and in place of that word."""
 # One file may be this much larger than the whole folder may: then the folder is seen to be over.
 FILE_MARGIN_BYTES = 1 << 16
 
@@ -126,7 +128,7 @@ class SandboxPlan(NamedTuple):
 
     def argv_of(self, task: int) -> list[str]:
         """The command line of one task."""
-        return [entry.replace("{task}", str(task)) for entry in self.argv]
+        return [entry.replace(TASK_WORD, str(task)) for entry in self.argv]
 
     def env_of(self, task: int) -> dict[str, str]:
         """The environment of one task; ours wins over the job's."""
@@ -134,7 +136,7 @@ class SandboxPlan(NamedTuple):
             **(PROXY_ENVIRONMENT if self.network is not None else {}),
             **self.env,
             "LENDER_JOB": self.job,
-            "LENDER_TASK": str(task),
+            TASK_NAME: str(task),
             "LENDER_TASK_COUNT": str(self.task_count),
         }
 
@@ -228,29 +230,36 @@ def _network(fields: Mapping[str, Any]) -> Network:
     )
 
 
-def outcome_to_wire(outcome: TaskOutcome) -> tuple[dict[str, Any], bytes]:
-    """The outcome as JSON values and the bytes behind them."""
-    header = outcome._asdict()
-    header["value"] = len(outcome.value)
-    del header["stderr_tail"]
-    return header, outcome.value + outcome.stderr_tail
+def outcome_to_wire(outcome: TaskOutcome) -> tuple[list[Any], bytes]:
+    """The outcome as values, in its own order, and the bytes behind them."""
+    values = list(outcome)
+    values[_VALUE], values[_STDERR_TAIL] = len(outcome.value), None
+    return values, outcome.value + outcome.stderr_tail
 
 
-def outcome_from_wire(header: Mapping[str, Any], body: bytes) -> TaskOutcome:
+def outcome_from_wire(values: object, body: bytes) -> TaskOutcome:
     """The outcome that `outcome_to_wire` wrote.
 
     Raises:
         ValueError: it is none. Only a runner that its guest has taken over answers so.
     """
+    if type(values) is not list or len(values) != len(TaskOutcome._fields):
+        raise ValueError("no outcome")
+    cut = values[_VALUE]
+    if type(cut) is not int or not 0 <= cut <= len(body):
+        raise ValueError("no outcome")
+    values[_VALUE], values[_STDERR_TAIL] = body[:cut], body[cut:]
+    outcome = TaskOutcome._make(values)
     try:
-        cut = header["value"]
-        outcome = TaskOutcome(**{**header, "value": body[:cut], "stderr_tail": body[cut:]})
-        sound = type(cut) is int and 0 <= cut <= len(body) and _is_sound(outcome)
-    except (LookupError, TypeError) as error:
+        sound = _is_sound(outcome)
+    except TypeError as error:
         raise ValueError("no outcome") from error
     if not sound:
         raise ValueError("no sound outcome")
     return outcome
+
+
+_VALUE, _STDERR_TAIL = map(TaskOutcome._fields.index, ("value", "stderr_tail"))
 
 
 def _is_sound(outcome: TaskOutcome) -> bool:

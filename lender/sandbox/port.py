@@ -9,6 +9,7 @@ from lender.sandbox.processes.tree import Root
 
 __all__ = [
     "AHEAD_MAX",
+    "KNOWN_MAX",
     "Limits",
     "PrepareFailedError",
     "RecordRoots",
@@ -26,7 +27,9 @@ it returns, so that `lender revoke` finds them without the daemon."""
 
 
 AHEAD_MAX: Final = 8
-"""A sandbox is told of no more tasks behind the one that is waited for."""
+"""A sandbox is told of no more tasks behind the one that it works at."""
+KNOWN_MAX: Final = 2 * AHEAD_MAX
+"""Of those behind the one that is waited for so many may be known to it, or have an outcome."""
 
 
 class PrepareFailedError(Exception):

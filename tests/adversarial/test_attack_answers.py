@@ -20,19 +20,20 @@ from sandboxes import LIMITS
 from lender.sandbox.frames import Frame, encode
 from lender.sandbox.launcher import Child, Launcher
 from lender.sandbox.lease_sandbox import LeaseSandbox
-from lender.sandbox.plan import Runtime
+from lender.sandbox.plan import Runtime, TaskOutcome, outcome_to_wire
 from lender.sandbox.port import SandboxGoneError
 
 pytestmark = in_one_loop
 
 HANGS_S = 40  # killed and reaped on a machine that is busy
 
-GOOD = {"task": 0, "state": "succeeded", "exit_code": 0, "value": 0}
+GOOD, _ = outcome_to_wire(TaskOutcome(task=0, state="succeeded", exit_code=0))
 
 
 def answer(body: bytes = b"", *, last: object = False, **changed: object) -> bytes:
     """An answer as a runner would give it, with some fields of its outcome changed."""
-    return encode(Frame({"outcome": {**GOOD, **changed}, "last": last}, body))
+    values = dict(zip(TaskOutcome._fields, GOOD, strict=True)) | changed
+    return encode(Frame({"outcome": [*values.values()], "last": last}, body))
 
 
 def raw(header: bytes) -> bytes:
@@ -57,9 +58,10 @@ ANSWERS = {
     "no object": raw(msgpack.packb([])),
     "nothing": raw(msgpack.packb({})),
     "no outcome": raw(msgpack.packb({"last": False})),
-    "an outcome of another kind": raw(msgpack.packb({"last": False, "outcome": []})),
-    "fields that are none": answer(owner="me"),
-    "no task": raw(msgpack.packb({"last": False, "outcome": {"state": "succeeded", "value": 0}})),
+    "an outcome of another kind": raw(msgpack.packb({"last": False, "outcome": {"task": 0}})),
+    "an empty outcome": raw(msgpack.packb({"last": False, "outcome": []})),
+    "a field that is none": answer(owner="me"),
+    "a field too few": raw(msgpack.packb({"last": False, "outcome": GOOD[:-1]})),
     "no word whether it is the last": raw(msgpack.packb({"outcome": GOOD})),
     "a last of another kind": answer(last="no"),
     "another task": answer(task=7),

@@ -21,7 +21,7 @@ from sandboxes import LIMITS, USER, Workshop, module, open_folder, workshop
 from lender.sandbox import frames
 from lender.sandbox.files import checkpoint
 from lender.sandbox.frames import Decoder, Frame
-from lender.sandbox.plan import SandboxPlan, plan_to_wire
+from lender.sandbox.plan import SandboxPlan, outcome_from_wire, plan_to_wire
 from lender.sandbox.runtimes import module_cache, runner, wasm, wasm_binding
 from lender.sandbox.walls import confine, landlock, sealed
 
@@ -172,8 +172,8 @@ def taken_over(place: Place, *, confined: bool) -> tuple[Told, Told]:
             "prepared": True
         }
         frame = answer(ours, decoder, {"task": 0})
-        size = frame.header["outcome"]["value"]
-        compiling, running = json.loads(frame.body[:size])
+        outcome = outcome_from_wire(frame.header["outcome"], frame.body)
+        compiling, running = json.loads(outcome.value)
     finally:
         ours.close()
         os.kill(pid, signal.SIGKILL)

@@ -7,7 +7,7 @@ FIRST, SECOND = Frame({"n": 1}), Frame({"n": 2})
 
 
 def test_one_is_asked_and_answered() -> None:
-    asked = Asked(4)
+    asked = Asked(4, 8)
     assert asked.want(PLAN) == [PLAN]
     assert (asked.at_work, len(asked), asked.take()) == (PLAN, 1, None)
     assert asked.hear(FIRST)
@@ -16,7 +16,7 @@ def test_one_is_asked_and_answered() -> None:
 
 
 def test_what_nobody_asked_for_is_not_heard() -> None:
-    asked = Asked(4)
+    asked = Asked(4, 8)
     assert not asked.hear(FIRST)
     asked.want(0)
     assert asked.hear(FIRST)
@@ -24,7 +24,7 @@ def test_what_nobody_asked_for_is_not_heard() -> None:
 
 
 def test_those_behind_are_asked_for_in_batches() -> None:
-    asked = Asked(4)
+    asked = Asked(4, 8)
     tasks = list(range(20))
     assert asked.want(0, tasks[1:]) == [0, 1, 2, 3, 4]
     for task in (0, 1):
@@ -33,12 +33,12 @@ def test_those_behind_are_asked_for_in_batches() -> None:
         assert asked.take() is FIRST
     assert asked.want(2, tasks[3:]) == []
     assert asked.hear(FIRST)
-    assert asked.want(2, tasks[3:]) == [5, 6], "two are left to do"
+    assert asked.want(2, tasks[3:]) == [5, 6, 7], "two are left to do"
     assert asked.at_work == 3
 
 
 def test_answers_wait_until_they_are_wanted() -> None:
-    asked = Asked(4)
+    asked = Asked(4, 8)
     asked.want(0, [1])
     assert asked.hear(FIRST)
     assert asked.hear(SECOND)
@@ -46,8 +46,19 @@ def test_answers_wait_until_they_are_wanted() -> None:
     assert (asked.take(), asked.want(1), asked.take(), asked.take()) == (FIRST, [], SECOND, None)
 
 
+def test_what_is_answered_already_keeps_it_from_no_work() -> None:
+    asked = Asked(4, 6)
+    tasks = list(range(20))
+    assert asked.want(0, tasks[1:]) == [0, 1, 2, 3, 4]
+    for _ in range(4):
+        asked.hear(FIRST)
+    assert asked.want(0, tasks[1:]) == [5, 6], "one is left to do; six behind the first is all"
+    assert asked.take() is FIRST
+    assert asked.want(1, tasks[2:]) == [], "three are left to do"
+
+
 def test_without_room_each_is_asked_for_alone() -> None:
-    asked = Asked(0)
+    asked = Asked(4, 0)
     assert asked.want(0, [1, 2]) == [0]
     assert asked.hear(FIRST)
     assert asked.take() is FIRST
@@ -55,7 +66,7 @@ def test_without_room_each_is_asked_for_alone() -> None:
 
 
 def test_nothing_is_expected_of_who_has_ended() -> None:
-    asked = Asked(4)
+    asked = Asked(4, 8)
     asked.want(0, [1])
     asked.hear(FIRST)
     asked.forget()

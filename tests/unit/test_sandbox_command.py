@@ -1,6 +1,7 @@
 """The watcher of a command against a stand-in for what was started: its pipes are real."""
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -135,6 +136,18 @@ def test_its_output_and_its_end_are_the_outcome(plan: SandboxPlan, soft_stop: So
     assert (outcome.network_attempts_blocked, outcome.error, outcome.limit) == (2, None, None)
     assert not outcome.terminated
     assert task.done == ["reap"]
+
+
+def test_what_was_written_piece_by_piece_is_taken_whole(
+    plan: SandboxPlan, soft_stop: SoftStop
+) -> None:
+    def on_tick(task: Task, _tick: int) -> None:
+        fcntl.fcntl(task.out, fcntl.F_SETFL, os.O_DIRECT)  # each write is read alone (pipe(2))
+        for _ in range(3):
+            os.write(task.out, b"value")
+        task.end = End(0, 0.0, 0, 0)
+
+    assert watched(plan, soft_stop, on_tick)[0].value == b"value" * 3
 
 
 def test_a_waker_ends_the_wait(

@@ -217,9 +217,7 @@ class _Watch:
 
     def outcome(self, task: int, end: End) -> TaskOutcome:
         """How it ended, with what explains it."""
-        for fd in (self._started.stdout, self._started.stderr):
-            self._take(fd)
-            os.close(fd)
+        self._take_the_rest()
         self._memory_peak_bytes = max(self._memory_peak_bytes, end.memory_peak_bytes)
         limit = self._limit or self._limit_behind(end.exit_code)
         terminated = limit is None and self._end_by_s is not None
@@ -238,6 +236,17 @@ class _Watch:
             duration_s=time.monotonic() - self._started_at,
             terminated=terminated,
         )
+
+    def _take_the_rest(self) -> None:
+        """What nobody has read of its output; then close it."""
+        rest, ends = select.poll(), (self._started.stdout, self._started.stderr)
+        for fd in ends:
+            rest.register(fd, select.POLLIN)
+        # Mostly nothing: one look at both costs less than a read of each that fails.
+        for fd, _event in rest.poll(0):
+            self._take(fd)
+        for fd in ends:
+            os.close(fd)
 
     def _take(self, fd: int) -> bool:
         """Read what a descriptor holds; False at its end."""

@@ -9,11 +9,13 @@ after the other, and outcomes of short ones come together.
 SIGTERM to this process asks for a soft end of the task that runs. Nothing is begun after it.
 """
 
+import contextlib
 import os
 import select
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
@@ -22,13 +24,15 @@ from lender.sandbox import frames
 from lender.sandbox.frames import Frame
 from lender.sandbox.meters.task_log import TaskLog
 from lender.sandbox.plan import SandboxPlan, TaskOutcome, outcome_to_wire, plan_from_wire
-from lender.sandbox.port import PrepareFailedError
+from lender.sandbox.port import AHEAD_MAX, PrepareFailedError
 
 ASKED_TO_END = "was asked to end"
 
-# How long and how much an outcome waits for those behind it: who asked has work to look at until
-# then, and each hand-over costs both sides more than many a task.
+# How long, how many and how much of them an outcome waits for those behind it: who asked has work
+# to look at until then, and each hand-over costs both sides more than many a task. Who hears of
+# half of what it has asked for can ask for more before there is nothing left to do.
 _HELD_S = 0.001
+_HELD_MAX = AHEAD_MAX // 2
 _HELD_BYTES_MAX = 1 << 14
 
 
@@ -74,7 +78,7 @@ class Reporter:
         self._sock = sock
         self._log: tuple[int, TaskLog] | None = None
         self._held = bytearray()
-        self._held_since = 0.0
+        self._held_since, self._held_count = 0.0, 0
         self._ready = select.poll()
         self._ready.register(sock, select.POLLOUT)
 
@@ -109,7 +113,8 @@ class Reporter:
         """
         now = time.monotonic()
         if not self._held:
-            self._held_since = now
+            self._held_since, self._held_count = now, 0
+        self._held_count += 1
         if self._log is not None:
             task, log = self._log
             self._log = None
@@ -117,8 +122,8 @@ class Reporter:
                 self._held += frames.encode(Frame({"log": task}, told))
         header, body = outcome_to_wire(outcome)
         self._held += frames.encode(Frame({"outcome": header, "last": last}, body))
-        is_due = now - self._held_since >= _HELD_S or len(self._held) > _HELD_BYTES_MAX
-        if is_due or last or not more:
+        is_due = now - self._held_since >= _HELD_S or self._held_count >= _HELD_MAX
+        if is_due or last or not more or len(self._held) > _HELD_BYTES_MAX:
             self._hand_over()
 
     def _hand_over(self) -> None:
@@ -133,34 +138,50 @@ def serve(sock: socket.socket, start: Callable[[SandboxPlan, Reporter], Runner])
         sock: a blocking stream socket.
         start: prepares a runtime; may raise PrepareFailedError.
     """
-    decoder, reporter, runner = frames.Decoder(body_bytes_max=0), Reporter(sock), None
-    while data := frames.read(sock):
-        wanted = decoder.feed(data)
-        for place, frame in enumerate(wanted, 1):
-            if runner is not None:
-                task = frame.header["task"]
-                asked = reporter.soft_stop.asked
-                if frame.header.get("watched"):
-                    reporter.begin_log(task)
-                outcome = _not_begun(task) if asked else runner.run(task)
-                reporter.send(outcome, more=place < len(wanted))
-                reporter.when_idle()
-                continue
-            try:
-                runner = start(plan_from_wire(frame.header["plan"]), reporter)
-            except PrepareFailedError as error:
-                frames.send(
-                    sock,
-                    Frame(
-                        {
-                            "unprepared": error.reason,
-                            "invalid": error.invalid,
-                            "field": error.field,
-                        }
-                    ),
-                )
-                return
-            frames.send(sock, Frame({"prepared": True}))
+    wanted, reporter, runner = _Wanted(sock), Reporter(sock), None
+    while (frame := wanted.take()) is not None:
+        if runner is not None:
+            task = frame.header["task"]
+            asked = reporter.soft_stop.asked
+            if frame.header.get("watched"):
+                reporter.begin_log(task)
+            outcome = _not_begun(task) if asked else runner.run(task)
+            reporter.send(outcome, more=wanted.are_more())
+            reporter.when_idle()
+            continue
+        try:
+            runner = start(plan_from_wire(frame.header["plan"]), reporter)
+        except PrepareFailedError as error:
+            told = {"unprepared": error.reason, "invalid": error.invalid, "field": error.field}
+            frames.send(sock, Frame(told))
+            return
+        frames.send(sock, Frame({"prepared": True}))
+
+
+class _Wanted:
+    """What the daemon has asked for and nobody has begun."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._decoder = frames.Decoder(body_bytes_max=0)
+        self._frames = deque[Frame]()
+        self._ahead = False
+
+    def take(self) -> Frame | None:
+        """The next of it, once it is there; None when nobody asks any more."""
+        while not self._frames:
+            if not (data := frames.read(self._sock)):
+                return None
+            self._frames += self._decoder.feed(data)
+            self._ahead = len(self._frames) > 1
+        return self._frames.popleft()
+
+    def are_more(self) -> bool:
+        """Whether there is more of it, or has come meanwhile from who asks ahead."""
+        if not self._frames and self._ahead:
+            with contextlib.suppress(BlockingIOError):
+                self._frames += self._decoder.feed(frames.read(self._sock, wait=False))
+        return bool(self._frames)
 
 
 def _not_begun(task: int) -> TaskOutcome:

@@ -10,6 +10,7 @@ host call, which epochs don't interrupt, by ending this process.
 
 import contextlib
 import os
+import select
 import time
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,16 @@ class _WasmRunner:
         self._task = 0
         self._next: tuple[int, Any] | None = None
         self._used_store: Any = None
+        self._words = wasm_binding.Words(plan)
+        self._has_folder = self._command.uses_files or plan.checkpoint or bool(plan.checkpoints)
         self._inputs = scratch.Inputs(plan.scratch, plan.inputs)
         self._inputs.restore()
         sizes = [path.stat().st_size for path in plan.inputs.values()]
         confine.limit_file_size(max([plan.limits.scratch_bytes + FILE_MARGIN_BYTES, *sizes]))
         self._stdout, self._stderr = _pipe_for(1), _pipe_for(2)
+        self._output = select.poll()
+        for fd in (self._stdout, self._stderr):
+            self._output.register(fd, select.POLLIN)
         self._watch = Watch(
             plan.limits,
             reporter.soft_stop,
@@ -97,8 +103,9 @@ class _WasmRunner:
         run = Run(task, Capture(self._plan.limits.output_bytes, self._reporter.add_log))
         exit_code, error = None, None
         try:
-            self._inputs.restore()
-            checkpoint.place(self._plan, task)
+            if self._has_folder:
+                self._inputs.restore()
+                checkpoint.place(self._plan, task)
             store = self._take_store(task)
         except (OSError, PrepareFailedError, self._wasmtime.WasmtimeError) as fault:
             return self._outcome(run, None, None, f"not started: {fault}", 0)
@@ -139,12 +146,13 @@ class _WasmRunner:
 
     def _store(self, task: int) -> Any:  # noqa: ANN401 - wasmtime is imported late
         plan, wasi = self._plan, self._wasmtime.WasiConfig()
-        self._binding.set_words(wasi, ["program", *plan.argv_of(task)], plan.env_of(task))
+        self._words.give(wasi, task)
         wasi.inherit_stdout()
         wasi.inherit_stderr()
-        wasi.preopen_dir(str(plan.scratch), WORK_FOLDER)
-        # C libraries resolve a relative path against a preopened folder of that name.
-        wasi.preopen_dir(str(plan.scratch), ".")
+        if self._has_folder:
+            wasi.preopen_dir(str(plan.scratch), WORK_FOLDER)
+            # C libraries resolve a relative path against a preopened folder of that name.
+            wasi.preopen_dir(str(plan.scratch), ".")
         store = self._binding.Store(self._engine, wasi)
         store.limit(plan.limits.memory_bytes)
         return store
@@ -155,10 +163,9 @@ class _WasmRunner:
         if run.capture.over:
             return "output"
         try:
-            used_bytes = self._inputs.settle()
+            if self._has_folder and self._inputs.settle() > self._plan.limits.scratch_bytes:
+                return "disk"
         except scratch.TooMuchError:
-            return "disk"
-        if used_bytes > self._plan.limits.scratch_bytes:
             return "disk"
         # The engine doesn't say that it refused to grow a memory; the guest just fails then.
         limit_bytes = self._plan.limits.memory_bytes
@@ -169,8 +176,12 @@ class _WasmRunner:
         return None
 
     def _drain(self, run: Run) -> None:
-        run.capture.take_stdout(self._stdout)
-        run.capture.take_stderr(self._stderr)
+        # Most write to one of them, or to none: asked for both at once.
+        for fd, _event in self._output.poll(0):
+            if fd == self._stdout:
+                run.capture.take_stdout(fd)
+            else:
+                run.capture.take_stderr(fd)
 
     def _drain_and_tell(self, run: Run) -> None:
         self._drain(run)

@@ -8,26 +8,62 @@ only: it imports wasmtime.
 """
 
 import ctypes
-import functools
-from collections.abc import Mapping, Sequence
-from ctypes import byref
+from collections.abc import Iterable
 from typing import Any
 
 import wasmtime
 from wasmtime import _ffi as capi
 
+from lender.sandbox.plan import TASK_NAME, TASK_WORD, SandboxPlan
 from lender.sandbox.port import PrepareFailedError
 
 TABLES_MAX = 16
 _ELEMENTS_MAX, _ELEMENT_BYTES = 1_000_000, 8
 _START, _MEMORY = b"_start", b"memory"
-_NO_FINALIZER = ctypes.cast(0, ctypes.CFUNCTYPE(None, ctypes.c_void_p))
-_WORDS = ctypes.POINTER(ctypes.POINTER(ctypes.c_char))
+# What asks for nothing but arguments, time, chance and the standard streams: no other descriptor is
+# of use to it (WASI preview 1, witx).
+_WITHOUT_FILES = frozenset(
+    {
+        *("args_get", "args_sizes_get", "environ_get", "environ_sizes_get"),
+        *("clock_res_get", "clock_time_get", "poll_oneoff", "random_get", "sched_yield"),
+        *("fd_close", "fd_fdstat_get", "fd_read", "fd_seek", "fd_tell", "fd_write", "proc_exit"),
+    }
+)
 # The guest that runs, and the one before, whose store is closed once its outcome is told.
 _SLOTS = 2
 _KEPT_RESIDENT_BYTES = 1 << 20
 # What the engine itself keeps of an instance: some bytes for each function.
 _INSTANCE_BYTES_MAX = 64 << 20
+
+
+def _function(name: str, *takes: Any, gives: Any = ctypes.c_void_p) -> Any:  # noqa: ANN401
+    """A function of the C API that takes addresses as numbers.
+
+    The binding's own checks each pointer's type, and makes an object of each that it returns.
+    """
+    found = capi.dll[name]
+    found.argtypes, found.restype = takes, gives
+    return found
+
+
+_AT, _SIZE, _INT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64
+_store_new = _function("wasmtime_store_new", _AT, _AT, _AT)
+_store_context = _function("wasmtime_store_context", _AT)
+_store_limiter = _function("wasmtime_store_limiter", _AT, *[_INT] * 5, gives=None)
+_store_delete = _function("wasmtime_store_delete", _AT, gives=None)
+_set_wasi = _function("wasmtime_context_set_wasi", _AT, _AT)
+_set_epoch_deadline = _function(
+    "wasmtime_context_set_epoch_deadline", _AT, ctypes.c_uint64, gives=None
+)
+_set_argv = _function("wasi_config_set_argv", _AT, _SIZE, _AT, gives=ctypes.c_bool)
+_set_env = _function("wasi_config_set_env", _AT, _SIZE, _AT, _AT, gives=ctypes.c_bool)
+_pre_instantiate = _function("wasmtime_instance_pre_instantiate", *[_AT] * 4)
+_linker_instantiate = _function("wasmtime_linker_instantiate", *[_AT] * 5)
+_export_get = _function(
+    "wasmtime_instance_export_get", _AT, _AT, ctypes.c_char_p, _SIZE, _AT, gives=ctypes.c_bool
+)
+_func_call = _function("wasmtime_func_call", _AT, _AT, _AT, _SIZE, _AT, _SIZE, _AT)
+_memory_data_size = _function("wasmtime_memory_data_size", _AT, _AT, gives=_SIZE)
 
 
 def pool(config: wasmtime.Config, memory_bytes: int) -> None:
@@ -79,41 +115,82 @@ def check_command(module: wasmtime.Module) -> None:
 
 
 class Store:
-    """What one instance lives in. A task's is made by a dozen calls, none of them a detour."""
+    """What one instance lives in."""
 
     def __init__(self, engine: wasmtime.Engine, wasi: wasmtime.WasiConfig) -> None:
-        self._pointer = capi.wasmtime_store_new(engine.ptr(), None, _NO_FINALIZER)
-        self.context = capi.wasmtime_store_context(self._pointer)
+        self._pointer = _store_new(engine.ptr(), None, None)
+        self.context = _store_context(self._pointer)
         # It is the store's now.
-        _check(capi.wasmtime_context_set_wasi(self.context, wasi._consume()))  # noqa: SLF001
+        _check(_set_wasi(self.context, wasi._consume()))  # noqa: SLF001
 
     def limit(self, memory_bytes: int) -> None:
         """Bound what the instance may grow to, and have the next epoch end it."""
         elements = table_elements(memory_bytes)
-        capi.wasmtime_store_limiter(self._pointer, memory_bytes, elements, 1, TABLES_MAX, 1)
-        capi.wasmtime_context_set_epoch_deadline(self.context, 1)
+        _store_limiter(self._pointer, memory_bytes, elements, 1, TABLES_MAX, 1)
+        _set_epoch_deadline(self.context, 1)
 
     def close(self) -> None:
         """Give back its instance's memory, once."""
-        capi.wasmtime_store_delete(self._pointer)
+        _store_delete(self._pointer)
 
 
-def set_words(wasi: wasmtime.WasiConfig, argv: Sequence[str], env: Mapping[str, str]) -> None:
-    """Give arguments and environment.
+class Words:
+    """Arguments and environment of a plan's tasks; what differs is put in for each of them.
 
     Raises:
-        wasmtime.WasmtimeError: they are not UTF-8.
+        UnicodeEncodeError: they are not UTF-8.
     """
-    given, pairs = wasi.ptr(), len(env)
-    if not (
-        capi.wasi_config_set_argv(given, len(argv), _words(*argv))
-        and capi.wasi_config_set_env(given, pairs, _words(*env.keys()), _words(*env.values()))
-    ):
-        raise wasmtime.WasmtimeError("arguments or environment can't be set")
+
+    def __init__(self, plan: SandboxPlan) -> None:
+        env = plan.env_of(0)
+        self._plan = plan
+        self._argv = _Strings(["program", *plan.argv_of(0)])
+        self._names, self._values = _Strings(env), _Strings(env.values())
+        self._task_place = list(env).index(TASK_NAME)
+        self._is_told_by_argv = any(TASK_WORD in entry for entry in plan.argv)
+
+    def give(self, wasi: wasmtime.WasiConfig, task: int) -> None:
+        """Give those of one task.
+
+        Raises:
+            wasmtime.WasmtimeError: they are not UTF-8.
+        """
+        self._values.put(self._task_place, str(task))
+        if self._is_told_by_argv:
+            for place, word in enumerate(self._plan.argv_of(task), 1):
+                self._argv.put(place, word)
+        config = wasi.ptr()
+        if not (
+            _set_argv(config, self._argv.count, self._argv.place)
+            and _set_env(config, self._names.count, self._names.place, self._values.place)
+        ):
+            raise wasmtime.WasmtimeError("arguments or environment can't be set")
+
+
+class _Strings:
+    """Strings as C takes them.
+
+    Attributes:
+        count: how many.
+        place: where they are.
+    """
+
+    def __init__(self, words: Iterable[str]) -> None:
+        encoded = [word.encode() for word in words]
+        self.count = len(encoded)
+        self._array = (ctypes.c_char_p * self.count)(*encoded)
+        self.place = ctypes.addressof(self._array)
+
+    def put(self, place: int, word: str) -> None:
+        """Put another in one's place."""
+        self._array[place] = word.encode()
 
 
 class Command:
     """A module that is run again and again, each time in an instance of its own.
+
+    Attributes:
+        uses_files: it imports something by which the working folder could be seen or changed.
 
     Raises:
         PrepareFailedError: it is no WASI preview 1 command.
@@ -123,6 +200,10 @@ class Command:
         check_command(module)
         self._module, self._linker = module, wasmtime.Linker(engine)
         self._linker.define_wasi()
+        self.uses_files = any(one.name not in _WITHOUT_FILES for one in module.imports)
+        # The same for each instance: made once, they cost the next no time.
+        self._instance, self._trap = capi.wasmtime_instance_t(), ctypes.c_void_p()
+        self._made = ctypes.addressof(self._instance), ctypes.addressof(self._trap)
         self._ready: wasmtime.InstancePre | None = None
         # An older wasmtime looks up the imports for each instance.
         if hasattr(self._linker, "instantiate_pre"):
@@ -139,16 +220,13 @@ class Command:
             wasmtime.WasmtimeError: there is no room for it.
             wasmtime.Trap: what it begins with was ended.
         """
-        made, trap = capi.wasmtime_instance_t(), ctypes.POINTER(capi.wasm_trap_t)()
-        given = store.context, byref(made), byref(trap)
         if self._ready is not None:
-            error = capi.wasmtime_instance_pre_instantiate(self._ready.ptr(), *given)
+            error = _pre_instantiate(self._ready.ptr(), store.context, *self._made)
         else:
             linker, module = self._linker.ptr(), self._module.ptr()
-            context, *rest = given
-            error = capi.wasmtime_linker_instantiate(linker, context, module, *rest)
-        _check(error, trap)
-        return made
+            error = _linker_instantiate(linker, store.context, module, *self._made)
+        _check(error, self._trap)
+        return self._instance
 
 
 def start(store: Store, instance: capi.wasmtime_instance_t) -> None:
@@ -159,35 +237,38 @@ def start(store: Store, instance: capi.wasmtime_instance_t) -> None:
         wasmtime.WasmtimeError: a host call failed.
         wasmtime.Trap: it was ended.
     """
-    export = _export(store, instance, _START, capi.WASMTIME_EXTERN_FUNC)
-    trap, function = ctypes.POINTER(capi.wasm_trap_t)(), byref(export.of.func)
-    _check(capi.wasmtime_func_call(store.context, function, None, 0, None, 0, byref(trap)), trap)
+    function = _export(store, instance, _START, capi.WASMTIME_EXTERN_FUNC)
+    trap = ctypes.c_void_p()
+    _check(_func_call(store.context, function, None, 0, None, 0, ctypes.addressof(trap)), trap)
 
 
 def memory_bytes(store: Store, instance: capi.wasmtime_instance_t) -> int:
     """The size that its memory has grown to."""
-    export = _export(store, instance, _MEMORY, capi.WASMTIME_EXTERN_MEMORY)
-    return int(capi.wasmtime_memory_data_size(store.context, byref(export.of.memory)))
+    memory = _export(store, instance, _MEMORY, capi.WASMTIME_EXTERN_MEMORY)
+    return int(_memory_data_size(store.context, memory))
+
+
+_found = capi.wasmtime_extern_t()
+_found_at = ctypes.addressof(_found)
+_found_of = _found_at + int(capi.wasmtime_extern_t.of.offset)
 
 
 def _export(
     store: Store, instance: capi.wasmtime_instance_t, name: bytes, kind: ctypes.c_uint8
-) -> capi.wasmtime_extern_t:
-    found, place = capi.wasmtime_extern_t(), byref(instance)
-    there = capi.wasmtime_instance_export_get(store.context, place, name, len(name), byref(found))
-    if not there or found.kind != kind.value:  # type: ignore[comparison-overlap] # it is an int
+) -> int:
+    """Where the export is, until the next one is looked for."""
+    place = ctypes.addressof(instance)
+    there = _export_get(store.context, place, name, len(name), _found_at)
+    if not there or _found.kind != kind.value:  # type: ignore[comparison-overlap] # it is an int
         raise wasmtime.WasmtimeError(f"{name!r} is not what the module said it would be")
-    return found
+    return _found_of
 
 
-@functools.lru_cache(4)  # one task's are mostly the next one's, too
-def _words(*words: str) -> "ctypes._Pointer[ctypes._Pointer[ctypes.c_char]]":
-    encoded = [word.encode() for word in words]
-    return ctypes.cast((ctypes.c_char_p * len(encoded))(*encoded), _WORDS)
-
-
-def _check(error: Any, trap: Any = None) -> None:  # noqa: ANN401 - pointers of the C API
+def _check(error: int | None, trap: ctypes.c_void_p | None = None) -> None:
     if error:
-        raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001 - the lower layer's
+        failed = ctypes.cast(error, ctypes.POINTER(capi.wasmtime_error_t))
+        raise wasmtime.WasmtimeError._from_ptr(failed)  # noqa: SLF001 - the lower layer's
     if trap:
-        raise wasmtime.Trap._from_ptr(trap)  # noqa: SLF001
+        ended = ctypes.cast(trap, ctypes.POINTER(capi.wasm_trap_t))
+        trap.value = None
+        raise wasmtime.Trap._from_ptr(ended)  # noqa: SLF001

@@ -8,8 +8,8 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Self
 
 from lender.sandbox.meters.capture import Capture
 from lender.sandbox.meters.clock import RunningTime
@@ -82,17 +82,18 @@ class Watch:
         self._busy = threading.Event()
         threading.Thread(target=self._watch, daemon=True, name="watch").start()
 
-    @contextmanager
-    def watching(self, run: Run) -> Iterator[None]:
+    def watching(self, run: Run) -> Self:
         """Watch inside of the block; after it no interrupt can come any more."""
         self._run = run
         if not self._busy.is_set():
             self._busy.set()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._run = None
+        return self
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._run = None
 
     def _watch(self) -> None:
         while True:
