@@ -12,7 +12,8 @@ from broker.core.events import (
     HearingLost,
     HearingRestored,
 )
-from broker.core.gangs.gang import GATHER_MAX_S, GATHER_S
+from broker.core.gangs.gang import GATHER_MAX_S, GATHER_S, Gang
+from broker.core.gangs.turns import LOOKS_MAX, LOOKS_OF_ONE_MAX
 from broker.core.jobs.job import JobKey
 from broker.core.matching.need import Amounts, Need
 from lender.protocol.job import Limits
@@ -508,3 +509,33 @@ def test_a_gang_is_charged_for_what_it_keeps() -> None:
     world.now += 5.0
     world.do(ClockJumped(5.0))
     assert world.cancelled(L1) == []
+
+
+def test_a_look_at_gangs_that_wait_costs_the_same_however_many_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    world.offer(L1, classes=ANY)
+    for number in range(100):
+        world.submit(gang(4, f"gang-{number:04d}"))
+    looked_at = []
+    turn = Gang.turn.fget
+    is_ready = Gang.is_ready.fget
+    monkeypatch.setattr(Gang, "turn", property(lambda one: looked_at.append(one) or turn(one)))
+    monkeypatch.setattr(
+        Gang, "is_ready", property(lambda one: looked_at.append(one) or is_ready(one))
+    )
+    world.pass_time(0.99)
+    looked_at.clear()
+    world.pass_time(1.0)
+    assert 0 < len(looked_at) <= 2 * (LOOKS_MAX + LOOKS_OF_ONE_MAX)
+
+
+def test_a_gang_that_fits_has_its_turn_behind_many_that_do_not() -> None:
+    world = World()
+    world.offer(L1, classes=ANY)
+    for number in range(100):
+        world.submit(gang(4, f"gang-{number:04d}"))
+    world.submit(gang(2, "gang-fits"))
+    pass_time(world, 30.0, {L1: ()})
+    assert {lease.job for lease in world.queued()} == {"gang-fits"}

@@ -1,9 +1,10 @@
 """The live gangs: jobs whose tasks run at the same time or not at all, and where each stands."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, KeysView
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from broker.core.containers.priority_map import PriorityMap
 from broker.core.containers.tally import Tally
 from broker.core.jobs.job import Job, JobKey
 
@@ -12,6 +13,8 @@ GATHER_S = 10.0
 
 GATHER_MAX_S = 3600.0
 _DOUBLINGS_MAX = 10
+
+_BEHIND_ALL_S = 1e12
 
 GangPhase = Literal["waiting", "gathering", "found", "running"]
 
@@ -42,6 +45,11 @@ class Gang:
     """Whether the fleet could not ever hold it when it was last looked at."""
 
     @property
+    def turn(self) -> float:
+        """Its place among those of its submitter that wait: what is too large comes last."""
+        return self.job.rank + (_BEHIND_ALL_S if self.too_large else 0.0)
+
+    @property
     def gather_s(self) -> float:
         """For how long it gathers, and rests when that has failed."""
         return min(GATHER_MAX_S, GATHER_S * (1 << min(self.gathers, _DOUBLINGS_MAX)))
@@ -68,6 +76,10 @@ class Gangs:
     def __init__(self) -> None:
         self._gangs: dict[JobKey, Gang] = {}
         self._touched: dict[JobKey, None] = {}
+        self._open: dict[JobKey, Gang] = {}
+        """Those that gather, or were found leased."""
+        self._ready: dict[str, PriorityMap[JobKey]] = {}
+        """By submitter: those that could be leased now, by their turn."""
         self.submitters = Tally()
         """How many each has."""
         self.waiting = Tally()
@@ -82,6 +94,26 @@ class Gangs:
 
     def __iter__(self) -> Iterator[Gang]:
         return iter(self._gangs.values())
+
+    @property
+    def open(self) -> list[Gang]:
+        """Those of which tasks are leased before it is known that all can run."""
+        return list(self._open.values())
+
+    @property
+    def ready(self) -> KeysView[str]:
+        """Submitters with gangs that could be leased now."""
+        return self._ready.keys()
+
+    def first_ready(self, submitter: str, most: int) -> list[Gang]:
+        """Return up to so many of a submitter's gangs that could be leased now, in their turn."""
+        line, taken = self._ready[submitter], list[tuple[float, JobKey]]()
+        while len(taken) < most and (first := line.first()) is not None:
+            line.drop(first[1])
+            taken.append(first)
+        for turn, key in taken:
+            line.set(key, turn)
+        return [self._gangs[key] for _, key in taken]
 
     def __getitem__(self, key: JobKey) -> Gang:
         return self._gangs[key]
@@ -104,6 +136,14 @@ class Gangs:
             return None
         return self._gangs[self._touched.popitem()[0]]
 
+    def note(self, gang: Gang) -> None:
+        """Note whether a gang could be leased now, and when it is its turn."""
+        submitter, key = gang.job.key.submitter, gang.job.key
+        if gang.is_ready:
+            self._ready.setdefault(submitter, PriorityMap()).set(key, gang.turn)
+        else:
+            self._leave_line(gang)
+
     def drop(self, job: Job) -> None:
         """Forget a gang that has ended."""
         gang = self._gangs.pop(job.key, None)
@@ -111,6 +151,8 @@ class Gangs:
             self.submitters.drop(job.key.submitter)
             if gang.phase != "running":
                 self.waiting.drop(job.class_token)
+            self._open.pop(job.key, None)
+            self._leave_line(gang)
         self._touched.pop(job.key, None)
 
     def enter(self, gang: Gang, phase: GangPhase) -> None:
@@ -124,6 +166,10 @@ class Gangs:
         gang.enter(phase)
         if phase == "running":
             self.waiting.drop(gang.job.class_token)
+        self._open.pop(gang.job.key, None)
+        if phase in ("gathering", "found"):
+            self._open[gang.job.key] = gang
+        self.note(gang)
 
     def runs(self, job: Job) -> bool:
         """Tell whether a gang's lenders have been told to begin."""
@@ -139,3 +185,11 @@ class Gangs:
         """Move what was noted by the clock, after the clock itself has been moved."""
         if self.look_at is not None:
             self.look_at += by_s
+
+    def _leave_line(self, gang: Gang) -> None:
+        submitter, key = gang.job.key.submitter, gang.job.key
+        line = self._ready.get(submitter)
+        if line is not None:
+            line.drop(key)
+            if not len(line):
+                del self._ready[submitter]

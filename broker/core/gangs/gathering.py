@@ -17,6 +17,7 @@ def settle(state: State, now: float) -> None:
     """See after each gang that something has happened to, until all stand as they should."""
     while (gang := state.gangs.take_touched()) is not None:
         _mend(state, now, gang)
+        state.gangs.note(gang)
 
 
 def gather(state: State, now: float, gang: Gang, claims: Iterable[str] = ()) -> None:

@@ -39,7 +39,7 @@ def look(state: State, now: float) -> None:
         _look_at(state, now, gang)
     for submitter in saved.keys() - gangs.saved.keys():
         state.let_back(submitter)
-    if any(gang.is_ready or gang.phase == "gathering" for gang in gangs):
+    if gangs.ready or any(gang.phase == "gathering" for gang in gangs.open):
         gangs.look_at = now + LOOK_S
         state.due.set(_LOOK, gangs.look_at)
     else:
@@ -80,9 +80,7 @@ def _end_hopeless(state: State, now: float) -> None:
 
     Those that came back while their submitter had its most are leased again.
     """
-    for gang in state.gangs:
-        if gang.phase != "gathering":
-            continue
+    for gang in [one for one in state.gangs.open if one.phase == "gathering"]:
         job = gang.job
         left, lenders = job.total - job.settled, state.fleet.of_class(job.class_token)
         if lent_places(lenders, job.need, left) < left:
@@ -109,20 +107,12 @@ def _in_order(state: State) -> list[Gang]:
 
     Nobody waits behind those that the fleet could not ever hold.
     """
-    by_submitter: dict[str, list[Gang]] = {}
-    for gang in state.gangs:
-        if gang.is_ready:
-            by_submitter.setdefault(gang.job.key.submitter, []).append(gang)
     firsts = (
         (one.too_large, state.shares.level(submitter), one.job.rank, one.job.order, one)
-        for submitter, ready in by_submitter.items()
-        for one in nsmallest(LOOKS_OF_ONE_MAX, ready, key=_too_large_then_rank)
+        for submitter in state.gangs.ready
+        for one in state.gangs.first_ready(submitter, LOOKS_OF_ONE_MAX)
     )
     return [entry[-1] for entry in nsmallest(LOOKS_MAX, firsts)]
-
-
-def _too_large_then_rank(gang: Gang) -> tuple[bool, float]:
-    return gang.too_large, gang.job.rank
 
 
 def _look_at(state: State, now: float, gang: Gang) -> None:
@@ -138,12 +128,13 @@ def _look_at(state: State, now: float, gang: Gang) -> None:
     if len(free) == wanted:
         gather(state, now, gang, free)
     elif lent_places(lenders, job.need, wanted) == wanted:
-        keep = {one.job.class_token for one in state.gangs if one.phase in ("gathering", "found")}
+        keep = {one.job.class_token for one in state.gangs.open}
         if not _share(lenders, keep) and its_turn(state, job):
             gather(state, now, gang)
     else:
         ever = places_ever(state.fleet.of_class(job.class_token), job.need)
         gang.too_large = ever < wanted
+        state.gangs.note(gang)
 
 
 def _share(lenders: list[Lender], classes: AbstractSet[str]) -> bool:
