@@ -7,8 +7,6 @@ typed: then argparse is not even loaded for the bare verb.
 """
 
 import contextlib
-import errno
-import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -43,8 +41,6 @@ VERBS = {
     "retry": "run what failed of a job once more",
 }
 
-_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
@@ -59,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         words.complain(f"lender: no verb {verb!r}{_nearest(verb)}; see lender --help")
         return Exit.USAGE
-    module = importlib.import_module(f"lender.cli.{verb}")
+    # importlib itself loads two more modules, for the same.
+    module = __import__(f"lender.cli.{verb}", fromlist=[verb])
     try:
         status: int = module.run(_options(verb, module, arguments[1:]))
     except CommandError as error:
@@ -71,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = Exit.FAILED
     except OSError as error:
         # A disk that is full, or gone: while something long was printed.
-        if error.filename is not None or error.errno not in _UNWRITABLE:
+        if error.filename is not None or not _is_of_full_disk(error):
             raise
         words.complain(f"lender {verb}: can't write: {error.strerror}")
         status = Exit.FAILED
@@ -98,6 +95,12 @@ def _options(verb: str, module: ModuleType, arguments: list[str]) -> object:
     from lender.cli.parsing import parse  # noqa: PLC0415  # loads argparse: 10 ms
 
     return parse(verb, module, arguments)
+
+
+def _is_of_full_disk(error: OSError) -> bool:
+    import errno  # noqa: PLC0415  # rarely needed
+
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def _flushed(verb: str, status: int) -> int:

@@ -1,13 +1,11 @@
 """`lender status` in words: lines for a terminal, from the fields of an answer."""
 
-import pwd
 import time
 from typing import Any
 
 from lender.cli import comfort_words
 from lender.cli.reading import Fields, Reading, names_of
 from lender.cli.words import count, duration, key, printable, size, span, when
-from lender.protocol.reach import in_words
 
 _PHASES = {
     "unconsented": "Not lending",
@@ -99,12 +97,15 @@ def confinement(one: dict[str, Any]) -> str:
     """What a sandbox always means; a test of the sandboxes holds it to it."""
     blocked = one.get("network_attempts_blocked") or 0
     told = [f"{count(blocked, 'attempt')} blocked"] if blocked > 0 else []
-    reach = [str(place) for place in one.get("network") or ()]
-    if reach:
+    network = "no network"
+    if reach := [str(place) for place in one.get("network") or ()]:
+        from lender.protocol.reach import in_words  # noqa: PLC0415  # most work has none
+
+        network = in_words(reach)
         moved = [one.get(f"network_{way}_bytes") or 0 for way in ("in", "out")]
         told.insert(0, f"{size(moved[0])} in, {size(moved[1])} out")
     aside = f" ({', '.join(told)})" if told else ""
-    return f"{printable(in_words(reach))}{aside} · sees only its own scratch folder"
+    return f"{printable(network)}{aside} · sees only its own scratch folder"
 
 
 def _running(one: dict[str, Any], status: Fields, names: dict[str, str]) -> list[str]:
@@ -151,6 +152,8 @@ def who_paused(status: Fields) -> str:
     if uid is None:
         return "you"
     try:
+        import pwd  # noqa: PLC0415  # a pause of somebody else's is rare
+
         name = pwd.getpwuid(uid).pw_name
     except (KeyError, TypeError, OverflowError):
         name = f"uid {uid}"

@@ -23,12 +23,12 @@ print("modules:", *sorted(set(sys.modules) - before), file=sys.stderr)
 
 # Each of them costs milliseconds, and a bare verb with lenderd there needs none of them.
 SLOW = {
-    "argparse", "asyncio", "base64", "curses", "dataclasses", "datetime", "difflib",
-    "email", "encodings.idna", "fractions", "gettext", "hashlib", "importlib.metadata", "inspect",
-    "ipaddress", "locale", "logging", "math", "multiprocessing", "pathlib", "queue", "random",
-    "selectors", "shutil", "socket", "ssl", "statistics", "string", "struct", "subprocess",
-    "tempfile", "textwrap", "tomllib", "unittest", "urllib", "uuid", "zoneinfo",
-    "_strptime", "lender.state.consent_files", "lender.state.receipts",
+    "argparse", "asyncio", "base64", "curses", "dataclasses", "datetime", "difflib", "email",
+    "encodings.idna", "errno", "fractions", "gettext", "hashlib", "importlib.metadata", "inspect",
+    "ipaddress", "locale", "logging", "math", "multiprocessing", "pathlib", "pwd", "queue",
+    "random", "selectors", "shutil", "signal", "socket", "ssl", "statistics", "string", "struct",
+    "subprocess", "tempfile", "textwrap", "tomllib", "unittest", "urllib", "uuid", "zoneinfo",
+    "_strptime", "lender.protocol.reach", "lender.state.consent_files", "lender.state.receipts",
 }  # fmt: skip
 
 
