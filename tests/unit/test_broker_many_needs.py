@@ -83,6 +83,23 @@ def test_what_fits_is_found_among_many_that_do_not(looks: list[str]) -> None:
     assert looks == [], "all have been looked at, and nothing has happened since"
 
 
+def test_what_was_left_out_takes_little_time_however_many_submitters_it_is_of(
+    looks: list[str],
+) -> None:
+    world = World()
+    fits = []
+    for signer in (ALICE, BOB):
+        submit_too_large(world, signer=signer)
+        fits.append(submit(world, MANY, GIB, signer))
+    offer(world, slots=4)
+    for _ in range(2 * MANY):
+        looks.clear()
+        world.pass_time(feed.LOOK_ON_S)
+        assert len(looks) <= feed.LOOKS_ON
+    assert jobs_out(world) == fits
+    assert not world.broker.state.backlog.turns.owed
+
+
 def test_what_fits_has_its_turn_while_another_takes_whatever_is_free() -> None:
     world = World()
     submit_too_large(world)

@@ -243,7 +243,10 @@ class Turns:
             self._owed[submitter] = len(self._lines[submitter].waited)
 
     def take_owed(self, submitter: str, count: int) -> list[Group]:
-        """Return up to so many groups of a submitter that are owed a look, and note it as had."""
+        """Return up to so many groups of a submitter that are owed a look, and note it as had.
+
+        If it is owed more, it comes last of those that are.
+        """
         left, line = self._owed.pop(submitter, 0), self._lines.get(submitter)
         if line is None:
             return []
