@@ -93,11 +93,11 @@ class Broker:
 
     def _handle_replay(self, now: float, replay: Replay, event: Event) -> list[Effect]:
         match event:
-            case ResultReplayed():
-                replay.result(event)
             case JobReplayed():
                 if not replay.job(event):
                     return [PutOff()]
+            case ResultReplayed():
+                replay.result(event)
             case CancelReplayed():
                 replay.cancelled(event)
             case LeaseReplayed():

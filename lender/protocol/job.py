@@ -321,7 +321,7 @@ class JobSpec(Closed):
     @property
     def task_count(self) -> int:
         """Number of tasks: 1 without an array."""
-        return sum([count for _, count in self.task_ranges])
+        return 1 if self.array is None else sum([count for _, count in self.task_ranges])
 
     @property
     def task_end(self) -> int:

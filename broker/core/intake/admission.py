@@ -2,6 +2,7 @@
 
 from collections.abc import Container
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from broker.core.events import Headers
 from lender.protocol import bounds
@@ -22,8 +23,7 @@ CLOCK_SKEW_S = 3600.0
 """How far a submitter's clock may be ahead of ours."""
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(NamedTuple):
     """A specification that may run, as its submitter signed it, or seems to have."""
 
     spec: JobSpec

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from heapq import nlargest
 from itertools import chain
 from math import ceil, sqrt
+from sys import intern
 from typing import Final, Literal, NamedTuple
 
 from broker.core.containers.ranges import RangeSet
@@ -177,7 +178,7 @@ class Job:
         """Return the admitted job, none of its tasks pending yet."""
         spec = admission.spec
         return cls(
-            key=JobKey(spec.submitter, spec.id),
+            key=JobKey(intern(spec.submitter), spec.id),
             order=order,
             rank=max(spec.created_at, spec.not_before or 0.0) - PRIORITY_S * spec.priority,
             name=spec.name,
@@ -255,10 +256,10 @@ class Job:
     @property
     def wake_at(self) -> float | None:
         """When the job is to be looked at again, whatever else happens; None for never."""
-        first = self.first_rested
-        if first is None or self.aside_until is None:
-            return self.aside_until if first is None else first.until
-        return min(first.until, self.aside_until)
+        if not self.resting:
+            return self.aside_until
+        first = min(one.until for one in self.resting)
+        return first if self.aside_until is None else min(first, self.aside_until)
 
     def enter(self, state: JobState) -> None:
         """Go to `state`.
@@ -413,6 +414,8 @@ def undecided_max(verify: Verify | None, tasks: int) -> int:
 
 
 def _large_inputs(spec: JobSpec) -> tuple[BlobRef, ...]:
+    if not spec.inputs and spec.program is None:
+        return ()
     blobs = [BlobRef(sha256=one.sha256, size_bytes=one.size_bytes) for one in spec.inputs]
     if spec.program is not None:
         blobs.append(spec.program)
