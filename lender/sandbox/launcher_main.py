@@ -173,7 +173,7 @@ class _Launcher:
         self._spare_at = math.inf
         # Where there is no room for one, the next launch says so.
         with contextlib.suppress(OSError):
-            self._spare = _fork_held()
+            self._spare = _fork_held(ahead=True)
 
     def _hold(self, runtime: Runtime) -> _Held:
         """A held process that has all loaded that it needs.
@@ -231,8 +231,11 @@ class _Launcher:
         frames.send(self._control, Frame({"event": event, **fields}, fds=fds))
 
 
-def _fork_held() -> _Held:
+def _fork_held(*, ahead: bool = False) -> _Held:
     """Fork a child that waits.
+
+    Args:
+        ahead: nobody waits for it yet.
 
     Raises:
         OSError: there is no room for it; nothing is left of it then.
@@ -244,7 +247,7 @@ def _fork_held() -> _Held:
         with theirs:
             pid = os.fork()
             if pid == 0:
-                _be_held(theirs.detach(), parent)
+                _be_held(theirs.detach(), parent, ahead=ahead)
         # Without its plan it ends by itself, should we not even find out who it is.
         root = tree.identify(pid)
         undo.pop_all()
@@ -262,7 +265,7 @@ def _join(leaf: Path | None, pid: int) -> str | None:
     return None
 
 
-def _be_held(channel: int, parent: int) -> NoReturn:
+def _be_held(channel: int, parent: int, *, ahead: bool) -> NoReturn:
     """The child: wait for the daemon's word, then be the sandbox. Never returns."""
     status = 1
     try:
@@ -273,6 +276,8 @@ def _be_held(channel: int, parent: int) -> NoReturn:
         confine.die_with_parent(parent, signal.SIGKILL)
         confine.keep_only((0, 1, 2, channel))
         confine.go_first()
+        if ahead:
+            _rehearse()
         with socket.socket(fileno=channel) as sock:
             # Nothing comes once nobody has the other end any more.
             if sock.recv(1, socket.MSG_PEEK):
@@ -280,6 +285,14 @@ def _be_held(channel: int, parent: int) -> NoReturn:
                 status = 0
     finally:
         os._exit(status)
+
+
+def _rehearse() -> None:
+    """See `rehearsal`, for the runtimes that have one and are loaded."""
+    for name in choice.MODULES.values():
+        rehearse = getattr(sys.modules.get(name), "rehearse", None)
+        if rehearse is not None:
+            rehearse()
 
 
 def _start(plan: SandboxPlan, reporter: Reporter) -> Runner:

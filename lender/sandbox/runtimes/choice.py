@@ -23,4 +23,6 @@ ON_MAC: Final[Mapping[Runtime, str]] = MappingProxyType(
     }
 )
 MODULES: Final = ON_MAC if sys.platform == "darwin" else ON_LINUX
-"""Each has `preload()` and `start(plan, reporter)`; a runtime that is missing is not to be had."""
+"""Each has `preload()` and `start(plan, reporter)`; a runtime that is missing is not to be had.
+
+One that has `rehearse()` is asked for it in a process that nobody waits for yet."""

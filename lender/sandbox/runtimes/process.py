@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lender.sandbox.files import checkpoint, scratch
 from lender.sandbox.plan import SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError
-from lender.sandbox.runtimes import bubblewrapped, command
+from lender.sandbox.runtimes import bubblewrapped, command, rehearsal
 from lender.sandbox.runtimes.bubblewrapped import Bubblewrap, BubblewrappedTask
 from lender.sandbox.runtimes.runner import Reporter, Runner
 from lender.sandbox.walls import bubblewrap, confine, enter, gpu_devices
@@ -23,6 +23,11 @@ def preload() -> None:
     """Look once at what the forks then know: our walls, and the driver of GPUs."""
     bubblewrapped.preload()
     gpu_devices.preload()
+
+
+def rehearse() -> None:
+    """What a process that is kept ahead does while nobody waits for it."""
+    rehearsal.rehearse()
 
 
 def start(plan: SandboxPlan, reporter: Reporter) -> Runner:
