@@ -13,7 +13,7 @@ class Metered:
     """Asks NetworkManager on the system bus."""
 
     name = "metered"
-    pace_s = 30.0
+    pace_s = 5.0
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
