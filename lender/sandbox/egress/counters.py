@@ -16,6 +16,7 @@ UNBOUNDED: Final = (1 << 63) - 1
 
 _MOVED = struct.Struct("=QQQ")
 _ALLOWED = struct.Struct("=Q")
+_ALL = struct.Struct("=QQQQ")
 _BELIEVED_MAX: Final = 1 << 60
 """More than any line moves: a proxy that its guest has taken over says what it likes."""
 
@@ -103,10 +104,11 @@ class Counters:
 
     def left(self) -> int:
         """How much more may be moved now, 0 or more."""
-        said = os.pread(self._handle, _ALLOWED.size, _MOVED.size)
-        allowed = _ALLOWED.unpack(said)[0] if len(said) == _ALLOWED.size else 0
-        moved = self.read()
-        return max(0, allowed - moved.in_bytes - moved.out_bytes)
+        said = os.pread(self._handle, _ALL.size, 0)
+        if len(said) < _ALL.size:
+            return 0
+        in_bytes, out_bytes, _, allowed = _ALL.unpack(said)
+        return max(0, allowed - in_bytes - out_bytes)
 
     def close(self) -> None:
         """Let go of the file, which stays."""
