@@ -108,7 +108,8 @@ class Counters:
         if len(said) < _ALL.size:
             return 0
         in_bytes, out_bytes, _, allowed = _ALL.unpack(said)
-        return max(0, allowed - in_bytes - out_bytes)
+        left: int = allowed - in_bytes - out_bytes
+        return max(0, left)
 
     def close(self) -> None:
         """Let go of the file, which stays."""
