@@ -267,6 +267,16 @@ def test_a_lease_that_is_listed_after_its_last_report_is_left_alone() -> None:
     assert world.cancelled(L2) == [lease.lease], "another one must not run it again"
 
 
+@pytest.mark.parametrize("state", ["assigned", "preparing"])
+def test_a_lease_that_is_begun_anew_after_its_last_report_is_cancelled(state: str) -> None:
+    """Its lender forgot it in a restart and was given it once more; of a gang it would wait."""
+    world = World()
+    lease = held(world)
+    world.report(lease, [ok()])
+    world.offer(leases=[lease], state=state)
+    assert world.cancelled() == [lease.lease]
+
+
 def test_a_lost_lease_whose_tasks_have_all_their_results_leaves_nothing_to_lease() -> None:
     world = World()
     world.submit(job_spec(count=2))
