@@ -9,6 +9,7 @@ which have `plan.grace_s` of running time left; what is left of them then is kil
 good: this process is fit for no other task (see `runner.serve`).
 """
 
+import functools
 import os
 import select
 import signal
@@ -307,8 +308,9 @@ class _Watch:
         used_bytes, place = 0, str(folder)
         if not scratch.holds_only(place, self._inputs):
             used_bytes = scratch.used_bytes(folder, self._inputs)
-        device = os.stat(place).st_dev  # noqa: PTH116 - for each task
-        return used_bytes + self._started.unnamed_bytes(device, limit_bytes + FILE_MARGIN_BYTES)
+        return used_bytes + self._started.unnamed_bytes(
+            _device(place), limit_bytes + FILE_MARGIN_BYTES
+        )
 
     def _exceeds_memory(self) -> bool:
         found, limit_bytes = self._started.usage(), self._plan.limits.memory_bytes
@@ -326,3 +328,9 @@ class _Watch:
         said = self._capture.stderr_tail.decode(errors="replace").strip()
         fault = self._started.fault(exit_code, said)
         return None if fault is None else fault[:ERROR_CHARS_MAX]
+
+
+@functools.lru_cache(1)
+def _device(folder: str) -> int:
+    """The working folder's, which stays the same for all tasks."""
+    return os.stat(folder).st_dev  # noqa: PTH116 - for a first short task, too

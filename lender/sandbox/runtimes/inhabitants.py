@@ -122,8 +122,8 @@ class Inhabitants:
             attempts = self._network.attempts_blocked()
             attempts = None if attempts is None else attempts + self._refused()
             self._used = Used(ticks / _TICKS_PER_S, memory_bytes, attempts)
-        own_s = time.clock_gettime(self._clock)
-        return self._used._replace(cpu_s=own_s + self._used.cpu_s)
+        cpu_s, memory_bytes, attempts = self._used
+        return Used(time.clock_gettime(self._clock) + cpu_s, memory_bytes, attempts)
 
     def count(self) -> int:
         """Processes and threads, init left out."""

@@ -165,7 +165,7 @@ class Interpreter:
         attempts = end.network_attempts_blocked
         if attempts is not None:
             attempts, self._attempts_told = attempts - self._attempts_told, attempts
-        return end._replace(cpu_s=max(0.0, cpu_s), network_attempts_blocked=attempts)
+        return End(end.exit_code, max(0.0, cpu_s), end.memory_peak_bytes, attempts)
 
 
 class Call:

@@ -4,6 +4,7 @@ What comes out of it was written by a hostile program: it is bounded, taken apar
 unpickled. What can't be an answer is an error.
 """
 
+import select
 import socket
 import struct
 from typing import NamedTuple
@@ -63,6 +64,8 @@ class Channel:
         self.pid: int | None = None
         self._known_pid = known_pid
         self._sock = sock
+        self._said = select.poll()
+        self._said.register(sock, select.POLLIN)
         self._heard = b""
 
     def fileno(self) -> int:
@@ -78,14 +81,8 @@ class Channel:
         self._sock.send(task.to_bytes(python_inside.REQUEST_BYTES, "big"))
 
     def is_silent(self) -> bool:
-        """Whether nothing is said unasked."""
-        try:
-            self._sock.recv(1)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+        """Whether nothing is said unasked, and somebody is there who could."""
+        return not self._said.poll(0)
 
     def listen(self) -> Answer | None:
         """The answer, if it is there whole.
