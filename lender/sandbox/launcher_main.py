@@ -42,8 +42,8 @@ _REQUEST_BODY_BYTES_MAX = 0
 # A pause or a revoke on a busy machine raises our session's weight for a moment (autogroup): it
 # is lowered once nothing has happened for so long, and not while the dead are being reaped.
 _YIELD_AGAIN_S = 1.0
-# A launch has the processors for itself at first.
-_SPARE_AFTER_S = 0.01
+# A launch, and mostly its first task, has the processors for itself.
+_SPARE_AFTER_S = 0.05
 
 
 class _Held(NamedTuple):
