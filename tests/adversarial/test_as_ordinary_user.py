@@ -22,6 +22,14 @@ AS_USER: dict[str, Any] = (
 )
 
 
+LENDER = """\
+#!{python}
+import sys
+from lender.cli.main import main
+sys.exit(main())
+"""
+
+
 @pytest.mark.skipif(USER is None, reason="this run is an ordinary user's already")
 @pytest.mark.timeout(600)
 def test_every_attack_fails_for_an_ordinary_user_too(open_folder: Path) -> None:
@@ -51,6 +59,9 @@ def _python(folder: Path) -> str | None:
             paths = [str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))]
             (made / "lib" / name / "site-packages" / "all.pth").write_text("\n".join(paths))
             python = str(made / "bin" / "python")
+            command = made / "bin" / "lender"
+            command.write_text(LENDER.format(python=python))
+            command.chmod(0o755)
             return python if _runs(python, "import lender, pytest") else None
     return None
 
