@@ -87,6 +87,22 @@ def test_a_copy_that_nobody_took_goes_with_its_task() -> None:
     assert world.terminal() is not None
 
 
+def test_a_copy_that_nobody_took_is_called_in_once_its_task_is_handed_back() -> None:
+    """It is closed to who had the task, and that may be the one machine that is left for it."""
+    world = World()
+    late = one_is_late(world)
+    copy = copied(world, late)
+    world.offer(L2, classes=[])
+    world.report(late, [], outcome="evicted")
+    world.ack(late)
+    world.offer(L1, slots=1, classes=BOTH)
+    (again,) = world.queued()
+    assert again.attempt == copy.attempt + 1
+    assert not again.is_barred(L1)
+    assert world.run(again) == "committed"
+    assert world.terminal() is not None
+
+
 def test_nothing_is_copied_before_it_is_clearly_late() -> None:
     world = World()
     late = one_is_late(world)

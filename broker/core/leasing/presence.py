@@ -107,12 +107,7 @@ def _match_leases(state: State, now: float, lender_id: str, listed: tuple[HeldLe
     for held in listed:
         lease = state.leases.get(held.lease)
         if lease is None:
-            # Its holder may not have heard yet that it is over. Who is still to begin it was
-            # given it once more, after a restart: the word that took it off its queue was lost.
-            if held.state not in _AT_WORK or not state.leases.was_finished_by(
-                held.lease, lender_id
-            ):
-                strays.append(held.lease)
+            strays.append(held.lease)
         elif lease.holder == lender_id or (
             lease.holder is None and take(state, now, lease, lender_id)
         ):
