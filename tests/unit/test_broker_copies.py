@@ -1,9 +1,24 @@
 """A task that takes far too long is given to one lender more: where, when, and who wins."""
 
 import pytest
-from broker_world import ALICE, BOB, L1, L2, L3, World, bad, check_places, class_of, job_spec, ok
+from broker_world import (
+    ALICE,
+    BOB,
+    L1,
+    L2,
+    L3,
+    World,
+    archive,
+    bad,
+    check_places,
+    class_of,
+    job_spec,
+    ok,
+)
 
 from broker.core.events import ClockJumped, FeedFailed
+from broker.core.leasing.locality import FETCH_BYTES_MIN
+from lender.protocol.job import Verify
 from lender.protocol.lease import Lease
 from lender.protocol.query import JobStatus
 
@@ -108,6 +123,21 @@ def test_nothing_is_copied_before_it_is_clearly_late() -> None:
     late = one_is_late(world)
     stay(world, 1.5, l1=[late], l2=[])
     assert copies_of(world, late) == []
+
+
+def test_a_task_whose_other_answer_nobody_has_taken_yet_is_not_copied() -> None:
+    """Who got the copy might get that one, too: two answers of one owner."""
+    world = World()
+    model = archive(FETCH_BYTES_MIN)
+    world.submit(job_spec(expected_s=1.0, program=model, verify=Verify(replicas=2, quorum=2)))
+    world.offer(L1, slots=1, classes=BOTH)
+    late = world.pull()
+    stay(world, 8.0, l1=[late])
+    world.offer(L2, slots=1, classes=BOTH, blobs=(model.sha256,))
+    world.offer(L3, slots=1, classes=BOTH)
+    (kept_for_l2,) = [one for one in world.queued() if one.lease != late.lease]
+    stay(world, 1.5, l1=[late])
+    assert {one.lease for one in world.queued()} == {late.lease, kept_for_l2.lease}
 
 
 def test_where_times_differ_widely_later_counts_as_late() -> None:

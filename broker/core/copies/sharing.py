@@ -60,12 +60,18 @@ def ask(state: State, task: int, shared: SharedTask, anew: dict[Step, RangeSet])
 
     One at a time: only when it is known who has taken a lease the next one can leave him out.
     """
-    nobody_knows = any(state.leases[lease].holder is None for lease in shared.leases)
-    if shared.missing > 0 and not shared.waits and not nobody_knows:
+    if shared.missing > 0 and may_ask(state, shared):
         shared.attempt += 1
         shared.waits = True
         step = Step(shared.attempt, shared.failures, owners(state, shared))
         anew.setdefault(step, RangeSet()).add(task)
+
+
+def may_ask(state: State, shared: SharedTask) -> bool:
+    """Tell whether it is known whom the next lease of a task has to leave out."""
+    return not shared.waits and all(
+        state.leases[lease].holder is not None for lease in shared.leases
+    )
 
 
 def settle(state: State, job: Job, lease: Lease, task: int) -> int:

@@ -146,9 +146,15 @@ def _copy(state: State, now: float, lease: Lease, idle: Sequence[Lender]) -> Non
     if not count:
         return  # another lease came first
     first, *others = islice(sharing.indices(lease.open), count)
+    if not _is_known(state, job, first):
+        return
     attempt, barred = _next(state, job, lease, first)
     tasks = RangeSet([(first, 1)])
-    tasks.add_all((one, 1) for one in others if _next(state, job, lease, one) == (attempt, barred))
+    tasks.add_all(
+        (one, 1)
+        for one in others
+        if _is_known(state, job, one) and _next(state, job, lease, one) == (attempt, barred)
+    )
     able = [
         lender
         for lender in idle
@@ -166,6 +172,12 @@ def _copy(state: State, now: float, lease: Lease, idle: Sequence[Lender]) -> Non
     step = Step(attempt, lease.step.failures, barred)
     copy = queue(state, now, job, step, tasks, best.id, headers={COPY_HEADER: lease.id})
     state.copies[copy.id] = None
+
+
+def _is_known(state: State, job: Job, task: int) -> bool:
+    """Tell whether all are known who have a task: else who gets the copy may get it twice."""
+    shared = job.shared.get(task)
+    return shared is None or sharing.may_ask(state, shared)
 
 
 def _next(state: State, job: Job, lease: Lease, task: int) -> tuple[int, tuple[str, ...]]:
