@@ -309,6 +309,8 @@ class Term(BrokerWatch):
 
     def _shares(self, state: State, job: LiveJob, lease: Lease, copy_of: str | None) -> None:
         """Nobody else has a task of a lease, but for those that are not to take it."""
+        if lease.lease not in state.leases:
+            return  # it was taken back at once
         for other in (state.leases[one] for one in job.leases if one != lease.lease):
             apart = other.holder is not None and lease.is_barred(other.holder)
             if apart and (job.verify is not None or other.id == copy_of):

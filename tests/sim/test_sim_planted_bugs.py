@@ -20,6 +20,7 @@ FOUND_BY = {
         "no task is leased twice",
         "every task is in one place",
         "different owners answer",
+        "raised KeyError",  # a task that says it is in a lease which has ended
     },
     "any number of jobs is taken": {"quotas are kept"},
     "an ended job counts on": {"quotas are kept", "a refusal has its reason"},

@@ -110,15 +110,17 @@ def _untaken_copies(state: State, job: Job, lease: Lease) -> dict[str, None]:
         for task in sharing.indices(lease.open)
         if task in job.shared
         for one in job.shared[task].leases
-        if one != lease.id and state.leases[one].holder is None
+        if one != lease.id and _is_untaken_copy(state.leases[one])
     }
 
 
+def _is_untaken_copy(lease: Lease) -> bool:
+    return lease.holder is None and bool(lease.step.barred)
+
+
 def _call_in(state: State, copies: Iterable[str]) -> None:
-    for one in copies:
-        lease = state.leases.get(one)
-        if lease is not None:
-            lose(state, lease)
+    for lease in filter(None, map(state.leases.get, copies)):
+        lose(state, lease)
 
 
 def lose(state: State, lease: Lease) -> None:
