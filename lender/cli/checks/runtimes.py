@@ -78,12 +78,10 @@ def _test(within_s: float) -> dict[str, dict[str, Any]]:
         found = asyncio.run(selftest.check_alone(user, within_s))
     except LauncherGoneError as error:
         raise RuntimeError(str(error)) from error
-    late = {
-        name
-        for name, verdict in found.items()
-        if isinstance(verdict, selftest.Unavailable) and verdict.late
+    return {
+        name: {**selftest.told(one), "late": isinstance(one, selftest.Unavailable) and one.late}
+        for name, one in found.items()
     }
-    return {name: {**selftest.told(one), "late": name in late} for name, one in found.items()}
 
 
 def _namespaces_mend(sysctls: Path) -> str:
