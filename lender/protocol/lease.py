@@ -180,6 +180,12 @@ class Done(Open):
     field: str = Field(default="", max_length=200)
     reason: str = Field(default="", max_length=2000)
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether it hands the lease back, and nothing is known to have been done for it."""
+        handed_back = self.final and self.outcome in ("refused", "evicted", "revoked")
+        return handed_back and not self.results and not self.checkpoints
+
 
 class DoneReply(Open):
     """committed: the results are durable; stale: the lease is no longer the lender's to answer."""

@@ -18,6 +18,7 @@ from broker_world import (
 
 from broker.core.events import ClockJumped, FeedFailed
 from broker.core.leasing.locality import FETCH_BYTES_MIN
+from broker.core.leasing.untaken import CLOSED_LOOK_S
 from lender.protocol.job import Verify
 from lender.protocol.lease import Lease
 from lender.protocol.query import JobStatus
@@ -110,7 +111,7 @@ def test_a_copy_that_nobody_took_is_called_in_once_its_task_is_handed_back() -> 
     world.offer(L2, classes=[])
     world.report(late, [], outcome="evicted")
     world.ack(late)
-    world.offer(L1, slots=1, classes=BOTH)
+    stay(world, CLOSED_LOOK_S, l1=[])
     (again,) = world.queued()
     assert again.attempt == copy.attempt + 1
     assert not again.is_barred(L1)

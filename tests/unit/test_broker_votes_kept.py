@@ -3,6 +3,7 @@
 import pytest
 from broker_world import (
     LENDERS,
+    World,
     bad,
     check_places,
     ok,
@@ -11,7 +12,10 @@ from verified_jobs import answer, ended, taken, verified, why
 
 from broker.core.copies.votes import digest_of
 from broker.core.durable.records import VotesSummary
+from broker.core.leasing.presence import RECONNECT_S
+from broker.core.leasing.untaken import CLOSED_LOOK_S
 from lender.protocol import subjects
+from lender.protocol.lease import Lease
 from lender.protocol.result import Output, TaskResult, ValueBlob
 
 L1, L2, L3, L4, L5, L6 = LENDERS
@@ -36,6 +40,13 @@ def test_answers_that_were_acknowledged_survive_a_crash() -> None:
     assert all(one.is_barred(L1) for one in world.queued() if one.lease != second.lease)
     answer(world, L2, b"4", second)
     assert ended(world).state == "succeeded"
+
+
+def stay(world: World, seconds: float, lender: str, *held: Lease) -> None:
+    """Let time pass, while one lender says what it holds."""
+    for _ in range(round(2 * seconds) + 1):
+        world.offer(lender, slots=1, leases=list(held))
+        world.pass_time(0.5)
 
 
 def test_leases_are_taken_up_as_far_as_answers_are_wanted() -> None:
@@ -67,6 +78,33 @@ def test_a_lost_lease_that_is_still_in_its_queue_is_not_taken_up_beside_the_othe
     check_places(world)
     assert {one.id for one in world.broker.state.leases} == {second.lease, third.lease}
     assert len(world.queued()) == 2
+
+
+def test_a_lease_that_is_closed_to_who_had_its_task_before_a_crash_is_called_in() -> None:
+    """Nobody remembers whom it is closed to, and that may be the one machine that is left."""
+    world = verified(lenders=(L1, L2))
+    first = taken(world, L1)
+    closed = next(one for one in world.queued() if one.is_barred(L1))
+    world.ack(first)  # what became of it died with the broker
+    world.start()
+    assert world.queued() == [closed]
+    stay(world, RECONNECT_S + CLOSED_LOOK_S, L1)
+    check_places(world)
+    (again,) = world.queued()
+    assert again.attempt > closed.attempt
+    assert not again.is_barred(L1)
+    answer(world, L1, b"4", again)
+    answer(world, L2, b"4")
+    assert ended(world).state == "succeeded"
+
+
+def test_a_lease_stays_closed_for_as_long_as_who_has_its_task_goes_on_with_it() -> None:
+    world = verified(lenders=(L1, L2))
+    first = taken(world, L1)
+    closed = next(one for one in world.queued() if one.is_barred(L1))
+    world.start()
+    stay(world, RECONNECT_S + 3 * CLOSED_LOOK_S, L1, first)
+    assert world.queued() == [first, closed]
 
 
 def test_a_later_round_knows_nothing_of_the_answers_of_an_earlier_one() -> None:

@@ -34,8 +34,9 @@ from broker.core.jobs.lifecycle import (
 from broker.core.jobs.retries import Retries
 from broker.core.leasing.feed import COPY_HEADER, FAILURES_HEADER
 from broker.core.leasing.leases import Lease
-from broker.core.leasing.locality import NEAR_HEADER, await_taking
+from broker.core.leasing.locality import NEAR_HEADER
 from broker.core.leasing.presence import RECONNECT_S
+from broker.core.leasing.untaken import await_taking
 from broker.core.state import State
 from lender.protocol import lease as wire
 from lender.protocol import subjects
@@ -95,6 +96,7 @@ class _Queued:
     ranges: tuple[TaskRange, ...]
     failures: int
     near: str | None
+    not_for: tuple[str, ...]
     copy_of: str | None
 
 
@@ -197,6 +199,7 @@ class Replay:
                 message.ranges,
                 failures,
                 event.headers.get(NEAR_HEADER),
+                message.not_for,
                 event.headers.get(COPY_HEADER),
             )
         )
@@ -377,6 +380,7 @@ class Replay:
             fed_at=now,
             sequence=queued.sequence,
             near=queued.near,
+            not_for=queued.not_for,
         )
         state.add_lease(job, lease)
         await_taking(state, lease, now + RECONNECT_S)

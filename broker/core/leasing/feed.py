@@ -13,7 +13,7 @@ from broker.core.effects import FeedWork
 from broker.core.events import Headers
 from broker.core.jobs.job import Job, Step
 from broker.core.jobs.lifecycle import verified
-from broker.core.leasing import locality
+from broker.core.leasing import locality, untaken
 from broker.core.leasing.leases import Lease
 from broker.core.matching.choice import choose, first_with_room
 from broker.core.matching.groups import Group, Turns
@@ -255,12 +255,15 @@ def queue(
         claim,
         near,
     )
+    if step.barred:
+        lease.not_for = tuple(barred_mark(lease.id, one) for one in step.barred)
     state.add_lease(job, lease)
     if step.failures:
         headers = {**headers, FAILURES_HEADER: str(step.failures)}
     if near is not None:
-        locality.await_taking(state, lease, now)
         headers = {**headers, locality.NEAR_HEADER: near}
+    if near is not None or step.barred:
+        untaken.await_taking(state, lease, now)
     state.outbox.emit(FeedWork(lease.queue, lease.id, _payload(job, lease), headers))
     return lease
 
@@ -290,8 +293,8 @@ def _payload(job: Job, lease: Lease) -> bytes:
     }
     if job.checkpoints is not None:
         message["checkpoints"] = _checkpoints(job, lease)
-    if lease.step.barred:
-        message["not_for"] = [barred_mark(lease.id, one) for one in lease.step.barred]
+    if lease.not_for:
+        message["not_for"] = lease.not_for
     packed: bytes = _PACKER.pack(message)
     return packed
 

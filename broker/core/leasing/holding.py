@@ -1,6 +1,5 @@
 """Who holds a lease, and what becomes of its tasks when it ends without their results."""
 
-from collections.abc import Iterable
 from math import inf
 
 from broker.core.answers.queries import status_of
@@ -8,7 +7,6 @@ from broker.core.answers.why import Reasons
 from broker.core.copies import sharing, votes
 from broker.core.effects import PublishEvent, SendControl
 from broker.core.jobs import queue_time
-from broker.core.jobs.job import Job
 from broker.core.leasing.leases import Lease
 from broker.core.matching.fleet import OFFER_TTL_S
 from broker.core.state import Due, State
@@ -41,7 +39,7 @@ def take(state: State, now: float, lease: Lease, lender: str) -> bool:
 def hold(state: State, now: float, lease: Lease, lender: str) -> None:
     """Note the lender that took a lease; its job is running."""
     state.leases.hold(lease, lender)
-    if lease.near is not None:
+    if lease.near is not None or lease.not_for:
         state.due.drop(Due("lease", (lease.id,)))
     lease.held_at = now
     state.copies.pop(lease.id, None)
@@ -83,44 +81,15 @@ def silent_at(state: State, lender_id: str, heard_at: float) -> float:
 def hand_back(state: State, lease: Lease) -> None:
     """Take a lease's open tasks back, to be leased anew under a higher attempt number."""
     job = state.jobs[lease.job]
-    untaken = _untaken_copies(state, job, lease)
     job.put_back(sharing.let_go(state, job, lease))
     state.enqueue(job)
-    _call_in(state, untaken)
 
 
 def set_back(state: State, now: float, lease: Lease, reason: str, lender: str | None) -> None:
     """Take a lease's open tasks back, to be leased anew after a rest."""
     job = state.jobs[lease.job]
-    untaken = _untaken_copies(state, job, lease)
     job.set_back(now, sharing.let_go(state, job, lease), reason, lender)
     state.enqueue(job)
-    _call_in(state, untaken)
-
-
-def _untaken_copies(state: State, job: Job, lease: Lease) -> dict[str, None]:
-    """Return the copies of a lease's tasks that nobody is known to hold.
-
-    Who held the lease is not to take them. Once he has given it back, he may be all there is.
-    """
-    if not job.shared or job.verify is not None:
-        return {}
-    return {
-        one: None
-        for task in sharing.indices(lease.open)
-        if task in job.shared
-        for one in job.shared[task].leases
-        if one != lease.id and _is_untaken_copy(state.leases[one])
-    }
-
-
-def _is_untaken_copy(lease: Lease) -> bool:
-    return lease.holder is None and bool(lease.step.barred)
-
-
-def _call_in(state: State, copies: Iterable[str]) -> None:
-    for lease in filter(None, map(state.leases.get, copies)):
-        lose(state, lease)
 
 
 def lose(state: State, lease: Lease) -> None:

@@ -44,6 +44,8 @@ class Lease:
     claim: str | None = None
     near: str | None = None
     """The lender that holds its inputs, in whose own queue it waits; None for the class's."""
+    not_for: tuple[str, ...] = ()
+    """Marks in its message of those that are not to take it."""
     holder: str | None = None
     sequence: int | None = None
     """Of its message in WORK, once known."""

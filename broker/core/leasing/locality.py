@@ -11,16 +11,11 @@ from broker.core.effects import SendControl
 from broker.core.jobs.job import Job
 from broker.core.leasing.leases import Lease
 from broker.core.matching.lender import Lender
-from broker.core.state import Due, State
+from broker.core.state import State
 from lender.protocol.lease import Control
-
-TAKE_S: Final = 2.0
-"""For a machine to take what is meant for it."""
 
 FETCH_BYTES_MIN: Final = 8 << 20
 """Less is fetched sooner than it is worth waiting for."""
-
-NOT_TAKEN: Final = "the machine that has its inputs did not take it"
 
 NEAR_HEADER: Final = "Lender-Near"
 """Of a lease's message in a lender's own queue: whose."""
@@ -31,12 +26,6 @@ def nearest(job: Job, lender: Lender) -> str | None:
     if lender.offer.slots_free < job.need.cores:
         return None
     return lender.id if lender.holds_bytes(job.inputs) >= FETCH_BYTES_MIN else None
-
-
-def await_taking(state: State, lease: Lease, at: float) -> None:
-    """From `at` on, wait for the lender that the lease is meant for."""
-    if lease.near is not None:
-        state.due.set(Due("lease", (lease.id,)), at + TAKE_S)
 
 
 def tell_fed(state: State, lease: Lease) -> None:

@@ -5,7 +5,7 @@ from typing import Final
 
 from broker.core.effects import SendControl, Warn
 from broker.core.gangs import gathering
-from broker.core.leasing import locality
+from broker.core.leasing import locality, untaken
 from broker.core.leasing.holding import cancel_stray, lose, set_back, silent_at, take, watch
 from broker.core.leasing.leases import UNLISTED_GRACE_S, Lease
 from broker.core.matching.lender import Lender
@@ -83,14 +83,16 @@ def notice_silence(state: State, now: float, lender_id: str) -> None:
 def end_grace(state: State, now: float, lease_id: str) -> None:
     """Its holder no longer lists the lease, nor has it reported the end of it: it is lost.
 
-    Or it is meant for one lender, which has not taken it.
+    Or it is not meant for all, and waits for somebody to take it.
     """
     lease = state.leases[lease_id]
-    if lease.holder is None:
-        set_back(state, now, lease, locality.NOT_TAKEN, lease.near)
+    if lease.holder is None and lease.near is not None:
+        set_back(state, now, lease, untaken.NOT_TAKEN, lease.near)
         state.give_up(lease)
-    else:
+    elif lease.holder is not None or untaken.is_outdated(state, lease):
         lose(state, lease)
+    else:
+        untaken.await_taking(state, lease, now)
 
 
 def restore_hearing(state: State, now: float) -> None:
@@ -135,7 +137,7 @@ def _give_up(state: State, lender_id: str) -> None:
     for lease_id in state.fleet.forget(lender_id):
         lease = state.leases[lease_id]
         # Whoever is left of those that may not take it would hand it back for ever.
-        if lease.near is not None or lease.step.barred:
+        if lease.near is not None or lease.not_for:
             lose(state, lease)
         else:
             state.leases.claim(lease, None)

@@ -41,8 +41,19 @@ def _take_up(state: State, now: float, lender: str, done: Done) -> DoneReply:
         return _STALE
     job = state.jobs[lease.job]
     _check(lease, job, done)
+    if lease.holder is None and done.is_untouched:
+        _return(state, now, lease, lender, done)
+        return _COMMITTED
     if lease.holder is None and not take(state, now, lease, lender):
         return _STALE
+    _take_in(state, now, job, lease, done)
+    return _COMMITTED
+
+
+def _take_in(state: State, now: float, job: Job, lease: Lease, done: Done) -> None:
+    """Take in what a lease's holder brings, and commit it."""
+    lender = lease.holder
+    assert lender is not None, "who reports holds the lease"
     # Results that the lease has brought before are repeated: their answer was lost.
     fresh = [result for result in done.results if result.task in lease.open]
     if job.verify is not None and done.final and done.outcome == "invalid":
@@ -65,7 +76,13 @@ def _take_up(state: State, now: float, lender: str, done: Done) -> DoneReply:
         end(state, now, job, ending, records)
     elif records or notes:
         commit(state, job.key, records, untold=notes)
-    return _COMMITTED
+
+
+def _return(state: State, now: float, lease: Lease, lender: str, done: Done) -> None:
+    """Lease anew what a lender hands back before it was known to have it: nobody has begun it."""
+    _hand_back_rest(state, now, lease, lender, done)
+    state.forget_lease(lease, finished=False)
+    state.leases.remember(lease.id, lender)
 
 
 def _check(lease: Lease, job: Job, done: Done) -> None:
