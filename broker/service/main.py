@@ -16,6 +16,7 @@ from broker.service.service import ConnectionClosedError
 from broker.service.settings import BrokerSettings
 from broker.service.submitters import SubmittersError, SubmittersFile
 from lender.link.errors import LinkError
+from lender.service.places import NoHomeError
 from lender.service.settings import SettingsError, find_file, given, load
 
 EXAMPLES = """examples:
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         said = given(BrokerSettings, vars(arguments))
         settings = load(BrokerSettings, find_file(arguments.config, "broker.toml"), said)
-    except SettingsError as error:
+    except (SettingsError, NoHomeError) as error:
         return _fail(error, code=2)
     try:
         if arguments.command == "serve":

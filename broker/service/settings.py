@@ -1,6 +1,5 @@
 """Settings of lender-broker: a TOML file, environment `LENDER_BROKER_*`, command line."""
 
-import os
 from pathlib import Path
 
 from pydantic import Field, field_validator
@@ -10,6 +9,7 @@ from lender.protocol import streams
 from lender.protocol.errors import ProtocolError
 from lender.protocol.ids import PoolName
 from lender.protocol.signature import check_public_key
+from lender.service.places import state_home
 from lender.service.settings import LogLevel
 
 DEFAULT_PORT = 4222
@@ -18,9 +18,12 @@ BYTES_MIN = 1 << 20
 
 
 def default_state() -> Path:
-    """Return `$XDG_STATE_HOME/lender-broker` (XDG Base Directory Specification)."""
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path("~/.local/state").expanduser()) / "lender-broker"
+    """Return the usual state folder of this user's broker.
+
+    Raises:
+        NoHomeError: there is none.
+    """
+    return Path(state_home(), "lender-broker")
 
 
 class BrokerSettings(BaseSettings):

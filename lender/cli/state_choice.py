@@ -17,12 +17,11 @@ from typing import NamedTuple
 
 from lender.cli.exits import CommandError, Exit
 from lender.daemon.socket_address import connected
+from lender.service.places import NoHomeError, configuration_home
 from lender.state.folder import (
     CONTROL_SOCKET,
     SYSTEM_STATE,
-    NoHomeError,
     StateFolder,
-    configuration_path,
     default_state_path,
     read_pid,
 )
@@ -119,7 +118,7 @@ def configured_state_path() -> str | None:
     if named := os.environ.get("LENDERD_STATE"):
         return named
     try:
-        file = f"{configuration_path()}/lenderd.toml"
+        file = f"{configuration_home()}/lender/lenderd.toml"
     except NoHomeError:
         return None
     if not os.path.isfile(file):

@@ -16,8 +16,9 @@ from lender.daemon.lifetime import Lifetime
 from lender.daemon.privilege import PrivilegeError
 from lender.daemon.settings import DaemonSettings
 from lender.link.credentials import CredentialsError
+from lender.service.places import NoHomeError
 from lender.service.settings import SettingsError, find_file, given, load
-from lender.state.folder import AlreadyRunningError, NoHomeError
+from lender.state.folder import AlreadyRunningError
 
 EXAMPLES = """examples:
   lenderd                                 lend to the fleet at nats://127.0.0.1:4222

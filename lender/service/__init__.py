@@ -1,1 +1,1 @@
-"""The frame of a long-running program: settings and the words to systemd; daemon and broker."""
+"""The frame of a long-running program, daemon or broker: places, settings, words to systemd."""

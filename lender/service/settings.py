@@ -15,6 +15,8 @@ from pydantic import AfterValidator, ValidationError
 from pydantic_settings import BaseSettings
 from pydantic_settings import SettingsError as UnreadableError
 
+from lender.service.places import NoHomeError, configuration_home
+
 
 class SettingsError(Exception):
     """A setting that can't be used; the message names the place, the key and the mend."""
@@ -68,17 +70,13 @@ def load(
 
 
 def find_file(named: Path | None, usual: str) -> Path | None:
-    """Return the file that was named, or `usual` in the user's configuration where there is one.
-
-    Source of the place: XDG Base Directory Specification.
-    """
+    """Return the file that was named, or `usual` in the user's configuration where there is one."""
     if named is not None:
         return named
-    base = os.environ.get("XDG_CONFIG_HOME")
-    folder = Path(base or os.path.expanduser("~/.config"))  # noqa: PTH111 - stays `~` without a home
-    if not folder.is_absolute():
+    try:
+        found = Path(configuration_home(), "lender", usual)
+    except NoHomeError:
         return None
-    found = folder / "lender" / usual
     return found if found.exists() else None
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from lender.sandbox.processes.account import Account
 from lender.sandbox.processes.boot import boot_id
 from lender.sandbox.processes.tree import Root, alive, identify
+from lender.service.places import state_home
 
 if TYPE_CHECKING:  # loads with the first `Path` that somebody asks for
     from pathlib import Path
@@ -28,10 +29,6 @@ ATTEMPTS = "attempts"
 CONTROL_SOCKET = "control.sock"
 INTENT = "intent.json"
 PID_FILE = "lenderd.pid"
-
-
-class NoHomeError(Exception):
-    """This user has no home folder, so there is no usual place; says what to do."""
 
 
 class AlreadyRunningError(Exception):
@@ -173,32 +170,7 @@ def default_state_path() -> str:
         return named
     if os.geteuid() == 0:
         return SYSTEM_STATE
-    return f"{_own_folder('XDG_STATE_HOME', '~/.local/state')}/lender"
-
-
-def configuration_path() -> str:
-    """Return the folder of this user's lenderd.toml.
-
-    Raises:
-        NoHomeError: there is no such place.
-    """
-    return f"{_own_folder('XDG_CONFIG_HOME', '~/.config')}/lender"
-
-
-def _own_folder(variable: str, usual: str) -> str:
-    """A base folder of this user's (XDG Base Directory Specification); a relative one is none.
-
-    Without $HOME and without an entry in the list of users `~` stays what it is, a name.
-    """
-    base = os.environ.get(variable, "")
-    if not os.path.isabs(base):
-        base = os.path.expanduser(usual)
-    if not os.path.isabs(base):
-        raise NoHomeError(
-            f"uid {os.geteuid()} has no home folder: set HOME, "
-            "or name the state folder with --state or $LENDER_STATE"
-        )
-    return base
+    return f"{state_home()}/lender"
 
 
 def write_pid(state: StateFolder, account: Account | None = None) -> TextIOWrapper:

@@ -9,8 +9,9 @@ from owner_machine import BOUND_S, LENDER, Machine, grant, machine
 
 from lender.cli import state_choice
 from lender.cli.exits import CommandError, Exit
+from lender.service.places import NoHomeError, configuration_home
 from lender.state.consent_files import read_intent
-from lender.state.folder import NoHomeError, configuration_path, default_state_path
+from lender.state.folder import default_state_path
 
 __all__ = ["machine"]
 
@@ -93,7 +94,7 @@ def homeless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_without_a_home_there_is_no_usual_folder_and_one_is_to_be_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for place in (default_state_path, configuration_path):
+    for place in (default_state_path, configuration_home):
         with pytest.raises(NoHomeError, match="set HOME, or name the state folder with --state"):
             place()
     with pytest.raises(CommandError, match="uid 54321 has no home folder") as fault:

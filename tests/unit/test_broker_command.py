@@ -10,6 +10,7 @@ from broker_parts import ALICE, COMMAND, MALLORY
 
 from broker.core.intake.quotas import DEFAULT
 from broker.service.clock import Clock
+from broker.service.main import main
 from broker.service.settings import BrokerSettings, default_state
 from broker.service.submitters import SubmittersError, SubmittersFile
 from lender.service.settings import SettingsError, load
@@ -166,6 +167,16 @@ def test_the_state_lies_where_the_desktop_keeps_state(monkeypatch: pytest.Monkey
     assert default_state() == Path("/somewhere/lender-broker")
     monkeypatch.delenv("XDG_STATE_HOME")
     assert default_state().parts[-3:] == (".local", "state", "lender-broker")
+
+
+def test_without_a_home_the_state_folder_is_to_be_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    assert main(["submitters"]) == 2
+    assert "set HOME, or name the state folder with --state" in capsys.readouterr().err
+    assert main(["submitters", "--state", str(tmp_path)]) == 0
 
 
 def test_the_clock_follows_jumps_of_the_wall_clock_and_tells(
