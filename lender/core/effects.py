@@ -5,6 +5,7 @@ Freeze, thaw and kill are carried out, and verified, before the next effect.
 
 from dataclasses import dataclass
 
+from lender.core.jobs_done import JobDone
 from lender.protocol.job import JobSpec
 from lender.protocol.lease import Done, Lease, Offer
 
@@ -203,6 +204,13 @@ class WriteReceipt:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepJobDone:
+    """Keep how much of a job was done here, over a restart: `JobsRecalled`."""
+
+    done: JobDone
+
+
+@dataclass(frozen=True, slots=True)
 class PurgeSubmitter:
     """Delete what is kept of a submitter to whom no grant is left: inputs, modules, results.
 
@@ -244,6 +252,7 @@ Effect = (
     | ForgetDelivery
     | ExtendLease
     | WriteReceipt
+    | KeepJobDone
     | PurgeSubmitter
     | LetSleep
     | Exit

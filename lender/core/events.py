@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from lender.core.budget import Usage
 from lender.core.consent import Consent, Intent
+from lender.core.jobs_done import JobDone
 from lender.core.signals import Signals
 from lender.protocol.job import Gpu, Runtime
 from lender.protocol.lease import Lease, TaskCheckpoint
@@ -134,6 +135,13 @@ class UsageRecalled:
 
     entries: tuple[tuple[str, float, Usage], ...]
     utc_offset_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobsRecalled:
+    """What an earlier run kept of how much of each job was done here, oldest first."""
+
+    done: tuple[JobDone, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +310,7 @@ Event = (
     | WallClockRead
     | UsageMetered
     | UsageRecalled
+    | JobsRecalled
     | SleepAnnounced
     | WokenUp
     | BrokerConnected

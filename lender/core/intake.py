@@ -59,8 +59,11 @@ def _for_others_s(times: int) -> float:
 def _begin(
     now: float, event: LeaseDelivered, plan: Plan, situation: Situation, pulls: Pulls
 ) -> list[Effect]:
-    """Run an admitted lease, or return it until there is room."""
-    delivery, attempts = event.delivery, situation.leases.attempts
+    """Run an admitted lease, or return it until there is room; refuse what was done before."""
+    delivery, leases = event.delivery, situation.leases
+    attempts, replayed = leases.attempts, leases.replayed(plan, event.lease)
+    if replayed is not None:
+        return leases.hand_back(now, delivery, event.lease, "refused", replayed)
     requires, limits, free_bytes = plan.spec.requires, plan.spec.limits, situation.memory_free_bytes
     disk_bytes = situation.disk_free_bytes(attempts.disk_committed_bytes)
     no_disk = disk_bytes is not None and limits.scratch_bytes > disk_bytes
@@ -75,7 +78,7 @@ def _begin(
             return [ReturnLease(delivery, NO_GPU_DELAY_S)]
     pulls.served(event.work_class)
     run = LeaseRun(now, event.lease, plan, gpu)
-    return situation.leases.start(now, delivery, run, free_bytes)
+    return leases.start(now, delivery, run, free_bytes)
 
 
 def _rules(situation: Situation, capabilities: Capabilities) -> Rules:

@@ -2,6 +2,7 @@
 
 from lender.core.effects import AckLease, Effect, ExtendLease, ForgetDelivery, SendReport
 from lender.protocol.bounds import CHUNK_BYTES_MAX, CHUNK_RESULTS_MAX
+from lender.protocol.job import JobSpec
 from lender.protocol.lease import Done, Lease, Outcome, TaskCheckpoint
 from lender.protocol.result import TaskResult
 from lender.protocol.streams import IN_PROGRESS_S
@@ -19,9 +20,19 @@ class LeaseReport:
     """Results on their way to the broker, and the queue message that they answer.
 
     It holds at most one part's results; the shell sends the reports of a lease in order.
+
+    Attributes:
+        spec: of its job; None: it is handed back, and was never begun.
+        taken: successes that the broker has answered as committed.
+        run: tasks that were run to an end, or broken off by the broker's word.
     """
 
-    def __init__(self, now: float, delivery: int, lease: Lease) -> None:
+    def __init__(
+        self, now: float, delivery: int, lease: Lease, spec: JobSpec | None = None
+    ) -> None:
+        self.spec = spec
+        self.taken = 0
+        self.run = 0
         self._lease = lease
         self._delivery = delivery
         self._results: list[TaskResult] = []
@@ -30,6 +41,8 @@ class LeaseReport:
         self._extended_at = now
         self._number = 0
         self._final_number: int | None = None
+        self._untaken: dict[int, int] = {}
+        """Successes in each report that is not answered."""
 
     @property
     def lease(self) -> Lease:
@@ -44,6 +57,7 @@ class LeaseReport:
     def add(self, now: float, results: tuple[TaskResult, ...]) -> list[Effect]:
         """Take up results; parts of full size go out at once."""
         effects: list[Effect] = []
+        self.run += len(results)
         for result in results:
             size_bytes = result_bytes(result)
             if (
@@ -76,6 +90,10 @@ class LeaseReport:
     def drop_results(self) -> None:
         """Forget the results that were not sent: consent for them is withdrawn."""
         self._results, self._results_bytes = [], 0
+
+    def accepted(self, number: int) -> None:
+        """Take up that the broker has committed report `number`."""
+        self.taken += self._untaken.pop(number, 0)
 
     def is_final(self, number: int) -> bool:
         """Tell whether report `number` was the last word on the lease."""
@@ -113,6 +131,8 @@ class LeaseReport:
         self._number += 1
         if final:
             self._final_number = self._number
+        if succeeded := sum(one.state == "succeeded" for one in self._results):
+            self._untaken[self._number] = succeeded
         report = Done(
             lease=self._lease.lease,
             job=self._lease.job,

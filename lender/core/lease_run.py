@@ -68,6 +68,11 @@ class LeaseRun:
         return len(self._left)
 
     @property
+    def is_at_work(self) -> bool:
+        """Whether one of its tasks was begun and has no result."""
+        return self._told_to_run and bool(self._left)
+
+    @property
     def prepare_by(self) -> float:
         """Until when its preparing may take; infinity once it is over, or stands still."""
         if self.state != "preparing" or self._prepared:

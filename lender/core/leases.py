@@ -6,9 +6,10 @@ from typing import Final, NamedTuple
 from lender.core.admission import Plan
 from lender.core.attempt import AttemptState
 from lender.core.attempts import Attempts
-from lender.core.effects import AbandonCheckpoint, AckLease, Effect
+from lender.core.effects import AbandonCheckpoint, AckLease, Effect, KeepJobDone
 from lender.core.events import CheckpointSaved, PreparationFailed
 from lender.core.hold import Hold
+from lender.core.jobs_done import JobsDone
 from lender.core.lease_report import LeaseReport
 from lender.core.lease_run import LeaseRun
 from lender.core.metering import EnergyRate
@@ -57,6 +58,7 @@ class Leases:
 
     Attributes:
         attempts: those that are worked on.
+        jobs_done: how much of each job was done in those that are let go.
     """
 
     def __init__(self) -> None:
@@ -64,6 +66,7 @@ class Leases:
         self._savings: dict[str, Saving] = {}
         self._let_go: dict[str, None] = {}
         self.attempts = Attempts()
+        self.jobs_done = JobsDone()
 
     def __len__(self) -> int:
         return len(self._reports)
@@ -99,9 +102,20 @@ class Leases:
             return [self._reports[lease].redelivered(delivery)]
         return [AckLease(delivery)] if lease in self._let_go else None
 
+    def replayed(self, plan: Plan, lease: Lease) -> str | None:
+        """Tell why an admitted lease is more of its job than was signed for; None: it is not."""
+        spec = plan.spec
+        in_work = sum(
+            one.lease.task_count
+            for one in self._reports.values()
+            if one.spec and (one.spec.submitter, one.spec.id) == (spec.submitter, spec.id)
+        )
+        return self.jobs_done.fault(spec, lease.task_count, in_work)
+
     def start(self, now: float, delivery: int, run: LeaseRun, free_bytes: int) -> list[Effect]:
         """Work on an admitted lease; `free_bytes` as in `Attempts.begin`."""
-        self._reports[run.lease.lease] = LeaseReport(now, delivery, run.lease)
+        report = LeaseReport(now, delivery, run.lease, run.plan.spec)
+        self._reports[run.lease.lease] = report
         return self.attempts.begin(run, free_bytes)
 
     def hand_back(
@@ -266,6 +280,7 @@ class Leases:
         if report is None:
             return []
         if accepted:
+            report.accepted(number)
             return self._release(lease) if report.is_final(number) else []
         return self.drop(now, lease, f"the broker did not accept a report: {reason}")
 
@@ -274,6 +289,7 @@ class Leases:
         run, saving = self.attempts.get(lease), self._savings.pop(lease, None)
         ended: list[Effect] = []
         if run is not None:
+            self._reports[lease].run += run.is_at_work
             ended = [self.attempts.close(now, run, "lost", reason), run.receipt()]
         elif saving is not None:
             ended = [AbandonCheckpoint(lease), saving.run.receipt()]
@@ -307,4 +323,9 @@ class Leases:
         if len(self._let_go) > LET_GO_MAX:
             del self._let_go[next(iter(self._let_go))]
         report = self._reports.pop(lease, None)
-        return [report.ack()] if report else []
+        if report is None:
+            return []
+        if report.spec is None or not (report.run or report.taken):
+            return [report.ack()]
+        done = self.jobs_done.count(report.spec, taken=report.taken, run=report.run)
+        return [KeepJobDone(done), report.ack()]

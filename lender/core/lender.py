@@ -20,6 +20,7 @@ from lender.core.events import (
     Event,
     GangGathered,
     IntentLoaded,
+    JobsRecalled,
     LeaseDelivered,
     LeaseMalformed,
     LeasesCancelled,
@@ -92,6 +93,7 @@ class Lender:
             PreparationFailed: self._leases.preparation_failed,
             UsageMetered: self._on_metered,
             UsageRecalled: self._on_recalled,
+            JobsRecalled: self._on_jobs_recalled,
             SleepAnnounced: self._on_sleep,
             WokenUp: self._on_woken,
             TasksEnded: self._on_tasks_ended,
@@ -223,6 +225,10 @@ class Lender:
     def _on_recalled(self, _now: float, event: UsageRecalled) -> list[Effect]:
         for grant, at, usage in event.entries:
             self._restraint.spending.count(grant, at, usage, event.utc_offset_s)
+        return []
+
+    def _on_jobs_recalled(self, _now: float, event: JobsRecalled) -> list[Effect]:
+        self._leases.jobs_done.recall(event.done)
         return []
 
     def _on_sleep(self, _now: float, _event: SleepAnnounced) -> list[Effect]:

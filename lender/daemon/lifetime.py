@@ -12,6 +12,7 @@ from lender.core.events import (
     CapabilitiesFound,
     DrainRequested,
     Event,
+    JobsRecalled,
     ReportAnswered,
     UsageRecalled,
 )
@@ -27,6 +28,7 @@ from lender.daemon.disk_space import DiskSpace
 from lender.daemon.execution import Machinery, OnLog
 from lender.daemon.identity import load_or_create
 from lender.daemon.inputs import InputCache
+from lender.daemon.jobs_done_file import JobsDoneFile
 from lender.daemon.owner import OwnerVerbs
 from lender.daemon.privilege import become, check_dedicated, drop_to
 from lender.daemon.receipt_head import HeadPublisher
@@ -145,8 +147,15 @@ class Lifetime:
         self._core = Lender(core_config(self._settings, signer.public_key, self._workloads))
         self._queues = WorkQueues(signer.public_key, self._post)
         self._reporter = Reporter(Spool(self._state), self._queues.ask_commit, self._on_answer)
+        self._jobs_done = JobsDoneFile(self._state.jobs_done)
         self._shell = Shell(
-            self._core, self._clock, self._queues, self._reporter, self._receipts, today
+            self._core,
+            self._clock,
+            self._queues,
+            self._reporter,
+            self._receipts,
+            today,
+            self._jobs_done,
         )
         sampler = self._sampler()
         self._owner = OwnerVerbs(
@@ -167,6 +176,7 @@ class Lifetime:
         )
         await self._test_sandboxes()
         self._recall_usage(log_of_receipts)
+        self._post(JobsRecalled(tuple(self._jobs_done.read())))
         self._owner.load()
         self._purge_strangers()
         await control.start()
@@ -207,6 +217,7 @@ class Lifetime:
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._shell.close()
         await self._reporter.close()
+        self._jobs_done.close()
         await control.close()
         await self._queues.close()
         await self._head.publish_now()

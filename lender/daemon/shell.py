@@ -21,6 +21,7 @@ from lender.core.events import (
 )
 from lender.core.lender import Lender
 from lender.daemon.execution import Execution, Machinery
+from lender.daemon.jobs_done_file import JobsDoneFile
 from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.reporter import Reporter
 from lender.daemon.today import Today
@@ -56,6 +57,7 @@ class Shell:
         reporter: Reporter,
         receipts: ReceiptWriter,
         today: Today,
+        jobs_done: JobsDoneFile,
     ) -> None:
         self._core = core
         self._clock = clock
@@ -63,6 +65,7 @@ class Shell:
         self._reporter = reporter
         self._receipts = receipts
         self._today = today
+        self._jobs_done = jobs_done
         self._machinery: Machinery | None = None
         self._executions: dict[str, Execution] = {}
         self._saving: dict[str, Execution] = {}
@@ -161,6 +164,8 @@ class Shell:
                 receipt = _receipt(effect)
                 self._receipts.append(receipt)
                 self._today.count(receipt)
+            case effects.KeepJobDone():
+                self._jobs_done.append(effect.done)
             case effects.PurgeSubmitter():
                 self._purge(effect.submitter)
             case effects.AbandonCheckpoint():

@@ -86,6 +86,11 @@ class StateFolder:
         return self.path / "spool"
 
     @property
+    def jobs_done(self) -> "Path":
+        """How much of each job was done here, by digests of their names."""
+        return self.path / "jobs-done"
+
+    @property
     def receipts(self) -> "Path":
         """The hash-chained log of what ran."""
         return self.path / "receipts.jsonl"

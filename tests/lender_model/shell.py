@@ -235,6 +235,8 @@ class ModelShell(RuleBasedStateMachine):
                 ]
                 assert not any(one.open for one in theirs), "purged under running work"
                 assert not any(one.saving or one.kept_at is not None for one in theirs)
+            case effects.KeepJobDone(done=done):
+                assert 0 <= done.taken <= done.run
             case effects.LetSleep():
                 assert self.asleep
             case effects.Exit():

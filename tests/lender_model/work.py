@@ -35,6 +35,10 @@ from lender.protocol.lease import Lease
 from lender_model.owner import SIGNERS, OwnerAndMachine, picks
 from lender_model.shell import Sandbox
 
+MANY = 1_000_000
+"""Tasks of a job: no lease has one that another had."""
+TASKS_MAX = 5
+
 
 class BrokerAndSandboxes(OwnerAndMachine):
     # The sandboxes; what they tell may come after they were closed.
@@ -120,7 +124,7 @@ class BrokerAndSandboxes(OwnerAndMachine):
 
     @rule(
         name=st.sampled_from(["alice", "alice", "alice", "bob"]),
-        tasks=st.integers(1, 5),
+        tasks=st.integers(1, TASKS_MAX),
         cpu=st.integers(1, 3),
         forged=st.booleans(),
         checkpoint=st.booleans(),
@@ -129,11 +133,12 @@ class BrokerAndSandboxes(OwnerAndMachine):
         self, name: str, tasks: int, cpu: int, *, forged: bool, checkpoint: bool = False
     ) -> None:
         limits = {"cpu": cpu}
-        spec = array_spec(tasks, limits=limits, checkpoint=checkpoint)
+        spec = array_spec(MANY, limits=limits, checkpoint=checkpoint)
         if name == "bob":
-            spec = make_spec(BOB, array={"count": tasks}, limits=limits)
+            spec = make_spec(BOB, array={"count": MANY}, limits=limits)
         signer = SIGNERS[name] if not (forged and tasks == 1) else ALICE
-        lease = make_lease(spec, len(self.leases), signer=signer)
+        number = len(self.leases)
+        lease = make_lease(spec, number, ((TASKS_MAX * number, tasks),), signer=signer)
         self.leases[lease.lease] = lease
         self.hand_over(lease, class_of(spec))
 

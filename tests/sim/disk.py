@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lender.core.consent import Consent, Grant, Intent
+from lender.core.jobs_done import JobDone
 
 
 class Spooled(NamedTuple):
@@ -31,6 +32,7 @@ class Disk:
     spool: dict[tuple[str, int], Spooled] = field(default_factory=dict)
     blobs: dict[str, None] = field(default_factory=dict)
     """Large programs that were fetched."""
+    jobs_done: dict[str, JobDone] = field(default_factory=dict)
     full: bool = False
     marks: int = 0
     """Changes with every word of the owner's."""
@@ -58,6 +60,11 @@ class Disk:
         """Store the owner's word."""
         self._check()
         self.intent = intent
+
+    def keep_job_done(self, done: JobDone) -> None:
+        """Keep how much of a job was done; where there is no room, it is forgotten at the end."""
+        if not self.full:
+            self.jobs_done[done.key] = done
 
     def put(self, report: Spooled) -> None:
         """Spool a report."""

@@ -30,6 +30,7 @@ from lender.core.events import (
     Event,
     GangGathered,
     IntentLoaded,
+    JobsRecalled,
     LeasesCancelled,
     MachineSampled,
     PreparationFailed,
@@ -124,6 +125,7 @@ class LenderShell(Actor):
         self.world.note(self.name, "starts")
         self.post(CapabilitiesFound(self._capabilities))
         self.post(UsageRecalled((), 0))
+        self.post(JobsRecalled(tuple(self.machine.disk.jobs_done.values())))
         self.load()
         self.after(SETTLE_S, self._sample, 0)
         self.after(self._rng.uniform(*CONNECT_S), self.line.open)
@@ -313,6 +315,8 @@ class LenderShell(Actor):
                 self.reporter.send(effect.lease, effect.number, effect.report)
             case effects.WriteReceipt():
                 pass  # `watch` counts them
+            case effects.KeepJobDone():
+                self.machine.disk.keep_job_done(effect.done)
             case effects.PurgeSubmitter():
                 self.reporter.purge(effect.submitter)
             case effects.AbandonCheckpoint():

@@ -86,8 +86,8 @@ def state(tmp_path: Path) -> StateFolder:
 
 
 def shell_of(core: Script, state: StateFolder, sandbox: Sandbox) -> Shell:
-    parts: dict[str, Any] = {"queues": None, "reporter": FullDisk(), "receipts": None}
-    shell = Shell(core, lambda: 0.0, parts["queues"], parts["reporter"], parts["receipts"], None)  # type: ignore[arg-type]  # stand-ins
+    parts: dict[str, Any] = dict.fromkeys(("queues", "receipts", "today", "jobs_done"))
+    shell = Shell(core, lambda: 0.0, reporter=FullDisk(), **parts)  # type: ignore[arg-type]  # stand-ins
     shell.equip(SimpleNamespace(state=state))  # type: ignore[arg-type]  # all that a thaw needs
     shell._executions[lease_id(1)] = sandbox  # type: ignore[assignment]  # a stand-in
     return shell
