@@ -30,7 +30,7 @@ help:
 	@echo 'make bench-fleet    10,000 lenders, 10 million tasks, three days of theirs; less by ARGS="--days 1 ..."'
 	@echo 'make walls      build what the sandboxes have in C; the others do it by themselves'
 	@echo 'make wasm       build the workloads and test modules from source'
-	@echo 'make schemas    write docs/schemas from the code'
+	@echo 'make schemas    write docs/schemas and docs/permissions.md from the code'
 	@echo 'make clean      remove what the targets above made'
 
 demo:
@@ -100,6 +100,7 @@ wasm:
 
 schemas: venv
 	$(BIN)/python docs/generate_schemas.py
+	$(BIN)/python docs/generate_permissions.py
 
 clean:
 	rm -f lender/sandbox/walls/enter

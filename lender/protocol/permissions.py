@@ -1,0 +1,272 @@
+"""Who may publish and subscribe to what: the one table that servers, documents and tests follow.
+
+Subjects are templates as NATS servers read them in the scope of a signing key (ADR-14): a user's
+own public key and the tags of his token stand for the places in braces.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+from lender.protocol import streams, subjects
+from lender.protocol.classes import own_queue
+
+Role = Literal["broker", "lender", "submitter", "observer", "stranger"]
+"""A stranger is whoever has no token."""
+
+Verb = Literal["publish", "subscribe", "answer"]
+"""To answer is to publish to where a message that came on this very connection asks for it."""
+
+Account = Literal["core", "lenders", "submitters"]
+"""The streams and the broker stand in the first; the others reach of it what the table says."""
+
+SELF = "{{subject()}}"
+CLASS_TAG = "class"
+_CLASS = f"{{{{tag({CLASS_TAG})}}}}"
+
+HOME: Mapping[Role, Account] = MappingProxyType(
+    {"broker": "core", "lender": "lenders", "observer": "lenders", "submitter": "submitters"}
+)
+"""Where each role lives. A stranger lives nowhere: no server lets one in."""
+
+
+class Right(NamedTuple):
+    """One line of the table."""
+
+    role: Role
+    verb: Verb
+    subject: str
+    """A template."""
+    why: str
+    towards: Account
+    """Whose matter it is: where it goes to, or comes from."""
+
+
+class Answers(NamedTuple):
+    """What a role may answer: `count_max` times each message, within `within_s`; None: no bound."""
+
+    count_max: int | None
+    within_s: float
+
+
+ANSWERS: Mapping[Role, Answers] = MappingProxyType(
+    {
+        # The server keeps in mind each message that may yet be answered.
+        "lender": Answers(None, 3600.0),
+        "broker": Answers(1, 60.0),
+    }
+)
+
+_API = "$JS.API"
+_MADE = (streams.JOBS, streams.WORK, streams.RESULTS, streams.BLOBS, streams.HEADS, streams.LEADER)
+_READ_ALONG = (streams.JOBS, streams.RESULTS)
+_BLOB_PIECES = "$O.blobs.C.*"
+_BLOB_NAMES = "$O.blobs.M.*"
+
+
+def _last(stream: str, subject: str) -> str:
+    """The last message on a subject, by direct access."""
+    return f"{_API}.DIRECT.GET.{stream}.{subject}"
+
+
+def _pages(stream: str) -> str:
+    """Any messages, by direct access."""
+    return f"{_API}.DIRECT.GET.{stream}"
+
+
+def _pull(consumer: str) -> str:
+    return f"{_API}.CONSUMER.MSG.NEXT.{streams.WORK}.{consumer}"
+
+
+def _inbox(role: Role) -> Right:
+    return Right(role, "subscribe", f"_INBOX_{SELF}.>", "answers to what it asks", HOME[role])
+
+
+def _blob_rights(role: Role) -> tuple[Right, ...]:
+    return tuple(
+        Right(role, "publish", subject, why, "core")
+        for subject, why in (
+            (_BLOB_PIECES, "stores contents; one bucket for all: nothing keeps them apart yet"),
+            (_BLOB_NAMES, "names them; it can replace another's, which shows by the digest"),
+            (_last(streams.BLOBS, _BLOB_NAMES), "looks a content up"),
+            (_pages(streams.BLOBS), "reads contents; of the one bucket also those of others"),
+        )
+    )
+
+
+_SUBMITTER = (
+    *(
+        Right("submitter", "publish", subject, why, "core")
+        for subject, why in (
+            (subjects.submit(SELF, "*"), "submits jobs of its own"),
+            (subjects.cancel(SELF, "*"), "ends them"),
+            (subjects.query(SELF), "asks about them"),
+            (
+                _last(streams.JOBS, subjects.submit(SELF, "*")),
+                "reads back what it submitted, to learn whether an earlier try was accepted",
+            ),
+            (_last(streams.RESULTS, f"res.{SELF}.>"), "reads its own results"),
+        )
+    ),
+    *_blob_rights("submitter"),
+    Right("submitter", "subscribe", subjects.event(SELF, "*"), "news of its own jobs", "core"),
+    Right(
+        "submitter", "subscribe", subjects.task_log(SELF, "*", "*"), "logs of its jobs", "lenders"
+    ),
+    _inbox("submitter"),
+)
+
+_LENDER = (
+    *(
+        Right("lender", "publish", subject, why, "core")
+        for subject, why in (
+            (subjects.offer(SELF), "says what it can run, and that it is there"),
+            (subjects.done(SELF), "reports on leases; whose they are shows by the lease's token"),
+            (subjects.head(SELF), "publishes the last line of its log of receipts"),
+            (_last(streams.HEADS, subjects.head(SELF)), "holds its log against that line"),
+            (_pull(_CLASS), "takes leases of the classes that its token names"),
+            (_pull(own_queue(SELF)), "takes leases that are meant for it alone"),
+        )
+    ),
+    *_blob_rights("lender"),
+    Right(
+        "lender",
+        "answer",
+        f"$JS.ACK.{streams.WORK}.>",
+        "ends, prolongs or hands back a lease that came to it, and no other",
+        "core",
+    ),
+    Right(
+        "lender",
+        "publish",
+        subjects.task_log("*", "*", SELF),
+        "shows what tasks write; who does not know the job's id reaches nobody",
+        "lenders",
+    ),
+    Right("lender", "subscribe", subjects.control(SELF), "the broker's words to it", "core"),
+    Right(
+        "lender",
+        "subscribe",
+        subjects.control(subjects.ALL_LENDERS),
+        "the broker's words to all",
+        "core",
+    ),
+    _inbox("lender"),
+)
+
+_OBSERVER = (
+    Right(
+        "observer",
+        "publish",
+        _last(streams.HEADS, subjects.HEAD_FILTER),
+        "keeps the heads of all logs of receipts, as a witness",
+        "core",
+    ),
+    Right(
+        "observer",
+        "publish",
+        _last(streams.LEADER, subjects.LEADERSHIP_KEY),
+        "sees which broker leads",
+        "core",
+    ),
+    Right(
+        "observer", "subscribe", subjects.OFFER_FILTER, "sees who lends and what is free", "lenders"
+    ),
+    _inbox("observer"),
+)
+
+_BROKER_LINES: tuple[tuple[Verb, str, str], ...] = (
+    *(
+        ("publish", f"{_API}.STREAM.{call}.{stream}", why)
+        for stream in _MADE
+        for call, why in (
+            ("CREATE", "makes the stream where it is missing"),
+            ("UPDATE", "brings it to this version's settings"),
+        )
+    ),
+    *(
+        ("publish", f"{_API}.{call}", why)
+        for stream in _READ_ALONG
+        for call, why in (
+            (f"STREAM.INFO.{stream}", "learns where the stream ends"),
+            (f"STREAM.MSG.GET.{stream}", "learns from its leader what comes next"),
+            (f"CONSUMER.CREATE.{stream}.*", "replays it and reads along"),
+            (f"CONSUMER.MSG.NEXT.{stream}.*", "replays it and reads along"),
+            (f"CONSUMER.DELETE.{stream}.*", "leaves no reader behind"),
+            (f"DIRECT.GET.{stream}", "reads a part of it"),
+        )
+    ),
+    ("publish", _last(streams.RESULTS, subjects.RESULT_FILTER), "sees which record was first"),
+    ("publish", _last(streams.LEADER, subjects.LEADERSHIP_KEY), "sees which broker leads"),
+    ("publish", f"{_API}.CONSUMER.CREATE.{streams.WORK}.*", "opens the queue of a class"),
+    ("publish", f"{_API}.STREAM.MSG.DELETE.{streams.WORK}", "takes back what is cancelled"),
+    ("publish", _pages(streams.WORK), "replays the outstanding leases"),
+    ("publish", subjects.WORK_FILTER, "leases"),
+    ("publish", subjects.RESULT_FILTER, "commits; nobody else writes results"),
+    ("publish", subjects.LEADERSHIP_KEY, "leads"),
+    ("publish", subjects.broker_ping("*"), "asks whether another broker is there"),
+    ("publish", subjects.event("*", "*"), "tells submitters what was committed"),
+    ("publish", subjects.control("*"), "tells lenders what has work, and what to stop"),
+    ("subscribe", subjects.OFFER_FILTER, "who lends"),
+    ("subscribe", subjects.DONE_FILTER, "reports"),
+    ("subscribe", subjects.QUERY_FILTER, "questions"),
+    ("subscribe", subjects.broker_ping("*"), "answers other brokers"),
+    ("subscribe", "_INBOX.>", "answers to what it asks; only brokers live in this account"),
+    ("answer", ">", "answers reports, questions and other brokers"),
+)
+_BROKER = tuple(Right("broker", verb, subject, why, "core") for verb, subject, why in _BROKER_LINES)
+
+RIGHTS: tuple[Right, ...] = (*_BROKER, *_LENDER, *_SUBMITTER, *_OBSERVER)
+"""What is not in here is refused. A stranger has no line."""
+
+
+def templates(role: Role, verb: Verb) -> tuple[str, ...]:
+    """Return the subjects of a role's rights, as they stand in the table."""
+    return tuple(one.subject for one in RIGHTS if (one.role, one.verb) == (role, verb))
+
+
+def granted(role: Role, verb: Verb, key: str, tags: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return what one user may publish or subscribe to, as the server makes it of the templates.
+
+    Args:
+        role: of the signing key that vouches for the user.
+        verb: to answer has no subjects of its own.
+        key: the user's public key.
+        tags: of the user's token, such as `class:default_wasm_any_none_U..._wasm`.
+    """
+    classes = [tag.partition(":")[2] for tag in tags if tag.startswith(f"{CLASS_TAG}:")]
+    return tuple(
+        subject
+        for template in templates(role, verb)
+        for subject in _filled(template.replace(SELF, key), classes)
+    )
+
+
+def permits(patterns: Iterable[str], subject: str) -> bool:
+    """Tell whether one of the patterns lets a subject pass.
+
+    A wildcard in `subject` is a token like any other: so the server looks at it.
+    """
+    parts = subject.split(".")
+    return any(_matches(pattern.split("."), parts) for pattern in patterns)
+
+
+def pattern_of(template: str) -> str:
+    """Return what all subjects that a template stands for have in common."""
+    # A wildcard can't be part of a token.
+    return ".".join("*" if "{{" in token else token for token in template.split("."))
+
+
+def _filled(template: str, classes: Sequence[str]) -> list[str]:
+    if _CLASS not in template:
+        return [template]
+    return [template.replace(_CLASS, one) for one in classes]
+
+
+def _matches(pattern: Sequence[str], parts: Sequence[str]) -> bool:
+    for at, wanted in enumerate(pattern):
+        if wanted == ">":
+            return len(parts) > at
+        if at >= len(parts) or wanted not in ("*", parts[at]):
+            return False
+    return len(pattern) == len(parts)
