@@ -33,6 +33,12 @@ def add_connection_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="what the server lets you in by, where that is not your key; default $LENDER_CREDS",
     )
+    parser.add_argument(
+        "--ca",
+        type=Path,
+        metavar="FILE",
+        help="certificates of who may vouch for the server, for TLS; default $LENDER_CA",
+    )
     add_key_option(parser)
 
 
@@ -54,7 +60,7 @@ def with_client(args: argparse.Namespace, work: Callable[[Client], Awaitable[int
     """
 
     async def connected() -> int:
-        async with Client(args.url, args.key, credentials=args.creds) as client:
+        async with Client(args.url, args.key, credentials=args.creds, ca=args.ca) as client:
             return await work(client)
 
     try:

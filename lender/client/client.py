@@ -14,7 +14,7 @@ from lender.client.functions import FunctionJob, FunctionOptions
 from lender.client.insistence import insist
 from lender.client.job import Job, Session
 from lender.client.job_ids import ENTROPY_BYTES, job_id
-from lender.client.keys import credentials_path, default_key_path, read_key
+from lender.client.keys import ca_path, credentials_path, default_key_path, read_key
 from lender.client.ledger import Ledger
 from lender.client.retrying import retry_spec, tasks_to_retry
 from lender.client.specs import DAY_S, Content, JobRequest, inputs_by_name, job_spec, payload_of
@@ -44,6 +44,7 @@ class Client:
         key: Path | None = None,
         *,
         credentials: Path | None = None,
+        ca: Path | None = None,
         timeout_s: float = 30.0,
         connect_timeout_s: float = 5.0,
         now: Callable[[], float] = time.time,
@@ -55,6 +56,7 @@ class Client:
             url: of the NATS server; `$LENDER_URL`, else port 4222 of this machine.
             key: file with the submitter's seed; see `default_key_path`.
             credentials: file that the server lets us in by; `$LENDER_CREDS`, else the key.
+            ca: certificates of who may vouch for the server, for TLS; `$LENDER_CA`, else any.
             timeout_s: bound on each exchange with server or broker, repetitions included.
             connect_timeout_s: bound on reaching a server at first.
             now: the clock, seconds since the epoch.
@@ -63,6 +65,7 @@ class Client:
         self.url = url or os.environ.get("LENDER_URL") or DEFAULT_URL
         self._key_path = key or default_key_path(os.environ)
         self._credentials = credentials or credentials_path(os.environ) or self._key_path
+        self._ca = ca or ca_path(os.environ)
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._now = now
@@ -77,6 +80,7 @@ class Client:
                 self.url,
                 name="lender-client",
                 credentials=self._credentials,
+                ca=self._ca,
                 inbox_prefix=f"_INBOX_{signer.public_key}",
                 timeout_s=self._connect_timeout_s,
             )

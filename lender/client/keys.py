@@ -34,6 +34,12 @@ def credentials_path(environment: Mapping[str, str]) -> Path | None:
     return Path(chosen) if chosen else None
 
 
+def ca_path(environment: Mapping[str, str]) -> Path | None:
+    """Return `$LENDER_CA`: certificates of who may vouch for the server."""
+    chosen = environment.get("LENDER_CA")
+    return Path(chosen) if chosen else None
+
+
 def create_key(path: Path, entropy: bytes) -> Signer:
     """Write a new key with mode 0600, durably, and return it.
 

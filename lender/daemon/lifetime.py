@@ -230,6 +230,7 @@ class Lifetime:
             self._settings.url,
             name=name,
             credentials=self._settings.credentials,
+            ca=self._settings.ca,
             inbox_prefix=f"_INBOX_{self._public_key}",
             on_state=self._on_connection,
         )

@@ -27,6 +27,8 @@ class DaemonSettings(BaseSettings):
     """Where the fleet's NATS server is."""
     credentials: Path | None = None
     """File that the NATS server lets us in by, where it asks for one: see README.md."""
+    ca: Path | None = None
+    """Certificates of who may vouch for that server, for TLS: `ca.pem` of a deployment."""
     state: Path | None = None
     """State folder: consent, receipts, identity. None: `default_state_path()`."""
     name: str = Field(default_factory=socket.gethostname, max_length=120)

@@ -12,7 +12,7 @@ from nats import errors as nats_errors
 from nats.aio.client import Server
 from nats.aio.msg import Msg
 
-from lender.link.credentials import connect_options, without_credentials
+from lender.link.credentials import connect_options, trusting, without_credentials
 from lender.link.errors import (
     DisconnectedError,
     LinkError,
@@ -223,6 +223,7 @@ async def connect(
     *,
     name: str,
     credentials: Path | None = None,
+    ca: Path | None = None,
     inbox_prefix: str = "_INBOX",
     on_state: Listener | None = None,
     timeout_s: float | None = None,
@@ -233,13 +234,14 @@ async def connect(
         url: one address, or several of one cluster separated by commas.
         name: shown in the server's monitoring.
         credentials: file that the server lets us in by; see `connect_options`.
+        ca: certificates of those who may vouch for the server; then nothing is said without TLS.
         inbox_prefix: where replies come; a restricted user has one of its own.
         on_state: told of every later change of state.
         timeout_s: bound on reaching a server the first time; None tries forever.
 
     Raises:
         ConnectError: `timeout_s` went by.
-        CredentialsError: the file can't be used.
+        CredentialsError: a file can't be used.
     """
     nc = HardenedClient()
     connection = Connection(nc, on_state)
@@ -247,6 +249,8 @@ async def connect(
     options: dict[str, Any] = {"reconnect_time_wait": first_pause_s}
     if credentials:
         options |= connect_options(credentials)
+    if ca:
+        options["tls"] = trusting(ca)
 
     async def back_off(error: Exception) -> None:
         # nats-py paces its first connection by this option alone, without end.

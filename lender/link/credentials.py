@@ -1,7 +1,11 @@
-"""The file that a NATS server lets us in by: a key, a signed identity, or a name and a password."""
+"""The file that a NATS server lets us in by: a key, a signed identity, or a name and a password.
+
+And the file that it shows by whom it is itself: certificates of authorities.
+"""
 
 import os
 import re
+import ssl
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,6 +54,25 @@ def connect_options(path: Path) -> dict[str, Any]:
     if said := _NAME_AND_PASSWORD.fullmatch(text.strip()):
         return {"user": said[1], "password": said[2]}
     raise CredentialsError(f"{path} holds no credentials: {_FORMS}")
+
+
+def trusting(authorities: Path) -> ssl.SSLContext:
+    """Return what has a connection use TLS, with a server that these authorities vouch for.
+
+    Args:
+        authorities: certificates in PEM; those of the machine do not count then.
+
+    Raises:
+        CredentialsError: the file can't be used.
+    """
+    try:
+        return ssl.create_default_context(cafile=str(authorities))
+    except ssl.SSLError as error:
+        raise CredentialsError(f"{authorities} holds no certificates in PEM") from error
+    except OSError as error:
+        raise CredentialsError(
+            f"can't read the certificates {authorities}: {error.strerror}"
+        ) from error
 
 
 def without_credentials(url: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from nats import errors
 from nats.aio.client import PING_PROTO, Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -43,6 +44,16 @@ class HardenedClient(Client):
             if not flushed.done():
                 flushed.set_result(None)
         await super()._attempt_reconnect()
+
+    def _connect_command(self) -> bytes:
+        """Say who we are; where TLS was asked for, only by TLS.
+
+        nats-py goes without where the server, or whoever stands before it, does not ask for it.
+        """
+        if self.options.get("tls") is not None and not self._server_info.get("tls_required"):
+            raise errors.Error("nats: the server offers no TLS, which `ca` asks for")
+        command: bytes = super()._connect_command()
+        return command
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         """Ping behind whatever waits to be written: what is answered to `flush` has then come.
