@@ -9,6 +9,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from broker.deployment.folder import Deployment, DeploymentError
 from broker.service.candidate import Candidate
 from broker.service.service import Service
 from broker.service.settings import BrokerSettings
@@ -34,6 +35,7 @@ class Lifetime:
     def __init__(self, settings: BrokerSettings, ready_file: Path | None) -> None:
         self._settings = settings
         self._ready_file = ready_file
+        self._deployment = _deployment(settings)
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -44,7 +46,7 @@ class Lifetime:
         """Serve.
 
         Raises:
-            ExceptionGroup: of LinkError, ConnectionClosedError or OSError.
+            ExceptionGroup: of LinkError, ConnectionClosedError, DeploymentError or OSError.
         """
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(self._serve())
@@ -60,10 +62,12 @@ class Lifetime:
             url = settings.url
             if settings.embedded:
                 url = await stack.enter_async_context(self._embedded())
+            credentials, ca = self._way_in()
             connection = await connect(
                 url,
                 name="lender-broker",
-                credentials=settings.credentials,
+                credentials=credentials,
+                ca=ca,
                 timeout_s=_CONNECT_TIMEOUT_S,
             )
             await stack.enter_async_context(connection)
@@ -79,12 +83,23 @@ class Lifetime:
             notify("READY=1\nSTATUS=standing by")
             await Candidate(connection, me, settings.replicas, serve).run()
 
+    def _way_in(self) -> tuple[Path | None, Path | None]:
+        """Return the credentials and who may vouch for the server: as said, or the deployment's."""
+        settings, deployment = self._settings, self._deployment
+        if deployment is None:
+            return settings.credentials, settings.ca
+        # The embedded server is reached by the loopback alone, and has no TLS.
+        ca = None if settings.embedded else deployment.authority
+        return settings.credentials or deployment.broker_credentials, settings.ca or ca
+
     @contextlib.asynccontextmanager
     async def _embedded(self) -> AsyncIterator[str]:
         """Run the embedded server, and start it again on its store should it end."""
         settings = self._settings
         store = settings.store if settings.store is not None else settings.state / "nats"
-        async with EmbeddedServer(store, port=settings.port or None) as server:
+        vouched = "" if self._deployment is None else self._deployment.embedded_config(store)
+        port = settings.port or None
+        async with EmbeddedServer(store, port=port, extra_config=vouched) as server:
             watch = asyncio.create_task(_keep_running(server))
             try:
                 yield server.url
@@ -100,6 +115,20 @@ class Lifetime:
             draft = self._ready_file.with_name(self._ready_file.name + ".new")
             draft.write_text(json.dumps({"url": url, "pid": os.getpid()}))
             draft.replace(self._ready_file)
+
+
+def _deployment(settings: BrokerSettings) -> Deployment | None:
+    """Return the deployment that there is, or that was named.
+
+    Raises:
+        DeploymentError: that which was named is none.
+    """
+    found = Deployment(settings.deployment_folder)
+    if found.exists:
+        return found
+    if settings.deployment is None:
+        return None
+    raise DeploymentError(f"{found.folder} is no deployment: make one with `lender-broker init`")
 
 
 async def _make_streams(jetstream: JetStream, settings: BrokerSettings) -> None:

@@ -3,23 +3,32 @@
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
 
+from broker.deployment import command as deploying
+from broker.deployment.folder import Deployment, DeploymentError
+from broker.deployment.revocation import revoke
 from broker.service.allowances import Allowance
 from broker.service.lifetime import Lifetime
 from broker.service.service import ConnectionClosedError
 from broker.service.settings import BrokerSettings
 from broker.service.submitters import SubmittersError, SubmittersFile
 from lender.link.errors import LinkError
+from lender.protocol.errors import ProtocolError
+from lender.protocol.signature import check_public_key
 from lender.service.places import NoHomeError
 from lender.service.settings import SettingsError, find_file, given, load
 
 EXAMPLES = """examples:
+  lender-broker init                           makes keys and accounts: only whom they vouch for
+                                               is let in (docs/deployment.md)
   lender-broker serve --embedded               NATS on 127.0.0.1:4222, state in ~/.local/state
   lender-broker serve --url nats://nats.lab:4222
   lender-broker serve --url nats://nats.lab:4222 (on another machine)  stands by, takes over
@@ -30,16 +39,19 @@ EXAMPLES = """examples:
   lender-broker allow default --jobs 1000      for all of whom nothing else was said
   lender-broker submitters                     who may submit, and how much
   lender-broker forbid alice                   she may not any more
+  lender-broker revoke UCXY... --url ...       that key is let in no more, at once
 
 Settings also come from a TOML file (--config) and from the environment:
-  LENDER_BROKER_URL, _EMBEDDED, _PORT, _STORE, _STATE, _CREDENTIALS, _SUBMITTERS, _POOLS,
-  _JOBS_BYTES, _RESULTS_BYTES, _REPLICAS, _LOG_LEVEL;
+  LENDER_BROKER_URL, _EMBEDDED, _PORT, _STORE, _STATE, _CREDENTIALS, _CA, _DEPLOYMENT, _SUBMITTERS,
+  _POOLS, _JOBS_BYTES, _RESULTS_BYTES, _REPLICAS, _LOG_LEVEL;
   in the file, a table [submitters] with name = "U..." allows submitters, too.
 
 exit codes: 0 ended as asked, 1 something failed (stderr says what to do), 2 bad usage or setting
 """
 
-_FAILURES = (LinkError, ConnectionClosedError, SubmittersError, OSError)
+CA_HELP = "certificates of who may vouch for the NATS server, for TLS (ca.pem of the deployment)"
+
+_FAILURES = (LinkError, ConnectionClosedError, DeploymentError, SubmittersError, OSError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,6 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 format="%(asctime)s %(levelname)s %(name)s: %(message)s",
             )
             uvloop.run(_serve(settings, arguments.ready_file))
+        elif arguments.command == "init":
+            deployment = Deployment(settings.deployment_folder.absolute())
+            told = deploying.run(arguments, deployment, settings.port, os.urandom, time.time())
+            print(told)  # noqa: T201 - asked for
+        elif arguments.command == "revoke":
+            deployment = Deployment(settings.deployment_folder.absolute())
+            asyncio.run(revoke(deployment, settings.url, settings.ca, arguments.key, time.time()))
+            print(f"{arguments.key} is let in no more")  # noqa: T201 - asked for
         elif arguments.command == "allow":
             SubmittersFile(settings.state).allow(arguments.name, arguments.key, _said(arguments))
         elif arguments.command == "submitters":
@@ -92,6 +112,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--config", type=Path, help="TOML file (default: broker.toml, if any)")
     common.add_argument("--state", type=Path, help="state folder")
+    common.add_argument(
+        "--deployment", type=Path, metavar="DIR", help="what `init` makes (default: in the state)"
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", parents=[common], help="run the broker")
     serve.add_argument("--url", help="NATS server to use")
@@ -102,6 +125,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="what that server lets us in by: an nkey seed, a .creds file, or user:password",
     )
+    serve.add_argument("--ca", type=Path, metavar="FILE", help=CA_HELP)
     serve.add_argument(
         "--embedded", action="store_true", default=None, help="run a NATS server as part of this"
     )
@@ -118,11 +142,25 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     serve.add_argument(
         "--ready-file", type=Path, help="written when the broker serves: JSON with url and pid"
     )
+    init = commands.add_parser("init", parents=[common], help="make what a fleet is let in by")
+    init.add_argument("--port", type=int, help="of the server")
+    deploying.configure(init)
+    revoking = commands.add_parser("revoke", parents=[common], help="let a key in no more, at once")
+    revoking.add_argument("key", type=_key, help="public key of a lender or a submitter, U...")
+    revoking.add_argument("--url", help="NATS server of the fleet")
+    revoking.add_argument("--ca", type=Path, metavar="FILE", help=CA_HELP)
     _add_allow(commands.add_parser("allow", parents=[common], help="let a submitter in"))
     commands.add_parser("submitters", parents=[common], help="list who may submit, and how much")
     forbid = commands.add_parser("forbid", parents=[common], help="let a submitter in no more")
     forbid.add_argument("name", help="as it was allowed")
     return parser.parse_args(argv)
+
+
+def _key(text: str) -> str:
+    try:
+        return check_public_key(text)
+    except ProtocolError as error:
+        raise argparse.ArgumentTypeError(error.reason) from error
 
 
 def _add_allow(allow: argparse.ArgumentParser) -> None:

@@ -56,8 +56,10 @@ logger = logging.getLogger(__name__)
 STALL_S = 1.0
 """A loop that comes this much too late has kept lenders waiting, not they it."""
 
-INBOX_PREFIX = "_INBOX"
-"""A reply subject is the caller's choice: answers go to inboxes only, never to our subjects."""
+INBOXES = ("_INBOX", "_R_.")
+"""A reply subject is the caller's choice: answers go to inboxes only, never to our subjects.
+
+By the second a server stands for an inbox in another account than ours."""
 
 _IDLE_S = 5.0
 _CONFIRM_S = 0.05
@@ -287,7 +289,7 @@ class Service:
         self._hear(OfferReceived(subjects.last_token(msg.subject), msg.data))
 
     async def _on_done(self, msg: Msg) -> None:
-        if msg.reply.startswith(INBOX_PREFIX):
+        if msg.reply.startswith(INBOXES):
             lender = subjects.last_token(msg.subject)
             self._hear(DoneReported(lender, msg.data, msg.reply))
 
@@ -296,7 +298,7 @@ class Service:
             self._left_out.note(event.lender)
 
     async def _on_query(self, msg: Msg) -> None:
-        if msg.reply.startswith(INBOX_PREFIX):
+        if msg.reply.startswith(INBOXES):
             submitter = subjects.last_token(msg.subject)
             query = QueryReceived(submitter, msg.headers or {}, msg.data, msg.reply)
             if not self._intake.ask(query):

@@ -43,6 +43,10 @@ class BrokerSettings(BaseSettings):
     """Folder of `submitters.toml`, which `allow` and `forbid` write."""
     credentials: Path | None = None
     """File that the NATS server lets us in by, where it asks for one: see README.md."""
+    ca: Path | None = None
+    """Certificates of who may vouch for the NATS server, for TLS. None: a deployment's, if any."""
+    deployment: Path | None = None
+    """Folder that `init` makes and `serve` uses. None: `deployment` in the state folder, if any."""
     submitters: dict[str, str] = {}
     """Who may submit, besides those that were allowed by command: name = public key."""
     pools: list[PoolName] | None = Field(default=None, min_length=1)
@@ -54,6 +58,11 @@ class BrokerSettings(BaseSettings):
     replicas: int = Field(default=1, ge=1, le=5)
     """Of every stream; more than 1 needs a NATS cluster."""
     log_level: LogLevel = "info"
+
+    @property
+    def deployment_folder(self) -> Path:
+        """Where the deployment is, or would be."""
+        return self.state / "deployment" if self.deployment is None else self.deployment
 
     @property
     def bytes_max(self) -> dict[str, int]:

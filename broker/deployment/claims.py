@@ -1,0 +1,156 @@
+"""What a deployment's tokens say: accounts, what crosses between them, and the scope of each role.
+
+One pool is three accounts of the NATS server. The streams and the broker are in `core`; lenders and
+submitters each have one of their own, and import of `core` what the table of permissions says. So
+a reply, which may name any subject, ends in the account of whoever asked (docs/decisions/0026).
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from lender.protocol import permissions
+from lender.protocol.permissions import ANSWERS, HOME, RIGHTS, Account, Right, Role
+
+ACCOUNTS: tuple[Account, ...] = ("core", "lenders", "submitters")
+ROLES: tuple[Role, ...] = tuple(HOME)
+
+_UNBOUNDED = {"subs": -1, "data": -1, "payload": -1}
+_NS = 1_000_000_000
+
+
+class Crossing(NamedTuple):
+    """A subject that one account gives and another takes."""
+
+    kind: str
+    """`service` goes to the giver, `stream` comes from it."""
+    giver: Account
+    taker: Account
+    subject: str
+
+
+def operator(system: str) -> dict[str, Any]:
+    """Return the claims of an operator whose server's own matters are in the account `system`."""
+    return {"type": "operator", "system_account": system}
+
+
+def system_account() -> dict[str, Any]:
+    """Return the claims of the account for the server's own matters."""
+    return {"type": "account", "limits": _limits(jetstream=False)}
+
+
+def account(
+    which: Account, accounts: Mapping[Account, str], signing_keys: Mapping[Role, str]
+) -> dict[str, Any]:
+    """Return the claims of one of a pool's accounts.
+
+    Args:
+        which: one of them.
+        accounts: public key of each.
+        signing_keys: public key of what vouches for each role.
+    """
+    crossings = crossings_of(RIGHTS)
+    return {
+        "type": "account",
+        "limits": _limits(jetstream=which == "core"),
+        "exports": [
+            _export(kind, subject)
+            for kind, subject in _unique((x.kind, x.subject) for x in crossings if x.giver == which)
+        ],
+        "imports": [
+            {
+                "name": one.subject,
+                "type": one.kind,
+                "account": accounts[one.giver],
+                "subject": one.subject,
+            }
+            for one in crossings
+            if one.taker == which
+        ],
+        "signing_keys": [
+            {"kind": "user_scope", "key": key, "role": role, "template": scope(role)}
+            for role, key in sorted(signing_keys.items())
+            if HOME[role] == which
+        ],
+    }
+
+
+def scope(role: Role) -> dict[str, Any]:
+    """Return what a role's signing key lets its users do: the server fills the templates in."""
+    template: dict[str, Any] = {
+        **_UNBOUNDED,
+        "pub": {"allow": list(permissions.templates(role, "publish"))},
+        "sub": {"allow": list(permissions.templates(role, "subscribe"))},
+        # No MQTT, no web socket.
+        "allowed_connection_types": ["STANDARD"],
+    }
+    if role in ANSWERS:
+        count_max, within_s = ANSWERS[role]
+        template["resp"] = {
+            "max": -1 if count_max is None else count_max,
+            "ttl": int(within_s * _NS),
+        }
+    return template
+
+
+def user(account_key: str, tags: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the claims of a user of a role, whose rights are those of the key that vouches."""
+    return {"type": "user", "issuer_account": account_key, "tags": list(tags)}
+
+
+def system_user() -> dict[str, Any]:
+    """Return the claims of the operator's user of the server's own matters."""
+    return {"type": "user", **_UNBOUNDED, "allowed_connection_types": ["STANDARD"]}
+
+
+def revoked(nats: Mapping[str, Any], public_key: str, now: float) -> dict[str, Any]:
+    """Return an account's claims by which no token counts that a key was given until `now`."""
+    return {**nats, "revocations": {**nats.get("revocations", {}), public_key: int(now)}}
+
+
+def crossings_of(rights: Iterable[Right]) -> list[Crossing]:
+    """Return what has to cross between accounts so that the rights can be used."""
+    found: dict[Crossing, None] = {}
+    for one in rights:
+        home = HOME[one.role]
+        if one.towards != home:
+            kind = "stream" if one.verb == "subscribe" else "service"
+            subject = permissions.pattern_of(one.subject)
+            found[Crossing(kind, one.towards, home, subject)] = None
+    return [one for one in found if not _is_within_another(one, found)]
+
+
+def _is_within_another(crossing: Crossing, others: Iterable[Crossing]) -> bool:
+    """Tell whether it crosses anyway: the server takes no overlapping imports."""
+    return any(
+        one != crossing
+        and one[:3] == crossing[:3]
+        and permissions.permits([one.subject], crossing.subject)
+        for one in others
+    )
+
+
+def _export(kind: str, subject: str) -> dict[str, Any]:
+    export = {"name": subject, "subject": subject, "type": kind}
+    # A pull and a page are answered by many messages.
+    return {**export, "response_type": "Stream"} if kind == "service" else export
+
+
+def _limits(*, jetstream: bool) -> dict[str, Any]:
+    """Return no bound but the server's; who has no JetStream has no streams."""
+    store = -1 if jetstream else 0
+    return {
+        **_UNBOUNDED,
+        "imports": -1,
+        "exports": -1,
+        "wildcards": True,
+        "conn": -1,
+        "leaf": 0,
+        "mem_storage": store,
+        "disk_storage": store,
+        "streams": store,
+        "consumer": store,
+    }
+
+
+def _unique(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys(pairs))

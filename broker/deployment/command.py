@@ -1,0 +1,91 @@
+"""`lender-broker init`: makes what a fleet is let in by."""
+
+import argparse
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from broker.deployment import contents
+from broker.deployment.contents import Certificates
+from broker.deployment.folder import Deployment, DeploymentError
+
+HERE = ("localhost", "127.0.0.1")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Make keys, accounts, certificates and a server's configuration. Run again, it changes "
+        "nothing. Whoever holds its folder `operator` can change everything: keep that elsewhere."
+    )
+    parser.add_argument(
+        "--name", type=_name, default="fleet", help="of the fleet, for people (%(default)s)"
+    )
+    parser.add_argument(
+        "--host",
+        nargs="+",
+        dest="hosts",
+        metavar="HOST",
+        default=[],
+        help="names and addresses by which others reach the server, for its certificate",
+    )
+    parser.add_argument("--cert", type=Path, help="a certificate for TLS, instead of an own one")
+    parser.add_argument("--cert-key", type=Path, help="its private key")
+
+
+def run(
+    arguments: argparse.Namespace,
+    deployment: Deployment,
+    port: int,
+    entropy: Callable[[int], bytes],
+    now: float,
+) -> str:
+    """Make it, and return what to tell of it.
+
+    Raises:
+        DeploymentError: it can't be made.
+    """
+    folder = deployment.folder
+    if deployment.exists:
+        deployment.identities()  # it can be used
+        return f"{folder} is a deployment already: nothing was changed"
+    made = _certificates(arguments, now)
+    files = contents.new_deployment(folder, arguments.name, port, made, entropy, now)
+    deployment.write(files)
+    return f"""\
+{folder} holds a new deployment. All of it is for your eyes only:
+  operator/  changes everything and revokes: keep it elsewhere once the server runs
+  broker/    lets the broker in, and lets it admit lenders and submitters
+  server/    for nats-server; with `lender-broker serve --embedded` it needs no more
+next: lender-broker serve --embedded
+  or: nats-server -c {folder / contents.SERVER_FILE}"""
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}", text):
+        raise argparse.ArgumentTypeError("use up to 32 letters, digits and -")
+    return text
+
+
+def _certificates(arguments: argparse.Namespace, now: float) -> Certificates:
+    if (arguments.cert is None) != (arguments.cert_key is None):
+        raise DeploymentError("--cert and --cert-key go together: name both, or neither")
+    if arguments.cert is None:
+        try:
+            # Most brokers never make one: only this command needs it.
+            from broker.deployment import certificates  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            raise DeploymentError(
+                f"{error}; pip install 'lender[server]', or name --cert and --cert-key"
+            ) from error
+        hosts = dict.fromkeys((*HERE, socket.gethostname(), *arguments.hosts))
+        try:
+            return certificates.make(arguments.name, tuple(hosts), now)
+        except ValueError as error:
+            raise DeploymentError(f"--host: {error}; a name or an address is wanted") from error
+    try:
+        given = arguments.cert.read_text(), arguments.cert_key.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DeploymentError(f"can't read the certificate: {error}") from error
+    return Certificates("", "", *given)

@@ -1,0 +1,185 @@
+"""Every file of a new deployment, as text: made here, written by `folder`."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from broker.deployment import claims
+from broker.deployment.tokens import ENTROPY_BYTES, Key, credentials, encode
+from lender.link.embedded import MAX_PAYLOAD_BYTES
+from lender.protocol.permissions import HOME, Account, Role
+
+OPERATOR_KEY = "operator/operator.nk"
+SYSTEM_CREDENTIALS = "operator/system.creds"
+AUTHORITY_KEY = "operator/ca.key"
+BROKER_CREDENTIALS = "broker/broker.creds"
+AUTHORITY = "ca.pem"
+CERTIFICATE = "server/server.pem"
+CERTIFICATE_KEY = "server/server.key"
+ACCOUNTS_FILE = "server/accounts.conf"
+SERVER_FILE = "server/server.conf"
+
+CONTROL_LINE_BYTES_MAX = 64 * 1024
+"""Of a client's first words, where a lender's token names its classes; the usual 4 KiB hold 20."""
+
+Entropy = Callable[[int], bytes]
+
+
+class Certificates(NamedTuple):
+    """For a server's TLS, in PEM. Where they were given there is no authority's key to keep."""
+
+    authority: str
+    authority_key: str
+    server: str
+    server_key: str
+
+
+class Identities(NamedTuple):
+    """What a deployment's tokens are about: public keys."""
+
+    system: str
+    accounts: Mapping[Account, str]
+    signing_keys: Mapping[Role, str]
+
+
+def token_file(account: str) -> str:
+    """Return where an account's token stands; `operator` and `system` have one, too."""
+    return f"server/tokens/{account}.jwt"
+
+
+def signing_key_file(role: Role) -> str:
+    """Return where the key stands that vouches for users of a role.
+
+    The broker lets in all but brokers, for whom the operator vouches.
+    """
+    return f"{'operator' if role == 'broker' else 'broker'}/{role}-signing.nk"
+
+
+def new_deployment(
+    folder: Path, name: str, port: int, certificates: Certificates, entropy: Entropy, now: float
+) -> dict[str, str]:
+    """Return path, relative to the folder, and content of each file.
+
+    The accounts' own keys are thrown away: they could vouch for users without any bounds, and the
+    operator's key is enough to change an account.
+
+    Args:
+        folder: where all of it will be.
+        name: of the fleet.
+        port: of the server.
+        certificates: for its TLS.
+        entropy: returns so many random bytes.
+        now: seconds since the epoch.
+    """
+    operator = Key.make("operator", entropy(ENTROPY_BYTES))
+    system = Key.make("account", entropy(ENTROPY_BYTES))
+    signing = {role: Key.make("account", entropy(ENTROPY_BYTES)) for role in claims.ROLES}
+    who = Identities(
+        system.public,
+        {one: Key.make("account", entropy(ENTROPY_BYTES)).public for one in claims.ACCOUNTS},
+        {role: key.public for role, key in signing.items()},
+    )
+    vouched = account_tokens(name, who, operator, now)
+    overseer = Key.make("user", entropy(ENTROPY_BYTES))
+    oversees = encode(overseer.public, "operator", claims.system_user(), system, now)
+    broker = Key.make("user", entropy(ENTROPY_BYTES))
+    leads = user_token(broker.public, "broker", "broker", signing["broker"], who.accounts, (), now)
+    return {
+        OPERATOR_KEY: _line(operator.seed),
+        SYSTEM_CREDENTIALS: credentials(oversees, overseer.seed),
+        BROKER_CREDENTIALS: credentials(leads, broker.seed),
+        **{signing_key_file(role): _line(key.seed) for role, key in signing.items()},
+        **{token_file(account): f"{token}\n" for account, token in vouched.items()},
+        ACCOUNTS_FILE: accounts_config(vouched, who),
+        SERVER_FILE: server_config(folder, name, port),
+        **_certificate_files(certificates),
+    }
+
+
+def account_tokens(name: str, who: Identities, operator: Key, now: float) -> dict[str, str]:
+    """Return the tokens of the operator, of the server's own account and of the pool's."""
+    return {
+        "operator": encode(operator.public, name, claims.operator(who.system), operator, now),
+        "system": encode(who.system, "system", claims.system_account(), operator, now),
+        **{
+            account: encode(
+                key, account, claims.account(account, who.accounts, who.signing_keys), operator, now
+            )
+            for account, key in who.accounts.items()
+        },
+    }
+
+
+def user_token(
+    public_key: str,
+    name: str,
+    role: Role,
+    signing_key: Key,
+    accounts: Mapping[Account, str],
+    tags: tuple[str, ...],
+    now: float,
+) -> str:
+    """Return the token that lets a key in as one of a role; it is worth nothing without the key."""
+    claim = claims.user(accounts[HOME[role]], tags)
+    return encode(public_key, name, claim, signing_key, now)
+
+
+def accounts_config(tokens: Mapping[str, str], who: Identities) -> str:
+    """Return the part of a server's configuration that every server of a cluster has alike."""
+    keys = [("system", who.system), *who.accounts.items()]
+    preload = "".join(f"  {key}: {_quoted(tokens[name])}\n" for name, key in keys)
+    return (
+        "# Made by lender-broker. Nothing in here is secret.\n"
+        f"operator: {_quoted(tokens['operator'])}\n"
+        f"system_account: {who.system}\n"
+        f"resolver_preload: {{\n{preload}}}\n"
+        # Nobody is let in by MQTT: there is no listener for it.
+        f"max_control_line: {CONTROL_LINE_BYTES_MAX}\n"
+    )
+
+
+def resolver_config(folder: Path) -> str:
+    """Return what has a server keep the accounts' tokens, also later ones, in a folder."""
+    return f"resolver: {{ type: full, dir: {_quoted(str(folder))} }}\n"
+
+
+def server_config(folder: Path, name: str, port: int) -> str:
+    """Return the configuration of a server that is run by hand: `nats-server -c server.conf`."""
+    server = folder / "server"
+    return f"""\
+# A NATS server for the fleet {name}: nats-server -c {folder / SERVER_FILE}
+# Servers of a cluster have accounts.conf and the certificates alike; each has a server_name and a
+# store of its own, and a block `cluster` (docs/deployment.md).
+
+listen: "0.0.0.0:{port}"
+server_name: "{name}-1"
+max_payload: {MAX_PAYLOAD_BYTES}
+
+jetstream {{
+  store_dir: {_quoted(str(server / "store"))}
+  # What is acknowledged survives a power cut; brokers commit many results with one sync.
+  sync_interval: always
+}}
+
+tls {{
+  cert_file: {_quoted(str(folder / CERTIFICATE))}
+  key_file: {_quoted(str(folder / CERTIFICATE_KEY))}
+}}
+
+{resolver_config(server / "store" / "accounts")}
+include ./accounts.conf
+"""
+
+
+def _certificate_files(certificates: Certificates) -> dict[str, str]:
+    paths = (AUTHORITY, AUTHORITY_KEY, CERTIFICATE, CERTIFICATE_KEY)
+    return {path: text for path, text in zip(paths, certificates, strict=True) if text}
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _line(seed: bytes) -> str:
+    return f"{seed.decode()}\n"

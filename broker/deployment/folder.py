@@ -1,0 +1,160 @@
+"""A deployment's folder: written whole or not at all, read where it is used."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from broker.deployment import claims, contents
+from broker.deployment.contents import Identities
+from broker.deployment.tokens import Key, TokenError, decode
+from lender.protocol.permissions import HOME, Account, Role
+
+
+class DeploymentError(Exception):
+    """The folder can't be made or used; says how to mend it."""
+
+
+class Deployment:
+    """What `lender-broker init` has made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def exists(self) -> bool:
+        """Whether it was made."""
+        return (self.folder / contents.ACCOUNTS_FILE).is_file()
+
+    @property
+    def broker_credentials(self) -> Path:
+        """What lets the broker in."""
+        return self.folder / contents.BROKER_CREDENTIALS
+
+    @property
+    def authority(self) -> Path | None:
+        """Certificates of who vouches for the server; None where its certificate was given."""
+        path = self.folder / contents.AUTHORITY
+        return path if path.exists() else None
+
+    @property
+    def system_credentials(self) -> Path:
+        """What lets the operator speak with the server itself."""
+        return self.folder / contents.SYSTEM_CREDENTIALS
+
+    def write(self, files: Mapping[str, str]) -> None:
+        """Write all of a new deployment.
+
+        Raises:
+            DeploymentError: there is something already, or it can't be written.
+        """
+        draft = self.folder.with_name(f".{self.folder.name}.{secrets.token_hex(4)}")
+        try:
+            self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            draft.mkdir(mode=0o700)
+            try:
+                for path, text in files.items():
+                    _write(draft / path, text)
+                draft.rename(self.folder)  # refused where there is something in it
+            except BaseException:
+                shutil.rmtree(draft, ignore_errors=True)
+                raise
+        except OSError as error:
+            raise DeploymentError(
+                f"can't make {self.folder}: {error.strerror}; name another by --deployment"
+            ) from error
+
+    def replace(self, files: Mapping[str, str]) -> None:
+        """Write files anew, each whole or not at all.
+
+        Raises:
+            DeploymentError: one can't be written.
+        """
+        for path, text in files.items():
+            target = self.folder / path
+            draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+            try:
+                _write(draft, text)
+                draft.replace(target)
+            except OSError as error:
+                draft.unlink(missing_ok=True)
+                raise DeploymentError(f"can't write {target}: {error.strerror}") from error
+
+    def embedded_config(self, store: Path) -> str:
+        """Return what the embedded server is told, so that it lets in only whom we vouch for."""
+        return self.read(contents.ACCOUNTS_FILE) + contents.resolver_config(store / "accounts")
+
+    def tokens(self) -> dict[str, str]:
+        """Return the tokens of the operator and of all accounts, by name."""
+        names = ("operator", "system", *claims.ACCOUNTS)
+        return {name: self.read(contents.token_file(name)).strip() for name in names}
+
+    def identities(self) -> Identities:
+        """Return what the tokens are about.
+
+        Raises:
+            DeploymentError: they can't be read.
+        """
+        try:
+            read = {name: decode(token) for name, token in self.tokens().items()}
+            signing = {
+                one["role"]: one["key"]
+                for name in claims.ACCOUNTS
+                for one in read[name]["nats"]["signing_keys"]
+            }
+            accounts: dict[Account, str] = {name: read[name]["sub"] for name in claims.ACCOUNTS}
+            return Identities(read["system"]["sub"], accounts, signing)
+        except (TokenError, KeyError, TypeError) as error:
+            raise DeploymentError(
+                f"the tokens in {self.folder / 'server'} can't be used ({error}); restore them"
+            ) from error
+
+    def key(self, path: str) -> Key:
+        """Return a private key.
+
+        Raises:
+            DeploymentError: it is not there, or it is none.
+        """
+        try:
+            return Key(self.read(path).encode())
+        except TokenError as error:
+            raise DeploymentError(f"{self.folder / path}: {error}; restore it") from error
+
+    def vouch(
+        self, role: Role, public_key: str, name: str, tags: tuple[str, ...], now: float
+    ) -> str:
+        """Return the token that lets a key in as one of a role; see `contents.user_token`.
+
+        Raises:
+            DeploymentError: the role's signing key is not here.
+        """
+        signing_key = self.key(contents.signing_key_file(role))
+        account = decode(self.read(contents.token_file(HOME[role])).strip())["sub"]
+        accounts = {HOME[role]: account}
+        return contents.user_token(public_key, name, role, signing_key, accounts, tags, now)
+
+    def read(self, path: str) -> str:
+        """Return a file's content.
+
+        Raises:
+            DeploymentError: it can't be read.
+        """
+        try:
+            return (self.folder / path).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "no text"
+            raise DeploymentError(
+                f"can't read {self.folder / path}: {reason}; restore it, or name the deployment's "
+                "folder by --deployment"
+            ) from error
+
+
+def _write(path: Path, text: str) -> None:
+    for folder in (path.parent.parent, path.parent):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,128 @@
+"""A server that is run by hand on what `lender-broker init` made: by TLS, and by nothing else."""
+
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from broker_parts import ALICE, GUARD, BrokerProcess
+from nats_server import until
+
+from broker.deployment import certificates, contents
+from broker.deployment.folder import Deployment
+from broker.deployment.tokens import Key, credentials, decode
+from lender.client import Client, NotAdmitted
+from lender.link.connection import ConnectError, connect
+from lender.link.credentials import CredentialsError
+from lender.link.embedded import EmbeddedServer, find_server
+from lender.protocol.signature import seed_from_entropy
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+class HandRun:
+    """nats-server with the deployment's own file, and a broker that uses it."""
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        self.url = f"nats://127.0.0.1:{port}"
+        self.folder = folder
+        self.broker = BrokerProcess(folder / "broker", self.url)
+        said = self.broker.run("init", "--port", str(port))
+        assert said.returncode == 0, said.stderr
+        self.deployment = Deployment(folder / "broker" / "deployment")
+        self.ca = self.deployment.folder / contents.AUTHORITY
+        file = self.deployment.folder / contents.SERVER_FILE
+        # Tests open no port to others.
+        file.write_text(file.read_text().replace("0.0.0.0", "127.0.0.1"))
+        with (folder / "server.log").open("wb") as log:
+            self.process = subprocess.Popen([find_server(), "-c", file], stdout=log, stderr=log)
+        GUARD.watch(self.process.pid)
+
+    def credentials(self, key: Key) -> Path:
+        path = self.folder / "alice.creds"
+        token = self.deployment.vouch("submitter", key.public, "alice", (), time.time())
+        path.write_text(credentials(token, key.seed))
+        path.chmod(0o600)
+        return path
+
+
+@pytest.fixture
+async def by_hand(tmp_path: Path) -> AsyncIterator[HandRun]:
+    one = HandRun(tmp_path)
+    try:
+        assert one.broker.run("allow", "alice", ALICE.public_key).returncode == 0
+        await one.broker.start()
+        yield one
+    finally:
+        one.broker.kill()
+        one.process.send_signal(signal.SIGKILL)
+        one.process.wait()
+
+
+async def test_all_is_said_by_tls_and_a_revoked_submitter_is_out(by_hand: HandRun) -> None:
+    key = Key(seed_from_entropy(bytes([1] * 32)))
+    file = by_hand.folder / "alice.nk"
+    file.write_bytes(key.seed)
+    file.chmod(0o600)
+    path = by_hand.credentials(key)
+    async with Client(by_hand.url, file, credentials=path, ca=by_hand.ca) as alice:
+        job = await alice.submit(["true"])
+        assert (await alice.get(job.id)).spec == job.spec
+        assert len(await alice.jobs()) == 1
+        line = alice._session.connection
+        revoke = ("revoke", key.public, "--url", by_hand.url, "--ca", str(by_hand.ca))
+        assert by_hand.broker.run(*revoke).returncode == 0
+        await until(lambda: not line.connected, 1.0)
+    with pytest.raises(NotAdmitted):
+        async with Client(
+            by_hand.url, file, credentials=path, ca=by_hand.ca, connect_timeout_s=1.0
+        ):
+            pass
+    assert by_hand.broker.alive
+
+
+async def test_a_server_that_nobody_vouches_for_gets_no_word(by_hand: HandRun) -> None:
+    path = by_hand.credentials(Key.make("user", bytes(32)))
+    other = by_hand.folder / "other.pem"
+    other.write_text(certificates.make("other", ["127.0.0.1"], time.time()).authority)
+    for ca in (other, None):
+        with pytest.raises(ConnectError):
+            await connect(by_hand.url, name="x", credentials=path, ca=ca, timeout_s=1.0)
+    other.write_text("no certificate")
+    with pytest.raises(CredentialsError, match="no certificates"):
+        await connect(by_hand.url, name="x", credentials=path, ca=other, timeout_s=1.0)
+    with pytest.raises(CredentialsError, match="can't read"):
+        await connect(by_hand.url, name="x", ca=by_hand.folder / "none", timeout_s=1.0)
+
+
+async def test_where_tls_was_asked_for_nothing_is_said_without(
+    nats: EmbeddedServer, tmp_path: Path
+) -> None:
+    """Whoever stands between us and the server could have it seem to want no TLS."""
+    ca = tmp_path / "ca.pem"
+    ca.write_text(certificates.make("other", ["127.0.0.1"], time.time()).authority)
+    with pytest.raises(ConnectError, match="offers no TLS"):
+        await connect(nats.url, name="x", ca=ca, timeout_s=1.0)
+
+
+def test_a_fleet_that_is_not_there_is_told_by_revoke(tmp_path: Path) -> None:
+    broker = BrokerProcess(tmp_path, "nats://127.0.0.1:1")
+    assert broker.run("init").returncode == 0
+    said = broker.run("revoke", ALICE.public_key, "--url", f"nats://127.0.0.1:{free_port()}")
+    assert said.returncode == 1
+    assert "no NATS server" in said.stderr
+    tokens = Deployment(tmp_path / "deployment").tokens()
+    for account in ("core", "lenders", "submitters"):
+        written = decode(tokens[account])["nats"]["revocations"]
+        assert list(written) == [ALICE.public_key], "what starts later knows it"
+    said = broker.run("revoke", "UX")
+    assert said.returncode == 2
+    assert "not a public nkey" in said.stderr
