@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. The others are parts of them.
-.PHONY: help demo test test-cgroups soak-sandbox chaos sim check venv walls wasm schemas footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-matching bench-arrays bench-flood bench-recovery bench-fleet clean
+.PHONY: help demo test test-cgroups soak-sandbox chaos sim check venv walls wasm schemas permissions footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-matching bench-arrays bench-flood bench-recovery bench-fleet clean
 
 # Hundreds of processes start in a test run: none is to compile our modules once more.
 unexport PYTHONDONTWRITEBYTECODE
@@ -16,6 +16,7 @@ help:
 	@echo 'make soak-sandbox  10,000 sandboxed tasks with faults among them, and what is left of them'
 	@echo 'make chaos      20 lenders, two brokers and a NATS cluster under random faults: MINUTES=10 SEED=n'
 	@echo 'make sim        the cores of broker and lenders in a simulated world: SEED=n, or SEEDS=1..1000'
+	@echo 'make permissions  who may do what, as a real server has it'
 	@echo 'make check      style, types and import rules only'
 	@echo 'make footprint  memory and CPU of an idle lenderd'
 	@echo 'make bench-owner    how fast pause and revoke stop whatever runs'
@@ -75,6 +76,9 @@ chaos: venv walls
 sim: venv
 	@PYTHONPATH=.:tests $(BIN)/python -m sim.run \
 		$(if $(SEEDS),--seeds $(SEEDS) --processes $(shell nproc),--seed $(or $(SEED),1))
+
+permissions: venv
+	@PYTHONPATH=.:tests $(BIN)/python -m permissions
 
 footprint:
 	@.ci/venv server

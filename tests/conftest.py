@@ -11,7 +11,8 @@ from nats_server import connection, nats
 __all__ = ["connection", "fleet", "nats", "open_folder"]
 
 LIMITS_S = {"acceptance": 240, "adversarial": 120, "contract": 120, "integration": 180} | {
-    "property": 300  # hundreds of examples, under coverage
+    "permissions": 120,
+    "property": 300,  # hundreds of examples, under coverage
 }
 """By folder, where a test names none: others may have the machine's processors, and its disk."""
 

@@ -1,0 +1,185 @@
+"""Who there is, and all that they try: what is theirs, what is another's, and what is nobody's."""
+
+from typing import Literal, NamedTuple
+
+from broker.deployment.tokens import Key
+from lender.protocol import streams
+from lender.protocol.classes import WorkClass, own_queue
+from lender.protocol.permissions import RIGHTS, Role, granted
+
+Deed = Literal["publish", "subscribe"]
+
+
+class Person(NamedTuple):
+    """One who has a token, or has none."""
+
+    name: str
+    role: Role
+    key: Key
+    tags: tuple[str, ...] = ()
+
+    def may(self, deed: Deed) -> tuple[str, ...]:
+        """What the table grants."""
+        return granted(self.role, deed, self.key.public, self.tags)
+
+
+def _key(number: int) -> Key:
+    return Key.make("user", bytes([number] * 32))
+
+
+def class_of(submitter: Key) -> str:
+    """The class of a submitter's modules."""
+    return WorkClass("default", "wasm", "any", "none", submitter.public, "wasm").token
+
+
+ALICE, BOB = _key(31), _key(32)
+CLASS, OTHER_CLASS = class_of(ALICE), class_of(BOB)
+BROKER = Person("broker", "broker", _key(30))
+SUBMITTER = Person("submitter", "submitter", ALICE)
+OTHER_SUBMITTER = Person("other submitter", "submitter", BOB)
+LENDER = Person("lender", "lender", _key(33), (f"class:{CLASS}",))
+OTHER_LENDER = Person("other lender", "lender", _key(34), (f"class:{OTHER_CLASS}",))
+OBSERVER = Person("observer", "observer", _key(35))
+PEOPLE = (BROKER, LENDER, OTHER_LENDER, SUBMITTER, OTHER_SUBMITTER, OBSERVER)
+
+JOB = "job-0001"
+
+_STREAMS = (
+    streams.JOBS,
+    streams.WORK,
+    streams.RESULTS,
+    streams.BLOBS,
+    streams.HEADS,
+    streams.LEADER,
+    "OTHER",
+)
+_STREAM_CALLS = (
+    "STREAM.CREATE.{}",
+    "STREAM.UPDATE.{}",
+    "STREAM.DELETE.{}",
+    "STREAM.PURGE.{}",
+    "STREAM.INFO.{}",
+    "STREAM.SNAPSHOT.{}",
+    "STREAM.RESTORE.{}",
+    "STREAM.MSG.GET.{}",
+    "STREAM.MSG.DELETE.{}",
+    "STREAM.PEER.REMOVE.{}",
+    "STREAM.LEADER.STEPDOWN.{}",
+    "DIRECT.GET.{}",
+    "DIRECT.GET.{}.>",
+    "CONSUMER.CREATE.{}",
+    "CONSUMER.LIST.{}",
+    "CONSUMER.NAMES.{}",
+)
+_CONSUMER_CALLS = (
+    "CONSUMER.CREATE.{}.{}",
+    "CONSUMER.CREATE.{}.{}.>",
+    "CONSUMER.DURABLE.CREATE.{}.{}",
+    "CONSUMER.DELETE.{}.{}",
+    "CONSUMER.INFO.{}.{}",
+    "CONSUMER.MSG.NEXT.{}.{}",
+    "CONSUMER.PAUSE.{}.{}",
+    "CONSUMER.RESET.{}.{}",
+    "CONSUMER.UNPIN.{}.{}",
+    "CONSUMER.LEADER.STEPDOWN.{}.{}",
+)
+_CONSUMERS = (CLASS, OTHER_CLASS, *(own_queue(one.key.public) for one in (LENDER, OTHER_LENDER)))
+_NOBODYS = (
+    "$JS.API.INFO",
+    "$JS.API.STREAM.LIST",
+    "$JS.API.STREAM.NAMES",
+    "$JS.API.META.LEADER.STEPDOWN",
+    "$JS.API.ACCOUNT.PURGE.X",
+    f"$JS.ACK.WORK.{CLASS}.1.1.1.1.0",
+    f"$JS.ACK.WORK.{OTHER_CLASS}.1.1.1.1.0",
+    "$JS.FC.WORK.x.y",
+    "$JS.EVENT.ADVISORY.x",
+    "$KV.x.y",
+    "$MQTT.msgs.x",
+    "$SRV.PING",
+    "$SYS.REQ.SERVER.PING",
+    "$SYS.REQ.CLAIMS.UPDATE",
+    "$SYS.REQ.USER.INFO",
+    "$SYS.ACCOUNT.X.DISCONNECT",
+    "_INBOX.x",
+    "_R_.x",
+    "enroll.x",
+    "x",
+)
+_WIDE = (
+    ">",
+    "*",
+    "*.>",
+    "*.*",
+    "*.*.*",
+    "submit.>",
+    "cancel.>",
+    "query.>",
+    "offer.>",
+    "done.>",
+    "head.>",
+    "ctl.>",
+    "event.>",
+    "log.>",
+    "work.>",
+    "res.>",
+    "leader.>",
+    "$O.>",
+    "$KV.>",
+    "$JS.>",
+    "$JS.API.>",
+    "$JS.ACK.>",
+    "$JS.EVENT.>",
+    "$SYS.>",
+    "$MQTT.>",
+    "$SRV.>",
+    "_INBOX.>",
+    "_R_.>",
+    "enroll.*",
+)
+
+
+def tried(deed: Deed) -> list[str]:
+    """Every subject that everybody tries."""
+    theirs = [pattern for one in PEOPLE for pattern in one.may(deed)]
+    # Whoever may publish may not listen, and the other way round.
+    others = [pattern for one in PEOPLE for pattern in one.may(_other(deed))]
+    found = [*theirs, *map(_literal, theirs), *others, *map(_literal, others)]
+    if deed == "subscribe":
+        found += [*_WIDE, *_NOBODYS]
+        found += [f"_INBOX_{one.key.public}.>" for one in PEOPLE]
+        found += [f"_INBOX_{one.key.public}.x.*" for one in PEOPLE]
+    else:
+        found += [f"$JS.API.{call.format(one)}" for one in _STREAMS for call in _STREAM_CALLS]
+        found += [
+            f"$JS.API.{call.format(one, consumer)}"
+            for one in _STREAMS
+            for consumer in (*_CONSUMERS, "x")
+            for call in _CONSUMER_CALLS
+        ]
+        found += _NOBODYS
+        found += [f"_INBOX_{one.key.public}.x.1" for one in PEOPLE]
+    return list(dict.fromkeys(found))
+
+
+def lines() -> list[tuple[Deed, str]]:
+    """What the table has, filled in for those who are there."""
+    return list(
+        dict.fromkeys(
+            (right.verb, pattern)
+            for right in RIGHTS
+            if right.verb != "answer"
+            for one in PEOPLE
+            if one.role == right.role
+            for pattern in one.may(right.verb)
+        )
+    )
+
+
+def _other(deed: Deed) -> Deed:
+    return "subscribe" if deed == "publish" else "publish"
+
+
+def _literal(pattern: str) -> str:
+    """One subject that a pattern lets pass."""
+    return pattern.replace("*", JOB).replace(">", JOB)

@@ -1,0 +1,121 @@
+"""A deployment on a real server, people with its credentials, and what the server refuses them."""
+
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+
+from broker.deployment import contents
+from broker.deployment.contents import Certificates
+from broker.deployment.folder import Deployment
+from broker.deployment.tokens import credentials
+from lender.link.api import JetStream
+from lender.link.connection import Connection, connect
+from lender.link.embedded import EmbeddedServer
+from lender.link.hardened import HardenedClient
+from lender.protocol import streams
+from lender.protocol.permissions import permits
+from permissions.people import BROKER, CLASS, OTHER_CLASS, PEOPLE, Deed, Person, tried
+
+NOW = 1_790_000_000.0
+NONE = Certificates("", "", "", "")
+
+_VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"')
+
+
+def deterministic() -> contents.Entropy:
+    """Entropy that is none."""
+    numbers = iter(range(1, 256))
+    return lambda size: bytes([next(numbers)] * size)
+
+
+class Trial:
+    """A server that knows a deployment's people."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.deployment = Deployment(folder / "deployment")
+        made = contents.new_deployment(
+            self.deployment.folder, "trial", 4222, NONE, deterministic(), NOW
+        )
+        self.deployment.write(made)
+        store = folder / "nats"
+        config = self.deployment.embedded_config(store)
+        self.server = EmbeddedServer(store, extra_config=config)
+
+    def credentials(self, person: Person) -> Path:
+        """The file that lets a person in."""
+        path = self.folder / f"{person.name.replace(' ', '-')}.creds"
+        token = self.deployment.vouch(person.role, person.key.public, person.name, person.tags, NOW)
+        path.write_text(credentials(token, person.key.seed))
+        path.chmod(0o600)
+        return path
+
+    async def connect(self, person: Person) -> Connection:
+        """Connect as our programs do."""
+        prefix = "_INBOX" if person.role == "broker" else f"_INBOX_{person.key.public}"
+        return await connect(
+            self.server.url,
+            name=person.name,
+            credentials=self.credentials(person),
+            inbox_prefix=prefix,
+            timeout_s=10,
+        )
+
+    async def refused(self, person: Person, deed: Deed, subjects: Iterable[str]) -> set[str]:
+        """What the server refuses of all this, in lower case as nats-py reports it."""
+        said: set[str] = set()
+
+        async def hear(error: Exception) -> None:
+            found = _VIOLATION.search(str(error).lower())
+            assert found, error
+            said.add(found[2])
+
+        nc = HardenedClient()
+        await nc.connect(
+            self.server.url,
+            user_credentials=str(self.credentials(person)),
+            error_cb=hear,
+            allow_reconnect=False,
+        )
+        try:
+            for subject in subjects:
+                if deed == "publish":
+                    await nc.publish(subject, b"")
+                else:
+                    await nc.subscribe(subject)
+            await nc.flush(timeout=20)
+        finally:
+            await nc.close()
+        return said
+
+    async def differences(self, person: Person, deed: Deed) -> list[str]:
+        """Where the server does otherwise than the table says; empty is right."""
+        subjects = tried(deed)
+        refused = await self.refused(person, deed, subjects)
+        may = person.may(deed)
+        return [
+            f"{person.name} may{'' if permits(may, one) else ' not'} {deed} {one}"
+            for one in subjects
+            if permits(may, one) == (one.lower() in refused)
+        ]
+
+
+@contextlib.asynccontextmanager
+async def trial(folder: Path) -> AsyncIterator[Trial]:
+    """Start it, with the streams and queues that the broker makes."""
+    one = Trial(folder)
+    await one.server.start()
+    try:
+        async with await one.connect(BROKER) as connection:
+            jetstream = JetStream(connection)
+            for config in (*streams.stream_configs(), streams.leader_config()):
+                await jetstream.ensure_stream(config)
+            for queue in (CLASS, OTHER_CLASS):
+                await jetstream.ensure_consumer(streams.WORK, streams.consumer_config(queue))
+        yield one
+    finally:
+        one.server.kill()
+
+
+__all__ = ["PEOPLE", "Trial", "trial"]
