@@ -26,12 +26,16 @@ OnJob = Callable[["FakeBroker", JobSpec], Awaitable[None]]
 
 
 class FakeBroker:
-    """Hands each new job to `on_job`; `events` tells whether commits are told of."""
+    """Hands each new job to `on_job`.
+
+    `events` tells whether commits are told of, `listens` whether it takes up submissions.
+    """
 
     def __init__(self, connection: Connection, on_job: OnJob) -> None:
         self.connection = connection
         self.on_job = on_job
         self.events = True
+        self.listens = True
         self.jobs: list[JobSpec] = []
         self._content_types: dict[str, codec.ContentType] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -58,7 +62,7 @@ class FakeBroker:
         terminal = Terminal.model_validate(
             {"job": spec.id, "state": state, "finished_at": 1.0, **fields}
         )
-        await self._commit(spec, subjects.result(spec.submitter, spec.id), terminal)
+        await self.commit_record(spec, terminal)
 
     async def succeed(self, spec: JobSpec, value: bytes = b"", **fields: object) -> None:
         result = TaskResult.model_validate(
@@ -80,20 +84,30 @@ class FakeBroker:
             for task in tasks
         )
         record = Chunk(job=spec.id, lease="l" * 22, attempt=1, lender=lender, results=results)
-        await self._commit(spec, subjects.chunk(spec.submitter, spec.id, min(tasks)), record)
+        await self.commit_record(spec, record)
 
-    async def _commit(self, spec: JobSpec, subject: str, record: Chunk | Terminal) -> None:
-        content_type = self._content_types[spec.id]
-        payload = codec.encode(record, content_type)
-        headers: dict[str, str] = {codec.CONTENT_TYPE_HEADER: content_type}
+    async def commit_record(self, spec: JobSpec, record: Chunk | Terminal) -> None:
+        """Store it, and tell of it."""
+        payload, headers = self._written(spec, record)
+        subject = _subject_of(spec, record)
         answer(await self.connection.request(subject, payload, headers, COMMIT_S))
         if self.events:
-            event = subjects.event(spec.submitter, spec.id)
-            await self.connection.publish(
-                event, payload, {**headers, subjects.SUBJECT_HEADER: subject}
-            )
+            await self.tell(spec, record)
+
+    async def tell(self, spec: JobSpec, record: Chunk | Terminal) -> None:
+        """Say that it is stored."""
+        payload, headers = self._written(spec, record)
+        event = subjects.event(spec.submitter, spec.id)
+        told = {**headers, subjects.SUBJECT_HEADER: _subject_of(spec, record)}
+        await self.connection.publish(event, payload, told)
+
+    def _written(self, spec: JobSpec, record: Chunk | Terminal) -> tuple[bytes, dict[str, str]]:
+        content_type = self._content_types.get(spec.id, codec.MSGPACK)
+        return codec.encode(record, content_type), {codec.CONTENT_TYPE_HEADER: content_type}
 
     async def _on_submit(self, msg: Msg) -> None:
+        if not self.listens:
+            return
         headers = msg.headers or {}
         content_type = codec.content_type_of(headers.get(codec.CONTENT_TYPE_HEADER))
         spec = codec.decode(JobSpec, msg.data, content_type)
@@ -124,6 +138,13 @@ class FakeBroker:
             for spec in reversed(self.jobs)
         )
         await msg.respond(codec.encode(QueryReply(jobs=statuses)))
+
+
+def _subject_of(spec: JobSpec, record: Chunk | Terminal) -> str:
+    if isinstance(record, Terminal):
+        return subjects.result(spec.submitter, spec.id)
+    first = min(one.task for one in record.results)
+    return subjects.chunk(spec.submitter, spec.id, first)
 
 
 @contextlib.asynccontextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from lender.cli.exits import CommandError, Exit
 from lender.cli.strangers_words import visible
 from lender.client import Client, ClientError, NotAdmitted, Unreachable
+from lender.client.keys import read_trusted
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
@@ -39,6 +40,12 @@ def add_connection_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="certificates of who may vouch for the server, for TLS; default $LENDER_CA",
     )
+    parser.add_argument(
+        "--trust",
+        type=Path,
+        metavar="FILE",
+        help="results of the lenders in it alone count, a public key a line; default $LENDER_TRUST",
+    )
     add_key_option(parser)
 
 
@@ -60,7 +67,10 @@ def with_client(args: argparse.Namespace, work: Callable[[Client], Awaitable[int
     """
 
     async def connected() -> int:
-        async with Client(args.url, args.key, credentials=args.creds, ca=args.ca) as client:
+        trusted = read_trusted(args.trust) if args.trust else None
+        async with Client(
+            args.url, args.key, credentials=args.creds, ca=args.ca, trusted_lenders=trusted
+        ) as client:
             return await work(client)
 
     try:

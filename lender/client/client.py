@@ -14,17 +14,25 @@ from lender.client.functions import FunctionJob, FunctionOptions
 from lender.client.insistence import insist
 from lender.client.job import Job, Session
 from lender.client.job_ids import ENTROPY_BYTES, job_id
-from lender.client.keys import ca_path, credentials_path, default_key_path, read_key
+from lender.client.keys import (
+    ca_path,
+    credentials_path,
+    default_key_path,
+    read_key,
+    read_trusted,
+    trusted_path,
+)
 from lender.client.ledger import Ledger
 from lender.client.retrying import retry_spec, tasks_to_retry
 from lender.client.specs import DAY_S, Content, JobRequest, inputs_by_name, job_spec, payload_of
+from lender.client.trust import Trust
 from lender.link.api import JetStream
 from lender.link.blobs import Blobs
 from lender.link.connection import ConnectError, connect
 from lender.link.credentials import CredentialsError, without_credentials
 from lender.protocol import codec, subjects
 from lender.protocol.errors import ProtocolError
-from lender.protocol.job import After, Array, Limits, Requires, Verify
+from lender.protocol.job import After, Array, JobSpec, Limits, Requires, Verify
 from lender.protocol.query import JobStatus, Query, QueryReply
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
@@ -45,6 +53,7 @@ class Client:
         *,
         credentials: Path | None = None,
         ca: Path | None = None,
+        trusted_lenders: Iterable[str] | None = None,
         timeout_s: float = 30.0,
         connect_timeout_s: float = 5.0,
         now: Callable[[], float] = time.time,
@@ -57,6 +66,9 @@ class Client:
             key: file with the submitter's seed; see `default_key_path`.
             credentials: file that the server lets us in by; `$LENDER_CREDS`, else the key.
             ca: certificates of who may vouch for the server, for TLS; `$LENDER_CA`, else any.
+            trusted_lenders: public keys of the machines whose results count; a result that none
+                of them has signed raises UntrustedResult. None: those that the file
+                `$LENDER_TRUST` names, else those of any, also unsigned.
             timeout_s: bound on each exchange with server or broker, repetitions included.
             connect_timeout_s: bound on reaching a server at first.
             now: the clock, seconds since the epoch.
@@ -66,6 +78,9 @@ class Client:
         self._key_path = key or default_key_path(os.environ)
         self._credentials = credentials or credentials_path(os.environ) or self._key_path
         self._ca = ca or ca_path(os.environ)
+        if trusted_lenders is None and (path := trusted_path(os.environ)):
+            trusted_lenders = read_trusted(path)
+        self._trust = Trust(trusted_lenders)
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._now = now
@@ -96,6 +111,7 @@ class Client:
             Ledger(connection, jetstream, signer, self._timeout_s),
             Contents(connection, self._blobs, self._timeout_s),
             self._timeout_s,
+            self._trust,
         )
         return self
 
@@ -222,8 +238,7 @@ class Client:
             program=None if request.program is None else await contents.store(request.program),
             inputs={name: await contents.store(one) for name, one in request.inputs.items()},
         )
-        await self._session.ledger.submit(spec.id, payload_of(spec))
-        return Job(self._session, spec)
+        return await self._submit(spec)
 
     async def get(self, job: str) -> Job:
         """Return a handle on a job of this submitter's.
@@ -231,8 +246,9 @@ class Client:
         Raises:
             NoSuchJob: the ledger holds none under this id.
             Rejected: what it holds breaks the protocol.
+            Forged: it is not what this submitter signed as this job.
         """
-        return Job(self._session, await self._session.ledger.read(job))
+        return Job(self._session, *await self._session.ledger.read(job))
 
     async def retry(self, job: Job | str) -> Job:
         """Submit anew what of an ended job has not succeeded; see `tasks_to_retry`.
@@ -248,8 +264,7 @@ class Client:
             raise ClientError(f"job {old.id} has not ended", "wait for it, or cancel it")
         tasks, now = await tasks_to_retry(old, terminal), self._now()
         spec = retry_spec(old.spec, tasks, job=job_id(now, self._entropy(ENTROPY_BYTES)), now=now)
-        await self._session.ledger.submit(spec.id, payload_of(spec))
-        return Job(self._session, spec)
+        return await self._submit(spec)
 
     async def status(self, job: Job | str) -> JobStatus | None:
         """Return what the broker knows of a job: counts of its tasks, and which have failed.
@@ -267,6 +282,11 @@ class Client:
         """Say in words what a job waits for, or what became of it; empty if nobody knows it."""
         found = await self.status(job)
         return (found.why or found.state) if found else ""
+
+    async def _submit(self, spec: JobSpec) -> Job:
+        payload = payload_of(spec)
+        await self._session.ledger.submit(spec.id, payload)
+        return Job(self._session, spec, payload)
 
     async def _submit_function(
         self, program: bytes, array: int | None, options: FunctionOptions

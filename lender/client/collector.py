@@ -17,11 +17,16 @@ MISSES_WHILE_RUNNING_MAX = 256
 
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
-    """One task's committed result, the lender that ran it, and under which attempt."""
+    """One task's committed result, the lender that ran it, and under which attempt.
+
+    Attributes:
+        signed: it was shown that this lender has signed this result.
+    """
 
     result: TaskResult
     lender: str
     attempt: int
+    signed: bool = False
 
 
 class Collector:
@@ -35,15 +40,22 @@ class Collector:
         for first, count in tasks:
             self._seen += b"\x01" * (first - len(self._seen)) + bytes(count)
 
-    def take(self, record: Chunk | Terminal) -> list[TaskRecord]:
-        """Return the task results of `record` that were not seen before."""
+    def take(
+        self, record: Chunk | Terminal, signed: frozenset[int] = frozenset()
+    ) -> list[TaskRecord]:
+        """Return the task results of `record` that were not seen before.
+
+        Args:
+            record: what was stored.
+            signed: the tasks in it whose results are their lender's for certain.
+        """
         if isinstance(record, Chunk):
             results = record.results
         else:
             self.terminal = record
             results = (record.result,) if record.result else ()
         return [
-            TaskRecord(result, record.lender or "", record.attempt or 0)
+            TaskRecord(result, record.lender or "", record.attempt or 0, result.task in signed)
             for result in results
             if self._mark(result.task)
         ]

@@ -65,6 +65,37 @@ class ContentFault(ClientError):
     """A blob that is missing or damaged, or an output that may not be written."""
 
 
+class Forged(ClientError):
+    """The ledger holds something as a job of this submitter's that its key has not signed so."""
+
+    def __init__(self, job: str, reason: str) -> None:
+        super().__init__(
+            f"the server gives something else as job {job} than what you signed ({reason})",
+            "don't submit it again from there, and tell the operator: the server may be in "
+            "somebody else's hands",
+        )
+        self.job = job
+
+
+class UntrustedResult(ClientError):
+    """A result was not signed by a lender that is trusted, or was changed after that.
+
+    Attributes:
+        job: whose.
+        lender: who is said to have run it.
+    """
+
+    def __init__(self, job: str, lender: str | None, reason: str) -> None:
+        of = f" of lender {lender}" if lender else ""
+        super().__init__(
+            f"a result{of} for job {job} is not to be trusted ({reason})",
+            "submit the job again, and tell the operator: whoever passes results on may have "
+            "changed it; or trust that lender as well, if you know it",
+        )
+        self.job = job
+        self.lender = lender
+
+
 class UntrustedValue(ClientError):
     """A value came as a pickle; to open it would let the lender that sent it run code here."""
 

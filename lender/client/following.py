@@ -2,16 +2,17 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Self
 
 from nats import errors as nats_errors
 from nats.aio.subscription import Subscription
 
 from lender.client.collector import Collector, Sweep, TaskRecord
-from lender.client.errors import ContentFault
+from lender.client.errors import ContentFault, UntrustedResult
 from lender.client.insistence import check_allowed
 from lender.client.listening import closed, listen
-from lender.client.records import decode_record, read_record
+from lender.client.records import Record, decode_record, read_record
 from lender.link.api import JetStream
 from lender.link.connection import Connection
 from lender.link.errors import LinkError
@@ -22,6 +23,9 @@ from lender.protocol.result import Terminal
 logger = logging.getLogger(__name__)
 
 """Of an event: the subject in RESULTS that it is a copy of."""
+
+Check = Callable[[Record], frozenset[int]]
+"""Tells which tasks' results in a record are signed; raises UntrustedResult."""
 
 _SILENCE_S = 1.0
 _EVENTS_PENDING_MAX = 1024
@@ -38,9 +42,16 @@ class Following:
     """
 
     def __init__(
-        self, connection: Connection, jetstream: JetStream, spec: JobSpec, *, with_tasks: bool
+        self,
+        connection: Connection,
+        jetstream: JetStream,
+        spec: JobSpec,
+        check: Check,
+        *,
+        with_tasks: bool,
     ) -> None:
         """Prepare to follow the job; `with_tasks` asks for an array's every task result."""
+        self._check = check
         self._connection = connection
         self._jetstream = jetstream
         self._submitter, self._job = spec.submitter, spec.id
@@ -81,6 +92,7 @@ class Following:
             Unreachable: the connection was closed for good.
             NotAdmitted: the server forbids reading the job's results.
             ContentFault: RESULTS holds something that this client can't read.
+            UntrustedResult: it holds a result that is not its lender's, or not one's to trust.
         """
         if self._sweep is None:
             return await self._listen()
@@ -106,12 +118,14 @@ class Following:
             return []
         try:
             record = decode_record(copied_from, headers, msg.data)
-        except ContentFault as error:
+            signed = self._check(record)
+        except (ContentFault, UntrustedResult) as error:
+            # What counts is RESULTS, which is looked at again before long.
             logger.warning("an event is passed over: %s", error)
             return []
         if isinstance(record, Terminal):
             self._start_sweep()
-        return self._collector.take(record)
+        return self._collector.take(record, signed)
 
     async def _read(self, sweep: Sweep) -> list[TaskRecord]:
         """Read the terminal record first: every chunk that it counts was stored before it."""
@@ -119,7 +133,7 @@ class Following:
             subject = subjects.result(self._submitter, self._job)
             record = await read_record(self._jetstream, subject)
             self._terminal_looked_for = True
-            return self._collector.take(record) if record else []
+            return self._take(record) if record else []
         tasks = sweep.plan() if self._chunked else []
         if not tasks:
             self._sweep = None
@@ -128,7 +142,10 @@ class Following:
         reads = (read_record(self._jetstream, name) for name in names)
         found = [record for record in await asyncio.gather(*reads) if record]
         sweep.looked(tasks, len(found))
-        return [task for record in found for task in self._collector.take(record)]
+        return [task for record in found for task in self._take(record)]
+
+    def _take(self, record: Record) -> list[TaskRecord]:
+        return self._collector.take(record, self._check(record))
 
     def _start_sweep(self) -> None:
         self._sweep = Sweep(self._collector)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from lender.client.collector import TaskRecord
@@ -15,6 +16,7 @@ from lender.client.ledger import Ledger
 from lender.client.log_following import LogFollowing
 from lender.client.log_pieces import LogPiece
 from lender.client.records import Record, read_record
+from lender.client.trust import Trust
 from lender.link.api import JetStream
 from lender.link.connection import Connection
 from lender.protocol import subjects
@@ -44,14 +46,16 @@ class Session:
     ledger: Ledger
     contents: Contents
     timeout_s: float
+    trust: Trust
 
 
 class Job:
     """A handle: holds no state of the job, so that any number of them may be made and dropped."""
 
-    def __init__(self, session: Session, spec: JobSpec) -> None:
+    def __init__(self, session: Session, spec: JobSpec, payload: bytes) -> None:
         self.spec = spec
         self._session = session
+        self._spec_sha256 = sha256(payload).digest()
 
     @property
     def id(self) -> str:
@@ -63,6 +67,7 @@ class Job:
 
         Raises:
             NotAdmitted, Unreachable: it can't be read.
+            UntrustedResult: it has a result that is not its lender's, or not one's to trust.
         """
         session, spec = self._session, self.spec
         subject = subjects.result(spec.submitter, spec.id)
@@ -71,7 +76,10 @@ class Job:
             return await read_record(session.jetstream, subject)
 
         record = await insist(session.connection, subject, attempt, session.timeout_s)
-        return record if isinstance(record, Terminal) else None
+        if not isinstance(record, Terminal):
+            return None
+        self._check(record)
+        return record
 
     async def ended(self, timeout_s: float | None = None) -> Terminal:
         """Wait for the job's end and return its last word, good or bad.
@@ -92,6 +100,7 @@ class Job:
             JobFailed, Cancelled, Expired, Rejected: it ended otherwise.
             TimeoutError: it has not ended within `timeout_s`; it goes on.
             ContentFault, Unreachable: its value can't be fetched.
+            UntrustedResult: its result is not its lender's, or not one's to trust.
         """
         async with asyncio.timeout(timeout_s):
             terminal = await self.ended()
@@ -105,6 +114,9 @@ class Job:
 
         Failed tasks are yielded like the others: see `TaskRecord.result.state`. What became of
         the whole job is then `await job.ended()`.
+
+        Raises:
+            UntrustedResult: a result is not its lender's, or not one's to trust.
         """
         async with self._following(with_tasks=True) as following:
             while not following.complete:
@@ -167,4 +179,10 @@ class Job:
 
     def _following(self, *, with_tasks: bool) -> Following:
         session = self._session
-        return Following(session.connection, session.jetstream, self.spec, with_tasks=with_tasks)
+        return Following(
+            session.connection, session.jetstream, self.spec, self._check, with_tasks=with_tasks
+        )
+
+    def _check(self, record: Record) -> frozenset[int]:
+        """Return the tasks whose results are signed; raises UntrustedResult."""
+        return self._session.trust.check(self.spec, self._spec_sha256, record)

@@ -40,6 +40,28 @@ def ca_path(environment: Mapping[str, str]) -> Path | None:
     return Path(chosen) if chosen else None
 
 
+def trusted_path(environment: Mapping[str, str]) -> Path | None:
+    """Return `$LENDER_TRUST`, where a file names the lenders whose results count."""
+    chosen = environment.get("LENDER_TRUST")
+    return Path(chosen) if chosen else None
+
+
+def read_trusted(path: Path) -> tuple[str, ...]:
+    """Read which lenders a submitter trusts: a public key a line, and after it what you like.
+
+    Lines that are empty or begin with `#` say nothing.
+
+    Raises:
+        KeyFault: it can't be read.
+    """
+    try:
+        lines = path.read_text("utf-8", "replace").splitlines()
+    except OSError as error:
+        raise KeyFault(f"can't read {path}: {error.strerror}", "name another file") from error
+    words = (line.split() for line in lines)
+    return tuple(said[0] for said in words if said and not said[0].startswith("#"))
+
+
 def create_key(path: Path, entropy: bytes) -> Signer:
     """Write a new key with mode 0600, durably, and return it.
 

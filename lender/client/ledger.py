@@ -1,6 +1,6 @@
 """Submissions and cancellations: one durable publish each, repeated until its outcome is known."""
 
-from lender.client.errors import JobIdTaken, LedgerFull, NoSuchJob, Rejected
+from lender.client.errors import Forged, JobIdTaken, LedgerFull, NoSuchJob, Rejected
 from lender.client.insistence import insist
 from lender.link.api import JetStream, answer
 from lender.link.batch import SUBJECT_TAKEN, is_full
@@ -11,7 +11,7 @@ from lender.protocol import codec, streams, subjects
 from lender.protocol.errors import ProtocolError
 from lender.protocol.ids import check_job_id
 from lender.protocol.job import JobSpec
-from lender.protocol.signature import SIGNATURE_HEADER, Signer
+from lender.protocol.signature import SIGNATURE_HEADER, Signer, verify
 
 
 class Ledger:
@@ -56,12 +56,16 @@ class Ledger:
         """
         await self._publish(subjects.cancel(self._signer.public_key, job), b"", {})
 
-    async def read(self, job: str) -> JobSpec:
-        """Return a job's specification.
+    async def read(self, job: str) -> tuple[JobSpec, bytes]:
+        """Return a job's specification, and the bytes of it that were signed.
+
+        The server is not believed that they are this submitter's: a job may be submitted again
+        from here, and would then be signed anew.
 
         Raises:
             NoSuchJob: the ledger holds none under this id.
             Rejected: what it holds breaks the protocol.
+            Forged: this submitter's key has not signed it, or not as this job.
             NotAdmitted, Unreachable: it can't be read.
         """
         try:
@@ -71,11 +75,19 @@ class Ledger:
         stored = await self._get(subject)
         if stored is None:
             raise NoSuchJob(job)
+        submitter, headers = self._signer.public_key, stored.headers
         try:
-            content_type = codec.content_type_of(stored.headers.get(codec.CONTENT_TYPE_HEADER))
-            return codec.decode(JobSpec, stored.payload, content_type)
+            verify(submitter, stored.payload, headers.get(SIGNATURE_HEADER))
+        except ProtocolError as error:
+            raise Forged(job, error.reason) from error
+        try:
+            content_type = codec.content_type_of(headers.get(codec.CONTENT_TYPE_HEADER))
+            spec = codec.decode(JobSpec, stored.payload, content_type)
         except ProtocolError as error:
             raise Rejected(error.field, error.reason) from error
+        if (spec.id, spec.submitter) != (job, submitter):
+            raise Forged(job, f"it is job {spec.id}")
+        return spec, stored.payload
 
     async def _get(self, subject: str) -> StoredMessage | None:
         async def attempt() -> StoredMessage | None:

@@ -127,12 +127,14 @@ class AbandonCheckpoint:
 class SendReport:
     """Spool the report, ask the broker to commit it until it answers: `ReportAnswered`.
 
-    The reports of a lease are sent in the order of their numbers, which count from 1.
+    The reports of a lease are sent in the order of their numbers, which count from 1. `given` is
+    the lease as it was delivered: what its results are signed for.
     """
 
     lease: str
     number: int
     report: Done
+    given: Lease
 
 
 @dataclass(frozen=True, slots=True)

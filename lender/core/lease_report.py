@@ -146,7 +146,7 @@ class LeaseReport:
         )
         self._sent_at = now
         self.drop_results()
-        return SendReport(self._lease.lease, self._number, report)
+        return SendReport(self._lease.lease, self._number, report, self._lease)
 
 
 def result_bytes(result: TaskResult) -> int:

@@ -156,6 +156,7 @@ class Lifetime:
             self._receipts,
             today,
             self._jobs_done,
+            signer,
         )
         sampler = self._sampler()
         self._owner = OwnerVerbs(

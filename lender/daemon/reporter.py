@@ -70,7 +70,8 @@ class Reporter:
             report = decode(Done, last.payload)
             if report.final:
                 outcome = "revoked" if report.outcome == "finished" else report.outcome
-                emptied = report.model_copy(update={"results": (), "outcome": outcome})
+                nothing = {"results": (), "signature": None, "outcome": outcome}
+                emptied = report.model_copy(update=nothing)
                 self._queue(replace(last, payload=encode(emptied)))
 
     async def close(self) -> None:

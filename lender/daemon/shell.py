@@ -24,8 +24,10 @@ from lender.daemon.execution import Execution, Machinery
 from lender.daemon.jobs_done_file import JobsDoneFile
 from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.reporter import Reporter
+from lender.daemon.result_signing import signed_report
 from lender.daemon.today import Today
 from lender.daemon.work_queues import WorkQueues
+from lender.protocol.signature import Signer
 from lender.sandbox.processes import stopping, tree
 from lender.state.consent_files import read_intent
 
@@ -58,6 +60,7 @@ class Shell:
         receipts: ReceiptWriter,
         today: Today,
         jobs_done: JobsDoneFile,
+        signer: Signer,
     ) -> None:
         self._core = core
         self._clock = clock
@@ -66,6 +69,7 @@ class Shell:
         self._receipts = receipts
         self._today = today
         self._jobs_done = jobs_done
+        self._signer = signer
         self._machinery: Machinery | None = None
         self._executions: dict[str, Execution] = {}
         self._saving: dict[str, Execution] = {}
@@ -159,7 +163,8 @@ class Shell:
     def _perform(self, effect: Effect) -> None:
         match effect:
             case effects.SendReport():
-                self._reporter.send(effect.lease, effect.number, effect.report)
+                report = signed_report(self._signer, effect)
+                self._reporter.send(effect.lease, effect.number, report)
             case effects.WriteReceipt():
                 receipt = _receipt(effect)
                 self._receipts.append(receipt)

@@ -163,6 +163,8 @@ class Done(Open):
     `revoked` hand them back at no cost to the job; `invalid` says that the job can't be run
     anywhere (`field` and `reason` tell its submitter why).
 
+    `signature` is the lender's own over the results, for those who read them: `signed_results`.
+
     `checkpoints`, in any report, are what tasks without a result would go on from in another
     attempt: only of a job that declares them. The blobs are stored before the report is sent.
     """
@@ -172,6 +174,7 @@ class Done(Open):
     job: JobId
     submitter: PublicKey
     results: tuple[TaskResult, ...] = Field(default=(), max_length=bounds.CHUNK_RESULTS_MAX)
+    signature: str | None = Field(default=None, max_length=100)
     checkpoints: Annotated[
         tuple[TaskCheckpoint, ...], Field(max_length=bounds.CHECKPOINTS_MAX), _ONE_OF_EACH_TASK
     ] = ()

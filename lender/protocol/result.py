@@ -1,7 +1,7 @@
 """What comes back: task results, chunks of an array's results, and the job's terminal record."""
 
 import operator
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -45,6 +45,22 @@ class TaskResult(Open):
     duration_s: float = Field(default=0.0, ge=0, le=bounds.MEASURED_S_MAX)
 
 
+SignedDigest = tuple[Annotated[int, Field(ge=0)], Sha256]
+"""A task, and the digest of the result that its lender has signed for it."""
+
+
+class ReportProof(Open):
+    """A lender's signature over the report that some results came in: see `signed_results`.
+
+    `others` are results of that report that are not in the record, or not as they were signed.
+    """
+
+    signature: str = Field(max_length=100)
+    others: tuple[SignedDigest, ...] = Field(
+        default=(), max_length=bounds.CHUNK_RESULTS_MAX, exclude_if=operator.not_
+    )
+
+
 class Chunk(Open):
     """Results of some tasks of an array, committed at `res.S.J.<first task>`."""
 
@@ -54,6 +70,8 @@ class Chunk(Open):
     attempt: int
     lender: PublicKey
     results: tuple[TaskResult, ...]
+    proof: ReportProof | None = None
+    """None: the lender has not signed them."""
 
 
 class Terminal(Open):
@@ -78,4 +96,7 @@ class Terminal(Open):
     result: TaskResult | None = None
     lender: PublicKey | None = None
     attempt: int | None = None
+    lease: LeaseId | None = None
+    proof: ReportProof | None = None
+    """As in a chunk, of `result`."""
     finished_at: float

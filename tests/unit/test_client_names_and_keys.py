@@ -8,7 +8,14 @@ import pytest
 
 from lender.client.errors import KeyFault
 from lender.client.job_ids import job_id
-from lender.client.keys import create_key, default_key_path, read_key
+from lender.client.keys import (
+    create_key,
+    default_key_path,
+    read_key,
+    read_trusted,
+    trusted_path,
+)
+from lender.client.trust import Trust
 from lender.protocol.ids import JOB_ID_PATTERN
 
 
@@ -72,3 +79,18 @@ def test_the_key_is_looked_for_where_the_environment_says() -> None:
     assert default_key_path({"LENDER_KEY": "/k", "XDG_CONFIG_HOME": "/x"}) == Path("/k")
     assert default_key_path({"XDG_CONFIG_HOME": "/x"}) == Path("/x/lender/submitter.nk")
     assert default_key_path({}) == Path.home() / ".config" / "lender" / "submitter.nk"
+
+
+def test_lenders_to_trust_are_named_by_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "trust"
+    assert trusted_path({}) is None
+    assert trusted_path({"LENDER_TRUST": str(path)}) == path
+    path.write_text(f"# the lab\n\n{'U' + 'A' * 55} desk\n\t{'U' + 'B' * 55}\n")
+    assert read_trusted(path) == ("U" + "A" * 55, "U" + "B" * 55)
+    with pytest.raises(KeyFault, match="can't read"):
+        read_trusted(tmp_path / "missing")
+
+
+def test_what_is_no_key_is_not_trusted() -> None:
+    with pytest.raises(KeyFault, match="no such key"):
+        Trust(["U" + "A" * 55])

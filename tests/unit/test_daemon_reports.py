@@ -27,7 +27,14 @@ def spool(tmp_path: Path) -> Spool:
 
 def report(lease: str, *, final: bool, submitter: str = SUBMITTER) -> Done:
     result = TaskResult(task=0, state="succeeded", value=b"secret", cpu_s=1.0, duration_s=1.0)
-    return Done(lease=lease, job="job-00001", submitter=submitter, results=(result,), final=final)
+    return Done(
+        lease=lease,
+        job="job-00001",
+        submitter=submitter,
+        results=(result,),
+        signature="s",
+        final=final,
+    )
 
 
 class Broker:
@@ -122,6 +129,7 @@ async def test_a_purge_leaves_no_result_and_the_broker_hears_the_last_word(spool
     heard = {one.lease: one for one in silent.heard}
     assert heard.keys() == {LEASE, OTHER}
     assert (heard[LEASE].results, heard[LEASE].outcome) == ((), "revoked")
+    assert heard[LEASE].signature is None, "it would be over what is gone"
     assert (len(heard[OTHER].results), heard[OTHER].outcome) == (1, "finished")
     assert sorted(silent.answered) == [(LEASE, 2, "committed"), (OTHER, 1, "committed")]
     await reporter.close()

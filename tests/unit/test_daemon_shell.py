@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from core_world import lease_id, make_lease, make_spec
+from core_world import ALICE, lease_id, make_lease, make_spec
 
 from lender.core.consent import Intent
 from lender.core.effects import (
@@ -87,7 +87,7 @@ def state(tmp_path: Path) -> StateFolder:
 
 def shell_of(core: Script, state: StateFolder, sandbox: Sandbox) -> Shell:
     parts: dict[str, Any] = dict.fromkeys(("queues", "receipts", "today", "jobs_done"))
-    shell = Shell(core, lambda: 0.0, reporter=FullDisk(), **parts)  # type: ignore[arg-type]  # stand-ins
+    shell = Shell(core, lambda: 0.0, reporter=FullDisk(), signer=ALICE, **parts)  # type: ignore[arg-type]  # stand-ins
     shell.equip(SimpleNamespace(state=state))  # type: ignore[arg-type]  # all that a thaw needs
     shell._executions[lease_id(1)] = sandbox  # type: ignore[assignment]  # a stand-in
     return shell
@@ -97,7 +97,7 @@ async def test_a_full_disk_keeps_no_later_effect_from_being_carried_out(
     state: StateFolder,
 ) -> None:
     sandbox = Sandbox()
-    effects = [SendReport(lease_id(1), 1, REPORT), FreezeSandbox(lease_id(1))]
+    effects = [SendReport(lease_id(1), 1, REPORT, make_lease()), FreezeSandbox(lease_id(1))]
     shell = shell_of(Script([*effects, CloseSandbox(lease_id(1))]), state, sandbox)
     with pytest.raises(OSError, match="No space"):
         shell.post(TimeAdvanced())

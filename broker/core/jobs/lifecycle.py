@@ -18,7 +18,7 @@ from lender.protocol import bounds
 from lender.protocol.errors import ProtocolError
 from lender.protocol.ids import check_job_id
 from lender.protocol.query import JobStatus
-from lender.protocol.result import TaskResult, Terminal, TerminalState
+from lender.protocol.result import ReportProof, TaskResult, Terminal, TerminalState
 from lender.protocol.signature import verify
 from lender.protocol.subjects import parse_job_subject
 
@@ -33,6 +33,8 @@ class Ending:
     result: TaskResult | None = None
     lender: str | None = None
     attempt: int | None = None
+    lease: str | None = None
+    proof: ReportProof | None = None
 
 
 def submit(state: State, now: float, subject: str, headers: Headers, payload: bytes) -> None:
@@ -153,6 +155,8 @@ def end(state: State, now: float, job: Job, ending: Ending, records: Iterable[Re
         result=ending.result,
         lender=ending.lender,
         attempt=ending.attempt,
+        lease=ending.lease,
+        proof=ending.proof,
         finished_at=now,
     )
     summary = TerminalSummary(

@@ -15,6 +15,7 @@ from lender.protocol.codec import MSGPACK, decode
 from lender.protocol.errors import ProtocolError
 from lender.protocol.lease import PREPARE_FIELD, Done, DoneReply
 from lender.protocol.result import Chunk, TaskResult
+from lender.protocol.signed_results import proof_of
 
 _COMMITTED = DoneReply(verdict="committed")
 _STALE = DoneReply(verdict="stale", reason="the lease is not this lender's, or no longer")
@@ -67,12 +68,12 @@ def _take_in(state: State, now: float, job: Job, lease: Lease, done: Done) -> No
         if lease.open and not invalid:
             _hand_back_rest(state, now, lease, lender, done)
         state.forget_lease(lease, finished=True)
-    records = _chunks(job, lease, lender, ended) if job.is_array else []
+    records = _chunks(job, lease, lender, done, ended) if job.is_array else []
     if invalid:
         ending = Ending("rejected", done.field or "payload", done.reason)
         end(state, now, job, ending, records)
     elif job.settled == job.total:
-        ending = end_of_array(job) if job.is_array else _end_of_task(ended[0], lease, lender)
+        ending = end_of_array(job) if job.is_array else _end_of_task(ended[0], lease, lender, done)
         end(state, now, job, ending, records)
     elif records or notes:
         commit(state, job.key, records, untold=notes)
@@ -167,7 +168,9 @@ def _hand_back_rest(state: State, now: float, lease: Lease, lender: str, done: D
             job.avoid(lender, now + job.prepare_s)
 
 
-def _chunks(job: Job, lease: Lease, lender: str, ended: list[TaskResult]) -> list[Record]:
+def _chunks(
+    job: Job, lease: Lease, lender: str, done: Done, ended: list[TaskResult]
+) -> list[Record]:
     return [
         chunk_record(
             job.key.submitter,
@@ -177,6 +180,7 @@ def _chunks(job: Job, lease: Lease, lender: str, ended: list[TaskResult]) -> lis
                 attempt=lease.step.attempt,
                 lender=lender,
                 results=results,
+                proof=proof_of(done.signature, done.results, results),
             ),
             job.content_type,
         )
@@ -184,7 +188,7 @@ def _chunks(job: Job, lease: Lease, lender: str, ended: list[TaskResult]) -> lis
     ]
 
 
-def _end_of_task(result: TaskResult, lease: Lease, lender: str) -> Ending:
+def _end_of_task(result: TaskResult, lease: Lease, lender: str, done: Done) -> Ending:
     reason = None
     if result.state == "failed":
         if result.limit is not None:
@@ -197,4 +201,6 @@ def _end_of_task(result: TaskResult, lease: Lease, lender: str) -> Ending:
         result=result,
         lender=lender,
         attempt=lease.step.attempt,
+        lease=lease.id,
+        proof=proof_of(done.signature, done.results, (result,)),
     )

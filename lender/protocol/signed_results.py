@@ -1,0 +1,103 @@
+"""What a lender signs of its results, so that whoever reads them can tell whose they are.
+
+One signature is for all results of a report: Ed25519, by the lender's key, over `signed_bytes`. A
+reader has most often all of them in one record. Of those that the broker did not store there, the
+record names the digests (`ReportProof.others`). docs/protocol.md has the bytes for other languages.
+"""
+
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+
+import msgpack
+
+from lender.protocol.errors import ProtocolError
+from lender.protocol.result import ReportProof, TaskResult
+from lender.protocol.signature import verify
+
+_DOMAIN = b"lender.results/1\n"
+
+
+def result_digest(result: TaskResult) -> bytes:
+    """Return 32 bytes that stand for all that a result says, but for the times that it took.
+
+    A value counts the same inline and as a blob.
+    """
+    blob = result.value_blob
+    value = sha256(result.value).digest() if blob is None else bytes.fromhex(blob.sha256)
+    fields = (
+        result.task,
+        result.state,
+        result.exit_code,
+        value,
+        result.stderr_tail,
+        result.limit,
+        result.error,
+        [(one.name, one.sha256, one.size_bytes) for one in result.outputs],
+    )
+    return sha256(msgpack.packb(fields)).digest()
+
+
+def signed_bytes(
+    spec_sha256: bytes, lender: str, lease: str, attempt: int, results: Mapping[int, bytes]
+) -> bytes:
+    """Return what a lender signs of a report.
+
+    Args:
+        spec_sha256: digest of the exact bytes that the submitter signed: 32 bytes.
+        lender: its public key.
+        lease: the lease that it answers.
+        attempt: the number that stands in the lease.
+        results: digests of all results of the report, by task.
+    """
+    all_of_them = sha256()
+    for task in sorted(results):
+        all_of_them.update(task.to_bytes(8, "big") + results[task])
+    head = f"{lender}.{lease}.{attempt}\n".encode()
+    return _DOMAIN + head + spec_sha256 + all_of_them.digest()
+
+
+def proof_of(
+    signature: str | None, reported: Iterable[TaskResult], stored: Iterable[TaskResult]
+) -> ReportProof | None:
+    """Return what goes along with `stored` results of a report; None where nothing proves them.
+
+    What was stored in place of a reported result (the broker's own verdict) is none of these.
+    """
+    if signature is None:
+        return None
+    left = {one.task: one for one in reported}
+    for one in stored:
+        found = left.get(one.task)
+        if found is None:
+            return None  # nobody has reported it
+        if found is one:
+            del left[one.task]
+    others = tuple((task, result_digest(one).hex()) for task, one in sorted(left.items()))
+    return ReportProof(signature=signature, others=others)
+
+
+def check_results(
+    spec_sha256: bytes,
+    lender: str,
+    lease: str,
+    attempt: int,
+    results: Iterable[TaskResult],
+    proof: ReportProof,
+) -> frozenset[int]:
+    """Return the tasks whose results in `results` the lender has signed.
+
+    Raises:
+        ProtocolError: the signature is not the lender's, or not over these.
+    """
+    all_of_them = {task: bytes.fromhex(digest) for task, digest in proof.others}
+    signed = [one for one in results if one.task not in all_of_them]
+    try:
+        all_of_them |= {one.task: result_digest(one) for one in signed}
+        message = signed_bytes(spec_sha256, lender, lease, attempt, all_of_them)
+        verify(lender, message, proof.signature)
+    except (ProtocolError, OverflowError) as error:
+        reason = f"lender {lender} has not signed this: {error}"
+        raise ProtocolError("proof", reason) from error
+    if len(all_of_them) != len(proof.others) + len(signed):
+        raise ProtocolError("proof", "a task has two results, and one of them was not signed")
+    return frozenset(one.task for one in signed)
