@@ -39,7 +39,10 @@ def system_account() -> dict[str, Any]:
 
 
 def account(
-    which: Account, accounts: Mapping[Account, str], signing_keys: Mapping[Role, str]
+    which: Account,
+    accounts: Mapping[Account, str],
+    signing_keys: Mapping[Role, str],
+    store_bytes: int | None = None,
 ) -> dict[str, Any]:
     """Return the claims of one of a pool's accounts.
 
@@ -47,11 +50,12 @@ def account(
         which: one of them.
         accounts: public key of each.
         signing_keys: public key of what vouches for each role.
+        store_bytes: what all streams together may take on disk; None: as much as the server has.
     """
     crossings = crossings_of(RIGHTS)
     return {
         "type": "account",
-        "limits": _limits(jetstream=which == "core"),
+        "limits": _limits(jetstream=which == "core", store_bytes=store_bytes),
         "exports": [
             _export(kind, subject)
             for kind, subject in _unique((x.kind, x.subject) for x in crossings if x.giver == which)
@@ -135,8 +139,8 @@ def _export(kind: str, subject: str) -> dict[str, Any]:
     return {**export, "response_type": "Stream"} if kind == "service" else export
 
 
-def _limits(*, jetstream: bool) -> dict[str, Any]:
-    """Return no bound but the server's; who has no JetStream has no streams."""
+def _limits(*, jetstream: bool, store_bytes: int | None = None) -> dict[str, Any]:
+    """Return no other bound than the server's; who has no JetStream has no streams."""
     store = -1 if jetstream else 0
     return {
         **_UNBOUNDED,
@@ -146,7 +150,7 @@ def _limits(*, jetstream: bool) -> dict[str, Any]:
         "conn": -1,
         "leaf": 0,
         "mem_storage": store,
-        "disk_storage": store,
+        "disk_storage": store_bytes if jetstream and store_bytes is not None else store,
         "streams": store,
         "consumer": store,
     }

@@ -10,6 +10,7 @@ from broker.deployment import contents
 from broker.deployment.contents import Certificates
 from broker.deployment.folder import Deployment, DeploymentError
 
+STORE_BYTES_MIN = 1 << 26
 HERE = ("localhost", "127.0.0.1")
 
 
@@ -29,6 +30,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="HOST",
         default=[],
         help="names and addresses by which others reach the server, for its certificate",
+    )
+    parser.add_argument(
+        "--store-bytes",
+        type=int,
+        metavar="N",
+        help="what jobs, results and contents together may take on disk (what the server has)",
     )
     parser.add_argument("--cert", type=Path, help="a certificate for TLS, instead of an own one")
     parser.add_argument("--cert-key", type=Path, help="its private key")
@@ -50,8 +57,12 @@ def run(
     if deployment.exists:
         deployment.identities()  # it can be used
         return f"{folder} is a deployment already: nothing was changed"
+    if arguments.store_bytes is not None and arguments.store_bytes < STORE_BYTES_MIN:
+        raise DeploymentError(f"--store-bytes: at least {STORE_BYTES_MIN}, or leave it out")
     made = _certificates(arguments, now)
-    files = contents.new_deployment(folder, arguments.name, port, made, entropy, now)
+    files = contents.new_deployment(
+        folder, arguments.name, port, made, entropy, now, arguments.store_bytes
+    )
     deployment.write(files)
     return f"""\
 {folder} holds a new deployment. All of it is for your eyes only:

@@ -57,7 +57,13 @@ def signing_key_file(role: Role) -> str:
 
 
 def new_deployment(
-    folder: Path, name: str, port: int, certificates: Certificates, entropy: Entropy, now: float
+    folder: Path,
+    name: str,
+    port: int,
+    certificates: Certificates,
+    entropy: Entropy,
+    now: float,
+    store_bytes: int | None = None,
 ) -> dict[str, str]:
     """Return path, relative to the folder, and content of each file.
 
@@ -71,6 +77,7 @@ def new_deployment(
         certificates: for its TLS.
         entropy: returns so many random bytes.
         now: seconds since the epoch.
+        store_bytes: what all streams together may take on disk; None: what the server has.
     """
     operator = Key.make("operator", entropy(ENTROPY_BYTES))
     system = Key.make("account", entropy(ENTROPY_BYTES))
@@ -80,7 +87,7 @@ def new_deployment(
         {one: Key.make("account", entropy(ENTROPY_BYTES)).public for one in claims.ACCOUNTS},
         {role: key.public for role, key in signing.items()},
     )
-    vouched = account_tokens(name, who, operator, now)
+    vouched = account_tokens(name, who, operator, now, store_bytes)
     overseer = Key.make("user", entropy(ENTROPY_BYTES))
     oversees = encode(overseer.public, "operator", claims.system_user(), system, now)
     broker = Key.make("user", entropy(ENTROPY_BYTES))
@@ -97,14 +104,20 @@ def new_deployment(
     }
 
 
-def account_tokens(name: str, who: Identities, operator: Key, now: float) -> dict[str, str]:
+def account_tokens(
+    name: str, who: Identities, operator: Key, now: float, store_bytes: int | None
+) -> dict[str, str]:
     """Return the tokens of the operator, of the server's own account and of the pool's."""
     return {
         "operator": encode(operator.public, name, claims.operator(who.system), operator, now),
         "system": encode(who.system, "system", claims.system_account(), operator, now),
         **{
             account: encode(
-                key, account, claims.account(account, who.accounts, who.signing_keys), operator, now
+                key,
+                account,
+                claims.account(account, who.accounts, who.signing_keys, store_bytes),
+                operator,
+                now,
             )
             for account, key in who.accounts.items()
         },

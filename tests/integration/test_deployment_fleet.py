@@ -1,5 +1,6 @@
 """Broker, lenders and a submitter work with a deployment's credentials, and are held to them."""
 
+import asyncio
 import os
 import time
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ from vouched_fleet import VouchedFleet
 from broker.deployment.tokens import Key
 from deploy.local.fleet import wait_until
 from lender.client import Client, NotAdmitted
+from lender.link.api import JetStream
 from lender.link.connection import Closed, ConnectError, State, connect
+from lender.protocol.streams import WORK
 
 WITHIN_S = 1.0
 
@@ -58,6 +61,25 @@ async def test_work_goes_there_and_back_and_nobody_asks_for_more_than_he_may(
         assert (await slow.ended(30)).state == "cancelled"
     for part in (vouched.broker, *vouched.lenders.values()):
         assert "ermissions" not in part.log.read_text(), part.name
+
+
+async def test_a_lease_that_outlives_its_line_counts_once_and_leaves_nothing_behind(
+    vouched: VouchedFleet,
+) -> None:
+    """Its lender may not acknowledge it any more: it comes again, and who gets it is stopped."""
+    async with client(vouched) as submitter:
+        job = await submitter.submit(["sh", "-c", "sleep 6; echo done"])
+        wait_until(lambda: any(one.busy() for one in vouched.lenders.values()), "the task")
+        vouched.broker.kill()
+        vouched.start_broker()
+        result = await job.result(timeout_s=60)
+        assert (result.terminal.state, result.terminal.attempt) == ("succeeded", 1)
+    broker = vouched.deployment.broker_credentials
+    async with await connect(vouched.url, name="test", credentials=broker) as connection:
+        jetstream = JetStream(connection)
+        async with asyncio.timeout(60):
+            while (await jetstream.get_page(WORK, 1, 10)).messages:  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.1)
 
 
 async def test_who_has_no_credentials_is_not_let_in(vouched: VouchedFleet) -> None:

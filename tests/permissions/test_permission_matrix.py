@@ -142,6 +142,30 @@ async def test_a_lease_that_came_on_an_earlier_line_is_not_answered_for(world: T
         await queue.close()
 
 
+async def test_what_a_lender_waited_for_that_is_gone_comes_to_another_at_once(
+    world: Trial,
+) -> None:
+    """The server knows of a pull from another account whether anybody still waits for it."""
+    twin = LENDER._replace(name="twin", key=Key.make("user", bytes([36] * 32)))
+    async with await world.connect(BROKER) as broker, await world.connect(twin) as other:
+        gone = await world.connect(LENDER)
+        waiting = Queue(gone, CLASS)
+        await waiting._puller.pull(1, 30)
+        await gone.nc.flush()
+        transport = gone.nc._transport
+        assert transport is not None
+        transport._io_writer.transport.abort()
+        await gone.close()
+        queue = Queue(other, CLASS)
+        began = asyncio.get_running_loop().time()
+        await queue._puller.pull(1, 20)
+        await _lease(broker, CLASS)
+        await until(lambda: queue.delivered, 25)
+        assert asyncio.get_running_loop().time() - began < 1.0
+        assert queue.delivered[0].num_delivered == 1
+        await queue.close()
+
+
 async def test_a_submitter_reads_results_of_its_own_alone(world: Trial) -> None:
     async with (
         await world.connect(BROKER) as broker,

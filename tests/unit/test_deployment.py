@@ -127,6 +127,16 @@ def test_what_crosses_between_accounts_is_what_the_table_needs() -> None:
         assert not any(permits([x.subject], one.subject) for x in others)
 
 
+def test_the_streams_have_the_bounds_that_were_named(tmp_path: Path) -> None:
+    said = init(tmp_path, "--store-bytes", str(1 << 30))
+    assert said.returncode == 0, said.stderr
+    tokens = Deployment(tmp_path / "deployment").tokens()
+    stores = {
+        name: decode(tokens[name])["nats"]["limits"]["disk_storage"] for name in claims.ACCOUNTS
+    }
+    assert stores == {"core": 1 << 30, "lenders": 0, "submitters": 0}
+
+
 def test_credentials_hold_token_and_seed(deployment: Deployment) -> None:
     key = Key.make("user", bytes([99] * 32))
     token = deployment.vouch("lender", key.public, "desk", ("class:c",), NOW)
@@ -203,6 +213,7 @@ def test_init_takes_a_given_certificate(tmp_path: Path) -> None:
         (("--cert", "c.pem"), "go together"),
         (("--cert", "/none", "--cert-key", "/none"), "can't read the certificate"),
         (("--name", 'a"b'), "letters"),
+        (("--store-bytes", "7"), "at least"),
         (("--host", "bücher.example"), "a name or an address"),
     ],
 )
