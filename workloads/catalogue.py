@@ -98,7 +98,7 @@ def _read(folder: Path) -> Workload:
         table = _Table(path, tomllib.loads(path.read_text("utf-8")))
     except OSError as error:
         raise CatalogueError(path, "", error.strerror or str(error)) from error
-    except ValueError as error:  # of TOML or of UTF-8
+    except (ValueError, RecursionError) as error:  # of TOML or of UTF-8
         raise CatalogueError(path, "", str(error)) from error
 
     name = table.text("name")

@@ -5,7 +5,6 @@ Tokens are JWTs (RFC 7519) whose header says `ed25519-nkey`: claims of NATS's ow
 """
 
 import base64
-import binascii
 import hashlib
 import json
 from typing import Any, Literal
@@ -94,7 +93,7 @@ def decode(token: str) -> dict[str, Any]:
         VerifyKey(raw[1:-2]).verify(text.encode(), _bytes(signature))
         if header != _HEADER:
             raise TokenError(f"not a token of NATS: {header}")
-    except (ValueError, KeyError, TypeError, binascii.Error, BadSignatureError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError, BadSignatureError) as error:
         raise TokenError("not a token, or it was changed") from error
     found: dict[str, Any] = claims
     return found

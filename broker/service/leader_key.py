@@ -1,9 +1,10 @@
 """The leadership key on the server: read, written by compare-and-set, given back."""
 
 import json
+import logging
 
 from broker.core.leadership import KeyRead, KeyRefused, KeyStored, KeyUnanswered
-from lender.link.api import JetStream, answer
+from lender.link.api import JetStream, answer, number
 from lender.link.batch import WRONG_LAST_SEQUENCE
 from lender.link.connection import Connection
 from lender.link.errors import JetStreamError, LinkError, NoRespondersError
@@ -12,7 +13,24 @@ from lender.protocol import streams, subjects
 TIMEOUT_S = 1.0
 _PING_S = 0.5
 
+logger = logging.getLogger(__name__)
+
 _EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
+
+
+def holder_of(payload: bytes) -> str | None:
+    """Return whose the key is, as it is stored; None for nobody's.
+
+    Raises:
+        ValueError: it does not say.
+    """
+    try:
+        holder = json.loads(payload)["broker"]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ValueError(f"{payload[:200]!r} names no broker") from error
+    if holder is not None and not isinstance(holder, str):
+        raise ValueError(f"{payload[:200]!r} names no broker")
+    return holder
 
 
 class LeaderKey:
@@ -37,7 +55,11 @@ class LeaderKey:
             return KeyUnanswered()
         if stored is None:
             return KeyRead(0, None)
-        holder: str | None = json.loads(stored.payload)["broker"]
+        try:
+            holder = holder_of(stored.payload)
+        except ValueError as error:
+            logger.error("the key of leadership can't be read: %s", error)  # noqa: TRY400 - told whole
+            return KeyUnanswered()
         gone = holder not in (None, self._me) and await self._is_gone(str(holder))
         return KeyRead(stored.sequence, holder, gone)
 
@@ -66,7 +88,7 @@ class LeaderKey:
             msg = await self._connection.request(
                 subjects.LEADERSHIP_KEY, payload, headers, TIMEOUT_S
             )
-            return KeyStored(int(answer(msg)["seq"]))
+            return KeyStored(number(answer(msg), "seq"))
         except JetStreamError as error:
             return KeyRefused() if error.err_code == WRONG_LAST_SEQUENCE else KeyUnanswered()
         except LinkError:

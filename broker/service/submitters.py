@@ -43,7 +43,7 @@ class SubmittersFile:
             return Submitters.parse(tomllib.loads(self.path.read_text()))
         except FileNotFoundError:
             return Submitters()
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, RecursionError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise SubmittersError(f"can't read {self.path}: {error}; mend or remove it") from error
         except ValueError as error:
             raise SubmittersError(f"{self.path}: {error}") from error

@@ -128,7 +128,7 @@ def configured_state_path() -> str | None:
     try:
         with open(file, "rb") as content:
             told = tomllib.load(content).get("state")
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None  # lenderd does not start with it either
     return told if isinstance(told, str) else None
 

@@ -32,12 +32,12 @@ def read_catalogue(folder: Path) -> dict[str, CatalogueEntry]:
 def _read(path: Path) -> tuple[str, CatalogueEntry]:
     try:
         table = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CatalogueError(f"{path}: {error}") from error
     name, runtime, sha256 = table.get("name"), table.get("runtime"), table.get("sha256")
     if not isinstance(name, str) or re.fullmatch(WORKLOAD_PATTERN, name) is None:
         raise CatalogueError(f"{path}: name: must match {WORKLOAD_PATTERN}")
-    if runtime not in _RUNTIMES:
+    if not isinstance(runtime, str) or runtime not in _RUNTIMES:
         raise CatalogueError(f"{path}: runtime: must be one of {', '.join(get_args(Runtime))}")
     if sha256 is not None and (
         not isinstance(sha256, str) or re.fullmatch(SHA256_PATTERN, sha256) is None

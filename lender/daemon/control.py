@@ -133,9 +133,8 @@ class ControlServer:
             return _error("malformed", "not a line of JSON")
         if not isinstance(request, dict) or request.get("v") != 1:
             return _error("malformed", 'not an object with "v": 1')
-        verb = str(request.get("verb"))
-        handler = self._handlers.get(verb)
-        if handler is None:
+        verb = request.get("verb")
+        if not isinstance(verb, str) or (handler := self._handlers.get(verb)) is None:
             return _error("unknown_verb", f"known: {', '.join(sorted(self._handlers))}")
         if verb not in OPEN_VERBS and peer.uid not in (0, self._owner_uid):
             return _error("not_permitted", f"only the owner (uid {self._owner_uid}) may {verb}")

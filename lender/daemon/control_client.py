@@ -50,12 +50,24 @@ def ask(
             received = _read_line(connection, deadline)
             if refused is not None and not received:
                 raise refused
-        reply = json.loads(received)
     except (TimeoutError, BlockingIOError) as error:
         raise UnreachableError(f"no answer within {timeout_s:g} s", silent=True) from error
     except OSError as error:
         raise UnreachableError(error.strerror or str(error), silent=False) from error
     except ValueError as error:
+        raise UnreachableError(f"the answer is {error}", silent=True) from error
+    return reply_of(received)
+
+
+def reply_of(line: bytes) -> dict[str, Any]:
+    """Return the reply that a line holds, whoever wrote it.
+
+    Raises:
+        UnreachableError: it holds none.
+    """
+    try:
+        reply = json.loads(line)
+    except (ValueError, RecursionError) as error:
         raise UnreachableError("the answer is no JSON line", silent=True) from error
     if not isinstance(reply, dict) or not isinstance(reply.get("ok"), bool):
         raise UnreachableError("the answer is not of this protocol", silent=True)

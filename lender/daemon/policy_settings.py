@@ -5,6 +5,7 @@ number, or a table with its twin for the way back: `{ at = 20, back = 10 }`.
 """
 
 import difflib
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
@@ -27,6 +28,8 @@ def _unknown(key: str, known: list[str]) -> ValueError:
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # noqa: PLR0124  # NaN
         raise ValueError(f"{value!r} is no number: write 20, or {{ at = 20, back = 10 }}")
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        raise ValueError("is larger than numbers are here")
     return value
 
 

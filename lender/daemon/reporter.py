@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from lender.daemon.spool import Spool, Spooled
 from lender.protocol.codec import decode, encode
+from lender.protocol.errors import ProtocolError
 from lender.protocol.lease import Done, DoneReply
 
 log = logging.getLogger(__name__)
@@ -67,8 +68,8 @@ class Reporter:
                 continue
             self._senders.pop(lease).cancel()
             last = self._waiting.pop(lease)[-1]
-            report = decode(Done, last.payload)
-            if report.final:
+            report = _readable(last.payload)
+            if report is not None and report.final:
                 outcome = "revoked" if report.outcome == "finished" else report.outcome
                 nothing = {"results": (), "signature": None, "outcome": outcome}
                 emptied = report.model_copy(update=nothing)
@@ -106,3 +107,12 @@ class Reporter:
                 log.info("report %d of lease %s: %s", report.number, report.lease, error)
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, RETRY_S_MAX)
+
+
+def _readable(payload: bytes) -> Done | None:
+    """A report from the spool; None for one that the disk has spoiled."""
+    try:
+        return decode(Done, payload)
+    except ProtocolError as error:
+        log.error("a report in the spool can't be read: %s", error)  # noqa: TRY400 - told whole
+        return None

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lender.daemon.policy_settings import PolicySettings
@@ -74,6 +74,16 @@ class DaemonSettings(BaseSettings):
     """Nothing but this lenderd runs as `user`, and nobody can log in as it: whatever of that user
     has left its sandbox is stopped and killed with it. On macOS tasks may start processes then."""
     log_level: LogLevel = "info"
+
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, url: str) -> str:
+        try:
+            for one in url.split(","):
+                urlsplit(one.strip())
+        except ValueError as error:
+            raise ValueError(f"{error}: write it like nats://host:4222") from error
+        return url
 
     @property
     def hosts(self) -> tuple[str, ...]:

@@ -21,6 +21,10 @@ _VERSIONS: Final = (1, VERSION)
 SOMETHING: Final = "something"
 """Stands for the name of a program that was not kept."""
 
+_ROWS_MAX = 4096
+_PACKED_BYTES_MAX = 1 << 20
+"""Of a block that somebody has made to grow: ours are 60 rows of 23 numbers."""
+
 _TIME_PER_S = 10
 _CORES = 20
 _MEMORY_BYTES = 16 << 20
@@ -50,7 +54,11 @@ def unpack(block: bytes) -> list[Row]:
         BlockError: it is none, or of a version that is not known.
     """
     try:
-        version, differences = msgpack.unpackb(zlib.decompress(block))
+        inflating = zlib.decompressobj()
+        packed = inflating.decompress(block, _PACKED_BYTES_MAX)
+        if not inflating.eof:
+            raise BlockError("a block that was cut, or has no end")
+        version, differences = msgpack.unpackb(packed, max_array_len=_ROWS_MAX)
         if version not in _VERSIONS:
             raise BlockError(f"a block of version {version}")
         columns = [accumulate(column) for column in differences]

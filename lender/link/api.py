@@ -12,6 +12,7 @@ from lender.link.errors import (
     JetStreamError,
     NoRespondersError,
     RequestTimeoutError,
+    StrangeAnswerError,
 )
 from lender.link.message import StoredMessage
 
@@ -22,6 +23,7 @@ _STREAM_NAME_IN_USE = 10058
 # A sequence that was deleted, and one that never was.
 _NO_MESSAGE = (10043, 10057)
 _NO_MESSAGE_FOUND = 10037
+_NOT_AS_TOLD = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 _END_OF_BATCH = "204"
 _NOT_FOUND = "404"
 
@@ -87,7 +89,7 @@ class JetStream:
     async def purge(self, stream: str, subject: str) -> int:
         """Remove every message on the subject (wildcards allowed); returns how many."""
         purged = await self.call(f"STREAM.PURGE.{stream}", {"filter": subject})
-        return int(purged["purged"])
+        return number(purged, "purged")
 
     async def delete_message(self, stream: str, sequence: int) -> bool:
         """Remove one message; False when it was gone already."""
@@ -108,7 +110,7 @@ class JetStream:
         name = config.get("durable_name") or config["name"]
         request = {"stream_name": stream, "config": {"name": name, **config}}
         info = await self.call(f"CONSUMER.CREATE.{stream}.{name}", request)
-        return ConsumerState(name, int(info["num_pending"]))
+        return ConsumerState(name, number(info, "num_pending"))
 
     async def delete_consumer(self, stream: str, consumer: str) -> bool:
         """Remove a consumer; False when there was none."""
@@ -140,7 +142,7 @@ class JetStream:
             if error.err_code != _NO_MESSAGE_FOUND:
                 raise
             return None
-        return int(found["message"]["seq"])
+        return number(found, "message", "seq")
 
     async def get_page(
         self,
@@ -165,10 +167,13 @@ class JetStream:
         def receive(_: int, msg: Msg) -> None:
             if done.done():
                 return
-            if status(msg) is None:
-                messages.append(_stored(msg))
-            else:
-                done.set_result(msg)
+            try:
+                if status(msg) is None:
+                    messages.append(_stored(msg))
+                else:
+                    done.set_result(msg)
+            except StrangeAnswerError as error:
+                done.set_exception(error)
 
         api = f"$JS.API.DIRECT.GET.{stream}"
         token, reply = self._connection.inbox.add(receive)
@@ -189,39 +194,72 @@ def answer(msg: Msg) -> dict[str, Any]:
 
     Raises:
         JetStreamError: it is a refusal.
+        StrangeAnswerError: it is no answer of JetStream's.
     """
-    body: dict[str, Any] = json.loads(msg.data)
-    error = body.get("error")
-    if error is not None:
-        raise JetStreamError(
-            error.get("code", 0), error.get("err_code", 0), error.get("description", "")
+    try:
+        body: dict[str, Any] = json.loads(msg.data)
+        error = body.get("error")
+        if error is None:
+            return body
+        refusal = JetStreamError(
+            int(error.get("code", 0)),
+            int(error.get("err_code", 0)),
+            str(error.get("description", "")),
         )
-    return body
+    except _NOT_AS_TOLD as fault:
+        raise StrangeAnswerError(f"answer {msg.data[:200]!r}") from fault
+    raise refusal
+
+
+def number(body: dict[str, Any], *names: str) -> int:
+    """Return a whole number of an answer, by the names that lead to it.
+
+    Raises:
+        StrangeAnswerError: there is none.
+    """
+    found: Any = body
+    try:
+        for name in names:
+            found = found[name]
+        return int(found)
+    except _NOT_AS_TOLD as fault:
+        raise StrangeAnswerError(f"answer without {'.'.join(names)}") from fault
 
 
 def _pending_after(end: Msg, api: str) -> int:
     code, headers = status(end), end.headers or {}
     if code == _END_OF_BATCH:
-        return int(headers["Nats-Num-Pending"])
+        return _number_in(headers, "Nats-Num-Pending")
     if code == _NOT_FOUND:
         return 0
     if code == NO_RESPONDERS:
         raise NoRespondersError(api)
-    raise JetStreamError(int(code or 0), 0, headers.get("Description", ""))
+    raise JetStreamError(_number_in(headers, "Status"), 0, headers.get("Description", ""))
 
 
 def _absent(msg: Msg) -> bool:
     code = status(msg)
     if code is None or code == _NOT_FOUND:
         return code is not None
-    raise JetStreamError(int(code), 0, (msg.headers or {}).get("Description", ""))
+    headers = msg.headers or {}
+    raise JetStreamError(_number_in(headers, "Status"), 0, headers.get("Description", ""))
 
 
 def _stored(msg: Msg) -> StoredMessage:
     headers: dict[str, str] = msg.headers or {}
-    return StoredMessage(headers["Nats-Subject"], int(headers["Nats-Sequence"]), msg.data, headers)
+    subject = headers.get("Nats-Subject")
+    if subject is None:
+        raise StrangeAnswerError("message without a subject")
+    return StoredMessage(subject, _number_in(headers, "Nats-Sequence"), msg.data, headers)
 
 
 def _stream_state(info: dict[str, Any]) -> StreamState:
-    state = info["state"]
-    return StreamState(state["messages"], state["bytes"], state["first_seq"], state["last_seq"])
+    names = ("messages", "bytes", "first_seq", "last_seq")
+    return StreamState(*(number(info, "state", name) for name in names))
+
+
+def _number_in(headers: dict[str, str], name: str) -> int:
+    try:
+        return int(headers[name])
+    except (KeyError, ValueError) as fault:
+        raise StrangeAnswerError(f"message without {name}") from fault

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from nats.aio.msg import Msg
 
-from lender.link.api import answer
+from lender.link.api import answer, number
 from lender.link.connection import NO_RESPONDERS, Connection, status
 from lender.link.errors import (
     DisconnectedError,
@@ -96,7 +96,7 @@ async def commit(
             msg = await connection.request(record.subject, record.payload, headers, timeout_s)
         else:
             msg = await _commit_batch(connection, records, expected_last_sequence, timeout_s)
-        return int(answer(msg)["seq"])
+        return number(answer(msg), "seq")
     except (DisconnectedError, RequestTimeoutError) as error:
         raise CommitUnknownError(str(error)) from error
     except JetStreamError as error:

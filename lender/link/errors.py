@@ -63,6 +63,13 @@ class JetStreamError(LinkError):
         self.description = description
 
 
+class StrangeAnswerError(LinkError):
+    """What came in a server's name is not of its protocol: nothing is known of what happened."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is none of the server's: see what else answers there")
+
+
 def passing(error: LinkError) -> bool:
     """Tell whether trying again may help: JetStream's 5xx, and a line or an answer that is lost."""
     if isinstance(error, JetStreamError):

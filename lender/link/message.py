@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from lender.link.errors import StrangeAnswerError
+
 
 class StoredMessage(NamedTuple):
     """A message of a stream."""
@@ -26,9 +28,14 @@ def delivery_info(ack_subject: str) -> DeliveryInfo:
 
     The longer form (ADR-15) has a domain and an account before the stream, and a last random
     token.
+
+    Raises:
+        StrangeAnswerError: it is no such subject.
     """
     tokens = ack_subject.split(".")
     at = 4 if len(tokens) == 9 else 6
-    return DeliveryInfo(
-        int(tokens[at]), int(tokens[at + 1]), int(tokens[at + 2]), int(tokens[at + 4])
-    )
+    try:
+        delivered, stream, consumer, _, pending = map(int, tokens[at : at + 5])
+    except ValueError as error:
+        raise StrangeAnswerError(f"delivery {ack_subject[:200]!r}") from error
+    return DeliveryInfo(delivered, stream, consumer, pending)

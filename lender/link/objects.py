@@ -83,7 +83,7 @@ def entry(sha256: str, message: StoredMessage) -> Entry | None:
         if fields.get("deleted"):
             return None
         nuid, size, digest = fields["nuid"], fields["size"], fields["digest"]
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         raise BlobCorruptError(sha256, f"its metadata can't be read ({error!r})") from None
     well_formed = (
         isinstance(nuid, str) and _NUID.fullmatch(nuid) and type(size) is int and size >= 0

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from nats.aio.msg import Msg
 
-from lender.link.api import answer
+from lender.link.api import answer, number
 from lender.link.connection import NO_RESPONDERS, Connected, Connection, State, status
 from lender.link.errors import LinkError, NoRespondersError, OutcomeUnknownError
 
@@ -84,7 +84,7 @@ class Publisher:
             future.set_exception(NoRespondersError(subject))
             return
         try:
-            future.set_result(int(answer(msg)["seq"]))
+            future.set_result(number(answer(msg), "seq"))
         except LinkError as error:
             future.set_exception(error)
 

@@ -20,6 +20,10 @@ LOG_PIECE_BYTES_MAX = 8 * 1024
 LOG_BYTES_MAX = 1 << 40
 """Of a whole log: where a piece of it may stand."""
 
+LIST_ENTRIES_MAX = 12_000
+"""Of any list in a message, before it is looked at: a few bytes may announce billions, and lists
+in lists so many each, for which a reader sets memory aside."""
+
 ARRAY_COUNT_MAX = 10_000_000
 ARRAY_RANGES_MAX = 10_000
 """Of an array that is made of some of its indices."""

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeVar
 import msgpack
 from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError
 
+from lender.protocol import bounds
 from lender.protocol.errors import ProtocolError
 
 ContentType = Literal["application/json", "application/msgpack"]
@@ -89,7 +90,8 @@ def decode(model: type[Model], payload: bytes, content_type: ContentType = MSGPA
         if content_type == JSON:
             return model.model_validate_json(payload)
         # Tuples, because strict validation takes no list for a tuple.
-        fields = msgpack.unpackb(payload, use_list=False)
+        entries_max = min(len(payload), bounds.LIST_ENTRIES_MAX)
+        fields = msgpack.unpackb(payload, use_list=False, max_array_len=entries_max)
     except ValidationError as error:
         raise _first_fault(error) from error
     except _UNPACK_ERRORS as error:

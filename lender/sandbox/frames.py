@@ -21,6 +21,8 @@ _CHUNK_BYTES = 1 << 16
 _ROOM = 1 << 18
 _READY_FROM = 3 << 15
 HEADER_BYTES_MAX = 4 << 20
+# Room is made for as many as a list announces before they come, and so for each list in a list.
+_LIST_ENTRIES_MAX = 4096
 FDS_MAX = 4
 
 
@@ -97,7 +99,7 @@ class Decoder:
         del self._buffer[:end]
         fds, self._fds = tuple(self._fds[:fd_count]), self._fds[fd_count:]
         try:
-            header = msgpack.unpackb(raw[:header_bytes])
+            header = msgpack.unpackb(raw[:header_bytes], max_array_len=_LIST_ENTRIES_MAX)
         except ValueError as error:
             raise FrameError("header can't be read") from error
         if not isinstance(header, dict) or len(fds) != fd_count:

@@ -144,7 +144,7 @@ class AttemptRecords:
                     record = _decode(json.loads(file.read()), boot, state)
             except FileNotFoundError:
                 gone = True
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
                 unreadable.append(path)
             else:
                 records.append(record)

@@ -31,6 +31,10 @@ INTENT = "intent.json"
 PID_FILE = "lenderd.pid"
 
 
+# A record may lie in another user's folder, who writes there what they like.
+_NO_RECORD = (ValueError, KeyError, TypeError, ArithmeticError, RecursionError)
+
+
 class AlreadyRunningError(Exception):
     """Another lenderd serves this state folder."""
 
@@ -232,7 +236,7 @@ def read_account(state: StateFolder) -> Account | None:
         spared = tuple(Root(int(pid), int(start)) for pid, start in record["spared"])
         uid = state.owner_uid()
         return Account(uid, spared) if uid else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, *_NO_RECORD):
         return None
 
 
@@ -248,6 +252,6 @@ def read_pid(state: StateFolder) -> Root | None:
         recorded_boot = record["boot_id"]
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
+    except _NO_RECORD:
         return None  # only ever half written by a lenderd that died while starting
     return root if recorded_boot == boot_id() and alive(root) else None

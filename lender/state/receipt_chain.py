@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 FIRST_PREV = "0" * 64
 """What the first line follows."""
@@ -27,6 +27,14 @@ _END = re.compile(
     rb',"hash":"([0-9a-f]{64})"(,"signature":(?:null|"([A-Za-z0-9_-]{1,128})"))?\}\n\Z'
 )
 _END_BYTES_MAX = 256
+
+
+_SEQ_MAX = 1 << 53
+
+
+def is_number(seq: object) -> TypeGuard[int]:
+    """Tell whether it may number a line: so many are never written, and more can't be told."""
+    return type(seq) is int and 0 <= seq <= _SEQ_MAX
 
 
 class Finding(NamedTuple):
@@ -88,7 +96,7 @@ class Line(NamedTuple):
     def seq(self) -> int:
         """Its number; 0 where it has none."""
         seq = self.fields.get("seq")
-        return seq if type(seq) is int else 0
+        return seq if is_number(seq) else 0
 
     @property
     def lender(self) -> str:

@@ -27,6 +27,7 @@ from lender.state.receipt_chain import (
     Verdict,
     compose,
     examine,
+    is_number,
     parse,
 )
 
@@ -188,9 +189,10 @@ class ReceiptLog:
         """The recorded head; None where it is missing or no head."""
         try:
             content = json.loads(self._head_path.read_bytes())
-            return Head(int(content["seq"]), str(content["hash"]))
+            seq, digest = content["seq"], content["hash"]
         except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
             return None
+        return Head(seq, str(digest)) if is_number(seq) else None
 
     def _followed(self, handle: int) -> tuple[Head, list[bytes]]:
         """What the next line follows, and the lines to write before it."""

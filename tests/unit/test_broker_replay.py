@@ -367,3 +367,14 @@ def test_a_note_of_retries_that_says_nothing_is_ignored() -> None:
     world.results[f"res.{ALICE.public_key}.job-0001.retry.0"] = ({}, b"")
     world.start()
     assert len(world.warnings) == 1
+
+
+def test_what_is_no_record_of_a_brokers_is_passed_over_and_told() -> None:
+    world = World()
+    world.submit(job_spec(count=2))
+    world.results["res.somebody.else.wrote.this"] = ({}, b"")
+    world.results[f"res.{ALICE.public_key}.job-0001.0"] = ({"Lender-Record": '{"t": 1e999}'}, b"")
+    world.start()
+    assert sum("not this broker's record" in one for one in world.warnings) == 2
+    world.offer()
+    assert world.run(world.pull()) == "committed"

@@ -146,3 +146,18 @@ async def test_what_is_said_after_a_purge_is_said(spool: Spool) -> None:
     ))  # fmt: skip
     await silent.wait(1)
     assert [(one.outcome, one.results) for one in silent.heard] == [("revoked", ())]
+
+
+async def test_a_report_that_the_disk_has_spoiled_keeps_no_other_from_being_purged(
+    spool: Spool,
+) -> None:
+    spool.put(Spooled(SUBMITTER, LEASE, 1, b"\xc1"))
+    silent = Broker(silences=1_000_000)
+    reporter = Reporter(spool, silent.ask, silent.on_answer)
+    reporter.resume()
+    reporter.send(OTHER, 1, report(OTHER, final=True))
+    reporter.purge(SUBMITTER)
+    assert spool.pending() == []
+    silent._silences = 0
+    await silent.wait(1)
+    assert [(one.lease, one.outcome) for one in silent.heard] == [(OTHER, "revoked")]

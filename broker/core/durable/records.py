@@ -47,7 +47,7 @@ class Summary(ABC):
         """Read a header's value; None if it is not one."""
         try:
             return cls._read(json.loads(headers[SUMMARY_HEADER]))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError):
             return None
 
     @abstractmethod

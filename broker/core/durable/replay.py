@@ -145,7 +145,11 @@ class Replay:
         if begun is not None:
             self._progress_of(JobKey(*begun))
             return
-        subject = parse_job_subject(event.subject)
+        try:
+            subject = parse_job_subject(event.subject)
+        except ProtocolError as error:
+            self._state.outbox.emit(Warn(f"RESULTS: not this broker's record, ignored: {error}"))
+            return
         key = JobKey(subject.submitter, subject.job)
         if subject.first_task is None:
             self._end(key, TerminalSummary.load(event.headers))

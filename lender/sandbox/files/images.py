@@ -18,7 +18,7 @@ import platform
 import posixpath
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, cast
 
@@ -84,7 +84,7 @@ def unpack(archive: Path, tree: Tree, spare: Path) -> Image | None:
     """
     with archive.open("rb") as file:
         whole = _Section.of(file)
-        if not _is_image(_plain(whole, whole)):
+        if not _is_image(_plain(whole, whole), tree.spend):
             whole = _Section.of(file)
             tree.add(_plain(whole, whole), is_layer=False)
             return None
@@ -285,8 +285,8 @@ def _is_compressed(section: _Section) -> bool:
     return section.head.startswith(_GZIP) or section.head == _ZSTD
 
 
-def _is_image(source: Readable) -> bool:
-    for entry in TarReader(source).entries():
+def _is_image(source: Readable, spend: Callable[[int], None]) -> bool:
+    for entry in TarReader(source, spend).entries():
         if parts := split(entry.name):
             return _IMAGE_PART.fullmatch(parts[0]) is not None
     return False
