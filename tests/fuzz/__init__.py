@@ -1,0 +1,1 @@
+"""Every decoder of bytes from outside, under attack: see README.md."""

@@ -1,0 +1,148 @@
+"""lender.link: what a server, or whoever gets a message through one, has us read."""
+
+import os
+import tempfile
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from core_world import ALICE
+
+from fuzz.messages import as_msg, read, written
+from fuzz.target import Target, taken, why_not
+from lender.link import api, objects
+from lender.link.connection import status
+from lender.link.credentials import CredentialsError, connect_options, trusting, without_credentials
+from lender.link.errors import LinkError
+from lender.link.hardened import HardenedClient
+from lender.link.message import StoredMessage, delivery_info
+from lender.link.objects import BlobCorruptError
+from lender.protocol.signature import seed_from_entropy
+
+T = TypeVar("T")
+
+_SHA256 = "ab" * 32
+_SEED = seed_from_entropy(bytes([7]) * 32)
+
+
+def at_once(work: Coroutine[Any, Any, T]) -> T:
+    """The result of what never waits."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+    work.close()
+    raise AssertionError("it waits")
+
+
+def _headers(data: bytes) -> None:
+    found = at_once(HardenedClient()._process_headers(data))
+    assert found is None or all(isinstance(one, str) for pair in found.items() for one in pair)
+
+
+def _answer(data: bytes) -> None:
+    """An answer of JetStream's, in each place that one is read."""
+    msg = as_msg(read(data))
+    taken(LinkError, api.answer, msg)
+    if status(msg) is None:
+        taken(LinkError, api._stored, msg)
+    else:
+        taken(LinkError, api._absent, msg)
+        taken(LinkError, api._pending_after, msg, "DIRECT.GET")
+    body = taken(LinkError, api.answer, msg)
+    if body is not None:
+        taken(LinkError, api.number, body, "seq")
+        taken(LinkError, api._stream_state, body)
+
+
+def _acknowledgement(data: bytes) -> None:
+    taken(LinkError, delivery_info, data.decode(errors="replace"))
+
+
+def _blob(data: bytes) -> None:
+    entry = taken(BlobCorruptError, objects.entry, _SHA256, _stored(data))
+    if entry is not None:
+        again = objects.meta(_SHA256, entry.nuid, entry.size, 1, 512)
+        assert objects.entry(_SHA256, _stored(again)) == entry
+        assert "." not in objects.chunk_subject(entry.nuid).removeprefix("$O.blobs.C.")
+
+
+def _stored(payload: bytes) -> StoredMessage:
+    return StoredMessage(objects.meta_subject(_SHA256), 1, payload, {})
+
+
+def _credentials(data: bytes) -> None:
+    handle, name = tempfile.mkstemp()
+    try:
+        os.write(handle, data)
+        said = why_not(CredentialsError, connect_options, Path(name))
+        secret = data.decode(errors="replace").strip()
+        assert len(secret) < 8 or secret not in said
+        taken(CredentialsError, trusting, Path(name))
+    finally:
+        os.close(handle)
+        Path(name).unlink()
+    assert "@" not in without_credentials(data.decode(errors="replace"))
+
+
+TARGETS = (
+    Target(
+        "link-headers",
+        _headers,
+        (
+            b"NATS/1.0\r\nNats-Sequence: 7\r\nContent-Type: application/json\r\n\r\n",
+            b"NATS/1.0 503\r\n\r\n",
+            b"NATS/1.0 409 Consumer Deleted\r\nNats-Pending-Messages: 1\r\n\r\n",
+        ),
+        words=(b"NATS/1.0", b"\r\n", b": ", b" 404", b"\r\n\r\n"),
+    ),
+    Target(
+        "link-answer",
+        _answer,
+        (
+            written("r", {}, b'{"stream": "JOBS", "seq": 7}'),
+            written("r", {}, b'{"error": {"code": 400, "err_code": 10071, "description": "d"}}'),
+            written(
+                "r",
+                {},
+                b'{"state": {"messages": 1, "bytes": 2, "first_seq": 1, "last_seq": 1}}',
+            ),
+            written("r", {"Nats-Subject": "submit.S.J", "Nats-Sequence": "7"}, b"payload"),
+            written("r", {"Status": "204", "Nats-Num-Pending": "12"}),
+            written("r", {"Status": "404", "Description": "Message Not Found"}),
+        ),
+        ("lender.link.api.answer",),
+        (b"Status", b"Nats-Num-Pending", b"Nats-Sequence", b"Nats-Subject", b'"error":', b'"seq":'),
+    ),
+    Target(
+        "link-acknowledgement",
+        _acknowledgement,
+        (
+            b"$JS.ACK.WORK.default.1.7.7.1700000000000000000.3",
+            b"$JS.ACK.hub.ACCOUNT.WORK.default.1.7.7.1700000000000000000.3.token",
+        ),
+        words=(b"$JS.ACK.", b"."),
+    ),
+    Target(
+        "link-blob",
+        _blob,
+        (
+            objects.meta(_SHA256, "NUID0123456789", 9, 1, 512),
+            b'{"name": "x", "deleted": true}',
+        ),
+        ("lender.link.objects.entry",),
+        (b'"nuid":', b'"size":', b'"digest":', b'"deleted":'),
+    ),
+    Target(
+        "link-credentials",
+        _credentials,
+        (
+            _SEED,
+            b"-----BEGIN NATS USER JWT-----\neyJ0\n------END NATS USER JWT------\n"
+            b"-----BEGIN USER NKEY SEED-----\n" + _SEED + b"\n------END USER NKEY SEED------\n",
+            b"alice:correct-horse\n",
+            b"nats://alice:correct-horse@nats.example.org:4222," + ALICE.public_key.encode(),
+        ),
+    ),
+)
