@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. The others are parts of them.
-.PHONY: help demo test test-cgroups soak-sandbox chaos sim check venv walls wasm schemas permissions footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-matching bench-arrays bench-flood bench-recovery bench-fleet clean
+.PHONY: help demo test test-cgroups soak-sandbox chaos sim fuzz lock audit sbom check venv walls wasm schemas permissions footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-matching bench-arrays bench-flood bench-recovery bench-fleet clean
 
 # Hundreds of processes start in a test run: none is to compile our modules once more.
 unexport PYTHONDONTWRITEBYTECODE
@@ -32,6 +32,10 @@ help:
 	@echo 'make walls      build what the sandboxes have in C; the others do it by themselves'
 	@echo 'make wasm       build the workloads and test modules from source'
 	@echo 'make schemas    write docs/schemas and docs/permissions.md from the code'
+	@echo 'make fuzz       attack every decoder of bytes from outside: MINUTES=10 for each, ONLY=name JOBS=n'
+	@echo 'make lock       write locks/ from pyproject.toml; UPGRADE=1 takes the newest of all'
+	@echo 'make audit      hold what is locked against published weaknesses (asks the network)'
+	@echo 'make sbom       list what is installed with the product: build/sbom.json (CycloneDX)'
 	@echo 'make clean      remove what the targets above made'
 
 demo:
@@ -80,6 +84,25 @@ sim: venv
 permissions: venv
 	@PYTHONPATH=.:tests $(BIN)/python -m permissions
 
+fuzz:
+	@.ci/venv server,dev,fuzz
+	@PYTHONPATH=.:tests $(BIN)/python -m fuzz --minutes $(or $(MINUTES),10) \
+		$(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS))
+
+lock:
+	@.ci/lock
+
+audit:
+	@.ci/tools
+	@.tools/bin/pip-audit --strict --disable-pip --require-hashes $(patsubst %,-r %,$(wildcard locks/*.txt))
+
+sbom:
+	@.ci/tools
+	@VENV=build/shipped .ci/venv server
+	@.tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file build/sbom.json build/shipped/bin/python
+	@echo build/sbom.json
+
 footprint:
 	@.ci/venv server
 	@$(BIN)/python bench/footprint.py
@@ -108,4 +131,4 @@ schemas: venv
 
 clean:
 	rm -f lender/sandbox/walls/enter
-	rm -rf .venv build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .tools build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
