@@ -2,9 +2,10 @@
 
 import contextlib
 import tempfile
+from hashlib import sha256
 from pathlib import Path
 
-from core_world import ALICE
+from core_world import ALICE, array_spec, lease_id, results
 
 from fuzz.messages import as_msg, read, written
 from fuzz.target import Target, taken, why_not
@@ -12,15 +13,18 @@ from fuzz.wire import TARGETS as WIRE
 from lender.cli.strangers_words import visible
 from lender.client.collector import Collector, Sweep
 from lender.client.destinations import destination
-from lender.client.errors import ContentFault, KeyFault, UntrustedValue
+from lender.client.errors import ContentFault, KeyFault, UntrustedResult, UntrustedValue
 from lender.client.keys import read_key
 from lender.client.log_pieces import LogAssembly
 from lender.client.records import decode_record
+from lender.client.trust import Trust
 from lender.client.values import decode
 from lender.protocol import codec
+from lender.protocol.codec import ContentType
 from lender.protocol.errors import ProtocolError
-from lender.protocol.result import Terminal
+from lender.protocol.result import Chunk, Terminal
 from lender.protocol.signature import seed_from_entropy
+from lender.protocol.signed_results import proof_of, result_digest, signed_bytes
 from lender.protocol.subjects import last_token
 from lender.protocol.task_log import TaskLogPiece
 from lender.sandbox.runtimes.python_inside import encode
@@ -54,6 +58,38 @@ def _record(data: bytes) -> None:
         if collector.complete or not (tasks := sweep.plan()):
             break
         sweep.looked(tasks, 0)
+
+
+def _trusted(data: bytes) -> None:
+    """Nobody but the lender makes results that count as signed."""
+    record = taken(ContentFault, decode_record, *read(data))
+    if record is None:
+        return
+    trust = Trust([ALICE.public_key])
+    signed = taken(UntrustedResult, trust.check, _JOB, sha256(_SPEC).digest(), record) or ()
+    results = record.results if isinstance(record, Chunk) else (record.result,)
+    for one in results:
+        if one is not None and one.task in signed:
+            assert result_digest(one) == result_digest(_RESULTS[one.task])
+
+
+def _signed(content_type: ContentType) -> bytes:
+    """Two results of an array, as ALICE reports and the broker stores them."""
+    lease, digests = lease_id(1), {one.task: result_digest(one) for one in _RESULTS}
+    text = signed_bytes(sha256(_SPEC).digest(), ALICE.public_key, lease, 1, digests)
+    proof = proof_of(ALICE.sign(text), _RESULTS, _RESULTS[:1])
+    chunk = Chunk(
+        job=_JOB.id,
+        lease=lease,
+        attempt=1,
+        lender=ALICE.public_key,
+        results=_RESULTS[:1],
+        proof=proof,
+    )
+    payload = codec.encode(chunk, content_type)
+    found = codec.decode(Chunk, payload, content_type)
+    assert Trust([ALICE.public_key]).check(_JOB, sha256(_SPEC).digest(), found) == {0}
+    return written(f"{_RES}.0", {codec.CONTENT_TYPE_HEADER: content_type}, payload)
 
 
 def _log(data: bytes) -> None:
@@ -99,6 +135,9 @@ def _key(data: bytes) -> None:
         assert len(seed) < 8 or seed not in said
 
 
+_JOB = array_spec(2)
+_SPEC = codec.encode(_JOB)
+_RESULTS = results(0, 1)
 _RECORDS = {one.name: one.seeds for one in WIRE}
 _RES = f"res.{ALICE.public_key}.job-00001"
 
@@ -119,6 +158,16 @@ TARGETS = (
             for seed, kind in zip(_RECORDS[name], (codec.JSON, codec.MSGPACK), strict=True)
         ),
         ("lender.client.records.decode_record",),
+    ),
+    Target(
+        "client-trust",
+        _trusted,
+        (_signed(codec.JSON), _signed(codec.MSGPACK)),
+        (
+            "lender.protocol.signed_results.check_results",
+            "lender.protocol.signed_results.result_digest",
+        ),
+        (b'"others":', b'"signature":', b'"proof":'),
     ),
     Target(
         "client-log",
