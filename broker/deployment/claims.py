@@ -16,6 +16,7 @@ ROLES: tuple[Role, ...] = tuple(HOME)
 
 _UNBOUNDED = {"subs": -1, "data": -1, "payload": -1}
 _NS = 1_000_000_000
+_PAGE_DOTS = 4
 
 
 class Crossing(NamedTuple):
@@ -135,8 +136,16 @@ def _is_within_another(crossing: Crossing, others: Iterable[Crossing]) -> bool:
 
 def _export(kind: str, subject: str) -> dict[str, Any]:
     export = {"name": subject, "subject": subject, "type": kind}
-    # A pull and a page are answered by many messages.
-    return {**export, "response_type": "Stream"} if kind == "service" else export
+    if kind == "service":
+        # With the first of one answer the server forgets where it was to go; else after minutes.
+        export["response_type"] = "Stream" if _is_answered_by_many(subject) else "Singleton"
+    return export
+
+
+def _is_answered_by_many(subject: str) -> bool:
+    """Tell whether it is a pull, or asks for a page by direct access (which names no subject)."""
+    page = subject.startswith("$JS.API.DIRECT.GET.") and subject.count(".") == _PAGE_DOTS
+    return page or subject.startswith("$JS.API.CONSUMER.MSG.NEXT.")
 
 
 def _limits(*, jetstream: bool, store_bytes: int | None = None) -> dict[str, Any]:

@@ -137,6 +137,14 @@ def test_the_streams_have_the_bounds_that_were_named(tmp_path: Path) -> None:
     assert stores == {"core": 1 << 30, "lenders": 0, "submitters": 0}
 
 
+def test_the_server_forgets_whom_it_has_answered(deployment: Deployment) -> None:
+    """A hundred thousand small requests must not leave as many places for answers behind."""
+    exports = decode(deployment.tokens()["core"])["nats"]["exports"]
+    many = {one["subject"] for one in exports if one.get("response_type") == "Stream"}
+    assert many == {"$JS.API.CONSUMER.MSG.NEXT.WORK.*", "$JS.API.DIRECT.GET.OBJ_blobs"}
+    assert {one.get("response_type") for one in exports if one["type"] == "stream"} == {None}
+
+
 def test_credentials_hold_token_and_seed(deployment: Deployment) -> None:
     key = Key.make("user", bytes([99] * 32))
     token = deployment.vouch("lender", key.public, "desk", ("class:c",), NOW)
