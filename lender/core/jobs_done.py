@@ -23,6 +23,9 @@ KEPT_MAX: Final = 65_536
 RUN_MORE_MAX: Final = 32
 """Tasks whose answers may be lost on the way, beside one of two."""
 
+TAKEN: Final = "its tasks have been run here, and their results were taken"
+TOO_OFTEN: Final = "it has been run here more often than its submitter has signed for"
+
 _KEY_BYTES: Final = 16
 
 
@@ -71,9 +74,9 @@ class JobsDone:
         tries = 1 + spec.retries
         answers = spec.task_count if spec.verify is None else spec.task_count * tries
         if taken + tasks > answers:
-            return "its tasks have been run here, and their results were taken"
+            return TAKEN
         if run + in_work + tasks > 2 * tries * spec.task_count + RUN_MORE_MAX:
-            return "it has been run here more often than its submitter has signed for"
+            return TOO_OFTEN
         return None
 
     def _put(self, key: bytes, taken: int, run: int) -> None:

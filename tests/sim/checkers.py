@@ -38,6 +38,7 @@ from broker.core.state import State
 from lender.core import effects
 from lender.core.effects import Effect
 from lender.core.events import Event
+from lender.core.jobs_done import TAKEN, TOO_OFTEN
 from lender.protocol import subjects
 from lender.protocol.codec import decode
 from lender.protocol.errors import ProtocolError
@@ -435,7 +436,7 @@ class Consent(LenderWatch):
                 case effects.WriteReceipt():
                     self.receipts[effect.lease] += 1
                     self._sim.world.stats[f"attempts {effect.outcome}"] += 1
-                case effects.SendReport() if effect.report.results:
+                case effects.SendReport():
                     self._reports(shell, effect)
                 case effects.PullWork() if closed:
                     raise ViolationError("nothing new after a pause", f"{name} pulls")
@@ -489,8 +490,12 @@ class Consent(LenderWatch):
                     raise ViolationError("nothing runs after a revoke", f"{machine.name} lives")
 
     def _reports(self, shell: LenderShell, effect: effects.SendReport) -> None:
+        if effect.report.reason in (TAKEN, TOO_OFTEN):
+            text = f"{shell.machine.name} refuses {effect.report.job}"
+            raise ViolationError("no honest broker is taken for one that replays", text)
         grant = self._sim.grant_of.get(effect.lease)
-        if grant in self._sim.owner_of(shell.machine).promises.revoked:
+        revoked = grant in self._sim.owner_of(shell.machine).promises.revoked
+        if effect.report.results and revoked:
             text = f"{shell.machine.name}: {effect.lease}"
             raise ViolationError("a revoked attempt gives no results", text)
 

@@ -6,12 +6,9 @@ from core_world import BOB, Bench, array_spec, lease_id, make_lease, make_spec, 
 from lender.core import jobs_done
 from lender.core.effects import KeepJobDone, OpenSandbox, SendReport
 from lender.core.events import JobsRecalled, LeasesCancelled, SandboxGone
-from lender.core.jobs_done import RUN_MORE_MAX, JobDone, JobsDone
+from lender.core.jobs_done import RUN_MORE_MAX, TAKEN, TOO_OFTEN, JobDone, JobsDone
 from lender.protocol.job import JobSpec
 from lender.protocol.lease import Done
-
-TAKEN = "its tasks have been run here, and their results were taken"
-TOO_OFTEN = "it has been run here more often than its submitter has signed for"
 
 
 def finished(bench: Bench, spec: JobSpec, number: int, *, taken: bool = True) -> JobDone:
