@@ -48,6 +48,19 @@ class HandRun:
             self.process = subprocess.Popen([find_server(), "-c", file], stdout=log, stderr=log)
         GUARD.watch(self.process.pid)
 
+    def client(self, connect_timeout_s: float = 20.0) -> Client:
+        """Alice's."""
+        key = Key(seed_from_entropy(bytes([1] * 32)))
+        file = self.folder / "alice.nk"
+        file.write_bytes(key.seed)
+        file.chmod(0o600)
+        path = self.folder / "alice.creds"
+        if not path.exists():
+            self.credentials(key)
+        return Client(
+            self.url, file, credentials=path, ca=self.ca, connect_timeout_s=connect_timeout_s
+        )
+
     def credentials(self, key: Key) -> Path:
         path = self.folder / "alice.creds"
         token = self.deployment.vouch("submitter", key.public, "alice", (), time.time())
@@ -70,25 +83,39 @@ async def by_hand(tmp_path: Path) -> AsyncIterator[HandRun]:
 
 
 async def test_all_is_said_by_tls_and_a_revoked_submitter_is_out(by_hand: HandRun) -> None:
-    key = Key(seed_from_entropy(bytes([1] * 32)))
-    file = by_hand.folder / "alice.nk"
-    file.write_bytes(key.seed)
-    file.chmod(0o600)
-    path = by_hand.credentials(key)
-    async with Client(by_hand.url, file, credentials=path, ca=by_hand.ca) as alice:
+    async with by_hand.client() as alice:
         job = await alice.submit(["true"])
         assert (await alice.get(job.id)).spec == job.spec
         assert len(await alice.jobs()) == 1
         line = alice._session.connection
-        revoke = ("revoke", key.public, "--url", by_hand.url, "--ca", str(by_hand.ca))
+        revoke = ("revoke", ALICE.public_key, "--url", by_hand.url, "--ca", str(by_hand.ca))
         assert by_hand.broker.run(*revoke).returncode == 0
         await until(lambda: not line.connected, 1.0)
     with pytest.raises(NotAdmitted):
-        async with Client(
-            by_hand.url, file, credentials=path, ca=by_hand.ca, connect_timeout_s=1.0
-        ):
+        async with by_hand.client(connect_timeout_s=1.0):
             pass
     assert by_hand.broker.alive
+
+
+async def test_another_broker_takes_over_with_the_same_rights(by_hand: HandRun) -> None:
+    deployment = ("--deployment", str(by_hand.deployment.folder))
+    second = BrokerProcess(by_hand.folder / "second", by_hand.url, *deployment)
+    assert second.run("allow", "alice", ALICE.public_key).returncode == 0
+    second.spawn()
+    try:
+        await until(lambda: "standing by: broker" in second.log(), 20)
+        async with by_hand.client() as alice:
+            job = await alice.submit(["true"])
+            by_hand.broker.kill()
+            await until(second.ready_file.exists, 20)
+            assert [one.job for one in await alice.jobs()] == [job.id]
+            await job.cancel()
+            assert (await job.ended(20)).state == "cancelled"
+        assert await second.stop() == 0
+        for one in (by_hand.broker, second):
+            assert "ermissions" not in one.log()
+    finally:
+        second.kill()
 
 
 async def test_a_server_that_nobody_vouches_for_gets_no_word(by_hand: HandRun) -> None:
