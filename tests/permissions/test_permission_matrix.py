@@ -28,6 +28,7 @@ from permissions.people import (
     SUBMITTER,
     Deed,
     Person,
+    class_of,
     tried,
 )
 from permissions.trial import NOW, Trial, trial
@@ -140,6 +141,19 @@ async def test_a_lease_that_came_on_an_earlier_line_is_not_answered_for(world: T
                 await again.request(queue.delivered[0]._ack_subject, b"+ACK", timeout_s=WITHIN_S)
         assert await _left(broker) == 1
         await queue.close()
+
+
+async def test_a_token_may_name_many_classes_or_all(world: Trial) -> None:
+    others = [f"class:{class_of(Key.make('user', bytes([100 + n] * 32)))}" for n in range(150)]
+    many = LENDER._replace(name="many", tags=(*others, *LENDER.tags))
+    every = LENDER._replace(name="every", tags=("class:*",))
+    for person in (many, every):
+        async with await world.connect(BROKER) as broker, await world.connect(person) as lender:
+            await _lease(broker, CLASS)
+            queue = Queue(lender, CLASS)
+            await queue.pull()
+            await queue.delivered[0].ack_sync()
+            await queue.close()
 
 
 async def test_what_a_lender_waited_for_that_is_gone_comes_to_another_at_once(
