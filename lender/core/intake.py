@@ -26,7 +26,7 @@ def take_up(now: float, event: LeaseDelivered, situation: Situation, pulls: Pull
     """Decide on a delivered lease; one that may run here at all is begun if there is room."""
     pulls.brought(event.work_class)
     delivery, lease, leases = event.delivery, event.lease, situation.leases
-    known = leases.delivered_again(delivery, lease.lease)
+    known = leases.delivered_again(now, delivery, lease)
     if known is not None:
         return known
     if lease.is_barred(situation.config.lender):

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from lender.core.admission import Plan
 from lender.core.attempt import AttemptState
 from lender.core.attempts import Attempts
-from lender.core.effects import AbandonCheckpoint, AckLease, Effect, KeepJobDone
+from lender.core.effects import AbandonCheckpoint, Effect, KeepJobDone
 from lender.core.events import CheckpointSaved, PreparationFailed
 from lender.core.hold import Hold
 from lender.core.jobs_done import JobsDone
@@ -28,6 +28,8 @@ HELD_MAX = 256
 
 LET_GO_MAX = 4096
 """Ids of leases that were acked or cancelled, remembered so that none is run twice."""
+
+OVER: Final = "it was over here before it came again"
 
 SAVE_S: Final = 60.0
 """For the upload of a checkpoint: its lease is held, and its tasks wait, for no longer."""
@@ -72,7 +74,7 @@ class Leases:
         return len(self._reports)
 
     def held(self) -> tuple[HeldLease, ...]:
-        """Return what an offer says of them."""
+        """Return what an offer says of them: nothing of those that go back as they came."""
         return tuple(
             HeldLease(
                 lease=lease,
@@ -82,6 +84,7 @@ class Leases:
                 ready=self.attempts.is_ready(lease),
             )
             for lease, report in self._reports.items()
+            if report.spec is not None
         )
 
     @property
@@ -96,11 +99,17 @@ class Leases:
             (lease, attempts.state_of(lease), attempts.is_ready(lease)) for lease in self._reports
         )
 
-    def delivered_again(self, delivery: int, lease: str) -> list[Effect] | None:
-        """Take up a delivery of a lease that is held or was let go; None: it is a new one."""
-        if lease in self._reports:
-            return [self._reports[lease].redelivered(delivery)]
-        return [AckLease(delivery)] if lease in self._let_go else None
+    def delivered_again(self, now: float, delivery: int, lease: Lease) -> list[Effect] | None:
+        """Take up a delivery of a lease that is held or was let go; None: it is a new one.
+
+        One that was let go is handed back, not just taken off its queue: a broker that has begun
+        anew may have found it there, know nothing of its end, and count on it.
+        """
+        if lease.lease in self._reports:
+            return [self._reports[lease.lease].redelivered(delivery)]
+        if lease.lease not in self._let_go:
+            return None
+        return self.hand_back(now, delivery, lease, "evicted", OVER)
 
     def replayed(self, plan: Plan, lease: Lease) -> str | None:
         """Tell why an admitted lease is more of its job than was signed for; None: it is not."""

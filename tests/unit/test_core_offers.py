@@ -109,6 +109,14 @@ def test_a_stay_ends_with_the_first_grant_that_ends_whoever_is_present() -> None
     assert the(SendOffer, bench.tell(BrokerGreeted())).offer.stay_s is None
 
 
+def test_it_does_not_list_what_goes_back_as_it_came() -> None:
+    """Who reads that it is held takes it for begun."""
+    bench = Bench().ready()
+    bench.pause()
+    assert every(SendReport, bench.deliver())
+    assert the(SendOffer, bench.tell(BrokerGreeted())).offer.leases == ()
+
+
 def test_it_lists_its_leases_with_their_states() -> None:
     bench = Bench().ready()
     bench.run()
