@@ -79,8 +79,7 @@ class DaemonSettings(BaseSettings):
     @classmethod
     def _is_address(cls, url: str) -> str:
         try:
-            for one in url.split(","):
-                urlsplit(one.strip())
+            _hosts(url)
         except ValueError as error:
             raise ValueError(f"{error}: write it like nats://host:4222") from error
         return url
@@ -88,5 +87,14 @@ class DaemonSettings(BaseSettings):
     @property
     def hosts(self) -> tuple[str, ...]:
         """The names or addresses of the fleet's servers: not for any sandbox's network."""
-        urls = (one if "//" in one else f"//{one}" for one in self.url.split(","))
-        return tuple(host.rstrip(".") for one in urls if (host := urlsplit(one.strip()).hostname))
+        return _hosts(self.url)
+
+
+def _hosts(url: str) -> tuple[str, ...]:
+    """The hosts of addresses with commas between them.
+
+    Raises:
+        ValueError: one is none.
+    """
+    urls = (one if "//" in one else f"//{one}" for one in url.split(","))
+    return tuple(host.rstrip(".") for one in urls if (host := urlsplit(one.strip()).hostname))

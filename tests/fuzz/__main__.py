@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 PLACE: Final = Path("build/fuzz")
@@ -26,7 +27,7 @@ def main() -> int:
     """Attack what is named, or all; 0: nothing was found, 1: something, 2: can't be done here."""
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="for each target (10)")
-    parser.add_argument("--only", help="targets whose name begins so")
+    parser.add_argument("--only", help="targets whose name begins so; several with commas")
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2))
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--reproduce", type=Path, help="a file that was found; needs --only")
@@ -35,7 +36,8 @@ def main() -> int:
         return _attack(args.worker, args.minutes)
     from fuzz.table import TARGETS  # noqa: PLC0415 - a worker instruments it first
 
-    names = [name for name in TARGETS if name.startswith(args.only or "")]
+    begin = tuple((args.only or "").split(","))
+    names = [name for name in TARGETS if name.startswith(begin)]
     if not names:
         parser.error(f"no target begins with {args.only}: {', '.join(TARGETS)}")
     if args.reproduce:
@@ -53,17 +55,14 @@ def main() -> int:
 def _watched(name: str, minutes: float) -> bool:
     """Run a target in a process of its own; tell whether it found something."""
     place = PLACE / name
-    (place / "tmp").mkdir(parents=True, exist_ok=True)
+    place.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     command = [sys.executable, "-m", "fuzz", "--worker", name, "--minutes", str(minutes)]
-    with (place / "log").open("wb") as log:
-        done = subprocess.run(
-            command,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "TMPDIR": str((place / "tmp").resolve())},
-            check=False,
-        )
+    # In memory where that can be had: many of them make a folder for each input.
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with (place / "log").open("wb") as log, TemporaryDirectory(dir=memory) as folder:
+        environment = {**os.environ, "TMPDIR": folder}
+        done = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False)
     said = (place / "log").read_text(errors="replace")
     tried = re.search(r"number_of_executed_units:\s*(\d+)", said)
     took_s = time.monotonic() - started
@@ -96,7 +95,6 @@ def _attack(name: str, minutes: float) -> int:
         "rss_limit_mb": _MEMORY_MIB_MAX,
         "max_len": INPUT_BYTES_MAX,
         "artifact_prefix": f"{place}/found-",
-        "dict": words,
         "print_final_stats": 1,
     }
 
@@ -108,6 +106,8 @@ def _attack(name: str, minutes: float) -> int:
             (place / f"small-{type(fault).__name__}").write_bytes(small)
             raise
 
+    if target.words:
+        options["dict"] = words
     flags = [f"-{option}={value}" for option, value in options.items()]
     atheris.Setup([sys.argv[0], *flags, str(grown), *map(str, kept)], one_input)
     atheris.Fuzz()
