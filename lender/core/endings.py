@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 
-from lender.core.effects import Effect, PurgeSubmitter
+from lender.core.effects import Effect
 from lender.core.hold import Hold
 from lender.core.lease_run import LeaseRun
 from lender.core.regulation import Regulation
@@ -41,7 +41,7 @@ def _renew_consent(now: float, situation: Situation) -> list[Effect]:
     consent.renew(now)
     effects = situation.leases.revoke(now, consent.withdrawn)
     gone = sorted(before - consent.submitters)
-    return effects + [PurgeSubmitter(submitter) for submitter in gone]
+    return effects + [situation.leases.purge(submitter) for submitter in gone]
 
 
 def _ending_soon(now: float, situation: Situation) -> Iterator[tuple[LeaseRun, Hold]]:

@@ -95,6 +95,10 @@ class LeaseReport:
         """Take up that the broker has committed report `number`."""
         self.taken += self._untaken.pop(number, 0)
 
+    def disclaim(self) -> None:
+        """Count on no answer to what was sent: the results are taken out of it."""
+        self._untaken.clear()
+
     def is_final(self, number: int) -> bool:
         """Tell whether report `number` was the last word on the lease."""
         return number == self._final_number

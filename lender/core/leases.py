@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from lender.core.admission import Plan
 from lender.core.attempt import AttemptState
 from lender.core.attempts import Attempts
-from lender.core.effects import AbandonCheckpoint, Effect, KeepJobDone
+from lender.core.effects import AbandonCheckpoint, Effect, KeepJobDone, PurgeSubmitter
 from lender.core.events import CheckpointSaved, PreparationFailed
 from lender.core.hold import Hold
 from lender.core.jobs_done import JobsDone
@@ -303,6 +303,13 @@ class Leases:
         elif saving is not None:
             ended = [AbandonCheckpoint(lease), saving.run.receipt()]
         return [*ended, *self._release(lease)]
+
+    def purge(self, submitter: str) -> PurgeSubmitter:
+        """Delete what is kept of a submitter, unanswered results included."""
+        for report in self._reports.values():
+            if report.lease.submitter == submitter:
+                report.disclaim()
+        return PurgeSubmitter(submitter)
 
     def due(self, now: float) -> list[Effect]:
         """Send what has waited long enough."""

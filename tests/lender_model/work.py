@@ -33,7 +33,7 @@ from lender.core.events import (
 )
 from lender.protocol.lease import Lease
 from lender_model.owner import SIGNERS, OwnerAndMachine, picks
-from lender_model.shell import Sandbox
+from lender_model.shell import Sandbox, Told
 
 MANY = 1_000_000
 """Tasks of a job: no lease has one that another had."""
@@ -158,6 +158,9 @@ class BrokerAndSandboxes(OwnerAndMachine):
     def deliver_again(self, pick: int) -> None:
         """The queue's ack wait ran out, or an ack was lost: the older message is void."""
         lease = self.leases[lease_id(pick % len(self.leases))]
+        if lease.lease not in self.deliveries.values() and lease.lease in self.told:
+            # It was over. The broker hears of its end anew; earlier answers may come yet.
+            self.told[lease.lease] = Told(unanswered=self.told[lease.lease].unanswered)
         self.hand_over(lease, class_of())
         assert list(self.deliveries.values()).count(lease.lease) <= 1
 

@@ -1,14 +1,26 @@
 """What a signature is worth is not done again, whoever asks, however often."""
 
 import pytest
-from core_world import BOB, Bench, array_spec, lease_id, make_lease, make_spec, the
+from core_world import (
+    ALICE,
+    BOB,
+    Bench,
+    array_spec,
+    class_of,
+    lease_id,
+    make_grant,
+    make_lease,
+    make_spec,
+    the,
+)
 
 from lender.core import jobs_done
 from lender.core.effects import KeepJobDone, OpenSandbox, SendReport
-from lender.core.events import JobsRecalled, LeasesCancelled, SandboxGone
+from lender.core.events import JobsRecalled, LeasesCancelled, SandboxGone, SandboxPrepared
 from lender.core.jobs_done import RUN_MORE_MAX, TAKEN, TOO_OFTEN, JobDone, JobsDone
 from lender.protocol.job import JobSpec
 from lender.protocol.lease import Done
+from lender.protocol.signature import Signer
 
 
 def finished(bench: Bench, spec: JobSpec, number: int, *, taken: bool = True) -> JobDone:
@@ -27,6 +39,18 @@ def test_a_job_that_has_succeeded_is_not_run_again() -> None:
     finished(bench, make_spec(), 1)
     again = given_again(bench, make_spec(), 2)
     assert (again.outcome, again.reason) == ("refused", TAKEN)
+
+
+@pytest.mark.parametrize(("whose", "taken"), [(ALICE, 0), (BOB, 1)])
+def test_what_a_revoke_took_out_of_a_report_was_not_taken(whose: Signer, taken: int) -> None:
+    """A revoke takes their submitter's results out of the reports that nobody has answered."""
+    bench = Bench().ready(make_grant(), make_grant("G-2", BOB))
+    spec = make_spec(whose)
+    bench.deliver(make_lease(spec, signer=whose), class_of(spec))
+    bench.tell(SandboxPrepared(lease_id(1)))
+    bench.end(0)
+    bench.consent(make_grant(), make_grant("G-2", BOB), revoked=["G-1"])
+    assert the(KeepJobDone, bench.answer(1)).done.taken == taken
 
 
 def test_others_run_all_the_same() -> None:
