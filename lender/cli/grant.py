@@ -37,7 +37,7 @@ EXAMPLES = """\
   lender grant alice=UDXU4RCS… --workload render --cpu 4 --mem 2G --expires 30d
   lender grant alice --workload command --when "Mon-Fri 18:00-08:00, Sat-Sun" --expires 30d
   lender grant alice --workload wasm --when always --budget 10cpuh/day,5GB/week --expires 90d
-  lender grant alice --workload command --net pypi.org,*.pythonhosted.org --expires 30d
+  lender grant alice --workload command --net data.example.org,*.example.net --expires 30d
   lender grant alice --workload checksum@9f86d081… --expires 2026-12-31 --replace --yes"""
 
 CPU_MAX = 256
