@@ -394,8 +394,12 @@ async def test_all_of_it_stays_in_the_leases_cgroup(harbour: Harbour, open_folde
     await until((shop.scratch / "ready").exists, "it runs")
     leaf = sandbox.cgroup
     assert leaf is not None
+
+    def is_whole() -> bool:  # its shell may still be forking
+        return {one.pid for one in tree.members(sandbox.root_pids)} == cgroup.pids(leaf)
+
+    await until(is_whole, "all of it is in there")
     members = tree.members(sandbox.root_pids)
-    assert {one.pid for one in members} == cgroup.pids(leaf)
     standing_still = Standing(sandbox.root_pids, leaf)
     assert (await asyncio.to_thread(stopping.freeze, [standing_still])).verified
     assert "frozen 1" in (leaf / "cgroup.events").read_text()

@@ -1,6 +1,7 @@
 """A submitter's side of a log: what it sees of it, and what a stranger's bytes can't do to it."""
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -211,9 +212,15 @@ async def on_terminal(environment: dict[str, str], *words: str) -> bytes:
             stderr=writing,
         )
         assert await asyncio.wait_for(process.wait(), 30) == 0
-        return os.read(reading, 1 << 16)
+        os.close(writing)  # the kernel passes on what was written, then says that this was all
+        writing, shown = -1, b""
+        with contextlib.suppress(OSError):
+            while piece := os.read(reading, 1 << 16):
+                shown += piece
+        return shown
     finally:
-        os.close(writing)
+        if writing >= 0:
+            os.close(writing)
         os.close(reading)
 
 
