@@ -30,7 +30,7 @@ def fleet(standing: StandingFleet) -> Fleet:
 
 async def test_jobs_follow_each_other_and_a_new_broker_knows(fleet: Fleet) -> None:
     async with Client(fleet.url, fleet.key) as client:
-        first = await client.submit(["sh", "-c", "sleep 1; exit 3"], name="first")
+        first = await client.submit(["sh", "-c", "sleep 5; exit 3"], name="first")
         needs = await client.submit(["true"], after=[first.id])
         anyhow = await client.submit(["echo", "done"], after=[After(job=first.id, on="end")])
         last = await client.submit(["true"], after=[anyhow.id], queue_s=300.0)
