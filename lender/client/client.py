@@ -15,12 +15,10 @@ from lender.client.insistence import insist
 from lender.client.job import Job, Session
 from lender.client.job_ids import ENTROPY_BYTES, job_id
 from lender.client.keys import (
-    ca_path,
-    credentials_path,
     default_key_path,
+    named_path,
     read_key,
     read_trusted,
-    trusted_path,
 )
 from lender.client.ledger import Ledger
 from lender.client.retrying import retry_spec, tasks_to_retry
@@ -76,9 +74,9 @@ class Client:
         """
         self.url = url or os.environ.get("LENDER_URL") or DEFAULT_URL
         self._key_path = key or default_key_path(os.environ)
-        self._credentials = credentials or credentials_path(os.environ) or self._key_path
-        self._ca = ca or ca_path(os.environ)
-        if trusted_lenders is None and (path := trusted_path(os.environ)):
+        self._credentials = credentials or named_path(os.environ, "LENDER_CREDS") or self._key_path
+        self._ca = ca or named_path(os.environ, "LENDER_CA")
+        if trusted_lenders is None and (path := named_path(os.environ, "LENDER_TRUST")):
             trusted_lenders = read_trusted(path)
         self._trust = Trust(trusted_lenders)
         self._timeout_s = timeout_s

@@ -22,8 +22,6 @@ from lender.protocol.result import Terminal
 
 logger = logging.getLogger(__name__)
 
-"""Of an event: the subject in RESULTS that it is a copy of."""
-
 Check = Callable[[Record], frozenset[int]]
 """Tells which tasks' results in a record are signed; raises UntrustedResult."""
 

@@ -28,21 +28,9 @@ def default_key_path(environment: Mapping[str, str]) -> Path:
     return base / "lender" / "submitter.nk"
 
 
-def credentials_path(environment: Mapping[str, str]) -> Path | None:
-    """Return `$LENDER_CREDS`, where the server lets people in by something else than their key."""
-    chosen = environment.get("LENDER_CREDS")
-    return Path(chosen) if chosen else None
-
-
-def ca_path(environment: Mapping[str, str]) -> Path | None:
-    """Return `$LENDER_CA`: certificates of who may vouch for the server."""
-    chosen = environment.get("LENDER_CA")
-    return Path(chosen) if chosen else None
-
-
-def trusted_path(environment: Mapping[str, str]) -> Path | None:
-    """Return `$LENDER_TRUST`, where a file names the lenders whose results count."""
-    chosen = environment.get("LENDER_TRUST")
+def named_path(environment: Mapping[str, str], variable: str) -> Path | None:
+    """Return the file that a variable of the environment names; None where it names none."""
+    chosen = environment.get(variable)
     return Path(chosen) if chosen else None
 
 

@@ -11,9 +11,9 @@ from lender.client.job_ids import job_id
 from lender.client.keys import (
     create_key,
     default_key_path,
+    named_path,
     read_key,
     read_trusted,
-    trusted_path,
 )
 from lender.client.trust import Trust
 from lender.protocol.ids import JOB_ID_PATTERN
@@ -83,8 +83,8 @@ def test_the_key_is_looked_for_where_the_environment_says() -> None:
 
 def test_lenders_to_trust_are_named_by_a_file(tmp_path: Path) -> None:
     path = tmp_path / "trust"
-    assert trusted_path({}) is None
-    assert trusted_path({"LENDER_TRUST": str(path)}) == path
+    assert named_path({}, "LENDER_TRUST") is None
+    assert named_path({"LENDER_TRUST": str(path)}, "LENDER_TRUST") == path
     path.write_text(f"# the lab\n\n{'U' + 'A' * 55} desk\n\t{'U' + 'B' * 55}\n")
     assert read_trusted(path) == ("U" + "A" * 55, "U" + "B" * 55)
     with pytest.raises(KeyFault, match="can't read"):

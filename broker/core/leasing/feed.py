@@ -262,7 +262,7 @@ def queue(
         headers = {**headers, FAILURES_HEADER: str(step.failures)}
     if near is not None:
         headers = {**headers, locality.NEAR_HEADER: near}
-    if near is not None or step.barred:
+    if lease.is_for_some:
         untaken.await_taking(state, lease, now)
     state.outbox.emit(FeedWork(lease.queue, lease.id, _payload(job, lease), headers))
     return lease

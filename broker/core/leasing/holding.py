@@ -39,7 +39,7 @@ def take(state: State, now: float, lease: Lease, lender: str) -> bool:
 def hold(state: State, now: float, lease: Lease, lender: str) -> None:
     """Note the lender that took a lease; its job is running."""
     state.leases.hold(lease, lender)
-    if lease.near is not None or lease.not_for:
+    if lease.is_for_some:
         state.due.drop(Due("lease", (lease.id,)))
     lease.held_at = now
     state.copies.pop(lease.id, None)

@@ -66,6 +66,11 @@ class Lease:
         """The class that it belongs to."""
         return self.need.class_token
 
+    @property
+    def is_for_some(self) -> bool:
+        """Whether it is meant for one lender alone, or closed to some."""
+        return self.near is not None or bool(self.not_for)
+
     def works(self, now: float) -> None:
         """Note that it is known to be in work, which ends its preparation."""
         if self.working_since is None:

@@ -137,7 +137,7 @@ def _give_up(state: State, lender_id: str) -> None:
     for lease_id in state.fleet.forget(lender_id):
         lease = state.leases[lease_id]
         # Whoever is left of those that may not take it would hand it back for ever.
-        if lease.near is not None or lease.not_for:
+        if lease.is_for_some:
             lose(state, lease)
         else:
             state.leases.claim(lease, None)
