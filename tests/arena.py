@@ -9,7 +9,7 @@ stopped, that the neighbours go on, and that no process, cgroup, mount or descri
 import asyncio
 import contextlib
 import ctypes
-import errno
+import functools
 import gc
 import json
 import os
@@ -295,8 +295,9 @@ class Arena:
             assert not any(secret in content for content in _contents(scratch)), "it kept a secret"
         for scratch, running in self._neighbours:
             assert not running.done(), f"a neighbour was ended: {running}"
-            await until(lambda path=scratch / "stop": _stop(path), "a neighbour hears us")
-            outcome = await asyncio.wait_for(running, _CONTROL_S)
+            stop = scratch / "stop"
+            await until(functools.partial(_stop, stop, running), "a neighbour hears us")
+            outcome = await running
             assert outcome.value == secret, f"a neighbour was harmed: {outcome}"
         for sandbox in self.workshop.sandboxes:
             await sandbox.close()
@@ -333,13 +334,14 @@ class Arena:
         return tried
 
 
-def _stop(path: Path) -> bool:
-    """Make the file that a guest looks for, or open the pipe that a command waits at."""
-    try:
+def _stop(path: Path, running: "asyncio.Task[TaskOutcome]") -> bool:
+    """Make the file that a guest looks for, or open the pipe that a command waits at.
+
+    Again and again until it has ended: the start of a task empties its folder of what comes early.
+    """
+    with contextlib.suppress(OSError):  # nobody is at the pipe yet, or any more
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK))
-    except OSError as error:
-        return error.errno != errno.ENXIO  # nobody is there yet
-    return True
+    return running.done()
 
 
 def start_as_user(
