@@ -57,7 +57,7 @@ BOUND_S = 90.0
 AS_STRANGER = f"""
 import importlib, os, sys
 from lender.cli.main import main
-names = "status why top pause resume drain grant grants revoke log doctor parsing moments"
+names = "status why top pause resume drain grant grants revoke log doctor preflight parsing moments"
 for name in names.split():
     importlib.import_module("lender.cli." + name)
 os.setgroups([])

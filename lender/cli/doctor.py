@@ -3,16 +3,14 @@
 import argparse
 from dataclasses import asdict
 
-from lender.cli.checks import Check, examine
+from lender.cli.checks import examine
+from lender.cli.checks.running import show
 from lender.cli.exits import Exit
 from lender.cli.owner import add_options, find_state, open_state, print_json
-from lender.cli.words import say
 
 EXAMPLES = """\
   lender doctor
   lender doctor --json"""
-
-_MARKS = {"ok": "✓", "info": "·", "warning": "!", "blocker": "✗"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,11 +26,5 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json("doctor", {"can_lend": not blocked, "checks": [asdict(c) for c in checks]})
     else:
-        say([line for check in checks for line in _lines(check)])
-        say(["✗ this machine can't lend yet" if blocked else "✓ this machine can lend"])
+        show(checks, "✗ this machine can't lend yet" if blocked else "✓ this machine can lend")
     return Exit.FAILED if blocked else Exit.DONE
-
-
-def _lines(check: Check) -> list[str]:
-    mend = [f"    mend: {check.mend}"] if check.mend else []
-    return [f"{_MARKS[check.level]} {check.text}", *mend]

@@ -30,6 +30,7 @@ VERBS = {
     "policy": "your limits, and what others would have lent",
     "agent": "tell lenderd, from your session, whether you are here",
     "doctor": "check this machine, read-only, with a mend for each fault",
+    "preflight": "look before you join a fleet, read-only, with a mend for each fault",
     "completion": "print a shell's completion script",
     "keygen": "make a submitter's key",
     "submit": "run a command or a wasm module on somebody's machine",

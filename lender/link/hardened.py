@@ -1,6 +1,7 @@
 """nats-py's client, proof against hostile bytes and against a line that breaks at a bad moment."""
 
 import asyncio
+import re
 from collections.abc import Callable
 
 from nats import errors
@@ -10,6 +11,10 @@ from nats.aio.subscription import Subscription
 
 _SPACE = " \t\n\r\v\f"  # what bytes.strip() takes off
 _NO_STATUS = b"NATS/1.0\r\n"
+
+NONCE = re.compile(r"[A-Za-z0-9_-]{0,32}")
+"""What servers want signed, at most: 11 random bytes in base64url. Nothing that we sign (a
+specification, a report, a digest) looks like it."""
 
 
 class HardenedClient(Client):
@@ -46,12 +51,17 @@ class HardenedClient(Client):
         await super()._attempt_reconnect()
 
     def _connect_command(self) -> bytes:
-        """Say who we are; where TLS was asked for, only by TLS.
+        """Say who we are; where TLS was asked for, only by TLS; and sign a nonce, nothing else.
 
-        nats-py goes without where the server, or whoever stands before it, does not ask for it.
+        nats-py goes without TLS where the server, or whoever stands before it, does not ask for it.
+        And it signs whatever text the server has in place of a nonce, by the key that signs jobs:
+        a server could have a job signed that its submitter has never seen.
         """
         if self.options.get("tls") is not None and not self._server_info.get("tls_required"):
             raise errors.Error("nats: the server offers no TLS, which `ca` asks for")
+        nonce = self._server_info.get("nonce", "")
+        if not isinstance(nonce, str) or NONCE.fullmatch(nonce) is None:
+            raise errors.Error("nats: the server wants something signed that is no nonce")
         command: bytes = super()._connect_command()
         return command
 

@@ -21,6 +21,8 @@ Account = Literal["core", "lenders", "submitters"]
 """The streams and the broker stand in the first; the others reach of it what the table says."""
 
 SELF = "{{subject()}}"
+USER_INFO = "$SYS.REQ.USER.INFO"
+"""The server answers by itself, about whoever asks alone; each account has it without an import."""
 CLASS_TAG = "class"
 _CLASS = f"{{{{tag({CLASS_TAG})}}}}"
 
@@ -82,6 +84,11 @@ def _inbox(role: Role) -> Right:
     return Right(role, "subscribe", f"_INBOX_{SELF}.>", "answers to what it asks", HOME[role])
 
 
+def _standing(role: Role) -> Right:
+    why = "asks the server what it may do, and the time (`lender preflight`)"
+    return Right(role, "publish", USER_INFO, why, HOME[role])
+
+
 def _blob_rights(role: Role) -> tuple[Right, ...]:
     return tuple(
         Right(role, "publish", subject, why, "core")
@@ -113,6 +120,7 @@ _SUBMITTER = (
     Right(
         "submitter", "subscribe", subjects.task_log(SELF, "*", "*"), "logs of its jobs", "lenders"
     ),
+    _standing("submitter"),
     _inbox("submitter"),
 )
 
@@ -151,6 +159,7 @@ _LENDER = (
         "the broker's words to all",
         "core",
     ),
+    _standing("lender"),
     _inbox("lender"),
 )
 
@@ -172,6 +181,7 @@ _OBSERVER = (
     Right(
         "observer", "subscribe", subjects.OFFER_FILTER, "sees who lends and what is free", "lenders"
     ),
+    _standing("observer"),
     _inbox("observer"),
 )
 

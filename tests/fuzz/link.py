@@ -1,5 +1,6 @@
 """lender.link: what a server, or whoever gets a message through one, has us read."""
 
+import base64
 import os
 import tempfile
 from collections.abc import Coroutine
@@ -17,6 +18,8 @@ from lender.link.errors import LinkError
 from lender.link.hardened import HardenedClient
 from lender.link.message import StoredMessage, delivery_info
 from lender.link.objects import BlobCorruptError
+from lender.link.server_words import greeting_of, standing_of
+from lender.link.way_in import read_way_in, token_of
 from lender.protocol.signature import seed_from_entropy
 
 T = TypeVar("T")
@@ -72,6 +75,16 @@ def _stored(payload: bytes) -> StoredMessage:
     return StoredMessage(objects.meta_subject(_SHA256), 1, payload, {})
 
 
+def _server_words(data: bytes) -> None:
+    """What a server says of itself before anybody trusts it."""
+    taken(LinkError, greeting_of, data)
+    taken(LinkError, standing_of, data)
+
+
+def _own_token(data: bytes) -> None:
+    taken(ValueError, token_of, data.decode(errors="replace"))
+
+
 def _credentials(data: bytes) -> None:
     handle, name = tempfile.mkstemp()
     try:
@@ -80,6 +93,7 @@ def _credentials(data: bytes) -> None:
         secret = data.decode(errors="replace").strip()
         assert len(secret) < 8 or secret not in said
         taken(CredentialsError, trusting, Path(name))
+        taken(CredentialsError, read_way_in, Path(name))
     finally:
         os.close(handle)
         Path(name).unlink()
@@ -133,6 +147,34 @@ TARGETS = (
         ),
         ("lender.link.objects.entry",),
         (b'"nuid":', b'"size":', b'"digest":', b'"deleted":'),
+    ),
+    Target(
+        "link-server-words",
+        _server_words,
+        (
+            (
+                b'{"server_id":"N","server_name":"n","version":"2.15.1","max_payload":8388608,'
+                b'"jetstream":true,"auth_required":true,"tls_required":true,"nonce":"abc"}'
+            ),
+            (
+                b'{"server":{"name":"n","ver":"2.15.1","time":"2026-11-22T08:00:00.123456789Z"},'
+                b'"data":{"user":"U","account":"A","permissions":{"publish":{"allow":["x.>"]},'
+                b'"subscribe":{"deny":["y"]}}}}'
+            ),
+        ),
+        ("lender.link.server_words._read",),
+        (b'"time":', b'"allow":', b'"max_payload":', b"9" * 40, b"[["),
+    ),
+    Target(
+        "link-own-token",
+        _own_token,
+        (
+            b"eyJ0eXAiOiJKV1QifQ."
+            + base64.urlsafe_b64encode(b'{"sub":"U","iss":"A","nats":{"tags":["class:*"]}}')
+            + b".c2ln",
+        ),
+        ("lender.link.way_in.token_of",),
+        (b".", b"W1tb"),
     ),
     Target(
         "link-credentials",

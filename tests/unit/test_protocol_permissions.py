@@ -57,6 +57,7 @@ def test_nobody_but_the_broker_reaches_what_is_anothers(role: Role) -> None:
         f"$JS.API.DIRECT.GET.{streams.LEADER}.{subjects.LEADERSHIP_KEY}",
         "$JS.API.CONSUMER.MSG.NEXT.WORK.{{tag(class)}}",
         subjects.control(subjects.ALL_LENDERS),
+        permissions.USER_INFO,
     }
     witnessed = {"$JS.API.DIRECT.GET.HEADS.head.*", "offer.*"} if role == "observer" else set()
     for right in RIGHTS:

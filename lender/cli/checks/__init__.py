@@ -1,17 +1,16 @@
-"""The checks of `lender doctor`: each looks, changes nothing, and knows a mend.
+"""The checks of `lender doctor` and `lender preflight`: each looks, changes nothing, knows a mend.
 
-One file per theme. A check that needs another program or a server is bounded in time.
+One file per theme. A check that needs another program or a server is bounded in time. The doctor's
+table is here: a machine that lends. What is looked at before joining is `joining`'s.
 """
 
 import encodings.idna  # noqa: F401  # found by name later, when root has become the owner
 import sys
-import time
-from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Final
 
 from lender.cli.checks import clock, daemon, files, rehearsal, runtimes
 from lender.cli.checks.check import Check
+from lender.cli.checks.running import WITHIN_S, Part, carry_out
 from lender.cli.owner import tell
 from lender.state.folder import StateFolder
 
@@ -20,21 +19,11 @@ if sys.platform == "darwin":
 else:
     from lender.cli.checks.kernel import system
 
-__all__ = ["Check", "examine"]
-
-_MEND: Final = "try again once the machine is less busy"
-
-
-WITHIN_S: Final = 30.0
-"""For all of them: what has not begun by then is left out, and said to be. Each is bounded too."""
-
-Part = Callable[[float], Iterator[Check]]
-"""A check or several; told how many seconds are left."""
+__all__ = ["Check", "examine", "system"]
 
 
 def examine(state: StateFolder, within_s: float = WITHIN_S) -> list[Check]:
-    """Run all checks, each once. One that fails itself, or is not come to, is a warning."""
-    end = time.monotonic() + within_s
+    """Run all checks of a machine that lends, each once."""
     told = tell(state, "status")
     parts: dict[str, Part] = {
         "state": lambda _: files.state_folder(state),
@@ -49,15 +38,4 @@ def examine(state: StateFolder, within_s: float = WITHIN_S) -> list[Check]:
         "runtimes": partial(runtimes.runtimes, told),
         "rehearsal": rehearsal.revocation,
     }
-    found: list[Check] = []
-    for name, part in parts.items():
-        left_s = end - time.monotonic()
-        if left_s <= 0:
-            text = f"not checked, as the others took {within_s:g} s: {name}"
-            found.append(Check(name, "warning", text, _MEND))
-            continue
-        try:
-            found += part(left_s)
-        except (OSError, ValueError) as error:
-            found.append(Check("doctor", "warning", f"{name} could not be checked: {error}"))
-    return found
+    return carry_out(parts, "doctor", within_s)

@@ -1,4 +1,4 @@
-"""One finding of `lender doctor`."""
+"""One finding of `lender doctor` or `lender preflight`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +12,7 @@ class Check:
 
     Attributes:
         name: stable, for scripts.
-        level: a blocker keeps this machine from lending.
+        level: a blocker keeps this machine from lending, or from joining.
         text: what was seen.
         mend: what to do; empty where nothing is.
     """

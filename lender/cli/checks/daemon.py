@@ -2,12 +2,11 @@
 
 import socket
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from lender.cli.checks.check import Check
+from lender.cli.checks.places import not_there, places_of
 from lender.cli.owner import Told
 
-_NATS_PORT = 4222
 _CONNECT_S = 2.0
 
 
@@ -27,13 +26,12 @@ def nats(told: Told) -> Iterator[Check]:
     url = str(told.reply.get("url") or "").split(",")[0]
     if not url:
         return
-    parts = urlsplit(url if "//" in url else f"//{url}")
-    place = (parts.hostname or "127.0.0.1", parts.port or _NATS_PORT)
+    place = places_of(url)[0]
     try:
         socket.create_connection(place, _CONNECT_S).close()
     except OSError as error:
-        text = f"no NATS server at {place[0]}:{place[1]} ({error.strerror or error})"
-        yield Check("nats", "blocker", text, "ask its operator, or mend lenderd's setting `url`")
+        mend = "ask its operator, or mend lenderd's setting `url`"
+        yield not_there("nats", place, error.strerror or str(error), mend)
         return
     if told.reply.get("connected"):
         yield Check("nats", "ok", f"connected to {url}")

@@ -1,0 +1,48 @@
+"""What is looked at before joining a fleet: the table of `lender preflight`."""
+
+import importlib.metadata
+import time
+from collections.abc import Iterator
+from functools import partial
+
+from lender.cli.checks import clock, pins, runtimes, server, system
+from lender.cli.checks.check import Check
+from lender.cli.checks.running import WITHIN_S, Part, carry_out
+from lender.cli.checks.server import Visit
+from lender.cli.owner import Told
+from lender.state.folder import StateFolder
+
+
+def examine(
+    visit: Visit, state: StateFolder, told: Told, *, own: bool, within_s: float = WITHIN_S
+) -> list[Check]:
+    """Run all of them, each once.
+
+    Args:
+        visit: which server, and as whom.
+        state: of a lender on this machine, whether or not there is one.
+        told: how it answered.
+        own: the state folder is there, and ours to read.
+        within_s: for all of them.
+    """
+    mine = state if own else None
+    parts: dict[str, Part] = {
+        "lender": lambda _: _lender(),
+        "python": lambda _: runtimes.python(),
+        "clock": lambda _: clock.clock(state),
+        "server": partial(server.visit_all, visit),
+        "pins.key": lambda _: pins.own_key(mine, visit.way_in),
+    }
+    if (ca := visit.ca) is not None:
+        parts["pins.ca"] = lambda _: pins.authority(ca)
+    way_in = visit.way_in
+    if visit.role in (None, "lender"):
+        if own and way_in is not None and way_in.token is not None:
+            parts["pins.grants"] = lambda _: pins.grants(state, way_in, time.time())
+        parts["system"] = lambda _: system(state)
+        parts["runtimes"] = partial(runtimes.runtimes, told)
+    return carry_out(parts, "preflight", within_s)
+
+
+def _lender() -> Iterator[Check]:
+    yield Check("lender", "ok", f"lender {importlib.metadata.version('lender')}")

@@ -1,0 +1,118 @@
+"""Look before you join a fleet: read-only, with a mend for each fault.
+
+Is the server there, who vouches for it, do the clocks agree, what would it let you do, do the
+sandboxes hold here, does what is pinned match what is met. Nothing is written, and no stream and
+no broker hears of it: only the server itself is asked. Exits with 1 where something blocks.
+`lender doctor` looks after a machine that lends already.
+"""
+
+import argparse
+import os
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import get_args
+
+from lender.cli.checks.check import Check
+from lender.cli.checks.joining import examine
+from lender.cli.checks.places import places_of, wants_tls
+from lender.cli.checks.running import show
+from lender.cli.checks.server import Visit
+from lender.cli.exits import CommandError, Exit
+from lender.cli.owner import add_options, become_owner, find_state, is_owner, print_json, tell
+from lender.daemon.settings import DaemonSettings
+from lender.link.credentials import CredentialsError, trusting, without_credentials
+from lender.link.way_in import read_way_in
+from lender.protocol.permissions import Role
+from lender.service.settings import SettingsError, find_file, load
+
+EXAMPLES = """\
+  lender preflight nats://nats.lab:4222 --ca ca.pem     before `lender enroll`
+  lender preflight                                      the server of lenderd.toml
+  lender preflight --role submitter --creds alice.creds --json"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "url",
+        nargs="?",
+        metavar="URL",
+        help="of the fleet's NATS server; default $LENDER_URL, else as lenderd has it",
+    )
+    parser.add_argument(
+        "--creds",
+        type=Path,
+        metavar="FILE",
+        help="what the server lets you in by; default $LENDER_CREDS, else as lenderd has it",
+    )
+    parser.add_argument(
+        "--ca",
+        type=Path,
+        metavar="FILE",
+        help="certificates of who may vouch for it; default $LENDER_CA, else as lenderd has it",
+    )
+    roles = [role for role in get_args(Role) if role not in ("broker", "stranger")]
+    parser.add_argument(
+        "--role", choices=roles, help="whose rights you should have; default: as the server says"
+    )
+    add_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the checks and print them."""
+    state = find_state(args, as_guest=True)
+    told = tell(state, "status")
+    own = state.path.exists() and is_owner(state)
+    visit = _visit(args)
+    if own:
+        become_owner(state)
+    checks = examine(visit, state, told, own=own)
+    levels = Counter(check.level for check in checks)
+    blockers, warnings = levels["blocker"], levels["warning"]
+    if args.json:
+        servers = [str(place) for place in visit.places]
+        fields = {"servers": servers, "blockers": blockers, "warnings": warnings}
+        print_json("preflight", {**fields, "checks": [asdict(check) for check in checks]})
+    else:
+        show(checks, f"{_mark(checks)} blockers {blockers}, warnings {warnings}")
+    return Exit.FAILED if blockers else Exit.DONE
+
+
+def _mark(checks: list[Check]) -> str:
+    levels = {check.level for check in checks}
+    return "✗" if "blocker" in levels else "!" if "warning" in levels else "✓"
+
+
+def _visit(args: argparse.Namespace) -> Visit:
+    """Which server is meant, and as whom: as said, else as `lender` and lenderd would have it.
+
+    Raises:
+        CommandError: an address or a file that can't be used.
+    """
+    try:
+        settings = load(DaemonSettings, _lenderds_file(), {})
+        url = args.url or os.environ.get("LENDER_URL") or settings.url
+        creds = args.creds or _named("LENDER_CREDS") or settings.credentials
+        ca = args.ca or _named("LENDER_CA") or settings.ca
+        way_in = read_way_in(creds) if creds else None
+        if ca is not None:
+            trusting(ca)  # it can be used
+        places = places_of(url)
+    except (SettingsError, ValueError) as error:
+        raise CommandError(Exit.USAGE, without_credentials(str(error))) from error
+    except CredentialsError as error:
+        raise CommandError(Exit.FAILED, str(error)) from error
+    return Visit(places, ca, wants_tls(url), way_in, creds, args.role)
+
+
+def _lenderds_file() -> Path | None:
+    try:
+        return find_file(None, "lenderd.toml")
+    except OSError:
+        return None  # another's, who keeps it to himself
+
+
+def _named(variable: str) -> Path | None:
+    chosen = os.environ.get(variable)
+    return Path(chosen) if chosen else None

@@ -1,0 +1,95 @@
+"""What a server says of itself and of whom it has let in, read as words of a stranger's."""
+
+from datetime import datetime
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lender.link.errors import StrangeAnswerError
+from lender.link.hardened import NONCE
+
+_NAME_CHARS_MAX = 256
+_SUBJECTS_MAX = 10_000
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Told(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True)
+
+
+class Greeting(_Told):
+    """What a server says first, of all that the line `INFO` of the NATS protocol has."""
+
+    version: str = Field(max_length=_NAME_CHARS_MAX)
+    server_name: str = Field("", max_length=_NAME_CHARS_MAX)
+    max_payload: int = Field(ge=0, lt=1 << 63)
+    jetstream: bool = False
+    auth_required: bool = False
+    tls_required: bool = False
+    tls_available: bool = False
+    nonce: str = Field("", pattern=rf"^{NONCE.pattern}$")
+    """To be signed: nothing else than one ever is."""
+
+
+class Subjects(_Told):
+    """What may be published, or subscribed to: nothing but `allow`, if there is any."""
+
+    allow: tuple[str, ...] = Field((), max_length=_SUBJECTS_MAX)
+    deny: tuple[str, ...] = Field((), max_length=_SUBJECTS_MAX)
+
+
+class Rights(_Told):
+    """What one user may do; None: everything."""
+
+    publish: Subjects | None = None
+    subscribe: Subjects | None = None
+
+
+class User(_Told):
+    """One whom the server has let in."""
+
+    user: str = Field("", max_length=_NAME_CHARS_MAX)
+    account: str = Field("", max_length=_NAME_CHARS_MAX)
+    permissions: Rights | None = None
+
+
+class Server(_Told):
+    """The server that answers; `time` is that of its own clock, when it did."""
+
+    time: datetime
+    ver: str = Field("", max_length=_NAME_CHARS_MAX)
+
+
+class Standing(_Told):
+    """The answer to `$SYS.REQ.USER.INFO`: who asks, and what he may do."""
+
+    server: Server
+    data: User
+
+
+def greeting_of(said: bytes) -> Greeting:
+    """Read what comes after `INFO`.
+
+    Raises:
+        StrangeAnswerError: it is none of a NATS server's.
+    """
+    return _read(Greeting, said)
+
+
+def standing_of(said: bytes) -> Standing:
+    """Read an answer to `$SYS.REQ.USER.INFO`.
+
+    Raises:
+        StrangeAnswerError: it is none.
+    """
+    return _read(Standing, said)
+
+
+def _read(model: type[M], said: bytes) -> M:
+    try:
+        return model.model_validate_json(said)
+    except ValidationError as error:
+        fault: Any = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        raise StrangeAnswerError(f"{where or 'it'}: {fault['msg']}: that") from error
