@@ -67,6 +67,11 @@ def _add_answer_options(job: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="the task keeps its state in checkpoint/; on another machine it goes on from there",
     )
+    job.add_argument(
+        "--seal",
+        action="store_true",
+        help="encrypt inputs and results to you and the machines of --trust; only these run it",
+    )
     job.add_argument("--name", default="", metavar="TEXT", help="for people to read")
     job.add_argument(
         "--workload", metavar="NAME", help="what owners grant; default command, or wasm"
@@ -211,6 +216,7 @@ def job_request(
             deadline_s=_deadline_s(args),
             gang=gang,
             checkpoint=args.checkpoint,
+            sealed=args.seal,
         )
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]

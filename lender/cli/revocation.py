@@ -279,10 +279,11 @@ class _Attempts:
             if folder.parent != self._state.scratch or folder.name in (".", ".."):
                 outcome.scratch_left.append(f"{folder} (not below {self._state.scratch})")
                 continue
-            freed_bytes, fault = remove(folder)
-            outcome.freed_bytes += freed_bytes
-            if fault:
-                outcome.scratch_left.append(f"{folder} ({fault})")
+            for one in (folder, self._state.opened(record.submitter) / folder.name):
+                freed_bytes, fault = remove(one)
+                outcome.freed_bytes += freed_bytes
+                if fault:
+                    outcome.scratch_left.append(f"{one} ({fault})")
 
     def account(self) -> None:
         """Without lenderd the receipts are ours to write; a full disk keeps them out."""

@@ -33,6 +33,7 @@ EXAMPLES = """\
   lender submit --in data.csv --out plot.png --mem 2G -- python3 plot.py data.csv
   lender submit --wasm checksum.wasm --in file.bin -- file.bin
   lender submit --follow -- make test
+  lender submit --trust lab.keys --seal --in patients.csv -- ./fit patients.csv
   lender submit --no-wait --name nightly -- make test
   lender submit --verify 3/2 -- ./simulate       (three machines run it, two have to agree)
   lender submit --after JOB --queue-time 10m -- make report     (JOB:end for any end of it)"""

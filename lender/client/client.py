@@ -1,5 +1,7 @@
 """The submitter's way in: submit jobs, follow them, ask about them."""
 
+import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +24,7 @@ from lender.client.keys import (
 )
 from lender.client.ledger import Ledger
 from lender.client.retrying import retry_spec, tasks_to_retry
+from lender.client.seals import Seal
 from lender.client.specs import DAY_S, Content, JobRequest, inputs_by_name, job_spec, payload_of
 from lender.client.trust import Trust
 from lender.link.api import JetStream
@@ -30,8 +33,9 @@ from lender.link.connection import ConnectError, connect
 from lender.link.credentials import CredentialsError, without_credentials
 from lender.protocol import codec, subjects
 from lender.protocol.errors import ProtocolError
-from lender.protocol.job import After, Array, JobSpec, Limits, Requires, Verify
+from lender.protocol.job import After, Array, BlobRef, JobSpec, Limits, Requires, Verify
 from lender.protocol.query import JobStatus, Query, QueryReply
+from lender.protocol.sealing import KEY_BYTES, purpose
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
 
@@ -110,6 +114,7 @@ class Client:
             Contents(connection, self._blobs, self._timeout_s),
             self._timeout_s,
             self._trust,
+            signer,
         )
         return self
 
@@ -140,6 +145,7 @@ class Client:
         gang: bool = False,
         verify: Verify | None = None,
         checkpoint: bool = False,
+        sealed: bool = False,
     ) -> Job:
         """Upload what the job needs and have it accepted; returns without waiting for its end.
 
@@ -168,6 +174,9 @@ class Client:
                 be equal: `Verify(replicas=3, quorum=2)`, or now and then `Verify(spot_check=True)`.
             checkpoint: the task keeps its state in the folder `checkpoint/`; another attempt of
                 it goes on from there.
+            sealed: inputs, values, outputs, checkpoints and what tasks say are encrypted, to this
+                submitter and `trusted_lenders` (at most 64) alone; no other lender runs it. Not
+                sealed are the command line, the environment and a module.
 
         Raises:
             Rejected: a field breaks a rule of the protocol.
@@ -194,6 +203,7 @@ class Client:
             gang=gang,
             verify=verify,
             checkpoint=checkpoint,
+            sealed=sealed,
         )
         return await self.submit_request(request)
 
@@ -227,14 +237,25 @@ class Client:
 
     async def submit_request(self, request: JobRequest) -> Job:
         """Like `submit`, for a request that was put together elsewhere."""
-        contents, now = self._session.contents, self._now()
+        seal = Seal(self._entropy(KEY_BYTES)) if request.sealed else None
+        sealing = None
+        if seal is not None:
+            sealing = seal.sealed_to(self.public_key, self._trust.lenders)
+        program, of_program = request.program, seal if request.runtime == "python" else None
+        now = self._now()
         spec = job_spec(
             request,
             job=job_id(now, self._entropy(ENTROPY_BYTES)),
             submitter=self.public_key,
             now=now,
-            program=None if request.program is None else await contents.store(request.program),
-            inputs={name: await contents.store(one) for name, one in request.inputs.items()},
+            program=None
+            if program is None
+            else await self._store(of_program, purpose("program"), program),
+            inputs={
+                name: await self._store(seal, purpose("input", name), one)
+                for name, one in request.inputs.items()
+            },
+            sealing=sealing,
         )
         return await self._submit(spec)
 
@@ -280,6 +301,12 @@ class Client:
         """Say in words what a job waits for, or what became of it; empty if nobody knows it."""
         found = await self.status(job)
         return (found.why or found.state) if found else ""
+
+    async def _store(self, seal: Seal | None, bound_to: bytes, content: Content) -> BlobRef:
+        with contextlib.ExitStack() as stack:
+            if seal is not None:
+                content = await asyncio.to_thread(seal.content, bound_to, content, stack)
+            return await self._session.contents.store(content)
 
     async def _submit(self, spec: JobSpec) -> Job:
         payload = payload_of(spec)

@@ -22,8 +22,9 @@ from lender.protocol.result import Terminal
 
 logger = logging.getLogger(__name__)
 
-Check = Callable[[Record], frozenset[int]]
-"""Tells which tasks' results in a record are signed; raises UntrustedResult."""
+Look = Callable[[Record], tuple[Record, frozenset[int]]]
+"""Returns a record as its submitter reads it, and which tasks' results in it are signed; raises
+UntrustedResult."""
 
 _SILENCE_S = 1.0
 _EVENTS_PENDING_MAX = 1024
@@ -44,12 +45,12 @@ class Following:
         connection: Connection,
         jetstream: JetStream,
         spec: JobSpec,
-        check: Check,
+        look: Look,
         *,
         with_tasks: bool,
     ) -> None:
         """Prepare to follow the job; `with_tasks` asks for an array's every task result."""
-        self._check = check
+        self._look = look
         self._connection = connection
         self._jetstream = jetstream
         self._submitter, self._job = spec.submitter, spec.id
@@ -115,8 +116,7 @@ class Following:
         if not copied_from.startswith("res."):
             return []
         try:
-            record = decode_record(copied_from, headers, msg.data)
-            signed = self._check(record)
+            record, signed = self._look(decode_record(copied_from, headers, msg.data))
         except (ContentFault, UntrustedResult) as error:
             # What counts is RESULTS, which is looked at again before long.
             logger.warning("an event is passed over: %s", error)
@@ -143,7 +143,7 @@ class Following:
         return [task for record in found for task in self._take(record)]
 
     def _take(self, record: Record) -> list[TaskRecord]:
-        return self._collector.take(record, self._check(record))
+        return self._collector.take(*self._look(record))
 
     def _start_sweep(self) -> None:
         self._sweep = Sweep(self._collector)

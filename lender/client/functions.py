@@ -76,6 +76,7 @@ class FunctionOptions(TypedDict, total=False):
     gang: bool
     verify: Verify | None
     checkpoint: bool
+    sealed: bool
 
 
 class FunctionJob:

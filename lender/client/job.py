@@ -1,6 +1,7 @@
 """A submitted job, seen from its submitter's side."""
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -9,19 +10,21 @@ from pathlib import Path
 from lender.client.collector import TaskRecord
 from lender.client.contents import Contents
 from lender.client.destinations import destination
-from lender.client.errors import error_of
+from lender.client.errors import ContentFault, error_of
 from lender.client.following import Following
 from lender.client.insistence import insist
 from lender.client.ledger import Ledger
 from lender.client.log_following import LogFollowing
 from lender.client.log_pieces import LogPiece
 from lender.client.records import Record, read_record
+from lender.client.seals import Seal
 from lender.client.trust import Trust
 from lender.link.api import JetStream
 from lender.link.connection import Connection
 from lender.protocol import subjects
 from lender.protocol.job import JobSpec
-from lender.protocol.result import TaskResult, Terminal
+from lender.protocol.result import Output, TaskResult, Terminal
+from lender.protocol.signature import Signer
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Session:
     contents: Contents
     timeout_s: float
     trust: Trust
+    signer: Signer
 
 
 class Job:
@@ -56,6 +60,7 @@ class Job:
         self.spec = spec
         self._session = session
         self._spec_sha256 = sha256(payload).digest()
+        self._seal = Seal.of(spec, session.signer)
 
     @property
     def id(self) -> str:
@@ -78,8 +83,9 @@ class Job:
         record = await insist(session.connection, subject, attempt, session.timeout_s)
         if not isinstance(record, Terminal):
             return None
-        self._check(record)
-        return record
+        terminal, _ = self._look(record)
+        assert isinstance(terminal, Terminal)
+        return terminal
 
     async def ended(self, timeout_s: float | None = None) -> Terminal:
         """Wait for the job's end and return its last word, good or bad.
@@ -153,7 +159,10 @@ class Job:
         blob = result.value_blob
         if blob is None:
             return result.value
-        return await self._session.contents.fetch(blob.sha256, blob.size_bytes)
+        content = await self._session.contents.fetch(blob.sha256, blob.size_bytes)
+        if self._seal is None:
+            return content
+        return await asyncio.to_thread(self._seal.value, result.task, content)
 
     async def download(self, result: TaskResult, folder: Path) -> list[Path]:
         """Write a task's outputs under `folder`, each whole or not at all; returns their paths.
@@ -165,7 +174,7 @@ class Job:
         paths = []
         for output in result.outputs:
             path = destination(folder, output.name, self.spec.outputs)
-            await self._session.contents.fetch_into(output.sha256, output.size_bytes, path)
+            await self._fetch(result.task, output, path)
             paths.append(path)
         return paths
 
@@ -177,12 +186,28 @@ class Job:
         """
         await self._session.ledger.cancel(self.id)
 
+    async def _fetch(self, task: int, output: Output, path: Path) -> None:
+        fetch = self._session.contents.fetch_into
+        if self._seal is None:
+            await fetch(output.sha256, output.size_bytes, path)
+            return
+        with tempfile.TemporaryDirectory(prefix="lender-sealed-") as folder:
+            sealed = Path(folder) / "sealed"
+            await fetch(output.sha256, output.size_bytes, sealed)
+            try:
+                await asyncio.to_thread(self._seal.open_output, task, output.name, sealed, path)
+            except OSError as error:
+                raise ContentFault(
+                    f"can't write {path}: {error.strerror}", "choose another folder"
+                ) from error
+
     def _following(self, *, with_tasks: bool) -> Following:
         session = self._session
         return Following(
-            session.connection, session.jetstream, self.spec, self._check, with_tasks=with_tasks
+            session.connection, session.jetstream, self.spec, self._look, with_tasks=with_tasks
         )
 
-    def _check(self, record: Record) -> frozenset[int]:
-        """Return the tasks whose results are signed; raises UntrustedResult."""
-        return self._session.trust.check(self.spec, self._spec_sha256, record)
+    def _look(self, record: Record) -> tuple[Record, frozenset[int]]:
+        """Return what a record says, and whose results are signed; raises UntrustedResult."""
+        signed = self._session.trust.check(self.spec, self._spec_sha256, record)
+        return (record if self._seal is None else self._seal.record(record)), signed

@@ -16,9 +16,10 @@ from lender.client.listening import listen
 from lender.client.log_pieces import LogAssembly, LogPiece
 from lender.link.connection import Connection
 from lender.protocol import codec, subjects
-from lender.protocol.bounds import LOG_PIECE_BYTES_MAX
+from lender.protocol.bounds import LOG_PIECE_BYTES_MAX, STDERR_TAIL_BYTES_MAX
 from lender.protocol.errors import ProtocolError
 from lender.protocol.job import JobSpec
+from lender.protocol.sealing import SEALED_TAIL_BYTES_MAX
 from lender.protocol.task_log import TaskLogPiece
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,9 @@ class LogFollowing:
     def __init__(self, connection: Connection, spec: JobSpec) -> None:
         self._connection = connection
         self._subject = subjects.task_log_filter(spec.submitter, spec.id)
-        self._assembly = LogAssembly(spec.task_end)
+        # Of a sealed job nothing is told on the way, and less fits into its last words.
+        tail_bytes = STDERR_TAIL_BYTES_MAX if spec.sealing is None else SEALED_TAIL_BYTES_MAX
+        self._assembly = LogAssembly(spec.task_end, tail_bytes)
         self._messages: deque[Msg] = deque(maxlen=_UNREAD_MAX)
         self._changed = asyncio.Event()
         self._heard = self._before_news = 0

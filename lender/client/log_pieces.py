@@ -52,7 +52,9 @@ class _Seen:
 class LogAssembly:
     """Folds messages and results into the pieces of each task's log, in order."""
 
-    def __init__(self, task_count: int) -> None:
+    def __init__(self, task_count: int, tail_bytes: int = STDERR_TAIL_BYTES_MAX) -> None:
+        """Begin with nothing; a result holds the last `tail_bytes` of what its task wrote."""
+        self._tail_bytes = tail_bytes
         self._ended = bytearray(task_count)
         self._seen: dict[int, _Seen] = {}
         self._tails: dict[int, bytes] = {}  # of the tasks that wrote last
@@ -87,7 +89,7 @@ class LogAssembly:
         self._ended[task] = 1
         seen, tail_seen = self._seen.pop(task, None), self._tails.pop(task, b"")
         if seen is None or (seen.attempt, seen.lender) != (record.attempt, record.lender):
-            missed_bytes = None if len(tail) >= STDERR_TAIL_BYTES_MAX else 0
+            missed_bytes = None if len(tail) >= self._tail_bytes else 0
             if not tail:
                 return None
         else:

@@ -17,6 +17,7 @@ from lender.protocol.job import (
     Limits,
     Requires,
     Runtime,
+    Sealing,
     Verify,
 )
 
@@ -52,6 +53,7 @@ class JobRequest:
         gang: all tasks of the array run at the same time, or none does.
         verify: how many owners' machines run each task, and how many have to agree.
         checkpoint: another attempt of a task goes on from what it left in `checkpoint/`.
+        sealed: nobody but this submitter and the lenders that it trusts reads inputs and results.
     """
 
     argv: Sequence[str] = ()
@@ -75,6 +77,7 @@ class JobRequest:
     gang: bool = False
     verify: Verify | None = None
     checkpoint: bool = False
+    sealed: bool = False
 
     @property
     def program(self) -> Content | None:
@@ -111,6 +114,7 @@ def job_spec(
     now: float,
     program: BlobRef | None,
     inputs: Mapping[str, BlobRef],
+    sealing: Sealing | None = None,
 ) -> JobSpec:
     """Return the specification of a request whose contents are known by their digests.
 
@@ -138,6 +142,7 @@ def job_spec(
             requires=request.requires,
             gang=request.gang,
             verify=request.verify,
+            sealing=sealing,
             checkpoint=request.checkpoint,
             retries=request.retries,
             priority=request.priority,

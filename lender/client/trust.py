@@ -18,7 +18,10 @@ class Trust:
 
     Without lenders to trust a signature is checked where there is one: it shows whose the result
     is to who knows that key by other means. Who writes the records could as well leave it out, or
-    sign with a key of their own; against that, name the lenders.
+    sign with a key of their own; against that, name the lenders. A sealed job has named them.
+
+    Attributes:
+        lenders: whom to trust; None: any.
     """
 
     def __init__(self, lenders: Iterable[str] | None = None) -> None:
@@ -28,7 +31,7 @@ class Trust:
             KeyFault: one of them is no public key.
         """
         try:
-            self._lenders = None if lenders is None else frozenset(map(check_public_key, lenders))
+            self.lenders = None if lenders is None else frozenset(map(check_public_key, lenders))
         except ProtocolError as error:
             raise KeyFault("a trusted lender has no such key", error.reason) from error
 
@@ -43,9 +46,10 @@ class Trust:
             signed = _signed(spec_sha256, record, results)
         except ProtocolError as error:
             raise UntrustedResult(spec.id, record.lender, error.reason) from error
-        if self._lenders is None:
+        trusted = spec.sealed_to if self.lenders is None else self.lenders
+        if self.lenders is None and not trusted:
             return signed
-        if results and record.lender not in self._lenders:
+        if results and record.lender not in trusted:
             raise UntrustedResult(spec.id, record.lender, "it is none of those that you trust")
         for one in results:
             if one.task not in signed:

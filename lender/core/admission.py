@@ -51,6 +51,7 @@ class Rules:
     """Processes and threads that one task may have."""
     labels: tuple[str, ...] = ()
     pools: tuple[str, ...] = ()
+    lender: str = ""
     own_queue: str = ""
     """Brings leases of any class."""
 
@@ -80,6 +81,7 @@ def admit(now: float, lease: Lease, work_class: str, rules: Rules) -> Plan | Ref
     fault = (
         _lease_fault(now, lease, spec)
         or _queue_fault(work_class, spec, rules)
+        or _sealing_fault(spec, rules.lender)
         or _machine_fault(spec, rules)
         or _catalogue_fault(spec, rules.workloads)
     )
@@ -122,6 +124,12 @@ def _queue_fault(queue: str, spec: JobSpec, rules: Rules) -> str | None:
         return None if pool in rules.pools else f"this machine does not serve pool {pool}"
     if WorkClass.of(spec).token != queue:
         return f"the job does not belong in class {queue}"
+    return None
+
+
+def _sealing_fault(spec: JobSpec, lender: str) -> str | None:
+    if spec.sealing is not None and lender not in spec.sealed_to:
+        return "the job is sealed to other machines"
     return None
 
 

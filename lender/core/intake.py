@@ -94,6 +94,7 @@ def _rules(situation: Situation, capabilities: Capabilities) -> Rules:
         processes_max=situation.config.processes_max,
         labels=situation.config.labels,
         pools=situation.config.pools,
+        lender=situation.config.lender,
         own_queue=situation.own_queue,
     )
 

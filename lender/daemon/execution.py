@@ -31,6 +31,7 @@ from lender.daemon.provisions import Provisions
 from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.recorder import Recorder, terms_of
 from lender.daemon.results import ResultMaker
+from lender.daemon.seals import Seals
 from lender.daemon.task_logs import TaskLogs
 from lender.link.errors import LinkError
 from lender.protocol.lease import TaskCheckpoint
@@ -80,6 +81,7 @@ class Machinery:
     records: AttemptRecords
     inputs: InputCache
     results: ResultMaker
+    seals: Seals
     receipts: ReceiptWriter
     logs: TaskLogs
     post: Callable[[Event], None]
@@ -98,7 +100,11 @@ class Execution:
         self._machinery = machinery
         self.name = effect.lease.lease
         self._scratch = machinery.state.scratch / self.name
-        self._provisions = Provisions(machinery.inputs.for_lease(effect.spec.submitter))
+        self._provisions = Provisions(
+            machinery.inputs.for_lease(effect.spec.submitter),
+            machinery.seals,
+            machinery.state.opened(effect.spec.submitter) / self.name,
+        )
         self._sandbox: Sandbox | None = None
         self._closed = self._abandoned = False
         self._recorder = Recorder(machinery.state, machinery.records, machinery.receipts)
@@ -328,7 +334,9 @@ class Execution:
         return result
 
     def _on_log(self, task: int, piece: bytes) -> None:
-        self._machinery.logs.write(self._lease, task, piece)
+        # A log is for whoever listens on the way, too: of a sealed job its results tell the end.
+        if self._effect.spec.sealing is None:
+            self._machinery.logs.write(self._lease, task, piece)
 
     def _meter(self, outcome: TaskOutcome) -> None:
         self._memory_peak_bytes = max(self._memory_peak_bytes, outcome.memory_peak_bytes)
@@ -350,7 +358,7 @@ class Execution:
         saved: tuple[TaskCheckpoint, ...] = ()
         try:
             if task is not None and not self._abandoned:
-                saved = await self._machinery.results.save(self._scratch, task)
+                saved = await self._machinery.results.save(self._effect.spec, self._scratch, task)
         except (CheckpointRefusedError, LinkError, OSError) as error:
             log.warning("lease %s: its checkpoint is lost: %s", self._lease, error)
         finally:
@@ -364,7 +372,7 @@ class Execution:
             if self._sandbox is not None:
                 await self._sandbox.close()
         finally:
-            self._provisions.release()
+            await self._provisions.release()
         with contextlib.suppress(FileNotFoundError):  # never made
             await asyncio.to_thread(scratch.remove, self._scratch)
         await self._recorder.forget_all()

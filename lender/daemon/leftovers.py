@@ -13,6 +13,7 @@ from lender.state.attempt_records import AttemptRecord, AttemptRecords
 from lender.state.closing_receipts import closing_receipt
 from lender.state.folder import StateFolder
 from lender.state.moved_bytes import MovedBytes, forget_moved, moved_by
+from lender.state.purge import kept_submitters
 from lender.state.receipts import ReceiptLog
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,8 @@ def clear(
         else:
             records.remove(record.lease)
     forget_moved(state, records.read_all().records)
-    for left in state.scratch.iterdir():
+    opened = [state.opened(one) for one in kept_submitters(state)]
+    for left in (*state.scratch.iterdir(), *filter(Path.is_dir, opened)):
         scratch.remove(left)
 
 

@@ -36,6 +36,7 @@ from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.reporter import Reporter
 from lender.daemon.results import ResultMaker
 from lender.daemon.sampling import Sampler
+from lender.daemon.seals import Seals
 from lender.daemon.settings import DaemonSettings
 from lender.daemon.shell import Shell
 from lender.daemon.signal_history import SignalHistory
@@ -137,6 +138,7 @@ class Lifetime:
             mend = "restore it, or remove it: the machine then enrols under a new key"
             raise StartError(f"{self._state.identity}: {error.reason}; {mend}") from error
         self._public_key = signer.public_key
+        self._seals = Seals(signer, self._state.scratch)
         self._workloads = read_catalogue(catalogue_folder(self._settings))
         log_of_receipts = ReceiptLog(self._state.receipts, signer)
         counted_s = {} if self._cgroups is None else self._cgroups.left_cpu_s
@@ -244,7 +246,8 @@ class Lifetime:
             state=self._state,
             records=AttemptRecords(self._state.attempts),
             inputs=self._disk.inputs,
-            results=ResultMaker(Uploads(blobs)),
+            results=ResultMaker(Uploads(blobs), self._seals),
+            seals=self._seals,
             receipts=self._receipts,
             logs=logs,
             post=self._post,

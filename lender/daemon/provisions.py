@@ -1,12 +1,16 @@
 """What a sandbox is given: its plan, with inputs and checkpoints fetched, verified and pinned."""
 
 import asyncio
+import contextlib
 import logging
 from pathlib import Path
 
 from lender.core.effects import OpenSandbox
 from lender.daemon.inputs import InputError, LeaseInputs
-from lender.protocol.job import BlobRef, Input
+from lender.daemon.seals import Seal, Seals
+from lender.protocol.job import BlobRef, Input, JobSpec
+from lender.protocol.sealing import SealBrokenError, purpose
+from lender.sandbox.files.scratch import remove
 from lender.sandbox.plan import Network
 from lender.sandbox.port import Limits, PrepareFailedError, SandboxPlan
 
@@ -16,8 +20,17 @@ log = logging.getLogger(__name__)
 class Provisions:
     """The provisions of one sandbox. What stands still fetches nothing either."""
 
-    def __init__(self, inputs: LeaseInputs) -> None:
+    def __init__(self, inputs: LeaseInputs, seals: Seals, opened: Path) -> None:
+        """Prepare.
+
+        Args:
+            inputs: fetches the lease's blobs.
+            seals: opens what is sealed.
+            opened: folder for what was opened; made where it is needed, and taken away.
+        """
         self._inputs = inputs
+        self._seals = seals
+        self._opened = opened
         self._thawed = asyncio.Event()
         self._thawed.set()
         self._closed = False
@@ -37,9 +50,11 @@ class Provisions:
         """Begin nothing again. What is pinned stays so until `release`."""
         self._closed = True
 
-    def release(self) -> None:
+    async def release(self) -> None:
         """Say that nothing reads any of it any more."""
         self._inputs.release()
+        with contextlib.suppress(FileNotFoundError):  # nothing was sealed
+            await asyncio.to_thread(remove, self._opened)
 
     async def until_thawed(self) -> None:
         """Wait while it stands still."""
@@ -59,10 +74,18 @@ class Provisions:
             LinkError: the store can't be reached now.
             OSError: something can't be kept.
         """
-        spec, limits, fetch = effect.spec, effect.spec.limits, self._fetch
-        program = await fetch("program", spec.program) if spec.program else None
-        inputs = {one.name: await fetch(f"inputs {one.name}", one) for one in spec.inputs}
-        checkpoints = await self._checkpoints(effect) if spec.checkpoint else {}
+        spec, limits = effect.spec, effect.spec.limits
+        seal = self._seal(spec)
+        program = None
+        if spec.program is not None:
+            # Of code alone the owner's pins and receipts name what runs: it is not sealed.
+            of_program = seal if spec.runtime == "python" else None
+            program = await self._plain("program", spec.program, of_program, purpose("program"))
+        inputs = {
+            one.name: await self._plain(f"inputs {one.name}", one, seal, purpose("input", one.name))
+            for one in spec.inputs
+        }
+        checkpoints = await self._checkpoints(effect, seal) if spec.checkpoint else {}
         return SandboxPlan(
             lease=effect.lease.lease,
             runtime=spec.runtime,
@@ -90,14 +113,37 @@ class Provisions:
             network=Network(spec.requires.net) if spec.requires.net else None,
         )
 
-    async def _checkpoints(self, effect: OpenSandbox) -> dict[int, Path]:
+    def _seal(self, spec: JobSpec) -> Seal | None:
+        try:
+            return self._seals.of(spec)
+        except SealBrokenError as error:
+            raise PrepareFailedError(str(error), invalid=True, field="sealing.keys") from error
+
+    async def _plain(
+        self, field: str, blob: BlobRef | Input, seal: Seal | None, bound_to: bytes
+    ) -> Path:
+        """Fetch a blob and return a file of its plain text."""
+        path = await self._fetch(field, blob)
+        if seal is None:
+            return path
+        for folder in (self._opened.parent, self._opened):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        plain = self._opened / str(len(list(self._opened.iterdir())))
+        try:
+            await seal.open_file(path, bound_to, plain, self.until_thawed)
+        except SealBrokenError as error:
+            raise PrepareFailedError(str(error), invalid=True, field=field) from error
+        return plain
+
+    async def _checkpoints(self, effect: OpenSandbox, seal: Seal | None) -> dict[int, Path]:
         """Those of the lease's tasks; one that can't be had costs time, not the job."""
         tasks, found = set(effect.lease.tasks()), {}
         for task, blob in effect.lease.checkpoints:
             if task not in tasks:
                 continue
             try:
-                found[task] = await self._fetch("checkpoints", blob)
+                bound_to = purpose("checkpoint", task)
+                found[task] = await self._plain("checkpoints", blob, seal, bound_to)
             except PrepareFailedError as error:
                 log.warning("task %d of %s begins anew: %s", task, effect.spec.id, error)
         return found

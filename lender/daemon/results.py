@@ -6,28 +6,39 @@ import tarfile  # noqa: F401 - packs checkpoints; as root it can be read, afterw
 from contextlib import ExitStack
 from pathlib import Path
 
+from lender.daemon.seals import Seal, Seals
 from lender.daemon.uploads import Store
 from lender.protocol.bounds import CHECKPOINT_BYTES_MAX, INLINE_VALUE_BYTES_MAX
 from lender.protocol.job import BlobRef, JobSpec
 from lender.protocol.lease import TaskCheckpoint
 from lender.protocol.result import Output, TaskResult, ValueBlob
+from lender.protocol.sealing import purpose, sealed_size
 from lender.sandbox.files import checkpoint
 from lender.sandbox.files.outputs import OutputRefusedError, collect
 from lender.sandbox.plan import TaskOutcome
+
+_SEALED_CHECKPOINT_BYTES_MAX = 2 * CHECKPOINT_BYTES_MAX - sealed_size(CHECKPOINT_BYTES_MAX)
 
 
 class ResultMaker:
     """Uploads what is too large to travel inline, and what a task left for its next attempt."""
 
-    def __init__(self, blobs: Store) -> None:
+    def __init__(self, blobs: Store, seals: Seals) -> None:
         self._blobs = blobs
+        self._seals = seals
 
     async def make(self, spec: JobSpec, scratch: Path, outcome: TaskOutcome) -> TaskResult:
         """Return the result of one task; its outputs still lie in `scratch`.
 
         Raises:
             LinkError: the blob store can't be reached, also not after a while.
+            OSError: there is no room to seal its outputs in.
         """
+        seal = self._seals.of(spec)
+        if seal is not None and len(outcome.value) <= INLINE_VALUE_BYTES_MAX:
+            outcome = seal.outcome(outcome)
+        elif seal is not None:
+            outcome = await asyncio.to_thread(seal.outcome, outcome)
         result = TaskResult(
             task=outcome.task,
             state=outcome.state,
@@ -46,25 +57,31 @@ class ResultMaker:
             changes["value_blob"] = ValueBlob(sha256=sha256, size_bytes=size_bytes)
         if spec.outputs and outcome.state == "succeeded":
             try:
-                changes["outputs"] = await self._upload(spec, scratch)
+                changes["outputs"] = await self._upload(spec, scratch, outcome.task, seal)
             except OutputRefusedError as error:
                 changes |= {"state": "failed", "error": str(error)}
         return result.model_copy(update=changes)
 
-    async def save(self, scratch: Path, task: int) -> tuple[TaskCheckpoint, ...]:
+    async def save(self, spec: JobSpec, scratch: Path, task: int) -> tuple[TaskCheckpoint, ...]:
         """Upload the checkpoint that a task has left in `scratch`, if it left one.
 
         Raises:
             CheckpointRefusedError: it is not what may leave the sandbox.
             LinkError: the blob store can't be reached, also not after a while.
         """
-        archive = await asyncio.to_thread(checkpoint.pack, scratch, CHECKPOINT_BYTES_MAX)
+        seal = self._seals.of(spec)
+        most_bytes = CHECKPOINT_BYTES_MAX if seal is None else _SEALED_CHECKPOINT_BYTES_MAX
+        archive = await asyncio.to_thread(checkpoint.pack, scratch, most_bytes)
         if archive is None:
             return ()
+        if seal is not None:
+            archive = await asyncio.to_thread(seal.content, purpose("checkpoint", task), archive)
         sha256, size_bytes = await self._blobs.put_bytes(archive)
         return ((task, BlobRef(sha256=sha256, size_bytes=size_bytes)),)
 
-    async def _upload(self, spec: JobSpec, scratch: Path) -> tuple[Output, ...]:
+    async def _upload(
+        self, spec: JobSpec, scratch: Path, task: int, seal: Seal | None
+    ) -> tuple[Output, ...]:
         collected = collect(scratch, spec.outputs, spec.limits.scratch_bytes)
         uploaded = []
         with ExitStack() as open_files:
@@ -72,6 +89,11 @@ class ResultMaker:
                 (one.name, open_files.enter_context(os.fdopen(one.fd, "rb"))) for one in collected
             ]
             for name, file in files:
-                sha256, size_bytes = await self._blobs.put_stream(file)
+                if seal is None:
+                    sha256, size_bytes = await self._blobs.put_stream(file)
+                else:
+                    bound_to = purpose("output", task, name)
+                    with await asyncio.to_thread(seal.file, bound_to, file) as sealed:
+                        sha256, size_bytes = await self._blobs.put_stream(sealed)
                 uploaded.append(Output(name=name, sha256=sha256, size_bytes=size_bytes))
         return tuple(uploaded)

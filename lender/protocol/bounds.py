@@ -82,6 +82,9 @@ CHECKPOINTS_MAX = 64
 NOT_FOR_MAX = 64
 """Lenders that a lease names as not to take it."""
 
+SEALED_TO_MAX = 64
+"""Lenders that a job may be sealed to: each has its key in the specification."""
+
 BLOB_BYTES_MAX = 1 << 40
 
 QUEUE_S_MAX = 7 * 86_400.0

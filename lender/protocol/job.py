@@ -62,6 +62,10 @@ Place = Annotated[
 Reach = Annotated[tuple[Place, ...], Field(max_length=PLACES_MAX)]
 
 
+SealedKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{107}$")]
+"""80 bytes in unpadded base64url."""
+
+
 class BlobRef(Closed):
     """Content in the object store, named by its SHA-256."""
 
@@ -187,7 +191,19 @@ class Verify(Closed):
         return self
 
 
+class Sealing(Closed):
+    """What a job reads and leaves is encrypted: `lender.protocol.sealing`.
+
+    That is its inputs, checkpoints, values, outputs and what it writes to standard error, and the
+    program of a python job, which holds its arguments. Other programs, `argv` and `env` are not.
+    """
+
+    keys: dict[PublicKey, SealedKey] = Field(min_length=2, max_length=bounds.SEALED_TO_MAX + 1)
+    """The job's key, sealed to each lender that may run it and to its submitter."""
+
+
 _ONE_TASK: tuple[TaskRange, ...] = ((0, 1),)
+_ALL: frozenset[str] = frozenset()
 
 _PROGRAMS: Mapping[Runtime, str] = MappingProxyType(
     {
@@ -240,6 +256,8 @@ class JobSpec(Closed):
     )
     """Among the submitter's own jobs: one step is worth a minute of waiting."""
     verify: Verify | None = None
+    sealing: Sealing | None = Field(default=None, exclude_if=operator.not_)
+    """Only these lenders run it, and nobody between reads what it works on. None: in the clear."""
     expected_s: float | None = Field(default=None, gt=0, le=bounds.TIME_S_MAX)
     """What the submitter thinks that a task takes, until it has been measured."""
     not_before: float | None = Field(default=None, gt=0)
@@ -304,12 +322,25 @@ class JobSpec(Closed):
         return self
 
     @model_validator(mode="after")
+    def _sealed(self) -> Self:
+        if self.sealing is not None and self.submitter not in self.sealing.keys:
+            raise ValueError("sealing.keys: its submitter could not read what comes back")
+        if self.sealing is not None and self.verify is not None:
+            raise ValueError("verify: nobody on the way can compare answers that are sealed")
+        return self
+
+    @model_validator(mode="after")
     def _independent(self) -> Self:
         if self.verify is not None and self.checkpoint:
             raise ValueError("verify: who goes on from another's checkpoint checks nothing")
         if self.verify is not None and self.gang:
             raise ValueError("verify: of a gang each task runs once, together with the others")
         return self
+
+    @property
+    def sealed_to(self) -> frozenset[str]:
+        """The lenders that may run it; empty: any."""
+        return frozenset(self.sealing.keys).difference((self.submitter,)) if self.sealing else _ALL
 
     @property
     def task_ranges(self) -> tuple[TaskRange, ...]:

@@ -6,7 +6,8 @@ from functools import lru_cache
 
 import nkeys
 from nacl.exceptions import BadSignatureError
-from nacl.signing import VerifyKey
+from nacl.public import PrivateKey
+from nacl.signing import SigningKey, VerifyKey
 
 from lender.protocol.errors import ProtocolError
 
@@ -27,10 +28,16 @@ class Signer:
             # nkeys does not look at the checksum: a typing error would make another identity.
             if not seed.startswith(b"SU") or not _checksum_holds(_from_base32(seed)):
                 raise fault
-            self._pair = nkeys.from_seed(bytearray(seed))
+            self._seed = bytearray(seed)
+            self._pair = nkeys.from_seed(self._seed)
             self.public_key: str = self._pair.public_key.decode()
         except (nkeys.NkeysError, ValueError) as error:
             raise fault from error
+
+    def curve25519_key(self) -> PrivateKey:
+        """Return the key by which what others sealed to this one is opened (X25519)."""
+        seed = bytes(nkeys.decode_seed(self._seed)[1])
+        return SigningKey(seed).to_curve25519_private_key()
 
     def sign(self, payload: bytes) -> str:
         """Return the value of the header `Lender-Signature` for `payload`: unpadded base64url."""
@@ -61,7 +68,7 @@ def verify(public_key: str, payload: bytes, signature: str | None) -> None:
     if len(raw) != _SIGNATURE_BYTES:
         raise ProtocolError("signature", f"an Ed25519 signature has {_SIGNATURE_BYTES} bytes")
     try:
-        VerifyKey(_key_bytes(public_key)).verify(payload, raw)
+        VerifyKey(public_key_bytes(public_key)).verify(payload, raw)
     except BadSignatureError as error:
         raise ProtocolError("signature", "does not match the payload and the submitter") from error
 
@@ -72,12 +79,17 @@ def check_public_key(public_key: str) -> str:
     Raises:
         ProtocolError: it is not.
     """
-    _key_bytes(public_key)
+    public_key_bytes(public_key)
     return public_key
 
 
 @lru_cache(_KEYS_KEPT)
-def _key_bytes(public_key: str) -> bytes:
+def public_key_bytes(public_key: str) -> bytes:
+    """Return the 32 bytes of an Ed25519 key that is written as a public nkey of type user.
+
+    Raises:
+        ProtocolError: it is none.
+    """
     fault = ProtocolError("submitter", "not a public nkey of type user (U..., 56 characters)")
     if len(public_key) != _PUBLIC_KEY_CHARS or not public_key.startswith("U"):
         raise fault

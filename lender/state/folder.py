@@ -113,6 +113,10 @@ class StateFolder:
         """A submitter's blobs by their SHA-256."""
         return self.cache / submitter / "sha256"
 
+    def opened(self, submitter: str) -> "Path":
+        """What was sealed of a submitter's inputs, a folder for each lease; while it is held."""
+        return self.cache / submitter / "opened"
+
     def modules(self, submitter: str) -> "Path":
         """A submitter's compiled wasm modules; native code of our own making, so private."""
         return self.cache / submitter / "modules"

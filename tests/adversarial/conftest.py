@@ -1,9 +1,12 @@
 """Fixtures of the attacks, and what is shown of one that came to something."""
 
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from arena import Arena, arena, surroundings
+
+from lender.client.keys import create_key
 
 __all__ = ["arena", "surroundings"]
 
@@ -18,3 +21,11 @@ def pytest_runtest_makereport(
     if report.failed and isinstance(tried_in, Arena):
         report.sections.append(("what was tried", tried_in.told()))
     return report
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    """A submitter's."""
+    path = tmp_path / "submitter.nk"
+    create_key(path, bytes(range(32)))
+    return path

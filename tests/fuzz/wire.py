@@ -1,5 +1,6 @@
 """lender.protocol: what submitters, lenders and the broker say to each other."""
 
+import msgpack
 from core_world import (
     ALICE,
     BLOB,
@@ -26,6 +27,16 @@ from lender.protocol.lease import Control, Done, DoneReply, HeldLease, Lease, Of
 from lender.protocol.log_head import LogHead, MissingHead
 from lender.protocol.query import JobStatus, Query, QueryReply
 from lender.protocol.result import Chunk, Output, Terminal, ValueBlob
+from lender.protocol.sealing import (
+    KEY_BYTES,
+    SealBrokenError,
+    open_key,
+    purpose,
+    seal,
+    seal_key,
+    unseal,
+    unseal_result,
+)
 from lender.protocol.signature import Signer, check_public_key, verify
 from lender.protocol.task_log import TaskLogPiece
 
@@ -43,6 +54,7 @@ _CALLERS: dict[type[BaseModel], tuple[str, ...]] = {
 }
 """Which do nothing with the bytes but decode them."""
 
+_KEY = bytes(KEY_BYTES)
 _RESULTS = results(
     0,
     limit="memory",
@@ -169,6 +181,14 @@ def _signature(data: bytes) -> None:
     taken(ProtocolError, Signer, data)
 
 
+def _sealed(data: bytes) -> None:
+    """A job's key, a sealed content, and what stands in one, of a lender that has the key."""
+    assert taken(SealBrokenError, open_key, data.decode(errors="replace"), ALICE) in (None, _KEY)
+    taken(SealBrokenError, unseal, _KEY, purpose("value", 0), data)
+    (said,) = results(0, value=b"", stderr_tail=seal(_KEY, purpose("words", 0), data))
+    taken(SealBrokenError, unseal_result, _KEY, said)
+
+
 TARGETS = (
     _model(JobSpec, *SPECS),
     _model(
@@ -268,5 +288,16 @@ TARGETS = (
             "lender.protocol.signature._checksum_holds",
             "lender.cli.submitter_key.is_public_key",
         ),
+    ),
+    Target(
+        "wire-sealed",
+        _sealed,
+        (
+            seal_key(_KEY, ALICE.public_key).encode(),
+            seal(_KEY, purpose("value", 0), b"42"),
+            msgpack.packb(["ValueError", b"a traceback"]),
+        ),
+        ("lender.protocol.sealing.open_key", "lender.protocol.sealing._words"),
+        (b"\xc0", b"\xc4", b"\x92"),
     ),
 )

@@ -7,6 +7,7 @@ from broker_world import ALICE, L1, L2, L3, LENDERS, World, class_of, job_spec
 
 from broker.core.matching.lender import Lender
 from broker.core.matching.shelf import Shelf
+from lender.protocol.classes import own_queue
 from lender.protocol.job import BlobRef, Input, Limits, Requires
 from lender.protocol.lease import PREPARE_FIELD
 
@@ -75,6 +76,20 @@ def test_labels_and_systems_are_kept_apart() -> None:
     assert meant_for(world, "job-0003") == []
     world.offer(L1, labels=("loud", "ssd"))
     assert meant_for(world, "job-0003") == [L1]
+
+
+def test_a_sealed_job_goes_to_those_alone_that_have_its_key() -> None:
+    world = World()
+    for lender in (L1, L2):
+        world.offer(lender, slots=1)
+    keys = {ALICE.public_key: "A" * 107, L2: "B" * 107, L3: "C" * 107}
+    for number in range(3):
+        world.submit(job_spec(job=f"job-{number:04d}", sealing={"keys": keys}))
+    meant = [meant_for(world, f"job-{number:04d}") for number in range(3)]
+    assert meant == [[L2], [L2], []]
+    assert world.queued()[0].lease in {one.lease for one in world.queued(own_queue(L2))}
+    world.offer(L3)
+    assert meant_for(world, "job-0002") == [L3]
 
 
 def test_of_those_with_room_the_one_with_preferred_labels_comes_first() -> None:

@@ -128,3 +128,14 @@ def test_a_list_of_jobs_says_the_same_of_each() -> None:
     for number in range(3):
         world.submit(job_spec(job=f"job-000{number}"))
     assert {job.why for job in world.query().jobs} == {"1 machine matches it: 1 busy"}
+
+
+def test_a_job_that_is_sealed_to_others_says_so() -> None:
+    world = World()
+    world.offer(L1)
+    keys = {ALICE.public_key: "A" * 107, L2: "B" * 107}
+    world.submit(job_spec(sealing={"keys": keys}))
+    assert why(world) == (
+        "no machine matches, 1 that lends it lacks something; "
+        "1 would match if the job were sealed to them as well"
+    )

@@ -9,6 +9,7 @@ from core_world import (
     BOB,
     CATALOGUE,
     GIB,
+    LENDER,
     MACHINE,
     PROGRAM,
     START,
@@ -230,3 +231,12 @@ def test_a_command_has_no_program() -> None:
 def test_what_the_owner_has_not_allowed_is_refused() -> None:
     assert refuses(make_spec(), consent=Consent()) == "no grant names this submitter"
     assert "asks for 3 cores" in refuses(make_spec(limits={"cpu": 3}))
+
+
+def test_a_job_that_is_sealed_to_others_is_theirs() -> None:
+    keys = {ALICE.public_key: "A" * 107, BOB.public_key: "B" * 107}
+    spec = make_spec(sealing={"keys": keys})
+    assert refuses(spec, lender=LENDER) == "the job is sealed to other machines"
+    assert refuses(spec, lender=ALICE.public_key) == "the job is sealed to other machines"
+    answer = admit(START, make_lease(spec), class_of(spec), rules(lender=BOB.public_key))
+    assert isinstance(answer, Plan)

@@ -12,8 +12,10 @@ from lender.core.effects import OpenSandbox
 from lender.core.events import Event, PreparationFailed, SandboxPrepared
 from lender.daemon.execution import Execution, Machinery
 from lender.daemon.inputs import InputCache, InputError
+from lender.daemon.seals import Seals
 from lender.daemon.task_logs import TaskLogs
 from lender.link.objects import BlobMissingError
+from lender.protocol.signature import Signer, seed_from_entropy
 from lender.sandbox.plan import SandboxPlan
 from lender.state.folder import StateFolder
 
@@ -82,6 +84,7 @@ class World:
             open_sandbox=self.sandbox.open,
             state=state,
             inputs=cache,
+            seals=Seals(Signer(seed_from_entropy(bytes(32))), state.scratch),
             post=self.told.put_nowait,
             reread_consent=lambda: None,
             **parts,

@@ -37,6 +37,7 @@ async def test_all_that_a_lease_used_is_told_before_the_reading_of_the_machine(
         state=StateFolder(tmp_path),
         inputs=SimpleNamespace(for_lease=lambda _: None),
         records=None,
+        seals=None,
         receipts=None,
         logs=TaskLogs("U" + "L" * 55),
     )

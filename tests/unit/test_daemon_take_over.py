@@ -22,8 +22,10 @@ from lender.core.events import (
 )
 from lender.daemon.execution import Execution, Machinery, OnLog
 from lender.daemon.results import ResultMaker
+from lender.daemon.seals import Seals
 from lender.daemon.task_logs import TaskLogs
 from lender.protocol.lease import Lease
+from lender.protocol.signature import Signer, seed_from_entropy
 from lender.sandbox.files import checkpoint
 from lender.sandbox.plan import SandboxPlan, TaskOutcome
 from lender.sandbox.processes import tree
@@ -105,11 +107,13 @@ class World:
         self.logs = TaskLogs(LENDER, lambda: 0.0)
         self.told: asyncio.Queue[Event] = asyncio.Queue()
         blobs: Any = self.store
+        seals = Seals(Signer(seed_from_entropy(bytes(32))), state.scratch)
         parts: dict[str, Any] = {
             "inputs": Inputs(),
             "receipts": self.receipts,
             "open_sandbox": self.sandbox.open,
-            "results": ResultMaker(blobs),
+            "results": ResultMaker(blobs, seals),
+            "seals": seals,
             "logs": self.logs,
         }
         self.machinery = Machinery(

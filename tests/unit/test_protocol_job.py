@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from core_world import PROGRAM, START, array_spec, make_spec
+from core_world import ALICE, BOB, LENDER, PROGRAM, START, array_spec, make_spec
 from pydantic import ValidationError
 
 from lender.protocol.bounds import GANG_TASKS_MAX
@@ -257,3 +257,34 @@ def test_only_who_asks_for_it_sends_that_a_job_is_verified() -> None:
     assert b"verify" not in encode(make_spec())
     spec = make_spec(verify={"replicas": 3, "quorum": 2})
     assert decode(JobSpec, encode(spec)) == spec
+
+
+SEALED = {"keys": {ALICE.public_key: "A" * 107, LENDER: "B" * 107}}
+
+
+def test_a_sealed_job_is_for_the_lenders_that_have_its_key() -> None:
+    assert make_spec().sealed_to == frozenset()
+    assert make_spec(sealing=SEALED).sealed_to == {LENDER}
+    spec = make_spec(sealing=SEALED)
+    assert decode(JobSpec, encode(spec, JSON), JSON) == spec
+    assert b"sealing" not in encode(make_spec(), JSON)
+
+
+@pytest.mark.parametrize(
+    ("keys", "match"),
+    [
+        ({ALICE.public_key: "A" * 107}, "at least 2"),
+        ({LENDER: "A" * 107, BOB.public_key: "A" * 107}, "its submitter could not read"),
+        ({ALICE.public_key: "A" * 106, LENDER: "A" * 107}, "should match pattern"),
+        ({ALICE.public_key: "A" * 107, "nobody": "A" * 107}, "should match pattern"),
+        ({"U" + "A" * 53 + a + b: "A" * 107 for a in "ABCDEFGH" for b in "ABCDEFGHI"}, "at most"),
+    ],
+)
+def test_a_job_is_sealed_to_its_submitter_and_some_lenders(
+    keys: dict[str, str], match: str
+) -> None:
+    refused(match, sealing={"keys": keys})
+
+
+def test_nobody_on_the_way_can_compare_what_is_sealed() -> None:
+    refused("nobody on the way", sealing=SEALED, verify={})

@@ -157,6 +157,8 @@ def _lacks(lender: Lender, need: Need) -> dict[str, float]:
     }
     lacks = {what: amount for what, amount in amounts.items() if amount > 0}
     lacks |= dict.fromkeys((f"label {label}" for label in need.labels - lender.labels), 1.0)
+    if need.sealed_to and lender.id not in need.sealed_to:
+        lacks["key"] = 1.0
     if need.os not in ("any", lender.offer.os):
         lacks[f"operating system {need.os}"] = 1.0
     if need.net is not None and not lender.reaches(need.net):
@@ -185,6 +187,8 @@ def _more(found: _Matches, more: str) -> str:
     amount = max(amounts)
     if what == "cores":
         less = f"with {amount:.0f} fewer cores"
+    elif what == "key":
+        less = "if the job were sealed to them as well"
     elif what.startswith(("label", "operating system", "need of")):
         less = f"without the {what}"
     else:

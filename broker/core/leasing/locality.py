@@ -1,4 +1,6 @@
-"""Leases that are meant for the machine that holds their inputs: they wait in its own queue.
+"""Leases that are meant for one machine, which holds their inputs, or the key of a sealed job.
+
+They wait in its own queue.
 
 It has a moment to take one. Then the tasks may go anywhere: to fetch the inputs takes less long
 than to wait for a machine that is busy, or has gone (delay scheduling: Zaharia and others, EuroSys
@@ -22,9 +24,15 @@ NEAR_HEADER: Final = "Lender-Near"
 
 
 def nearest(job: Job, lender: Lender) -> str | None:
-    """Return the lender if it holds much of what the job reads and could begin at once."""
+    """Return the lender if it could begin at once, and many others could not, or not so soon.
+
+    That is where it holds much of what the job reads; and of a sealed job, since those to which it
+    is not sealed would only hand it back.
+    """
     if lender.offer.slots_free < job.need.cores:
         return None
+    if job.need.sealed_to:
+        return lender.id
     return lender.id if lender.holds_bytes(job.inputs) >= FETCH_BYTES_MIN else None
 
 

@@ -18,7 +18,7 @@ TAKE_S: Final = 2.0
 CLOSED_LOOK_S: Final = 5.0
 """Between two looks at whom a lease is closed to: there may be many, with many tasks each."""
 
-NOT_TAKEN: Final = "the machine that has its inputs did not take it"
+NOT_TAKEN: Final = "the machine that it was meant for did not take it"
 
 
 def await_taking(state: State, lease: Lease, now: float) -> None:

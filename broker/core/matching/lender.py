@@ -71,6 +71,7 @@ class Lender:
             need.class_token in self.classes
             and need.os in ("any", self.os)
             and need.labels <= self.labels
+            and (not need.sealed_to or self.id in need.sealed_to)
             and (need.net is None or self.reaches(need.net))
         )
 
@@ -93,6 +94,7 @@ class Lender:
             and need.vram_bytes <= room.vram_bytes
             and need.class_token in self.classes
             and (not need.labels or need.labels <= self.labels)
+            and (not need.sealed_to or self.id in need.sealed_to)
             and (need.os == "any" or need.os == self.os)  # noqa: PLR1714  # else a tuple is made
             and (need.net is None or self.reaches(need.net))
         )

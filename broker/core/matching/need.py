@@ -43,6 +43,8 @@ class Need:
     prefers: frozenset[str]
     net: OfferedNet | None = None
     """Where on the network its tasks have to get to, in the terms in which owners allow it."""
+    sealed_to: frozenset[str] = frozenset()
+    """The only lenders that can read what it works on; empty: all can."""
     verified: bool = False
     """Its tasks go to several lenders each. Such jobs may wait for one that is not there while
     others find room: they stand in nobody's way."""
@@ -50,10 +52,10 @@ class Need:
 
     def __post_init__(self) -> None:
         amounts = (self.cores, self.memory_bytes, self.disk_bytes, self.vram_bytes)
-        kind = (self.class_token, self.os, self.labels, self.prefers, self.verified)
+        kind = (self.class_token, self.os, self.labels, self.prefers)
         # Told apart by all that a submitter may choose at will: equal hashes make lookups slow.
         net = self.net and (self.net.submitter, self.net.workload, self.net.reach)
-        object.__setattr__(self, "_hash", hash((amounts, kind, net)))
+        object.__setattr__(self, "_hash", hash((amounts, kind, net, self.sealed_to, self.verified)))
 
     def __hash__(self) -> int:
         return self._hash
@@ -72,6 +74,7 @@ class Need:
             requires.labels,
             requires.prefers,
             requires.net,
+            spec.sealed_to,
             spec.verify is not None,
         )
 
@@ -105,6 +108,7 @@ def _need(
     labels: tuple[str, ...],
     prefers: tuple[str, ...],
     reach: tuple[str, ...],
+    sealed_to: frozenset[str],
     verified: bool,  # noqa: FBT001 - the order is that of Need
 ) -> Need:
     whose = work_class.submitter, work_class.workload
@@ -118,5 +122,6 @@ def _need(
         labels=frozenset(labels),
         prefers=frozenset(prefers),
         net=OfferedNet(submitter=whose[0], workload=whose[1], reach=reach) if reach else None,
+        sealed_to=sealed_to,
         verified=verified,
     )
