@@ -24,6 +24,10 @@ DISK_SHARE = 4
 """Without a setting: of a disk that runs full, or a small one, at most one part of so many."""
 
 
+_OPENED = "opened "
+"""Begins the names of files that are no blobs, and count all the same."""
+
+
 class InputError(Exception):
     """A blob that the job names can't be had.
 
@@ -40,16 +44,19 @@ class InputError(Exception):
 
 
 Fetch = Callable[[BlobCopy, int], Awaitable[Path]]
+MakeRoom = Callable[[BlobCopy, int], Awaitable[None]]
 
 
 class LeaseInputs:
     """The blobs of one lease: none of them makes room for others before `release`."""
 
-    def __init__(self, fetch: Fetch, kept: KeptBlobs, submitter: str) -> None:
+    def __init__(self, fetch: Fetch, make_room: MakeRoom, kept: KeptBlobs, submitter: str) -> None:
         self._fetch = fetch
+        self._make_room = make_room
         self._kept = kept
         self._submitter = submitter
         self._held: set[BlobCopy] = set()
+        self._opened: set[BlobCopy] = set()
 
     async def fetch(self, sha256: str, size_bytes: int) -> Path:
         """Return the file with this content, mode 0444; its name is good until `release`.
@@ -66,8 +73,23 @@ class LeaseInputs:
             self._kept.hold(blob)
         return await self._fetch(blob, size_bytes)
 
+    async def make_room(self, name: str, size_bytes: int) -> None:
+        """Have a file of the lease's own, beside the cache, count as kept until `release`.
+
+        Raises:
+            InputError: it does not fit.
+            OSError: what is to make room can't be deleted.
+        """
+        copy = BlobCopy(self._submitter, f"{_OPENED}{name}")
+        self._opened.add(copy)
+        self._held.add(copy)
+        self._kept.hold(copy)
+        await self._make_room(copy, size_bytes)
+
     def release(self) -> None:
-        """Say that nothing reads them any more. May be called again."""
+        """Say that nothing reads them any more, and files of its own are gone. May be repeated."""
+        while self._opened:
+            self._kept.forget(self._opened.pop())
         while self._held:
             self._kept.release(self._held.pop())
 
@@ -121,11 +143,13 @@ class InputCache:
     def largest(self) -> tuple[str, ...]:
         """Return the SHA-256 of the largest blobs that lie there, as many as an offer names."""
         kept = self._kept.largest(OFFERED_BLOBS_MAX, OFFERED_BLOB_BYTES_MIN)
-        return tuple(dict.fromkeys(blob.sha256 for blob in kept if blob not in self._coming))
+        there = (one for one in kept if one not in self._coming)
+        names = (one.sha256 for one in there if not one.sha256.startswith(_OPENED))
+        return tuple(dict.fromkeys(names))
 
     def for_lease(self, submitter: str) -> LeaseInputs:
         """Return what a lease of this submitter fetches its blobs with; it must release them."""
-        return LeaseInputs(self._fetch, self._kept, submitter)
+        return LeaseInputs(self._fetch, self._make_room, self._kept, submitter)
 
     def purge(self, submitter: str) -> None:
         """Forget everything of a submitter whose leases were closed.
@@ -153,6 +177,16 @@ class InputCache:
             raise InputError(f"the blob has {mark.size_bytes} bytes, {said}", invalid=True)
         return path
 
+    async def _make_room(self, blob: BlobCopy, size_bytes: int) -> None:
+        await self._delete(self._room_for(blob, size_bytes))
+
+    def _room_for(self, blob: BlobCopy, size_bytes: int) -> list[BlobCopy]:
+        """Return what is to be deleted for it."""
+        try:
+            return self._kept.make_room(blob, size_bytes, self._limit())
+        except NoRoomError as error:
+            raise InputError(_too_large(blob, size_bytes, error), invalid=False) from error
+
     async def _verify(self, blob: BlobCopy, path: Path) -> Mark | None:
         if read_mark(path) is None:
             return None
@@ -163,10 +197,7 @@ class InputCache:
         return mark
 
     async def _transfer(self, blob: BlobCopy, size_bytes: int, path: Path) -> Mark:
-        try:
-            dropped = self._kept.make_room(blob, size_bytes, self._limit())
-        except NoRoomError as error:
-            raise InputError(_too_large(blob, size_bytes, error), invalid=False) from error
+        dropped = self._room_for(blob, size_bytes)
         self._coming.add(blob)
         try:
             await self._delete([blob, *dropped])

@@ -52,9 +52,9 @@ class Provisions:
 
     async def release(self) -> None:
         """Say that nothing reads any of it any more."""
-        self._inputs.release()
         with contextlib.suppress(FileNotFoundError):  # nothing was sealed
             await asyncio.to_thread(remove, self._opened)
+        self._inputs.release()
 
     async def until_thawed(self) -> None:
         """Wait while it stands still."""
@@ -130,7 +130,10 @@ class Provisions:
             folder.mkdir(mode=0o700, exist_ok=True)
         plain = self._opened / str(len(list(self._opened.iterdir())))
         try:
+            await self._inputs.make_room(f"{self._opened.name} {plain.name}", blob.size_bytes)
             await seal.open_file(path, bound_to, plain, self.until_thawed)
+        except InputError as error:
+            raise PrepareFailedError(error.reason, invalid=False, field=field) from error
         except SealBrokenError as error:
             raise PrepareFailedError(str(error), invalid=True, field=field) from error
         return plain

@@ -459,3 +459,22 @@ def test_what_the_first_version_kept_of_all_together_is_cleared(state: StateFold
     state.create()
     assert [path.name for path in state.cache.iterdir()] == [ALICE]
     assert list(state.spool.iterdir()) == []
+
+
+async def test_what_a_lease_opens_counts_as_kept_until_it_is_released(
+    state: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lender.daemon.inputs.OFFERED_BLOB_BYTES_MIN", 1)
+    cache = await cache_of(state, Store(), blobs_max=3)
+    lease, other = cache.for_lease(ALICE), cache.for_lease(BOB)
+    await lease.fetch(sha256_of("a"), SIZE)
+    await lease.make_room("0", SIZE)
+    assert cache.largest() == (sha256_of("a"),), "no blob is what it opened"
+    with pytest.raises(InputError, match="keeps at most") as refused:
+        await other.make_room("0", 2 * SIZE)
+    assert not refused.value.invalid
+    other.release()
+    lease.release()
+    await other.make_room("0", 3 * SIZE)
+    assert on_disk(state) == [], "the cache made room"
+    other.release()
