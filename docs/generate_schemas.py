@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from lender.protocol.enrolment import EnrolAnswer, EnrolRequest
 from lender.protocol.job import JobSpec
 from lender.protocol.lease import Control, Done, DoneReply, Lease, Offer
 from lender.protocol.log_head import LogHead
@@ -35,6 +36,8 @@ MESSAGES: tuple[type[BaseModel], ...] = (
     DoneReply,
     LogHead,
     TaskLogPiece,
+    EnrolRequest,
+    EnrolAnswer,
 )
 
 

@@ -1,7 +1,7 @@
 """What a deployment's tokens say: accounts, what crosses between them, and the scope of each role.
 
-One pool is three accounts of the NATS server. The streams and the broker are in `core`; lenders and
-submitters each have one of their own, and import of `core` what the table of permissions says. So
+One pool is four accounts of the NATS server. The streams and the broker are in `core`; lenders,
+submitters and strangers have their own, and import of `core` what the table of permissions says. So
 a reply, which may name any subject, ends in the account of whoever asked (docs/decisions/0026).
 """
 
@@ -9,14 +9,22 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from lender.protocol import permissions
+from lender.protocol.bounds import ENROL_BYTES_MAX
 from lender.protocol.permissions import ANSWERS, HOME, RIGHTS, Account, Right, Role
 
-ACCOUNTS: tuple[Account, ...] = ("core", "lenders", "submitters")
+ACCOUNTS: tuple[Account, ...] = ("core", "lenders", "submitters", "strangers")
 ROLES: tuple[Role, ...] = tuple(HOME)
 
 _UNBOUNDED = {"subs": -1, "data": -1, "payload": -1}
 _NS = 1_000_000_000
 _PAGE_DOTS = 4
+
+_OF_STRANGERS: dict[str, Any] = {
+    # Whoever comes without a token uses the sentinel's, and has no key to show for it.
+    "bearer_token": True,
+    "subs": 16,
+    "payload": ENROL_BYTES_MAX,
+}
 
 
 class Crossing(NamedTuple):
@@ -67,6 +75,8 @@ def account(
                 "type": one.kind,
                 "account": accounts[one.giver],
                 "subject": one.subject,
+                # The server then says from which line it came: strangers have no name to go by.
+                **({"share": True} if which == "strangers" else {}),
             }
             for one in crossings
             if one.taker == which
@@ -88,6 +98,8 @@ def scope(role: Role) -> dict[str, Any]:
         # No MQTT, no web socket.
         "allowed_connection_types": ["STANDARD"],
     }
+    if role == "stranger":
+        template |= _OF_STRANGERS
     if role in ANSWERS:
         count_max, within_s = ANSWERS[role]
         template["resp"] = {

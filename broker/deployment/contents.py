@@ -20,6 +20,8 @@ CERTIFICATE_KEY = "server/server.key"
 ACCOUNTS_FILE = "server/accounts.conf"
 SERVER_FILE = "server/server.conf"
 
+SENTINEL = "sentinel"
+
 CONTROL_LINE_BYTES_MAX = 64 * 1024
 """Of a client's first words, where a lender's token names its classes; the usual 4 KiB hold 20."""
 
@@ -44,16 +46,17 @@ class Identities(NamedTuple):
 
 
 def token_file(account: str) -> str:
-    """Return where an account's token stands; `operator` and `system` have one, too."""
+    """Return where an account's token stands; `operator`, `system`, `sentinel` have one, too."""
     return f"server/tokens/{account}.jwt"
 
 
 def signing_key_file(role: Role) -> str:
     """Return where the key stands that vouches for users of a role.
 
-    The broker lets in all but brokers, for whom the operator vouches.
+    The operator vouches for brokers, and for the one token that all strangers use.
     """
-    return f"{'operator' if role == 'broker' else 'broker'}/{role}-signing.nk"
+    by_operator = role in ("broker", "stranger")
+    return f"{'operator' if by_operator else 'broker'}/{role}-signing.nk"
 
 
 def new_deployment(
@@ -87,7 +90,10 @@ def new_deployment(
         {one: Key.make("account", entropy(ENTROPY_BYTES)).public for one in claims.ACCOUNTS},
         {role: key.public for role, key in signing.items()},
     )
-    vouched = account_tokens(name, who, operator, now, store_bytes)
+    # Nobody has the sentinel's key: its token is public, and lets strangers ask.
+    sentinel = Key.make("user", entropy(ENTROPY_BYTES)).public
+    asks = user_token(sentinel, "stranger", "stranger", signing["stranger"], who.accounts, (), now)
+    vouched = {**account_tokens(name, who, operator, now, store_bytes), SENTINEL: asks}
     overseer = Key.make("user", entropy(ENTROPY_BYTES))
     oversees = encode(overseer.public, "operator", claims.system_user(), system, now)
     broker = Key.make("user", entropy(ENTROPY_BYTES))
@@ -147,6 +153,8 @@ def accounts_config(tokens: Mapping[str, str], who: Identities) -> str:
         f"operator: {_quoted(tokens['operator'])}\n"
         f"system_account: {who.system}\n"
         f"resolver_preload: {{\n{preload}}}\n"
+        # Whoever comes without a token may ask to be let in.
+        f"default_sentinel: {_quoted(tokens[SENTINEL])}\n"
         # Nobody is let in by MQTT: there is no listener for it.
         f"max_control_line: {CONTROL_LINE_BYTES_MAX}\n"
     )

@@ -86,8 +86,8 @@ class Deployment:
         return self.read(contents.ACCOUNTS_FILE) + contents.resolver_config(store / "accounts")
 
     def tokens(self) -> dict[str, str]:
-        """Return the tokens of the operator and of all accounts, by name."""
-        names = ("operator", "system", *claims.ACCOUNTS)
+        """Return the tokens of the operator, of all accounts and of strangers, by name."""
+        names = ("operator", "system", *claims.ACCOUNTS, contents.SENTINEL)
         return {name: self.read(contents.token_file(name)).strip() for name in names}
 
     def identities(self) -> Identities:

@@ -13,6 +13,8 @@ import nkeys
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
+from lender.link.credentials import credentials as credentials  # noqa: PLC0414 - as clients read them
+
 Kind = Literal["operator", "account", "user"]
 
 ENTROPY_BYTES = 32
@@ -97,14 +99,6 @@ def decode(token: str) -> dict[str, Any]:
         raise TokenError("not a token, or it was changed") from error
     found: dict[str, Any] = claims
     return found
-
-
-def credentials(token: str, seed: bytes) -> str:
-    """Return the content of a file of credentials, as NATS clients read it."""
-    return (
-        f"-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n"
-        f"-----BEGIN USER NKEY SEED-----\n{seed.decode()}\n------END USER NKEY SEED------\n"
-    )
 
 
 def _json(value: dict[str, Any]) -> bytes:

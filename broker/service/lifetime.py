@@ -11,6 +11,7 @@ from pathlib import Path
 
 from broker.deployment.folder import Deployment, DeploymentError
 from broker.service.candidate import Candidate
+from broker.service.enrolment import EnrolmentDesk
 from broker.service.service import Service
 from broker.service.settings import BrokerSettings
 from broker.service.submitters import SubmittersFile
@@ -77,11 +78,40 @@ class Lifetime:
                 submitters = SubmittersFile(settings.state)
                 pools = None if settings.pools is None else frozenset(settings.pools)
                 service = Service(connection, submitters, settings.submitters, may_serve, pools)
-                await service.run(leads, lambda: self._ready(url))
+                async with asyncio.TaskGroup() as tasks:
+                    desk = tasks.create_task(self._let_in(url, leads, may_serve))
+                    await service.run(leads, lambda: self._ready(url))
+                    desk.cancel()
 
             me = secrets.token_urlsafe(16)
             notify("READY=1\nSTATUS=standing by")
             await Candidate(connection, me, settings.replicas, serve).run()
+
+    async def _let_in(self, url: str, leads: asyncio.Event, may_serve: Callable[[], bool]) -> None:
+        """Serve enrolment while this broker leads; what fails there holds up nothing else."""
+        settings, deployment = self._settings, self._deployment
+        if deployment is None:
+            return
+        await leads.wait()
+        credentials, ca = self._way_in()
+        while True:
+            try:
+                line = await connect(
+                    url,
+                    name="lender-broker enrolment",
+                    credentials=credentials,
+                    ca=ca,
+                    timeout_s=_CONNECT_TIMEOUT_S,
+                )
+                async with line:
+                    submitters = SubmittersFile(settings.state)
+                    desk = EnrolmentDesk(
+                        line, deployment, submitters, settings.submitters, may_serve
+                    )
+                    await desk.run()
+            except LinkError as error:
+                logger.warning("enrolment: %s; trying again", error)
+            await asyncio.sleep(_RESTART_PAUSE_S)
 
     def _way_in(self) -> tuple[Path | None, Path | None]:
         """Return the credentials and who may vouch for the server: as said, or the deployment's."""

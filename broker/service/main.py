@@ -15,6 +15,7 @@ import uvloop
 from broker.deployment import command as deploying
 from broker.deployment.folder import Deployment, DeploymentError
 from broker.deployment.revocation import revoke
+from broker.service import letting_in
 from broker.service.allowances import Allowance
 from broker.service.lifetime import Lifetime
 from broker.service.service import ConnectionClosedError
@@ -39,6 +40,10 @@ EXAMPLES = """examples:
   lender-broker allow default --jobs 1000      for all of whom nothing else was said
   lender-broker submitters                     who may submit, and how much
   lender-broker forbid alice                   she may not any more
+  lender-broker approve 4G7K-X2MQ              lets a machine or a submitter in that shows this
+  lender-broker token --role lender --expires 1h
+                                               a join token, for automation: lets one in, once
+  lender-broker requests                       who waits to be let in
   lender-broker revoke UCXY... --url ...       that key is let in no more, at once
 
 Settings also come from a TOML file (--config) and from the environment:
@@ -51,7 +56,14 @@ exit codes: 0 ended as asked, 1 something failed (stderr says what to do), 2 bad
 
 CA_HELP = "certificates of who may vouch for the NATS server, for TLS (ca.pem of the deployment)"
 
-_FAILURES = (LinkError, ConnectionClosedError, DeploymentError, SubmittersError, OSError)
+_FAILURES = (
+    LinkError,
+    ConnectionClosedError,
+    DeploymentError,
+    SubmittersError,
+    letting_in.LettingInError,
+    OSError,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,13 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             deployment = Deployment(settings.deployment_folder.absolute())
             asyncio.run(revoke(deployment, settings.url, settings.ca, arguments.key, time.time()))
             print(f"{arguments.key} is let in no more")  # noqa: T201 - asked for
-        elif arguments.command == "allow":
-            SubmittersFile(settings.state).allow(arguments.name, arguments.key, _said(arguments))
-        elif arguments.command == "submitters":
-            found = SubmittersFile(settings.state).read()
-            print(found.as_table(settings.submitters))  # noqa: T201 - asked for
+        elif arguments.command in letting_in.COMMANDS:
+            print(letting_in.run(arguments, settings, os.urandom))  # noqa: T201 - asked for
         else:
-            SubmittersFile(settings.state).forbid(arguments.name)
+            _of_submitters(arguments, settings)
     except _FAILURES as error:
         return _fail(error, code=1)
     except BaseExceptionGroup as group:
@@ -92,6 +101,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _fail(first, code=1)
         raise
     return 0
+
+
+def _of_submitters(arguments: argparse.Namespace, settings: BrokerSettings) -> None:
+    """Carry out what is about who may submit."""
+    file = SubmittersFile(settings.state)
+    if arguments.command == "allow":
+        file.allow(arguments.name, arguments.key, _said(arguments))
+    elif arguments.command == "submitters":
+        print(file.read().as_table(settings.submitters))  # noqa: T201 - asked for
+    else:
+        file.forbid(arguments.name)
 
 
 async def _serve(settings: BrokerSettings, ready_file: Path | None) -> None:
@@ -149,6 +169,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     revoking.add_argument("key", type=_key, help="public key of a lender or a submitter, U...")
     revoking.add_argument("--url", help="NATS server of the fleet")
     revoking.add_argument("--ca", type=Path, metavar="FILE", help=CA_HELP)
+    letting_in.configure(commands, common, CA_HELP)
     _add_allow(commands.add_parser("allow", parents=[common], help="let a submitter in"))
     commands.add_parser("submitters", parents=[common], help="list who may submit, and how much")
     forbid = commands.add_parser("forbid", parents=[common], help="let a submitter in no more")

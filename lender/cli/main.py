@@ -32,6 +32,7 @@ VERBS = {
     "doctor": "check this machine, read-only, with a mend for each fault",
     "preflight": "look before you join a fleet, read-only, with a mend for each fault",
     "completion": "print a shell's completion script",
+    "enroll": "have a fleet let this machine in, or you as a submitter",
     "keygen": "make a submitter's key",
     "submit": "run a command or a wasm module on somebody's machine",
     "map": "run an array of tasks",

@@ -29,8 +29,9 @@ from lender.client.specs import DAY_S, Content, JobRequest, inputs_by_name, job_
 from lender.client.trust import Trust
 from lender.link.api import JetStream
 from lender.link.blobs import Blobs
-from lender.link.connection import ConnectError, connect
+from lender.link.connection import ConnectError, StrangerError, connect
 from lender.link.credentials import CredentialsError, without_credentials
+from lender.link.membership import Membership, submitters_folder
 from lender.protocol import codec, subjects
 from lender.protocol.errors import ProtocolError
 from lender.protocol.job import After, Array, BlobRef, JobSpec, Limits, Requires, Verify
@@ -64,10 +65,13 @@ class Client:
         """Prepare; nothing is opened yet.
 
         Args:
-            url: of the NATS server; `$LENDER_URL`, else port 4222 of this machine.
+            url: of the NATS server; `$LENDER_URL`, else the fleet that `lender enroll` has
+                joined with this key, else port 4222 of this machine.
             key: file with the submitter's seed; see `default_key_path`.
-            credentials: file that the server lets us in by; `$LENDER_CREDS`, else the key.
-            ca: certificates of who may vouch for the server, for TLS; `$LENDER_CA`, else any.
+            credentials: file that the server lets us in by; `$LENDER_CREDS`, else what
+                enrolment has left for that server, else the key.
+            ca: certificates of who may vouch for the server, for TLS; `$LENDER_CA`, else those
+                that the key was enrolled with, else any.
             trusted_lenders: public keys of the machines whose results count; a result that none
                 of them has signed raises UntrustedResult. None: those that the file
                 `$LENDER_TRUST` names, else those of any, also unsigned.
@@ -76,10 +80,16 @@ class Client:
             now: the clock, seconds since the epoch.
             entropy: returns so many random bytes, for job ids.
         """
-        self.url = url or os.environ.get("LENDER_URL") or DEFAULT_URL
         self._key_path = key or default_key_path(os.environ)
-        self._credentials = credentials or named_path(os.environ, "LENDER_CREDS") or self._key_path
-        self._ca = ca or named_path(os.environ, "LENDER_CA")
+        url = url or os.environ.get("LENDER_URL")
+        enrolled = Membership.read(submitters_folder(self._key_path))
+        if enrolled is not None and url not in (None, enrolled.url):
+            enrolled = None  # that is in another fleet
+        self.url = url or (enrolled.url if enrolled else DEFAULT_URL)
+        credentials = credentials or named_path(os.environ, "LENDER_CREDS")
+        self._credentials = credentials or (enrolled.credentials if enrolled else self._key_path)
+        ca = ca or named_path(os.environ, "LENDER_CA")
+        self._ca = ca or (enrolled.ca if enrolled else None)
         if trusted_lenders is None and (path := named_path(os.environ, "LENDER_TRUST")):
             trusted_lenders = read_trusted(path)
         self._trust = Trust(trusted_lenders)
@@ -341,6 +351,11 @@ class Client:
 
     def _connect_fault(self, error: ConnectError) -> ClientError:
         text, place = str(error).lower(), without_credentials(self.url)
+        if isinstance(error, StrangerError):
+            return NotAdmitted(
+                f"the server at {place} does not know this key",
+                f"ask to be let in: `lender enroll {place} --role submitter`",
+            )
         # The server resets the connection right behind its refusal, which may then be lost.
         if "authorization" in text or "reset by peer" in text:
             if self._credentials != self._key_path:

@@ -48,8 +48,16 @@ from lender.daemon.uploads import Uploads
 from lender.daemon.usage_recall import used_since
 from lender.daemon.work_queues import WorkQueues
 from lender.link.blobs import Blobs
-from lender.link.connection import Closed, Connection, State, connect
+from lender.link.connection import (
+    Closed,
+    ConnectError,
+    Connection,
+    State,
+    StrangerError,
+    connect,
+)
 from lender.link.credentials import without_credentials
+from lender.link.membership import Membership
 from lender.protocol.errors import ProtocolError
 from lender.protocol.lease import DoneReply
 from lender.sandbox.launcher import Launcher
@@ -70,6 +78,10 @@ from lender.state.purge import kept_submitters, purge
 from lender.state.receipts import ReceiptLog
 
 log = logging.getLogger(__name__)
+
+CONNECT_S = 20.0
+CONNECT_AGAIN_S = 1.0
+"""Between tries in which it is looked whether the machine was enrolled meanwhile."""
 
 REPORT_GRACE_S = 2.0
 """After the drain's deadline: for the last reports to be answered."""
@@ -229,15 +241,7 @@ class Lifetime:
 
     async def _join_fleet(self, name: str) -> None:
         """Connect, however long it takes: the owner's verbs don't wait for it."""
-        connection = await connect(
-            self._settings.url,
-            name=name,
-            credentials=self._settings.credentials,
-            ca=self._settings.ca,
-            inbox_prefix=f"_INBOX_{self._public_key}",
-            on_state=self._on_connection,
-        )
-        self._connection = connection
+        self._connection = connection = await self._connect(name)
         blobs = Blobs(connection)
         logs = TaskLogs(self._public_key)
         self._disk.inputs = await InputCache.open(self._state, blobs, self._settings.cache_bytes)
@@ -259,6 +263,30 @@ class Lifetime:
         self._spawn(logs.run(connection))
         if left := self._reporter.resume():
             log.info("%d reports of an earlier run are sent again", left)
+
+    async def _connect(self, name: str) -> Connection:
+        """Connect by settings and enrolment; whoever is not let in yet may be, meanwhile."""
+        told, said = "", self._settings
+        while True:
+            self._settings = said.joined(Membership.read(self._state.membership))
+            try:
+                return await connect(
+                    self._settings.url,
+                    name=name,
+                    credentials=self._settings.credentials,
+                    ca=self._settings.ca,
+                    inbox_prefix=f"_INBOX_{self._public_key}",
+                    on_state=self._on_connection,
+                    timeout_s=CONNECT_S,
+                )
+            except StrangerError as error:
+                trouble = f"{error}: `lender enroll {without_credentials(self._settings.url)}`"
+            except ConnectError as error:
+                trouble = str(error)
+            if trouble != told:
+                log.warning("%s; trying again", trouble)
+            told = trouble
+            await asyncio.sleep(CONNECT_AGAIN_S)
 
     async def _test_sandboxes(self) -> None:
         trials = capabilities.Trials(

@@ -2,13 +2,14 @@
 
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lender.daemon.policy_settings import PolicySettings
+from lender.link.membership import Membership
 from lender.protocol.bounds import LABELS_MAX
 from lender.protocol.ids import Label, PoolName
 from lender.protocol.job import Runtime
@@ -83,6 +84,20 @@ class DaemonSettings(BaseSettings):
         except ValueError as error:
             raise ValueError(f"{error}: write it like nats://host:4222") from error
         return url
+
+    def joined(self, enrolled: Membership | None) -> Self:
+        """Return them with what enrolment has left, where they say nothing themselves.
+
+        It counts for its own fleet: with the address of another one it is not looked at.
+        """
+        if enrolled is None or ("url" in self.model_fields_set and self.url != enrolled.url):
+            return self
+        found = {
+            "url": enrolled.url,
+            "credentials": self.credentials or enrolled.credentials,
+            "ca": self.ca or enrolled.ca,
+        }
+        return self.model_copy(update=found)
 
     @property
     def hosts(self) -> tuple[str, ...]:

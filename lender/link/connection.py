@@ -1,6 +1,7 @@
 """A NATS connection that comes back by itself, and says so."""
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Coroutine
@@ -37,6 +38,7 @@ _PINGS_OUTSTANDING_MAX = 2
 _CLOSE_TIMEOUT_S = 5.0
 _CANCEL_AGAIN_S = 0.2
 _FLUSH_TIMEOUT_S = 10.0
+_FLUSH_KNOWN_S = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,14 @@ Listener = Callable[[State], None]
 
 class ConnectError(LinkError):
     """No server reached within the time allowed; names the error."""
+
+
+class StrangerError(ConnectError):
+    """The server knows nobody of us, and lets us do no more than ask to be let in: enrol."""
+
+    def __init__(self, url: str) -> None:
+        place = without_credentials(url)
+        super().__init__(f"the server at {place} does not know us, and takes us for a stranger")
 
 
 class Connection:
@@ -241,6 +251,7 @@ async def connect(
 
     Raises:
         ConnectError: `timeout_s` went by.
+        StrangerError: without a token of the server's we may not hear our own answers.
         CredentialsError: a file can't be used.
     """
     nc = HardenedClient()
@@ -285,7 +296,18 @@ async def connect(
     nc.options["reconnect_time_wait"] = first_pause_s
     connection.inbox = Inbox(nc)
     await connection.inbox.open()
+    if nc._server_info.get("auth_required") and "user_credentials" not in options:  # noqa: SLF001
+        await _check_known(connection, url)
     return connection
+
+
+async def _check_known(connection: Connection, url: str) -> None:
+    """Find out whether the server lets us hear answers: who has no token is a stranger there."""
+    with contextlib.suppress(nats_errors.Error, TimeoutError):  # it will come back, or time is up
+        await connection.nc.flush(_FLUSH_KNOWN_S)
+    if "ermissions violation for subscription" in str(connection.last_error).lower():
+        await connection.close()
+        raise StrangerError(url)
 
 
 async def _within(timeout_s: float | None, connecting: Coroutine[Any, Any, None]) -> None:

@@ -56,6 +56,14 @@ def connect_options(path: Path) -> dict[str, Any]:
     raise CredentialsError(f"{path} holds no credentials: {_FORMS}")
 
 
+def credentials(token: str, seed: bytes) -> str:
+    """Return the content of a file of credentials, as NATS clients read it."""
+    return (
+        f"{_JWT}\n{token}\n------END NATS USER JWT------\n\n"
+        f"{_JWT_SEED}\n{seed.decode()}\n------END USER NKEY SEED------\n"
+    )
+
+
 def trusting(authorities: Path) -> ssl.SSLContext:
     """Return what has a connection use TLS, with a server that these authorities vouch for.
 

@@ -87,5 +87,14 @@ SEALED_TO_MAX = 64
 
 BLOB_BYTES_MAX = 1 << 40
 
+ENROL_BYTES_MAX = 16 * 1024
+"""Of a stranger's message, headers included."""
+
+ENROL_CLASSES_MAX = 64
+"""That a stranger may ask for; the operator may say more."""
+
+TOKEN_CLASSES_MAX = 256
+"""That a lender's token names: a server reads 64 KiB of a client's first words."""
+
 QUEUE_S_MAX = 7 * 86_400.0
 """How long a job may wait: less than JOBS keeps it, so that a replay always sees a live job."""

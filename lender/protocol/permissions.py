@@ -12,13 +12,16 @@ from lender.protocol import streams, subjects
 from lender.protocol.classes import own_queue
 
 Role = Literal["broker", "lender", "submitter", "observer", "stranger"]
-"""A stranger is whoever has no token."""
+"""A stranger is whoever has no token; the server takes a sentinel's for it."""
 
 Verb = Literal["publish", "subscribe", "answer"]
 """To answer is to publish to where a message that came on this very connection asks for it."""
 
-Account = Literal["core", "lenders", "submitters"]
+Account = Literal["core", "lenders", "submitters", "strangers"]
 """The streams and the broker stand in the first; the others reach of it what the table says."""
+
+STRANGERS_INBOX = "_INBOX_stranger"
+"""Of all of them: they are one user to the server, so that nothing secret is answered there."""
 
 SELF = "{{subject()}}"
 USER_INFO = "$SYS.REQ.USER.INFO"
@@ -27,9 +30,15 @@ CLASS_TAG = "class"
 _CLASS = f"{{{{tag({CLASS_TAG})}}}}"
 
 HOME: Mapping[Role, Account] = MappingProxyType(
-    {"broker": "core", "lender": "lenders", "observer": "lenders", "submitter": "submitters"}
+    {
+        "broker": "core",
+        "lender": "lenders",
+        "observer": "lenders",
+        "submitter": "submitters",
+        "stranger": "strangers",
+    }
 )
-"""Where each role lives. A stranger lives nowhere: no server lets one in."""
+"""Where each role lives."""
 
 
 class Right(NamedTuple):
@@ -60,7 +69,15 @@ ANSWERS: Mapping[Role, Answers] = MappingProxyType(
 )
 
 _API = "$JS.API"
-_MADE = (streams.JOBS, streams.WORK, streams.RESULTS, streams.BLOBS, streams.HEADS, streams.LEADER)
+_MADE = (
+    streams.JOBS,
+    streams.WORK,
+    streams.RESULTS,
+    streams.BLOBS,
+    streams.HEADS,
+    streams.ENROLMENT,
+    streams.LEADER,
+)
 _READ_ALONG = (streams.JOBS, streams.RESULTS)
 _BLOB_PIECES = "$O.blobs.C.*"
 _BLOB_NAMES = "$O.blobs.M.*"
@@ -185,6 +202,18 @@ _OBSERVER = (
     _inbox("observer"),
 )
 
+_STRANGER = (
+    Right("stranger", "publish", subjects.ENROL, "asks to be let in", "core"),
+    Right(
+        "stranger",
+        "subscribe",
+        f"{STRANGERS_INBOX}.*.*",
+        "answers to strangers; whoever overhears one has no use for it",
+        "strangers",
+    ),
+    _standing("stranger"),
+)
+
 _BROKER_LINES: tuple[tuple[Verb, str, str], ...] = (
     *(
         ("publish", f"{_API}.STREAM.{call}.{stream}", why)
@@ -217,6 +246,11 @@ _BROKER_LINES: tuple[tuple[Verb, str, str], ...] = (
     ("publish", subjects.broker_ping("*"), "asks whether another broker is there"),
     ("publish", subjects.event("*", "*"), "tells submitters what was committed"),
     ("publish", subjects.control("*"), "tells lenders what has work, and what to stop"),
+    ("publish", subjects.ENROLLED_FILTER, "keeps whom the operator has let in"),
+    ("publish", _pages(streams.ENROLMENT), "reads whom it was"),
+    ("publish", subjects.ENROLMENT_FILTER, "the operator's commands ask the broker that serves"),
+    ("subscribe", subjects.ENROLMENT_FILTER, "answers the operator's commands"),
+    ("subscribe", subjects.ENROL, "strangers who ask to be let in"),
     ("subscribe", subjects.OFFER_FILTER, "who lends"),
     ("subscribe", subjects.DONE_FILTER, "reports"),
     ("subscribe", subjects.QUERY_FILTER, "questions"),
@@ -226,8 +260,8 @@ _BROKER_LINES: tuple[tuple[Verb, str, str], ...] = (
 )
 _BROKER = tuple(Right("broker", verb, subject, why, "core") for verb, subject, why in _BROKER_LINES)
 
-RIGHTS: tuple[Right, ...] = (*_BROKER, *_LENDER, *_SUBMITTER, *_OBSERVER)
-"""What is not in here is refused. A stranger has no line."""
+RIGHTS: tuple[Right, ...] = (*_BROKER, *_LENDER, *_SUBMITTER, *_OBSERVER, *_STRANGER)
+"""What is not in here is refused."""
 
 
 def templates(role: Role, verb: Verb) -> tuple[str, ...]:

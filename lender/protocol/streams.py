@@ -17,6 +17,7 @@ WORK = "WORK"
 RESULTS = "RESULTS"
 BLOBS = "OBJ_blobs"
 HEADS = "HEADS"
+ENROLMENT = "ENROLMENT"
 LEADER = "LEADER"
 
 ACK_WAIT_S = 30.0
@@ -27,6 +28,9 @@ IN_PROGRESS_S = 10.0
 
 OWN_QUEUE_KEPT_S = 120.0
 """A lender's own queue that nobody pulls from is given up; the broker makes it anew."""
+
+ENROLLED_KEPT_S = 30 * 86_400.0
+"""So long a key can fetch its token again, and no join token lives longer."""
 
 _HEADS_PER_LENDER = 8
 _DAY_NS = 86_400 * 1_000_000_000
@@ -94,7 +98,19 @@ def stream_configs(
         "allow_direct": True,
         "duplicate_window": _SMALLEST_DUPLICATE_WINDOW_NS,
     }
-    all_of_them: tuple[dict[str, Any], ...] = (jobs, work, results, blobs, heads)
+    # The last word on each subject: a broker that writes it names the one that it has read.
+    enrolment = {
+        "name": ENROLMENT,
+        "subjects": [subjects.ENROLLED_FILTER],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "old",
+        "max_msgs_per_subject": 1,
+        "max_age": int(ENROLLED_KEPT_S * 1e9),
+        "allow_direct": True,
+        "duplicate_window": _SMALLEST_DUPLICATE_WINDOW_NS,
+    }
+    all_of_them: tuple[dict[str, Any], ...] = (jobs, work, results, blobs, heads, enrolment)
     return [
         {**config, "num_replicas": replicas, "max_bytes": bytes_max.get(config["name"], -1)}
         for config in all_of_them

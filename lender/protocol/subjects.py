@@ -111,6 +111,30 @@ def head(lender: str) -> str:
     return f"head.{lender}"
 
 
+ENROL = "enroll.ask"
+"""Request: a stranger asks to be let in."""
+
+ENROLMENT_FILTER = "enrolment.*"
+ENROLMENT_REQUESTS = "enrolment.requests"
+"""Request: the operator asks who waits."""
+ENROLMENT_APPROVE = "enrolment.approve"
+"""Request: the operator lets one in who waits."""
+ENROLMENT_TOKEN = "enrolment.token"  # noqa: S105 - no secret
+"""Request: the operator has a join token kept."""
+
+ENROLLED_FILTER = "enrolled.*.*"
+
+
+def enrolled(role: str, public_key: str) -> str:
+    """Where it is kept, durably, that a key was let in as one of a role."""
+    return f"enrolled.{role}.{public_key}"
+
+
+def join_token(digest: str) -> str:
+    """Where it is kept, durably, what a join token is good for, and whether it was used."""
+    return f"enrolled.token.{digest}"
+
+
 LEADERSHIP_KEY = "leader.key"
 """Names the broker that serves."""
 

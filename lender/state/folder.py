@@ -131,6 +131,11 @@ class StateFolder:
         return self.path / "identity.nk"
 
     @property
+    def membership(self) -> "Path":
+        """What lets the lender into its fleet, as `lender enroll` has left it."""
+        return self.path / "fleet"
+
+    @property
     def control_socket(self) -> "Path":
         """Where lenderd listens for the owner's verbs."""
         return self.path / CONTROL_SOCKET

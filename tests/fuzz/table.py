@@ -2,12 +2,26 @@
 
 from typing import Final
 
-from fuzz import broker, client, desktop, lender, link, owner_files, owner_verbs, sandbox, wire
+from fuzz import (
+    broker,
+    client,
+    desktop,
+    enrolling,
+    lender,
+    link,
+    owner_files,
+    owner_verbs,
+    sandbox,
+    wire,
+)
 from fuzz.target import Target
 
 TARGETS: Final[dict[str, Target]] = {
     one.name: one
-    for room in (wire, broker, lender, link, owner_files, owner_verbs, sandbox, client, desktop)
+    for room in (
+        *(wire, broker, enrolling, lender, link),
+        *(owner_files, owner_verbs, sandbox, client, desktop),
+    )
     for one in room.TARGETS
 }
 
@@ -19,6 +33,10 @@ NOT_FROM_OUTSIDE: Final[dict[str, str]] = {
     "broker.core.effects.FeedWork.lease": _OURS,
     "broker.deployment.revocation._update": "what the operator's own server answers a command",
     "broker.core.jobs.endings._digest": "a hash that was just made",
+    "broker.service.letting_in._Desk.ask": "what the operator's own broker answers a command",
+    "broker.service.letting_in._said": _OWN_WORDS,
+    "lender.cli.enroll._classes": _OWN_WORDS,
+    "lender.protocol.enrolment.code_of": "a hash that was just made",
     "lender.cli.grant._not_after": _OWN_WORDS,
     "lender.cli.job_options._predecessor": _OWN_WORDS,
     "lender.cli.job_options.job_request": _OWN_WORDS,

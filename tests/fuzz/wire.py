@@ -20,6 +20,7 @@ from lender.cli.submitter_key import is_public_key
 from lender.protocol import reach, subjects
 from lender.protocol.classes import WorkClass
 from lender.protocol.codec import JSON, MSGPACK, content_type_of, decode, encode
+from lender.protocol.enrolment import EnrolAnswer, EnrolRequest
 from lender.protocol.errors import ProtocolError
 from lender.protocol.ids import check_job_id
 from lender.protocol.job import After, JobSpec, Verify
@@ -241,6 +242,24 @@ TARGETS = (
             attempt=1,
             finished_at=START,
         ),
+    ),
+    _model(
+        EnrolRequest,
+        EnrolRequest(
+            role="lender",
+            key=LENDER,
+            name="desk-7",
+            classes=(class_of(), "*"),
+            commitment="ab" * 32,
+            opening="cd" * 32,
+            after=9,
+            token=f"ljt_{'A' * 43}",
+        ),
+    ),
+    _model(
+        EnrolAnswer,
+        EnrolAnswer(key=LENDER, commitment="ab" * 32, state="begun", nonce="cd" * 32),
+        EnrolAnswer(key=LENDER, commitment="ab" * 32, state="admitted", token="e.y.x", at=9),
     ),
     _model(TaskLogPiece, TaskLogPiece(task=3, attempt=1, offset_bytes=80, content=b"step 1\n")),
     _model(

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 from broker.deployment.tokens import Key
 from lender.protocol import streams
 from lender.protocol.classes import WorkClass, own_queue
-from lender.protocol.permissions import RIGHTS, Role, granted
+from lender.protocol.permissions import RIGHTS, STRANGERS_INBOX, Role, granted
 
 Deed = Literal["publish", "subscribe"]
 
@@ -40,7 +40,9 @@ OTHER_SUBMITTER = Person("other submitter", "submitter", BOB)
 LENDER = Person("lender", "lender", _key(33), (f"class:{CLASS}",))
 OTHER_LENDER = Person("other lender", "lender", _key(34), (f"class:{OTHER_CLASS}",))
 OBSERVER = Person("observer", "observer", _key(35))
-PEOPLE = (BROKER, LENDER, OTHER_LENDER, SUBMITTER, OTHER_SUBMITTER, OBSERVER)
+STRANGER = Person("stranger", "stranger", _key(38))
+"""Who has no token: the key is of no use."""
+PEOPLE = (BROKER, LENDER, OTHER_LENDER, SUBMITTER, OTHER_SUBMITTER, OBSERVER, STRANGER)
 
 JOB = "job-0001"
 
@@ -50,6 +52,7 @@ _STREAMS = (
     streams.RESULTS,
     streams.BLOBS,
     streams.HEADS,
+    streams.ENROLMENT,
     streams.LEADER,
     "OTHER",
 )
@@ -104,6 +107,9 @@ _NOBODYS = (
     "_INBOX.x",
     "_R_.x",
     "enroll.x",
+    "enrolment.x",
+    "enrolled.lender.x",
+    f"{STRANGERS_INBOX}.x",
     "x",
 )
 _WIDE = (
@@ -136,6 +142,11 @@ _WIDE = (
     "_INBOX.>",
     "_R_.>",
     "enroll.*",
+    "enroll.>",
+    "enrolment.>",
+    "enrolled.>",
+    f"{STRANGERS_INBOX}.>",
+    f"{STRANGERS_INBOX}.*",
 )
 
 

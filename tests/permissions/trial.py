@@ -14,7 +14,7 @@ from lender.link.connection import Connection, connect
 from lender.link.embedded import EmbeddedServer
 from lender.link.hardened import HardenedClient
 from lender.protocol import streams
-from lender.protocol.permissions import permits
+from lender.protocol.permissions import STRANGERS_INBOX, permits
 from permissions.people import BROKER, CLASS, OTHER_CLASS, PEOPLE, Deed, Person, tried
 
 NOW = 1_790_000_000.0
@@ -43,8 +43,10 @@ class Trial:
         config = self.deployment.embedded_config(store)
         self.server = EmbeddedServer(store, extra_config=config)
 
-    def credentials(self, person: Person) -> Path:
-        """The file that lets a person in."""
+    def credentials(self, person: Person) -> Path | None:
+        """The file that lets a person in; a stranger has none."""
+        if person.role == "stranger":
+            return None
         path = self.folder / f"{person.name.replace(' ', '-')}.creds"
         token = self.deployment.vouch(person.role, person.key.public, person.name, person.tags, NOW)
         path.write_text(credentials(token, person.key.seed))
@@ -53,7 +55,9 @@ class Trial:
 
     async def connect(self, person: Person) -> Connection:
         """Connect as our programs do."""
-        prefix = "_INBOX" if person.role == "broker" else f"_INBOX_{person.key.public}"
+        prefix = {"broker": "_INBOX", "stranger": STRANGERS_INBOX}.get(
+            person.role, f"_INBOX_{person.key.public}"
+        )
         return await connect(
             self.server.url,
             name=person.name,
@@ -72,9 +76,10 @@ class Trial:
             said.add(found[2])
 
         nc = HardenedClient()
+        path = self.credentials(person)
         await nc.connect(
             self.server.url,
-            user_credentials=str(self.credentials(person)),
+            user_credentials=None if path is None else str(path),
             error_cb=hear,
             allow_reconnect=False,
         )

@@ -134,7 +134,7 @@ def test_the_streams_have_the_bounds_that_were_named(tmp_path: Path) -> None:
     stores = {
         name: decode(tokens[name])["nats"]["limits"]["disk_storage"] for name in claims.ACCOUNTS
     }
-    assert stores == {"core": 1 << 30, "lenders": 0, "submitters": 0}
+    assert stores == {"core": 1 << 30, "lenders": 0, "submitters": 0, "strangers": 0}
 
 
 def test_the_server_forgets_whom_it_has_answered(deployment: Deployment) -> None:
@@ -259,3 +259,22 @@ def test_a_revoked_key_stands_in_the_accounts_claims() -> None:
     nats = claims.revoked({"type": "account", "revocations": {"UA": 1}}, "UB", 7.9)
     assert nats["revocations"] == {"UA": 1, "UB": 7}
     assert json.dumps(nats)
+
+
+def test_a_stranger_has_a_token_whose_key_nobody_has(deployment: Deployment) -> None:
+    token = deployment.tokens()[contents.SENTINEL]
+    assert f"default_sentinel: {json.dumps(token)}" in deployment.read(contents.ACCOUNTS_FILE)
+    found, who = decode(token), deployment.identities()
+    assert found["iss"] == who.signing_keys["stranger"]
+    assert found["nats"]["issuer_account"] == who.accounts["strangers"]
+    (scope,) = decode(deployment.tokens()["strangers"])["nats"]["signing_keys"]
+    assert scope["template"]["bearer_token"] is True
+    assert 0 < scope["template"]["payload"] <= 1 << 16
+    seeds = [
+        line
+        for path in deployment.folder.rglob("*")
+        if path.is_file()
+        for line in path.read_text().splitlines()
+        if line.startswith("SU")
+    ]
+    assert found["sub"] not in {Key(seed.encode()).public for seed in seeds}

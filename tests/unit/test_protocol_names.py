@@ -173,7 +173,7 @@ def test_a_head_has_a_subject_in_its_stream() -> None:
 
 def test_jobs_and_results_take_one_message_a_subject() -> None:
     configs = {one["name"]: one for one in stream_configs(replicas=3)}
-    assert set(configs) == {"JOBS", "WORK", "RESULTS", "OBJ_blobs", "HEADS"}
+    assert set(configs) == {"JOBS", "WORK", "RESULTS", "OBJ_blobs", "HEADS", "ENROLMENT"}
     assert {one["num_replicas"] for one in configs.values()} == {3}
     for name in ("JOBS", "RESULTS"):
         one = configs[name]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lender.protocol import permissions, streams, subjects
-from lender.protocol.permissions import RIGHTS, SELF, Role, granted, permits
+from lender.protocol.permissions import RIGHTS, SELF, STRANGERS_INBOX, Role, granted, permits
 
 DOCS = Path(__file__).parents[2] / "docs"
 ME, OTHER = "UME", "UOTHER"
@@ -84,8 +84,9 @@ def test_nobody_but_the_broker_reaches_what_is_anothers(role: Role) -> None:
         assert not permits(everything, theirs), theirs
 
 
-def test_a_stranger_has_nothing() -> None:
-    assert granted("stranger", "publish", ME) == granted("stranger", "subscribe", ME) == ()
+def test_a_stranger_may_ask_to_be_let_in_and_hear_the_answer() -> None:
+    assert granted("stranger", "publish", ME) == (subjects.ENROL, permissions.USER_INFO)
+    assert granted("stranger", "subscribe", ME) == (f"{STRANGERS_INBOX}.*.*",)
 
 
 def test_each_line_says_why_and_stands_once() -> None:

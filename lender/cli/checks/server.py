@@ -22,7 +22,7 @@ from lender.link.probe import Line, Place, ProbeError, RefusedError
 from lender.link.server_words import Greeting, Standing
 from lender.link.way_in import WayIn
 from lender.protocol.bounds import PAYLOAD_BYTES_MAX
-from lender.protocol.permissions import Role
+from lender.protocol.permissions import STRANGERS_INBOX, Role
 
 VERSION_MIN: Final = (2, 12)
 """Of nats-server: results are committed by atomic batches, which came with it."""
@@ -155,7 +155,7 @@ def _let_in(visit: Visit, line: Line, greeting: Greeting) -> Iterator[Check]:
         yield Check("login", "blocker", text, "ask its operator what stands in between")
         return
     key = None if way_in is None else way_in.public_key
-    inbox = f"_INBOX_{key}.preflight" if key else f"_INBOX.{secrets.token_hex(8)}"
+    inbox = f"_INBOX_{key}.preflight" if key else f"{STRANGERS_INBOX}.{secrets.token_hex(8)}.1"
     before = time.time()
     try:
         standing = line.standing(inbox)

@@ -66,6 +66,10 @@ def standing_checks(
         return
     key = way_in.public_key if way_in else None
     if key is None:
+        if not difference("stranger", "", (), held_of(rights)).size:
+            text = "the server lets in only whom its operator vouches for, and we are strangers yet"
+            yield Check("login", "info", text, "next: lender enroll URL")
+            return
         text = "the server has rules of its own: not those of `lender-broker init`"
         yield Check("permissions", "info", text, "its operator compares them: docs/permissions.md")
         return

@@ -1,0 +1,1 @@
+"""Whom the operator lets in: requests that wait, join tokens, and who was let in."""

@@ -1,0 +1,357 @@
+"""Decides who is let in: `handle(now, event) -> effects`. No clock, no randomness, no I/O.
+
+What was decided counts once it is stored: `Store` names the record that it follows, so that of two
+brokers, or two requests with one join token, the server takes one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import assert_never
+
+from broker.core.enrolment.messages import (
+    Admission,
+    Approve,
+    JoinToken,
+    KeepToken,
+    OperatorAnswer,
+    Record,
+    WaitingRequest,
+)
+from broker.core.enrolment.waiting import Waiting, WaitingRoom, Who
+from lender.protocol.codec import decode
+from lender.protocol.enrolment import (
+    ALL_CLASSES,
+    EnrolAnswer,
+    EnrolRequest,
+    EnrolState,
+    commitment_of,
+    digest_of,
+    read_code,
+    signed_part,
+)
+from lender.protocol.errors import ProtocolError
+from lender.protocol.signature import verify
+from lender.protocol.streams import ENROLLED_KEPT_S
+
+TOKENS_MAX = 1000
+"""Join tokens that are good."""
+
+TOLD_MAX = 256
+"""Requests in one answer to the operator."""
+
+_NO_TOKEN = "this join token is not good: it was used, or has expired, or is for another role"  # noqa: S105
+_NO_CODE = (
+    "nobody waits under that code, or under it no more: `lender-broker requests` lists who does"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A stranger has asked. `nonce`: 64 random hex digits; `line`, `host`: as the server says."""
+
+    payload: bytes
+    signature: str | None
+    reply_to: str
+    nonce: str
+    line: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorAsked:
+    """An operator's command has asked: to approve, to keep a token, or (None) who waits."""
+
+    what: Approve | KeepToken | None
+    reply_to: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubmittersNamed:
+    """Who may submit, by name: nobody else is let in under such a name."""
+
+    keys: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """All that is kept, with the sequence of each, instead of what was known."""
+
+    records: tuple[tuple[Record, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Keep a record in place of the one with that sequence (0: of none)."""
+
+    record: Record
+    replaces: int
+    reply_to: str
+    commitment: str
+    """Of the request that it answers; empty where that is the operator's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """It is kept."""
+
+    store: Store
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotStored:
+    """It is not, as far as is known."""
+
+    store: Store
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Answer a stranger."""
+
+    reply_to: str
+    answer: EnrolAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Make the token of a key that was let in, and answer with it."""
+
+    reply_to: str
+    admission: Admission
+    commitment: str
+
+
+@dataclass(frozen=True, slots=True)
+class AllowSubmitter:
+    """Write down that a key may submit."""
+
+    name: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inform:
+    """Answer the operator."""
+
+    reply_to: str
+    answer: OperatorAnswer
+
+
+Event = Asked | OperatorAsked | SubmittersNamed | Recalled | Stored | NotStored
+Effect = Store | Tell | Admit | AllowSubmitter | Inform
+
+
+class Enrolment:
+    """What one broker knows of enrolment."""
+
+    def __init__(self) -> None:
+        self._room = WaitingRoom()
+        self._tokens: dict[str, tuple[JoinToken, int]] = {}
+        self._admissions: dict[Who, Admission] = {}
+        self._sequences: dict[str, int] = {}
+        """Of the record at each subject."""
+        self._submitters: Mapping[str, str] = {}
+
+    def handle(self, now: float, event: Event) -> list[Effect]:
+        """Return what is to be done about an event; `now` in seconds since the epoch."""
+        self._room.tidy(now)
+        match event:
+            case Asked():
+                return self._asked(now, event)
+            case OperatorAsked():
+                return [self._operator_asked(now, event)]
+            case SubmittersNamed():
+                self._submitters = dict(event.keys)
+            case Recalled():
+                self._tokens, self._admissions, self._sequences = {}, {}, {}
+                for record, sequence in event.records:
+                    self._know(record, sequence)
+            case Stored():
+                return self._stored(event)
+            case NotStored():
+                return self._not_stored(event.store)
+            case _:
+                assert_never(event)
+        return []
+
+    def _asked(self, now: float, event: Asked) -> list[Effect]:
+        """Whatever is not what we know is answered by nothing: it names nobody to be told."""
+        try:
+            request = decode(EnrolRequest, event.payload)
+            verify(request.key, signed_part(event.payload), event.signature)
+        except ProtocolError:
+            return []
+        admission = self._admissions.get((request.role, request.key))
+        if (
+            admission is not None
+            and admission.at > request.after
+            and admission.at + ENROLLED_KEPT_S > now
+        ):
+            return [Admit(event.reply_to, admission, request.commitment)]
+        if request.token is not None:
+            return [self._join(now, request, request.token, event.reply_to)]
+        return [self._wait(now, request, event)]
+
+    def _join(self, now: float, request: EnrolRequest, token: str, reply_to: str) -> Effect:
+        kept, sequence = self._tokens.get(digest_of(token), (None, 0))
+        if (
+            kept is None
+            or kept.used is not None
+            or kept.role != request.role
+            or kept.expires_at <= now
+        ):
+            return _answer(request, reply_to, "refused", reason=_NO_TOKEN)
+        if fault := self._name_fault(request.role, request.name, request.key):
+            return _answer(request, reply_to, "refused", reason=fault)
+        used = self._admission(now, request, request.name, kept.classes)
+        record = kept.model_copy(update={"used": used})
+        return Store(record, sequence, reply_to, request.commitment)
+
+    def _wait(self, now: float, request: EnrolRequest, event: Asked) -> Effect:
+        one = self._room.get((request.role, request.key))
+        if one is None or one.request.commitment != request.commitment:
+            if request.opening is not None:
+                return _answer(request, event.reply_to, "anew", reason="the code has expired")
+            one = Waiting(request, event.nonce, event.line, event.host, now, now)
+            if not self._room.take_in(one):
+                reason = "too many wait already from where you are; this is tried again"
+                return _answer(request, event.reply_to, "anew", reason=reason)
+        one.heard_at = now
+        if request.opening is None:
+            return _answer(request, event.reply_to, "begun", nonce=one.nonce)
+        opened = commitment_of(request.opening) == request.commitment
+        if not opened or not self._room.open(one, request.opening):
+            self._room.drop((request.role, request.key))
+            return _answer(request, event.reply_to, "anew", reason="that code can't be used")
+        return _answer(request, event.reply_to, "waiting")
+
+    def _operator_asked(self, now: float, event: OperatorAsked) -> Effect:
+        if isinstance(event.what, Approve):
+            return self._approve(now, event.what, event.reply_to)
+        if isinstance(event.what, KeepToken):
+            return self._keep_token(now, event.what, event.reply_to)
+        return self._who_waits(now, event.reply_to)
+
+    def _who_waits(self, now: float, reply_to: str) -> Effect:
+        told = [
+            WaitingRequest(
+                code=one.code,
+                role=one.request.role,
+                key=one.request.key,
+                name=one.request.name,
+                classes=one.request.classes,
+                host=one.host[:60],
+                waits_s=max(0.0, now - one.since),
+            )
+            for one in self._room
+            if one.code
+        ]
+        return Inform(reply_to, OperatorAnswer(requests=tuple(told[:TOLD_MAX])))
+
+    def _approve(self, now: float, what: Approve, reply_to: str) -> Effect:
+        try:
+            one = self._room.under(read_code(what.code))
+        except ProtocolError as error:
+            return _refusal(reply_to, error.reason)
+        if one is None or one.request.key != what.key:
+            return _refusal(reply_to, _NO_CODE)
+        request = one.request
+        name = what.name or request.name
+        if fault := self._name_fault(request.role, name, request.key):
+            return _refusal(reply_to, f"{fault}; give it another by --name")
+        classes = request.classes if what.classes is None else what.classes
+        record = self._admission(now, request, name, classes)
+        return Store(record, self._sequences.get(record.subject, 0), reply_to, "")
+
+    def _keep_token(self, now: float, what: KeepToken, reply_to: str) -> Effect:
+        good = [1 for kept, _ in self._tokens.values() if not kept.used and kept.expires_at > now]
+        if len(good) >= TOKENS_MAX:
+            return _refusal(reply_to, f"{len(good)} join tokens wait to be used: enough for now")
+        record = JoinToken(
+            digest=what.digest,
+            role=what.role,
+            classes=_classes(what.role, what.classes),
+            expires_at=int(now + what.expires_s),
+        )
+        return Store(record, 0, reply_to, "")
+
+    def _stored(self, event: Stored) -> list[Effect]:
+        store, record = event.store, event.store.record
+        self._know(record, event.sequence)
+        admission = record.used if isinstance(record, JoinToken) else record
+        if admission is None:
+            return [Inform(store.reply_to, OperatorAnswer())]
+        self._room.drop((admission.role, admission.key))
+        allowed: list[Effect] = (
+            [AllowSubmitter(admission.name, admission.key)] if admission.role == "submitter" else []
+        )
+        if isinstance(record, JoinToken):
+            return [*allowed, Admit(store.reply_to, admission, store.commitment)]
+        return [*allowed, Inform(store.reply_to, OperatorAnswer())]
+
+    def _not_stored(self, store: Store) -> list[Effect]:
+        if store.commitment:
+            return []  # it asks again
+        return [_refusal(store.reply_to, "it could not be kept just now: do it again")]
+
+    def _know(self, record: Record, sequence: int) -> None:
+        self._sequences[record.subject] = sequence
+        if isinstance(record, JoinToken):
+            self._tokens[record.digest] = (record, sequence)
+        admission = record.used if isinstance(record, JoinToken) else record
+        if admission is None:
+            return
+        who = (admission.role, admission.key)
+        known = self._admissions.get(who)
+        if known is None or admission.at >= known.at:
+            self._admissions[who] = admission
+
+    def _admission(
+        self, now: float, request: EnrolRequest, name: str, classes: tuple[str, ...]
+    ) -> Admission:
+        # A key that was revoked in this very second is let in by what was issued after it.
+        again = (request.role, request.key) in self._admissions
+        return Admission(
+            role=request.role,
+            key=request.key,
+            name=name,
+            classes=_classes(request.role, classes),
+            at=int(now) + again,
+        )
+
+    def _name_fault(self, role: str, name: str, key: str) -> str:
+        """Say why a key can't be called so: a submitter's name is known to lead to its key."""
+        if role != "submitter":
+            return ""
+        if name == "default":
+            return "'default' stands for all submitters"
+        if self._submitters.get(name, key) == key:
+            return ""
+        return f"another submitter is called {name}"
+
+
+def _classes(role: str, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those that a token is to name: a lender without any has all."""
+    return (classes or (ALL_CLASSES,)) if role == "lender" else ()
+
+
+def _answer(
+    request: EnrolRequest,
+    reply_to: str,
+    state: EnrolState,
+    nonce: str | None = None,
+    reason: str = "",
+) -> Tell:
+    answer = EnrolAnswer(
+        key=request.key,
+        commitment=request.commitment,
+        state=state,
+        nonce=nonce,
+        reason=reason,
+    )
+    return Tell(reply_to, answer)
+
+
+def _refusal(reply_to: str, reason: str) -> Inform:
+    return Inform(reply_to, OperatorAnswer(error=reason))

@@ -1,0 +1,94 @@
+"""What is kept of enrolment, and what the operator's commands say to the broker that serves."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from lender.protocol import bounds, subjects
+from lender.protocol.codec import Closed, Open
+from lender.protocol.enrolment import ClassName, EnrolledRole, PersonName
+from lender.protocol.ids import PublicKey, Sha256
+
+_SECOND_MAX = 1 << 53
+_Second = Annotated[int, Field(ge=0, le=_SECOND_MAX)]
+_Classes = Annotated[tuple[ClassName, ...], Field(max_length=bounds.TOKEN_CLASSES_MAX)]
+
+
+class Admission(Open):
+    """That a key was let in as one of a role; its token can be made again from it."""
+
+    v: Literal[1] = 1
+    role: EnrolledRole
+    key: PublicKey
+    name: PersonName
+    classes: _Classes = ()
+    at: _Second
+    """When, which is when its token was issued."""
+
+    @property
+    def subject(self) -> str:
+        """Where it is kept."""
+        return subjects.enrolled(self.role, self.key)
+
+
+class JoinToken(Open):
+    """What a join token is good for; the token itself is kept nowhere."""
+
+    v: Literal[1] = 1
+    digest: Sha256
+    role: EnrolledRole
+    classes: _Classes = ()
+    expires_at: _Second
+    used: Admission | None = None
+    """Who has used it."""
+
+    @property
+    def subject(self) -> str:
+        """Where it is kept."""
+        return subjects.join_token(self.digest)
+
+
+Record = Admission | JoinToken
+
+
+class Approve(Closed):
+    """The operator lets in who waits under a code. The key is the one that was shown to him."""
+
+    v: Literal[1] = 1
+    code: Annotated[str, StringConstraints(max_length=20)]
+    key: PublicKey
+    classes: _Classes | None = None
+    """Of a lender; None: those that it asked for, or else all."""
+    name: PersonName | None = None
+    """None: as it calls itself."""
+
+
+class KeepToken(Closed):
+    """The operator made a join token."""
+
+    v: Literal[1] = 1
+    digest: Sha256
+    role: EnrolledRole
+    classes: _Classes = ()
+    expires_s: Annotated[float, Field(gt=0, le=30 * 86_400.0)]
+
+
+class WaitingRequest(Open):
+    """One who waits for approval."""
+
+    code: str
+    role: EnrolledRole
+    key: PublicKey
+    name: PersonName
+    classes: tuple[str, ...] = ()
+    host: str = ""
+    """The address that the server saw; empty where it did not say."""
+    waits_s: float
+
+
+class OperatorAnswer(Open):
+    """The broker's answer to each of the operator's commands."""
+
+    v: Literal[1] = 1
+    error: str = ""
+    requests: tuple[WaitingRequest, ...] = ()

@@ -1,0 +1,298 @@
+"""Lets strangers in whom the operator approves: the shell around `broker.core.enrolment`.
+
+It has a line to the server of its own: whoever floods it holds up nobody's work.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, assert_never
+
+from nats.aio.msg import Msg
+from pydantic import BaseModel
+
+from broker.core.enrolment.enrolment import (
+    Admit,
+    AllowSubmitter,
+    Asked,
+    Effect,
+    Enrolment,
+    Event,
+    Inform,
+    NotStored,
+    OperatorAsked,
+    Recalled,
+    Store,
+    Stored,
+    SubmittersNamed,
+    Tell,
+)
+from broker.core.enrolment.messages import (
+    Admission,
+    Approve,
+    JoinToken,
+    KeepToken,
+    OperatorAnswer,
+    Record,
+)
+from broker.core.intake.lanes import Lanes
+from broker.deployment.folder import Deployment, DeploymentError
+from broker.service.service import INBOXES
+from broker.service.submitters import SubmittersError, SubmittersFile
+from lender.link.api import JetStream, answer, number
+from lender.link.connection import Connection
+from lender.link.errors import LinkError
+from lender.protocol import streams, subjects
+from lender.protocol.codec import CONTENT_TYPE_HEADER, MSGPACK, decode, encode
+from lender.protocol.enrolment import NONCE_BYTES, EnrolAnswer
+from lender.protocol.errors import ProtocolError
+from lender.protocol.permissions import CLASS_TAG
+from lender.protocol.signature import SIGNATURE_HEADER
+
+logger = logging.getLogger(__name__)
+
+REQUEST_INFO_HEADER = "Nats-Request-Info"
+"""The server's own word on where a message came from, as our import of the subject asks for."""
+
+LINE_WAITS_MAX = 4
+"""Messages of one line that wait; what is more it says again."""
+WAITING_BYTES_MAX = 8 * 1024 * 1024
+PENDING_MAX = 4096
+
+_TURN_S = 0.005
+_STORE_S = 5.0
+_AGAIN_S = 1.0
+_PAGE = 256
+_EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
+
+
+class Place(NamedTuple):
+    """Where a stranger is: one of its lines, and the address that this comes from."""
+
+    line: str
+    host: str
+
+
+def place_of(header: str | None) -> Place:
+    """Read what the server says of a request; empty where it says nothing that we know."""
+    try:
+        said = json.loads(header or "{}")
+        host, number_, server = said["host"], said["id"], said.get("server", "")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return Place("", "")
+    if not isinstance(host, str) or not isinstance(number_, int):
+        return Place("", "")
+    return Place(f"{str(server)[:100]} {host[:100]} {number_}"[:250], host[:100])
+
+
+def record_of(subject: str, payload: bytes) -> Record:
+    """Read what is kept at a subject.
+
+    Raises:
+        ProtocolError: it is no such thing.
+    """
+    kind: type[Admission | JoinToken] = (
+        JoinToken if subject.startswith(subjects.join_token("")) else Admission
+    )
+    record = decode(kind, payload)
+    if record.subject != subject:
+        raise ProtocolError("subject", "is that of another record")
+    return record
+
+
+class EnrolmentDesk:
+    """Answers strangers and the operator while this broker leads."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        deployment: Deployment,
+        submitters: SubmittersFile,
+        configured: Mapping[str, str],
+        may_serve: Callable[[], bool],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            connection: of the desk alone, with the broker's rights.
+            deployment: has the keys that vouch for lenders and submitters.
+            submitters: whom it allows to submit is written here.
+            configured: submitters of the settings (name to public key).
+            may_serve: whether this broker leads; while it does not, nothing is decided.
+        """
+        self._connection = connection
+        self._jetstream = JetStream(connection)
+        self._deployment = deployment
+        self._submitters = submitters
+        self._configured = configured
+        self._may_serve = may_serve
+        self._core = Enrolment()
+        self._strangers: Lanes[Asked] = Lanes()
+        self._operator: deque[OperatorAsked] = deque()
+        self._wake = asyncio.Event()
+
+    async def run(self) -> None:
+        """Read what is kept, and serve until cancelled.
+
+        Raises:
+            LinkError: the server did not let us read.
+        """
+        await self._recall()
+        nc = self._connection.nc
+        await nc.subscribe(subjects.ENROL, cb=self._on_stranger, pending_msgs_limit=PENDING_MAX)
+        await nc.subscribe(subjects.ENROLMENT_FILTER, cb=self._on_operator)
+        while True:
+            await self._wake.wait()
+            if self._operator:
+                await self._handle(self._operator.popleft())
+            elif (asked := self._strangers.take()) is not None:
+                await self._handle(asked)
+                # Each line has as many turns as the others, and all together a part of our time.
+                self._strangers.charge(1.0)
+                await asyncio.sleep(_TURN_S)
+            else:
+                self._wake.clear()
+
+    async def _on_stranger(self, msg: Msg) -> None:
+        if not msg.reply.startswith(INBOXES):
+            return
+        headers = msg.headers or {}
+        place = place_of(headers.get(REQUEST_INFO_HEADER))
+        waits, _ = self._strangers.waiting(place.line)
+        if waits >= LINE_WAITS_MAX or self._strangers.bytes > WAITING_BYTES_MAX:
+            return
+        asked = Asked(
+            msg.data,
+            headers.get(SIGNATURE_HEADER),
+            msg.reply,
+            os.urandom(NONCE_BYTES).hex(),
+            place.line,
+            place.host,
+        )
+        self._strangers.put(place.line, asked, len(msg.data) + 1)
+        self._wake.set()
+
+    async def _on_operator(self, msg: Msg) -> None:
+        """Only brokers, and who has their credentials, live in this account."""
+        if not msg.reply.startswith(INBOXES):
+            return
+        try:
+            what = asked_by_operator(msg.subject, msg.data)
+        except ProtocolError as error:
+            await self._publish(msg.reply, OperatorAnswer(error=str(error)[:500]))
+            return
+        self._operator.append(OperatorAsked(what, msg.reply))
+        self._wake.set()
+
+    async def _handle(self, event: Event) -> None:
+        if not self._may_serve():
+            return  # who asked asks again
+        self._look_at_submitters()
+        await self._carry_out(self._core.handle(time.time(), event))
+
+    async def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Store():
+                    kept = await self._store(effect)
+                    await self._carry_out(self._core.handle(time.time(), kept))
+                case Tell() | Inform():
+                    await self._publish(effect.reply_to, effect.answer)
+                case Admit():
+                    await self._admit(effect)
+                case AllowSubmitter():
+                    self._allow(effect)
+                case _:
+                    assert_never(effect)
+
+    async def _store(self, store: Store) -> Stored | NotStored:
+        record = store.record
+        headers = {_EXPECTED_SEQUENCE: str(store.replaces), CONTENT_TYPE_HEADER: MSGPACK}
+        try:
+            msg = await self._connection.request(record.subject, encode(record), headers, _STORE_S)
+            sequence = number(answer(msg), "seq")
+        except LinkError as error:
+            logger.warning("%s is not kept: %s", record.subject, error)
+            # Another broker was first, or it is kept and we were not told.
+            with contextlib.suppress(LinkError):
+                await self._recall()
+            return NotStored(store)
+        logger.info("kept: %s", record.subject)
+        return Stored(store, sequence)
+
+    async def _recall(self) -> None:
+        records: list[tuple[Record, int]] = []
+        sequence = 1
+        while True:
+            page = await self._jetstream.get_page(streams.ENROLMENT, sequence, _PAGE)
+            for message in page.messages:
+                sequence = message.sequence + 1
+                try:
+                    records.append((record_of(message.subject, message.payload), message.sequence))
+                except ProtocolError as error:
+                    logger.error("%s can't be read: %s", message.subject, error)  # noqa: TRY400
+            if not page.num_pending or not page.messages:
+                break
+        self._core.handle(time.time(), Recalled(tuple(records)))
+
+    async def _admit(self, effect: Admit) -> None:
+        one = effect.admission
+        tags = tuple(f"{CLASS_TAG}:{name}" for name in one.classes)
+        try:
+            token = self._deployment.vouch(one.role, one.key, one.name, tags, one.at)
+        except DeploymentError as error:
+            logger.error("no token for %s: %s", one.key, error)  # noqa: TRY400 - told whole
+            return
+        told = EnrolAnswer(
+            key=one.key,
+            commitment=effect.commitment,
+            state="admitted",
+            token=token,
+            at=one.at,
+        )
+        await self._publish(effect.reply_to, told)
+
+    def _allow(self, effect: AllowSubmitter) -> None:
+        try:
+            self._submitters.allow(effect.name, effect.key)
+        except SubmittersError as error:
+            logger.error("%s may not submit yet: %s", effect.name, error)  # noqa: TRY400
+
+    def _look_at_submitters(self) -> None:
+        if not self._submitters.changed():
+            return
+        try:
+            found = self._submitters.read()
+        except SubmittersError as error:
+            logger.warning("%s", error)
+            return
+        names = {**self._configured, **{name: one.key for name, one in found.by_name.items()}}
+        self._core.handle(time.time(), SubmittersNamed(names))
+
+    async def _publish(self, reply_to: str, message: BaseModel) -> None:
+        try:
+            await self._connection.publish(
+                reply_to, encode(message), {CONTENT_TYPE_HEADER: MSGPACK}
+            )
+        except LinkError as error:
+            logger.info("%s is not told: %s", reply_to, error)
+
+
+def asked_by_operator(subject: str, payload: bytes) -> Approve | KeepToken | None:
+    """Read what one of the operator's commands asks; None: who waits.
+
+    Raises:
+        ProtocolError: it is no such thing.
+    """
+    if subject == subjects.ENROLMENT_APPROVE:
+        return decode(Approve, payload)
+    if subject == subjects.ENROLMENT_TOKEN:
+        return decode(KeepToken, payload)
+    if subject == subjects.ENROLMENT_REQUESTS:
+        return None
+    raise ProtocolError("subject", "is none that an operator asks on")

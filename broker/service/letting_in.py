@@ -1,0 +1,245 @@
+"""`lender-broker requests`, `approve`, `token`: the operator's part of enrolment.
+
+They ask the broker that serves, by NATS, with the broker's credentials of the deployment folder.
+"""
+
+import argparse
+import asyncio
+import base64
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from broker.core.enrolment.messages import Approve, KeepToken, OperatorAnswer, WaitingRequest
+from broker.deployment.folder import Deployment
+from broker.service.settings import BrokerSettings
+from lender.link.connection import connect
+from lender.link.errors import NoRespondersError
+from lender.protocol import subjects
+from lender.protocol.codec import Closed, decode, encode
+from lender.protocol.enrolment import SECRET_BYTES, digest_of, fingerprint_of, read_code
+from lender.protocol.errors import ProtocolError
+
+COMMANDS = ("requests", "approve", "token")
+
+_CONNECT_S = 10.0
+_ANSWER_S = 10.0
+_TRIES = 10
+_PAUSE_S = 0.5
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+class LettingInError(Exception):
+    """It was not done; says why."""
+
+
+class _Nothing(Closed):
+    """Asks without a word."""
+
+
+def configure(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    common: argparse.ArgumentParser,
+    ca_help: str,
+) -> None:
+    """Declare the commands."""
+    requests = commands.add_parser(
+        "requests", parents=[common], help="list who waits to be let in (`lender enroll`)"
+    )
+    requests.add_argument("--json", action="store_true", help="print JSON")
+    approve = commands.add_parser("approve", parents=[common], help="let one in who waits")
+    approve.description = (
+        "Compare code and fingerprint with what the other screen shows. A lender is then let in "
+        "for the classes that are named; what runs on it stays its owner's to say."
+    )
+    approve.add_argument("code", type=_code, help="that the machine shows, such as 4G7K-X2MQ")
+    _add_classes(approve)
+    approve.add_argument("--name", help="call it so, and not as it calls itself")
+    approve.add_argument("--yes", action="store_true", help="do not ask")
+    token = commands.add_parser(
+        "token", parents=[common], help="print a join token, which lets one in without asking, once"
+    )
+    token.add_argument("--role", choices=("lender", "submitter"), default="lender")
+    token.add_argument(
+        "--expires", type=_span_s, default=3600.0, metavar="1h", help="30m, 1h, 2d (1h)"
+    )
+    _add_classes(token)
+    for parser in (requests, approve, token):
+        parser.add_argument("--url", help="NATS server of the fleet")
+        parser.add_argument("--ca", type=Path, metavar="FILE", help=ca_help)
+
+
+def run(
+    arguments: argparse.Namespace, settings: BrokerSettings, entropy: Callable[[int], bytes]
+) -> str:
+    """Carry out one command; returns what to print.
+
+    Raises:
+        LettingInError: it was not done.
+        DeploymentError, LinkError: the fleet can't be asked.
+    """
+    return asyncio.run(_run(arguments, settings, entropy))
+
+
+async def _run(
+    arguments: argparse.Namespace, settings: BrokerSettings, entropy: Callable[[int], bytes]
+) -> str:
+    desk = _Desk(settings)
+    if arguments.command == "requests":
+        waiting = (await desk.ask(subjects.ENROLMENT_REQUESTS, _Nothing())).requests
+        return _as_json(waiting) if arguments.json else _as_table(waiting)
+    if arguments.command == "token":
+        secret = base64.urlsafe_b64encode(entropy(SECRET_BYTES)).rstrip(b"=").decode()
+        join_token = f"ljt_{secret}"
+        digest, expires_s = digest_of(join_token), arguments.expires
+        said = {"digest": digest, "role": arguments.role, "expires_s": expires_s}
+        await desk.ask(subjects.ENROLMENT_TOKEN, _said(KeepToken, said, arguments.classes))
+        return join_token
+    waiting = (await desk.ask(subjects.ENROLMENT_REQUESTS, _Nothing())).requests
+    one = next((one for one in waiting if one.code == arguments.code), None)
+    if one is None:
+        raise LettingInError(
+            f"nobody waits under {arguments.code}; `lender-broker requests` lists who does"
+        )
+    said = {"code": one.code, "key": one.key, "name": arguments.name}
+    message = _said(Approve, said, arguments.classes)
+    if not arguments.yes:
+        _ask_person(one, arguments)
+    await desk.ask(subjects.ENROLMENT_APPROVE, message)
+    return f"{one.role} {arguments.name or one.name} ({one.key}) is let in"
+
+
+def _said(
+    kind: type[Approve] | type[KeepToken], fields: dict[str, object], classes: list[str] | None
+) -> Closed:
+    said = {name: value for name, value in fields.items() if value is not None}
+    if classes is not None:
+        said["classes"] = tuple(classes)
+    try:
+        return kind.model_validate(said)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        reason = fault["msg"].removeprefix("Value error, ")
+        raise LettingInError(f"--{fault['loc'][0]}: {reason}") from error
+
+
+def _ask_person(one: WaitingRequest, arguments: argparse.Namespace) -> None:
+    """Show who it is, and have somebody at a terminal agree."""
+    classes = arguments.classes if arguments.classes is not None else one.classes
+    print(_shown(one, tuple(classes)), file=sys.stderr)  # noqa: T201 - asked for
+    if not sys.stdin.isatty():
+        raise LettingInError("nobody is there to agree: add --yes, or run it in a terminal")
+    print("Is that what the other screen shows? Let it in? [y/N] ", end="", file=sys.stderr)  # noqa: T201
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise LettingInError("not let in")
+
+
+def _shown(one: WaitingRequest, classes: tuple[str, ...]) -> str:
+    lines = [
+        f"code         {one.code}",
+        f"role         {one.role}",
+        # Letters, digits and a few marks: the broker takes no other names.
+        f"calls itself {one.name}",
+        f"fingerprint  {fingerprint_of(one.key)}",
+        f"key          {one.key}",
+        f"comes from   {ascii(one.host)[1:-1] or 'the server does not say'}",
+    ]
+    if one.role == "lender":
+        lines.append(f"classes      {', '.join(classes) or 'all'}")
+    return "\n".join(lines)
+
+
+def _as_table(waiting: tuple[WaitingRequest, ...]) -> str:
+    if not waiting:
+        return "nobody waits to be let in"
+    rows = [("CODE", "ROLE", "NAME", "WAITS", "FROM", "FINGERPRINT")]
+    rows += [
+        (
+            one.code,
+            one.role,
+            one.name,
+            f"{int(one.waits_s)} s",
+            ascii(one.host)[1:-1],
+            fingerprint_of(one.key),
+        )
+        for one in waiting
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _as_json(waiting: tuple[WaitingRequest, ...]) -> str:
+    told = [
+        {**one.model_dump(mode="json"), "fingerprint": fingerprint_of(one.key)} for one in waiting
+    ]
+    return json.dumps({"schema": "lender-broker.requests/1", "requests": told}, indent=2)
+
+
+class _Desk:
+    """The broker that serves, wherever it is."""
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        self._settings = settings
+        self._deployment = Deployment(settings.deployment_folder.absolute())
+
+    async def ask(self, subject: str, message: Closed) -> OperatorAnswer:
+        """Ask, for a while also where no broker leads just now.
+
+        Raises:
+            LettingInError: it refuses, or there is none.
+            LinkError: no server, or no answer.
+        """
+        credentials = self._settings.credentials or self._deployment.broker_credentials
+        connection = await connect(
+            self._settings.url,
+            name="lender-broker",
+            credentials=credentials,
+            ca=self._settings.ca,
+            timeout_s=_CONNECT_S,
+        )
+        async with connection:
+            for _ in range(_TRIES):
+                try:
+                    msg = await connection.request(subject, encode(message), timeout_s=_ANSWER_S)
+                    said = decode(OperatorAnswer, msg.data)
+                except NoRespondersError:
+                    await asyncio.sleep(_PAUSE_S)
+                    continue
+                except ProtocolError as error:
+                    raise LettingInError(f"the broker answers in another way: {error}") from error
+                if said.error:
+                    raise LettingInError(said.error)
+                return said
+        raise LettingInError("no broker leads just now: see that `lender-broker serve` runs")
+
+
+def _add_classes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--classes",
+        type=lambda text: [one for one in text.split(",") if one],
+        metavar="A,B",
+        help="of a lender: take leases of these classes alone; * for all",
+    )
+
+
+def _code(text: str) -> str:
+    try:
+        return read_code(text)
+    except ProtocolError as error:
+        raise argparse.ArgumentTypeError(error.reason) from error
+
+
+def _span_s(text: str) -> float:
+    found = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
+    span_s = float(found[1]) * _UNITS_S[found[2]] if found else 0.0
+    if not 0 < span_s <= 30 * 86_400.0:
+        raise argparse.ArgumentTypeError(f"{text!r}: write 30m, 1h or 2d, at most 30d")
+    return span_s

@@ -1,0 +1,131 @@
+"""The way into a fleet: ask as a stranger, try what was given, keep it."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from lender.cli.exits import CommandError, Exit
+from lender.cli.strangers_words import visible
+from lender.link.connection import ConnectError, connect
+from lender.link.credentials import credentials
+from lender.link.enrolling import Applicant, RefusedError, Wanted, ask, connect_as_stranger
+from lender.link.membership import Membership, MembershipError
+from lender.protocol.signature import Signer
+
+_CONNECT_S = 10.0
+_TRY_S = 5.0
+_NOBODY_S = 5.0
+
+Progress = Callable[[str | None, float, str], None]
+"""Told the code, for how much longer it is waited, and what is in the way."""
+
+
+class Applying(NamedTuple):
+    """Who asks whom for what, and where the answer is kept."""
+
+    url: str
+    ca: Path | None
+    signer: Signer
+    seed: bytes
+    wanted: Wanted
+    folder: Path
+    wait_s: float
+
+
+async def apply(applying: Applying, progress: Progress) -> Membership:
+    """Ask until we are let in, and keep what lets us in once it has been seen to.
+
+    Raises:
+        CommandError: refused, or not approved in time.
+        LinkError: the server can't be reached or used.
+        MembershipError: it can't be kept.
+    """
+    ends_at = time.monotonic() + applying.wait_s
+    applicant = Applicant(applying.signer, applying.wanted, os.urandom)
+    heard_at = time.monotonic()
+
+    def tell() -> None:
+        nonlocal heard_at
+        code = applicant.code if applicant.waits else None
+        if code is not None:
+            heard_at = time.monotonic()
+        trouble = applicant.why_anew
+        if time.monotonic() > heard_at + _NOBODY_S:
+            trouble = trouble or "no broker answers yet"
+        progress(code, ends_at - time.monotonic(), trouble)
+
+    ca = None if applying.ca is None else _content(applying.ca)
+    stranger = await connect_as_stranger(applying.url, applying.ca, _CONNECT_S)
+    async with stranger:
+        try:
+            async with asyncio.timeout(applying.wait_s):
+                while True:
+                    answer = await ask(stranger, applicant, tell)
+                    text = credentials(answer.token or "", applying.seed)
+                    if await _lets_in(applying, text):
+                        return Membership.write(applying.folder, applying.url, text, ca)
+                    # It was revoked since: what is later than that needs another approval.
+                    applicant.is_no_good(answer.at)
+        except RefusedError as error:
+            raise CommandError(Exit.NOT_PERMITTED, visible(str(error))) from error
+        except TimeoutError:
+            if applicant.code is None:
+                raise CommandError(
+                    Exit.UNREACHABLE,
+                    "no broker answers there: see that `lender-broker serve` runs, and that it "
+                    "has a deployment (`lender-broker init`)",
+                ) from None
+            raise CommandError(
+                Exit.FAILED,
+                "nobody has approved it in time; run this again for another code",
+            ) from None
+
+
+async def is_in(known: Membership, signer: Signer) -> bool:
+    """Tell whether the server lets us in by what is kept.
+
+    Raises:
+        CredentialsError: the file can't be used.
+    """
+    try:
+        connection = await connect(
+            known.url,
+            name="lender enroll",
+            credentials=known.credentials,
+            ca=known.ca,
+            inbox_prefix=f"_INBOX_{signer.public_key}",
+            timeout_s=_TRY_S,
+        )
+    except ConnectError:
+        return False
+    await connection.close()
+    return True
+
+
+async def _lets_in(applying: Applying, text: str) -> bool:
+    folder = applying.folder
+    path = folder / f".try.{secrets.token_hex(4)}.creds"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        tried = Membership(applying.url, path, applying.ca)
+        return await is_in(tried, applying.signer)
+    except OSError as error:
+        raise MembershipError(f"can't write {error.filename}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CommandError(Exit.USAGE, f"can't read {path}: {error.strerror}") from error
