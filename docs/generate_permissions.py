@@ -20,7 +20,8 @@ deployment's signing keys are made of the same table (`lender-broker init`), so 
 that holds everybody to it; what is not in here is refused. `make permissions` tries all of it on
 a real server and prints what came out.
 
-`{{subject()}}` is the user's own public key, `{{tag(class)}}` each class that his token names.
+`{{subject()}}` is the user's own public key, `{{tag(class)}}` each class that his token names,
+`{{tag(submitter)}}` each submitter whom those classes name.
 To *answer* is to publish to where a message asks for its answer, on the connection that it came on.
 Each role lives in an account of the server; what another account is concerned with crosses by an
 import of exactly that subject ([0026](decisions/0026-identity.md)).

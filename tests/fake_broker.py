@@ -38,6 +38,7 @@ class FakeBroker:
         self.listens = True
         self.jobs: list[JobSpec] = []
         self._content_types: dict[str, codec.ContentType] = {}
+        self._buckets: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -48,6 +49,7 @@ class FakeBroker:
         await nc.subscribe(subjects.SUBMIT_FILTER, cb=self._on_submit)
         await nc.subscribe(subjects.CANCEL_FILTER, cb=self._on_cancel)
         await nc.subscribe(subjects.QUERY_FILTER, cb=self._on_query)
+        await nc.subscribe(subjects.of_bucket("*"), cb=self._on_blob)
         await nc.flush()
 
     async def stop(self) -> None:
@@ -121,6 +123,14 @@ class FakeBroker:
         for spec in self.jobs:
             if spec.id == parsed.job:
                 await self.finish(spec, "cancelled", tasks_total=spec.task_count)
+
+    async def _on_blob(self, msg: Msg) -> None:
+        """Make the bucket that the first piece is for: nobody has told who is allowed."""
+        submitter = msg.subject.split(".")[1]
+        if submitter not in self._buckets:
+            self._buckets.add(submitter)
+            await JetStream(self.connection).ensure_stream(streams.bucket_config(submitter))
+            await self.connection.nc.publish(msg.subject, msg.data, msg.reply)
 
     async def _on_query(self, msg: Msg) -> None:
         statuses = tuple(

@@ -17,7 +17,6 @@ ROLES: tuple[Role, ...] = tuple(HOME)
 
 _UNBOUNDED = {"subs": -1, "data": -1, "payload": -1}
 _NS = 1_000_000_000
-_PAGE_DOTS = 4
 
 _OF_STRANGERS: dict[str, Any] = {
     # Whoever comes without a token uses the sentinel's, and has no key to show for it.
@@ -155,9 +154,8 @@ def _export(kind: str, subject: str) -> dict[str, Any]:
 
 
 def _is_answered_by_many(subject: str) -> bool:
-    """Tell whether it is a pull, or asks for a page by direct access (which names no subject)."""
-    page = subject.startswith("$JS.API.DIRECT.GET.") and subject.count(".") == _PAGE_DOTS
-    return page or subject.startswith("$JS.API.CONSUMER.MSG.NEXT.")
+    """Tell whether it is a pull."""
+    return subject.startswith("$JS.API.CONSUMER.MSG.NEXT.")
 
 
 def _limits(*, jetstream: bool, store_bytes: int | None = None) -> dict[str, Any]:

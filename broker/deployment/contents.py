@@ -8,7 +8,7 @@ from typing import NamedTuple
 from broker.deployment import claims
 from broker.deployment.tokens import ENTROPY_BYTES, Key, credentials, encode
 from lender.link.embedded import MAX_PAYLOAD_BYTES
-from lender.protocol.permissions import HOME, Account, Role
+from lender.protocol.permissions import HOME, Account, Role, completed
 
 OPERATOR_KEY = "operator/operator.nk"
 SYSTEM_CREDENTIALS = "operator/system.creds"
@@ -140,7 +140,7 @@ def user_token(
     now: float,
 ) -> str:
     """Return the token that lets a key in as one of a role; it is worth nothing without the key."""
-    claim = claims.user(accounts[HOME[role]], tags)
+    claim = claims.user(accounts[HOME[role]], completed(tags) if role == "lender" else tags)
     return encode(public_key, name, claim, signing_key, now)
 
 

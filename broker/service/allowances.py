@@ -16,7 +16,10 @@ DEFAULT_TABLE = "default"
 
 WEIGHT_MAX = 1000.0
 _MOST = 1 << 53
-_COLUMNS = ("NAME", "WEIGHT", "JOBS", "TASKS", "RUNNING", "BYTES", "KEY")
+_COLUMNS = ("NAME", "WEIGHT", "JOBS", "TASKS", "RUNNING", "BYTES", "STORED", "KEY")
+_STORED = "stored_bytes_max"
+
+STORED_BYTES_MIN = 1 << 20
 
 
 class Allowance(BaseModel):
@@ -30,6 +33,9 @@ class Allowance(BaseModel):
     tasks_max: int | None = Field(default=None, ge=1, le=_MOST)
     running_tasks_max: int | None = Field(default=None, ge=1, le=_MOST)
     bytes_max: int | None = Field(default=None, ge=1, le=_MOST)
+    stored_bytes_max: int | None = Field(default=None, ge=STORED_BYTES_MIN, le=_MOST)
+    """Of contents in its bucket; the server itself refuses what is more, and sets so much of its
+    own room aside for each submitter. Not said: as much as the server has."""
 
     def said(self) -> dict[str, Any]:
         """Return what is said."""
@@ -95,12 +101,23 @@ class Submitters:
             quotas={key: _quota(one) for key, one in said.items()},
         )
 
+    def stored_bytes_max(self, others: Iterable[str]) -> dict[str, int | None]:
+        """Return how much each of those who may submit may store; None for no bound of its own.
+
+        `others` are keys that may submit as well.
+        """
+        usual = self.default.stored_bytes_max
+        found: dict[str, int | None] = dict.fromkeys(others, usual)
+        for one in self.by_name.values():
+            found[one.key] = usual if one.stored_bytes_max is None else one.stored_bytes_max
+        return found
+
     def as_table(self, others: Mapping[str, str]) -> str:
         """Return what people read; what holds because nothing else is said has brackets.
 
         `others` may submit as well: name = public key.
         """
-        usual = {"weight": 1.0, **DEFAULT._asdict()} | self.default.said()
+        usual = {"weight": 1.0, **DEFAULT._asdict(), _STORED: None} | self.default.said()
         rows = [_COLUMNS, _row(f"[{DEFAULT_TABLE}]", self.default.said(), usual)]
         said = {name: {"key": key} for name, key in others.items()}
         said |= {name: one.said() for name, one in self.by_name.items()}
@@ -119,7 +136,7 @@ def _quota(said: Mapping[str, Any]) -> Quota:
 def _row(name: str, said: Mapping[str, Any], usual: Mapping[str, Any]) -> tuple[str, ...]:
     cells = [
         _cell(said[one]) if one in said else f"({_cell(usual[one])})"
-        for one in ("weight", *Quota._fields)
+        for one in ("weight", *Quota._fields, _STORED)
     ]
     return (name, *cells, said.get("key", ""))
 

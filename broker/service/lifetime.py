@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from broker.deployment.folder import Deployment, DeploymentError
+from broker.service.buckets import Buckets
 from broker.service.candidate import Candidate
 from broker.service.enrolment import EnrolmentDesk
 from broker.service.service import Service
@@ -19,7 +20,7 @@ from lender.link.api import JetStream
 from lender.link.connection import connect
 from lender.link.embedded import EmbeddedServer
 from lender.link.errors import LinkError, passing
-from lender.protocol.streams import stream_configs
+from lender.protocol.streams import FORMER_BLOBS, stream_configs
 from lender.service.notify import notify
 
 logger = logging.getLogger(__name__)
@@ -73,11 +74,16 @@ class Lifetime:
             )
             await stack.enter_async_context(connection)
             await _make_streams(JetStream(connection), settings)
+            if credentials is None:  # a deployment's broker has no right to look
+                await _tell_of_former_blobs(JetStream(connection))
 
             async def serve(leads: asyncio.Event, may_serve: Callable[[], bool]) -> None:
                 submitters = SubmittersFile(settings.state)
                 pools = None if settings.pools is None else frozenset(settings.pools)
-                service = Service(connection, submitters, settings.submitters, may_serve, pools)
+                buckets = Buckets(connection, settings.replicas)
+                service = Service(
+                    connection, submitters, settings.submitters, may_serve, pools, buckets
+                )
                 async with asyncio.TaskGroup() as tasks:
                     desk = tasks.create_task(self._let_in(url, leads, may_serve))
                     await service.run(leads, lambda: self._ready(url))
@@ -174,6 +180,21 @@ async def _make_streams(jetstream: JetStream, settings: BrokerSettings) -> None:
                     raise
                 logger.info("stream %s: %s", config["name"], error)
             await asyncio.sleep(_RESTART_PAUSE_S)
+
+
+async def _tell_of_former_blobs(jetstream: JetStream) -> None:
+    """Say so where contents of an earlier version are left: docs/deployment.md, "Upgrading"."""
+    try:
+        left = (await jetstream.stream_state(FORMER_BLOBS)).messages
+    except LinkError:  # none, or another time
+        return
+    if left:
+        logger.warning(
+            "the stream %s holds contents that an earlier version stored: nobody reads them any "
+            "more, jobs that need them are rejected and can be submitted again; remove it when "
+            "nothing in it is wanted",
+            FORMER_BLOBS,
+        )
 
 
 async def _keep_running(server: EmbeddedServer) -> None:

@@ -198,6 +198,7 @@ def _add_allow(allow: argparse.ArgumentParser) -> None:
         ("--tasks", "tasks_max", "tasks of those"),
         ("--running", "running_tasks_max", "tasks handed out at once"),
         ("--bytes", "bytes_max", "bytes of those jobs' specifications, kept in memory"),
+        ("--stored", "stored_bytes_max", "bytes of contents that the server keeps for it"),
     ):
         allow.add_argument(option, dest=field, type=int, metavar="N", help=f"at most N {help_text}")
     allow.add_argument(

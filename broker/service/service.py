@@ -37,6 +37,7 @@ from broker.core.events import (
     TimePassed,
 )
 from broker.service import replay
+from broker.service.buckets import Buckets
 from broker.service.clock import Clock
 from broker.service.committer import Committer
 from broker.service.feeder import Feeder
@@ -83,6 +84,7 @@ class Service:
         configured: Mapping[str, str],
         may_serve: Callable[[], bool] = lambda: True,
         pools: frozenset[str] | None = None,
+        buckets: Buckets | None = None,
     ) -> None:
         """Prepare.
 
@@ -92,11 +94,13 @@ class Service:
             configured: submitters of the settings (name to public key).
             may_serve: whether this broker leads; while it does not, nothing is decided.
             pools: whose jobs are taken; None for all of them.
+            buckets: makes those of submitters; None: on this connection, one replica each.
         """
         self._connection = connection
         self._file = file
         self._configured = frozenset(configured.values())
         self._may_serve = may_serve
+        self._buckets = buckets or Buckets(connection)
         self._clock = Clock()
         # Whom it checks must not be foreseen by those who are checked.
         self._core = Broker(_new_id, pools=pools, chance=secrets.SystemRandom().random)
@@ -134,6 +138,7 @@ class Service:
                 await self._serve(jobs, effects, on_ready)
         finally:
             unwatch()
+            self._buckets.close()
             self._feeder.close()
             await self._unsubscribe()
 
@@ -173,8 +178,14 @@ class Service:
             tasks.create_task(look_through(self._connection, self._intake.note))
             tasks.create_task(self._end_with_connection())
             await self._carry_out(effects)
-            on_ready()
+            tasks.create_task(self._keep_buckets(on_ready))
             await self._loop()
+
+    async def _keep_buckets(self, on_ready: Callable[[], None]) -> None:
+        """Who finds the broker ready finds a bucket, too."""
+        await self._buckets.make()
+        on_ready()
+        await self._buckets.run()
 
     async def _loop(self) -> None:
         while True:
@@ -317,7 +328,9 @@ class Service:
         await asyncio.shield(self._closed)  # whoever waits may be cancelled
 
     def _submitters(self) -> SubmittersChanged:
-        return self._file.read().event(self._configured)
+        found = self._file.read()
+        self._buckets.want(found.stored_bytes_max(self._configured))
+        return found.event(self._configured)
 
 
 def _new_id() -> str:

@@ -18,7 +18,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}")
 _HEADER = f"""\
 # Who may submit. `lender-broker allow` and `forbid` write it anew, and it may be edited by hand:
 # a running broker notices. A table for each, with its public key. What it does not say of weight,
-# jobs_max, tasks_max, running_tasks_max and bytes_max is as in [{DEFAULT_TABLE}], or as usual.
+# jobs_max, tasks_max, running_tasks_max, bytes_max and stored_bytes_max is as in [{DEFAULT_TABLE}],
+# or as usual.
 """
 
 

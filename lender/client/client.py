@@ -116,12 +116,12 @@ class Client:
         except ConnectError as error:
             raise self._connect_fault(error) from error
         jetstream = JetStream(connection)
-        self._blobs = Blobs(connection)
+        self._blobs = Blobs(connection, signer.public_key)
         self._session = Session(
             connection,
             jetstream,
             Ledger(connection, jetstream, signer, self._timeout_s),
-            Contents(connection, self._blobs, self._timeout_s),
+            Contents(connection, self._blobs, signer.public_key, self._timeout_s),
             self._timeout_s,
             self._trust,
             signer,

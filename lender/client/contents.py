@@ -1,72 +1,97 @@
 """Programs, inputs, values and outputs: contents that travel as blobs, named by their SHA-256."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from lender.client.errors import ContentFault
+from lender.client.errors import ContentFault, NotAdmitted
 from lender.client.insistence import insist
 from lender.client.specs import Content
-from lender.link.blobs import Blobs
+from lender.link.blobs import BlobError, Blobs, BucketFullError, Reference
 from lender.link.connection import Connection
-from lender.link.objects import BlobError
+from lender.link.errors import NoRespondersError
 from lender.protocol.job import BlobRef
 
 _SLOWEST_BYTES_PER_S = 100_000
 """A line slower than this is given up: it stretches the time allowed for large contents."""
 
+_BUCKET_WITHIN_S = 10.0
+"""A broker makes the bucket of who is allowed within a second; a cluster may be electing."""
+
+_SUBJECT = "blob."
+"""Begins the subjects of all contents."""
+
 Result = TypeVar("Result")
 
 
 class Contents:
-    """Stores and fetches contents; both may be repeated, since a name means one content only.
+    """Stores and fetches contents of one submitter's jobs.
+
+    Both may be repeated, since a name means one content only.
 
     Every method raises ContentFault (the content is gone, damaged, or can't be read or written
     here), NotAdmitted and Unreachable.
     """
 
-    def __init__(self, connection: Connection, blobs: Blobs, timeout_s: float) -> None:
+    def __init__(
+        self, connection: Connection, blobs: Blobs, submitter: str, timeout_s: float
+    ) -> None:
         """Prepare; `timeout_s` is allowed for a transfer, plus time for its size."""
         self._connection = connection
         self._blobs = blobs
+        self._submitter = submitter
         self._timeout_s = timeout_s
 
     async def store(self, content: Content) -> BlobRef:
         """Store a file, or bytes, and return its name; what is there already is not sent again."""
+        blobs, mine = self._blobs, self._submitter
         if isinstance(content, bytes):
-            size = len(content)
-            sha256, size = await self._insist(lambda: self._blobs.put_bytes(content), size)
-        else:
-            try:
-                size = content.stat().st_size
-                sha256, size = await self._insist(lambda: self._blobs.put_file(content), size)
-            except OSError as error:
-                raise ContentFault(
-                    f"can't read {content}: {error.strerror}", "name a file that you can read"
-                ) from error
-        return BlobRef(sha256=sha256, size_bytes=size)
-
-    async def fetch(self, sha256: str, size_bytes: int) -> bytes:
-        """Return a content whole and verified."""
-        return await self._insist(lambda: self._blobs.get_bytes(sha256, size_bytes), size_bytes)
-
-    async def fetch_into(self, sha256: str, size_bytes: int, path: Path) -> None:
-        """Write a content to `path`, whole and verified or not at all."""
+            return await self._insist(lambda: blobs.put_bytes(mine, content), len(content))
         try:
-            await self._insist(lambda: self._blobs.get_to(sha256, path, size_bytes), size_bytes)
+            size = content.stat().st_size
+            return await self._insist(lambda: blobs.put_file(mine, content), size)
+        except OSError as error:
+            raise ContentFault(
+                f"can't read {content}: {error.strerror}", "name a file that you can read"
+            ) from error
+
+    async def fetch(self, blob: Reference) -> bytes:
+        """Return a content whole and verified."""
+        blobs, mine = self._blobs, self._submitter
+        return await self._insist(lambda: blobs.get_bytes(mine, blob), blob.size_bytes)
+
+    async def fetch_into(self, blob: Reference, path: Path) -> None:
+        """Write a content to `path`, whole and verified or not at all."""
+        blobs, mine = self._blobs, self._submitter
+        try:
+            await self._insist(lambda: blobs.get_to(mine, blob, path), blob.size_bytes)
         except OSError as error:
             raise ContentFault(
                 f"can't write {path}: {error.strerror}", "choose another folder"
             ) from error
 
     async def _insist(self, transfer: Callable[[], Awaitable[Result]], size_bytes: int) -> Result:
+        now = asyncio.get_running_loop().time
+        began = now()
+
         async def attempt() -> Result:
             try:
                 return await transfer()
+            except BucketFullError as error:
+                raise ContentFault(str(error), "store it again when others are gone") from error
             except BlobError as error:
                 raise ContentFault(
                     str(error), "see that its source is whole, and try again"
                 ) from error
+            except NoRespondersError as error:
+                if now() < began + min(self._timeout_s / 2, _BUCKET_WITHIN_S):
+                    raise
+                raise NotAdmitted(
+                    "there is no bucket for your contents",
+                    "have the operator run `lender-broker allow NAME` with your public key while "
+                    "a broker serves, which then makes one",
+                ) from error
 
         allowed_s = self._timeout_s + size_bytes / _SLOWEST_BYTES_PER_S
-        return await insist(self._connection, "blobs", attempt, allowed_s)
+        return await insist(self._connection, _SUBJECT, attempt, allowed_s)

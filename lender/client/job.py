@@ -159,7 +159,7 @@ class Job:
         blob = result.value_blob
         if blob is None:
             return result.value
-        content = await self._session.contents.fetch(blob.sha256, blob.size_bytes)
+        content = await self._session.contents.fetch(blob)
         if self._seal is None:
             return content
         return await asyncio.to_thread(self._seal.value, result.task, content)
@@ -189,11 +189,11 @@ class Job:
     async def _fetch(self, task: int, output: Output, path: Path) -> None:
         fetch = self._session.contents.fetch_into
         if self._seal is None:
-            await fetch(output.sha256, output.size_bytes, path)
+            await fetch(output, path)
             return
         with tempfile.TemporaryDirectory(prefix="lender-sealed-") as folder:
             sealed = Path(folder) / "sealed"
-            await fetch(output.sha256, output.size_bytes, sealed)
+            await fetch(output, sealed)
             try:
                 await asyncio.to_thread(self._seal.open_output, task, output.name, sealed, path)
             except OSError as error:

@@ -10,8 +10,7 @@ from weakref import WeakValueDictionary
 from lender.core.kept_blobs import BlobCopy, KeptBlobs, NoRoomError
 from lender.daemon.deletion import delete_soon
 from lender.daemon.input_files import Mark, blob_path, read_mark, stamp, take_stock, verify
-from lender.link.blobs import Blobs
-from lender.link.objects import BlobError
+from lender.link.blobs import BlobError, Blobs, Reference
 from lender.protocol.bounds import OFFERED_BLOB_BYTES_MIN, OFFERED_BLOBS_MAX
 from lender.state.folder import StateFolder
 
@@ -43,7 +42,7 @@ class InputError(Exception):
         self.invalid = invalid
 
 
-Fetch = Callable[[BlobCopy, int], Awaitable[Path]]
+Fetch = Callable[[str, Reference], Awaitable[Path]]
 MakeRoom = Callable[[BlobCopy, int], Awaitable[None]]
 
 
@@ -58,20 +57,20 @@ class LeaseInputs:
         self._held: set[BlobCopy] = set()
         self._opened: set[BlobCopy] = set()
 
-    async def fetch(self, sha256: str, size_bytes: int) -> Path:
+    async def fetch(self, wanted: Reference) -> Path:
         """Return the file with this content, mode 0444; its name is good until `release`.
 
         Raises:
-            InputError: the store has no such blob, or not with this content and size, or it
-                does not fit.
+            InputError: the submitter's bucket has no such blob, or not with this content and
+                size, or it does not fit.
             LinkError: the store can't be reached now.
             OSError: it can't be kept, or was purged meanwhile.
         """
-        blob = BlobCopy(self._submitter, sha256)
+        blob = BlobCopy(self._submitter, wanted.sha256)
         if blob not in self._held:
             self._held.add(blob)
             self._kept.hold(blob)
-        return await self._fetch(blob, size_bytes)
+        return await self._fetch(self._submitter, wanted)
 
     async def make_room(self, name: str, size_bytes: int) -> None:
         """Have a file of the lease's own, beside the cache, count as kept until `release`.
@@ -161,15 +160,16 @@ class InputCache:
             self._forget(blob)
         delete_soon(self._state.cache / submitter)
 
-    async def _fetch(self, blob: BlobCopy, size_bytes: int) -> Path:
+    async def _fetch(self, submitter: str, wanted: Reference) -> Path:
         """Calls for one blob take turns, so that the first one's transfer serves all."""
+        blob, size_bytes = BlobCopy(submitter, wanted.sha256), wanted.size_bytes
         path = blob_path(self._state, blob)
         async with self._locks.setdefault(blob, asyncio.Lock()):
             mark = self._marks.get(blob)
             if mark is None or mark != read_mark(path):
                 mark = await self._verify(blob, path)
                 if mark is None:
-                    mark = await self._transfer(blob, size_bytes, path)
+                    mark = await self._transfer(blob, wanted, path)
                 self._marks[blob] = mark
             self._kept.keep(blob, mark.size_bytes)
         if mark.size_bytes != size_bytes:
@@ -196,13 +196,13 @@ class InputCache:
             log.warning("%s was altered: it is fetched again", path)
         return mark
 
-    async def _transfer(self, blob: BlobCopy, size_bytes: int, path: Path) -> Mark:
-        dropped = self._room_for(blob, size_bytes)
+    async def _transfer(self, blob: BlobCopy, wanted: Reference, path: Path) -> Mark:
+        dropped = self._room_for(blob, wanted.size_bytes)
         self._coming.add(blob)
         try:
             await self._delete([blob, *dropped])
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            await self._blobs.get_to(blob.sha256, path, max_bytes=size_bytes)
+            await self._blobs.get_to(blob.submitter, wanted, path)
             return stamp(path)
         except BlobError as error:
             self._forget(blob)

@@ -242,7 +242,7 @@ class Lifetime:
     async def _join_fleet(self, name: str) -> None:
         """Connect, however long it takes: the owner's verbs don't wait for it."""
         self._connection = connection = await self._connect(name)
-        blobs = Blobs(connection)
+        blobs = Blobs(connection, self._public_key)
         logs = TaskLogs(self._public_key)
         self._disk.inputs = await InputCache.open(self._state, blobs, self._settings.cache_bytes)
         machinery = Machinery(

@@ -154,7 +154,7 @@ class Provisions:
     async def _fetch(self, field: str, blob: BlobRef | Input) -> Path:
         while True:
             await self.until_thawed()
-            fetch = self._inputs.fetch(blob.sha256, blob.size_bytes)
+            fetch = self._inputs.fetch(blob)
             self._fetching = asyncio.create_task(fetch)
             try:
                 return await self._fetching

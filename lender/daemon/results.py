@@ -8,8 +8,9 @@ from pathlib import Path
 
 from lender.daemon.seals import Seal, Seals
 from lender.daemon.uploads import Store
+from lender.link.blobs import BucketFullError
 from lender.protocol.bounds import CHECKPOINT_BYTES_MAX, INLINE_VALUE_BYTES_MAX
-from lender.protocol.job import BlobRef, JobSpec
+from lender.protocol.job import JobSpec
 from lender.protocol.lease import TaskCheckpoint
 from lender.protocol.result import Output, TaskResult, ValueBlob
 from lender.protocol.sealing import purpose, sealed_size
@@ -21,7 +22,10 @@ _SEALED_CHECKPOINT_BYTES_MAX = 2 * CHECKPOINT_BYTES_MAX - sealed_size(CHECKPOINT
 
 
 class ResultMaker:
-    """Uploads what is too large to travel inline, and what a task left for its next attempt."""
+    """Uploads what is too large to travel inline, and what a task left for its next attempt.
+
+    All of it goes into the bucket of the submitter who has signed the job.
+    """
 
     def __init__(self, blobs: Store, seals: Seals) -> None:
         self._blobs = blobs
@@ -50,16 +54,17 @@ class ResultMaker:
             duration_s=outcome.duration_s,
         )
         changes: dict[str, object] = {}
-        if len(outcome.value) <= INLINE_VALUE_BYTES_MAX:
-            changes["value"] = outcome.value
-        else:
-            sha256, size_bytes = await self._blobs.put_bytes(outcome.value)
-            changes["value_blob"] = ValueBlob(sha256=sha256, size_bytes=size_bytes)
-        if spec.outputs and outcome.state == "succeeded":
-            try:
+        try:
+            if len(outcome.value) <= INLINE_VALUE_BYTES_MAX:
+                changes["value"] = outcome.value
+            else:
+                stored = await self._blobs.put_bytes(spec.submitter, outcome.value)
+                changes["value_blob"] = ValueBlob(**stored.model_dump())
+            if spec.outputs and outcome.state == "succeeded":
                 changes["outputs"] = await self._upload(spec, scratch, outcome.task, seal)
-            except OutputRefusedError as error:
-                changes |= {"state": "failed", "error": str(error)}
+        except (OutputRefusedError, BucketFullError) as error:
+            # No other machine would find more room, either.
+            changes |= {"state": "failed", "error": str(error)}
         return result.model_copy(update=changes)
 
     async def save(self, spec: JobSpec, scratch: Path, task: int) -> tuple[TaskCheckpoint, ...]:
@@ -76,8 +81,7 @@ class ResultMaker:
             return ()
         if seal is not None:
             archive = await asyncio.to_thread(seal.content, purpose("checkpoint", task), archive)
-        sha256, size_bytes = await self._blobs.put_bytes(archive)
-        return ((task, BlobRef(sha256=sha256, size_bytes=size_bytes)),)
+        return ((task, await self._blobs.put_bytes(spec.submitter, archive)),)
 
     async def _upload(
         self, spec: JobSpec, scratch: Path, task: int, seal: Seal | None
@@ -90,10 +94,10 @@ class ResultMaker:
             ]
             for name, file in files:
                 if seal is None:
-                    sha256, size_bytes = await self._blobs.put_stream(file)
+                    stored = await self._blobs.put_stream(spec.submitter, file)
                 else:
                     bound_to = purpose("output", task, name)
                     with await asyncio.to_thread(seal.file, bound_to, file) as sealed:
-                        sha256, size_bytes = await self._blobs.put_stream(sealed)
-                uploaded.append(Output(name=name, sha256=sha256, size_bytes=size_bytes))
+                        stored = await self._blobs.put_stream(spec.submitter, sealed)
+                uploaded.append(Output(name=name, **stored.model_dump()))
         return tuple(uploaded)

@@ -12,6 +12,7 @@ from lender.link.errors import (
     NotConnectedError,
     OutcomeUnknownError,
 )
+from lender.protocol.job import BlobRef
 
 PATIENCE_S: Final = 60.0
 """For how long after its first failure an upload is tried again: a server's restart and more."""
@@ -23,11 +24,11 @@ _UNAVAILABLE = 503
 class Store(Protocol):
     """What takes blobs; each call may be made again."""
 
-    async def put_bytes(self, content: bytes) -> tuple[str, int]:
-        """Store them; returns (sha256, size)."""
+    async def put_bytes(self, submitter: str, content: bytes) -> BlobRef:
+        """Store them in a submitter's bucket; returns how they are found."""
 
-    async def put_stream(self, source: io.BufferedReader) -> tuple[str, int]:
-        """Store what a seekable file holds from its start; returns (sha256, size)."""
+    async def put_stream(self, submitter: str, source: io.BufferedReader) -> BlobRef:
+        """Store what a seekable file holds from its start, in the same way."""
 
 
 class Uploads:
@@ -41,15 +42,15 @@ class Uploads:
         self._store = store
         self._pause_s = pause_s
 
-    async def put_bytes(self, content: bytes) -> tuple[str, int]:
-        """Store them; returns (sha256, size)."""
-        return await self._until_stored(lambda: self._store.put_bytes(content))
+    async def put_bytes(self, submitter: str, content: bytes) -> BlobRef:
+        """Store them in a submitter's bucket; returns how they are found."""
+        return await self._until_stored(lambda: self._store.put_bytes(submitter, content))
 
-    async def put_stream(self, source: io.BufferedReader) -> tuple[str, int]:
-        """Store what a seekable file holds from its start; returns (sha256, size)."""
-        return await self._until_stored(lambda: self._store.put_stream(source))
+    async def put_stream(self, submitter: str, source: io.BufferedReader) -> BlobRef:
+        """Store what a seekable file holds from its start, in the same way."""
+        return await self._until_stored(lambda: self._store.put_stream(submitter, source))
 
-    async def _until_stored(self, put: Callable[[], Awaitable[tuple[str, int]]]) -> tuple[str, int]:
+    async def _until_stored(self, put: Callable[[], Awaitable[BlobRef]]) -> BlobRef:
         clock = asyncio.get_running_loop().time
         give_up_at: float | None = None
         while True:

@@ -1,268 +1,270 @@
-"""Content-addressed blobs in JetStream's object store: an object's name is its SHA-256.
+"""Contents in submitters' buckets: in pieces, each under a subject that says what it holds.
 
-The layout is the standard one (ADR-20), so the object store API of any NATS client reads and
-writes the same blobs. Chunks are read by direct access and not through consumers: a consumer per
-read would pile up at the server.
+A piece's subject names the bucket, who stores it, the SHA-256 of the whole and the piece's number
+(`subjects.blob`). The server takes one message for a subject, and lets everybody write in an area
+of their own only: so nobody replaces anything, and storing a content again finds the pieces that
+are there. The last piece is stored when all others are, so that it stands for the whole.
+docs/decisions/0026-identity.md has why this is not the object store of NATS.
 """
 
 import asyncio
-import contextlib
 import hashlib
 import io
-import logging
 import os
 import secrets
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from lender.link import objects
-from lender.link.api import JetStream, Page
-from lender.link.batch import WRONG_LAST_SEQUENCE
+from lender.link.api import JetStream
+from lender.link.batch import SUBJECT_TAKEN, is_full
 from lender.link.connection import Connection
 from lender.link.errors import JetStreamError, LinkError
 from lender.link.message import StoredMessage
-from lender.link.objects import BlobCorruptError, BlobMissingError, BlobTooLargeError, Entry
 from lender.link.publisher import Publisher
+from lender.protocol import streams, subjects
+from lender.protocol.bounds import PIECE_BYTES
+from lender.protocol.job import BlobRef
 
-logger = logging.getLogger(__name__)
-
-CHUNK_BYTES = 512 * 1024
-"""Size of the chunks that we write; any other size is read just as well."""
-
-_CHUNKS_IN_FLIGHT = 16
-_PAGE_BYTES = 4 * 1024 * 1024
-_PAGE_CHUNKS = 256
-_PIECE_BYTES = 4 * 1024 * 1024
-_HEADER_ROOM_BYTES = 4096
-
+_IN_FLIGHT = 16
+_READ_AHEAD = 8
+_READ_AT_ONCE = 8
 
 Source = io.BufferedReader | io.BytesIO
+Subject = Callable[[int], str]
+
+
+class BlobError(LinkError):
+    """Something is wrong with a content; `sha256` says which."""
+
+    def __init__(self, sha256: str, reason: str) -> None:
+        super().__init__(f"blob {sha256}: {reason}")
+        self.sha256 = sha256
+
+
+class BlobMissingError(BlobError):
+    """The bucket does not hold it, or not all of it; mend: store it again."""
+
+
+class BlobCorruptError(BlobError):
+    """What the bucket holds under this name, or what was to be stored, is something else."""
+
+
+class BucketFullError(BlobError):
+    """The bucket holds as many bytes as its operator allows."""
+
+
+class Reference(Protocol):
+    """What names a content: a `BlobRef`, an input, an output, a large value."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the whole content, lower-case hexadecimal."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the whole content."""
+
+    @property
+    def by(self) -> str | None:
+        """Who stored it; None: the submitter in whose bucket it is."""
+
+
+class _Outline(NamedTuple):
+    """A content, and each of its pieces, as a first reading found them."""
+
+    sha256: str
+    size_bytes: int
+    pieces: list[bytes]
+    """Digests."""
 
 
 class Blobs:
-    """The blobs of one NATS account; memory is bounded, however large a blob is.
+    """The contents that one client stores and reads; memory is bounded, however large they are.
 
-    Besides what they name, methods raise what `Publisher` and `JetStream` raise; each may simply
-    be called again after an OutcomeUnknownError.
+    Besides what they name, methods raise what `Publisher` and `JetStream` raise: NoRespondersError
+    where there is no such bucket. Each may simply be called again.
     """
 
-    def __init__(self, connection: Connection, timeout_s: float = 10.0) -> None:
-        self._connection = connection
+    def __init__(self, connection: Connection, author: str, timeout_s: float = 10.0) -> None:
+        """Prepare.
+
+        Args:
+            connection: as whom the server knows `author`.
+            author: public key of this client: a submitter or a lender.
+            timeout_s: for the answer to each piece.
+        """
+        self._author = author
         self._js = JetStream(connection, timeout_s)
-        self._publisher = Publisher(
-            connection, in_flight_max=_CHUNKS_IN_FLIGHT, timeout_s=timeout_s
-        )
+        self._publisher = Publisher(connection, in_flight_max=_IN_FLIGHT, timeout_s=timeout_s)
 
     def close(self) -> None:
         """Stop; a put still under way fails as unknown."""
         self._publisher.close()
 
-    async def exists(self, sha256: str) -> bool:
-        """Tell whether the store holds the blob."""
-        return await self._entry(sha256) is not None
-
-    async def put_file(self, path: Path) -> tuple[str, int]:
-        """Store a file's content, unless the store holds it already; returns (sha256, size).
+    async def put_file(self, submitter: str, path: Path) -> BlobRef:
+        """Store a file's content in a submitter's bucket, unless we have already; returns its name.
 
         Raises:
             OSError: the file can't be read.
-            BlobCorruptError: the file changed while it was being read; nothing was stored.
+            BlobCorruptError: the file changed while it was being read.
+            BucketFullError: no more fits in.
         """
         with path.open("rb") as file:
-            return await self._put(file)
+            return await self._put(submitter, file)
 
-    async def put_bytes(self, content: bytes) -> tuple[str, int]:
-        """Store the bytes, unless the store holds them already; returns (sha256, size)."""
-        return await self._put(io.BytesIO(content))
+    async def put_bytes(self, submitter: str, content: bytes) -> BlobRef:
+        """Store the bytes, as `put_file` does."""
+        return await self._put(submitter, io.BytesIO(content))
 
-    async def put_stream(self, source: io.BufferedReader) -> tuple[str, int]:
-        """Store what a seekable file holds from its start; returns (sha256, size).
+    async def put_stream(self, submitter: str, source: io.BufferedReader) -> BlobRef:
+        """Store what a seekable file holds from its start, as `put_file` does."""
+        return await self._put(submitter, source)
 
-        Raises:
-            OSError: it can't be read.
-            BlobCorruptError: it changed while it was being read; nothing was stored.
-        """
-        return await self._put(source)
-
-    async def get_bytes(self, sha256: str, max_bytes: int) -> bytes:
-        """Return a blob's content.
+    async def get_bytes(self, submitter: str, blob: Reference) -> bytes:
+        """Return a content from a submitter's bucket, whole and verified.
 
         Raises:
-            BlobMissingError, BlobCorruptError, BlobTooLargeError.
+            BlobMissingError, BlobCorruptError.
         """
         content = io.BytesIO()
-        await self._get(sha256, content, max_bytes)
+        await self._get(submitter, blob, content)
         return content.getvalue()
 
-    async def get_to(self, sha256: str, path: Path, max_bytes: int) -> int:
-        """Write a blob's content to `path`, whole and verified or not at all; returns its size.
+    async def get_to(self, submitter: str, blob: Reference, path: Path) -> None:
+        """Write a content to `path`, whole and verified or not at all.
 
         Raises:
-            BlobMissingError, BlobCorruptError, BlobTooLargeError: see there.
+            BlobMissingError, BlobCorruptError: see there.
             OSError: it can't be written.
         """
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
             # Opened right here: a thread would open it even after a cancellation.
             with part.open("xb") as file:
-                size = await self._get(sha256, file, max_bytes)
+                await self._get(submitter, blob, file)
                 await asyncio.to_thread(_sync, file)
             await asyncio.to_thread(part.replace, path)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-        return size
 
-    async def _put(self, source: Source) -> tuple[str, int]:
-        sha256, size = await asyncio.to_thread(_digest, source)
-        known = await self._last_meta(sha256)
-        if known is not None and _holds(sha256, known):
-            return sha256, size
-        nuid = f"{self._connection.inbox.id}{secrets.token_hex(8)}"
-        try:
-            chunks = await self._put_chunks(source, nuid, sha256, size)
-            headers = {
-                "Nats-Rollup": "sub",
-                "Nats-Expected-Last-Subject-Sequence": str(known.sequence if known else 0),
-            }
-            meta = objects.meta(sha256, nuid, size, chunks, CHUNK_BYTES)
-            await (await self._publisher.publish(objects.meta_subject(sha256), meta, headers))
-        except BaseException as error:
-            await self._purge_chunks(nuid)
-            lost_race = isinstance(error, JetStreamError) and error.err_code == WRONG_LAST_SEQUENCE
-            if not (lost_race and await self.exists(sha256)):
-                raise
-        return sha256, size
+    async def _put(self, submitter: str, source: Source) -> BlobRef:
+        outline = await asyncio.to_thread(_outline, source)
+        by = None if submitter == self._author else self._author
+        ref = BlobRef(sha256=outline.sha256, size_bytes=outline.size_bytes, by=by)
+        subject = partial(subjects.blob, submitter, self._author, outline.sha256)
+        last = len(outline.pieces) - 1
+        if last > 0:
+            if await self._is_whole(streams.bucket(submitter), subject(last), outline):
+                return ref
+            await self._store(source, subject, outline, range(last))
+        if last >= 0:
+            await self._store(source, subject, outline, range(last, last + 1))
+        return ref
 
-    async def _put_chunks(self, source: Source, nuid: str, sha256: str, size: int) -> int:
-        """Publish the chunks, a bounded number in flight; returns how many, all stored."""
-        subject = objects.chunk_subject(nuid)
-        chunk_bytes = min(CHUNK_BYTES, self._connection.nc.max_payload - _HEADER_ROOM_BYTES)
-        digest = hashlib.sha256()
+    async def _is_whole(self, bucket: str, last: str, outline: _Outline) -> bool:
+        stored = await self._js.get_last(bucket, last)
+        if stored is None:
+            return False
+        if hashlib.sha256(stored.payload).digest() != outline.pieces[-1]:
+            raise BlobCorruptError(outline.sha256, "we have stored something else under this name")
+        return True
+
+    async def _store(
+        self, source: Source, subject: Subject, outline: _Outline, numbers: range
+    ) -> None:
+        """Store pieces, a bounded number in flight; returns when all are there."""
         in_flight: deque[asyncio.Future[int]] = deque()
-        chunks = sent_bytes = 0
-
-        def read() -> list[bytes]:
-            pieces = []
-            for _ in range(max(1, _PIECE_BYTES // chunk_bytes)):
-                piece = source.read(chunk_bytes)
-                if not piece:
-                    break
-                digest.update(piece)
-                pieces.append(piece)
-            return pieces
-
         try:
-            while pieces := await asyncio.to_thread(read):
-                for piece in pieces:
-                    in_flight.append(await self._publisher.publish(subject, piece))
-                    chunks += 1
-                    sent_bytes += len(piece)
+            for first in numbers[::_READ_AT_ONCE]:
+                some = range(first, min(first + _READ_AT_ONCE, numbers.stop))
+                for number, piece in await asyncio.to_thread(_pieces, source, outline, some):
+                    in_flight.append(await self._publisher.publish(subject(number), piece))
                     while in_flight and in_flight[0].done():
-                        in_flight.popleft().result()
-            for future in tuple(in_flight):
-                await future
+                        await _stored(in_flight.popleft(), outline.sha256)
+            while in_flight:
+                await _stored(in_flight[0], outline.sha256)
+                in_flight.popleft()
         finally:
             _disown(in_flight)
-        if digest.hexdigest() != sha256 or sent_bytes != size:
-            raise BlobCorruptError(sha256, "the file changed while it was read")
-        return chunks
 
-    async def _purge_chunks(self, nuid: str) -> None:
-        """Take back the chunks of a put that failed; where that fails too, they age out."""
-        try:
-            await self._js.purge(objects.STREAM, objects.chunk_subject(nuid))
-        except LinkError as error:
-            logger.info("chunks of a failed put stay behind: %s", error)
-
-    async def _get(self, sha256: str, target: BinaryIO, max_bytes: int) -> int:
-        """Append a blob to `target`, verified; a blob replaced meanwhile is read anew."""
-        start = target.tell()
-        entry = await self._entry(sha256)
-        while True:
-            if entry is None:
-                raise BlobMissingError(sha256, "the store does not hold it")
-            if entry.size > max_bytes:
-                raise BlobTooLargeError(sha256, f"{entry.size} bytes, {max_bytes} allowed")
-            try:
-                await self._get_chunks(sha256, entry, target)
-            except BlobCorruptError:
-                replaced = await self._entry(sha256)
-                if replaced == entry:
-                    raise
-                target.seek(start)
-                target.truncate()
-                entry = replaced
-            else:
-                return entry.size
-
-    async def _get_chunks(self, sha256: str, entry: Entry, target: BinaryIO) -> None:
+    async def _get(self, submitter: str, blob: Reference, target: BinaryIO) -> None:
+        """Append a content to `target`, verified."""
+        bucket, by = streams.bucket(submitter), blob.by or submitter
+        count = -(-blob.size_bytes // PIECE_BYTES)
+        asked = (
+            self._js.get_last(bucket, subjects.blob(submitter, by, blob.sha256, number))
+            for number in range(count)
+        )
         digest = hashlib.sha256()
-        received = 0
 
-        def write(messages: list[StoredMessage]) -> None:
-            for message in messages:
-                digest.update(message.payload)
-                target.write(message.payload)
+        def take(payload: bytes) -> None:
+            digest.update(payload)
+            target.write(payload)
 
-        async with contextlib.aclosing(self._pages(entry)) as pages:
-            async for messages in pages:
-                received += sum(len(message.payload) for message in messages)
-                if received > entry.size:
-                    break
-                await asyncio.to_thread(write, messages)
-        if received != entry.size:
-            raise BlobCorruptError(sha256, f"{received} bytes are there, not {entry.size}")
-        if digest.hexdigest() != sha256:
-            raise BlobCorruptError(sha256, "its content has another digest")
-
-    async def _pages(self, entry: Entry) -> AsyncGenerator[list[StoredMessage]]:
-        """Yield the chunks in order, the next page already under way."""
-        subject = objects.chunk_subject(entry.nuid)
-
-        def fetch(sequence: int) -> asyncio.Task[Page]:
-            page = self._js.get_page(
-                objects.STREAM, sequence, _PAGE_CHUNKS, subject=subject, max_bytes=_PAGE_BYTES
-            )
-            return asyncio.get_running_loop().create_task(page)
-
-        fetching = fetch(1) if entry.size else None
+        reading = deque(map(asyncio.ensure_future, islice(asked, _READ_AHEAD)))
         try:
-            while fetching is not None:
-                page = await fetching
-                fetching = (
-                    fetch(page.messages[-1].sequence + 1)
-                    if page.num_pending and page.messages
-                    else None
-                )
-                yield page.messages
+            for number in range(count):
+                message = await reading[0]
+                reading.popleft()
+                reading.extend(map(asyncio.ensure_future, islice(asked, 1)))
+                size_bytes = min(PIECE_BYTES, blob.size_bytes - number * PIECE_BYTES)
+                await asyncio.to_thread(take, _piece(blob.sha256, number, message, size_bytes))
         finally:
-            if fetching is not None:
-                fetching.cancel()
-
-    async def _entry(self, sha256: str) -> Entry | None:
-        meta = await self._last_meta(sha256)
-        return objects.entry(sha256, meta) if meta is not None else None
-
-    async def _last_meta(self, sha256: str) -> StoredMessage | None:
-        return await self._js.get_last(objects.STREAM, objects.meta_subject(sha256))
+            for one in reading:
+                one.cancel()
+            _disown(reading)
+        if digest.hexdigest() != blob.sha256:
+            raise BlobCorruptError(blob.sha256, "its content has another digest")
 
 
-def _holds(sha256: str, meta: StoredMessage) -> bool:
+def _piece(sha256: str, number: int, message: StoredMessage | None, size_bytes: int) -> bytes:
+    if message is None:
+        what = f"its piece {number} is missing" if number else "the bucket does not hold it"
+        raise BlobMissingError(sha256, what)
+    if len(message.payload) != size_bytes:
+        found = f"{len(message.payload)} bytes, not {size_bytes}"
+        raise BlobCorruptError(sha256, f"its piece {number} has {found}")
+    return message.payload
+
+
+async def _stored(storing: asyncio.Future[int], sha256: str) -> None:
+    """Wait until a piece is there; it may have been before."""
     try:
-        return objects.entry(sha256, meta) is not None
-    except BlobCorruptError:
-        return False  # putting the blob again mends it
+        await storing
+    except JetStreamError as error:
+        if is_full(error):
+            raise BucketFullError(
+                sha256,
+                "the submitter's bucket is full; it keeps each content for 16 days, and the "
+                "operator may allow more bytes",
+            ) from error
+        if error.err_code != SUBJECT_TAKEN:
+            raise
 
 
-def _digest(source: Source) -> tuple[str, int]:
-    """Return (sha256, size) of a seekable file, which is left at its start."""
-    sha256 = hashlib.file_digest(source, "sha256").hexdigest()
-    size = source.seek(0, io.SEEK_END)
+def _outline(source: Source) -> _Outline:
+    """Read a seekable file through, from its start."""
+    whole, pieces, size_bytes = hashlib.sha256(), [], 0
     source.seek(0)
-    return sha256, size
+    while piece := source.read(PIECE_BYTES):
+        whole.update(piece)
+        pieces.append(hashlib.sha256(piece).digest())
+        size_bytes += len(piece)
+    return _Outline(whole.hexdigest(), size_bytes, pieces)
+
+
+def _pieces(source: Source, outline: _Outline, numbers: range) -> list[tuple[int, bytes]]:
+    """Read pieces again. What has changed is not to be stored: it could not be replaced."""
+    source.seek(numbers.start * PIECE_BYTES)
+    found = [(number, source.read(PIECE_BYTES)) for number in numbers]
+    if any(hashlib.sha256(piece).digest() != outline.pieces[number] for number, piece in found):
+        raise BlobCorruptError(outline.sha256, "the file changed while it was read")
+    return found
 
 
 def _sync(file: BinaryIO) -> None:
@@ -270,7 +272,7 @@ def _sync(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _disown(futures: Iterable[asyncio.Future[int]]) -> None:
+def _disown(futures: Iterable[asyncio.Future[Any]]) -> None:
     """Leave futures to themselves: a failure among them is known already."""
     for future in futures:
         future.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -137,7 +137,12 @@ class Connection:
             size += 12 + sum(len(key) + len(value.encode()) + 4 for key, value in headers.items())
         if size > self.nc.max_payload:
             raise PayloadTooLargeError(size, self.nc.max_payload)
+        task = asyncio.current_task()
+        cancelled = 0 if task is None else task.cancelling()
         await self.nc.publish(subject, payload, reply, headers)
+        # While it waits for its buffer to empty, nats-py keeps a cancellation to itself.
+        if task is not None and task.cancelling() > cancelled:
+            raise asyncio.CancelledError
 
     async def request(
         self,

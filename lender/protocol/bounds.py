@@ -93,8 +93,11 @@ ENROL_BYTES_MAX = 16 * 1024
 ENROL_CLASSES_MAX = 64
 """That a stranger may ask for; the operator may say more."""
 
-TOKEN_CLASSES_MAX = 256
-"""That a lender's token names: a server reads 64 KiB of a client's first words."""
+TOKEN_CLASSES_MAX = 200
+"""That a lender's token names, with their submitters: a server reads 64 KiB of first words."""
+
+PIECE_BYTES = 512 * 1024
+"""Of a content, that are one message in its submitter's bucket; all pieces but the last have it."""
 
 QUEUE_S_MAX = 7 * 86_400.0
 """How long a job may wait: less than JOBS keeps it, so that a replay always sees a live job."""

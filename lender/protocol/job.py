@@ -67,10 +67,12 @@ SealedKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{107}$")]
 
 
 class BlobRef(Closed):
-    """Content in the object store, named by its SHA-256."""
+    """Content in the bucket of the job's submitter, named by its SHA-256."""
 
     sha256: Sha256
     size_bytes: int = Field(ge=0, le=bounds.BLOB_BYTES_MAX)
+    by: PublicKey | None = None
+    """Who stored it there; None: the submitter."""
 
 
 class Input(Closed):
@@ -79,6 +81,8 @@ class Input(Closed):
     name: RelativePath
     sha256: Sha256
     size_bytes: int = Field(ge=0, le=bounds.BLOB_BYTES_MAX)
+    by: PublicKey | None = None
+    """As in a BlobRef: so what a lender has left of an earlier job need not be sent again."""
 
 
 AfterOn = Literal["success", "end"]

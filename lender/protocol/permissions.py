@@ -9,7 +9,8 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from lender.protocol import streams, subjects
-from lender.protocol.classes import own_queue
+from lender.protocol.classes import WorkClass, own_queue
+from lender.protocol.errors import ProtocolError
 
 Role = Literal["broker", "lender", "submitter", "observer", "stranger"]
 """A stranger is whoever has no token; the server takes a sentinel's for it."""
@@ -27,7 +28,12 @@ SELF = "{{subject()}}"
 USER_INFO = "$SYS.REQ.USER.INFO"
 """The server answers by itself, about whoever asks alone; each account has it without an import."""
 CLASS_TAG = "class"
+SUBMITTER_TAG = "submitter"
+ALL = "*"
+"""In a tag: every class, or every submitter."""
+
 _CLASS = f"{{{{tag({CLASS_TAG})}}}}"
+_SUBMITTER_OF_CLASS = f"{{{{tag({SUBMITTER_TAG})}}}}"
 
 HOME: Mapping[Role, Account] = MappingProxyType(
     {
@@ -69,18 +75,7 @@ ANSWERS: Mapping[Role, Answers] = MappingProxyType(
 )
 
 _API = "$JS.API"
-_MADE = (
-    streams.JOBS,
-    streams.WORK,
-    streams.RESULTS,
-    streams.BLOBS,
-    streams.HEADS,
-    streams.ENROLMENT,
-    streams.LEADER,
-)
 _READ_ALONG = (streams.JOBS, streams.RESULTS)
-_BLOB_PIECES = "$O.blobs.C.*"
-_BLOB_NAMES = "$O.blobs.M.*"
 
 
 def _last(stream: str, subject: str) -> str:
@@ -106,18 +101,6 @@ def _standing(role: Role) -> Right:
     return Right(role, "publish", USER_INFO, why, HOME[role])
 
 
-def _blob_rights(role: Role) -> tuple[Right, ...]:
-    return tuple(
-        Right(role, "publish", subject, why, "core")
-        for subject, why in (
-            (_BLOB_PIECES, "stores contents; one bucket for all: nothing keeps them apart yet"),
-            (_BLOB_NAMES, "names them; it can replace another's, which shows by the digest"),
-            (_last(streams.BLOBS, _BLOB_NAMES), "looks a content up"),
-            (_pages(streams.BLOBS), "reads contents; of the one bucket also those of others"),
-        )
-    )
-
-
 _SUBMITTER = (
     *(
         Right("submitter", "publish", subject, why, "core")
@@ -130,9 +113,11 @@ _SUBMITTER = (
                 "reads back what it submitted, to learn whether an earlier try was accepted",
             ),
             (_last(streams.RESULTS, f"res.{SELF}.>"), "reads its own results"),
+            (subjects.blob(SELF, SELF, "*", "*"), "stores contents in its own bucket, each once"),
+            # Whose they are shows by the subject: no other stream holds any.
+            (_last("*", subjects.of_bucket(SELF)), "reads what its own bucket holds"),
         )
     ),
-    *_blob_rights("submitter"),
     Right("submitter", "subscribe", subjects.event(SELF, "*"), "news of its own jobs", "core"),
     Right(
         "submitter", "subscribe", subjects.task_log(SELF, "*", "*"), "logs of its jobs", "lenders"
@@ -151,9 +136,16 @@ _LENDER = (
             (_last(streams.HEADS, subjects.head(SELF)), "holds its log against that line"),
             (_pull(_CLASS), "takes leases of the classes that its token names"),
             (_pull(own_queue(SELF)), "takes leases that are meant for it alone"),
+            (
+                subjects.blob(_SUBMITTER_OF_CLASS, SELF, "*", "*"),
+                "adds contents, in an area of its own, for the submitters that its classes name",
+            ),
+            (
+                _last("*", subjects.of_bucket(_SUBMITTER_OF_CLASS)),
+                "reads what is stored for the submitters that its classes name",
+            ),
         )
     ),
-    *_blob_rights("lender"),
     Right(
         "lender",
         "answer",
@@ -215,14 +207,8 @@ _STRANGER = (
 )
 
 _BROKER_LINES: tuple[tuple[Verb, str, str], ...] = (
-    *(
-        ("publish", f"{_API}.STREAM.{call}.{stream}", why)
-        for stream in _MADE
-        for call, why in (
-            ("CREATE", "makes the stream where it is missing"),
-            ("UPDATE", "brings it to this version's settings"),
-        )
-    ),
+    ("publish", f"{_API}.STREAM.CREATE.*", "makes streams, and a bucket for each submitter"),
+    ("publish", f"{_API}.STREAM.UPDATE.*", "brings them to this version's settings"),
     *(
         ("publish", f"{_API}.{call}", why)
         for stream in _READ_ALONG
@@ -276,14 +262,25 @@ def granted(role: Role, verb: Verb, key: str, tags: Sequence[str] = ()) -> tuple
         role: of the signing key that vouches for the user.
         verb: to answer has no subjects of its own.
         key: the user's public key.
-        tags: of the user's token, such as `class:default_wasm_any_none_U..._wasm`.
+        tags: of the user's token, such as `class:default_wasm_any_none_U..._wasm`; a lender's as
+            `completed` makes them.
     """
-    classes = [tag.partition(":")[2] for tag in tags if tag.startswith(f"{CLASS_TAG}:")]
     return tuple(
         subject
         for template in templates(role, verb)
-        for subject in _filled(template.replace(SELF, key), classes)
+        for subject in _filled(template.replace(SELF, key), tags)
     )
+
+
+def completed(tags: Iterable[str]) -> tuple[str, ...]:
+    """Return a lender's tags and those that follow: the submitters whom its classes name.
+
+    A server can't take a class apart. `class:*` stands for all submitters, too.
+    """
+    given = tuple(tags)
+    submitters = (_submitter_of(one) for one in _values(given, CLASS_TAG))
+    found = (f"{SUBMITTER_TAG}:{one}" for one in submitters if one is not None)
+    return tuple(dict.fromkeys((*given, *found)))
 
 
 def permits(patterns: Iterable[str], subject: str) -> bool:
@@ -301,10 +298,24 @@ def pattern_of(template: str) -> str:
     return ".".join("*" if "{{" in token else token for token in template.split("."))
 
 
-def _filled(template: str, classes: Sequence[str]) -> list[str]:
-    if _CLASS not in template:
-        return [template]
-    return [template.replace(_CLASS, one) for one in classes]
+def _filled(template: str, tags: Iterable[str]) -> list[str]:
+    for place, name in ((_CLASS, CLASS_TAG), (_SUBMITTER_OF_CLASS, SUBMITTER_TAG)):
+        if place in template:
+            return [template.replace(place, one) for one in _values(tags, name)]
+    return [template]
+
+
+def _values(tags: Iterable[str], name: str) -> list[str]:
+    return [tag.partition(":")[2] for tag in tags if tag.startswith(f"{name}:")]
+
+
+def _submitter_of(class_token: str) -> str | None:
+    if class_token == ALL:
+        return ALL
+    try:
+        return WorkClass.parse(class_token).submitter
+    except ProtocolError:
+        return None
 
 
 def _matches(pattern: Sequence[str], parts: Sequence[str]) -> bool:

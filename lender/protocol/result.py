@@ -20,6 +20,8 @@ class Output(Open):
     name: str = Field(max_length=240)
     sha256: Sha256
     size_bytes: int = Field(ge=0)
+    by: PublicKey | None = None
+    """The lender that stored it in the submitter's bucket."""
 
 
 class ValueBlob(Open):
@@ -27,6 +29,8 @@ class ValueBlob(Open):
 
     sha256: Sha256
     size_bytes: int = Field(ge=0)
+    by: PublicKey | None = None
+    """As of an output."""
 
 
 class TaskResult(Open):

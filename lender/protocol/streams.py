@@ -1,21 +1,21 @@
-"""The streams and the blob bucket, as JetStream configuration (facts: docs/protocol.md).
+"""The streams and submitters' buckets, as JetStream configuration (facts: docs/protocol.md).
 
 JOBS and RESULTS take one message per subject and discard new ones, so the server itself refuses
 a second submission of a job id and a second result of a task. RESULTS outlives JOBS: a job that
-the ledger still holds always finds its result on a replay.
+the ledger still holds always finds its result on a replay. Buckets do the same: nobody replaces
+what another has stored.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from lender.protocol import subjects
+from lender.protocol import bounds, subjects
 from lender.protocol.classes import is_own_queue
 
 JOBS = "JOBS"
 WORK = "WORK"
 RESULTS = "RESULTS"
-BLOBS = "OBJ_blobs"
 HEADS = "HEADS"
 ENROLMENT = "ENROLMENT"
 LEADER = "LEADER"
@@ -32,7 +32,11 @@ OWN_QUEUE_KEPT_S = 120.0
 ENROLLED_KEPT_S = 30 * 86_400.0
 """So long a key can fetch its token again, and no join token lives longer."""
 
+FORMER_BLOBS = "OBJ_blobs"
+"""What earlier versions kept contents in, of all submitters together; nobody reads it any more."""
+
 _HEADS_PER_LENDER = 8
+_PIECE_HEADROOM_BYTES = 4096
 _DAY_NS = 86_400 * 1_000_000_000
 _SMALLEST_DUPLICATE_WINDOW_NS = 100_000_000
 
@@ -78,15 +82,6 @@ def stream_configs(
         "allow_direct": True,
         "duplicate_window": _SMALLEST_DUPLICATE_WINDOW_NS,
     }
-    blobs = {
-        "name": BLOBS,
-        "subjects": ["$O.blobs.C.>", "$O.blobs.M.>"],
-        "storage": "file",
-        "discard": "new",
-        "allow_rollup_hdrs": True,
-        "allow_direct": True,
-        "max_age": 16 * _DAY_NS,
-    }
     # A log that was cut shows against its head however old that is: no age ends one.
     heads = {
         "name": HEADS,
@@ -110,11 +105,42 @@ def stream_configs(
         "allow_direct": True,
         "duplicate_window": _SMALLEST_DUPLICATE_WINDOW_NS,
     }
-    all_of_them: tuple[dict[str, Any], ...] = (jobs, work, results, blobs, heads, enrolment)
+    all_of_them: tuple[dict[str, Any], ...] = (jobs, work, results, heads, enrolment)
     return [
         {**config, "num_replicas": replicas, "max_bytes": bytes_max.get(config["name"], -1)}
         for config in all_of_them
     ]
+
+
+def bucket(submitter: str) -> str:
+    """Return the name of the stream that holds the contents of a submitter's jobs."""
+    return f"BLOBS_{submitter}"
+
+
+def bucket_config(
+    submitter: str, replicas: int = 1, bytes_max: int | None = None
+) -> dict[str, Any]:
+    """Return the configuration of a submitter's bucket.
+
+    Each piece of a content has a subject of its own, so that what is written stays: it is not
+    replaced, and no header rolls it up.
+
+    Args:
+        submitter: its public key.
+        replicas: of the stream.
+        bytes_max: how much it may hold; what comes then is refused. None: no bound of its own.
+            The server sets so much of its own room aside.
+    """
+    return {
+        **_ONE_PER_SUBJECT,
+        "name": bucket(submitter),
+        "subjects": [subjects.of_bucket(submitter)],
+        "max_age": 16 * _DAY_NS,
+        "deny_delete": True,
+        "max_msg_size": bounds.PIECE_BYTES + _PIECE_HEADROOM_BYTES,
+        "max_bytes": -1 if bytes_max is None else bytes_max,
+        "num_replicas": replicas,
+    }
 
 
 def leader_config(replicas: int = 1) -> dict[str, Any]:

@@ -86,6 +86,23 @@ def task_log_filter(submitter: str, job: str) -> str:
     return f"log.{submitter}.{job}.*"
 
 
+def of_bucket(submitter: str) -> str:
+    """Whatever is stored for S."""
+    return f"blob.{submitter}.>"
+
+
+def blob(submitter: str, by: str, sha256: str, piece: int | str) -> str:
+    """Where a piece of a content is stored for S, once and for all: in the area of who stores it.
+
+    Args:
+        submitter: whose bucket it is.
+        by: who stores it: S, or a lender.
+        sha256: of the whole content.
+        piece: counted from 0, each of `bounds.PIECE_BYTES`; the last is stored when all others are.
+    """
+    return f"blob.{submitter}.{by}.{sha256}.{piece}"
+
+
 def offer(lender: str) -> str:
     """Core NATS: what L can run now; also its heartbeat."""
     return f"offer.{lender}"

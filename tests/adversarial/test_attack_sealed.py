@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_broker import fake_broker
+from fake_broker import LENDERS, fake_broker
 from signed_records import (
     ATTIC,
     DESK,
@@ -109,11 +109,11 @@ async def test_an_output_that_is_another_leaves_nothing_on_the_disk(
         Client(nats.url, key, trusted_lenders=TRUSTED) as client,
     ):
         job = await client.submit(["x"], outputs=["a", "b"], sealed=True)
-        blobs = Blobs(broker.connection)
+        blobs = Blobs(broker.connection, LENDERS[0])
         for bound_to in (purpose("output", 0, "b"), purpose("output", 1, "a")):
             content = seal(key_of(job.spec), bound_to, b"x" * 200_000)
-            sha256, size_bytes = await blobs.put_bytes(content)
-            output = Output(name="a", sha256=sha256, size_bytes=size_bytes)
+            stored = await blobs.put_bytes(job.spec.submitter, content)
+            output = Output(name="a", **stored.model_dump())
             with pytest.raises(ContentFault, match="can't be opened"):
                 await job.download(honest(job.spec, outputs=(output,)), tmp_path / "out")
         blobs.close()

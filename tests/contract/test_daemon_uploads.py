@@ -12,26 +12,21 @@ from nats_server import until
 from lender.daemon import uploads
 from lender.daemon.uploads import Uploads
 from lender.link.api import JetStream
-from lender.link.blobs import CHUNK_BYTES, Blobs
+from lender.link.blobs import Blobs
 from lender.link.connection import Connection
 from lender.link.embedded import EmbeddedServer
 from lender.link.errors import JetStreamError, LinkError, NoRespondersError
+from lender.protocol import streams
+from lender.protocol.bounds import PIECE_BYTES
+from lender.protocol.job import BlobRef
 
-NO_LIMIT = 1 << 40
+ALICE, DESK = "U" + "A" * 55, "U" + "C" * 55
 
 
 @pytest.fixture
 async def blobs(connection: Connection) -> AsyncIterator[Blobs]:
-    await JetStream(connection).ensure_stream(
-        {
-            "name": "OBJ_blobs",
-            "subjects": ["$O.blobs.C.>", "$O.blobs.M.>"],
-            "discard": "new",
-            "allow_rollup_hdrs": True,
-            "allow_direct": True,
-        }
-    )
-    opened = Blobs(connection)
+    await JetStream(connection).ensure_stream(streams.bucket_config(ALICE))
+    opened = Blobs(connection, DESK)
     yield opened
     opened.close()
 
@@ -40,17 +35,18 @@ async def blobs(connection: Connection) -> AsyncIterator[Blobs]:
 async def test_an_upload_goes_on_after_a_crash_of_the_server(
     nats: EmbeddedServer, blobs: Blobs, kind: str
 ) -> None:
-    content = os.urandom(60 * CHUNK_BYTES)
+    content = os.urandom(60 * PIECE_BYTES)
     patient = Uploads(blobs)
     source: Any = io.BytesIO(content)
-    put = patient.put_bytes(content) if kind == "bytes" else patient.put_stream(source)
+    by_bytes = kind == "bytes"
+    put = patient.put_bytes(ALICE, content) if by_bytes else patient.put_stream(ALICE, source)
     putting = asyncio.create_task(put)
     await until(lambda: len(blobs._publisher._in_flight) > 10)
     nats.kill()
     await nats.start()
-    sha256, size = await putting
-    assert size == len(content)
-    assert await blobs.get_bytes(sha256, NO_LIMIT) == content
+    ref = await putting
+    assert (ref.size_bytes, ref.by) == (len(content), DESK)
+    assert await blobs.get_bytes(ALICE, ref) == content
 
 
 async def test_an_upload_waits_for_a_server_that_is_away(
@@ -58,10 +54,9 @@ async def test_an_upload_waits_for_a_server_that_is_away(
 ) -> None:
     nats.kill()
     await until(lambda: not connection.connected)
-    putting = asyncio.create_task(Uploads(blobs).put_bytes(b"17"))
+    putting = asyncio.create_task(Uploads(blobs).put_bytes(ALICE, b"17"))
     await nats.start()
-    sha256, _ = await putting
-    assert await blobs.get_bytes(sha256, NO_LIMIT) == b"17"
+    assert await blobs.get_bytes(ALICE, await putting) == b"17"
 
 
 class Refusing:
@@ -71,11 +66,11 @@ class Refusing:
         self.error = error
         self.asked: list[object] = []
 
-    async def put_bytes(self, content: bytes) -> tuple[str, int]:
+    async def put_bytes(self, _: str, content: bytes) -> BlobRef:
         self.asked.append(content)
         raise self.error
 
-    async def put_stream(self, source: io.BufferedReader) -> tuple[str, int]:
+    async def put_stream(self, _: str, source: io.BufferedReader) -> BlobRef:
         self.asked.append(source)
         raise self.error
 
@@ -83,13 +78,13 @@ class Refusing:
 async def test_what_the_server_refuses_is_not_sent_again() -> None:
     store = Refusing(JetStreamError(400, 10077, "maximum bytes exceeded"))
     with pytest.raises(JetStreamError):
-        await Uploads(store).put_bytes(b"17")
+        await Uploads(store).put_bytes(ALICE, b"17")
     assert store.asked == [b"17"]
 
 
 async def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "PATIENCE_S", 0.05)
-    store = Refusing(NoRespondersError("$O.blobs"))
+    store = Refusing(NoRespondersError("blob"))
     with pytest.raises(NoRespondersError):
-        await Uploads(store, pause_s=0.01).put_bytes(b"17")
+        await Uploads(store, pause_s=0.01).put_bytes(ALICE, b"17")
     assert len(store.asked) > 1

@@ -1,8 +1,7 @@
-"""Blobs: verified, deduplicated, readable by any NATS client, never half there."""
+"""Contents in buckets: verified, stored once, each in its author's area, never half there."""
 
 import asyncio
 import hashlib
-import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,36 +11,45 @@ import pytest
 from nats_server import until
 
 from lender.link import blobs as blobs_module
-from lender.link import objects
-from lender.link.api import JetStream, Page
-from lender.link.blobs import CHUNK_BYTES, Blobs
+from lender.link.api import JetStream
+from lender.link.blobs import BlobCorruptError, BlobMissingError, Blobs, BucketFullError
 from lender.link.connection import Connection
 from lender.link.embedded import EmbeddedServer
-from lender.link.errors import LinkError, NotConnectedError, OutcomeUnknownError
-from lender.link.objects import BlobCorruptError, BlobMissingError, BlobTooLargeError
+from lender.link.errors import (
+    JetStreamError,
+    LinkError,
+    NoRespondersError,
+    NotConnectedError,
+    OutcomeUnknownError,
+)
+from lender.protocol import streams, subjects
+from lender.protocol.bounds import PIECE_BYTES
+from lender.protocol.job import BlobRef
 
-NO_LIMIT = 1 << 40
+ALICE, BOB, DESK, ATTIC = ("U" + letter * 55 for letter in "ABCD")
+BUCKET = streams.bucket(ALICE)
 
 
 @pytest.fixture
 async def js(connection: Connection) -> JetStream:
     js = JetStream(connection)
-    await js.ensure_stream(
-        {
-            "name": "OBJ_blobs",
-            "subjects": ["$O.blobs.C.>", "$O.blobs.M.>"],
-            "discard": "new",
-            "allow_rollup_hdrs": True,
-            "allow_direct": True,
-        }
-    )
+    await js.ensure_stream(streams.bucket_config(ALICE))
     return js
 
 
 @pytest.fixture
 async def blobs(connection: Connection, js: JetStream) -> AsyncIterator[Blobs]:
     assert js
-    opened = Blobs(connection)
+    opened = Blobs(connection, ALICE)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+async def desk(connection: Connection, js: JetStream) -> AsyncIterator[Blobs]:
+    """A lender's."""
+    assert js
+    opened = Blobs(connection, DESK)
     yield opened
     opened.close()
 
@@ -50,200 +58,236 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def ref_of(content: bytes, by: str | None = None) -> BlobRef:
+    return BlobRef(sha256=sha256(content), size_bytes=len(content), by=by)
+
+
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
 async def count(js: JetStream) -> int:
-    return (await js.stream_state("OBJ_blobs")).messages
+    return (await js.stream_state(BUCKET)).messages
 
 
-async def object_store(connection: Connection) -> Any:  # noqa: ANN401 - nats-py leaves it untyped
-    return await connection.nc.jetstream().object_store("blobs")
-
-
-@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES, CHUNK_BYTES + 1, 20 * CHUNK_BYTES + 7])
+@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 20 * PIECE_BYTES + 7])
 async def test_content_comes_back_whole(blobs: Blobs, tmp_path: Path, size: int) -> None:
     content = os.urandom(size)
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(content)
-    assert await blobs.put_file(source) == (sha256(content), size)
-    assert await blobs.exists(sha256(content))
+    ref = await blobs.put_file(ALICE, source)
+    assert ref == ref_of(content)
     target.write_bytes(b"old")
-    assert await blobs.get_to(sha256(content), target, size) == size
+    await blobs.get_to(ALICE, ref, target)
     assert target.read_bytes() == content
-    assert await blobs.get_bytes(sha256(content), size) == content
+    assert await blobs.get_bytes(ALICE, ref) == content
     assert names(tmp_path) == {"nats", "source", "target"}
 
 
 async def test_the_same_content_is_stored_once(blobs: Blobs, js: JetStream, tmp_path: Path) -> None:
-    content = os.urandom(3 * CHUNK_BYTES)
+    content = os.urandom(3 * PIECE_BYTES)
     (tmp_path / "a").write_bytes(content)
-    await blobs.put_bytes(content)
-    stored = await count(js)
-    assert await blobs.put_file(tmp_path / "a") == (sha256(content), len(content))
-    assert await count(js) == stored == 4
+    await blobs.put_bytes(ALICE, content)
+    assert await count(js) == 3
+    sent = blobs._js._connection.nc.stats["out_bytes"]
+    assert await blobs.put_file(ALICE, tmp_path / "a") == ref_of(content)
+    assert await count(js) == 3
+    assert blobs._js._connection.nc.stats["out_bytes"] - sent < 1000, "it is not even sent"
 
 
 async def test_puts_of_the_same_content_at_once_leave_one_copy(blobs: Blobs, js: JetStream) -> None:
-    content = os.urandom(3 * CHUNK_BYTES)
-    await asyncio.gather(*(blobs.put_bytes(content) for _ in range(5)))
-    assert await count(js) == 4
-    assert await blobs.get_bytes(sha256(content), NO_LIMIT) == content
+    content = os.urandom(3 * PIECE_BYTES)
+    await asyncio.gather(*(blobs.put_bytes(ALICE, content) for _ in range(5)))
+    assert await count(js) == 3
+    assert await blobs.get_bytes(ALICE, ref_of(content)) == content
 
 
-@pytest.mark.parametrize("size", [0, 1000, 3 * CHUNK_BYTES + 1])
-async def test_nats_py_reads_ours_and_we_read_its(
-    blobs: Blobs, connection: Connection, js: JetStream, size: int
+async def test_what_a_lender_stores_lies_in_its_own_area(blobs: Blobs, desk: Blobs) -> None:
+    content = os.urandom(PIECE_BYTES + 1)
+    ref = await desk.put_bytes(ALICE, content)
+    assert ref == ref_of(content, DESK)
+    assert await blobs.get_bytes(ALICE, ref) == content
+    for elsewhere in (ref_of(content), ref_of(content, ATTIC)):
+        with pytest.raises(BlobMissingError, match="does not hold it"):
+            await blobs.get_bytes(ALICE, elsewhere)
+
+
+async def test_what_is_there_is_not_replaced_rolled_up_or_removed(
+    blobs: Blobs, connection: Connection, js: JetStream
 ) -> None:
-    store = await object_store(connection)
-    ours, theirs = os.urandom(size), os.urandom(size + 1)
-    await blobs.put_bytes(ours)
-    result = await store.get(sha256(ours))
-    assert (result.data, result.info.size) == (ours, size)
-    await store.put(sha256(theirs), theirs)
-    assert await blobs.exists(sha256(theirs))
-    assert await blobs.get_bytes(sha256(theirs), NO_LIMIT) == theirs
-    before = await count(js)
-    await blobs.put_bytes(theirs)
-    assert await count(js) == before
-    assert {info.name for info in await store.list()} == {sha256(ours), sha256(theirs)}
+    """Whatever permissions there are: it is the stream that refuses."""
+    ref = await blobs.put_bytes(ALICE, b"what alice stored")
+    subject = subjects.blob(ALICE, ALICE, ref.sha256, 0)
+    answers = [
+        (await connection.request(one, b"forged", headers)).data
+        for one, headers in (
+            (subject, None),
+            (subject, {"Nats-Rollup": "sub"}),
+            (subject, {"Nats-Rollup": "all"}),
+            (subjects.blob(ALICE, DESK, ref.sha256, 0), {"Nats-Rollup": "all"}),
+            (subject, {"Nats-Expected-Last-Subject-Sequence": "1"}),
+        )
+    ]
+    assert all(b'"error"' in answer for answer in answers), answers
+    with pytest.raises(JetStreamError):
+        await js.call(f"STREAM.MSG.DELETE.{BUCKET}", {"seq": 1})
+    assert await blobs.get_bytes(ALICE, ref) == b"what alice stored"
 
 
-async def test_a_deleted_blob_is_missing_and_can_be_put_again(
-    blobs: Blobs, connection: Connection
+async def test_what_the_operator_has_removed_can_be_stored_anew(
+    blobs: Blobs, js: JetStream
 ) -> None:
-    content = os.urandom(1000)
-    with pytest.raises(BlobMissingError, match="does not hold"):
-        await blobs.get_bytes(sha256(content), NO_LIMIT)
-    await blobs.put_bytes(content)
-    await (await object_store(connection)).delete(sha256(content))
-    assert not await blobs.exists(sha256(content))
+    ref = await blobs.put_bytes(ALICE, b"17")
+    other = await blobs.put_bytes(ALICE, b"18")
+    assert await js.purge(BUCKET, subjects.blob(ALICE, "*", ref.sha256, "*")) == 1
     with pytest.raises(BlobMissingError):
-        await blobs.get_bytes(sha256(content), NO_LIMIT)
-    await blobs.put_bytes(content)
-    assert await blobs.get_bytes(sha256(content), NO_LIMIT) == content
+        await blobs.get_bytes(ALICE, ref)
+    assert await blobs.get_bytes(ALICE, other) == b"18"
+    await blobs.put_bytes(ALICE, b"17")
+    assert await blobs.get_bytes(ALICE, ref) == b"17"
 
 
-async def test_too_large_is_refused_before_anything_is_read(
-    blobs: Blobs, connection: Connection, tmp_path: Path
-) -> None:
-    content = os.urandom(1000)
-    await blobs.put_bytes(content)
-    received = connection.nc.stats["in_bytes"]
-    with pytest.raises(BlobTooLargeError, match="1000 bytes, 999 allowed"):
-        await blobs.get_to(sha256(content), tmp_path / "x", 999)
-    assert connection.nc.stats["in_bytes"] - received < 1000
-    assert names(tmp_path) == {"nats"}
+async def test_where_there_is_no_bucket_is_told_at_once(blobs: Blobs) -> None:
+    for size in (1, 2 * PIECE_BYTES):
+        with pytest.raises(NoRespondersError):
+            await blobs.put_bytes(BOB, bytes(size))
+    with pytest.raises(NoRespondersError):
+        await blobs.get_bytes(BOB, ref_of(b"17"))
 
 
-def lie(content: bytes, **changes: object) -> bytes:
-    fields = json.loads(objects.meta(sha256(content), "nuid1", len(content), 1, CHUNK_BYTES))
-    return json.dumps(fields | changes).encode()
+async def test_a_full_bucket_takes_no_more_and_says_so(blobs: Blobs, js: JetStream) -> None:
+    await js.ensure_stream(streams.bucket_config(ALICE, bytes_max=3 * PIECE_BYTES))
+    kept = os.urandom(2 * PIECE_BYTES)
+    await blobs.put_bytes(ALICE, kept)
+    with pytest.raises(BucketFullError, match="is full"):
+        await blobs.put_bytes(ALICE, os.urandom(2 * PIECE_BYTES))
+    assert await blobs.put_bytes(ALICE, kept) == ref_of(kept), "what is there is no more"
+    assert await blobs.get_bytes(ALICE, ref_of(kept)) == kept
+
+
+async def test_nothing_larger_than_a_piece_is_stored(connection: Connection, js: JetStream) -> None:
+    assert js
+    subject = subjects.blob(ALICE, DESK, "ab" * 32, 0)
+    refused = await connection.request(subject, bytes(PIECE_BYTES + 8192))
+    assert b"message size exceeds" in refused.data
 
 
 LIES = {
-    "no json": b"{",
-    "no object": b"[1]",
-    "no text": b"\xff",
-    "no fields": b"{}",
-    "the digest of something else": lie(b"truth", digest="SHA-256=" + "A" * 43 + "="),
-    "a digest of another type": lie(b"truth", digest=7),
-    "a size too small": lie(b"truth", size=4),
-    "a size too large": lie(b"truth", size=6),
-    "a negative size": lie(b"truth", size=-1),
-    "a size that is no number": lie(b"truth", size=True),
-    "everybody's chunks": lie(b"truth", nuid=">"),
-    "chunks that are not there": lie(b"truth", nuid="nuid2"),
-    "other chunks of the same size": lie(b"truth", nuid="nuid3"),
+    "other content": [b"false"],
+    "too little": [b"trut"],
+    "too much": [b"truths"],
+    "nothing": [b""],
+    "a piece more": [b"truth", b"truth"],
 }
 
 
-@pytest.mark.parametrize("meta", LIES.values(), ids=LIES.keys())
+@pytest.mark.parametrize("pieces", LIES.values(), ids=LIES.keys())
 async def test_whatever_lies_in_the_store_only_the_true_content_is_handed_out(
-    blobs: Blobs, connection: Connection, tmp_path: Path, meta: bytes
+    blobs: Blobs, connection: Connection, tmp_path: Path, pieces: list[bytes]
 ) -> None:
-    await connection.request("$O.blobs.C.nuid1", b"truth")
-    await connection.request("$O.blobs.C.nuid3", b"false")
-    await connection.request(objects.meta_subject(sha256(b"truth")), meta)
-    target = tmp_path / "target"
+    for number, piece in enumerate(pieces):
+        subject = subjects.blob(ALICE, DESK, sha256(b"truth"), number)
+        await connection.request(subject, piece)
+    target, ref = tmp_path / "target", ref_of(b"truth", DESK)
+    if len(pieces) > 1:
+        assert await blobs.get_bytes(ALICE, ref) == b"truth", "what is too much is not looked at"
+        return
     with pytest.raises(BlobCorruptError):
-        await blobs.get_to(sha256(b"truth"), target, NO_LIMIT)
+        await blobs.get_to(ALICE, ref, target)
     with pytest.raises(BlobCorruptError):
-        await blobs.get_bytes(sha256(b"truth"), NO_LIMIT)
+        await blobs.get_bytes(ALICE, ref)
     assert names(tmp_path) == {"nats"}
 
 
-async def test_putting_mends_unreadable_metadata(blobs: Blobs, connection: Connection) -> None:
-    await connection.request(objects.meta_subject(sha256(b"truth")), b"{")
-    await blobs.put_bytes(b"truth")
-    assert await blobs.get_bytes(sha256(b"truth"), NO_LIMIT) == b"truth"
-
-
-async def test_a_blob_that_is_replaced_while_it_is_read_is_read_anew(
-    blobs: Blobs, connection: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("missing", [0, 1, 9, 10])
+async def test_a_content_of_which_a_piece_is_missing_is_missing(
+    blobs: Blobs, js: JetStream, tmp_path: Path, missing: int
 ) -> None:
-    content = os.urandom(20 * CHUNK_BYTES)
-    await blobs.put_bytes(content)
-    store = await object_store(connection)
-    get_page = blobs._js.get_page
-    calls = 0
+    ref = await blobs.put_bytes(ALICE, os.urandom(10 * PIECE_BYTES + 1))
+    await js.purge(BUCKET, subjects.blob(ALICE, ALICE, ref.sha256, missing))
+    with pytest.raises(BlobMissingError):
+        await blobs.get_to(ALICE, ref, tmp_path / "x")
+    assert names(tmp_path) == {"nats"}
 
-    async def replace_before_second_page(*args: Any, **options: Any) -> Page:  # noqa: ANN401
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            await store.put(sha256(content), content)
-        return await get_page(*args, **options)
 
-    monkeypatch.setattr(blobs._js, "get_page", replace_before_second_page)
-    assert await blobs.get_to(sha256(content), tmp_path / "t", NO_LIMIT) == len(content)
-    assert (tmp_path / "t").read_bytes() == content
-    assert calls == 2 + 3
+async def test_a_size_that_is_not_its_own_is_noticed(blobs: Blobs) -> None:
+    content = os.urandom(PIECE_BYTES + 5)
+    ref = await blobs.put_bytes(ALICE, content)
+    for size_bytes in (0, 1, PIECE_BYTES, PIECE_BYTES + 4, PIECE_BYTES + 6, 2 * PIECE_BYTES + 1):
+        with pytest.raises((BlobCorruptError, BlobMissingError)):
+            await blobs.get_bytes(ALICE, ref.model_copy(update={"size_bytes": size_bytes}))
+
+
+async def test_what_was_stored_wrong_under_ones_own_name_is_noticed(
+    blobs: Blobs, connection: Connection
+) -> None:
+    content = os.urandom(PIECE_BYTES + 5)
+    await connection.request(subjects.blob(ALICE, ALICE, sha256(content), 1), b"wrong")
+    with pytest.raises(BlobCorruptError, match="something else"):
+        await blobs.put_bytes(ALICE, content)
 
 
 async def test_a_file_that_changes_under_our_hands_is_not_stored(
     blobs: Blobs, js: JetStream, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """Not even its wrong pieces: nobody could replace them."""
     path = tmp_path / "f"
     path.write_bytes(b"before")
-    digest = blobs_module._digest
+    outline = blobs_module._outline
 
-    def digest_and_change(source: Any) -> tuple[str, int]:  # noqa: ANN401
-        result = digest(source)
+    def outline_and_change(source: Any) -> Any:  # noqa: ANN401
+        result = outline(source)
         path.write_bytes(b"afterw")
         return result
 
-    monkeypatch.setattr(blobs_module, "_digest", digest_and_change)
+    monkeypatch.setattr(blobs_module, "_outline", outline_and_change)
     with pytest.raises(BlobCorruptError, match="changed while it was read"):
-        await blobs.put_file(path)
+        await blobs.put_file(ALICE, path)
     assert await count(js) == 0
 
 
-async def test_a_crash_of_the_server_during_a_put_leaves_nothing_that_looks_whole(
-    nats: EmbeddedServer, blobs: Blobs, connection: Connection
+async def test_a_put_that_was_broken_off_goes_on_where_it_was(
+    nats: EmbeddedServer, blobs: Blobs, js: JetStream, connection: Connection
 ) -> None:
-    content = os.urandom(60 * CHUNK_BYTES)
-    putting = asyncio.create_task(blobs.put_bytes(content))
+    content = os.urandom(60 * PIECE_BYTES)
+    putting = asyncio.create_task(blobs.put_bytes(ALICE, content))
     await until(lambda: len(blobs._publisher._in_flight) > 10)
     nats.kill()
     with pytest.raises((OutcomeUnknownError, NotConnectedError)):
         await putting
     await nats.start()
     await until(lambda: connection.connected)
-    assert not await blobs.exists(sha256(content))
-    await blobs.put_bytes(content)
-    assert await blobs.get_bytes(sha256(content), NO_LIMIT) == content
+    assert 0 <= await count(js) < 60
+    with pytest.raises(BlobMissingError):
+        await blobs.get_bytes(ALICE, ref_of(content))
+    await blobs.put_bytes(ALICE, content)
+    assert await count(js) == 60
+    assert await blobs.get_bytes(ALICE, ref_of(content)) == content
+
+
+async def test_a_put_that_is_given_up_is_not_taken_for_whole(blobs: Blobs, js: JetStream) -> None:
+    content = os.urandom(60 * PIECE_BYTES)
+    putting = asyncio.create_task(blobs.put_bytes(ALICE, content))
+    await until(lambda: len(blobs._publisher._in_flight) > 10)
+    began = asyncio.get_running_loop().time()
+    putting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await putting
+    assert asyncio.get_running_loop().time() - began < 2.0, "nothing is waited for"
+    last = subjects.blob(ALICE, ALICE, sha256(content), 59)
+    assert await js.get_last(BUCKET, last) is None
+    await blobs.put_bytes(ALICE, content)
+    assert await blobs.get_bytes(ALICE, ref_of(content)) == content
 
 
 async def test_a_crash_of_the_server_during_a_get_leaves_no_partial_file(
     nats: EmbeddedServer, blobs: Blobs, connection: Connection, tmp_path: Path
 ) -> None:
-    content = os.urandom(60 * CHUNK_BYTES)
-    await blobs.put_bytes(content)
+    content = os.urandom(60 * PIECE_BYTES)
+    ref = await blobs.put_bytes(ALICE, content)
     folder = tmp_path / "cache"
     folder.mkdir()
-    getting = asyncio.create_task(blobs.get_to(sha256(content), folder / "x", NO_LIMIT))
+    getting = asyncio.create_task(blobs.get_to(ALICE, ref, folder / "x"))
     await until(lambda: names(folder))
     nats.kill()
     with pytest.raises(LinkError):
@@ -251,22 +295,22 @@ async def test_a_crash_of_the_server_during_a_get_leaves_no_partial_file(
     assert not names(folder)
     await nats.start()
     await until(lambda: connection.connected)
-    assert await blobs.get_to(sha256(content), folder / "x", NO_LIMIT) == len(content)
+    await blobs.get_to(ALICE, ref, folder / "x")
     assert names(folder) == {"x"}
 
 
 async def test_a_get_that_is_given_up_leaves_no_partial_file(blobs: Blobs, tmp_path: Path) -> None:
-    content = os.urandom(60 * CHUNK_BYTES)
-    await blobs.put_bytes(content)
+    content = os.urandom(60 * PIECE_BYTES)
+    ref = await blobs.put_bytes(ALICE, content)
     folder = tmp_path / "cache"
     folder.mkdir()
-    getting = asyncio.create_task(blobs.get_to(sha256(content), folder / "x", NO_LIMIT))
+    getting = asyncio.create_task(blobs.get_to(ALICE, ref, folder / "x"))
     await until(lambda: names(folder))
     getting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await getting
     assert not names(folder)
     with pytest.raises(FileNotFoundError):
-        await blobs.get_to(sha256(content), tmp_path / "absent" / "x", NO_LIMIT)
+        await blobs.get_to(ALICE, ref, tmp_path / "absent" / "x")
     with pytest.raises(FileNotFoundError):
-        await blobs.put_file(tmp_path / "absent")
+        await blobs.put_file(ALICE, tmp_path / "absent")

@@ -11,20 +11,18 @@ from core_world import ALICE
 
 from fuzz.messages import as_msg, read, written
 from fuzz.target import Target, taken, why_not
-from lender.link import api, objects
+from lender.link import api
 from lender.link.connection import status
 from lender.link.credentials import CredentialsError, connect_options, trusting, without_credentials
 from lender.link.errors import LinkError
 from lender.link.hardened import HardenedClient
-from lender.link.message import StoredMessage, delivery_info
-from lender.link.objects import BlobCorruptError
+from lender.link.message import delivery_info
 from lender.link.server_words import greeting_of, standing_of
 from lender.link.way_in import read_way_in, token_of
 from lender.protocol.signature import seed_from_entropy
 
 T = TypeVar("T")
 
-_SHA256 = "ab" * 32
 _SEED = seed_from_entropy(bytes([7]) * 32)
 
 
@@ -61,18 +59,6 @@ def _answer(data: bytes) -> None:
 
 def _acknowledgement(data: bytes) -> None:
     taken(LinkError, delivery_info, data.decode(errors="replace"))
-
-
-def _blob(data: bytes) -> None:
-    entry = taken(BlobCorruptError, objects.entry, _SHA256, _stored(data))
-    if entry is not None:
-        again = objects.meta(_SHA256, entry.nuid, entry.size, 1, 512)
-        assert objects.entry(_SHA256, _stored(again)) == entry
-        assert "." not in objects.chunk_subject(entry.nuid).removeprefix("$O.blobs.C.")
-
-
-def _stored(payload: bytes) -> StoredMessage:
-    return StoredMessage(objects.meta_subject(_SHA256), 1, payload, {})
 
 
 def _server_words(data: bytes) -> None:
@@ -137,16 +123,6 @@ TARGETS = (
             b"$JS.ACK.hub.ACCOUNT.WORK.default.1.7.7.1700000000000000000.3.token",
         ),
         words=(b"$JS.ACK.", b"."),
-    ),
-    Target(
-        "link-blob",
-        _blob,
-        (
-            objects.meta(_SHA256, "NUID0123456789", 9, 1, 512),
-            b'{"name": "x", "deleted": true}',
-        ),
-        ("lender.link.objects.entry",),
-        (b'"nuid":', b'"size":', b'"digest":', b'"deleted":'),
     ),
     Target(
         "link-server-words",

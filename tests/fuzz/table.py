@@ -47,7 +47,6 @@ NOT_FROM_OUTSIDE: Final[dict[str, str]] = {
     "lender.daemon.peer.on_linux": _KERNEL,
     "lender.daemon.peer.on_mac": _KERNEL,
     "lender.link.embedded.EmbeddedServer._reported_port": _OURS,
-    "lender.link.objects._digest_text": "a digest that was validated with what names the blob",
     "lender.sandbox.egress.connection._unacknowledged_bytes": _KERNEL,
     "lender.sandbox.egress.egress._be_proxy": _OURS,
     "lender.sandbox.files.rootfs._read_about": "written whole by this user, in this very boot",

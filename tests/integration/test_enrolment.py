@@ -194,7 +194,8 @@ def test_classes_that_the_operator_names_are_those_of_the_token(fleet: Enrolling
         assert enrolling.ended() == 0
     text = (desk.state / "fleet" / "fleet.creds").read_text()
     found = decode(next(line for line in text.splitlines() if line.startswith("ey")))
-    assert found["nats"]["tags"] == [f"class:{one}", f"class:{two}"]
+    submitter = f"submitter:{fleet.submitter}"
+    assert found["nats"]["tags"] == [f"class:{one}", f"class:{two}", submitter]
     assert found["name"] == "table"
 
 

@@ -3,9 +3,9 @@
 from typing import Literal, NamedTuple
 
 from broker.deployment.tokens import Key
-from lender.protocol import streams
+from lender.protocol import streams, subjects
 from lender.protocol.classes import WorkClass, own_queue
-from lender.protocol.permissions import RIGHTS, STRANGERS_INBOX, Role, granted
+from lender.protocol.permissions import RIGHTS, STRANGERS_INBOX, Role, completed, granted
 
 Deed = Literal["publish", "subscribe"]
 
@@ -37,8 +37,8 @@ CLASS, OTHER_CLASS = class_of(ALICE), class_of(BOB)
 BROKER = Person("broker", "broker", _key(30))
 SUBMITTER = Person("submitter", "submitter", ALICE)
 OTHER_SUBMITTER = Person("other submitter", "submitter", BOB)
-LENDER = Person("lender", "lender", _key(33), (f"class:{CLASS}",))
-OTHER_LENDER = Person("other lender", "lender", _key(34), (f"class:{OTHER_CLASS}",))
+LENDER = Person("lender", "lender", _key(33), completed((f"class:{CLASS}",)))
+OTHER_LENDER = Person("other lender", "lender", _key(34), completed((f"class:{OTHER_CLASS}",)))
 OBSERVER = Person("observer", "observer", _key(35))
 STRANGER = Person("stranger", "stranger", _key(38))
 """Who has no token: the key is of no use."""
@@ -50,7 +50,8 @@ _STREAMS = (
     streams.JOBS,
     streams.WORK,
     streams.RESULTS,
-    streams.BLOBS,
+    streams.bucket(ALICE.public),
+    streams.bucket(BOB.public),
     streams.HEADS,
     streams.ENROLMENT,
     streams.LEADER,
@@ -112,6 +113,12 @@ _NOBODYS = (
     f"{STRANGERS_INBOX}.x",
     "x",
 )
+_SHA256 = "ab" * 32
+_OTHERS_PIECES = tuple(
+    subjects.blob(whose.public, by.public, _SHA256, 0)
+    for whose in (ALICE, BOB)
+    for by in (ALICE, BOB, LENDER.key, OTHER_LENDER.key)
+)
 _WIDE = (
     ">",
     "*",
@@ -128,6 +135,7 @@ _WIDE = (
     "event.>",
     "log.>",
     "work.>",
+    "blob.>",
     "res.>",
     "leader.>",
     "$O.>",
@@ -169,6 +177,12 @@ def tried(deed: Deed) -> list[str]:
             for call in _CONSUMER_CALLS
         ]
         found += _NOBODYS
+        found += _OTHERS_PIECES
+        found += [
+            f"$JS.API.DIRECT.GET.{streams.bucket(whose.public)}.{piece}"
+            for whose in (ALICE, BOB)
+            for piece in (*_OTHERS_PIECES, *(subjects.of_bucket(x.public) for x in (ALICE, BOB)))
+        ]
         found += [f"_INBOX_{one.key.public}.x.1" for one in PEOPLE]
     return list(dict.fromkeys(found))
 

@@ -208,6 +208,11 @@ BY_REPLY = [
 ]
 
 
+def _own_piece(person: Person) -> str:
+    """Where a submitter, or a lender for a submitter of its classes, may store something."""
+    return subjects.blob(SUBMITTER.key.public, person.key.public, "ab" * 32, 0)
+
+
 @pytest.mark.parametrize(
     ("stream", "subject", "reader"), BY_REPLY, ids=[one[0] for one in BY_REPLY]
 )
@@ -233,7 +238,7 @@ async def test_no_stream_is_written_by_way_of_a_reply(
     async with await world.connect(reader) as witness, await world.connect(person) as mallory:
         await mallory.request(own, b"forged")
         await mallory.publish(f"$JS.API.DIRECT.GET.{source}.{own}", reply=subject)
-        await mallory.publish("$O.blobs.C.x", b"forged", reply=subject)
+        await mallory.publish(_own_piece(person), b"forged", reply=subject)
         await mallory.nc.flush()
         await asyncio.sleep(WITHIN_S)
         assert await stored() == []

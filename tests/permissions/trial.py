@@ -15,7 +15,17 @@ from lender.link.embedded import EmbeddedServer
 from lender.link.hardened import HardenedClient
 from lender.protocol import streams
 from lender.protocol.permissions import STRANGERS_INBOX, permits
-from permissions.people import BROKER, CLASS, OTHER_CLASS, PEOPLE, Deed, Person, tried
+from permissions.people import (
+    ALICE,
+    BOB,
+    BROKER,
+    CLASS,
+    OTHER_CLASS,
+    PEOPLE,
+    Deed,
+    Person,
+    tried,
+)
 
 NOW = 1_790_000_000.0
 NONE = Certificates("", "", "", "")
@@ -114,7 +124,8 @@ async def trial(folder: Path) -> AsyncIterator[Trial]:
     try:
         async with await one.connect(BROKER) as connection:
             jetstream = JetStream(connection)
-            for config in (*streams.stream_configs(), streams.leader_config()):
+            buckets = map(streams.bucket_config, (ALICE.public, BOB.public))
+            for config in (*streams.stream_configs(), streams.leader_config(), *buckets):
                 await jetstream.ensure_stream(config)
             for queue in (CLASS, OTHER_CLASS):
                 await jetstream.ensure_consumer(streams.WORK, streams.consumer_config(queue))

@@ -4,6 +4,7 @@ import pytest
 from broker_world import ALICE, L1, L2, World, archive, bad, job_spec, ok
 
 from broker.core.containers.ranges import RangeSet
+from broker.core.durable.records import SUMMARY_HEADER, CheckpointsSummary
 from broker.core.jobs import checkpoints
 from lender.protocol import bounds
 from lender.protocol.codec import encode
@@ -236,6 +237,15 @@ def test_a_repeated_one_is_noted_once() -> None:
 
 
 # restarts
+
+
+def test_a_note_says_who_has_stored_it_where_its_version_did() -> None:
+    by_desk = FIRST.model_copy(update={"by": L1})
+    noted = CheckpointsSummary(((0, by_desk), (1, SECOND)), 1)
+    assert CheckpointsSummary.load({SUMMARY_HEADER: noted.dump()}) == noted
+    assert CheckpointsSummary._read({"c": [[1, SECOND.sha256, 2]], "a": 1}).checkpoints == (
+        (1, SECOND),
+    )
 
 
 def test_it_survives_a_restart_of_the_broker() -> None:

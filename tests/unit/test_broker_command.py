@@ -63,6 +63,7 @@ def test_submitters_are_allowed_and_forbidden(tmp_path: Path) -> None:
         (("allow", "default", ALICE.public_key), "stands for all others"),
         (("allow", "alice", ALICE.public_key, "--running", "0"), "running_tasks_max"),
         (("allow", "alice", ALICE.public_key, "--weight", "0"), "weight"),
+        (("allow", "alice", ALICE.public_key, "--stored", "1"), "stored_bytes_max"),
         (("forbid", "bob"), "was never allowed"),
     ],
 )
@@ -121,6 +122,13 @@ def test_what_is_said_of_a_submitter_stays_until_something_else_is(tmp_path: Pat
         ["alice", "2", "(10)", f"({DEFAULT.tasks_max})", "100"],
         ["mallory", "(1)", "(10)", f"({DEFAULT.tasks_max})", "(5)"],
     ]
+    assert run("allow", "default", "--stored", str(1 << 30), *state).returncode == 0
+    assert run("allow", "alice", "--stored", str(1 << 40), *state).returncode == 0
+    assert SubmittersFile(tmp_path).read().stored_bytes_max(["UX"]) == {
+        "UX": 1 << 30,
+        ALICE.public_key: 1 << 40,
+        MALLORY.public_key: 1 << 30,
+    }
     assert run("forbid", "alice", *state).returncode == 0
     assert keys(tmp_path) == {"mallory": MALLORY.public_key}
     assert SubmittersFile(tmp_path).read().default.jobs_max == 10
@@ -131,7 +139,7 @@ def test_a_file_of_keys_alone_is_read_and_others_settings_are_listed(tmp_path: P
     config = tmp_path / "broker.toml"
     config.write_text(f'[submitters]\nmallory = "{MALLORY.public_key}"\n')
     listed = run("submitters", "--state", str(tmp_path), "--config", str(config)).stdout
-    assert listed.count("no limit") == 3
+    assert listed.count("no limit") == 6
     assert {line.split()[-1] for line in listed.splitlines()[2:]} == {
         ALICE.public_key,
         MALLORY.public_key,

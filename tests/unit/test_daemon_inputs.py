@@ -14,8 +14,8 @@ import pytest
 
 from lender.daemon.disk_space import DiskSpace
 from lender.daemon.inputs import InputCache, InputError
-from lender.link.blobs import Blobs
-from lender.link.objects import BlobMissingError, BlobTooLargeError
+from lender.link.blobs import BlobCorruptError, BlobMissingError, Blobs, Reference
+from lender.protocol.job import BlobRef
 from lender.state.folder import StateFolder
 from lender.state.purge import kept_submitters, purge
 
@@ -43,12 +43,13 @@ class Store:
         self.begun = asyncio.Event()
         self.transfers: Counter[str] = Counter()
 
-    async def get_to(self, sha256: str, path: Path, *, max_bytes: int) -> int:
-        content = self.contents.get(sha256)
+    async def get_to(self, submitter: str, blob: Reference, path: Path) -> None:
+        assert submitter in path.parts
+        sha256, content = blob.sha256, self.contents.get(blob.sha256)
         if content is None:
-            raise BlobMissingError(sha256, "the store does not hold it")
-        if len(content) > max_bytes:
-            raise BlobTooLargeError(sha256, "too large")
+            raise BlobMissingError(sha256, "the bucket does not hold it")
+        if len(content) > blob.size_bytes:
+            raise BlobCorruptError(sha256, "too large")
         self.transfers[self.names[sha256]] += 1
         part = path.with_name(f".{path.name}.part")
         try:
@@ -60,7 +61,6 @@ class Store:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-        return len(content)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ async def use(cache: InputCache, name: str, submitter: str = ALICE) -> Path:
     """What a lease does that needs one blob and ends."""
     lease = cache.for_lease(submitter)
     try:
-        return await lease.fetch(sha256_of(name), SIZE)
+        return await lease.fetch(BlobRef(sha256=sha256_of(name), size_bytes=SIZE))
     finally:
         lease.release()
 
@@ -111,11 +111,13 @@ async def test_a_blob_of_another_size_than_the_job_says_is_the_jobs_fault(
     cache = await cache_of(state, store)
     for size_bytes in (SIZE + 1, SIZE - 1):
         with pytest.raises(InputError) as refused:
-            await cache.for_lease(ALICE).fetch(sha256_of("a"), size_bytes)
+            await cache.for_lease(ALICE).fetch(
+                BlobRef(sha256=sha256_of("a"), size_bytes=size_bytes)
+            )
         assert refused.value.invalid
     assert await use(cache, "a")
     with pytest.raises(InputError, match=f"the specification says {SIZE - 1}") as refused:
-        await cache.for_lease(ALICE).fetch(sha256_of("a"), SIZE - 1)
+        await cache.for_lease(ALICE).fetch(BlobRef(sha256=sha256_of("a"), size_bytes=SIZE - 1))
     assert refused.value.invalid
 
 
@@ -126,9 +128,9 @@ async def test_a_blob_that_nobody_stored_is_the_jobs_fault_and_takes_no_room(
     cache = await cache_of(state, store, blobs_max=1)
     lease = cache.for_lease(ALICE)
     with pytest.raises(InputError, match="does not hold it") as refused:
-        await lease.fetch("0" * 64, SIZE)
+        await lease.fetch(BlobRef(sha256="0" * 64, size_bytes=SIZE))
     assert refused.value.invalid
-    assert await lease.fetch(sha256_of("a"), SIZE)
+    assert await lease.fetch(BlobRef(sha256=sha256_of("a"), size_bytes=SIZE))
     assert kept(state, store) == "a"
 
 
@@ -256,11 +258,11 @@ async def test_what_a_lease_holds_stays_until_it_is_released(state: StateFolder)
     cache = await cache_of(state, store, blobs_max=2)
     lease, other = cache.for_lease(ALICE), cache.for_lease(ALICE)
     for one in (lease, lease, other):  # a job may name one content twice
-        await one.fetch(sha256_of("a"), SIZE)
+        await one.fetch(BlobRef(sha256=sha256_of("a"), size_bytes=SIZE))
     await use(cache, "b")
     await use(cache, "c")
     assert kept(state, store) == "ac"
-    await lease.fetch(sha256_of("c"), SIZE)
+    await lease.fetch(BlobRef(sha256=sha256_of("c"), size_bytes=SIZE))
     with pytest.raises(InputError, match=f"{2 * SIZE} of them for running work") as refused:
         await use(cache, "d", BOB)
     assert not refused.value.invalid
@@ -307,7 +309,7 @@ async def test_a_blob_larger_than_the_cache_is_not_the_jobs_fault(state: StateFo
     cache = await cache_of(state, store, blobs_max=2)
     await use(cache, "a")
     with pytest.raises(InputError, match=f"has {3 * SIZE} bytes.* at most {2 * SIZE}") as refused:
-        await cache.for_lease(ALICE).fetch(sha256_of("b"), 3 * SIZE)
+        await cache.for_lease(ALICE).fetch(BlobRef(sha256=sha256_of("b"), size_bytes=3 * SIZE))
     assert not refused.value.invalid
     assert kept(state, store) == "a"
     assert store.transfers == {"a": 1}
@@ -326,12 +328,12 @@ async def test_without_a_setting_a_full_disk_leaves_less_room(
     assert kept(state, store) == "abc"
     free_bytes = 3 * SIZE
     with pytest.raises(InputError, match=f"at most {SIZE * 6 // 4} bytes"):
-        await cache.for_lease(ALICE).fetch(sha256_of("d"), 2 * SIZE)
+        await cache.for_lease(ALICE).fetch(BlobRef(sha256=sha256_of("d"), size_bytes=2 * SIZE))
     await use(cache, "d")
     assert kept(state, store) == "d"
     free_bytes = 1 << 50
     with pytest.raises(InputError, match=f"at most {8 << 30} bytes"):
-        await cache.for_lease(ALICE).fetch(sha256_of("a"), (8 << 30) + 1)
+        await cache.for_lease(ALICE).fetch(BlobRef(sha256=sha256_of("a"), size_bytes=(8 << 30) + 1))
 
 
 async def test_what_a_killed_daemon_left_is_cleared_by_the_next(state: StateFolder) -> None:
@@ -367,7 +369,7 @@ async def test_a_transfer_has_its_room_until_it_is_broken_off(state: StateFolder
     waiting = asyncio.create_task(use(cache, "b"))
     await store.begun.wait()
     with pytest.raises(InputError, match=f"{SIZE} of them for running work"):
-        await cache.for_lease(ALICE).fetch(sha256_of("c"), 2 * SIZE)
+        await cache.for_lease(ALICE).fetch(BlobRef(sha256=sha256_of("c"), size_bytes=2 * SIZE))
     waiting.cancel()
     await asyncio.wait([waiting])
     assert kept(state, store) == "a"
@@ -407,16 +409,16 @@ async def test_a_purged_blob_is_fetched_again_and_its_room_was_given_back(
     cache = await cache_of(state, store, blobs_max=2)
     theirs = await use(cache, "b", BOB)
     before = cache.for_lease(ALICE)
-    path = await before.fetch(sha256_of("a"), SIZE)
+    path = await before.fetch(BlobRef(sha256=sha256_of("a"), size_bytes=SIZE))
     cache.purge(ALICE)
     await use(cache, "c", BOB)
     assert theirs.exists()
     after = cache.for_lease(ALICE)
-    assert await after.fetch(sha256_of("a"), SIZE) == path
+    assert await after.fetch(BlobRef(sha256=sha256_of("a"), size_bytes=SIZE)) == path
     assert path.read_bytes() == content_of("a")
     before.release()
     with pytest.raises(InputError, match=f"{SIZE} of them for running work"):
-        await cache.for_lease(BOB).fetch(sha256_of("d"), 2 * SIZE)
+        await cache.for_lease(BOB).fetch(BlobRef(sha256=sha256_of("d"), size_bytes=2 * SIZE))
 
 
 def test_a_purge_takes_cache_and_spool_and_what_an_interrupted_one_left(
@@ -467,7 +469,7 @@ async def test_what_a_lease_opens_counts_as_kept_until_it_is_released(
     monkeypatch.setattr("lender.daemon.inputs.OFFERED_BLOB_BYTES_MIN", 1)
     cache = await cache_of(state, Store(), blobs_max=3)
     lease, other = cache.for_lease(ALICE), cache.for_lease(BOB)
-    await lease.fetch(sha256_of("a"), SIZE)
+    await lease.fetch(BlobRef(sha256=sha256_of("a"), size_bytes=SIZE))
     await lease.make_room("0", SIZE)
     assert cache.largest() == (sha256_of("a"),), "no blob is what it opened"
     with pytest.raises(InputError, match="keeps at most") as refused:

@@ -14,7 +14,8 @@ from lender.daemon.execution import Execution, Machinery
 from lender.daemon.inputs import InputCache, InputError
 from lender.daemon.seals import Seals
 from lender.daemon.task_logs import TaskLogs
-from lender.link.objects import BlobMissingError
+from lender.link.blobs import BlobMissingError, Reference
+from lender.protocol.job import BlobRef
 from lender.protocol.signature import Signer, seed_from_entropy
 from lender.sandbox.plan import SandboxPlan
 from lender.state.folder import StateFolder
@@ -33,17 +34,17 @@ class Store:
         self.begun = asyncio.Event()
         self.broken_off = asyncio.Event()
 
-    async def get_to(self, sha256: str, path: Path, *, max_bytes: int) -> int:
-        if sha256 not in CONTENTS:
-            raise BlobMissingError(sha256, "the store does not hold it")
+    async def get_to(self, submitter: str, blob: Reference, path: Path) -> None:
+        assert submitter in path.parts
+        if blob.sha256 not in CONTENTS:
+            raise BlobMissingError(blob.sha256, "the bucket does not hold it")
         self.begun.set()
         try:
             await self.flows.wait()
         except asyncio.CancelledError:
             self.broken_off.set()
             raise
-        path.write_bytes(CONTENTS[sha256][:max_bytes])  # noqa: ASYNC240 - 64 KiB
-        return SIZE
+        path.write_bytes(CONTENTS[blob.sha256][: blob.size_bytes])  # noqa: ASYNC240 - 64 KiB
 
 
 class Sandbox:
@@ -108,7 +109,7 @@ async def world(tmp_path: Path) -> World:
 async def use(cache: InputCache, sha256: str) -> Path:
     lease = cache.for_lease("U" + "B" * 55)
     try:
-        return await lease.fetch(sha256, SIZE)
+        return await lease.fetch(BlobRef(sha256=sha256, size_bytes=SIZE))
     finally:
         lease.release()
 

@@ -24,6 +24,7 @@ from lender.daemon.execution import Execution, Machinery, OnLog
 from lender.daemon.results import ResultMaker
 from lender.daemon.seals import Seals
 from lender.daemon.task_logs import TaskLogs
+from lender.protocol.job import BlobRef
 from lender.protocol.lease import Lease
 from lender.protocol.signature import Signer, seed_from_entropy
 from lender.sandbox.files import checkpoint
@@ -91,10 +92,11 @@ class Store:
         self.flows = asyncio.Event()
         self.flows.set()
 
-    async def put_bytes(self, content: bytes) -> tuple[str, int]:
+    async def put_bytes(self, submitter: str, content: bytes) -> BlobRef:
         await self.flows.wait()
+        assert submitter == SPEC.submitter
         self.blobs.append(content)
-        return "ab" * 32, len(content)
+        return BlobRef(sha256="ab" * 32, size_bytes=len(content), by=LENDER)
 
 
 class World:
@@ -280,7 +282,7 @@ async def test_what_a_task_that_was_asked_to_end_has_left_is_saved(
     saved = await world.told.get()
     assert isinstance(saved, CheckpointSaved)
     ((task, blob),) = saved.checkpoints
-    assert (task, blob.size_bytes) == (1, len(world.store.blobs[0]))
+    assert (task, blob.size_bytes, blob.by) == (1, len(world.store.blobs[0]), LENDER)
     world.receipts.event(1).set()
     await cleaning
     assert not world.sandbox.plan.scratch.exists()

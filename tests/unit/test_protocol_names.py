@@ -3,11 +3,17 @@
 import pytest
 from core_world import ALICE, class_of, make_spec
 
-from lender.protocol import subjects
+from lender.protocol import bounds, subjects
 from lender.protocol.classes import WorkClass, is_own_queue, own_queue
 from lender.protocol.errors import ProtocolError
 from lender.protocol.ids import check_job_id
-from lender.protocol.streams import consumer_config, leader_config, stream_configs
+from lender.protocol.streams import (
+    bucket,
+    bucket_config,
+    consumer_config,
+    leader_config,
+    stream_configs,
+)
 from lender.protocol.subjects import (
     JobSubject,
     last_token,
@@ -42,6 +48,7 @@ def test_every_subject_is_one_that_its_filter_catches() -> None:
         (subjects.RESULT_FILTER, subjects.chunk(S, J, 40)),
         (subjects.RESULT_FILTER, subjects.checkpoints(S, J, 2)),
         (subjects.task_log_filter(S, J), subjects.task_log(S, J, "UL")),
+        (subjects.of_bucket(S), subjects.blob(S, "UL", "ab" * 32, 0)),
         (subjects.OFFER_FILTER, subjects.offer(S)),
         (subjects.DONE_FILTER, subjects.done(S)),
         (subjects.QUERY_FILTER, subjects.query(S)),
@@ -173,7 +180,7 @@ def test_a_head_has_a_subject_in_its_stream() -> None:
 
 def test_jobs_and_results_take_one_message_a_subject() -> None:
     configs = {one["name"]: one for one in stream_configs(replicas=3)}
-    assert set(configs) == {"JOBS", "WORK", "RESULTS", "OBJ_blobs", "HEADS", "ENROLMENT"}
+    assert set(configs) == {"JOBS", "WORK", "RESULTS", "HEADS", "ENROLMENT"}
     assert {one["num_replicas"] for one in configs.values()} == {3}
     for name in ("JOBS", "RESULTS"):
         one = configs[name]
@@ -183,6 +190,18 @@ def test_jobs_and_results_take_one_message_a_subject() -> None:
     assert configs["WORK"]["retention"] == "workqueue"
     assert "max_age" not in configs["HEADS"]
     assert configs["RESULTS"]["max_age"] > configs["JOBS"]["max_age"]
+
+
+def test_what_is_in_a_bucket_stays() -> None:
+    config = bucket_config(S, replicas=3, bytes_max=1 << 30)
+    assert config["name"] == bucket(S) == f"BLOBS_{S}"
+    assert config["subjects"] == [f"blob.{S}.>"]
+    assert (config["max_msgs_per_subject"], config["discard"]) == (1, "new")
+    assert config["discard_new_per_subject"]
+    assert "allow_rollup_hdrs" not in config
+    assert (config["max_bytes"], config["num_replicas"]) == (1 << 30, 3)
+    assert bucket_config(S)["max_bytes"] == -1
+    assert config["max_msg_size"] > bounds.PIECE_BYTES
 
 
 def test_the_leadership_key_is_one_message_in_memory() -> None:

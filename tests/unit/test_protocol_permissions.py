@@ -4,12 +4,14 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from core_world import ALICE
 
 from lender.protocol import permissions, streams, subjects
 from lender.protocol.permissions import RIGHTS, SELF, STRANGERS_INBOX, Role, granted, permits
 
 DOCS = Path(__file__).parents[2] / "docs"
 ME, OTHER = "UME", "UOTHER"
+CLASS = f"default_wasm_any_none_{ALICE.public_key}_wasm"
 CLASSES = ("class:default_wasm_any_none_UA_wasm", "class:default_wasm_any_none_UB_wasm", "site:x")
 
 
@@ -46,14 +48,34 @@ def test_a_lender_takes_leases_of_its_classes_and_its_own_queue_alone() -> None:
     assert not any(one.startswith(f"{pull}default") for one in granted("lender", "publish", ME))
 
 
+def test_a_lender_reads_and_adds_for_the_submitters_of_its_classes_alone() -> None:
+    tags = permissions.completed((f"class:{CLASS}", "site:x", "class:no class"))
+    assert tags == (f"class:{CLASS}", "site:x", "class:no class", f"submitter:{ALICE.public_key}")
+    assert permissions.completed(tags) == tags
+    allowed = granted("lender", "publish", ME, tags)
+    sha256 = "ab" * 32
+    mine = subjects.blob(ALICE.public_key, ME, sha256, 0)
+    assert permits(allowed, mine)
+    assert permits(allowed, f"$JS.API.DIRECT.GET.{streams.bucket(ALICE.public_key)}.{mine}")
+    for theirs in (
+        subjects.blob(ALICE.public_key, OTHER, sha256, 0),
+        subjects.blob(ALICE.public_key, ALICE.public_key, sha256, 0),
+        subjects.blob(OTHER, ME, sha256, 0),
+        f"$JS.API.DIRECT.GET.{streams.bucket(OTHER)}.{subjects.blob(OTHER, OTHER, sha256, 0)}",
+        f"$JS.API.STREAM.PURGE.{streams.bucket(ALICE.public_key)}",
+    ):
+        assert not permits(allowed, theirs), theirs
+    everywhere = granted("lender", "publish", ME, permissions.completed(("class:*",)))
+    assert permits(everywhere, subjects.blob(OTHER, ME, sha256, 0))
+    assert not permits(everywhere, subjects.blob(OTHER, OTHER, sha256, 0))
+    assert not permits(everywhere, f"$JS.API.DIRECT.GET.{streams.RESULTS}")
+
+
 @pytest.mark.parametrize("role", ["lender", "submitter", "observer"])
 def test_nobody_but_the_broker_reaches_what_is_anothers(role: Role) -> None:
     """What names a person names oneself; what names nobody is listed here, and nothing else is."""
     of_nobody = {
-        "$O.blobs.C.*",
-        "$O.blobs.M.*",
-        f"$JS.API.DIRECT.GET.{streams.BLOBS}",
-        f"$JS.API.DIRECT.GET.{streams.BLOBS}.$O.blobs.M.*",
+        "$JS.API.DIRECT.GET.*.blob.{{tag(submitter)}}.>",
         f"$JS.API.DIRECT.GET.{streams.LEADER}.{subjects.LEADERSHIP_KEY}",
         "$JS.API.CONSUMER.MSG.NEXT.WORK.{{tag(class)}}",
         subjects.control(subjects.ALL_LENDERS),
@@ -77,7 +99,13 @@ def test_nobody_but_the_broker_reaches_what_is_anothers(role: Role) -> None:
         "_INBOX.x",
         ">",
         "*",
-        f"$JS.API.STREAM.PURGE.{streams.BLOBS}",
+        subjects.blob(OTHER, ME, "ab" * 32, 0),
+        subjects.blob(ME, OTHER, "ab" * 32, 0),
+        f"$JS.API.DIRECT.GET.{streams.bucket(OTHER)}.{subjects.of_bucket(OTHER)}",
+        f"$JS.API.DIRECT.GET.{streams.bucket(ME)}",
+        f"$JS.API.STREAM.PURGE.{streams.bucket(OTHER)}",
+        f"$JS.API.STREAM.PURGE.{streams.bucket(ME)}",
+        f"$JS.API.STREAM.MSG.DELETE.{streams.bucket(ME)}",
         f"$JS.API.STREAM.INFO.{streams.JOBS}",
         f"$JS.API.CONSUMER.CREATE.{streams.WORK}.x",
     ):

@@ -132,14 +132,14 @@ class CheckpointsSummary(Summary):
     attempt: int
 
     def _fields(self) -> dict[str, Any]:
-        noted = [(task, blob.sha256, blob.size_bytes) for task, blob in self.checkpoints]
+        noted = [(task, blob.sha256, blob.size_bytes, blob.by) for task, blob in self.checkpoints]
         return {"c": noted, "a": self.attempt}
 
     @classmethod
     def _read(cls, fields: dict[str, Any]) -> Self:
         noted = tuple(
-            (int(task), BlobRef(sha256=sha256, size_bytes=size_bytes))
-            for task, sha256, size_bytes in fields["c"]
+            (int(task), BlobRef(sha256=sha256, size_bytes=size_bytes, by=by[0] if by else None))
+            for task, sha256, size_bytes, *by in fields["c"]  # earlier versions had no `by`
         )
         return cls(noted, int(fields["a"]))
 

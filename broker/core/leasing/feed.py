@@ -301,4 +301,5 @@ def _payload(job: Job, lease: Lease) -> bytes:
 
 def _checkpoints(job: Job, lease: Lease) -> list[tuple[int, dict[str, Any]]]:
     assert job.checkpoints is not None
-    return [(task, blob.model_dump()) for task, blob in job.checkpoints.of(lease.open)]
+    open_ones = job.checkpoints.of(lease.open)
+    return [(task, blob.model_dump(exclude_none=True)) for task, blob in open_ones]

@@ -1,0 +1,140 @@
+"""Each submitter that is allowed finds a bucket; who is not is told what to ask for."""
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from broker_parts import ALICE, MALLORY, BrokerProcess, connect, until
+from nats.js.errors import NotFoundError
+from nats_server import until as until_true
+
+from lender.client import Client, NotAdmitted
+from lender.client.errors import ContentFault
+from lender.client.keys import create_key
+from lender.link.api import JetStream
+from lender.link.connection import Connection
+from lender.link.embedded import EmbeddedServer
+from lender.protocol.bounds import PIECE_BYTES
+from lender.protocol.streams import bucket
+
+MIB = 1 << 20
+
+
+async def bytes_max(url: str, submitter: str) -> int | None:
+    """The bound of a bucket; None: there is none such."""
+    nc = await connect(url)
+    try:
+        return (await nc.jetstream().stream_info(bucket(submitter))).config.max_bytes
+    except NotFoundError:
+        return None
+    finally:
+        await nc.close()
+
+
+async def becomes(asked: Callable[[], Awaitable[object]], wanted: object) -> None:
+    async with asyncio.timeout(40):
+        while await asked() != wanted:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.05)
+
+
+async def test_who_is_allowed_has_a_bucket_bounded_as_the_operator_says(
+    nats: EmbeddedServer, tmp_path: Path
+) -> None:
+    broker = BrokerProcess(tmp_path / "broker", nats.url)
+    broker.run("allow", "alice", ALICE.public_key)
+    try:
+        await broker.start()
+        assert await bytes_max(nats.url, ALICE.public_key) == -1, "before it says that it serves"
+        assert await bytes_max(nats.url, MALLORY.public_key) is None
+        broker.run("allow", "mallory", MALLORY.public_key, "--stored", str(5 * MIB))
+        broker.run("allow", "default", "--stored", str(3 * MIB))
+
+        async def bounds() -> tuple[int | None, int | None]:
+            return (
+                await bytes_max(nats.url, ALICE.public_key),
+                await bytes_max(nats.url, MALLORY.public_key),
+            )
+
+        await becomes(bounds, (3 * MIB, 5 * MIB))
+        broker.run("forbid", "mallory")
+        await asyncio.sleep(1.5)
+        assert await bounds() == (3 * MIB, 5 * MIB), "what is there is read yet"
+    finally:
+        broker.kill()
+
+
+async def test_a_bucket_that_went_with_its_server_is_made_again(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path / "nats")
+    await server.start()
+    broker = BrokerProcess(tmp_path / "broker", server.url)
+    broker.run("allow", "alice", ALICE.public_key)
+    try:
+        await broker.start()
+        server.kill()
+        for folder in (tmp_path / "nats").rglob(bucket(ALICE.public_key)):
+            shutil.rmtree(folder)
+        await server.start()
+        await becomes(partial(bytes_max, server.url, ALICE.public_key), -1)
+    finally:
+        broker.kill()
+        server.kill()
+
+
+async def test_a_bucket_that_the_server_has_no_room_for_is_told_and_stops_nobody_else(
+    nats: EmbeddedServer, tmp_path: Path
+) -> None:
+    broker = BrokerProcess(tmp_path / "broker", nats.url)
+    broker.run("allow", "alice", ALICE.public_key, "--stored", str(1 << 52))
+    broker.run("allow", "mallory", MALLORY.public_key)
+    try:
+        await broker.start()
+        await until(lambda: f"{ALICE.public_key} has no bucket" in broker.log(), "the word")
+        assert await bytes_max(nats.url, MALLORY.public_key) == -1
+        broker.run("allow", "alice", "--stored", str(MIB))
+        await becomes(partial(bytes_max, nats.url, ALICE.public_key), MIB)
+    finally:
+        broker.kill()
+
+
+async def test_who_comes_before_its_bucket_waits_for_it_or_is_told_what_to_do(
+    nats: EmbeddedServer, tmp_path: Path
+) -> None:
+    key = tmp_path / "submitter.nk"
+    alice = create_key(key, bytes(range(32)))
+    broker = BrokerProcess(tmp_path / "broker", nats.url)
+    try:
+        await broker.start()
+        async with Client(nats.url, key, timeout_s=4) as client:
+            with pytest.raises(NotAdmitted, match="lender-broker allow NAME"):
+                await client.submit(["x"], inputs={"in": b"content"})
+        async with Client(nats.url, key) as client:
+            submitting = asyncio.create_task(client.submit(["x"], inputs={"in": b"content"}))
+            await asyncio.sleep(0.5)
+            assert not submitting.done()
+            broker.run("allow", "alice", alice.public_key)
+            assert (await submitting).spec.inputs[0].by is None
+            broker.run("allow", "alice", "--stored", str(MIB))
+            await becomes(partial(bytes_max, nats.url, alice.public_key), MIB)
+            with pytest.raises(ContentFault, match="is full"):
+                await client.submit(["x"], inputs={"in": bytes(3 * PIECE_BYTES)})
+    finally:
+        broker.kill()
+
+
+async def test_what_an_earlier_version_left_is_told_of(
+    nats: EmbeddedServer, connection: Connection, tmp_path: Path
+) -> None:
+    store = await connection.nc.jetstream().create_object_store("blobs")
+    await store.put("ab" * 32, b"content")
+    assert (await JetStream(connection).stream_state("OBJ_blobs")).messages == 2
+    broker = BrokerProcess(tmp_path / "broker", nats.url)
+    try:
+        await broker.start()
+        assert "OBJ_blobs" in broker.log()
+        assert "nobody reads them" in broker.log()
+    finally:
+        broker.kill()
+    await until_true(lambda: not broker.alive)

@@ -1,0 +1,54 @@
+"""What a task leaves goes into its submitter's bucket, or the task says why not."""
+
+from pathlib import Path
+from typing import Any
+
+from core_world import ALICE, make_spec
+
+from lender.daemon.results import ResultMaker
+from lender.daemon.seals import Seals
+from lender.link.blobs import BucketFullError
+from lender.protocol.bounds import INLINE_VALUE_BYTES_MAX
+from lender.protocol.job import BlobRef
+from lender.protocol.signature import Signer, seed_from_entropy
+from lender.sandbox.plan import TaskOutcome
+
+DESK = "U" + "D" * 55
+LARGE = bytes(INLINE_VALUE_BYTES_MAX + 1)
+
+
+class Store:
+    """Takes everything, or nothing."""
+
+    def __init__(self, *, full: bool = False) -> None:
+        self.full = full
+        self.submitters: list[str] = []
+
+    async def put_bytes(self, submitter: str, content: bytes) -> BlobRef:
+        if self.full:
+            raise BucketFullError("ab" * 32, "the submitter's bucket is full")
+        self.submitters.append(submitter)
+        return BlobRef(sha256="ab" * 32, size_bytes=len(content), by=DESK)
+
+
+async def made(store: Store, value: bytes, tmp_path: Path) -> Any:  # noqa: ANN401 - a result
+    stores: Any = store
+    outcome = TaskOutcome(0, "succeeded", 0, value=value)
+    seals = Seals(Signer(seed_from_entropy(bytes([7]) * 32)), tmp_path)
+    return await ResultMaker(stores, seals).make(make_spec(), tmp_path, outcome)
+
+
+async def test_a_large_value_says_who_has_stored_it_in_whose_bucket(tmp_path: Path) -> None:
+    store = Store()
+    result = await made(store, LARGE, tmp_path)
+    assert (result.state, result.value) == ("succeeded", b"")
+    assert (result.value_blob.by, result.value_blob.size_bytes) == (DESK, len(LARGE))
+    assert store.submitters == [ALICE.public_key]
+
+
+async def test_a_task_whose_value_finds_no_room_has_failed_and_says_so(tmp_path: Path) -> None:
+    """Run elsewhere, for nothing and without end, it would find no more."""
+    result = await made(Store(full=True), LARGE, tmp_path)
+    assert (result.state, result.value_blob) == ("failed", None)
+    assert "is full" in result.error
+    assert (await made(Store(full=True), b"41", tmp_path)).state == "succeeded"
