@@ -29,15 +29,58 @@ def make(fleet: str, hosts: Sequence[str], now: float) -> Certificates:
     today = dt.datetime.fromtimestamp(now, dt.UTC)
     authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     issuer, subject = _name(f"{fleet} authority"), _name(f"{fleet} server")
-    issuer_id = x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key())
     authority = (
         _begin(issuer, issuer, authority_key, today)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(authority=True), critical=True)
         .sign(authority_key, hashes.SHA256())
     )
-    server = (
-        _begin(subject, issuer, key, today)
+    server = _server(subject, hosts, key, authority, authority_key, today)
+    return Certificates(_pem(authority), _private(authority_key), _pem(server), _private(key))
+
+
+def renew(given: Certificates, hosts: Sequence[str], now: float) -> str:
+    """Return a server's certificate anew, by the same authority and for the same key.
+
+    So the file of the certificate is the only one that changes, at once: no server can find one
+    that does not fit its key.
+
+    Args:
+        given: authority and server, as they are.
+        hosts: names and addresses besides those that it is for.
+        now: seconds since the epoch.
+
+    Raises:
+        ValueError: one of them is no certificate, no key, or no host.
+    """
+    today = dt.datetime.fromtimestamp(now, dt.UTC)
+    authority = x509.load_pem_x509_certificate(given.authority.encode())
+    old = x509.load_pem_x509_certificate(given.server.encode())
+    authority_key, key = (
+        serialization.load_pem_private_key(one.encode(), None)
+        for one in (given.authority_key, given.server_key)
+    )
+    if not isinstance(authority_key, ec.EllipticCurvePrivateKey) or not isinstance(
+        key, ec.EllipticCurvePrivateKey
+    ):
+        raise ValueError("these are no keys that `lender-broker init` makes")  # noqa: TRY004
+    names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    known = [str(one.value) for one in names]
+    wanted = tuple(dict.fromkeys((*known, *hosts)))
+    return _pem(_server(old.subject, wanted, key, authority, authority_key, today))
+
+
+def _server(
+    subject: x509.Name,
+    hosts: Sequence[str],
+    key: ec.EllipticCurvePrivateKey,
+    authority: x509.Certificate,
+    authority_key: ec.EllipticCurvePrivateKey,
+    today: dt.datetime,
+) -> x509.Certificate:
+    issuer_id = x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key())
+    return (
+        _begin(subject, authority.subject, key, today)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -48,7 +91,6 @@ def make(fleet: str, hosts: Sequence[str], now: float) -> Certificates:
         )
         .sign(authority_key, hashes.SHA256())
     )
-    return Certificates(_pem(authority), _private(authority_key), _pem(server), _private(key))
 
 
 def _begin(

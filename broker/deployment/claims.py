@@ -5,7 +5,7 @@ submitters and strangers have their own, and import of `core` what the table of 
 a reply, which may name any subject, ends in the account of whoever asked (docs/decisions/0026).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lender.protocol import permissions
@@ -81,9 +81,49 @@ def account(
             if one.taker == which
         ],
         "signing_keys": [
-            {"kind": "user_scope", "key": key, "role": role, "template": scope(role)}
+            _signing_key(role, key)
             for role, key in sorted(signing_keys.items())
             if HOME[role] == which
+        ],
+    }
+
+
+def signing_keys_of(nats: Mapping[str, Any]) -> dict[Role, list[str]]:
+    """Return which keys vouch for each role of an account, the oldest first: the last one signs."""
+    found: dict[Role, list[str]] = {}
+    for one in nats["signing_keys"]:
+        found.setdefault(one["role"], []).append(one["key"])
+    return found
+
+
+def renewed(
+    nats: Mapping[str, Any],
+    which: Account,
+    accounts: Mapping[Account, str],
+    signing_keys: Mapping[Role, Sequence[str]],
+) -> dict[str, Any]:
+    """Return an account's claims as the table has it now; limits and revocations stay.
+
+    Args:
+        nats: its claims until now.
+        which: one of a pool's accounts.
+        accounts: public key of each.
+        signing_keys: of each role, the oldest first.
+    """
+    now = account(which, accounts, {})
+    return {
+        **nats,
+        "exports": now["exports"],
+        "imports": now["imports"],
+        "signing_keys": [
+            *(
+                _signing_key(role, key)
+                for role in sorted(ROLES)
+                if HOME[role] == which
+                for key in signing_keys.get(role, ())
+            ),
+            # A later version's, which this one is not to take away.
+            *(one for one in nats["signing_keys"] if one["role"] not in ROLES),
         ],
     }
 
@@ -143,6 +183,10 @@ def _is_within_another(crossing: Crossing, others: Iterable[Crossing]) -> bool:
         and permissions.permits([one.subject], crossing.subject)
         for one in others
     )
+
+
+def _signing_key(role: Role, key: str) -> dict[str, Any]:
+    return {"kind": "user_scope", "key": key, "role": role, "template": scope(role)}
 
 
 def _export(kind: str, subject: str) -> dict[str, Any]:

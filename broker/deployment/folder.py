@@ -1,10 +1,13 @@
 """A deployment's folder: written whole or not at all, read where it is used."""
 
+import contextlib
+import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from broker.deployment import claims, contents
 from broker.deployment.contents import Identities
@@ -81,6 +84,41 @@ class Deployment:
                 draft.unlink(missing_ok=True)
                 raise DeploymentError(f"can't write {target}: {error.strerror}") from error
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let nobody else change what is signed meanwhile.
+
+        Raises:
+            DeploymentError: somebody does so now, or there is no deployment.
+        """
+        try:
+            descriptor = os.open(self.folder, os.O_RDONLY)
+        except OSError as error:
+            raise DeploymentError(
+                f"no deployment at {self.folder}: {error.strerror}; name it by --deployment"
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            raise DeploymentError(
+                "another command of the operator's changes this deployment now: let it end, "
+                "and do this again"
+            ) from error
+        finally:
+            os.close(descriptor)
+
+    def remove(self, path: str) -> None:
+        """Remove a file that is needed no more.
+
+        Raises:
+            DeploymentError: it can't be removed.
+        """
+        try:
+            (self.folder / path).unlink(missing_ok=True)
+        except OSError as error:
+            raise DeploymentError(f"can't remove {self.folder / path}: {error.strerror}") from error
+
     def embedded_config(self, store: Path) -> str:
         """Return what the embedded server is told, so that it lets in only whom we vouch for."""
         return self.read(contents.ACCOUNTS_FILE) + contents.resolver_config(store / "accounts")
@@ -90,25 +128,39 @@ class Deployment:
         names = ("operator", "system", *claims.ACCOUNTS, contents.SENTINEL)
         return {name: self.read(contents.token_file(name)).strip() for name in names}
 
-    def identities(self) -> Identities:
-        """Return what the tokens are about.
+    def said(self) -> dict[str, dict[str, Any]]:
+        """Return what the tokens say, by name.
 
         Raises:
             DeploymentError: they can't be read.
         """
         try:
-            read = {name: decode(token) for name, token in self.tokens().items()}
+            return {name: decode(token) for name, token in self.tokens().items()}
+        except TokenError as error:
+            raise self._damaged(error) from error
+
+    def identities(self) -> Identities:
+        """Return what the tokens are about; of a role's keys the one that signs.
+
+        Raises:
+            DeploymentError: they can't be read.
+        """
+        said = self.said()
+        try:
             signing = {
                 one["role"]: one["key"]
                 for name in claims.ACCOUNTS
-                for one in read[name]["nats"]["signing_keys"]
+                for one in said[name]["nats"]["signing_keys"]
             }
-            accounts: dict[Account, str] = {name: read[name]["sub"] for name in claims.ACCOUNTS}
-            return Identities(read["system"]["sub"], accounts, signing)
-        except (TokenError, KeyError, TypeError) as error:
-            raise DeploymentError(
-                f"the tokens in {self.folder / 'server'} can't be used ({error}); restore them"
-            ) from error
+            accounts: dict[Account, str] = {name: said[name]["sub"] for name in claims.ACCOUNTS}
+            return Identities(said["system"]["sub"], accounts, signing)
+        except (KeyError, TypeError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> DeploymentError:
+        return DeploymentError(
+            f"the tokens in {self.folder / 'server'} can't be used ({error}); restore them"
+        )
 
     def key(self, path: str) -> Key:
         """Return a private key.

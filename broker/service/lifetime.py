@@ -6,10 +6,12 @@ import json
 import logging
 import os
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from broker.deployment.folder import Deployment, DeploymentError
+from broker.deployment.signing import bring_up
 from broker.service.buckets import Buckets
 from broker.service.candidate import Candidate
 from broker.service.enrolment import EnrolmentDesk
@@ -133,7 +135,10 @@ class Lifetime:
         """Run the embedded server, and start it again on its store should it end."""
         settings = self._settings
         store = settings.store if settings.store is not None else settings.state / "nats"
-        vouched = "" if self._deployment is None else self._deployment.embedded_config(store)
+        vouched = ""
+        if self._deployment is not None:
+            bring_up(self._deployment, time.time())
+            vouched = self._deployment.embedded_config(store)
         port = settings.port or None
         async with EmbeddedServer(store, port=port, extra_config=vouched) as server:
             watch = asyncio.create_task(_keep_running(server))

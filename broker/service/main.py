@@ -13,6 +13,7 @@ from pathlib import Path
 import uvloop
 
 from broker.deployment import command as deploying
+from broker.deployment import rotation_command as rotating
 from broker.deployment.folder import Deployment, DeploymentError
 from broker.deployment.revocation import revoke
 from broker.service import letting_in
@@ -45,6 +46,9 @@ EXAMPLES = """examples:
                                                a join token, for automation: lets one in, once
   lender-broker requests                       who waits to be let in
   lender-broker revoke UCXY... --url ...       that key is let in no more, at once
+  lender-broker rotate --url ...               new keys vouch for all; old tokens stay good
+  lender-broker rotate --retire --url ...      they do no more
+  lender-broker rotate --tls --url ...         a new certificate for the server
 
 Settings also come from a TOML file (--config) and from the environment:
   LENDER_BROKER_URL, _EMBEDDED, _PORT, _STORE, _STATE, _CREDENTIALS, _CA, _DEPLOYMENT, _SUBMITTERS,
@@ -81,14 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 format="%(asctime)s %(levelname)s %(name)s: %(message)s",
             )
             uvloop.run(_serve(settings, arguments.ready_file))
-        elif arguments.command == "init":
-            deployment = Deployment(settings.deployment_folder.absolute())
-            told = deploying.run(arguments, deployment, settings.port, os.urandom, time.time())
-            print(told)  # noqa: T201 - asked for
-        elif arguments.command == "revoke":
-            deployment = Deployment(settings.deployment_folder.absolute())
-            asyncio.run(revoke(deployment, settings.url, settings.ca, arguments.key, time.time()))
-            print(f"{arguments.key} is let in no more")  # noqa: T201 - asked for
+        elif arguments.command in ("init", "revoke", "rotate"):
+            print(_changed(arguments, settings))  # noqa: T201 - asked for
         elif arguments.command in letting_in.COMMANDS:
             print(letting_in.run(arguments, settings, os.urandom))  # noqa: T201 - asked for
         else:
@@ -101,6 +99,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _fail(first, code=1)
         raise
     return 0
+
+
+def _changed(arguments: argparse.Namespace, settings: BrokerSettings) -> str:
+    """Carry out a command of the operator's on the deployment; returns what to tell of it."""
+    deployment, now = Deployment(settings.deployment_folder.absolute()), time.time()
+    if arguments.command == "init":
+        return deploying.run(arguments, deployment, settings.port, os.urandom, now)
+    if arguments.command == "rotate":
+        where = (deployment, settings.url, settings.ca)
+        return rotating.run(arguments, *where, os.urandom, now)
+    asyncio.run(revoke(deployment, settings.url, settings.ca, arguments.key, now))
+    return f"{arguments.key} is let in no more"
 
 
 def _of_submitters(arguments: argparse.Namespace, settings: BrokerSettings) -> None:
@@ -170,6 +180,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     revoking.add_argument("--url", help="NATS server of the fleet")
     revoking.add_argument("--ca", type=Path, metavar="FILE", help=CA_HELP)
     letting_in.configure(commands, common, CA_HELP)
+    rotate = commands.add_parser("rotate", parents=[common], help="new keys, nobody disconnected")
+    rotating.configure(rotate, CA_HELP)
     _add_allow(commands.add_parser("allow", parents=[common], help="let a submitter in"))
     commands.add_parser("submitters", parents=[common], help="list who may submit, and how much")
     forbid = commands.add_parser("forbid", parents=[common], help="let a submitter in no more")

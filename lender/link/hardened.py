@@ -1,6 +1,7 @@
 """nats-py's client, proof against hostile bytes and against a line that breaks at a bad moment."""
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable
 
@@ -10,7 +11,12 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 _SPACE = " \t\n\r\v\f"  # what bytes.strip() takes off
+_MOMENTARY = "maximum subscriptions exceeded"
 _NO_STATUS = b"NATS/1.0\r\n"
+
+# What asyncio says of its own streams whenever a line by TLS ends; it concerns nobody.
+_NOISE = "returning true from eof_received()"
+logging.getLogger("asyncio").addFilter(lambda record: _NOISE not in str(record.msg))
 
 NONCE = re.compile(r"[A-Za-z0-9_-]{0,32}")
 """What servers want signed, at most: 11 random bytes in base64url. Nothing that we sign (a
@@ -64,6 +70,17 @@ class HardenedClient(Client):
             raise errors.Error("nats: the server wants something signed that is no nonce")
         command: bytes = super()._connect_command()
         return command
+
+    async def _process_err(self, err_msg: str) -> None:
+        """Come back, where a server counts subscriptions wrongly for a moment.
+
+        While it takes up an account that is signed anew, nats-server (2.15.1) lets whoever comes
+        back just then have no subscription at all; nats-py would close for good.
+        """
+        if _MOMENTARY in err_msg.lower():
+            await self._process_op_err(errors.Error(f"nats: {err_msg}"))
+            return
+        await super()._process_err(err_msg)
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         """Ping behind whatever waits to be written: what is answered to `flush` has then come.

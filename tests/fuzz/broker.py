@@ -15,12 +15,14 @@ from broker.core.durable.records import (
     VotesSummary,
 )
 from broker.core.events import OfferReceived, QueryReceived
+from broker.deployment.server_words import done_of, users_of
 from broker.deployment.tokens import Key, TokenError, decode
 from broker.deployment.tokens import encode as token_of
 from broker.service.leader_key import holder_of
 from broker.service.submitters import FILE_NAME, SubmittersError, SubmittersFile
 from fuzz.messages import read, written
 from fuzz.target import Target, taken
+from lender.link.errors import LinkError
 from lender.protocol import subjects
 from lender.protocol.codec import CONTENT_TYPE_HEADER, JSON, MSGPACK, encode
 from lender.protocol.job import BlobRef
@@ -126,6 +128,13 @@ def _lease(data: bytes) -> None:
 def _leader(data: bytes) -> None:
     holder = taken(ValueError, holder_of, data)
     assert holder is None or isinstance(holder, str)
+
+
+def _servers(data: bytes) -> None:
+    """What whoever answers the operator's commands says."""
+    taken(LinkError, done_of, data)
+    users = taken(LinkError, users_of, data)
+    assert users is None or all(isinstance(one.called, str) for one in users.data.connections)
 
 
 def _token(data: bytes) -> None:
@@ -270,11 +279,24 @@ TARGETS = (
         (_TOKEN.encode(), _OPERATOR.seed),
         (
             "broker.deployment.tokens.decode",
-            "broker.deployment.folder.Deployment.identities",
+            "broker.deployment.folder.Deployment.said",
             "broker.deployment.folder.Deployment.vouch",
-            "broker.deployment.revocation.revoke",
         ),
         (b".", b"eyJ0eXAiOiJKV1Qi", b"W1tb"),
+    ),
+    Target(
+        "broker-servers",
+        _servers,
+        (
+            b'{"server": {"id": "NA", "name": "n"}, "data": {"account": "A", "code": 200}}',
+            b'{"server": {"id": "NA"}, "error": {"code": 500, "description": "no"}}',
+            (
+                b'{"server": {"id": "NA"}, "data": {"total": 1, "connections": [{"name": "x",'
+                b' "authorized_user": "U", "issuer_key": "A", "jwt": "x.e30.y", "ip": "::1"}]}}'
+            ),
+        ),
+        ("broker.deployment.server_words._read",),
+        (b'"data":', b'"connections":', b'"issuer_key":', b'"id":'),
     ),
     Target(
         "broker-submitters",

@@ -1,0 +1,120 @@
+"""`lender-broker rotate`: new keys in place of old ones, while everybody stays connected."""
+
+import argparse
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from broker.deployment import claims, contents
+from broker.deployment.folder import Deployment, DeploymentError
+from broker.deployment.renewal import renew_certificate
+from broker.deployment.rotation import Running, StillUsed, retire, rotate, still_used
+from broker.deployment.servers import servers
+from lender.protocol.permissions import Role
+
+ROTATED: tuple[Role, ...] = tuple(role for role in claims.ROLES if role != "stranger")
+"""What lets strangers ask is public: there is nothing to keep from anybody."""
+
+_TOLD_MAX = 20
+
+
+def configure(parser: argparse.ArgumentParser, ca_help: str) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Have new keys vouch for brokers, lenders, submitters and observers. What the old keys "
+        "have signed stays good until --retire. Cut off, it is completed by doing it again. It "
+        "also brings the accounts' rights to the table of this version."
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--accounts", action="store_true", help="change no key: bring the rights up, nothing else"
+    )
+    what.add_argument(
+        "--retire", action="store_true", help="what old keys have signed lets nobody in any more"
+    )
+    what.add_argument(
+        "--tls", action="store_true", help="renew the server's certificate, by the own authority"
+    )
+    parser.add_argument("--role", nargs="+", choices=ROTATED, help="of these alone (of all)")
+    parser.add_argument(
+        "--yes", action="store_true", help="with --retire: also cut who is connected by an old key"
+    )
+    parser.add_argument(
+        "--host", nargs="+", dest="hosts", metavar="HOST", default=[], help="with --tls: also for"
+    )
+    parser.add_argument("--url", help="NATS server of the fleet")
+    parser.add_argument("--ca", type=Path, metavar="FILE", help=ca_help)
+
+
+def run(
+    arguments: argparse.Namespace,
+    deployment: Deployment,
+    url: str,
+    ca: Path | None,
+    entropy: Callable[[int], bytes],
+    now: float,
+) -> str:
+    """Do it, and return what to tell of it.
+
+    Raises:
+        DeploymentError: it can't be done; says why, and what to do.
+        LinkError: it is written, and not all servers know it; do it again.
+    """
+    if arguments.hosts and not arguments.tls:
+        raise DeploymentError("--host is for --tls")
+    if arguments.yes and not arguments.retire:
+        raise DeploymentError("--yes is for --retire")
+
+    def running() -> Any:  # noqa: ANN401 - a context manager of Servers
+        return servers(deployment, url, ca)
+
+    roles = tuple(arguments.role or ROTATED)
+    if arguments.tls:
+        return asyncio.run(_renew(deployment, arguments.hosts, running, now))
+    if arguments.retire:
+        return asyncio.run(_retire(deployment, roles, running, now, cut=arguments.yes))
+    done = asyncio.run(
+        rotate(deployment, () if arguments.accounts else roles, running, entropy, now)
+    )
+    if not done:
+        return "the accounts have the rights of this version's table; no key was changed"
+    return f"""\
+new keys vouch for: {", ".join(done)}; nobody was disconnected
+a broker on another machine needs the folder {deployment.folder / "broker"} anew
+next, when all have new tokens: lender-broker rotate --retire"""
+
+
+async def _renew(deployment: Deployment, hosts: Sequence[str], running: Running, now: float) -> str:
+    told = await renew_certificate(deployment, hosts, running, now)
+    return f"""\
+{deployment.folder / contents.CERTIFICATE} is new, for the same key
+read anew by: {", ".join(told)}; a server elsewhere needs a copy first: then do this again"""
+
+
+async def _retire(
+    deployment: Deployment, roles: Sequence[Role], running: Running, now: float, *, cut: bool
+) -> str:
+    async with running() as speaking:
+        users = await still_used(deployment, roles, speaking)
+        if users and not cut:
+            raise DeploymentError(
+                f"connected by a token of an old key:\n{_listed(users)}\n"
+                "let them have new tokens first, or cut them: --retire --yes"
+            )
+        count = await retire(deployment, roles, speaking, now)
+    gone = f", and let go:\n{_listed(users)}" if users else ""
+    return f"old keys that vouch for nobody any more: {count}{gone}"
+
+
+def _listed(users: Sequence[StillUsed]) -> str:
+    lines = [
+        f"  {role} {_printable(user.called)} {user.authorized_user} {user.ip}"
+        for role, user in users[:_TOLD_MAX]
+    ]
+    more = len(users) - _TOLD_MAX
+    return "\n".join([*lines, f"  and {more} more"] if more > 0 else lines)
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)

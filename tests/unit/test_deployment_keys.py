@@ -1,0 +1,96 @@
+"""Accounts signed anew keep what they had, and a server that answers nonsense is told apart."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from broker.deployment import claims, contents
+from broker.deployment.contents import Certificates
+from broker.deployment.folder import Deployment, DeploymentError
+from broker.deployment.servers import Servers
+from broker.deployment.signing import by_the_table, sign_accounts, signing_keys
+from lender.link.connection import Connection
+from lender.link.errors import StrangeAnswerError
+
+NOW = 1_790_000_000.0
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Deployment:
+    made = Deployment(tmp_path / "deployment")
+    none = Certificates("", "", "", "")
+    made.write(contents.new_deployment(made.folder, "x", 4222, none, os.urandom, NOW, 1 << 30))
+    return made
+
+
+def test_the_table_by_which_it_was_made_changes_nothing(deployment: Deployment) -> None:
+    before = {path: path.read_bytes() for path in deployment.folder.rglob("*") if path.is_file()}
+    sign_accounts(deployment, by_the_table(deployment, signing_keys(deployment)), NOW + 9)
+    after = {path: path.read_bytes() for path in deployment.folder.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_limits_revocations_and_roles_of_a_later_version_stay(deployment: Deployment) -> None:
+    later = {"kind": "user_scope", "key": "AX", "role": "later", "template": {}}
+
+    def change(which: str, nats: dict[str, Any]) -> dict[str, Any]:
+        keys = nats["signing_keys"]
+        added = {"signing_keys": [*keys, later]} if which == "core" else {}
+        return {**claims.revoked(nats, "UX", 7), **added, "exports": []}
+
+    sign_accounts(deployment, change, NOW)
+    keys = signing_keys(deployment)
+    keys["lender"].append("ANEW")
+    sign_accounts(deployment, by_the_table(deployment, keys), NOW)
+    said = deployment.said()
+    assert said["core"]["nats"]["limits"]["disk_storage"] == 1 << 30
+    assert said["core"]["nats"]["exports"]
+    assert later in said["core"]["nats"]["signing_keys"]
+    assert {tuple(said[name]["nats"]["revocations"]) for name in claims.ACCOUNTS} == {("UX",)}
+    lenders = [one for one in said["lenders"]["nats"]["signing_keys"] if one["role"] == "lender"]
+    assert [one["key"] for one in lenders] == keys["lender"]
+    assert lenders[0]["template"] == lenders[1]["template"]
+
+
+def test_of_two_changes_in_one_second_the_later_one_counts(deployment: Deployment) -> None:
+    for number in (1, 2):
+        sign_accounts(deployment, lambda _, nats: {**nats, "x": number}, NOW)  # noqa: B023
+        assert deployment.said()["core"]["iat"] == int(NOW) + number
+
+
+def test_a_command_that_was_cut_off_before_its_last_file_writes_it(deployment: Deployment) -> None:
+    (deployment.folder / contents.ACCOUNTS_FILE).write_text("stale")
+    sign_accounts(deployment, lambda _, nats: nats, NOW)
+    assert deployment.tokens()["core"] in deployment.read(contents.ACCOUNTS_FILE)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "says"),
+    [
+        (b'{"data": {"code": 200}}', None, ""),
+        (b'{"data": {"code": 500}}', DeploymentError, "did not take it"),
+        (b'{"error": {"code": 500, "description": "no room"}}', DeploymentError, "no room"),
+        (b"no JSON", StrangeAnswerError, "none of the server's"),
+        (b"[]", StrangeAnswerError, "none of the server's"),
+        (b"7", StrangeAnswerError, "none of the server's"),
+        (b'{"data": 7}', StrangeAnswerError, "none of the server's"),
+        (b'{"error": "no"}', StrangeAnswerError, "none of the server's"),
+        (b"[" * 100_000, StrangeAnswerError, "none of the server's"),
+        (b'{"data": {"code": ' + b"9" * 9000 + b"}}", StrangeAnswerError, "none of the server's"),
+    ],
+)
+async def test_what_a_server_answers_is_looked_at(
+    answer: bytes, error: type[Exception] | None, says: str
+) -> None:
+    async def request(*_: object, **__: object) -> SimpleNamespace:
+        return SimpleNamespace(data=answer)
+
+    servers = Servers(cast("Connection", SimpleNamespace(request=request)))
+    if error is None:
+        await servers.update(["token"])
+        return
+    with pytest.raises(error, match=says):
+        await servers.update(["token"])
