@@ -25,6 +25,7 @@ from lender.link.errors import JetStreamError, LinkError
 from lender.protocol import streams, subjects
 from lender.protocol.bounds import PIECE_BYTES
 from lender.protocol.job import BlobRef
+from lender.protocol.permissions import completed
 
 WITHIN_S = 0.5
 """For what is not to come."""
@@ -33,6 +34,10 @@ ALICE, MALLORY = SUBMITTER.key.public, OTHER_SUBMITTER.key.public
 BUCKET = streams.bucket(ALICE)
 TWIN = LENDER._replace(name="twin", key=Key.make("user", bytes([36] * 32)))
 """Takes leases of the same class as `LENDER`."""
+EVERY = TWIN._replace(
+    name="every", key=Key.make("user", bytes([37] * 32)), tags=completed(("class:*",))
+)
+"""Takes leases of all classes."""
 
 EVERYBODY_ELSE = [OTHER_SUBMITTER, OTHER_LENDER]
 CONTENT = b"what alice stored" + bytes(PIECE_BYTES)
@@ -152,7 +157,7 @@ async def test_who_has_nothing_to_do_with_a_submitter_reads_none_of_its_contents
             assert await tried(line, readings(ref)) == []
 
 
-@pytest.mark.parametrize("mallory", [*EVERYBODY_ELSE, TWIN], ids=lambda one: one.name)
+@pytest.mark.parametrize("mallory", [*EVERYBODY_ELSE, TWIN, EVERY], ids=lambda one: one.name)
 async def test_nobody_replaces_removes_or_forestalls_what_another_stores(
     world: Trial, mallory: Person
 ) -> None:
@@ -172,12 +177,14 @@ async def test_nobody_replaces_removes_or_forestalls_what_another_stores(
 async def test_a_lender_of_the_same_class_adds_in_its_own_name_alone(world: Trial) -> None:
     """It may say that it has the same content: then it has its own copy, true or not."""
     true = await stored(world, LENDER)
-    async with await world.connect(TWIN) as line:
-        forged = subjects.blob(ALICE, TWIN.key.public, true.sha256, 0)
-        assert not refuses(await line.request(forged, b"forged"))
-    assert await read(world, SUBMITTER, true) == CONTENT
-    with pytest.raises(LinkError):
-        await read(world, SUBMITTER, true.model_copy(update={"by": TWIN.key.public}))
+    for twin in (TWIN, EVERY):
+        assert await read(world, twin, true) == CONTENT
+        async with await world.connect(twin) as line:
+            forged = subjects.blob(ALICE, twin.key.public, true.sha256, 0)
+            assert not refuses(await line.request(forged, b"forged"))
+        assert await read(world, SUBMITTER, true) == CONTENT
+        with pytest.raises(LinkError):
+            await read(world, SUBMITTER, true.model_copy(update={"by": twin.key.public}))
 
 
 @pytest.mark.parametrize("mallory", [*EVERYBODY_ELSE, TWIN], ids=lambda one: one.name)
