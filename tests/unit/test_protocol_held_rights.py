@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import pytest
+from core_world import ALICE
 
 from lender.protocol import subjects
 from lender.protocol.held_rights import Held, difference, nearest_role
@@ -32,6 +33,15 @@ def test_what_lacks_and_what_is_too_much_is_named() -> None:
     found = difference("lender", ME, TAGS, said)
     assert (found.missing, found.beyond) == ((f"publish {offer}",), ("publish work.>",))
     assert nearest_role(ME, TAGS, said) == "lender"
+
+
+def test_a_lenders_token_without_its_submitters_is_one_of_an_earlier_version() -> None:
+    old = (f"class:default_wasm_any_none_{ALICE.public_key}_wasm",)
+    said = {verb: Held(granted("lender", verb, ME, old)) for verb in ("publish", "subscribe")}
+    assert [one.split(".")[0] for one in difference("lender", ME, old, said).missing] == [
+        "publish blob",
+        "publish $JS",
+    ]
 
 
 def test_a_denial_beats_what_is_allowed() -> None:
