@@ -76,6 +76,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="of a lender: take work of these classes alone",
     )
+    parser.add_argument(
+        "--renew",
+        action="store_true",
+        help="have a new token made, also for a key that is in: after `lender-broker rotate`",
+    )
     parser.add_argument("--wait", type=span_s, default=CODE_LIVES_S, help="for approval (10m)")
     parser.add_argument("--state", metavar="DIR", help="of a lender: its state folder")
     parser.add_argument("--key", type=Path, metavar="FILE", help="of a submitter: its key")
@@ -92,7 +97,9 @@ def run(args: argparse.Namespace) -> int:
     applying = Applying(args.url, args.ca, signer, seed, wanted, folder, args.wait)
     try:
         known = Membership.read(folder)
-        if known is not None and known.url == args.url and asyncio.run(is_in(known, signer)):
+        if (known is not None and known.url != args.url) or args.renew:
+            known = None
+        if known is not None and asyncio.run(is_in(known, signer)):
             out.done(known, anew=False)
             return Exit.DONE
         out.begin(args.ca is not None or _is_loopback(args.url))

@@ -20,15 +20,19 @@ from lender.cli.checks.running import show
 from lender.cli.checks.server import Visit
 from lender.cli.exits import CommandError, Exit
 from lender.cli.owner import add_options, become_owner, find_state, is_owner, print_json, tell
+from lender.client.errors import KeyFault
+from lender.client.keys import default_key_path
 from lender.daemon.settings import DaemonSettings
 from lender.link.credentials import CredentialsError, trusting, without_credentials
+from lender.link.membership import Membership, submitters_folder
 from lender.link.way_in import read_way_in
 from lender.protocol.permissions import Role
 from lender.service.settings import SettingsError, find_file, load
+from lender.state.folder import StateFolder
 
 EXAMPLES = """\
   lender preflight nats://nats.lab:4222 --ca ca.pem     before `lender enroll`
-  lender preflight                                      the server of lenderd.toml
+  lender preflight                                      where lenderd was enrolled, or is to go
   lender preflight --role submitter --creds alice.creds --json"""
 
 
@@ -64,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     state = find_state(args, as_guest=True)
     told = tell(state, "status")
     own = state.path.exists() and is_owner(state)
-    visit = _visit(args)
+    visit = _visit(args, state if own else None)
     if own:
         become_owner(state)
     checks = examine(visit, state, told, own=own)
@@ -84,17 +88,25 @@ def _mark(checks: list[Check]) -> str:
     return "✗" if "blocker" in levels else "!" if "warning" in levels else "✓"
 
 
-def _visit(args: argparse.Namespace) -> Visit:
+def _visit(args: argparse.Namespace, state: StateFolder | None) -> Visit:
     """Which server is meant, and as whom: as said, else as `lender` and lenderd would have it.
+
+    Args:
+        args: what was said.
+        state: of a lender of ours, if there is one.
 
     Raises:
         CommandError: an address or a file that can't be used.
     """
     try:
-        settings = load(DaemonSettings, _lenderds_file(), {})
+        enrolled = _enrolled(args.role, state)
+        settings = load(DaemonSettings, _lenderds_file(), {}).joined(enrolled)
         url = args.url or os.environ.get("LENDER_URL") or settings.url
-        creds = args.creds or _named("LENDER_CREDS") or settings.credentials
-        ca = args.ca or _named("LENDER_CA") or settings.ca
+        if enrolled is not None and url != enrolled.url:
+            enrolled = None  # what lets us in there is nothing to another fleet
+        known = settings if enrolled is None else enrolled
+        creds = args.creds or _named("LENDER_CREDS") or known.credentials
+        ca = args.ca or _named("LENDER_CA") or known.ca
         way_in = read_way_in(creds) if creds else None
         if ca is not None:
             trusting(ca)  # it can be used
@@ -104,6 +116,16 @@ def _visit(args: argparse.Namespace) -> Visit:
     except CredentialsError as error:
         raise CommandError(Exit.FAILED, str(error)) from error
     return Visit(places, ca, wants_tls(url), way_in, creds, args.role)
+
+
+def _enrolled(role: Role | None, state: StateFolder | None) -> Membership | None:
+    """What `lender enroll` has left: of the machine, or of the submitter."""
+    if role == "submitter":
+        try:
+            return Membership.read(submitters_folder(default_key_path(os.environ)))
+        except KeyFault:
+            return None
+    return None if state is None else Membership.read(state.membership)
 
 
 def _lenderds_file() -> Path | None:

@@ -87,7 +87,7 @@ async def test_all_is_said_by_tls_and_a_revoked_submitter_is_out(by_hand: HandRu
         job = await alice.submit(["true"])
         assert (await alice.get(job.id)).spec == job.spec
         async with asyncio.timeout(20):
-            while len(await alice.jobs()) != 1:  # the broker reads along
+            while len(await alice.jobs()) != 1:  # noqa: ASYNC110 - the broker reads along
                 await asyncio.sleep(0.02)
         line = alice._session.connection
         revoke = ("revoke", ALICE.public_key, "--url", by_hand.url, "--ca", str(by_hand.ca))

@@ -18,7 +18,7 @@ from lender.state.consent_files import load_consent
 from lender.state.folder import StateFolder
 
 _EXPIRES_SOON_S = 7 * 86_400.0
-_ENROLL = "lender enroll, on this machine"
+_ENROLL = "lender enroll --renew URL, on this machine"
 
 
 def authority(ca: Path) -> Iterator[Check]:

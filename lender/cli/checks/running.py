@@ -29,7 +29,7 @@ def carry_out(parts: Mapping[str, Part], verb: str, within_s: float = WITHIN_S) 
             continue
         try:
             found += part(left_s)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:
             text = f"{name} could not be checked: {error}"
             found.append(Check(verb, "warning", text, f"lender {verb}, as the owner or root"))
     return found

@@ -10,6 +10,7 @@ from typing import Any
 
 from lender.cli.checks.check import Check
 from lender.cli.owner import Told
+from lender.sandbox.walls import enter
 
 _ORDINARY_USER = "nobody"
 _TEST_S = 15.0
@@ -38,8 +39,6 @@ def runtimes(told: Told, left_s: float) -> Iterator[Check]:
 
 
 def _walls() -> Iterator[Check]:
-    from lender.sandbox.walls import enter  # noqa: PLC0415 - ctypes, for doctor alone
-
     command = enter.how_to_build()
     if command is not None:
         text = "the second wall around the files of commands and functions is not built"
