@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from broker_parts import ALICE, GUARD, BrokerProcess
+from enrolling_fleet import Enrolling
 from nats_cluster import NatsCluster
 from nats_server import until
 
@@ -97,6 +98,25 @@ async def test_all_is_said_by_tls_and_a_revoked_submitter_is_out(by_hand: HandRu
         async with by_hand.client(connect_timeout_s=1.0):
             pass
     assert by_hand.broker.alive
+
+
+async def test_a_submitter_enrols_by_tls_and_then_needs_no_settings(by_hand: HandRun) -> None:
+    key = by_hand.folder / "bob.nk"
+    as_bob = ("--role", "submitter", "--name", "bob", "--key", str(key), "--json")
+    ca = ("--ca", str(by_hand.ca))
+    without = Enrolling(by_hand.url, as_bob, {}, "")
+    with without:
+        assert without.ended() == 5
+        assert "name its ca.pem by --ca" in without.complaint()
+    with Enrolling(by_hand.url, (*as_bob, *ca), {}, "") as enrolling:
+        code = (await asyncio.to_thread(enrolling.document))["code"]
+        said = by_hand.broker.run("approve", code, "--yes", "--url", by_hand.url, *ca)
+        assert said.returncode == 0, said.stderr
+        assert await asyncio.to_thread(enrolling.ended) == 0
+    async with Client(key=key, connect_timeout_s=20) as bob:
+        job = await bob.submit(["true"])
+        assert (await bob.get(job.id)).spec == job.spec
+        assert [one.state for one in await bob.jobs()] == ["queued"]
 
 
 async def test_another_broker_takes_over_with_the_same_rights(by_hand: HandRun) -> None:

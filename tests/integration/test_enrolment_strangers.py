@@ -11,17 +11,23 @@ from enrolment_world import signer
 from nats_server import until
 
 from broker.core.enrolment import waiting
-from broker.core.enrolment.messages import OperatorAnswer, WaitingRequest
+from broker.core.enrolment.messages import (
+    Admission,
+    JoinToken,
+    OperatorAnswer,
+    WaitingRequest,
+)
 from broker.deployment.folder import Deployment
+from lender.link.api import JetStream
 from lender.link.connection import ConnectError, Connection, connect
 from lender.link.credentials import credentials
 from lender.link.embedded import EmbeddedServer
-from lender.link.enrolling import Applicant, Wanted, ask, connect_as_stranger
+from lender.link.enrolling import Applicant, RefusedError, Wanted, ask, connect_as_stranger
 from lender.link.errors import LinkError
-from lender.protocol import subjects
+from lender.protocol import streams, subjects
 from lender.protocol.bounds import ENROL_BYTES_MAX
 from lender.protocol.codec import decode, encode
-from lender.protocol.enrolment import EnrolAnswer, EnrolRequest, signed_part
+from lender.protocol.enrolment import EnrolAnswer, EnrolRequest, digest_of, signed_part
 from lender.protocol.permissions import STRANGERS_INBOX
 from lender.protocol.signature import SIGNATURE_HEADER, Signer, seed_from_entropy
 
@@ -236,10 +242,36 @@ async def test_a_used_token_is_used_for_a_broker_that_takes_over_too(fleet: Flee
             fleet.broker.kill()
             await until(second.ready_file.exists, 20)
             attic = Applicant(signer(2), Wanted("lender", "attic", (), token), os.urandom)
-            with pytest.raises(Exception, match="join token is not good"):
+            with pytest.raises(RefusedError, match="join token is not good"):
                 async with asyncio.timeout(30):
                     await ask(line, attic, lambda: None)
             async with asyncio.timeout(30):
                 assert (await ask(line, desk, lambda: None)).token is not None
     finally:
         second.kill()
+
+
+async def test_a_token_that_another_broker_took_meanwhile_is_used(fleet: Fleet) -> None:
+    """For a while two may think that they lead: the server takes the word of one."""
+    said = fleet.broker.run("token", "--url", fleet.server.url)
+    token = said.stdout.strip()
+    subject = subjects.join_token(digest_of(token))
+    async with await connect(
+        fleet.server.url,
+        name="another broker",
+        credentials=fleet.deployment.broker_credentials,
+        timeout_s=10,
+    ) as another:
+        jetstream = JetStream(another)
+        (stored,) = (await jetstream.get_page(streams.ENROLMENT, 1, 9)).messages
+        assert stored.subject == subject
+        by_another = Admission(role="lender", key=signer(9).public_key, name="x", at=1)
+        used = decode(JoinToken, stored.payload).model_copy(update={"used": by_another})
+        await another.request(subject, encode(used))
+        async with await fleet.stranger() as line:
+            desk = Applicant(signer(1), Wanted("lender", "desk", (), token), os.urandom)
+            with pytest.raises(RefusedError, match="join token is not good"):
+                async with asyncio.timeout(30):
+                    await ask(line, desk, lambda: None)
+        (last,) = (await jetstream.get_page(streams.ENROLMENT, 1, 9)).messages
+        assert decode(JoinToken, last.payload).used == by_another
