@@ -44,6 +44,7 @@ from broker.core.intake.lanes import Lanes
 from broker.deployment.folder import Deployment, DeploymentError
 from broker.service.service import INBOXES
 from broker.service.submitters import SubmittersError, SubmittersFile
+from broker.service.trickle import Trickle
 from lender.link.api import JetStream, answer, number
 from lender.link.connection import Connection
 from lender.link.errors import LinkError
@@ -62,7 +63,10 @@ REQUEST_INFO_HEADER = "Nats-Request-Info"
 LINE_WAITS_MAX = 4
 """Messages of one line that wait; what is more it says again."""
 WAITING_BYTES_MAX = 8 * 1024 * 1024
-PENDING_MAX = 4096
+
+READ_MAX = 200
+READ_S = 0.1
+"""So many messages of strangers are read in that time: a tenth of a core, whatever they send."""
 
 _TURN_S = 0.005
 _STORE_S = 5.0
@@ -144,8 +148,15 @@ class EnrolmentDesk:
         """
         await self._recall()
         nc = self._connection.nc
-        await nc.subscribe(subjects.ENROL, cb=self._on_stranger, pending_msgs_limit=PENDING_MAX)
         await nc.subscribe(subjects.ENROLMENT_FILTER, cb=self._on_operator)
+        strangers = Trickle(
+            nc, subjects.ENROL, self._on_stranger, count_max=READ_MAX, within_s=READ_S
+        )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(strangers.run())
+            tasks.create_task(self._serve())
+
+    async def _serve(self) -> None:
         while True:
             await self._wake.wait()
             if self._operator:

@@ -10,6 +10,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from nats.errors import Error as NatsError
+
 from broker.deployment.folder import Deployment, DeploymentError
 from broker.deployment.signing import bring_up
 from broker.service.buckets import Buckets
@@ -117,8 +119,8 @@ class Lifetime:
                         line, deployment, submitters, settings.submitters, may_serve
                     )
                     await desk.run()
-            except LinkError as error:
-                logger.warning("enrolment: %s; trying again", error)
+            except* (LinkError, NatsError) as group:
+                logger.warning("enrolment: %s; trying again", group.exceptions[0])
             await asyncio.sleep(_RESTART_PAUSE_S)
 
     def _way_in(self) -> tuple[Path | None, Path | None]:

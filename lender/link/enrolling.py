@@ -1,12 +1,13 @@
 """Asks a fleet to let a key in, as a stranger, until it is let in, refused, or time is up."""
 
 import asyncio
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from lender.link.connection import Connection, connect
-from lender.link.errors import LinkError
+from lender.link.errors import LinkError, NoRespondersError
 from lender.protocol import subjects
 from lender.protocol.codec import CONTENT_TYPE_HEADER, MSGPACK, decode, encode
 from lender.protocol.enrolment import (
@@ -24,6 +25,7 @@ from lender.protocol.signature import SIGNATURE_HEADER, Signer
 
 ASK_AGAIN_S = 1.0
 _ANSWER_S = 3.0
+_NOBODY_S = 0.2
 
 
 class RefusedError(Exception):
@@ -137,16 +139,20 @@ async def ask(
     while True:
         before = applicant.code
         payload, headers = applicant.request()
+        pause_s = ASK_AGAIN_S
         try:
             msg = await connection.request(subjects.ENROL, payload, headers, _ANSWER_S)
-            answer = applicant.take(msg.data)
+            if (answer := applicant.take(msg.data)) is not None:
+                return answer
+            if before is None and applicant.code is not None:
+                pause_s = 0.0  # now it can be shown
+        except NoRespondersError:
+            # The broker reads no more just now, as in a flood: who comes often is let through.
+            pause_s = _NOBODY_S * (0.5 + random.random())  # noqa: S311 - jitter
         except LinkError:
-            answer = None
-        if answer is not None:
-            return answer
+            pass
         tell()
-        if before is not None or applicant.code is None:
-            await asyncio.sleep(ASK_AGAIN_S)
+        await asyncio.sleep(pause_s)
 
 
 async def connect_as_stranger(url: str, ca: Path | None, timeout_s: float) -> Connection:
