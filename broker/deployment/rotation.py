@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple
 
 from broker.deployment import contents
+from broker.deployment.completion import complete
 from broker.deployment.contents import Entropy
 from broker.deployment.folder import Deployment, DeploymentError
 from broker.deployment.server_words import User
@@ -59,6 +60,7 @@ async def rotate(
         LinkError: it is written, and not all servers know it; do it again.
     """
     with deployment.locked():
+        complete(deployment, entropy, now)
         begun = _begun(deployment)
         if not begun:
             begun = {role: Key.make("account", entropy(ENTROPY_BYTES)) for role in roles}

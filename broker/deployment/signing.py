@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from broker.deployment import claims, contents
+from broker.deployment.completion import complete, lacking
+from broker.deployment.contents import Entropy
 from broker.deployment.folder import Deployment
 from broker.deployment.tokens import encode
 from lender.protocol.permissions import Account, Role
@@ -69,12 +71,14 @@ def signing_keys(deployment: Deployment) -> dict[Role, list[str]]:
 
 def is_of_another_table(deployment: Deployment) -> bool:
     """Tell whether the accounts grant other rights than this version's table."""
+    if lacking(deployment):
+        return True
     change = by_the_table(deployment, signing_keys(deployment))
     found = {name: deployment.said()[name]["nats"] for name in claims.ACCOUNTS}
     return any(change(name, nats) != nats for name, nats in found.items())
 
 
-def bring_up(deployment: Deployment, now: float) -> None:
+def bring_up(deployment: Deployment, entropy: Entropy, now: float) -> None:
     """Have accounts grant what this version's table says, before their server starts.
 
     Where the operator's key is elsewhere it is told instead: what is new is refused until then.
@@ -91,5 +95,6 @@ def bring_up(deployment: Deployment, now: float) -> None:
         )
         return
     with deployment.locked():
+        complete(deployment, entropy, now)
         sign_accounts(deployment, by_the_table(deployment, signing_keys(deployment)), now)
     logger.info("the accounts were signed anew: they grant what this version's table says")

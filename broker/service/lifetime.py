@@ -139,7 +139,7 @@ class Lifetime:
         store = settings.store if settings.store is not None else settings.state / "nats"
         vouched = ""
         if self._deployment is not None:
-            bring_up(self._deployment, time.time())
+            bring_up(self._deployment, os.urandom, time.time())
             vouched = self._deployment.embedded_config(store)
         port = settings.port or None
         async with EmbeddedServer(store, port=port, extra_config=vouched) as server:

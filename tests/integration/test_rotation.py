@@ -23,7 +23,7 @@ from broker.deployment.rotation_command import ROTATED
 from broker.deployment.servers import Servers, servers
 from broker.deployment.signing import is_of_another_table, signing_keys
 from broker.deployment.tokens import Key, credentials, decode
-from lender.link.connection import ConnectError, Connection, State, connect
+from lender.link.connection import ConnectError, Connection, State, StrangerError, connect
 from lender.link.errors import LinkError
 from lender.link.probe import Line, Place
 from lender.protocol import subjects
@@ -372,6 +372,12 @@ async def test_a_broker_with_the_operators_key_brings_its_server_up(
     path.touch(mode=0o600)
     token = deployment.vouch("lender", key.public, "desk", (), time.time())
     path.write_text(credentials(token, key.seed))
+    # Nor did that version know of strangers.
+    for account in ("strangers", contents.SENTINEL):
+        deployment.remove(contents.token_file(account))
+    older = deployment.read(contents.ACCOUNTS_FILE).splitlines(keepends=True)
+    kept = [line for line in older if not line.startswith("default_sentinel")]
+    deployment.replace({contents.ACCOUNTS_FILE: "".join(kept)})
     away = (deployment.folder / contents.OPERATOR_KEY).rename(tmp_path / "operator.nk")
     for is_here, asks in ((False, False), (True, True)):
         broker = BrokerProcess(tmp_path / "broker", "", "--embedded", "--port", "0")
@@ -379,6 +385,8 @@ async def test_a_broker_with_the_operators_key_brings_its_server_up(
             await broker.start()
             line = await as_lender(broker.url, path, key)
             async with line:
+                with pytest.raises(StrangerError if asks else ConnectError):
+                    await connect(broker.url, name="stranger", timeout_s=WITHIN_S)
                 if asks:
                     assert (await line.request(USER_INFO)).data
                 else:

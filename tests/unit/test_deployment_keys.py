@@ -11,7 +11,13 @@ from broker.deployment import claims, contents
 from broker.deployment.contents import Certificates
 from broker.deployment.folder import Deployment, DeploymentError
 from broker.deployment.servers import Servers
-from broker.deployment.signing import by_the_table, sign_accounts, signing_keys
+from broker.deployment.signing import (
+    bring_up,
+    by_the_table,
+    is_of_another_table,
+    sign_accounts,
+    signing_keys,
+)
 from lender.link.connection import Connection
 from lender.link.errors import StrangeAnswerError
 
@@ -53,6 +59,23 @@ def test_limits_revocations_and_roles_of_a_later_version_stay(deployment: Deploy
     lenders = [one for one in said["lenders"]["nats"]["signing_keys"] if one["role"] == "lender"]
     assert [one["key"] for one in lenders] == keys["lender"]
     assert lenders[0]["template"] == lenders[1]["template"]
+
+
+def test_an_older_deployment_gets_what_a_later_one_has(deployment: Deployment) -> None:
+    made = deployment.tokens()
+    for path in ("server/tokens/strangers.jwt", "server/tokens/sentinel.jwt"):
+        deployment.remove(path)
+    deployment.remove(contents.signing_key_file("stranger"))
+    assert is_of_another_table(deployment)
+    bring_up(deployment, os.urandom, NOW + 9)
+    assert not is_of_another_table(deployment)
+    assert deployment.tokens()["lenders"] == made["lenders"], "nobody else is disturbed"
+    said = deployment.said()
+    stranger = deployment.key(contents.signing_key_file("stranger")).public
+    assert said["sentinel"]["iss"] == stranger == signing_keys(deployment)["stranger"][0]
+    assert said["sentinel"]["nats"]["issuer_account"] == said["strangers"]["sub"]
+    assert {one["account"] for one in said["strangers"]["nats"]["imports"]} == {said["core"]["sub"]}
+    assert deployment.tokens()["sentinel"] in deployment.read(contents.ACCOUNTS_FILE)
 
 
 def test_of_two_changes_in_one_second_the_later_one_counts(deployment: Deployment) -> None:
