@@ -187,6 +187,16 @@ async def test_a_key_is_revoked_on_every_server_of_a_cluster(tmp_path: Path) -> 
             inbox_prefix=f"_INBOX_{key.public}",
             timeout_s=10,
         ) as desk:
+            turned = broker.run("rotate", "--url", first.url, "--ca", str(ca))
+            assert turned.returncode == 0, turned.stderr
+            heir = Key.make("user", bytes([6] * 32))
+            fresh = tmp_path / "attic.creds"
+            fresh.touch(mode=0o600)
+            token = deployment.vouch("lender", heir.public, "attic", (), time.time())
+            fresh.write_text(credentials(token, heir.seed))
+            for node in cluster.nodes.values():
+                await is_let_in(node.url, fresh, ca, heir)
+            assert desk.connected
             said = broker.run("revoke", key.public, "--url", first.url, "--ca", str(ca))
             assert said.returncode == 0, said.stderr
             await until(lambda: not desk.connected, 1.0)
@@ -199,6 +209,19 @@ async def test_a_key_is_revoked_on_every_server_of_a_cluster(tmp_path: Path) -> 
     finally:
         broker.kill()
         cluster.close()
+
+
+async def is_let_in(url: str, path: Path, ca: Path, key: Key) -> None:
+    """Within a moment: servers tell one another."""
+    line = await connect(
+        url,
+        name=path.stem,
+        credentials=path,
+        ca=ca,
+        inbox_prefix=f"_INBOX_{key.public}",
+        timeout_s=5,
+    )
+    await line.close()
 
 
 async def test_where_tls_was_asked_for_nothing_is_said_without(
