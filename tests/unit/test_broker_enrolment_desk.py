@@ -1,0 +1,81 @@
+"""The desk where strangers ask: each line has its turns, and what the server says of it is read."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from enrolment_world import Machine
+
+from broker.core.enrolment.messages import Admission
+from broker.service import enrolment
+from broker.service.enrolment import EnrolmentDesk, Place, place_of, record_of
+from lender.protocol.codec import encode
+from lender.protocol.errors import ProtocolError
+from lender.protocol.signature import SIGNATURE_HEADER
+
+
+class Desk(EnrolmentDesk):
+    """One without a server."""
+
+    def __init__(self, may_serve: Callable[[], bool] = lambda: True) -> None:
+        nothing: Any = SimpleNamespace()
+        super().__init__(nothing, nothing, nothing, {}, may_serve)
+
+    async def hear(self, line: int, reply: str = "_R_.x") -> None:
+        """As the subscription has it."""
+        payload, headers = Machine(1).applicant.request()
+        info = f'{{"host":"10.0.0.1","id":{line},"server":"s"}}'
+        said = {SIGNATURE_HEADER: headers[SIGNATURE_HEADER], "Nats-Request-Info": info}
+        msg: Any = SimpleNamespace(data=payload, headers=said, reply=reply)
+        await self._on_stranger(msg)
+
+    def taken(self) -> list[str]:
+        """Whose messages are taken up, in order."""
+        found = []
+        while (asked := self._strangers.take()) is not None:
+            self._strangers.charge(1.0)
+            found.append(asked.line.split()[-1])
+        return found
+
+
+async def test_one_line_that_says_much_delays_no_other() -> None:
+    desk = Desk()
+    for _ in range(1000):
+        await desk.hear(1)
+    await desk.hear(2)
+    order = desk.taken()
+    assert len(order) == enrolment.LINE_WAITS_MAX + 1
+    assert "2" in order[:2]
+
+
+async def test_what_waits_is_bounded_however_many_lines_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(enrolment, "WAITING_BYTES_MAX", 2000)
+    desk = Desk()
+    for line in range(1000):
+        await desk.hear(line)
+    assert desk._strangers.bytes < 2000 + 1000
+
+
+async def test_an_answer_goes_to_an_inbox_or_nowhere() -> None:
+    desk = Desk()
+    for reply in ("", "leader.key", "work.x", "enroll.ask"):
+        await desk.hear(1, reply)
+    assert desk.taken() == []
+
+
+@pytest.mark.parametrize(
+    "header",
+    [None, "", "x", "[]", "1", "{}", '{"host":1,"id":2}', '{"host":"a","id":"2"}', "[" * 9999],
+)
+def test_a_server_that_says_nothing_of_places_is_taken_so(header: str | None) -> None:
+    assert place_of(header) == Place("", "")
+
+
+def test_a_record_at_anothers_place_is_none() -> None:
+    one = Admission(role="lender", key=Machine(1).signer.public_key, name="desk", at=9)
+    assert record_of(one.subject, encode(one)) == one
+    with pytest.raises(ProtocolError, match="another record"):
+        record_of(one.subject.replace("lender", "submitter"), encode(one))
