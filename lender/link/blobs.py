@@ -33,6 +33,10 @@ _IN_FLIGHT = 16
 _READ_AHEAD = 8
 _READ_AT_ONCE = 8
 
+LAG_PAUSES_S = (0.1, 0.4, 1.0)
+"""In a cluster a piece that was just stored may not have come to whichever server answers: of 900
+that were asked for at once 7 had not. What is not there after these is missing."""
+
 Source = io.BufferedReader | io.BytesIO
 Subject = Callable[[int], str]
 
@@ -197,7 +201,7 @@ class Blobs:
         bucket, by = streams.bucket(submitter), blob.by or submitter
         count = -(-blob.size_bytes // PIECE_BYTES)
         asked = (
-            self._js.get_last(bucket, subjects.blob(submitter, by, blob.sha256, number))
+            self._find(bucket, subjects.blob(submitter, by, blob.sha256, number))
             for number in range(count)
         )
         digest = hashlib.sha256()
@@ -220,6 +224,14 @@ class Blobs:
             _disown(reading)
         if digest.hexdigest() != blob.sha256:
             raise BlobCorruptError(blob.sha256, "its content has another digest")
+
+    async def _find(self, bucket: str, subject: str) -> StoredMessage | None:
+        """Return a piece, None if it is missing for certain."""
+        for pause_s in LAG_PAUSES_S:
+            if (found := await self._js.get_last(bucket, subject)) is not None:
+                return found
+            await asyncio.sleep(pause_s)
+        return await self._js.get_last(bucket, subject)
 
 
 def _piece(sha256: str, number: int, message: StoredMessage | None, size_bytes: int) -> bytes:

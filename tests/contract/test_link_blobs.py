@@ -30,6 +30,12 @@ ALICE, BOB, DESK, ATTIC = ("U" + letter * 55 for letter in "ABCD")
 BUCKET = streams.bucket(ALICE)
 
 
+@pytest.fixture(autouse=True)
+def single_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one server does not have is missing; test_link_cluster.py has others."""
+    monkeypatch.setattr(blobs_module, "LAG_PAUSES_S", (0.01,))
+
+
 @pytest.fixture
 async def js(connection: Connection) -> JetStream:
     js = JetStream(connection)
