@@ -85,7 +85,7 @@ def test_a_stranger_learns_that_enrolment_comes_next(
     assert seen.level("tls") == "ok"
     assert "ends in 3650 days" in seen.text("tls.expiry")
     assert seen.level("login") == "info"
-    assert "lender enroll" in seen.by_name["login"]["mend"]
+    assert seen.by_name["login"]["mend"] == f"lender enroll {fleet.url}"
     assert {"server.reach", "server.version", "pins.ca", "runtime.process"} <= seen.by_name.keys()
     shown = machine.lender("preflight", fleet.url, *ca(fleet))
     assert shown.returncode == 0

@@ -170,15 +170,16 @@ def _let_in(visit: Visit, line: Line, greeting: Greeting) -> Iterator[Check]:
         return
     visit.standing = standing
     yield from skew(standing, before, time.time())
-    yield from standing_checks(standing, way_in, visit.role, local=_is_loopback(line.place.host))
+    url, local = f"nats://{line.place}", _is_loopback(line.place.host)
+    yield from standing_checks(standing, way_in, visit.role, url, local=local)
 
 
 def _not_let_in(visit: Visit, place: Place, reason: str) -> Check:
     if visit.way_in is None:
         text = f"{place} lets in only whom its operator vouches for, and we are strangers yet"
-        return Check("login", "info", text, f"next: lender enroll {place}")
+        return Check("login", "info", text, f"lender enroll nats://{place}")
     text = f"{place} does not take {visit.way_in_file} ({reason})"
-    mend = f"they are another fleet's, or have ended, or were revoked: lender enroll {place}"
+    mend = f"they are another fleet's, or have ended, or were revoked: lender enroll nats://{place}"
     return Check("login", "blocker", text, mend)
 
 

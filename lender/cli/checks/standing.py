@@ -50,7 +50,7 @@ def skew(standing: Standing, before: float, after: float) -> Iterator[Check]:
 
 
 def standing_checks(
-    standing: Standing, way_in: WayIn | None, role: Role | None, *, local: bool
+    standing: Standing, way_in: WayIn | None, role: Role | None, url: str, *, local: bool
 ) -> Iterator[Check]:
     """Hold what the server lets us do against what the table says.
 
@@ -58,6 +58,7 @@ def standing_checks(
         standing: what it said.
         way_in: how we were let in; None: as a stranger.
         role: that we want to be; None: the one that the rights are most like.
+        url: of the server.
         local: it is on this machine's loopback.
     """
     rights = standing.data.permissions
@@ -68,7 +69,7 @@ def standing_checks(
     if key is None:
         if not difference("stranger", "", (), held_of(rights)).size:
             text = "the server lets in only whom its operator vouches for, and we are strangers yet"
-            yield Check("login", "info", text, "next: lender enroll URL")
+            yield Check("login", "info", text, f"lender enroll {url}")
             return
         text = "the server has rules of its own: not those of `lender-broker init`"
         yield Check("permissions", "info", text, "its operator compares them: docs/permissions.md")
