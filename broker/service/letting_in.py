@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from broker.core.enrolment.messages import Approve, KeepToken, OperatorAnswer, WaitingRequest
 from broker.deployment.folder import Deployment
 from broker.service.settings import BrokerSettings
-from lender.link.connection import connect
+from lender.link.connection import ConnectError, connect
 from lender.link.errors import NoRespondersError
 from lender.protocol import subjects
 from lender.protocol.codec import Closed, decode, encode
@@ -198,13 +198,16 @@ class _Desk:
             LinkError: no server, or no answer.
         """
         credentials = self._settings.credentials or self._deployment.broker_credentials
-        connection = await connect(
-            self._settings.url,
-            name="lender-broker",
-            credentials=credentials,
-            ca=self._settings.ca,
-            timeout_s=_CONNECT_S,
-        )
+        try:
+            connection = await connect(
+                self._settings.url,
+                name="lender-broker",
+                credentials=credentials,
+                ca=self._settings.ca,
+                timeout_s=_CONNECT_S,
+            )
+        except ConnectError as error:
+            raise LettingInError(f"{error}; name the fleet's server by --url") from error
         async with connection:
             for _ in range(_TRIES):
                 try:
