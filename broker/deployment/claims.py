@@ -15,6 +15,9 @@ from lender.protocol.permissions import ANSWERS, HOME, RIGHTS, Account, Right, R
 ACCOUNTS: tuple[Account, ...] = ("core", "lenders", "submitters", "strangers")
 ROLES: tuple[Role, ...] = tuple(HOME)
 
+STRANGERS_CONNECTIONS_MAX = 512
+"""Of all strangers together: a server takes 65,536, which are not for who has no token to fill."""
+
 _UNBOUNDED = {"subs": -1, "data": -1, "payload": -1}
 _NS = 1_000_000_000
 
@@ -63,7 +66,10 @@ def account(
     crossings = crossings_of(RIGHTS)
     return {
         "type": "account",
-        "limits": _limits(jetstream=which == "core", store_bytes=store_bytes),
+        "limits": {
+            **_limits(jetstream=which == "core", store_bytes=store_bytes),
+            **({"conn": STRANGERS_CONNECTIONS_MAX} if which == "strangers" else {}),
+        },
         "exports": [
             _export(kind, subject)
             for kind, subject in _unique((x.kind, x.subject) for x in crossings if x.giver == which)

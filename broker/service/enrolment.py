@@ -48,6 +48,7 @@ from broker.service.trickle import Trickle
 from lender.link.api import JetStream, answer, number
 from lender.link.connection import Connection
 from lender.link.errors import LinkError
+from lender.link.hardened import REQUEST_INFO_HEADER
 from lender.protocol import streams, subjects
 from lender.protocol.codec import CONTENT_TYPE_HEADER, MSGPACK, decode, encode
 from lender.protocol.enrolment import NONCE_BYTES, EnrolAnswer
@@ -56,9 +57,6 @@ from lender.protocol.permissions import CLASS_TAG
 from lender.protocol.signature import SIGNATURE_HEADER
 
 logger = logging.getLogger(__name__)
-
-REQUEST_INFO_HEADER = "Nats-Request-Info"
-"""The server's own word on where a message came from, as our import of the subject asks for."""
 
 LINE_WAITS_MAX = 4
 """Messages of one line that wait; what is more it says again."""
@@ -174,6 +172,9 @@ class EnrolmentDesk:
             return
         headers = msg.headers or {}
         place = place_of(headers.get(REQUEST_INFO_HEADER))
+        if not place.line:
+            # The server always says it. Headers that do not end as they should hide its word.
+            return
         waits, _ = self._strangers.waiting(place.line)
         if waits >= LINE_WAITS_MAX or self._strangers.bytes > WAITING_BYTES_MAX:
             return

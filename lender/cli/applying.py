@@ -86,6 +86,15 @@ async def apply(applying: Applying, progress: Progress) -> Membership:
             ) from None
 
 
+def vouched_alike(known: Membership, ca: Path | None) -> bool:
+    """Tell whether what is kept asks of the server at least what `ca` does.
+
+    Raises:
+        CommandError: one of the files can't be read.
+    """
+    return ca is None or (known.ca is not None and _content(known.ca) == _content(ca))
+
+
 async def is_in(known: Membership, signer: Signer) -> bool:
     """Tell whether the server lets us in by what is kept.
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from lender.cli.applying import Applying, apply, is_in
+from lender.cli.applying import Applying, apply, is_in, vouched_alike
 from lender.cli.exits import CommandError, Exit
 from lender.cli.moments import span_s
 from lender.cli.owner import find_state, open_state
@@ -97,7 +97,9 @@ def run(args: argparse.Namespace) -> int:
     applying = Applying(args.url, args.ca, signer, seed, wanted, folder, args.wait)
     try:
         known = Membership.read(folder)
-        if (known is not None and known.url != args.url) or args.renew:
+        if known is not None and (
+            known.url != args.url or args.renew or not vouched_alike(known, args.ca)
+        ):
             known = None
         if known is not None and asyncio.run(is_in(known, signer)):
             out.done(known, anew=False)

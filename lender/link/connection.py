@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -246,7 +247,8 @@ async def connect(
     """Connect, and from then on reconnect forever with a random, growing pause.
 
     Args:
-        url: one address, or several of one cluster separated by commas.
+        url: one address, or several of one cluster separated by commas; where one begins with
+            `tls://`, nothing is said without TLS.
         name: shown in the server's monitoring.
         credentials: file that the server lets us in by; see `connect_options`.
         ca: certificates of those who may vouch for the server; then nothing is said without TLS.
@@ -267,6 +269,9 @@ async def connect(
         options |= connect_options(credentials)
     if ca:
         options["tls"] = trusting(ca)
+    elif any(part.strip().lower().startswith("tls://") for part in url.split(",")):
+        # nats-py goes by what the server says alone: whoever stands before it could say no.
+        options["tls"] = ssl.create_default_context()
 
     async def back_off(error: Exception) -> None:
         # nats-py paces its first connection by this option alone, without end.

@@ -14,6 +14,11 @@ _SPACE = " \t\n\r\v\f"  # what bytes.strip() takes off
 _MOMENTARY = "maximum subscriptions exceeded"
 _NO_STATUS = b"NATS/1.0\r\n"
 
+REQUEST_INFO_HEADER = "Nats-Request-Info"
+"""The server's own word on where a message came from, as an import with `share` asks for."""
+
+_REQUEST_INFO = REQUEST_INFO_HEADER.encode()
+
 # What asyncio says of its own streams whenever a line by TLS ends; it concerns nobody.
 _NOISE = "returning true from eof_received()"
 logging.getLogger("asyncio").addFilter(lambda record: _NOISE not in str(record.msg))
@@ -64,7 +69,7 @@ class HardenedClient(Client):
         a server could have a job signed that its submitter has never seen.
         """
         if self.options.get("tls") is not None and not self._server_info.get("tls_required"):
-            raise errors.Error("nats: the server offers no TLS, which `ca` asks for")
+            raise errors.Error("nats: the server offers no TLS, which was asked for")
         nonce = self._server_info.get("nonce", "")
         if not isinstance(nonce, str) or NONCE.fullmatch(nonce) is None:
             raise errors.Error("nats: the server wants something signed that is no nonce")
@@ -121,6 +126,10 @@ class HardenedClient(Client):
         )
 
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+        if headers and headers.count(_REQUEST_INFO) > 1:
+            # The server takes off what it would write itself, and puts its own at the end; so the
+            # other is one that it didn't know for that, such as ` Nats-Request-Info`.
+            return None
         if headers and headers.startswith(_NO_STATUS):
             return self._parse_header_lines(headers[len(_NO_STATUS) :]) or None
         try:

@@ -69,3 +69,14 @@ async def test_a_server_wants_a_nonce_signed_that_is_one(tmp_path: Path, key: Pa
         for _ in range(20):
             async with await connect(server.url, name="x", credentials=key, timeout_s=10):
                 pass
+
+
+async def test_an_address_that_asks_for_tls_gets_it_or_nothing(key: Path) -> None:
+    """Whoever stands before the server says that it has none."""
+    heard: list[bytes] = []
+    with (
+        lying(wanting("Xyz-_0123456789", heard)) as place,
+        pytest.raises(ConnectError, match="no TLS"),
+    ):
+        await connect(f"tls://{place}", name="x", credentials=key, timeout_s=1.0)
+    assert heard == []

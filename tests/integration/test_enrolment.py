@@ -111,6 +111,25 @@ def test_who_is_in_already_is_told_and_nothing_changes(fleet: EnrollingFleet) ->
         assert again.ended() == 0
 
 
+def test_who_is_in_already_and_names_an_authority_is_let_in_by_nobody_else(
+    fleet: EnrollingFleet,
+) -> None:
+    """It was let in without one; the server here has no TLS, so that nothing is said to it."""
+    desk = fleet.add("desk")
+    with fleet.enroll_lender("desk") as enrolling:
+        fleet.approve(enrolling.document()["code"])
+        assert enrolling.document()["new"] is True
+    authority = fleet.folder / "ca.pem"
+    authority.write_bytes((fleet.deployment.folder / "ca.pem").read_bytes())
+    authority.chmod(0o644)
+    with fleet.enroll_lender("desk", "--ca", str(authority)) as again:
+        assert again.ended() != 0
+        assert "offers no TLS" in again.complaint()
+    known = Membership.read(desk.state / "fleet")
+    assert known is not None
+    assert known.ca is None
+
+
 def test_what_was_approved_is_fetched_after_the_machine_gave_up_and_the_broker_was_killed(
     fleet: EnrollingFleet,
 ) -> None:

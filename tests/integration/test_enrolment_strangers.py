@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ from broker.core.enrolment.messages import (
     OperatorAnswer,
     WaitingRequest,
 )
+from broker.deployment.claims import STRANGERS_CONNECTIONS_MAX
 from broker.deployment.folder import Deployment
 from lender.link.api import JetStream
 from lender.link.connection import ConnectError, Connection, connect
@@ -162,6 +164,69 @@ async def test_what_a_stranger_says_of_his_line_is_not_believed(fleet: Fleet) ->
         found = await fleet.requests()
         assert len(found) == waiting.OF_LINE_MAX
         assert {one.host for one in found} == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    "hides",
+    ["X: yy", "X yy", ' Nats-Request-Info: {"host":"10.9.9.9","id":NUMBER,"server":"x"}\r\nX yy'],
+    ids=["in a value", "in a name", "behind one of his own"],
+)
+async def test_headers_that_hide_the_servers_word_let_nobody_wait(fleet: Fleet, hides: str) -> None:
+    """The server puts it at the end, without a look at whether a line ends there."""
+    server = urlsplit(fleet.server.url)
+    reader, writer = await asyncio.open_connection(server.hostname, server.port)
+    try:
+        writer.write(b'CONNECT {"headers":true,"verbose":false}\r\n')
+        for number in range(2 * waiting.OF_LINE_MAX):
+            one = applicant(number + 10)
+            for _ in range(2):
+                payload, headers = one.request()
+                inbox = f"_INBOX_stranger.hides.{number}{os.urandom(4).hex()}"
+                writer.write(f"SUB {inbox} 1\r\nUNSUB 1 1\r\n".encode())
+                said = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+                block = f"NATS/1.0\r\n{said}{hides.replace('NUMBER', str(number))}".encode()
+                sizes = f"{len(block)} {len(block) + len(payload)}"
+                writer.write(f"HPUB {subjects.ENROL} {inbox} {sizes}\r\n".encode())
+                writer.write(block + payload + b"\r\n")
+                one.take(await _payload(reader))
+        assert await fleet.requests() == ()
+        assert fleet.broker.alive
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_strangers_take_the_lines_of_strangers_alone(fleet: Fleet) -> None:
+    server = urlsplit(fleet.server.url)
+    lines: list[asyncio.StreamWriter] = []
+    said = b"PONG"
+    try:
+        while said.startswith(b"PONG") and len(lines) <= STRANGERS_CONNECTIONS_MAX:
+            reader, writer = await asyncio.open_connection(server.hostname, server.port)
+            lines.append(writer)
+            await reader.readline()
+            writer.write(b'CONNECT {"verbose":false}\r\nPING\r\n')
+            said = await asyncio.wait_for(reader.readline(), 10)
+        assert b"maximum account active connections" in said
+        assert len(lines) == STRANGERS_CONNECTIONS_MAX + 1
+        assert await fleet.requests() == ()
+    finally:
+        for writer in lines:
+            writer.close()
+
+
+async def _payload(reader: asyncio.StreamReader) -> bytes:
+    """What comes within a second, if anything does."""
+    try:
+        async with asyncio.timeout(1):
+            while True:
+                line = await reader.readline()
+                if line.startswith((b"MSG", b"HMSG")):
+                    sizes = [int(one) for one in line.split()[1:] if one.isdigit()]
+                    before = sizes[-2] if line.startswith(b"HMSG") else 0
+                    return (await reader.readexactly(sizes[-1] + 2))[before:-2]
+    except TimeoutError:
+        return b""
 
 
 async def test_garbage_is_answered_by_nothing_and_too_much_of_it_by_the_server(
