@@ -165,8 +165,13 @@ def system_user() -> dict[str, Any]:
 
 
 def revoked(nats: Mapping[str, Any], public_key: str, now: float) -> dict[str, Any]:
-    """Return an account's claims by which no token counts that a key was given until `now`."""
-    return {**nats, "revocations": {**nats.get("revocations", {}), public_key: int(now)}}
+    """Return an account's claims by which no token counts that a key was given until `now`.
+
+    Of a key that was let in again the token is a second ahead (`broker.core.enrolment`): it does
+    not count either.
+    """
+    until = int(now) + 1
+    return {**nats, "revocations": {**nats.get("revocations", {}), public_key: until}}
 
 
 def crossings_of(rights: Iterable[Right]) -> list[Crossing]:

@@ -68,7 +68,7 @@ class Membership:
 
 def submitters_folder(key: Path) -> Path:
     """Return where a submitter's is, whose key is in that file."""
-    return key.with_suffix(".fleet")
+    return key.with_name(f"{key.name}.fleet")
 
 
 def _replace(path: Path, content: bytes) -> None:

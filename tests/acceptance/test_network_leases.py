@@ -116,6 +116,7 @@ async def test_nothing_is_left_of_many_leases_with_a_network(workshop: Workshop)
 
     await asyncio.gather(*(lease(workshop, LEASES + one, port) for one in range(AT_ONCE)))
     await until(lambda: server.open == 0, "the first connections are over")
+    await until(lambda: not tree.children(workshop.launcher.pid), "and their processes")
     before = holdings(workshop)
     await asyncio.gather(*map(some, range(AT_ONCE)))
     await until(lambda: server.open == 0, "all connections are over")

@@ -259,7 +259,7 @@ def test_a_deployment_that_was_named_and_is_none_is_told(tmp_path: Path) -> None
 
 def test_a_revoked_key_stands_in_the_accounts_claims() -> None:
     nats = claims.revoked({"type": "account", "revocations": {"UA": 1}}, "UB", 7.9)
-    assert nats["revocations"] == {"UA": 1, "UB": 7}
+    assert nats["revocations"] == {"UA": 1, "UB": 8}, "of a key let in again, too"
     assert json.dumps(nats)
 
 
