@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import get_args
 
 from broker.deployment.folder import Deployment
-from broker.deployment.tokens import Key, credentials
+from broker.deployment.tokens import Key
 from deploy.local.fleet import ORDINARY_USER, Fleet, command
+from lender.link.credentials import credentials
 from lender.protocol.classes import WorkClass
 from lender.protocol.job import Arch
 from lender.protocol.permissions import Role

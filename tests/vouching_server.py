@@ -9,9 +9,10 @@ from pathlib import Path
 
 from broker.deployment import certificates, contents
 from broker.deployment.folder import Deployment
-from broker.deployment.tokens import Key, credentials
+from broker.deployment.tokens import Key
 from deploy.local.guard import Guard
 from lender.link.connection import ConnectError, Connection, connect
+from lender.link.credentials import credentials
 from lender.link.embedded import find_server
 from lender.link.way_in import read_way_in
 from lender.protocol.permissions import Role

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from broker.deployment import claims
-from broker.deployment.tokens import ENTROPY_BYTES, Key, credentials, encode
+from broker.deployment.tokens import ENTROPY_BYTES, Key, encode
+from lender.link.credentials import credentials
 from lender.link.embedded import MAX_PAYLOAD_BYTES
 from lender.protocol.permissions import HOME, Account, Role, completed
 

@@ -17,7 +17,8 @@ from broker.deployment.folder import Deployment, DeploymentError
 from broker.deployment.server_words import User
 from broker.deployment.servers import Servers
 from broker.deployment.signing import by_the_table, sign_accounts, signing_keys
-from broker.deployment.tokens import ENTROPY_BYTES, Key, TokenError, credentials
+from broker.deployment.tokens import ENTROPY_BYTES, Key, TokenError
+from lender.link.credentials import SEED_LINE, credentials, part_of
 from lender.protocol.permissions import HOME, Role
 
 BEGUN = "operator/rotation.json"
@@ -166,9 +167,9 @@ def _signed(deployment: Deployment, begun: Mapping[Role, Key], now: float) -> di
 
 def _brokers(deployment: Deployment, signing: Key, now: float) -> str:
     """The broker's credentials: the same key, by a token of the new one's."""
-    seed = deployment.read(contents.BROKER_CREDENTIALS).split("SEED-----\n")
+    text = deployment.read(contents.BROKER_CREDENTIALS)
     try:
-        key = Key(seed[1].split("\n")[0].encode())
+        key = Key(part_of(text, SEED_LINE).encode())
         accounts = deployment.identities().accounts
         token = contents.user_token(key.public, "broker", "broker", signing, accounts, (), now)
     except (IndexError, TokenError) as error:

@@ -13,8 +13,6 @@ import nkeys
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
-from lender.link.credentials import credentials as credentials  # noqa: PLC0414 - as clients read them
-
 Kind = Literal["operator", "account", "user"]
 
 ENTROPY_BYTES = 32

@@ -21,7 +21,7 @@ from lender.cli.checks.server import Visit
 from lender.cli.exits import CommandError, Exit
 from lender.cli.owner import add_options, become_owner, find_state, is_owner, print_json, tell
 from lender.client.errors import KeyFault
-from lender.client.keys import default_key_path
+from lender.client.keys import default_key_path, named_path
 from lender.daemon.settings import DaemonSettings
 from lender.link.credentials import CredentialsError, trusting, without_credentials
 from lender.link.membership import Membership, submitters_folder
@@ -105,8 +105,8 @@ def _visit(args: argparse.Namespace, state: StateFolder | None) -> Visit:
         if enrolled is not None and url != enrolled.url:
             enrolled = None  # what lets us in there is nothing to another fleet
         known = settings if enrolled is None else enrolled
-        creds = args.creds or _named("LENDER_CREDS") or known.credentials
-        ca = args.ca or _named("LENDER_CA") or known.ca
+        creds = args.creds or named_path(os.environ, "LENDER_CREDS") or known.credentials
+        ca = args.ca or named_path(os.environ, "LENDER_CA") or known.ca
         way_in = read_way_in(creds) if creds else None
         if ca is not None:
             trusting(ca)  # it can be used
@@ -133,8 +133,3 @@ def _lenderds_file() -> Path | None:
         return find_file(None, "lenderd.toml")
     except OSError:
         return None  # another's, who keeps it to himself
-
-
-def _named(variable: str) -> Path | None:
-    chosen = os.environ.get(variable)
-    return Path(chosen) if chosen else None

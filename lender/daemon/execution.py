@@ -317,7 +317,7 @@ class Execution:
         if self._terminating:
             return None
         self._task = task
-        spec = self._effect.spec
+        spec, results = self._effect.spec, self._machinery.results
         # What is to be taken out of its working folder must still lie there; and what a task sends
         # out is not to be sent once more because another, begun behind it, hit a limit.
         if spec.outputs or spec.checkpoint or spec.requires.net:
@@ -329,7 +329,7 @@ class Execution:
             self._task = task if outcome.duration_s > 0 else None
             self._terminating = True
             return None
-        result = await self._machinery.results.make(self._effect.spec, self._scratch, outcome)
+        result = await results.make(spec, self._scratch, outcome, self._provisions.seal)
         self._task = None
         return result
 
@@ -358,7 +358,8 @@ class Execution:
         saved: tuple[TaskCheckpoint, ...] = ()
         try:
             if task is not None and not self._abandoned:
-                saved = await self._machinery.results.save(self._effect.spec, self._scratch, task)
+                spec, seal = self._effect.spec, self._provisions.seal
+                saved = await self._machinery.results.save(spec, self._scratch, task, seal)
         except (CheckpointRefusedError, LinkError, OSError) as error:
             log.warning("lease %s: its checkpoint is lost: %s", self._lease, error)
         finally:

@@ -55,7 +55,6 @@ class LeaseInputs:
         self._kept = kept
         self._submitter = submitter
         self._held: set[BlobCopy] = set()
-        self._opened: set[BlobCopy] = set()
 
     async def fetch(self, wanted: Reference) -> Path:
         """Return the file with this content, mode 0444; its name is good until `release`.
@@ -67,9 +66,7 @@ class LeaseInputs:
             OSError: it can't be kept, or was purged meanwhile.
         """
         blob = BlobCopy(self._submitter, wanted.sha256)
-        if blob not in self._held:
-            self._held.add(blob)
-            self._kept.hold(blob)
+        self._hold(blob)
         return await self._fetch(self._submitter, wanted)
 
     async def make_room(self, name: str, size_bytes: int) -> None:
@@ -80,17 +77,21 @@ class LeaseInputs:
             OSError: what is to make room can't be deleted.
         """
         copy = BlobCopy(self._submitter, f"{_OPENED}{name}")
-        self._opened.add(copy)
-        self._held.add(copy)
-        self._kept.hold(copy)
+        self._hold(copy)
         await self._make_room(copy, size_bytes)
 
     def release(self) -> None:
         """Say that nothing reads them any more, and files of its own are gone. May be repeated."""
-        while self._opened:
-            self._kept.forget(self._opened.pop())
         while self._held:
-            self._kept.release(self._held.pop())
+            blob = self._held.pop()
+            self._kept.release(blob)
+            if blob.sha256.startswith(_OPENED):
+                self._kept.forget(blob)
+
+    def _hold(self, blob: BlobCopy) -> None:
+        if blob not in self._held:
+            self._held.add(blob)
+            self._kept.hold(blob)
 
 
 class InputCache:

@@ -250,7 +250,7 @@ class Lifetime:
             state=self._state,
             records=AttemptRecords(self._state.attempts),
             inputs=self._disk.inputs,
-            results=ResultMaker(Uploads(blobs), self._seals),
+            results=ResultMaker(Uploads(blobs)),
             seals=self._seals,
             receipts=self._receipts,
             logs=logs,

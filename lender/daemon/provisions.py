@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from hashlib import sha256
 from pathlib import Path
 
 from lender.core.effects import OpenSandbox
@@ -18,7 +19,11 @@ log = logging.getLogger(__name__)
 
 
 class Provisions:
-    """The provisions of one sandbox. What stands still fetches nothing either."""
+    """The provisions of one sandbox. What stands still fetches nothing either.
+
+    Attributes:
+        seal: of a sealed job, from `plan` on.
+    """
 
     def __init__(self, inputs: LeaseInputs, seals: Seals, opened: Path) -> None:
         """Prepare.
@@ -31,6 +36,7 @@ class Provisions:
         self._inputs = inputs
         self._seals = seals
         self._opened = opened
+        self.seal: Seal | None = None
         self._thawed = asyncio.Event()
         self._thawed.set()
         self._closed = False
@@ -75,7 +81,7 @@ class Provisions:
             OSError: something can't be kept.
         """
         spec, limits = effect.spec, effect.spec.limits
-        seal = self._seal(spec)
+        seal = self.seal = self._seal(spec)
         program = None
         if spec.program is not None:
             # Of code alone the owner's pins and receipts name what runs: it is not sealed.
@@ -128,7 +134,7 @@ class Provisions:
             return path
         for folder in (self._opened.parent, self._opened):
             folder.mkdir(mode=0o700, exist_ok=True)
-        plain = self._opened / str(len(list(self._opened.iterdir())))
+        plain = self._opened / sha256(bound_to).hexdigest()
         try:
             await self._inputs.make_room(f"{self._opened.name} {plain.name}", blob.size_bytes)
             await seal.open_file(path, bound_to, plain, self.until_thawed)

@@ -6,7 +6,7 @@ import tarfile  # noqa: F401 - packs checkpoints; as root it can be read, afterw
 from contextlib import ExitStack
 from pathlib import Path
 
-from lender.daemon.seals import Seal, Seals
+from lender.daemon.seals import Seal
 from lender.daemon.uploads import Store
 from lender.link.blobs import BucketFullError
 from lender.protocol.bounds import CHECKPOINT_BYTES_MAX, INLINE_VALUE_BYTES_MAX
@@ -27,18 +27,24 @@ class ResultMaker:
     All of it goes into the bucket of the submitter who has signed the job.
     """
 
-    def __init__(self, blobs: Store, seals: Seals) -> None:
+    def __init__(self, blobs: Store) -> None:
         self._blobs = blobs
-        self._seals = seals
 
-    async def make(self, spec: JobSpec, scratch: Path, outcome: TaskOutcome) -> TaskResult:
+    async def make(
+        self, spec: JobSpec, scratch: Path, outcome: TaskOutcome, seal: Seal | None
+    ) -> TaskResult:
         """Return the result of one task; its outputs still lie in `scratch`.
+
+        Args:
+            spec: of its job.
+            scratch: the working folder.
+            outcome: how it ended.
+            seal: of a sealed job; None where nothing of it is sealed.
 
         Raises:
             LinkError: the blob store can't be reached, also not after a while.
             OSError: there is no room to seal its outputs in.
         """
-        seal = self._seals.of(spec)
         if seal is not None and len(outcome.value) <= INLINE_VALUE_BYTES_MAX:
             outcome = seal.outcome(outcome)
         elif seal is not None:
@@ -67,14 +73,15 @@ class ResultMaker:
             changes |= {"state": "failed", "error": str(error)}
         return result.model_copy(update=changes)
 
-    async def save(self, spec: JobSpec, scratch: Path, task: int) -> tuple[TaskCheckpoint, ...]:
+    async def save(
+        self, spec: JobSpec, scratch: Path, task: int, seal: Seal | None
+    ) -> tuple[TaskCheckpoint, ...]:
         """Upload the checkpoint that a task has left in `scratch`, if it left one.
 
         Raises:
             CheckpointRefusedError: it is not what may leave the sandbox.
             LinkError: the blob store can't be reached, also not after a while.
         """
-        seal = self._seals.of(spec)
         most_bytes = CHECKPOINT_BYTES_MAX if seal is None else _SEALED_CHECKPOINT_BYTES_MAX
         archive = await asyncio.to_thread(checkpoint.pack, scratch, most_bytes)
         if archive is None:

@@ -14,8 +14,9 @@ from lender.link.errors import LinkError
 _BYTES_MAX: Final = 64 * 1024
 _SEED: Final = re.compile(r"SU[A-Z2-7]{56}")
 _NAME_AND_PASSWORD: Final = re.compile(r"([^\s:]+):(\S+)")
-_JWT: Final = "-----BEGIN NATS USER JWT-----"
-_JWT_SEED: Final = "-----BEGIN USER NKEY SEED-----"
+JWT_LINE: Final = "-----BEGIN NATS USER JWT-----"
+SEED_LINE: Final = "-----BEGIN USER NKEY SEED-----"
+"""Lines of a file of credentials, below which the token and its key's seed stand."""
 _IN_ADDRESS: Final = re.compile(r"[^/,\s]*@")
 _FORMS: Final = (
     "it takes an nkey seed (SU...), a .creds file as `nsc` writes them, or one line user:password"
@@ -47,7 +48,7 @@ def connect_options(path: Path) -> dict[str, Any]:
         raise CredentialsError(
             f"others can read or change the credentials {path}: close it with `chmod 600 {path}`"
         )
-    if _JWT in text and _JWT_SEED in text:
+    if JWT_LINE in text and SEED_LINE in text:
         return {"user_credentials": str(path)}
     if _SEED.fullmatch(text.strip()):
         return {"nkeys_seed": str(path)}
@@ -59,9 +60,18 @@ def connect_options(path: Path) -> dict[str, Any]:
 def credentials(token: str, seed: bytes) -> str:
     """Return the content of a file of credentials, as NATS clients read it."""
     return (
-        f"{_JWT}\n{token}\n------END NATS USER JWT------\n\n"
-        f"{_JWT_SEED}\n{seed.decode()}\n------END USER NKEY SEED------\n"
+        f"{JWT_LINE}\n{token}\n------END NATS USER JWT------\n\n"
+        f"{SEED_LINE}\n{seed.decode()}\n------END USER NKEY SEED------\n"
     )
+
+
+def part_of(text: str, line: str) -> str:
+    """Return what stands below `JWT_LINE` or `SEED_LINE` in a file of credentials.
+
+    Raises:
+        IndexError: there is no such line.
+    """
+    return text.split(line)[1].partition("------END")[0].strip()
 
 
 def trusting(authorities: Path) -> ssl.SSLContext:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lender.link.credentials import CredentialsError, connect_options
+from lender.link.credentials import JWT_LINE, SEED_LINE, CredentialsError, connect_options, part_of
 from lender.protocol.errors import ProtocolError
 from lender.protocol.signature import Signer
 
@@ -63,8 +63,8 @@ def read_way_in(path: Path) -> WayIn:
             known = {"nkey": signer.public_key}
             token = None
         else:
-            encoded = _between(text, "NATS USER JWT")
-            signer = Signer(_between(text, "USER NKEY SEED").encode())
+            encoded = part_of(text, JWT_LINE)
+            signer = Signer(part_of(text, SEED_LINE).encode())
             known = {"jwt": encoded}
             token = token_of(encoded)
     except OSError as error:
@@ -89,8 +89,3 @@ def token_of(text: str) -> Token:
         return Token.model_validate_json(raw)
     except (binascii.Error, ValidationError, IndexError) as error:
         raise ValueError("not a token") from error
-
-
-def _between(text: str, title: str) -> str:
-    """What stands below a line like `-----BEGIN NATS USER JWT-----`."""
-    return text.split(f"-----BEGIN {title}-----")[1].partition("------END")[0].strip()

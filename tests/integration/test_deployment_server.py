@@ -16,10 +16,10 @@ from nats_server import until
 
 from broker.deployment import certificates, contents
 from broker.deployment.folder import Deployment
-from broker.deployment.tokens import Key, credentials, decode
+from broker.deployment.tokens import Key, decode
 from lender.client import Client, NotAdmitted
 from lender.link.connection import ConnectError, connect
-from lender.link.credentials import CredentialsError
+from lender.link.credentials import CredentialsError, credentials
 from lender.link.embedded import EmbeddedServer, find_server
 from lender.protocol.signature import seed_from_entropy
 

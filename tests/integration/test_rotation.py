@@ -22,8 +22,9 @@ from broker.deployment.rotation import BEGUN, Running, retire, rotate, still_use
 from broker.deployment.rotation_command import ROTATED
 from broker.deployment.servers import Servers, servers
 from broker.deployment.signing import is_of_another_table, signing_keys
-from broker.deployment.tokens import Key, credentials, decode
+from broker.deployment.tokens import Key, decode
 from lender.link.connection import ConnectError, Connection, State, StrangerError, connect
+from lender.link.credentials import credentials
 from lender.link.errors import LinkError
 from lender.link.probe import Line, Place
 from lender.protocol import subjects

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from nats_server import until
 
-from broker.deployment.tokens import Key, credentials, encode
+from broker.deployment.tokens import Key, encode
 from lender.link.api import JetStream
 from lender.link.connection import ConnectError, Connection, connect
+from lender.link.credentials import credentials
 from lender.link.errors import LinkError
 from lender.link.puller import Delivery, PullEnded, Puller
 from lender.protocol import streams, subjects

@@ -8,9 +8,9 @@ from pathlib import Path
 from broker.deployment import contents
 from broker.deployment.contents import Certificates
 from broker.deployment.folder import Deployment
-from broker.deployment.tokens import credentials
 from lender.link.api import JetStream
 from lender.link.connection import Connection, connect
+from lender.link.credentials import credentials
 from lender.link.embedded import EmbeddedServer
 from lender.link.hardened import HardenedClient
 from lender.protocol import streams

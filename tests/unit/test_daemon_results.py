@@ -6,11 +6,9 @@ from typing import Any
 from core_world import ALICE, make_spec
 
 from lender.daemon.results import ResultMaker
-from lender.daemon.seals import Seals
 from lender.link.blobs import BucketFullError
 from lender.protocol.bounds import INLINE_VALUE_BYTES_MAX
 from lender.protocol.job import BlobRef
-from lender.protocol.signature import Signer, seed_from_entropy
 from lender.sandbox.plan import TaskOutcome
 
 DESK = "U" + "D" * 55
@@ -34,8 +32,7 @@ class Store:
 async def made(store: Store, value: bytes, tmp_path: Path) -> Any:  # noqa: ANN401 - a result
     stores: Any = store
     outcome = TaskOutcome(0, "succeeded", 0, value=value)
-    seals = Seals(Signer(seed_from_entropy(bytes([7]) * 32)), tmp_path)
-    return await ResultMaker(stores, seals).make(make_spec(), tmp_path, outcome)
+    return await ResultMaker(stores).make(make_spec(), tmp_path, outcome, None)
 
 
 async def test_a_large_value_says_who_has_stored_it_in_whose_bucket(tmp_path: Path) -> None:

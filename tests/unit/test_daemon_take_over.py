@@ -114,7 +114,7 @@ class World:
             "inputs": Inputs(),
             "receipts": self.receipts,
             "open_sandbox": self.sandbox.open,
-            "results": ResultMaker(blobs, seals),
+            "results": ResultMaker(blobs),
             "seals": seals,
             "logs": self.logs,
         }

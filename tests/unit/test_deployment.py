@@ -13,7 +13,8 @@ from broker_parts import COMMAND
 from broker.deployment import claims, contents
 from broker.deployment.contents import Certificates
 from broker.deployment.folder import Deployment, DeploymentError
-from broker.deployment.tokens import Key, TokenError, credentials, decode, encode
+from broker.deployment.tokens import Key, TokenError, decode, encode
+from lender.link.credentials import credentials
 from lender.protocol.permissions import RIGHTS, permits
 
 GIVEN = Certificates("", "", "a certificate", "a key")
