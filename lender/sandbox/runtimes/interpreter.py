@@ -4,6 +4,7 @@ A call of the job's function is a `StartedTask`, watched like any command; only 
 lives on behind it, unless it hit a limit, was asked to end, broke the rules or ended by itself.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -97,8 +98,11 @@ class Interpreter:
 
     @property
     def greeted(self) -> bool:
-        """It came up: what goes wrong from here on is the program's doing."""
-        return self._residents is not None
+        """It came up: what goes wrong from here on is the program's doing.
+
+        One that has ended since was not found inside any more.
+        """
+        return self.channel.pid is not None
 
     def unnamed_bytes(self, device: int, file_bytes_max: int) -> int:
         """See `StartedTask`. A zero may be 0.1 s old: a look takes longer than a short task."""
@@ -152,6 +156,10 @@ class Interpreter:
         if not self.sandbox.has_ended():
             self.sandbox.kill()
         end = self.sandbox.reap()
+        if not self.greeted:
+            # Its end may have been noticed ahead of what it said.
+            with contextlib.suppress(BrokenAnswerError, ChannelClosedError):
+                self.channel.listen()
         os.close(self.sandbox.stdout)
         os.close(self.sandbox.stderr)
         self.channel.close()
