@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import live_files
 import pytest
 from fleet import StandingFleet
 
@@ -36,9 +37,8 @@ def key(fleet: Fleet, name: str) -> str:
 def stored(fleet: Fleet, marks: list[bytes]) -> list[bytes]:
     """Which of these stand anywhere in what the server has on its disk."""
     found = set()
-    for path in fleet.folder.rglob("*"):
-        if path.is_file() and "jetstream" in path.parts:
-            content = path.read_bytes()
+    for path, content in live_files.contents(fleet.folder):
+        if "jetstream" in path.parts:
             found |= {mark for mark in marks if mark in content}
     return sorted(found)
 
@@ -159,8 +159,7 @@ async def test_what_was_opened_goes_with_the_owners_word(fleet: Fleet) -> None:
 
 def holding(folder: Path, mark: str) -> list[Path]:
     """Files that hold it."""
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    return [path for path in files if mark.encode() in path.read_bytes()]
+    return [path for path, content in live_files.contents(folder) if mark.encode() in content]
 
 
 async def test_who_is_to_read_it_must_be_said(fleet: Fleet) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+import live_files
 import psutil
 
 from deploy.local.fleet import Fleet, Lender, wait_until
@@ -53,14 +54,7 @@ def test_lenderd_itself_deletes_what_it_kept_of_a_revoked_submitter(fleet: Fleet
 
 def _holds(state: Path, content: bytes) -> bool:
     """Whether a file of this content is anywhere below."""
-    return any(_reads(path) == content for path in state.rglob("*") if path.is_file())
-
-
-def _reads(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
+    return any(found == content for _, found in live_files.contents(state))
 
 
 def _sleepers(lender: Lender) -> list[psutil.Process]:

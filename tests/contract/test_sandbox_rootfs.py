@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import images
+import live_files
 import pytest
 from images import entry, file, folder, layout, link, second_name, tar
 from unpacking import Obtain, content_of, obtain, place, refused
@@ -318,8 +319,7 @@ def test_processes_that_want_the_same_at_once_share_one(place: Path) -> None:
         subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(4)
     ]
     try:
-        begun = (".partial-*/root/f*", "*/image.json")
-        while not any(list((place / "cache").glob(pattern)) for pattern in begun):
+        while not [*live_files.contents(place / "cache")]:
             assert all(one.poll() is None for one in running)
         running[0].kill()
         inodes = {one.stdout.readline() for one in running[1:] if one.stdout is not None}

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import live_files
 import pytest
 from enrolling_fleet import EnrollingFleet
 from terminal import Terminal
@@ -96,7 +97,11 @@ def test_a_machine_and_a_submitter_are_paired_by_code_and_work(fleet: EnrollingF
     desk.stop()
     desk.start()
     fleet.wait_lending(desk)
-    text = "".join(path.read_text(errors="replace") for path in fleet.folder.rglob("*.log"))
+    text = "".join(
+        content.decode(errors="replace")
+        for path, content in live_files.contents(fleet.folder)
+        if path.suffix == ".log"
+    )
     assert not any(seed in text for seed in seeds(fleet.folder))
     assert "Traceback" not in text
 
@@ -171,7 +176,7 @@ def test_a_join_token_lets_one_in_and_no_second_one(fleet: EnrollingFleet) -> No
     ) as own:
         assert own.ended() == 0, own.complaint()
     assert fleet.submitter in fleet.broker_verb("submitters").stdout
-    kept = b"".join(path.read_bytes() for path in fleet.folder.rglob("*") if path.is_file())
+    kept = b"".join(content for _, content in live_files.contents(fleet.folder))
     assert token.encode() not in kept
     assert other.encode() not in kept
 
