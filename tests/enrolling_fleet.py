@@ -19,8 +19,8 @@ WITHIN_S = 60.0
 class EnrollingFleet(Fleet):
     """A broker with its server, a submitter's key, and machines that come later."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, (), workloads=("command",))
+    def __init__(self, folder: Path, url: str | None = None) -> None:
+        super().__init__(folder, (), workloads=("command",), url=url)
         self.deployment = Deployment(folder / "broker" / "deployment")
 
     def start(self) -> None:

@@ -3,19 +3,25 @@
 import datetime as dt
 import ipaddress
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from broker.deployment.contents import Certificates
+from broker.deployment.contents import Certificates, Pair
 
 VALID = dt.timedelta(days=3650)
 """A fleet at home is not to stop one day for want of a new one."""
 
 _EARLIER = dt.timedelta(days=1)
 """Clocks of small machines may be behind."""
+
+
+class _Loaded(NamedTuple):
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
 
 
 def make(fleet: str, hosts: Sequence[str], now: float) -> Certificates:
@@ -26,17 +32,44 @@ def make(fleet: str, hosts: Sequence[str], now: float) -> Certificates:
         hosts: names and addresses by which clients know the server.
         now: seconds since the epoch.
     """
-    today = dt.datetime.fromtimestamp(now, dt.UTC)
-    authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    issuer, subject = _name(f"{fleet} authority"), _name(f"{fleet} server")
-    authority = (
-        _begin(issuer, issuer, authority_key, today)
+    authority = make_authority(f"{fleet} authority", now)
+    return Certificates(*authority, *issue(authority, f"{fleet} server", hosts, now))
+
+
+def make_authority(name: str, now: float) -> Pair:
+    """Return one that vouches for itself, and may for others."""
+    key, called = ec.generate_private_key(ec.SECP256R1()), _name(name)
+    certificate = (
+        _begin(called, called, key, _day(now))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(authority=True), critical=True)
-        .sign(authority_key, hashes.SHA256())
+        .sign(key, hashes.SHA256())
     )
-    server = _server(subject, hosts, key, authority, authority_key, today)
-    return Certificates(_pem(authority), _private(authority_key), _pem(server), _private(key))
+    return Pair(_pem(certificate), _private(key))
+
+
+def issue(
+    authority: Pair, name: str, hosts: Sequence[str], now: float, *, calls: bool = False
+) -> Pair:
+    """Return a server's certificate by an authority, for a new key.
+
+    Args:
+        authority: that vouches for it.
+        name: of the server, for people.
+        hosts: names and addresses by which others know it.
+        now: seconds since the epoch.
+        calls: other servers, too, and shows them this certificate.
+
+    Raises:
+        ValueError: the authority is none, or a host.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    purposes = [ExtendedKeyUsageOID.SERVER_AUTH]
+    if calls:
+        purposes.append(ExtendedKeyUsageOID.CLIENT_AUTH)
+    usage = x509.ExtendedKeyUsage(purposes)
+    certificate = _server(_name(name), hosts, key, usage, _loaded(authority), _day(now))
+    return Pair(_pem(certificate), _private(key))
 
 
 def renew(given: Certificates, hosts: Sequence[str], now: float) -> str:
@@ -53,44 +86,46 @@ def renew(given: Certificates, hosts: Sequence[str], now: float) -> str:
     Raises:
         ValueError: one of them is no certificate, no key, or no host.
     """
-    today = dt.datetime.fromtimestamp(now, dt.UTC)
-    authority = x509.load_pem_x509_certificate(given.authority.encode())
-    old = x509.load_pem_x509_certificate(given.server.encode())
-    authority_key, key = (
-        serialization.load_pem_private_key(one.encode(), None)
-        for one in (given.authority_key, given.server_key)
-    )
-    if not isinstance(authority_key, ec.EllipticCurvePrivateKey) or not isinstance(
-        key, ec.EllipticCurvePrivateKey
-    ):
-        raise ValueError("these are no keys that `lender-broker init` makes")  # noqa: TRY004
-    names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    authority = _loaded(Pair(given.authority, given.authority_key))
+    old, key = _loaded(Pair(given.server, given.server_key))
+    try:
+        names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        usage = old.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound as error:
+        raise ValueError(f"it is none that `lender-broker init` makes: {error}") from error
     known = [str(one.value) for one in names]
     wanted = tuple(dict.fromkeys((*known, *hosts)))
-    return _pem(_server(old.subject, wanted, key, authority, authority_key, today))
+    return _pem(_server(old.subject, wanted, key, usage, authority, _day(now)))
 
 
 def _server(
     subject: x509.Name,
     hosts: Sequence[str],
     key: ec.EllipticCurvePrivateKey,
-    authority: x509.Certificate,
-    authority_key: ec.EllipticCurvePrivateKey,
+    usage: x509.ExtendedKeyUsage,
+    authority: _Loaded,
     today: dt.datetime,
 ) -> x509.Certificate:
-    issuer_id = x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key())
+    issuer_id = x509.SubjectKeyIdentifier.from_public_key(authority.key.public_key())
     return (
-        _begin(subject, authority.subject, key, today)
+        _begin(subject, authority.certificate.subject, key, today)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(authority=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(usage, critical=False)
         .add_extension(x509.SubjectAlternativeName([_host(one) for one in hosts]), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id),
             critical=False,
         )
-        .sign(authority_key, hashes.SHA256())
+        .sign(authority.key, hashes.SHA256())
     )
+
+
+def _loaded(pair: Pair) -> _Loaded:
+    key = serialization.load_pem_private_key(pair.key.encode(), None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError("this is no key that `lender-broker init` makes")  # noqa: TRY004
+    return _Loaded(x509.load_pem_x509_certificate(pair.certificate.encode()), key)
 
 
 def _begin(
@@ -123,6 +158,10 @@ def _usage(*, authority: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def _day(now: float) -> dt.datetime:
+    return dt.datetime.fromtimestamp(now, dt.UTC)
 
 
 def _host(host: str) -> x509.GeneralName:

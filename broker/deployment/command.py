@@ -6,19 +6,33 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from broker.deployment import contents
+from broker.deployment import cluster, contents, server_config
+from broker.deployment.cluster import Ports
 from broker.deployment.contents import Certificates
 from broker.deployment.folder import Deployment, DeploymentError
+from broker.deployment.open_routes import open_routes
 
 STORE_BYTES_MIN = 1 << 26
-HERE = ("localhost", "127.0.0.1")
+
+_MADE = """\
+{folder} holds a new deployment. All of it is for your eyes only:
+  operator/  changes everything and revokes: keep it elsewhere once the server runs
+  broker/    lets the broker in, and lets it admit lenders and submitters
+  server/    for nats-server; with `lender-broker serve --embedded` it needs no more"""
+
+_OPEN = """\
+WARNING: {path} has routes without TLS: whoever reaches that port joins as a server, and reads and
+  writes everything, whatever tokens say. Close the port to all but the servers now; then take the
+  block `cluster` out, and use the folders that `lender-broker init --cluster HOST HOST HOST` makes
+  (docs/deployment.md, "Upgrading")"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
         "Make keys, accounts, certificates and a server's configuration. Run again, it changes "
-        "nothing. Whoever holds its folder `operator` can change everything: keep that elsewhere."
+        "nothing that stands. Whoever holds its folder `operator` can change everything: keep that "
+        "elsewhere."
     )
     parser.add_argument(
         "--name", type=_name, default="fleet", help="of the fleet, for people (%(default)s)"
@@ -37,6 +51,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="what jobs, results and contents together may take on disk (what the server has)",
     )
+    parser.add_argument(
+        "--cluster",
+        nargs="+",
+        metavar="HOST",
+        default=[],
+        help="names or addresses of a cluster's servers: also make a folder for each, or for more",
+    )
+    parser.add_argument(
+        "--route-port",
+        type=int,
+        default=cluster.ROUTE_PORT,
+        help="by which a cluster's servers reach one another (%(default)s)",
+    )
     parser.add_argument("--cert", type=Path, help="a certificate for TLS, instead of an own one")
     parser.add_argument("--cert-key", type=Path, help="its private key")
 
@@ -53,24 +80,49 @@ def run(
     Raises:
         DeploymentError: it can't be made.
     """
-    folder = deployment.folder
-    if deployment.exists:
-        deployment.identities()  # it can be used
-        return f"{folder} is a deployment already: nothing was changed"
+    hosts = cluster.everyone(deployment, arguments.cluster) if arguments.cluster else []
+    made = not deployment.exists
+    if made:
+        _make(arguments, deployment, port, entropy, now)
+    deployment.identities()  # it can be used
+    ports = Ports(port, arguments.route_port)
+    added = cluster.complete_cluster(deployment, hosts, ports, now)
+    told = [_told(deployment, ports, made=made, added=added)]
+    told += [_OPEN.format(path=path) for path in open_routes(deployment)]
+    return "\n".join(told)
+
+
+def _make(
+    arguments: argparse.Namespace,
+    deployment: Deployment,
+    port: int,
+    entropy: Callable[[int], bytes],
+    now: float,
+) -> None:
     if arguments.store_bytes is not None and arguments.store_bytes < STORE_BYTES_MIN:
         raise DeploymentError(f"--store-bytes: at least {STORE_BYTES_MIN}, or leave it out")
     made = _certificates(arguments, now)
     files = contents.new_deployment(
-        folder, arguments.name, port, made, entropy, now, arguments.store_bytes
+        deployment.folder, arguments.name, port, made, entropy, now, arguments.store_bytes
     )
     deployment.write(files)
-    return f"""\
-{folder} holds a new deployment. All of it is for your eyes only:
-  operator/  changes everything and revokes: keep it elsewhere once the server runs
-  broker/    lets the broker in, and lets it admit lenders and submitters
-  server/    for nats-server; with `lender-broker serve --embedded` it needs no more
-next: lender-broker serve --embedded
-  or: nats-server -c {folder / contents.SERVER_FILE}"""
+
+
+def _told(deployment: Deployment, ports: Ports, *, made: bool, added: list[str]) -> str:
+    folder = deployment.folder
+    if not made and not added:
+        return f"{folder} is a deployment already: nothing was changed"
+    lines = [_MADE.format(folder=folder)] if made else [f"{folder}: what stood stays as it was"]
+    lines += [f"  {contents.CLUSTER_FOLDER}/{host}/  goes to {host}" for host in added]
+    if added:
+        hosts = cluster.members(deployment)
+        urls = ",".join(f"nats://{server_config.at(host, ports.clients)}" for host in hosts)
+        lines.append("next, on each of these machines, in its folder: nats-server -c server.conf")
+        lines.append(f"  then: lender-broker serve --url {urls} (replicas = 3 in broker.toml)")
+    else:
+        lines.append("next: lender-broker serve --embedded")
+        lines.append(f"  or: nats-server -c {folder / contents.SERVER_FILE}")
+    return "\n".join(lines)
 
 
 def _name(text: str) -> str:
@@ -90,7 +142,7 @@ def _certificates(arguments: argparse.Namespace, now: float) -> Certificates:
             raise DeploymentError(
                 f"{error}; pip install 'lender[server]', or name --cert and --cert-key"
             ) from error
-        hosts = dict.fromkeys((*HERE, socket.gethostname(), *arguments.hosts))
+        hosts = dict.fromkeys((*contents.HERE, socket.gethostname(), *arguments.hosts))
         try:
             return certificates.make(arguments.name, tuple(hosts), now)
         except ValueError as error:

@@ -1,14 +1,13 @@
 """Every file of a new deployment, as text: made here, written by `folder`."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from broker.deployment import claims
+from broker.deployment.server_config import alone, quoted
 from broker.deployment.tokens import ENTROPY_BYTES, Key, encode
 from lender.link.credentials import credentials
-from lender.link.embedded import MAX_PAYLOAD_BYTES
 from lender.protocol.permissions import HOME, Account, Role, completed
 
 OPERATOR_KEY = "operator/operator.nk"
@@ -18,15 +17,27 @@ BROKER_CREDENTIALS = "broker/broker.creds"
 AUTHORITY = "ca.pem"
 CERTIFICATE = "server/server.pem"
 CERTIFICATE_KEY = "server/server.key"
+SERVER_FOLDER = "server"
+CLUSTER_FOLDER = "cluster"
 ACCOUNTS_FILE = "server/accounts.conf"
 SERVER_FILE = "server/server.conf"
 
 SENTINEL = "sentinel"
 
+HERE = ("localhost", "127.0.0.1")
+"""By which a machine's own programs know its server."""
+
 CONTROL_LINE_BYTES_MAX = 64 * 1024
 """Of a client's first words, where a lender's token names its classes; the usual 4 KiB hold 20."""
 
 Entropy = Callable[[int], bytes]
+
+
+class Pair(NamedTuple):
+    """A certificate and its private key, in PEM."""
+
+    certificate: str
+    key: str
 
 
 class Certificates(NamedTuple):
@@ -106,7 +117,7 @@ def new_deployment(
         **{signing_key_file(role): _line(key.seed) for role, key in signing.items()},
         **{token_file(account): f"{token}\n" for account, token in vouched.items()},
         ACCOUNTS_FILE: accounts_config(vouched, who),
-        SERVER_FILE: server_config(folder, name, port),
+        SERVER_FILE: alone(folder / SERVER_FOLDER, name, port),
         **_certificate_files(certificates),
     }
 
@@ -148,59 +159,22 @@ def user_token(
 def accounts_config(tokens: Mapping[str, str], who: Identities) -> str:
     """Return the part of a server's configuration that every server of a cluster has alike."""
     keys = [("system", who.system), *who.accounts.items()]
-    preload = "".join(f"  {key}: {_quoted(tokens[name])}\n" for name, key in keys)
+    preload = "".join(f"  {key}: {quoted(tokens[name])}\n" for name, key in keys)
     return (
         "# Made by lender-broker. Nothing in here is secret.\n"
-        f"operator: {_quoted(tokens['operator'])}\n"
+        f"operator: {quoted(tokens['operator'])}\n"
         f"system_account: {who.system}\n"
         f"resolver_preload: {{\n{preload}}}\n"
         # Whoever comes without a token may ask to be let in.
-        f"default_sentinel: {_quoted(tokens[SENTINEL])}\n"
+        f"default_sentinel: {quoted(tokens[SENTINEL])}\n"
         # Nobody is let in by MQTT: there is no listener for it.
         f"max_control_line: {CONTROL_LINE_BYTES_MAX}\n"
     )
 
 
-def resolver_config(folder: Path) -> str:
-    """Return what has a server keep the accounts' tokens, also later ones, in a folder."""
-    return f"resolver: {{ type: full, dir: {_quoted(str(folder))} }}\n"
-
-
-def server_config(folder: Path, name: str, port: int) -> str:
-    """Return the configuration of a server that is run by hand: `nats-server -c server.conf`."""
-    server = folder / "server"
-    return f"""\
-# A NATS server for the fleet {name}: nats-server -c {folder / SERVER_FILE}
-# Servers of a cluster have accounts.conf and the certificates alike; each has a server_name and a
-# store of its own, and a block `cluster` (docs/deployment.md).
-
-listen: "0.0.0.0:{port}"
-server_name: "{name}-1"
-max_payload: {MAX_PAYLOAD_BYTES}
-
-jetstream {{
-  store_dir: {_quoted(str(server / "store"))}
-  # What is acknowledged survives a power cut; brokers commit many results with one sync.
-  sync_interval: always
-}}
-
-tls {{
-  cert_file: {_quoted(str(folder / CERTIFICATE))}
-  key_file: {_quoted(str(folder / CERTIFICATE_KEY))}
-}}
-
-{resolver_config(server / "store" / "accounts")}
-include ./accounts.conf
-"""
-
-
 def _certificate_files(certificates: Certificates) -> dict[str, str]:
     paths = (AUTHORITY, AUTHORITY_KEY, CERTIFICATE, CERTIFICATE_KEY)
     return {path: text for path, text in zip(paths, certificates, strict=True) if text}
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
 
 
 def _line(seed: bytes) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from broker.deployment import claims, contents
+from broker.deployment import claims, contents, server_config
 from broker.deployment.contents import Identities
 from broker.deployment.tokens import Key, TokenError, decode
 from lender.protocol.permissions import HOME, Account, Role
@@ -119,9 +119,14 @@ class Deployment:
         except OSError as error:
             raise DeploymentError(f"can't remove {self.folder / path}: {error.strerror}") from error
 
+    def accounts_files(self) -> list[str]:
+        """Return where the accounts stand for servers: each of a cluster has its copy."""
+        copies = self.folder.glob(f"{contents.CLUSTER_FOLDER}/*/{server_config.ACCOUNTS}")
+        return [contents.ACCOUNTS_FILE, *(str(one.relative_to(self.folder)) for one in copies)]
+
     def embedded_config(self, store: Path) -> str:
         """Return what the embedded server is told, so that it lets in only whom we vouch for."""
-        return self.read(contents.ACCOUNTS_FILE) + contents.resolver_config(store / "accounts")
+        return self.read(contents.ACCOUNTS_FILE) + server_config.resolver_config(store / "accounts")
 
     def tokens(self) -> dict[str, str]:
         """Return the tokens of the operator, of all accounts and of strangers, by name."""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from broker.deployment import claims, contents
+from broker.deployment import claims
 from broker.deployment.folder import Deployment, DeploymentError
-from broker.deployment.renewal import renew_certificate
+from broker.deployment.renewal import renew_certificates
 from broker.deployment.rotation import Running, StillUsed, retire, rotate, still_used
 from broker.deployment.servers import servers
 from lender.protocol.permissions import Role
@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser, ca_help: str) -> None:
         "--retire", action="store_true", help="what old keys have signed lets nobody in any more"
     )
     what.add_argument(
-        "--tls", action="store_true", help="renew the server's certificate, by the own authority"
+        "--tls", action="store_true", help="renew certificates of servers, by the own authorities"
     )
     parser.add_argument("--role", nargs="+", choices=ROTATED, help="of these alone (of all)")
     parser.add_argument(
@@ -86,10 +86,13 @@ next, when all have new tokens: lender-broker rotate --retire"""
 
 
 async def _renew(deployment: Deployment, hosts: Sequence[str], running: Running, now: float) -> str:
-    told = await renew_certificate(deployment, hosts, running, now)
+    files, told = await renew_certificates(deployment, hosts, running, now)
+    new = "\n".join(f"  {path}" for path in files)
     return f"""\
-{deployment.folder / contents.CERTIFICATE} is new, for the same key
-read anew by: {", ".join(told)}; a server elsewhere needs a copy first: then do this again"""
+new in {deployment.folder}, for the same keys:
+{new}
+read anew by: {", ".join(told)}
+a server elsewhere needs a copy first: then, there, nats-server --signal reload"""
 
 
 async def _retire(

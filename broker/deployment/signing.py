@@ -46,8 +46,9 @@ def sign_accounts(
             tokens[name] = encode(found["sub"], found["name"], nats, operator, later)
             deployment.replace({contents.token_file(name): f"{tokens[name]}\n"})
     config = contents.accounts_config(tokens, deployment.identities())
-    if config != deployment.read(contents.ACCOUNTS_FILE):
-        deployment.replace({contents.ACCOUNTS_FILE: config})
+    for path in deployment.accounts_files():
+        if config != deployment.read(path):
+            deployment.replace({path: config})
     return [tokens[name] for name in claims.ACCOUNTS]
 
 

@@ -298,8 +298,10 @@ class Fleet:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _add(self, name: str) -> None:
-        lender = Lender(name, self.folder, self.url, self._env, self._guard)
-        self.lenders[name] = lender
+        self._begin(Lender(name, self.folder, self.url, self._env, self._guard))
+
+    def _begin(self, lender: Lender) -> None:
+        self.lenders[lender.name] = lender
         lender.state.mkdir(mode=0o711, exist_ok=True)
         if os.geteuid() == 0:
             user = pwd.getpwnam(ORDINARY_USER)

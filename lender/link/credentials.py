@@ -3,6 +3,9 @@
 And the file that it shows by whom it is itself: certificates of authorities.
 """
 
+# ssl looks for it where a name is checked, and by then root may have become a user who can't read
+# where this interpreter is installed.
+import encodings.idna  # noqa: F401
 import os
 import re
 import ssl

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from broker_parts import ALICE, GUARD, BrokerProcess
 from enrolling_fleet import Enrolling
-from nats_cluster import NatsCluster
 from nats_server import until
 
 from broker.deployment import certificates, contents
@@ -154,74 +153,6 @@ async def test_a_server_that_nobody_vouches_for_gets_no_word(by_hand: HandRun) -
         await connect(by_hand.url, name="x", credentials=path, ca=other, timeout_s=1.0)
     with pytest.raises(CredentialsError, match="can't read"):
         await connect(by_hand.url, name="x", ca=by_hand.folder / "none", timeout_s=1.0)
-
-
-async def test_a_key_is_revoked_on_every_server_of_a_cluster(tmp_path: Path) -> None:
-    broker = BrokerProcess(tmp_path / "broker", "")
-    assert broker.run("init").returncode == 0
-    deployment = Deployment(tmp_path / "broker" / "deployment")
-    server = deployment.folder / "server"
-    tls = f'tls {{ cert_file: "{server}/server.pem", key_file: "{server}/server.key" }}\n'
-    cluster = NatsCluster(tmp_path / "cluster")
-    for node in cluster.nodes.values():
-        node.extra_config += "\n" + deployment.embedded_config(node.folder) + tls
-    ca = deployment.authority
-    assert ca is not None
-    first, second = list(cluster.nodes.values())[:2]
-    (tmp_path / "broker.toml").write_text("replicas = 3\n")
-    serving = ("--config", str(tmp_path / "broker.toml"))
-    broker = BrokerProcess(tmp_path / "broker", cluster.url, *serving)
-    key = Key.make("user", bytes([5] * 32))
-    path = tmp_path / "desk.creds"
-    token = deployment.vouch("lender", key.public, "desk", (), time.time())
-    path.write_text(credentials(token, key.seed))
-    path.chmod(0o600)
-    try:
-        await asyncio.gather(*(node.start() for node in cluster.nodes.values()))
-        await broker.start()
-        async with await connect(
-            second.url,
-            name="desk",
-            credentials=path,
-            ca=ca,
-            inbox_prefix=f"_INBOX_{key.public}",
-            timeout_s=10,
-        ) as desk:
-            turned = broker.run("rotate", "--url", first.url, "--ca", str(ca))
-            assert turned.returncode == 0, turned.stderr
-            heir = Key.make("user", bytes([6] * 32))
-            fresh = tmp_path / "attic.creds"
-            fresh.touch(mode=0o600)
-            token = deployment.vouch("lender", heir.public, "attic", (), time.time())
-            fresh.write_text(credentials(token, heir.seed))
-            for node in cluster.nodes.values():
-                await is_let_in(node.url, fresh, ca, heir)
-            assert desk.connected
-            said = broker.run("revoke", key.public, "--url", first.url, "--ca", str(ca))
-            assert said.returncode == 0, said.stderr
-            await until(lambda: not desk.connected, 1.0)
-        second.kill()
-        await second.start()  # with the accounts as they were at first
-        for node in cluster.nodes.values():
-            with pytest.raises(ConnectError):
-                await connect(node.url, name="desk", credentials=path, ca=ca, timeout_s=1.0)
-        assert broker.alive
-    finally:
-        broker.kill()
-        cluster.close()
-
-
-async def is_let_in(url: str, path: Path, ca: Path, key: Key) -> None:
-    """Within a moment: servers tell one another."""
-    line = await connect(
-        url,
-        name=path.stem,
-        credentials=path,
-        ca=ca,
-        inbox_prefix=f"_INBOX_{key.public}",
-        timeout_s=5,
-    )
-    await line.close()
 
 
 async def test_where_tls_was_asked_for_nothing_is_said_without(

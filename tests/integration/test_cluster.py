@@ -1,0 +1,371 @@
+"""A cluster from what `lender-broker init --cluster` makes: it works, and nobody joins unasked."""
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import ssl
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import nats as nats_py
+import psutil
+import pytest
+from clustered_fleet import HOSTS, ClusteredFleet, Member
+from nats_cluster import free_ports
+from nats_server import until
+
+from broker.deployment import certificates, contents, server_config
+from broker.deployment.cluster import ROUTES_AUTHORITY, ROUTES_AUTHORITY_KEY
+from broker.deployment.contents import Pair
+from broker.deployment.servers import servers
+from broker.deployment.tokens import Key
+from deploy.local.fleet import wait_until
+from lender.client import Client
+from lender.link.connection import ConnectError, Connection, connect
+from lender.link.credentials import credentials
+from lender.link.embedded import EmbeddedServer
+from lender.protocol import subjects
+
+WITHIN_S = 1.0
+PATIENT_S = 30.0
+SPY = "127.0.0.5"
+SAID = subjects.control(subjects.ALL_LENDERS)
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[ClusteredFleet]:
+    folder = Path(tempfile.mkdtemp(prefix="lender-cluster-"))
+    folder.chmod(0o711)
+    try:
+        with ClusteredFleet(folder) as running:
+            yield running
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def known_key(fleet: ClusteredFleet, name: str) -> tuple[Path, str]:
+    """Credentials of a lender that was let in."""
+    key = Key.make("user", os.urandom(32))
+    token = fleet.deployment.vouch("lender", key.public, name, (), time.time())
+    path = fleet.folder / f"{name}.creds"
+    path.touch(mode=0o600)
+    path.write_text(credentials(token, key.seed))
+    return path, key.public
+
+
+async def as_lender(
+    fleet: ClusteredFleet, member: Member, path: Path, key: str, timeout_s: float = PATIENT_S
+) -> Connection:
+    return await connect(
+        member.url,
+        name=path.stem,
+        credentials=path,
+        ca=fleet.ca,
+        inbox_prefix=f"_INBOX_{key}",
+        timeout_s=timeout_s,
+    )
+
+
+async def joined(fleet: ClusteredFleet) -> dict[str, set[str]]:
+    """Which servers each server has a route to, by their names."""
+    async with servers(fleet.deployment, fleet.url, fleet.ca) as running:
+        answers = await running._ask_all("$SYS.REQ.SERVER.PING.ROUTEZ", b"")
+    told = [json.loads(answer) for answer in answers]
+    return {
+        one["server"]["name"]: {route["remote_name"] for route in one["data"]["routes"]}
+        for one in told
+    }
+
+
+async def until_whole(fleet: ClusteredFleet) -> None:
+    wanted = {host: set(HOSTS) - {host} for host in HOSTS}
+    async with asyncio.timeout(PATIENT_S):
+        while await joined(fleet) != wanted:  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.1)
+
+
+async def test_work_is_done_whichever_server_each_was_let_in_by(fleet: ClusteredFleet) -> None:
+    await until_whole(fleet)
+    first, second, third = fleet.members
+    desk = await asyncio.to_thread(fleet.lend_by, second, "desk")
+    await asyncio.to_thread(fleet.submit_by, third, "demo")
+    fleet.grant(desk, "command")
+    await asyncio.to_thread(fleet.wait_lending, desk)
+    async with Client(key=fleet.key, connect_timeout_s=PATIENT_S) as demo:
+        job = await demo.submit(["sh", "-c", "cat in"], inputs={"in": b"across"})
+        result = await job.result(timeout_s=60)
+        assert result.terminal.state == "succeeded", result.terminal
+    with pytest.raises(ConnectError, match="stranger"):
+        await connect(first.url, name="nobody", ca=fleet.ca, timeout_s=PATIENT_S)
+
+
+async def test_what_is_taken_back_is_taken_back_on_every_server(fleet: ClusteredFleet) -> None:
+    first, second, _ = fleet.members
+    path, key = known_key(fleet, "attic")
+    lines = [await as_lender(fleet, one, path, key) for one in fleet.members]
+    where = ("--url", first.url)
+    turned = fleet.broker_verb("rotate", "--role", "lender", *where)
+    assert turned.returncode == 0, turned.stderr
+    heir, heirs_key = known_key(fleet, "heir")
+    for member in fleet.members:
+        await (await as_lender(fleet, member, heir, heirs_key)).close()
+    assert all(line.connected for line in lines)
+    revoked = fleet.broker_verb("revoke", key, *where)
+    assert revoked.returncode == 0, revoked.stderr
+    await until(lambda: not any(line.connected for line in lines), WITHIN_S)
+    for line in lines:
+        await line.close()
+    second.kill()
+    second.start()  # with the accounts as they were at first
+    await until_whole(fleet)
+    for member in fleet.members:
+        with pytest.raises(ConnectError):
+            await as_lender(fleet, member, path, key, WITHIN_S)
+    # What its machine would get of the deployment now knows it, too.
+    accounts = fleet.deployment.read(contents.ACCOUNTS_FILE)
+    for path_ in fleet.deployment.accounts_files():
+        assert fleet.deployment.read(path_) == accounts
+    assert fleet.broker.alive()
+
+
+class Spy:
+    """A server of somebody else's that wants to be one of the cluster's, and hears what it can."""
+
+    def __init__(self, fleet: ClusteredFleet, folder: Path, routes: list[str], tls: str) -> None:
+        self.fleet = fleet
+        who = fleet.deployment.identities()
+        self.accounts = {"system": who.system, **who.accounts}
+        # Nothing of these is secret.
+        users = "".join(
+            f"  {key}: {{ users: [{{ user: {name}, password: x }}] }}\n"
+            for name, key in self.accounts.items()
+        )
+        (port,) = free_ports(1)
+        named = ", ".join(f'"nats://{one}"' for one in routes)
+        self.server = EmbeddedServer(
+            folder,
+            name="spy",
+            extra_config=f"accounts {{\n{users}}}\nsystem_account: {who.system}\n"
+            f'cluster {{ name: fleet, listen: "{SPY}:{port}", routes: [{named}]\n{tls} }}\n',
+        )
+        self.heard: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        await self.server.start()
+        self._lines = []
+        for name in self.accounts:
+            if name == "system":
+                continue
+            line = await nats_py.connect(self.server.url, user=name, password="x")
+            await line.subscribe(">", cb=self._hear)
+            await line.flush()
+            self._lines.append(line)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for line in self._lines:
+            await line.close()
+        self.server.kill()
+
+    async def flush(self) -> None:
+        for line in self._lines:
+            await line.flush()
+
+    async def _hear(self, msg: "nats_py.aio.msg.Msg") -> None:
+        self.heard.append(msg.subject)
+
+
+def shown_by(folder: Path, authority: Path, pair: Pair) -> str:
+    """The part of a configuration that shows this certificate to other servers."""
+    (folder / "spy.pem").write_text(pair.certificate)
+    (folder / "spy.key").write_text(pair.key)
+    return (
+        f'tls {{ cert_file: "{folder}/spy.pem", key_file: "{folder}/spy.key", '
+        f'ca_file: "{authority}" }}'
+    )
+
+
+async def something_is_said(fleet: ClusteredFleet) -> None:
+    """A message in the account of the streams, from each server."""
+    for member in fleet.members:
+        async with await connect(
+            member.url,
+            name="broker",
+            credentials=fleet.deployment.broker_credentials,
+            ca=fleet.ca,
+            timeout_s=PATIENT_S,
+        ) as line:
+            await line.publish(SAID, b"")
+            await line.nc.flush()
+
+
+@pytest.mark.parametrize("shows", ["nothing", "another authority's", "a server's for clients"])
+async def test_a_server_that_the_operator_did_not_make_never_joins(
+    fleet: ClusteredFleet, tmp_path: Path, shows: str
+) -> None:
+    made = fleet.deployment.folder / contents.CLUSTER_FOLDER / HOSTS[0]
+    # That it could believe us is no secret of ours either.
+    ours = made / server_config.ROUTES_AUTHORITY
+    if shows == "nothing":
+        tls = ""
+    elif shows == "another authority's":
+        other = certificates.make_authority("fleet routes", time.time())
+        tls = shown_by(
+            tmp_path, ours, certificates.issue(other, "route", [SPY], time.time(), calls=True)
+        )
+    else:
+        files = (made / server_config.CERTIFICATE, made / server_config.KEY)
+        tls = shown_by(tmp_path, ours, Pair(*(one.read_text() for one in files)))
+    await until_whole(fleet)
+    routes = [f"{host}:{fleet.route_port}" for host in HOSTS]
+
+    def refused() -> list[int]:
+        return [one.log().count("TLS route handshake error") for one in fleet.members]
+
+    before = refused()
+    async with Spy(fleet, tmp_path / "spy", routes, tls) as spy:
+
+        def tried_twice_everywhere() -> bool:
+            return all(now >= then + 2 for then, now in zip(before, refused(), strict=True))
+
+        await until(tried_twice_everywhere, PATIENT_S)
+        await something_is_said(fleet)
+        again = refused()
+        await until(lambda: refused() != again, PATIENT_S)
+        await spy.flush()
+        assert spy.heard == []
+    assert await joined(fleet) == {host: set(HOSTS) - {host} for host in HOSTS}
+
+
+async def test_without_that_wall_such_a_server_hears_everything(
+    fleet: ClusteredFleet, tmp_path: Path
+) -> None:
+    """A control: routes as they were once told to be set up."""
+    port, route_port, nobodys = free_ports(3)
+    accounts = fleet.deployment.embedded_config(tmp_path / "open")
+    cluster = (
+        f'cluster {{ name: fleet, listen: "{SPY}:{route_port}", '
+        f'routes: ["nats://{SPY}:{nobodys}"] }}\n'
+    )
+    victim = EmbeddedServer(
+        tmp_path / "open", port=port, name="open", extra_config=accounts + cluster
+    )
+    broker = fleet.deployment.broker_credentials
+    try:
+        await victim.start()
+        async with (
+            Spy(fleet, tmp_path / "spy", [f"{SPY}:{route_port}"], "") as spy,
+            await connect(victim.url, name="x", credentials=broker, timeout_s=PATIENT_S) as line,
+        ):
+            async with asyncio.timeout(PATIENT_S):
+                while SAID not in spy.heard:
+                    await line.publish(SAID, b"")
+                    await asyncio.sleep(0.05)
+    finally:
+        victim.kill()
+
+
+def test_who_speaks_as_a_server_without_tls_hears_nothing(fleet: ClusteredFleet) -> None:
+    said = {
+        "server_id": "N" + "A" * 55,
+        "name": "spy",
+        "cluster": "fleet",
+        "auth_required": False,
+        "tls_required": False,
+        "lnoc": True,
+    }
+    core = fleet.deployment.identities().accounts["core"]
+    for host in HOSTS:
+        with socket.create_connection((host, fleet.route_port), PATIENT_S) as line:
+            info = json.dumps(said).encode()
+            line.sendall(b"INFO " + info + b"\r\nCONNECT " + info + b"\r\n")
+            line.sendall(f"RS+ {core} >\r\nPING\r\n".encode())
+            heard = b""
+            try:
+                while chunk := line.recv(65536):
+                    heard += chunk
+            except ConnectionResetError:
+                pass
+        # At most a TLS alert: one record of seven bytes (RFC 8446, 6).
+        assert len(heard) <= 7, heard
+
+
+def test_what_a_server_shows_to_clients_opens_no_route(fleet: ClusteredFleet) -> None:
+    """Shown by one who does not mind that it is of no authority that was asked for."""
+    for member in fleet.members:
+        context = ssl.create_default_context(cafile=str(member.here / "routes-ca.pem"))
+        context.load_cert_chain(member.here / "server.pem", member.here / "server.key")
+        with (
+            socket.create_connection((member.host, fleet.route_port), PATIENT_S) as line,
+            pytest.raises(ssl.SSLError, match=r"(?i)alert"),
+            context.wrap_socket(line, server_hostname=member.host) as secured,
+        ):
+            secured.recv(1)
+
+
+def test_each_server_listens_for_clients_and_for_servers_and_for_nobody_else(
+    fleet: ClusteredFleet,
+) -> None:
+    for member in fleet.members:
+        open_ports = {
+            (one.laddr.ip, one.laddr.port)
+            for one in psutil.Process(member.pid).net_connections("inet")
+            if one.status == psutil.CONN_LISTEN
+        }
+        assert open_ports == {(member.host, fleet.port), (member.host, fleet.route_port)}
+
+
+def shown_to_servers(fleet: ClusteredFleet, member: Member) -> str:
+    """The serial number of what a server shows to another one."""
+    context = ssl.create_default_context(cafile=str(member.here / server_config.ROUTES_AUTHORITY))
+    context.load_cert_chain(
+        member.here / server_config.ROUTE_CERTIFICATE, member.here / server_config.ROUTE_KEY
+    )
+    with (
+        socket.create_connection((member.host, fleet.route_port), PATIENT_S) as line,
+        context.wrap_socket(line, server_hostname=member.host) as secured,
+    ):
+        return str((secured.getpeercert() or {})["serialNumber"])
+
+
+async def test_certificates_are_renewed_and_servers_still_find_each_other(
+    fleet: ClusteredFleet,
+) -> None:
+    await until_whole(fleet)
+    before = {one.host: shown_to_servers(fleet, one) for one in fleet.members}
+    said = fleet.broker_verb("rotate", "--tls", "--url", fleet.members[0].url)
+    assert said.returncode == 0, said.stderr
+    assert all(f"cluster/{host}/route.pem" in said.stdout for host in HOSTS)
+    for member in fleet.members:
+        member.deliver()
+        member.read_anew()
+
+    def renewed() -> bool:
+        return all(shown_to_servers(fleet, one) != before[one.host] for one in fleet.members)
+
+    await asyncio.to_thread(wait_until, renewed, "new certificates")
+    fleet.members[2].kill()
+    fleet.members[2].start()
+    await until_whole(fleet)
+    path, key = known_key(fleet, "late")
+    for member in fleet.members:
+        await (await as_lender(fleet, member, path, key)).close()
+
+
+def test_no_folder_of_a_server_holds_what_is_the_operators(fleet: ClusteredFleet) -> None:
+    kept = {
+        line
+        for name in ("operator", "broker")
+        for path in (fleet.deployment.folder / name).iterdir()
+        for line in path.read_text().splitlines()
+        if len(line) > 40 and path.name != Path(ROUTES_AUTHORITY).name
+    }
+    assert fleet.deployment.read(ROUTES_AUTHORITY_KEY).splitlines()[1] in kept
+    for host in HOSTS:
+        for path in (fleet.deployment.folder / contents.CLUSTER_FOLDER / host).iterdir():
+            assert not kept & set(path.read_text().splitlines()), path
