@@ -108,7 +108,7 @@ def renewed(
     accounts: Mapping[Account, str],
     signing_keys: Mapping[Role, Sequence[str]],
 ) -> dict[str, Any]:
-    """Return an account's claims as the table has it now; limits and revocations stay.
+    """Return an account's claims as the table has it now; what it may store and revocations stay.
 
     Args:
         nats: its claims until now.
@@ -119,6 +119,8 @@ def renewed(
     now = account(which, accounts, {})
     return {
         **nats,
+        # Bounded since a later version than some deployments are of.
+        "limits": {**nats["limits"], "conn": now["limits"]["conn"]},
         "exports": now["exports"],
         "imports": now["imports"],
         "signing_keys": [

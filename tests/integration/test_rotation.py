@@ -9,8 +9,11 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import nats as nats_py
 import pytest
 from broker_parts import COMMAND, BrokerProcess
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
 from nats_server import until
 from vouching_server import VouchingServer
 
@@ -357,6 +360,37 @@ async def test_a_later_table_reaches_who_is_let_in_already(
                         await asyncio.sleep(0.05)
     finally:
         server.kill()
+
+
+async def test_a_later_bound_on_strangers_reaches_a_server_that_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(claims, "STRANGERS_CONNECTIONS_MAX", -1)
+        server = VouchingServer(tmp_path)
+    await server.start()
+    try:
+        assert is_of_another_table(server.deployment)
+        monkeypatch.setattr(claims, "STRANGERS_CONNECTIONS_MAX", 2)
+        await rotate(server.deployment, (), running(server), os.urandom, time.time())
+        assert not is_of_another_table(server.deployment)
+        lines = [await as_stranger(server) for _ in range(2)]
+        with pytest.raises(NatsError, match="maximum account"):
+            await as_stranger(server)
+        for line in lines:
+            await line.close()
+    finally:
+        server.kill()
+
+
+async def as_stranger(server: VouchingServer) -> Client:
+    async def ignore(_: Exception) -> None:
+        """The last one is refused."""
+
+    context = ssl.create_default_context(cafile=str(server.ca))
+    return await nats_py.connect(
+        server.url, tls=context, max_reconnect_attempts=0, allow_reconnect=False, error_cb=ignore
+    )
 
 
 async def test_a_broker_with_the_operators_key_brings_its_server_up(

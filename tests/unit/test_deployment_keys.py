@@ -39,13 +39,29 @@ def test_the_table_by_which_it_was_made_changes_nothing(deployment: Deployment) 
     assert after == before
 
 
+def test_a_broker_that_starts_a_server_bounds_strangers_of_an_older_deployment(
+    deployment: Deployment,
+) -> None:
+    def unbounded(_: str, nats: dict[str, Any]) -> dict[str, Any]:
+        return {**nats, "limits": {**nats["limits"], "conn": -1}}
+
+    sign_accounts(deployment, unbounded, NOW)
+    assert is_of_another_table(deployment)
+    bring_up(deployment, os.urandom, NOW)
+    limits = {name: deployment.said()[name]["nats"]["limits"] for name in claims.ACCOUNTS}
+    assert limits["strangers"]["conn"] == claims.STRANGERS_CONNECTIONS_MAX
+    assert {limits[name]["conn"] for name in claims.ACCOUNTS if name != "strangers"} == {-1}
+    assert not is_of_another_table(deployment)
+
+
 def test_limits_revocations_and_roles_of_a_later_version_stay(deployment: Deployment) -> None:
     later = {"kind": "user_scope", "key": "AX", "role": "later", "template": {}}
 
     def change(which: str, nats: dict[str, Any]) -> dict[str, Any]:
         keys = nats["signing_keys"]
         added = {"signing_keys": [*keys, later]} if which == "core" else {}
-        return {**claims.revoked(nats, "UX", 7), **added, "exports": []}
+        earlier = {"limits": {**nats["limits"], "conn": -1}}
+        return {**claims.revoked(nats, "UX", 7), **added, **earlier, "exports": []}
 
     sign_accounts(deployment, change, NOW)
     keys = signing_keys(deployment)
@@ -54,6 +70,9 @@ def test_limits_revocations_and_roles_of_a_later_version_stay(deployment: Deploy
     said = deployment.said()
     assert said["core"]["nats"]["limits"]["disk_storage"] == 1 << 30
     assert said["core"]["nats"]["exports"]
+    connections = {name: said[name]["nats"]["limits"]["conn"] for name in claims.ACCOUNTS}
+    bound = claims.STRANGERS_CONNECTIONS_MAX
+    assert connections == {"core": -1, "lenders": -1, "submitters": -1, "strangers": bound}
     assert later in said["core"]["nats"]["signing_keys"]
     assert {tuple(said[name]["nats"]["revocations"]) for name in claims.ACCOUNTS} == {("UX",)}
     lenders = [one for one in said["lenders"]["nats"]["signing_keys"] if one["role"] == "lender"]
