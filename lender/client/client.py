@@ -116,7 +116,7 @@ class Client:
         except ConnectError as error:
             raise self._connect_fault(error) from error
         jetstream = JetStream(connection)
-        self._blobs = Blobs(connection, signer.public_key)
+        self._blobs = Blobs(connection, signer.public_key, now=self._now)
         self._session = Session(
             connection,
             jetstream,

@@ -133,7 +133,7 @@ def job_spec(
             argv=tuple(request.argv),
             env=dict(request.env),
             inputs=tuple(
-                Input(name=name, sha256=blob.sha256, size_bytes=blob.size_bytes)
+                Input(name=name, **blob.model_dump())
                 for name, blob in inputs.items()
             ),
             outputs=tuple(request.outputs),

@@ -3,7 +3,8 @@
 A piece's subject names the bucket, who stores it, the SHA-256 of the whole and the piece's number
 (`subjects.blob`). The server takes one message for a subject, and lets everybody write in an area
 of their own only: so nobody replaces anything, and storing a content again finds the pieces that
-are there. The last piece is stored when all others are, so that it stands for the whole.
+are there. The last piece is stored when all others are, so that it stands for the whole. All of
+them age out, whoever still uses them: so they are stored anew in each week, at another place.
 docs/decisions/0026-identity.md has why this is not the object store of NATS.
 """
 
@@ -12,6 +13,7 @@ import hashlib
 import io
 import os
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -27,7 +29,7 @@ from lender.link.message import StoredMessage
 from lender.link.publisher import Publisher
 from lender.protocol import streams, subjects
 from lender.protocol.bounds import PIECE_BYTES
-from lender.protocol.job import BlobRef
+from lender.protocol.job import BlobRef, week_of
 
 _IN_FLIGHT = 16
 _READ_AHEAD = 8
@@ -76,6 +78,10 @@ class Reference(Protocol):
     def by(self) -> str | None:
         """Who stored it; None: the submitter in whose bucket it is."""
 
+    @property
+    def week(self) -> int | None:
+        """In which it was stored; None: by an earlier version."""
+
 
 class _Outline(NamedTuple):
     """A content, and each of its pieces, as a first reading found them."""
@@ -93,15 +99,23 @@ class Blobs:
     where there is no such bucket. Each may simply be called again.
     """
 
-    def __init__(self, connection: Connection, author: str, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        author: str,
+        timeout_s: float = 10.0,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         """Prepare.
 
         Args:
             connection: as whom the server knows `author`.
             author: public key of this client: a submitter or a lender.
             timeout_s: for the answer to each piece.
+            now: the clock, seconds since the epoch.
         """
         self._author = author
+        self._now = now
         self._js = JetStream(connection, timeout_s)
         self._publisher = Publisher(connection, in_flight_max=_IN_FLIGHT, timeout_s=timeout_s)
 
@@ -110,7 +124,9 @@ class Blobs:
         self._publisher.close()
 
     async def put_file(self, submitter: str, path: Path) -> BlobRef:
-        """Store a file's content in a submitter's bucket, unless we have already; returns its name.
+        """Store a file's content in a submitter's bucket, unless it is there; returns its name.
+
+        What was stored in another week is not looked for: it may be gone before it is read.
 
         Raises:
             OSError: the file can't be read.
@@ -159,8 +175,11 @@ class Blobs:
     async def _put(self, submitter: str, source: Source) -> BlobRef:
         outline = await asyncio.to_thread(_outline, source)
         by = None if submitter == self._author else self._author
-        ref = BlobRef(sha256=outline.sha256, size_bytes=outline.size_bytes, by=by)
-        subject = partial(subjects.blob, submitter, self._author, outline.sha256)
+        week = week_of(self._now())
+        ref = BlobRef(sha256=outline.sha256, size_bytes=outline.size_bytes, by=by, week=week)
+        subject = partial(
+            subjects.blob, submitter, self._author, outline.sha256, week=week
+        )
         last = len(outline.pieces) - 1
         if last > 0:
             if await self._is_whole(streams.bucket(submitter), subject(last), outline):
@@ -201,7 +220,7 @@ class Blobs:
         bucket, by = streams.bucket(submitter), blob.by or submitter
         count = -(-blob.size_bytes // PIECE_BYTES)
         asked = (
-            self._find(bucket, subjects.blob(submitter, by, blob.sha256, number))
+            self._find(bucket, subjects.blob(submitter, by, blob.sha256, number, blob.week))
             for number in range(count)
         )
         digest = hashlib.sha256()

@@ -96,6 +96,15 @@ ENROL_CLASSES_MAX = 64
 TOKEN_CLASSES_MAX = 200
 """That a lender's token names, with their submitters: a server reads 64 KiB of first words."""
 
+CONTENT_KEPT_S = 16 * 86_400.0
+"""Each content is gone so long after it was stored, however often it is read."""
+
+WEEK_S = 7 * 86_400.0
+"""What is stored in one of these is stored anew in the next: it lives for more than another."""
+
+WEEK_MAX = 1_000_000
+"""Since the epoch: far beyond what any clock says."""
+
 PIECE_BYTES = 512 * 1024
 """Of a content, that are one message in its submitter's bucket; all pieces but the last have it."""
 

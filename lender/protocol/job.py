@@ -66,6 +66,15 @@ SealedKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{107}$")]
 """80 bytes in unpadded base64url."""
 
 
+Week = Annotated[int, Field(ge=0, le=bounds.WEEK_MAX)]
+"""Of `bounds.WEEK_S`, counted from the epoch."""
+
+
+def week_of(now: float) -> int:
+    """Return in which week a content is that is stored `now`, in seconds since the epoch."""
+    return int(now // bounds.WEEK_S)
+
+
 class BlobRef(Closed):
     """Content in the bucket of the job's submitter, named by its SHA-256."""
 
@@ -73,6 +82,8 @@ class BlobRef(Closed):
     size_bytes: int = Field(ge=0, le=bounds.BLOB_BYTES_MAX)
     by: PublicKey | None = None
     """Who stored it there; None: the submitter."""
+    week: Week | None = None
+    """In which week, by the clock of who stored it. None: an earlier version did."""
 
 
 class Input(Closed):
@@ -83,6 +94,8 @@ class Input(Closed):
     size_bytes: int = Field(ge=0, le=bounds.BLOB_BYTES_MAX)
     by: PublicKey | None = None
     """As in a BlobRef: so what a lender has left of an earlier job need not be sent again."""
+    week: Week | None = None
+    """As in a BlobRef."""
 
 
 AfterOn = Literal["success", "end"]

@@ -8,7 +8,7 @@ from pydantic import Field
 from lender.protocol import bounds
 from lender.protocol.codec import Bytes, Open
 from lender.protocol.ids import JobId, LeaseId, PublicKey, Sha256
-from lender.protocol.job import TaskRange
+from lender.protocol.job import TaskRange, Week
 
 LimitName = Literal["memory", "time", "output", "disk", "processes"]
 TerminalState = Literal["succeeded", "failed", "cancelled", "rejected", "expired"]
@@ -22,6 +22,8 @@ class Output(Open):
     size_bytes: int = Field(ge=0)
     by: PublicKey | None = None
     """The lender that stored it in the submitter's bucket."""
+    week: Week | None = None
+    """In which week it did."""
 
 
 class ValueBlob(Open):
@@ -30,6 +32,8 @@ class ValueBlob(Open):
     sha256: Sha256
     size_bytes: int = Field(ge=0)
     by: PublicKey | None = None
+    """As of an output."""
+    week: Week | None = None
     """As of an output."""
 
 

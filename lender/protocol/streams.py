@@ -135,7 +135,7 @@ def bucket_config(
         **_ONE_PER_SUBJECT,
         "name": bucket(submitter),
         "subjects": [subjects.of_bucket(submitter)],
-        "max_age": 16 * _DAY_NS,
+        "max_age": int(bounds.CONTENT_KEPT_S * 1e9),
         "deny_delete": True,
         "max_msg_size": bounds.PIECE_BYTES + _PIECE_HEADROOM_BYTES,
         "max_bytes": -1 if bytes_max is None else bytes_max,

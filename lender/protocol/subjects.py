@@ -91,7 +91,7 @@ def of_bucket(submitter: str) -> str:
     return f"blob.{submitter}.>"
 
 
-def blob(submitter: str, by: str, sha256: str, piece: int | str) -> str:
+def blob(submitter: str, by: str, sha256: str, piece: int | str, week: int | None = None) -> str:
     """Where a piece of a content is stored for S, once and for all: in the area of who stores it.
 
     Args:
@@ -99,8 +99,10 @@ def blob(submitter: str, by: str, sha256: str, piece: int | str) -> str:
         by: who stores it: S, or a lender.
         sha256: of the whole content.
         piece: counted from 0, each of `bounds.PIECE_BYTES`; the last is stored when all others are.
+        week: in which it is stored (`job.week_of`); the next one has another place for the same.
     """
-    return f"blob.{submitter}.{by}.{sha256}.{piece}"
+    stored = piece if week is None else f"{week}-{piece}"
+    return f"blob.{submitter}.{by}.{sha256}.{stored}"
 
 
 def offer(lender: str) -> str:

@@ -48,7 +48,7 @@ async def test_a_blob_with_another_hash_is_rejected(fleet: Fleet) -> None:
         job = await client.submit(["cat", "input"], inputs={"input": promised})
         attacker = await nats.connect(fleet.url)
         js, me = attacker.jetstream(), job.spec.submitter
-        piece = f"blob.{me}.{me}.{name}.0"
+        piece = f"blob.{me}.{me}.{name}.{job.spec.inputs[0].week}-0"
         with pytest.raises(APIError):
             await js.publish(piece, b"what somebody else stored")
         await js.purge_stream(f"BLOBS_{me}", subject=piece)

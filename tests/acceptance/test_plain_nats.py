@@ -131,17 +131,18 @@ class Submitter:
         return None if (answer.headers or {}).get("Status") == "404" else answer
 
     async def store(self, content: bytes) -> dict[str, Any]:
-        digest = hashlib.sha256(content).hexdigest()
+        digest, week = hashlib.sha256(content).hexdigest(), int(time.time()) // 604_800
         for number, start in enumerate(range(0, len(content), PIECE)):
             await self._nc.jetstream().publish(
-                f"blob.{self.key}.{self.key}.{digest}.{number}", content[start : start + PIECE]
+                f"blob.{self.key}.{self.key}.{digest}.{week}-{number}",
+                content[start : start + PIECE],
             )
-        return {"sha256": digest, "size_bytes": len(content)}
+        return {"sha256": digest, "size_bytes": len(content), "week": week}
 
     async def fetch(self, ref: dict[str, Any]) -> bytes:
         content = b""
         for number in range(-(-ref["size_bytes"] // PIECE)):
-            place = f"blob.{self.key}.{ref['by']}.{ref['sha256']}.{number}"
+            place = f"blob.{self.key}.{ref['by']}.{ref['sha256']}.{ref['week']}-{number}"
             piece = await self.get(f"BLOBS_{self.key}", place)
             assert piece is not None
             content += piece.data

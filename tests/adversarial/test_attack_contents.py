@@ -94,8 +94,9 @@ def readings(ref: BlobRef) -> list[tuple[str, object, None]]:
     wildcards = ("blob.>", subjects.of_bucket(ALICE), subjects.blob(ALICE, by, "*", "*"))
     consumer = {"deliver_subject": "x", "ack_policy": "none", "deliver_policy": "all"}
     call = "$JS.API.{}." + BUCKET
+    piece = subjects.blob(ALICE, by, ref.sha256, 0, ref.week)
     return [
-        (f"{call.format('DIRECT.GET')}.{subjects.blob(ALICE, by, ref.sha256, 0)}", b"", None),
+        (f"{call.format('DIRECT.GET')}.{piece}", b"", None),
         *((f"{call.format('DIRECT.GET')}.{one}", b"", None) for one in wildcards),
         (call.format("DIRECT.GET"), {"seq": 1, "batch": 10, "next_by_subj": ">"}, None),
         (call.format("DIRECT.GET"), {"multi_last": [">"], "batch": 10}, None),
@@ -121,18 +122,18 @@ def changes(ref: BlobRef, me: str) -> list[tuple[str, object, dict[str, str] | N
     """Every way to replace, remove or forestall what is in alice's bucket."""
     by = ref.by or ALICE
     areas = [
-        subjects.blob(ALICE, by, ref.sha256, 0),
-        subjects.blob(ALICE, by, "cd" * 32, 0),
-        subjects.blob(ALICE, ALICE, "cd" * 32, 0),
-        subjects.blob(ALICE, me, ref.sha256, 0) + ".x",
+        subjects.blob(ALICE, by, ref.sha256, 0, ref.week),
+        subjects.blob(ALICE, by, "cd" * 32, 0, ref.week),
+        subjects.blob(ALICE, ALICE, "cd" * 32, 0, ref.week),
+        subjects.blob(ALICE, me, ref.sha256, 0, ref.week) + ".x",
         f"blob.{ALICE}",
     ]
     call = "$JS.API.{}." + BUCKET
     return [
         *((one, b"forged", headers) for one in areas for headers in (None, OF_ONE, ALL)),
-        (subjects.blob(ALICE, me, ref.sha256, 0), b"forged", ALL),
-        (subjects.blob(ALICE, me, ref.sha256, 1), b"forged", OF_ONE),
-        (subjects.blob(ALICE, me, ref.sha256, 2), b"forged", {"Nats-TTL": "1s"}),
+        (subjects.blob(ALICE, me, ref.sha256, 0, ref.week), b"forged", ALL),
+        (subjects.blob(ALICE, me, ref.sha256, 1, ref.week), b"forged", OF_ONE),
+        (subjects.blob(ALICE, me, ref.sha256, 2, ref.week), b"forged", {"Nats-TTL": "1s"}),
         (call.format("STREAM.PURGE"), {}, None),
         (call.format("STREAM.PURGE"), {"filter": areas[0]}, None),
         (call.format("STREAM.MSG.DELETE"), {"seq": 1}, None),
@@ -180,7 +181,7 @@ async def test_a_lender_of_the_same_class_adds_in_its_own_name_alone(world: Tria
     for twin in (TWIN, EVERY):
         assert await read(world, twin, true) == CONTENT
         async with await world.connect(twin) as line:
-            forged = subjects.blob(ALICE, twin.key.public, true.sha256, 0)
+            forged = subjects.blob(ALICE, twin.key.public, true.sha256, 0, true.week)
             assert not refuses(await line.request(forged, b"forged"))
         assert await read(world, SUBMITTER, true) == CONTENT
         with pytest.raises(LinkError):
@@ -212,7 +213,7 @@ async def test_not_even_who_has_stored_it_replaces_or_removes_it(
     """Whose key is stolen loses nothing that is stored."""
     ref = await stored(world, owner)
     async with await world.connect(owner) as line:
-        in_its_own_area = subjects.blob(ALICE, owner.key.public, "cd" * 32, 0)
+        in_its_own_area = subjects.blob(ALICE, owner.key.public, "cd" * 32, 0, ref.week)
         deeds = [
             one for one in changes(ref, owner.key.public) if one[0] != in_its_own_area or one[2]
         ]

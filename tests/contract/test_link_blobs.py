@@ -23,11 +23,14 @@ from lender.link.errors import (
     OutcomeUnknownError,
 )
 from lender.protocol import streams, subjects
-from lender.protocol.bounds import PIECE_BYTES
-from lender.protocol.job import BlobRef
+from lender.protocol.bounds import CONTENT_KEPT_S, PIECE_BYTES, QUEUE_S_MAX
+from lender.protocol.job import BlobRef, week_of
 
 ALICE, BOB, DESK, ATTIC = ("U" + letter * 55 for letter in "ABCD")
 BUCKET = streams.bucket(ALICE)
+NOW, DAY_S = 1_790_000_000.0, 86_400.0
+WEEK = week_of(NOW)
+"""In which they all store."""
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +49,7 @@ async def js(connection: Connection) -> JetStream:
 @pytest.fixture
 async def blobs(connection: Connection, js: JetStream) -> AsyncIterator[Blobs]:
     assert js
-    opened = Blobs(connection, ALICE)
+    opened = Blobs(connection, ALICE, now=lambda: NOW)
     yield opened
     opened.close()
 
@@ -55,7 +58,7 @@ async def blobs(connection: Connection, js: JetStream) -> AsyncIterator[Blobs]:
 async def desk(connection: Connection, js: JetStream) -> AsyncIterator[Blobs]:
     """A lender's."""
     assert js
-    opened = Blobs(connection, DESK)
+    opened = Blobs(connection, DESK, now=lambda: NOW)
     yield opened
     opened.close()
 
@@ -65,7 +68,11 @@ def sha256(content: bytes) -> str:
 
 
 def ref_of(content: bytes, by: str | None = None) -> BlobRef:
-    return BlobRef(sha256=sha256(content), size_bytes=len(content), by=by)
+    return BlobRef(sha256=sha256(content), size_bytes=len(content), by=by, week=WEEK)
+
+
+def place(content: bytes, piece: int, by: str = ALICE) -> str:
+    return subjects.blob(ALICE, by, sha256(content), piece, WEEK)
 
 
 def names(folder: Path) -> set[str]:
@@ -123,7 +130,7 @@ async def test_what_is_there_is_not_replaced_rolled_up_or_removed(
 ) -> None:
     """Whatever permissions there are: it is the stream that refuses."""
     ref = await blobs.put_bytes(ALICE, b"what alice stored")
-    subject = subjects.blob(ALICE, ALICE, ref.sha256, 0)
+    subject = place(b"what alice stored", 0)
     answers = [
         (await connection.request(one, b"forged", headers)).data
         for one, headers in (
@@ -151,6 +158,36 @@ async def test_what_the_operator_has_removed_can_be_stored_anew(
     assert await blobs.get_bytes(ALICE, other) == b"18"
     await blobs.put_bytes(ALICE, b"17")
     assert await blobs.get_bytes(ALICE, ref) == b"17"
+
+
+async def test_what_is_used_daily_is_there_whenever_a_job_that_names_it_may_run(
+    connection: Connection, js: JetStream
+) -> None:
+    """Whoever names it finds it stored; the server drops each piece 16 days after it came."""
+    today, content = NOW, os.urandom(PIECE_BYTES + 1)
+    blobs = Blobs(connection, ALICE, now=lambda: today)
+    named: list[BlobRef] = []
+    came: list[int] = []
+    for day in range(40):
+        today = NOW + day * DAY_S
+        named.append(await blobs.put_bytes(ALICE, content))
+        came.append((await js.stream_state(BUCKET)).last_sequence)
+        if (gone := day - round(CONTENT_KEPT_S / DAY_S)) >= 0:
+            await js.call(f"STREAM.PURGE.{BUCKET}", {"seq": came[gone] + 1})
+        for ref in named[-1 - round(QUEUE_S_MAX / DAY_S) :]:
+            assert await blobs.get_bytes(ALICE, ref) == content
+        assert await count(js) <= 3 * 2, "and is not stored for each day"
+    blobs.close()
+
+
+async def test_what_an_earlier_version_has_stored_is_read(
+    blobs: Blobs, connection: Connection
+) -> None:
+    """It named no week."""
+    await connection.request(subjects.blob(ALICE, ALICE, sha256(b"former"), 0), b"former")
+    former = BlobRef(sha256=sha256(b"former"), size_bytes=6)
+    assert await blobs.get_bytes(ALICE, former) == b"former"
+    assert (await blobs.put_bytes(ALICE, b"former")).week == WEEK
 
 
 async def test_where_there_is_no_bucket_is_told_at_once(blobs: Blobs) -> None:
@@ -192,7 +229,7 @@ async def test_whatever_lies_in_the_store_only_the_true_content_is_handed_out(
     blobs: Blobs, connection: Connection, tmp_path: Path, pieces: list[bytes]
 ) -> None:
     for number, piece in enumerate(pieces):
-        subject = subjects.blob(ALICE, DESK, sha256(b"truth"), number)
+        subject = place(b"truth", number, DESK)
         await connection.request(subject, piece)
     target, ref = tmp_path / "target", ref_of(b"truth", DESK)
     if len(pieces) > 1:
@@ -209,8 +246,9 @@ async def test_whatever_lies_in_the_store_only_the_true_content_is_handed_out(
 async def test_a_content_of_which_a_piece_is_missing_is_missing(
     blobs: Blobs, js: JetStream, tmp_path: Path, missing: int
 ) -> None:
-    ref = await blobs.put_bytes(ALICE, os.urandom(10 * PIECE_BYTES + 1))
-    await js.purge(BUCKET, subjects.blob(ALICE, ALICE, ref.sha256, missing))
+    content = os.urandom(10 * PIECE_BYTES + 1)
+    ref = await blobs.put_bytes(ALICE, content)
+    await js.purge(BUCKET, place(content, missing))
     with pytest.raises(BlobMissingError):
         await blobs.get_to(ALICE, ref, tmp_path / "x")
     assert names(tmp_path) == {"nats"}
@@ -228,7 +266,7 @@ async def test_what_was_stored_wrong_under_ones_own_name_is_noticed(
     blobs: Blobs, connection: Connection
 ) -> None:
     content = os.urandom(PIECE_BYTES + 5)
-    await connection.request(subjects.blob(ALICE, ALICE, sha256(content), 1), b"wrong")
+    await connection.request(place(content, 1), b"wrong")
     with pytest.raises(BlobCorruptError, match="something else"):
         await blobs.put_bytes(ALICE, content)
 
@@ -280,8 +318,7 @@ async def test_a_put_that_is_given_up_is_not_taken_for_whole(blobs: Blobs, js: J
     with pytest.raises(asyncio.CancelledError):
         await putting
     assert asyncio.get_running_loop().time() - began < 2.0, "nothing is waited for"
-    last = subjects.blob(ALICE, ALICE, sha256(content), 59)
-    assert await js.get_last(BUCKET, last) is None
+    assert await js.get_last(BUCKET, place(content, 59)) is None
     await blobs.put_bytes(ALICE, content)
     assert await blobs.get_bytes(ALICE, ref_of(content)) == content
 

@@ -120,7 +120,7 @@ async def test_a_file_behind_the_command_travels(nats: EmbeddedServer, shell: Sh
 async def test_outputs_and_json(nats: EmbeddedServer, shell: Shell) -> None:
     async def produce(broker: FakeBroker, spec: JobSpec) -> None:
         (one,) = spec.inputs
-        output = {"name": "sub/out", "sha256": one.sha256, "size_bytes": one.size_bytes}
+        output = one.model_dump() | {"name": "sub/out"}
         await broker.succeed(spec, b"text", outputs=(output,))
 
     (shell.folder / "in").write_bytes(b"content")

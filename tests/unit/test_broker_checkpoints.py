@@ -239,10 +239,12 @@ def test_a_repeated_one_is_noted_once() -> None:
 # restarts
 
 
-def test_a_note_says_who_has_stored_it_where_its_version_did() -> None:
-    by_desk = FIRST.model_copy(update={"by": L1})
+def test_a_note_says_who_has_stored_it_and_when_where_its_version_did() -> None:
+    by_desk = FIRST.model_copy(update={"by": L1, "week": 2960})
     noted = CheckpointsSummary(((0, by_desk), (1, SECOND)), 1)
     assert CheckpointsSummary.load({SUMMARY_HEADER: noted.dump()}) == noted
+    former = CheckpointsSummary._read({"c": [[0, FIRST.sha256, FIRST.size_bytes, L1]], "a": 1})
+    assert former.checkpoints == ((0, FIRST.model_copy(update={"by": L1})),)
     assert CheckpointsSummary._read({"c": [[1, SECOND.sha256, 2]], "a": 1}).checkpoints == (
         (1, SECOND),
     )

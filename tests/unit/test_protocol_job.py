@@ -6,9 +6,9 @@ import pytest
 from core_world import ALICE, BOB, LENDER, PROGRAM, START, array_spec, make_spec
 from pydantic import ValidationError
 
-from lender.protocol.bounds import GANG_TASKS_MAX
+from lender.protocol.bounds import CONTENT_KEPT_S, GANG_TASKS_MAX, QUEUE_S_MAX, WEEK_S
 from lender.protocol.codec import JSON, decode, encode
-from lender.protocol.job import BlobRef, JobSpec
+from lender.protocol.job import BlobRef, JobSpec, week_of
 from lender.protocol.lease import Lease
 
 BLOB = {"sha256": PROGRAM, "size_bytes": 1000}
@@ -21,6 +21,12 @@ def refused(match: str, **changes: object) -> None:
 
 def named(*names: str) -> tuple[dict[str, object], ...]:
     return tuple({"name": name, **BLOB} for name in names)
+
+
+def test_what_is_named_in_the_week_that_stored_it_outlives_the_wait_of_its_job() -> None:
+    assert [week_of(at) for at in (0.0, WEEK_S - 1, WEEK_S)] == [0, 0, 1]
+    assert week_of(START) == week_of(START + 1)
+    assert CONTENT_KEPT_S - WEEK_S > QUEUE_S_MAX
 
 
 def test_a_job_has_one_task_or_those_of_its_array() -> None:

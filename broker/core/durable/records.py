@@ -31,6 +31,7 @@ _RESULT_OVERHEAD_BYTES = 300
 _OUTPUT_OVERHEAD_BYTES = 120
 _JOB_CHARS_MAX = 300
 _FAILED = "ft"
+_BLOB_FIELDS = ("sha256", "size_bytes", "by", "week")
 
 
 class Summary(ABC):
@@ -132,14 +133,17 @@ class CheckpointsSummary(Summary):
     attempt: int
 
     def _fields(self) -> dict[str, Any]:
-        noted = [(task, blob.sha256, blob.size_bytes, blob.by) for task, blob in self.checkpoints]
+        noted = [
+            (task, blob.sha256, blob.size_bytes, blob.by, blob.week)
+            for task, blob in self.checkpoints
+        ]
         return {"c": noted, "a": self.attempt}
 
     @classmethod
     def _read(cls, fields: dict[str, Any]) -> Self:
         noted = tuple(
-            (int(task), BlobRef(sha256=sha256, size_bytes=size_bytes, by=by[0] if by else None))
-            for task, sha256, size_bytes, *by in fields["c"]  # earlier versions had no `by`
+            (int(task), BlobRef(**dict(zip(_BLOB_FIELDS, blob, strict=False))))
+            for task, *blob in fields["c"]  # earlier versions had no `by`, or no `week`
         )
         return cls(noted, int(fields["a"]))
 
