@@ -50,6 +50,7 @@ class FakeBroker:
         await nc.subscribe(subjects.CANCEL_FILTER, cb=self._on_cancel)
         await nc.subscribe(subjects.QUERY_FILTER, cb=self._on_query)
         await nc.subscribe(subjects.of_bucket("*"), cb=self._on_blob)
+        await nc.subscribe(subjects.of_left("*"), cb=self._on_blob)
         await nc.flush()
 
     async def stop(self) -> None:
@@ -125,11 +126,12 @@ class FakeBroker:
                 await self.finish(spec, "cancelled", tasks_total=spec.task_count)
 
     async def _on_blob(self, msg: Msg) -> None:
-        """Make the bucket that the first piece is for: nobody has told who is allowed."""
+        """Make the buckets that the first piece is for: nobody has told who is allowed."""
         submitter = msg.subject.split(".")[1]
         if submitter not in self._buckets:
             self._buckets.add(submitter)
-            await JetStream(self.connection).ensure_stream(streams.bucket_config(submitter))
+            for config in (streams.bucket_config(submitter), streams.left_config(submitter)):
+                await JetStream(self.connection).ensure_stream(config)
             await self.connection.nc.publish(msg.subject, msg.data, msg.reply)
 
     async def _on_query(self, msg: Msg) -> None:

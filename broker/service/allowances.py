@@ -34,8 +34,8 @@ class Allowance(BaseModel):
     running_tasks_max: int | None = Field(default=None, ge=1, le=_MOST)
     bytes_max: int | None = Field(default=None, ge=1, le=_MOST)
     stored_bytes_max: int | None = Field(default=None, ge=STORED_BYTES_MIN, le=_MOST)
-    """Of contents in its bucket; the server itself refuses what is more, and sets so much of its
-    own room aside for each submitter. Not said: as much as the server has."""
+    """Of what it stores, and the same again of what lenders leave for it; the server itself refuses
+    what is more, and sets so much of its own room aside. Not said: as much as the server has."""
 
     def said(self) -> dict[str, Any]:
         """Return what is said."""
@@ -102,7 +102,7 @@ class Submitters:
         )
 
     def stored_bytes_max(self, others: Iterable[str]) -> dict[str, int | None]:
-        """Return how much each of those who may submit may store; None for no bound of its own.
+        """Return how much may be stored for each of those who may submit; None for no bound.
 
         `others` are keys that may submit as well.
         """

@@ -212,7 +212,11 @@ def _add_allow(allow: argparse.ArgumentParser) -> None:
         ("--tasks", "tasks_max", "tasks of those"),
         ("--running", "running_tasks_max", "tasks handed out at once"),
         ("--bytes", "bytes_max", "bytes of those jobs' specifications, kept in memory"),
-        ("--stored", "stored_bytes_max", "bytes of contents that the server keeps for it"),
+        (
+            "--stored",
+            "stored_bytes_max",
+            "bytes of what it stores, and N more of what lenders leave for it",
+        ),
     ):
         allow.add_argument(option, dest=field, type=int, metavar="N", help=f"at most N {help_text}")
     allow.add_argument(

@@ -19,8 +19,8 @@ _SLOWEST_BYTES_PER_S = 100_000
 _BUCKET_WITHIN_S = 10.0
 """A broker makes the bucket of who is allowed within a second; a cluster may be electing."""
 
-_SUBJECT = "blob."
-"""Begins the subjects of all contents."""
+_STORED, _LEFT = "blob.", "out."
+"""Begin the subjects of what submitters store, and of what lenders leave."""
 
 Result = TypeVar("Result")
 
@@ -47,10 +47,10 @@ class Contents:
         """Store a file, or bytes, and return its name; what is there already is not sent again."""
         blobs, mine = self._blobs, self._submitter
         if isinstance(content, bytes):
-            return await self._insist(lambda: blobs.put_bytes(mine, content), len(content))
+            return await self._insist(lambda: blobs.put_bytes(mine, content), len(content), _STORED)
         try:
             size = content.stat().st_size
-            return await self._insist(lambda: blobs.put_file(mine, content), size)
+            return await self._insist(lambda: blobs.put_file(mine, content), size, _STORED)
         except OSError as error:
             raise ContentFault(
                 f"can't read {content}: {error.strerror}", "name a file that you can read"
@@ -58,20 +58,22 @@ class Contents:
 
     async def fetch(self, blob: Reference) -> bytes:
         """Return a content whole and verified."""
-        blobs, mine = self._blobs, self._submitter
-        return await self._insist(lambda: blobs.get_bytes(mine, blob), blob.size_bytes)
+        blobs, mine, place = self._blobs, self._submitter, _LEFT if blob.by else _STORED
+        return await self._insist(lambda: blobs.get_bytes(mine, blob), blob.size_bytes, place)
 
     async def fetch_into(self, blob: Reference, path: Path) -> None:
         """Write a content to `path`, whole and verified or not at all."""
-        blobs, mine = self._blobs, self._submitter
+        blobs, mine, place = self._blobs, self._submitter, _LEFT if blob.by else _STORED
         try:
-            await self._insist(lambda: blobs.get_to(mine, blob, path), blob.size_bytes)
+            await self._insist(lambda: blobs.get_to(mine, blob, path), blob.size_bytes, place)
         except OSError as error:
             raise ContentFault(
                 f"can't write {path}: {error.strerror}", "choose another folder"
             ) from error
 
-    async def _insist(self, transfer: Callable[[], Awaitable[Result]], size_bytes: int) -> Result:
+    async def _insist(
+        self, transfer: Callable[[], Awaitable[Result]], size_bytes: int, place: str
+    ) -> Result:
         now = asyncio.get_running_loop().time
         began = now()
 
@@ -94,4 +96,4 @@ class Contents:
                 ) from error
 
         allowed_s = self._timeout_s + size_bytes / _SLOWEST_BYTES_PER_S
-        return await insist(self._connection, _SUBJECT, attempt, allowed_s)
+        return await insist(self._connection, place, attempt, allowed_s)

@@ -132,10 +132,7 @@ def job_spec(
             program=program,
             argv=tuple(request.argv),
             env=dict(request.env),
-            inputs=tuple(
-                Input(name=name, **blob.model_dump())
-                for name, blob in inputs.items()
-            ),
+            inputs=tuple(Input(name=name, **blob.model_dump()) for name, blob in inputs.items()),
             outputs=tuple(request.outputs),
             array=Array(count=request.array) if isinstance(request.array, int) else request.array,
             limits=request.limits,

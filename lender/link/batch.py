@@ -30,7 +30,7 @@ WRONG_LAST_SEQUENCE = 10071
 SUBJECT_TAKEN = 10077
 """JetStream's error code of a second message on a subject that takes one, or of a full stream."""
 
-_FULL = "maximum bytes exceeded"
+_FULL = ("maximum bytes exceeded", "maximum messages exceeded")
 _EXPECTED_LAST_SEQUENCE = "Nats-Expected-Last-Sequence"
 
 
@@ -113,7 +113,7 @@ async def commit(
 
 def is_full(error: JetStreamError) -> bool:
     """Tell whether a message was refused for want of room in its stream."""
-    return error.err_code == SUBJECT_TAKEN and error.description == _FULL
+    return error.err_code == SUBJECT_TAKEN and error.description in _FULL
 
 
 async def _commit_batch(

@@ -60,7 +60,7 @@ class BlobCorruptError(BlobError):
 
 
 class BucketFullError(BlobError):
-    """The bucket holds as many bytes as its operator allows."""
+    """As much is stored for the submitter as its operator allows."""
 
 
 class Reference(Protocol):
@@ -177,20 +177,18 @@ class Blobs:
         by = None if submitter == self._author else self._author
         week = week_of(self._now())
         ref = BlobRef(sha256=outline.sha256, size_bytes=outline.size_bytes, by=by, week=week)
-        subject = partial(
-            subjects.blob, submitter, self._author, outline.sha256, week=week
-        )
+        stream, subject = _place(submitter, ref)
         last = len(outline.pieces) - 1
         if last > 0:
-            if await self._is_whole(streams.bucket(submitter), subject(last), outline):
+            if await self._is_whole(stream, subject(last), outline):
                 return ref
             await self._store(source, subject, outline, range(last))
         if last >= 0:
             await self._store(source, subject, outline, range(last, last + 1))
         return ref
 
-    async def _is_whole(self, bucket: str, last: str, outline: _Outline) -> bool:
-        stored = await self._js.get_last(bucket, last)
+    async def _is_whole(self, stream: str, last: str, outline: _Outline) -> bool:
+        stored = await self._js.get_last(stream, last)
         if stored is None:
             return False
         if hashlib.sha256(stored.payload).digest() != outline.pieces[-1]:
@@ -217,12 +215,9 @@ class Blobs:
 
     async def _get(self, submitter: str, blob: Reference, target: BinaryIO) -> None:
         """Append a content to `target`, verified."""
-        bucket, by = streams.bucket(submitter), blob.by or submitter
+        stream, subject = _place(submitter, blob)
         count = -(-blob.size_bytes // PIECE_BYTES)
-        asked = (
-            self._find(bucket, subjects.blob(submitter, by, blob.sha256, number, blob.week))
-            for number in range(count)
-        )
+        asked = (self._find(stream, subject(number)) for number in range(count))
         digest = hashlib.sha256()
 
         def take(payload: bytes) -> None:
@@ -244,13 +239,22 @@ class Blobs:
         if digest.hexdigest() != blob.sha256:
             raise BlobCorruptError(blob.sha256, "its content has another digest")
 
-    async def _find(self, bucket: str, subject: str) -> StoredMessage | None:
+    async def _find(self, stream: str, subject: str) -> StoredMessage | None:
         """Return a piece, None if it is missing for certain."""
         for pause_s in LAG_PAUSES_S:
-            if (found := await self._js.get_last(bucket, subject)) is not None:
+            if (found := await self._js.get_last(stream, subject)) is not None:
                 return found
             await asyncio.sleep(pause_s)
-        return await self._js.get_last(bucket, subject)
+        return await self._js.get_last(stream, subject)
+
+
+def _place(submitter: str, blob: Reference) -> tuple[str, Subject]:
+    """Return the stream that holds a content, and the subject of each of its pieces."""
+    by, sha256 = blob.by or submitter, blob.sha256
+    if by != submitter and blob.week is None:
+        return streams.bucket(submitter), partial(subjects.former_blob, submitter, by, sha256)
+    stream = streams.bucket(submitter) if by == submitter else streams.left(submitter)
+    return stream, partial(subjects.blob, submitter, by, sha256, week=blob.week)
 
 
 def _piece(sha256: str, number: int, message: StoredMessage | None, size_bytes: int) -> bytes:
@@ -271,8 +275,8 @@ async def _stored(storing: asyncio.Future[int], sha256: str) -> None:
         if is_full(error):
             raise BucketFullError(
                 sha256,
-                "the submitter's bucket is full; it keeps each content for 16 days, and the "
-                "operator may allow more bytes",
+                "the submitter's bucket for it is full: each content is kept for 16 days, and the "
+                "operator may allow more (`lender-broker allow NAME --stored`)",
             ) from error
         if error.err_code != SUBJECT_TAKEN:
             raise

@@ -116,6 +116,7 @@ _SUBMITTER = (
             (subjects.blob(SELF, SELF, "*", "*"), "stores contents in its own bucket, each once"),
             # Whose they are shows by the subject: no other stream holds any.
             (_last("*", subjects.of_bucket(SELF)), "reads what its own bucket holds"),
+            (_last("*", subjects.of_left(SELF)), "reads what lenders have stored for it"),
         )
     ),
     Right("submitter", "subscribe", subjects.event(SELF, "*"), "news of its own jobs", "core"),
@@ -142,7 +143,11 @@ _LENDER = (
             ),
             (
                 _last("*", subjects.of_bucket(_SUBMITTER_OF_CLASS)),
-                "reads what is stored for the submitters that its classes name",
+                "reads what the submitters store that its classes name",
+            ),
+            (
+                _last("*", subjects.of_left(_SUBMITTER_OF_CLASS)),
+                "reads what lenders store for the submitters that its classes name",
             ),
         )
     ),
@@ -207,7 +212,7 @@ _STRANGER = (
 )
 
 _BROKER_LINES: tuple[tuple[Verb, str, str], ...] = (
-    ("publish", f"{_API}.STREAM.CREATE.*", "makes streams, and a bucket for each submitter"),
+    ("publish", f"{_API}.STREAM.CREATE.*", "makes streams, and buckets for each submitter"),
     ("publish", f"{_API}.STREAM.UPDATE.*", "brings them to this version's settings"),
     *(
         ("publish", f"{_API}.{call}", why)

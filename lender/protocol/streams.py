@@ -36,7 +36,8 @@ FORMER_BLOBS = "OBJ_blobs"
 """What earlier versions kept contents in, of all submitters together; nobody reads it any more."""
 
 _HEADS_PER_LENDER = 8
-_PIECE_HEADROOM_BYTES = 4096
+_PIECE_BYTES_MAX = bounds.PIECE_BYTES + 4096
+"""With subject and headers."""
 _DAY_NS = 86_400 * 1_000_000_000
 _SMALLEST_DUPLICATE_WINDOW_NS = 100_000_000
 
@@ -113,14 +114,19 @@ def stream_configs(
 
 
 def bucket(submitter: str) -> str:
-    """Return the name of the stream that holds the contents of a submitter's jobs."""
+    """Return the name of the stream that holds what a submitter stores for its jobs."""
     return f"BLOBS_{submitter}"
+
+
+def left(submitter: str) -> str:
+    """Return the name of the stream that holds what lenders leave of a submitter's jobs."""
+    return f"BLOBS_{submitter}_OUT"
 
 
 def bucket_config(
     submitter: str, replicas: int = 1, bytes_max: int | None = None
 ) -> dict[str, Any]:
-    """Return the configuration of a submitter's bucket.
+    """Return the configuration of the stream that holds what a submitter stores.
 
     Each piece of a content has a subject of its own, so that what is written stays: it is not
     replaced, and no header rolls it up.
@@ -134,12 +140,35 @@ def bucket_config(
     return {
         **_ONE_PER_SUBJECT,
         "name": bucket(submitter),
-        "subjects": [subjects.of_bucket(submitter)],
+        # A stream that an earlier version has made keeps what lenders stored there.
+        "subjects": [subjects.blob(submitter, submitter, "*", "*")],
         "max_age": int(bounds.CONTENT_KEPT_S * 1e9),
         "deny_delete": True,
-        "max_msg_size": bounds.PIECE_BYTES + _PIECE_HEADROOM_BYTES,
+        "max_msg_size": _PIECE_BYTES_MAX,
+        "max_msgs": -1,
         "max_bytes": -1 if bytes_max is None else bytes_max,
         "num_replicas": replicas,
+    }
+
+
+def left_config(
+    submitter: str, replicas: int = 1, bytes_max: int | None = None, *, set_aside: bool = True
+) -> dict[str, Any]:
+    """Return the configuration of the stream that holds what lenders leave of a submitter's jobs.
+
+    Args:
+        submitter: its public key.
+        replicas: of the stream.
+        bytes_max: as of `bucket_config`; it is this stream's own.
+        set_aside: False for a server that has no room to set aside: then it holds no more than so
+            many whole pieces, which are fewer bytes where pieces are small.
+    """
+    pieces_max = -1 if set_aside or bytes_max is None else max(1, bytes_max // _PIECE_BYTES_MAX)
+    return {
+        **bucket_config(submitter, replicas, bytes_max if set_aside else None),
+        "name": left(submitter),
+        "subjects": [subjects.of_left(submitter)],
+        "max_msgs": pieces_max,
     }
 
 

@@ -87,12 +87,20 @@ def task_log_filter(submitter: str, job: str) -> str:
 
 
 def of_bucket(submitter: str) -> str:
-    """Whatever is stored for S."""
+    """Whatever S stores, and what lenders of earlier versions have stored for S."""
     return f"blob.{submitter}.>"
+
+
+def of_left(submitter: str) -> str:
+    """Whatever lenders store for S."""
+    return f"out.{submitter}.>"
 
 
 def blob(submitter: str, by: str, sha256: str, piece: int | str, week: int | None = None) -> str:
     """Where a piece of a content is stored for S, once and for all: in the area of who stores it.
+
+    What S stores and what lenders store lie apart, in two streams: who fills one has not filled
+    the other.
 
     Args:
         submitter: whose bucket it is.
@@ -102,7 +110,13 @@ def blob(submitter: str, by: str, sha256: str, piece: int | str, week: int | Non
         week: in which it is stored (`job.week_of`); the next one has another place for the same.
     """
     stored = piece if week is None else f"{week}-{piece}"
-    return f"blob.{submitter}.{by}.{sha256}.{stored}"
+    whose = "blob" if by == submitter else "out"
+    return f"{whose}.{submitter}.{by}.{sha256}.{stored}"
+
+
+def former_blob(submitter: str, by: str, sha256: str, piece: int) -> str:
+    """Where an earlier version had a lender store a piece: beside what S stores, in no week."""
+    return f"blob.{submitter}.{by}.{sha256}.{piece}"
 
 
 def offer(lender: str) -> str:

@@ -142,8 +142,8 @@ class Submitter:
     async def fetch(self, ref: dict[str, Any]) -> bytes:
         content = b""
         for number in range(-(-ref["size_bytes"] // PIECE)):
-            place = f"blob.{self.key}.{ref['by']}.{ref['sha256']}.{ref['week']}-{number}"
-            piece = await self.get(f"BLOBS_{self.key}", place)
+            place = f"out.{self.key}.{ref['by']}.{ref['sha256']}.{ref['week']}-{number}"
+            piece = await self.get(f"BLOBS_{self.key}_OUT", place)
             assert piece is not None
             content += piece.data
         assert hashlib.sha256(content).hexdigest() == ref["sha256"]

@@ -31,7 +31,7 @@ WITHIN_S = 0.5
 """For what is not to come."""
 
 ALICE, MALLORY = SUBMITTER.key.public, OTHER_SUBMITTER.key.public
-BUCKET = streams.bucket(ALICE)
+BUCKET, LEFT = streams.bucket(ALICE), streams.left(ALICE)
 TWIN = LENDER._replace(name="twin", key=Key.make("user", bytes([36] * 32)))
 """Takes leases of the same class as `LENDER`."""
 EVERY = TWIN._replace(
@@ -57,6 +57,13 @@ async def stored(world: Trial, person: Person, content: bytes = CONTENT) -> Blob
         ref = await blobs.put_bytes(ALICE, content)
         blobs.close()
     return ref
+
+
+async def bound(world: Trial, bytes_max: int) -> None:
+    """Have no more than this stored for alice, and no more left for her."""
+    async with await world.connect(BROKER) as line:
+        for config in (streams.bucket_config, streams.left_config):
+            await JetStream(line).ensure_stream(config(ALICE, bytes_max=bytes_max))
 
 
 async def read(world: Trial, person: Person, ref: BlobRef) -> bytes:
@@ -89,11 +96,12 @@ def refuses(msg: Msg) -> bool:
 
 
 def readings(ref: BlobRef) -> list[tuple[str, object, None]]:
-    """Every way to read or list what is in alice's bucket."""
-    by = ref.by or ALICE
-    wildcards = ("blob.>", subjects.of_bucket(ALICE), subjects.blob(ALICE, by, "*", "*"))
+    """Every way to read or list what is in alice's buckets: hers, and that of what is left."""
+    by, stream = ref.by or ALICE, LEFT if ref.by else BUCKET
+    theirs = subjects.of_left(ALICE) if ref.by else subjects.of_bucket(ALICE)
+    wildcards = ("blob.>", "out.>", theirs, subjects.blob(ALICE, by, "*", "*"))
     consumer = {"deliver_subject": "x", "ack_policy": "none", "deliver_policy": "all"}
-    call = "$JS.API.{}." + BUCKET
+    call = "$JS.API.{}." + stream
     piece = subjects.blob(ALICE, by, ref.sha256, 0, ref.week)
     return [
         (f"{call.format('DIRECT.GET')}.{piece}", b"", None),
@@ -101,34 +109,36 @@ def readings(ref: BlobRef) -> list[tuple[str, object, None]]:
         (call.format("DIRECT.GET"), {"seq": 1, "batch": 10, "next_by_subj": ">"}, None),
         (call.format("DIRECT.GET"), {"multi_last": [">"], "batch": 10}, None),
         (call.format("STREAM.MSG.GET"), {"seq": 1}, None),
-        (call.format("STREAM.MSG.GET"), {"last_by_subj": subjects.of_bucket(ALICE)}, None),
+        (call.format("STREAM.MSG.GET"), {"last_by_subj": theirs}, None),
         (call.format("STREAM.INFO"), {"subjects_filter": ">"}, None),
         ("$JS.API.STREAM.LIST", {}, None),
-        ("$JS.API.STREAM.NAMES", {"subject": subjects.of_bucket(ALICE)}, None),
+        ("$JS.API.STREAM.NAMES", {"subject": theirs}, None),
         (call.format("STREAM.SNAPSHOT"), {"deliver_subject": "x"}, None),
-        (f"{call.format('CONSUMER.CREATE')}", {"stream_name": BUCKET, "config": consumer}, None),
+        (f"{call.format('CONSUMER.CREATE')}", {"stream_name": stream, "config": consumer}, None),
         (
-            f"{call.format('CONSUMER.CREATE')}.c.{subjects.of_bucket(ALICE)}",
-            {"stream_name": BUCKET, "config": {**consumer, "name": "c"}},
+            f"{call.format('CONSUMER.CREATE')}.c.{theirs}",
+            {"stream_name": stream, "config": {**consumer, "name": "c"}},
             None,
         ),
         # A stream of one's own that copies it, or takes its subjects over.
-        ("$JS.API.STREAM.CREATE.MINE", {"name": "MINE", "sources": [{"name": BUCKET}]}, None),
-        ("$JS.API.STREAM.CREATE.MINE", {"name": "MINE", "mirror": {"name": BUCKET}}, None),
+        ("$JS.API.STREAM.CREATE.MINE", {"name": "MINE", "sources": [{"name": stream}]}, None),
+        ("$JS.API.STREAM.CREATE.MINE", {"name": "MINE", "mirror": {"name": stream}}, None),
     ]
 
 
 def changes(ref: BlobRef, me: str) -> list[tuple[str, object, dict[str, str] | None]]:
-    """Every way to replace, remove or forestall what is in alice's bucket."""
-    by = ref.by or ALICE
+    """Every way to replace, remove or forestall what is in alice's buckets."""
+    by, stream = ref.by or ALICE, LEFT if ref.by else BUCKET
     areas = [
         subjects.blob(ALICE, by, ref.sha256, 0, ref.week),
         subjects.blob(ALICE, by, "cd" * 32, 0, ref.week),
         subjects.blob(ALICE, ALICE, "cd" * 32, 0, ref.week),
         subjects.blob(ALICE, me, ref.sha256, 0, ref.week) + ".x",
+        subjects.former_blob(ALICE, LENDER.key.public, ref.sha256, 0),
         f"blob.{ALICE}",
+        f"out.{ALICE}",
     ]
-    call = "$JS.API.{}." + BUCKET
+    call = "$JS.API.{}." + stream
     return [
         *((one, b"forged", headers) for one in areas for headers in (None, OF_ONE, ALL)),
         (subjects.blob(ALICE, me, ref.sha256, 0, ref.week), b"forged", ALL),
@@ -138,7 +148,7 @@ def changes(ref: BlobRef, me: str) -> list[tuple[str, object, dict[str, str] | N
         (call.format("STREAM.PURGE"), {"filter": areas[0]}, None),
         (call.format("STREAM.MSG.DELETE"), {"seq": 1}, None),
         (call.format("STREAM.DELETE"), {}, None),
-        (call.format("STREAM.UPDATE"), {"name": BUCKET, "max_age": 1}, None),
+        (call.format("STREAM.UPDATE"), {"name": stream, "max_age": 1}, None),
         (call.format("STREAM.RESTORE"), {}, None),
     ]
 
@@ -193,7 +203,7 @@ async def test_no_content_is_written_by_way_of_a_reply(world: Trial, mallory: Pe
     """A server checks no reply subject: it may not be had to write under another's name."""
     whose = MALLORY if mallory is not TWIN else ALICE
     own = subjects.blob(whose, mallory.key.public, "ab" * 32, 0)
-    bucket = streams.bucket(whose)
+    bucket = streams.bucket(whose) if mallory is OTHER_SUBMITTER else streams.left(whose)
     target = subjects.blob(ALICE, ALICE, "ab" * 32, 0)
     async with await world.connect(mallory) as line:
         assert not refuses(await line.request(own, b"forged"))
@@ -224,9 +234,7 @@ async def test_not_even_who_has_stored_it_replaces_or_removes_it(
 async def test_what_one_submitter_stores_is_bounded_and_fills_no_other_bucket(
     world: Trial,
 ) -> None:
-    async with await world.connect(BROKER) as line:
-        bound = streams.bucket_config(ALICE, bytes_max=2 * PIECE_BYTES)
-        await JetStream(line).ensure_stream(bound)
+    await bound(world, 2 * PIECE_BYTES)
     with pytest.raises((BucketFullError, JetStreamError)):
         await stored(world, SUBMITTER, bytes(4 * PIECE_BYTES))
     with pytest.raises((BucketFullError, JetStreamError)):
@@ -236,3 +244,22 @@ async def test_what_one_submitter_stores_is_bounded_and_fills_no_other_bucket(
         ref = await blobs.put_bytes(MALLORY, CONTENT)
         assert await blobs.get_bytes(MALLORY, ref) == CONTENT
         blobs.close()
+
+
+async def test_a_lender_that_fills_all_that_it_may_keeps_no_submitter_from_storing(
+    world: Trial,
+) -> None:
+    """Whatever it writes, wherever: her inputs have room of their own, and so have others' jobs."""
+    await bound(world, 4 * PIECE_BYTES)
+    me = LENDER.key.public
+    async with await world.connect(LENDER) as line:
+        flood = [
+            line.request(place(ALICE, me, f"{number:064x}", 0), bytes(PIECE_BYTES))
+            for place in (subjects.blob, subjects.former_blob)
+            for number in range(6)
+        ]
+        await asyncio.gather(*flood, return_exceptions=True)
+        with pytest.raises(BucketFullError):
+            await Blobs(line, me).put_bytes(ALICE, bytes(PIECE_BYTES))
+    ref = await stored(world, SUBMITTER)
+    assert await read(world, LENDER, ref) == CONTENT

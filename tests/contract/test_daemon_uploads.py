@@ -25,7 +25,7 @@ ALICE, DESK = "U" + "A" * 55, "U" + "C" * 55
 
 @pytest.fixture
 async def blobs(connection: Connection) -> AsyncIterator[Blobs]:
-    await JetStream(connection).ensure_stream(streams.bucket_config(ALICE))
+    await JetStream(connection).ensure_stream(streams.left_config(ALICE))
     opened = Blobs(connection, DESK)
     yield opened
     opened.close()

@@ -11,7 +11,7 @@ import pytest
 from nats_server import until
 
 from lender.link import blobs as blobs_module
-from lender.link.api import JetStream
+from lender.link.api import JetStream, answer
 from lender.link.blobs import BlobCorruptError, BlobMissingError, Blobs, BucketFullError
 from lender.link.connection import Connection
 from lender.link.embedded import EmbeddedServer
@@ -28,6 +28,7 @@ from lender.protocol.job import BlobRef, week_of
 
 ALICE, BOB, DESK, ATTIC = ("U" + letter * 55 for letter in "ABCD")
 BUCKET = streams.bucket(ALICE)
+LEFT = streams.left(ALICE)
 NOW, DAY_S = 1_790_000_000.0, 86_400.0
 WEEK = week_of(NOW)
 """In which they all store."""
@@ -42,7 +43,8 @@ def single_server(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def js(connection: Connection) -> JetStream:
     js = JetStream(connection)
-    await js.ensure_stream(streams.bucket_config(ALICE))
+    for config in (streams.bucket_config(ALICE), streams.left_config(ALICE)):
+        await js.ensure_stream(config)
     return js
 
 
@@ -115,11 +117,16 @@ async def test_puts_of_the_same_content_at_once_leave_one_copy(blobs: Blobs, js:
     assert await blobs.get_bytes(ALICE, ref_of(content)) == content
 
 
-async def test_what_a_lender_stores_lies_in_its_own_area(blobs: Blobs, desk: Blobs) -> None:
+async def test_what_a_lender_stores_lies_in_its_own_area(
+    blobs: Blobs, desk: Blobs, js: JetStream
+) -> None:
     content = os.urandom(PIECE_BYTES + 1)
     ref = await desk.put_bytes(ALICE, content)
     assert ref == ref_of(content, DESK)
     assert await blobs.get_bytes(ALICE, ref) == content
+    assert await count(js) == 0, "in a stream of what lenders leave"
+    assert await desk.put_bytes(ALICE, content) == ref
+    assert (await js.stream_state(LEFT)).messages == 2
     for elsewhere in (ref_of(content), ref_of(content, ATTIC)):
         with pytest.raises(BlobMissingError, match="does not hold it"):
             await blobs.get_bytes(ALICE, elsewhere)
@@ -152,7 +159,7 @@ async def test_what_the_operator_has_removed_can_be_stored_anew(
 ) -> None:
     ref = await blobs.put_bytes(ALICE, b"17")
     other = await blobs.put_bytes(ALICE, b"18")
-    assert await js.purge(BUCKET, subjects.blob(ALICE, "*", ref.sha256, "*")) == 1
+    assert await js.purge(BUCKET, subjects.blob(ALICE, ALICE, ref.sha256, "*")) == 1
     with pytest.raises(BlobMissingError):
         await blobs.get_bytes(ALICE, ref)
     assert await blobs.get_bytes(ALICE, other) == b"18"
@@ -190,6 +197,24 @@ async def test_what_an_earlier_version_has_stored_is_read(
     assert (await blobs.put_bytes(ALICE, b"former")).week == WEEK
 
 
+async def test_what_lenders_have_left_in_the_bucket_of_an_earlier_version_is_read(
+    connection: Connection,
+) -> None:
+    """It had one stream for all; lenders reach the new one alone."""
+    js, blobs, content = JetStream(connection), Blobs(connection, ALICE), b"left by the desk"
+    one_for_all = {**streams.bucket_config(ALICE), "subjects": [subjects.of_bucket(ALICE)]}
+    await js.ensure_stream(one_for_all)
+    place = subjects.former_blob(ALICE, DESK, sha256(content), 0)
+    answer(await connection.request(place, content))
+    for config in (streams.bucket_config(ALICE), streams.left_config(ALICE)):
+        await js.ensure_stream(config)
+    former = BlobRef(sha256=sha256(content), size_bytes=len(content), by=DESK)
+    assert await blobs.get_bytes(ALICE, former) == content
+    with pytest.raises(NoRespondersError):
+        await connection.request(subjects.former_blob(ALICE, DESK, "ab" * 32, 0), b"more")
+    blobs.close()
+
+
 async def test_where_there_is_no_bucket_is_told_at_once(blobs: Blobs) -> None:
     for size in (1, 2 * PIECE_BYTES):
         with pytest.raises(NoRespondersError):
@@ -206,6 +231,18 @@ async def test_a_full_bucket_takes_no_more_and_says_so(blobs: Blobs, js: JetStre
         await blobs.put_bytes(ALICE, os.urandom(2 * PIECE_BYTES))
     assert await blobs.put_bytes(ALICE, kept) == ref_of(kept), "what is there is no more"
     assert await blobs.get_bytes(ALICE, ref_of(kept)) == kept
+
+
+@pytest.mark.parametrize("bound", [{}, {"set_aside": False}], ids=["in bytes", "in pieces"])
+async def test_what_lenders_leave_is_bounded_by_itself(
+    blobs: Blobs, desk: Blobs, js: JetStream, bound: dict[str, bool]
+) -> None:
+    """Also on a server that has no room to set aside."""
+    await js.ensure_stream(streams.left_config(ALICE, bytes_max=3 * PIECE_BYTES, **bound))
+    with pytest.raises(BucketFullError, match="is full"):
+        await desk.put_bytes(ALICE, os.urandom(4 * PIECE_BYTES))
+    content = os.urandom(4 * PIECE_BYTES)
+    assert await blobs.get_bytes(ALICE, await blobs.put_bytes(ALICE, content)) == content
 
 
 async def test_nothing_larger_than_a_piece_is_stored(connection: Connection, js: JetStream) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from broker_parts import ALICE, MALLORY, BrokerProcess, connect, until
+from nats.js.api import StreamConfig
 from nats.js.errors import NotFoundError
 from nats_server import until as until_true
 
@@ -17,21 +18,33 @@ from lender.client.keys import create_key
 from lender.link.api import JetStream
 from lender.link.connection import Connection
 from lender.link.embedded import EmbeddedServer
+from lender.link.errors import NoRespondersError
+from lender.protocol import subjects
 from lender.protocol.bounds import PIECE_BYTES
-from lender.protocol.streams import bucket
+from lender.protocol.streams import bucket, bucket_config, left
 
 MIB = 1 << 20
 
 
-async def bytes_max(url: str, submitter: str) -> int | None:
-    """The bound of a bucket; None: there is none such."""
+async def config_of(url: str, stream: str) -> StreamConfig | None:
+    """None: there is none such."""
     nc = await connect(url)
     try:
-        return (await nc.jetstream().stream_info(bucket(submitter))).config.max_bytes
+        return (await nc.jetstream().stream_info(stream)).config
     except NotFoundError:
         return None
     finally:
         await nc.close()
+
+
+async def bytes_max(url: str, submitter: str) -> int | None:
+    """The bound of what a submitter stores, and of what lenders leave; None: it has no buckets.
+
+    0: they are about to change, one after the other.
+    """
+    found = [await config_of(url, stream) for stream in (bucket(submitter), left(submitter))]
+    own, theirs = (None if config is None else config.max_bytes for config in found)
+    return own if own == theirs else 0
 
 
 async def becomes(asked: Callable[[], Awaitable[object]], wanted: object) -> None:
@@ -95,6 +108,51 @@ async def test_a_bucket_that_the_server_has_no_room_for_is_told_and_stops_nobody
         assert await bytes_max(nats.url, MALLORY.public_key) == -1
         broker.run("allow", "alice", "--stored", str(MIB))
         await becomes(partial(bytes_max, nats.url, ALICE.public_key), MIB)
+    finally:
+        broker.kill()
+
+
+async def test_room_that_can_be_set_aside_only_once_bounds_what_lenders_leave_all_the_same(
+    nats: EmbeddedServer, tmp_path: Path
+) -> None:
+    """As after an upgrade: an earlier version had one bound for both."""
+    # The server has three quarters of what is free.
+    most = shutil.disk_usage(tmp_path).free // 2
+    broker = BrokerProcess(tmp_path / "broker", nats.url)
+    broker.run("allow", "alice", ALICE.public_key, "--stored", str(most))
+    try:
+        await broker.start()
+        own, theirs = [
+            await config_of(nats.url, stream(ALICE.public_key)) for stream in (bucket, left)
+        ]
+        assert own is not None
+        assert theirs is not None
+        assert (own.max_bytes, theirs.max_bytes) == (most, -1)
+        assert 0 < (theirs.max_msgs or 0) <= most // PIECE_BYTES
+        assert "sets no" in broker.log()
+    finally:
+        broker.kill()
+
+
+async def test_the_bucket_of_an_earlier_version_becomes_two_when_a_broker_starts(
+    nats: EmbeddedServer, connection: Connection, tmp_path: Path
+) -> None:
+    """What lenders had left in it stays, and they add no more to it."""
+    me = ALICE.public_key
+    one_for_all = {**bucket_config(me), "subjects": [subjects.of_bucket(me)]}
+    await JetStream(connection).ensure_stream(one_for_all)
+    place = subjects.former_blob(me, MALLORY.public_key, "ab" * 32, 0)
+    await connection.request(place, b"left")
+    broker = BrokerProcess(tmp_path / "broker", nats.url)
+    broker.run("allow", "alice", me)
+    try:
+        await broker.start()
+        assert await bytes_max(nats.url, me) == -1
+        found = await JetStream(connection).get_last(bucket(me), place)
+        assert found is not None
+        assert found.payload == b"left"
+        with pytest.raises(NoRespondersError):
+            await connection.request(place, b"more")
     finally:
         broker.kill()
 

@@ -50,8 +50,7 @@ _STREAMS = (
     streams.JOBS,
     streams.WORK,
     streams.RESULTS,
-    streams.bucket(ALICE.public),
-    streams.bucket(BOB.public),
+    *(stream(whose.public) for stream in (streams.bucket, streams.left) for whose in (ALICE, BOB)),
     streams.HEADS,
     streams.ENROLMENT,
     streams.LEADER,
@@ -115,9 +114,15 @@ _NOBODYS = (
 )
 _SHA256 = "ab" * 32
 _OTHERS_PIECES = tuple(
-    subjects.blob(whose.public, by.public, _SHA256, 0)
+    place(whose.public, by.public, _SHA256, 0)
     for whose in (ALICE, BOB)
     for by in (ALICE, BOB, LENDER.key, OTHER_LENDER.key)
+    for place in (subjects.blob, subjects.former_blob)
+)
+_ALL_PIECES = tuple(
+    all_of(whose.public)
+    for whose in (ALICE, BOB)
+    for all_of in (subjects.of_bucket, subjects.of_left)
 )
 _WIDE = (
     ">",
@@ -136,6 +141,7 @@ _WIDE = (
     "log.>",
     "work.>",
     "blob.>",
+    "out.>",
     "res.>",
     "leader.>",
     "$O.>",
@@ -179,9 +185,10 @@ def tried(deed: Deed) -> list[str]:
         found += _NOBODYS
         found += _OTHERS_PIECES
         found += [
-            f"$JS.API.DIRECT.GET.{streams.bucket(whose.public)}.{piece}"
+            f"$JS.API.DIRECT.GET.{stream(whose.public)}.{piece}"
             for whose in (ALICE, BOB)
-            for piece in (*_OTHERS_PIECES, *(subjects.of_bucket(x.public) for x in (ALICE, BOB)))
+            for stream in (streams.bucket, streams.left)
+            for piece in (*_OTHERS_PIECES, *_ALL_PIECES)
         ]
         found += [f"_INBOX_{one.key.public}.x.1" for one in PEOPLE]
     return list(dict.fromkeys(found))

@@ -124,7 +124,11 @@ async def trial(folder: Path) -> AsyncIterator[Trial]:
     try:
         async with await one.connect(BROKER) as connection:
             jetstream = JetStream(connection)
-            buckets = map(streams.bucket_config, (ALICE.public, BOB.public))
+            buckets = [
+                config(whose.public)
+                for whose in (ALICE, BOB)
+                for config in (streams.bucket_config, streams.left_config)
+            ]
             for config in (*streams.stream_configs(), streams.leader_config(), *buckets):
                 await jetstream.ensure_stream(config)
             for queue in (CLASS, OTHER_CLASS):

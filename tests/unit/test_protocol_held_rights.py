@@ -39,7 +39,8 @@ def test_a_lenders_token_without_its_submitters_is_one_of_an_earlier_version() -
     old = (f"class:default_wasm_any_none_{ALICE.public_key}_wasm",)
     said = {verb: Held(granted("lender", verb, ME, old)) for verb in ("publish", "subscribe")}
     assert [one.split(".")[0] for one in difference("lender", ME, old, said).missing] == [
-        "publish blob",
+        "publish out",
+        "publish $JS",
         "publish $JS",
     ]
 

@@ -12,6 +12,8 @@ from lender.protocol.streams import (
     bucket_config,
     consumer_config,
     leader_config,
+    left,
+    left_config,
     stream_configs,
 )
 from lender.protocol.subjects import (
@@ -48,7 +50,9 @@ def test_every_subject_is_one_that_its_filter_catches() -> None:
         (subjects.RESULT_FILTER, subjects.chunk(S, J, 40)),
         (subjects.RESULT_FILTER, subjects.checkpoints(S, J, 2)),
         (subjects.task_log_filter(S, J), subjects.task_log(S, J, "UL")),
-        (subjects.of_bucket(S), subjects.blob(S, "UL", "ab" * 32, 0)),
+        (subjects.of_bucket(S), subjects.blob(S, S, "ab" * 32, 0)),
+        (subjects.of_bucket(S), subjects.former_blob(S, "UL", "ab" * 32, 0)),
+        (subjects.of_left(S), subjects.blob(S, "UL", "ab" * 32, 0)),
         (subjects.OFFER_FILTER, subjects.offer(S)),
         (subjects.DONE_FILTER, subjects.done(S)),
         (subjects.QUERY_FILTER, subjects.query(S)),
@@ -195,13 +199,37 @@ def test_jobs_and_results_take_one_message_a_subject() -> None:
 def test_what_is_in_a_bucket_stays() -> None:
     config = bucket_config(S, replicas=3, bytes_max=1 << 30)
     assert config["name"] == bucket(S) == f"BLOBS_{S}"
-    assert config["subjects"] == [f"blob.{S}.>"]
+    assert config["subjects"] == [f"blob.{S}.{S}.*.*"]
     assert (config["max_msgs_per_subject"], config["discard"]) == (1, "new")
     assert config["discard_new_per_subject"]
     assert "allow_rollup_hdrs" not in config
     assert (config["max_bytes"], config["num_replicas"]) == (1 << 30, 3)
     assert bucket_config(S)["max_bytes"] == -1
     assert config["max_msg_size"] > bounds.PIECE_BYTES
+
+
+def test_what_lenders_leave_is_held_apart_from_what_a_submitter_stores() -> None:
+    own, theirs = bucket_config(S, 3, 1 << 30), left_config(S, 3, 1 << 30)
+    differ = {name for name in own if own[name] != theirs[name]}
+    assert differ == {"name", "subjects"}
+    assert (theirs["name"], theirs["subjects"]) == (left(S), [f"out.{S}.>"])
+    for stored, filters in ((S, own), ("UL", theirs)):
+        place = subjects.blob(S, stored, "ab" * 32, 7, week=2960)
+        assert place.endswith(f".{S}.{stored}.{'ab' * 32}.2960-7")
+        assert matches(filters["subjects"][0], place)
+
+
+def test_where_no_room_is_set_aside_whole_pieces_are_counted() -> None:
+    config = left_config(S, bytes_max=10 * config_bytes(), set_aside=False)
+    assert (config["max_msgs"], config["max_bytes"]) == (10, -1)
+    assert left_config(S, bytes_max=1, set_aside=False)["max_msgs"] == 1
+    assert left_config(S, set_aside=False)["max_msgs"] == -1
+
+
+def config_bytes() -> int:
+    """The largest message of a bucket."""
+    size_bytes: int = bucket_config(S)["max_msg_size"]
+    return size_bytes
 
 
 def test_the_leadership_key_is_one_message_in_memory() -> None:

@@ -56,8 +56,11 @@ def test_a_lender_reads_and_adds_for_the_submitters_of_its_classes_alone() -> No
     sha256 = "ab" * 32
     mine = subjects.blob(ALICE.public_key, ME, sha256, 0)
     assert permits(allowed, mine)
-    assert permits(allowed, f"$JS.API.DIRECT.GET.{streams.bucket(ALICE.public_key)}.{mine}")
+    assert permits(allowed, f"$JS.API.DIRECT.GET.{streams.left(ALICE.public_key)}.{mine}")
+    input_ = subjects.blob(ALICE.public_key, ALICE.public_key, sha256, 0)
+    assert permits(allowed, f"$JS.API.DIRECT.GET.{streams.bucket(ALICE.public_key)}.{input_}")
     for theirs in (
+        subjects.former_blob(ALICE.public_key, ME, sha256, 0),
         subjects.blob(ALICE.public_key, OTHER, sha256, 0),
         subjects.blob(ALICE.public_key, ALICE.public_key, sha256, 0),
         subjects.blob(OTHER, ME, sha256, 0),
@@ -76,6 +79,7 @@ def test_nobody_but_the_broker_reaches_what_is_anothers(role: Role) -> None:
     """What names a person names oneself; what names nobody is listed here, and nothing else is."""
     of_nobody = {
         "$JS.API.DIRECT.GET.*.blob.{{tag(submitter)}}.>",
+        "$JS.API.DIRECT.GET.*.out.{{tag(submitter)}}.>",
         f"$JS.API.DIRECT.GET.{streams.LEADER}.{subjects.LEADERSHIP_KEY}",
         "$JS.API.CONSUMER.MSG.NEXT.WORK.{{tag(class)}}",
         subjects.control(subjects.ALL_LENDERS),
@@ -101,7 +105,9 @@ def test_nobody_but_the_broker_reaches_what_is_anothers(role: Role) -> None:
         "*",
         subjects.blob(OTHER, ME, "ab" * 32, 0),
         subjects.blob(ME, OTHER, "ab" * 32, 0),
+        subjects.former_blob(ME, OTHER, "ab" * 32, 0),
         f"$JS.API.DIRECT.GET.{streams.bucket(OTHER)}.{subjects.of_bucket(OTHER)}",
+        f"$JS.API.DIRECT.GET.{streams.left(OTHER)}.{subjects.of_left(OTHER)}",
         f"$JS.API.DIRECT.GET.{streams.bucket(ME)}",
         f"$JS.API.STREAM.PURGE.{streams.bucket(OTHER)}",
         f"$JS.API.STREAM.PURGE.{streams.bucket(ME)}",
