@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Literal
 
 from broker.core.enrolment.enrolment import (
     Admit,
+    Allowed,
     AllowSubmitter,
     Asked,
     Effect,
@@ -25,6 +27,8 @@ from lender.protocol.enrolment import EnrolAnswer, EnrolledRole, digest_of
 from lender.protocol.signature import SIGNATURE_HEADER, Signer, seed_from_entropy
 
 START = 1_790_000_000.0
+
+Death = Literal["", "before", "after"]
 
 
 def signer(number: int) -> Signer:
@@ -93,6 +97,8 @@ class World:
     last: OperatorAnswer = field(default_factory=OperatorAnswer)
     sequence: int = 0
     nonces: int = 0
+    dies: Death = ""
+    """Whether the broker dies when it is to write down who may submit; another one takes over."""
 
     def nonce(self) -> str:
         """Another one."""
@@ -111,12 +117,18 @@ class World:
     def restart(self) -> None:
         """Another broker takes over."""
         self.core = Enrolment()
-        self.recall()
+        self.core.handle(self.now, SubmittersNamed(self.allowed))
+        self.carry_out(self.recall())
 
-    def recall(self) -> None:
+    def recall(self) -> list[Effect]:
         """Read what is stored."""
         records = tuple(sorted(self.stored.values(), key=lambda one: one[1]))
-        assert self.core.handle(self.now, Recalled(records)) == []
+        return self.core.handle(self.now, Recalled(records))
+
+    def forbid(self, name: str) -> None:
+        """As the operator."""
+        del self.allowed[name]
+        self.core.handle(self.now, SubmittersNamed(self.allowed))
 
     def do(self, event: Asked | OperatorAsked | SubmittersNamed) -> EnrolAnswer | None:
         """Have it decided, and stored; returns what a stranger is told."""
@@ -142,8 +154,14 @@ class World:
                         at=one.at,
                     )
                 case AllowSubmitter():
-                    self.allowed[effect.name] = effect.key
-                    self.core.handle(self.now, SubmittersNamed(self.allowed))
+                    dies, self.dies = self.dies, ""
+                    if dies != "before":
+                        self.allowed[effect.name] = effect.key
+                        self.core.handle(self.now, SubmittersNamed(self.allowed))
+                    if dies:
+                        self.restart()
+                        return None
+                    self.carry_out(self.core.handle(self.now, Allowed(effect)))
                 case Inform():
                     self.last = effect.answer
         return told
@@ -164,6 +182,7 @@ class World:
     ) -> str:
         """As the operator; returns the broker's complaint."""
         what = Approve(code=code, key=key, classes=classes, name=name)
+        self.last = OperatorAnswer()  # a broker that dies gives none
         self.do(OperatorAsked(what, "operator"))
         return self.last.error
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from broker.core.enrolment.enrolment import (
     Admit,
+    Allowed,
     AllowSubmitter,
     Asked,
     Effect,
@@ -68,7 +69,6 @@ READ_S = 0.1
 
 _TURN_S = 0.005
 _STORE_S = 5.0
-_AGAIN_S = 1.0
 _PAGE = 256
 _EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
 
@@ -142,9 +142,11 @@ class EnrolmentDesk:
         """Read what is kept, and serve until cancelled.
 
         Raises:
-            LinkError: the server did not let us read.
+            LinkError: the server did not let us read, or keep what is done already; from the start
+                this goes on where it was.
         """
-        await self._recall()
+        self._look_at_submitters()
+        await self._carry_out(await self._recall())
         nc = self._connection.nc
         await nc.subscribe(subjects.ENROLMENT_FILTER, cb=self._on_operator)
         strangers = Trickle(
@@ -218,7 +220,9 @@ class EnrolmentDesk:
                 case Admit():
                     await self._admit(effect)
                 case AllowSubmitter():
-                    self._allow(effect)
+                    if self._allow(effect):
+                        done = Allowed(effect)
+                        await self._carry_out(self._core.handle(time.time(), done))
                 case _:
                     assert_never(effect)
 
@@ -230,6 +234,8 @@ class EnrolmentDesk:
             sequence = number(answer(msg), "seq")
         except LinkError as error:
             logger.warning("%s is not kept: %s", record.subject, error)
+            if not store.reply_to:
+                raise  # nobody would say it again
             # Another broker was first, or it is kept and we were not told.
             with contextlib.suppress(LinkError):
                 await self._recall()
@@ -237,7 +243,7 @@ class EnrolmentDesk:
         logger.info("kept: %s", record.subject)
         return Stored(store, sequence)
 
-    async def _recall(self) -> None:
+    async def _recall(self) -> list[Effect]:
         records: list[tuple[Record, int]] = []
         sequence = 1
         while True:
@@ -250,7 +256,7 @@ class EnrolmentDesk:
                     logger.error("%s can't be read: %s", message.subject, error)  # noqa: TRY400
             if not page.num_pending or not page.messages:
                 break
-        self._core.handle(time.time(), Recalled(tuple(records)))
+        return self._core.handle(time.time(), Recalled(tuple(records)))
 
     async def _admit(self, effect: Admit) -> None:
         one = effect.admission
@@ -269,11 +275,13 @@ class EnrolmentDesk:
         )
         await self._publish(effect.reply_to, told)
 
-    def _allow(self, effect: AllowSubmitter) -> None:
+    def _allow(self, effect: AllowSubmitter) -> bool:
         try:
             self._submitters.allow(effect.name, effect.key)
         except SubmittersError as error:
             logger.error("%s may not submit yet: %s", effect.name, error)  # noqa: TRY400
+            return False
+        return True
 
     def _look_at_submitters(self) -> None:
         if not self._submitters.changed():

@@ -150,6 +150,31 @@ def test_what_was_approved_is_fetched_after_the_machine_gave_up_and_the_broker_w
         assert again.ended() == 0
 
 
+def test_a_submitter_may_submit_though_the_broker_was_killed_before_it_had_written_so(
+    fleet: EnrollingFleet,
+) -> None:
+    """And is forbidden for good when the operator says so."""
+    file, aside = fleet.folder / "broker" / "submitters.toml", fleet.folder / "aside"
+    with fleet.enroll("--role", "submitter", "--key", str(fleet.key), "--name", "demo") as own:
+        code = own.document()["code"]
+        file.rename(aside)
+        file.mkdir()  # nobody writes it now
+        fleet.approve(code)
+        assert own.ended() == 0, own.complaint()
+    fleet.broker.kill()
+    file.rmdir()
+    aside.rename(file)
+    assert fleet.submitter not in fleet.broker_verb("submitters").stdout
+    fleet.start_broker()
+    wait_until(lambda: fleet.submitter in fleet.broker_verb("submitters").stdout, "allowing it")
+    assert fleet.broker_verb("forbid", "demo").returncode == 0
+    fleet.broker.kill()
+    fleet.start_broker()
+    with fleet.enroll("--role", "submitter", "--key", str(fleet.key)) as own:
+        assert own.ended() == 0, "the broker has read what is kept"
+    assert fleet.submitter not in fleet.broker_verb("submitters").stdout
+
+
 def test_a_join_token_lets_one_in_and_no_second_one(fleet: EnrollingFleet) -> None:
     for name in ("desk", "attic"):
         fleet.add(name)

@@ -1,9 +1,9 @@
 """Whatever strangers, operators and failing brokers do: nobody is in whom nobody approved."""
 
-from enrolment_world import Machine, World, join_token
+from enrolment_world import Death, Machine, World, join_token
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from broker.core.enrolment import waiting
 from broker.core.enrolment.enrolment import Asked
@@ -25,6 +25,7 @@ class Letting(RuleBasedStateMachine):
         ]
         self.approved: set[str] = set()
         self.users: dict[str, str] = {}
+        self.may_submit: dict[str, str] = {}
 
     @rule(n=MACHINES, times=st.integers(min_value=1, max_value=3))
     def ask(self, n: int, times: int) -> None:
@@ -48,6 +49,8 @@ class Letting(RuleBasedStateMachine):
         assert (error == "") is (waits and n == other)
         if not error:
             self.approved.add(key)
+            if n > 3:
+                self.may_submit[f"m{n}"] = key
 
     @rule(t=TOKENS)
     def make_token(self, t: int) -> None:
@@ -66,6 +69,17 @@ class Letting(RuleBasedStateMachine):
     def wait(self, s: float) -> None:
         self.world.now += s
 
+    @rule(dies=st.sampled_from(["before", "after"]))
+    def have_the_broker_die_as_it_allows_a_submitter(self, dies: Death) -> None:
+        self.world.dies = dies
+
+    @precondition(lambda self: self.may_submit)
+    @rule(data=st.data())
+    def forbid(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.may_submit)))
+        del self.may_submit[name]
+        self.world.forbid(name)
+
     @rule()
     def take_over(self) -> None:
         self.world.restart()
@@ -81,6 +95,10 @@ class Letting(RuleBasedStateMachine):
             if one.admitted is not None:
                 assert one.signer.public_key in self.approved
         assert {one.admission.key for one in self.world.admissions} <= self.approved
+
+    @invariant()
+    def whom_the_operator_said_may_submit(self) -> None:
+        assert self.world.allowed == self.may_submit
 
     @invariant()
     def a_token_has_one_user(self) -> None:

@@ -1,10 +1,16 @@
 """Who is let in: by code, by join token, once; what does not wait, and what is refused."""
 
 import pytest
-from enrolment_world import START, Machine, World, join_token, signer
+from enrolment_world import START, Death, Machine, World, join_token, signer
 
 from broker.core.enrolment import enrolment, waiting
-from broker.core.enrolment.enrolment import Asked, SubmittersNamed
+from broker.core.enrolment.enrolment import (
+    Allowed,
+    AllowSubmitter,
+    Asked,
+    Store,
+    SubmittersNamed,
+)
 from broker.core.enrolment.messages import Admission, JoinToken
 from lender.link.enrolling import Applicant, Wanted
 from lender.protocol.codec import decode, encode
@@ -326,6 +332,71 @@ def test_an_approval_that_could_not_be_kept_is_told(world: World) -> None:
     assert "do it again" in world.approve(desk.code, desk.signer.public_key)
     world.recall()
     assert world.approve(desk.code, desk.signer.public_key) == ""
+
+
+def submitter(world: World, token: str | None = None) -> Machine:
+    """One that asks, and waits where it has no token."""
+    alice = Machine(1, "submitter", "alice", token)
+    world.ask(alice, 1 if token else 2)
+    return alice
+
+
+@pytest.mark.parametrize("dies", ["before", "after"])
+@pytest.mark.parametrize("token", [None, join_token(1)], ids=["approved", "by token"])
+def test_a_submitter_may_submit_whenever_the_broker_dies_that_has_let_it_in(
+    world: World, dies: Death, token: str | None
+) -> None:
+    world.keep(join_token(1), "submitter")
+    world.dies = dies
+    alice = submitter(world, token)
+    if token is None:
+        assert world.approve(alice.code, alice.signer.public_key) == ""
+    assert world.dies == ""
+    assert world.allowed == {"alice": alice.signer.public_key}
+    world.ask(alice, 2)
+    assert alice.admitted is not None
+
+
+def test_whom_an_operator_forbids_stays_forbidden_whoever_takes_over(world: World) -> None:
+    alice = submitter(world)
+    world.approve(alice.code, alice.signer.public_key)
+    world.forbid("alice")
+    for _ in range(2):
+        world.restart()
+    assert world.allowed == {}
+
+
+def test_what_earlier_versions_have_kept_allows_nobody_again(world: World) -> None:
+    kept = {"v": 1, "role": "submitter", "key": signer(1).public_key, "name": "alice", "at": 1}
+    former = Admission.model_validate(kept)
+    world.stored[former.subject] = (former, 1)
+    world.restart()
+    assert world.allowed == {}
+
+
+def test_a_name_that_an_operator_gave_to_another_meanwhile_stays_with_that_one(
+    world: World,
+) -> None:
+    record = Admission(
+        role="submitter", key=signer(1).public_key, name="alice", at=1, allowed=False
+    )
+    world.stored[record.subject] = (record, 1)
+    world.allowed["alice"] = signer(2).public_key
+    world.restart()
+    assert world.allowed == {"alice": signer(2).public_key}
+
+
+def test_that_one_may_submit_is_noted_when_the_server_takes_it(world: World) -> None:
+    record = Admission(
+        role="submitter", key=signer(1).public_key, name="alice", at=1, allowed=False
+    )
+    world.stored[record.subject] = (record, 1)
+    (allowing,) = world.recall()
+    assert isinstance(allowing, AllowSubmitter)
+    (store,) = world.core.handle(world.now, Allowed(allowing))
+    assert isinstance(store, Store)
+    world.stored[record.subject] = (record, 2)  # another broker was first
+    assert world.core.handle(world.now, world.store(store)) == []
 
 
 def test_an_older_record_that_is_read_later_changes_nothing(world: World) -> None:

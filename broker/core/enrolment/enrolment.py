@@ -16,6 +16,8 @@ from broker.core.enrolment.messages import (
     OperatorAnswer,
     Record,
     WaitingRequest,
+    admission_in,
+    as_allowed,
 )
 from broker.core.enrolment.waiting import Waiting, WaitingRoom, Who
 from lender.protocol.codec import decode
@@ -86,6 +88,7 @@ class Store:
     record: Record
     replaces: int
     reply_to: str
+    """Empty where nobody has asked for it."""
     commitment: str
     """Of the request that it answers; empty where that is the operator's."""
 
@@ -124,10 +127,19 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class AllowSubmitter:
-    """Write down that a key may submit."""
+    """Write down that a key may submit, since the record with that sequence says so."""
 
     name: str
     key: str
+    record: Record
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """It is written down."""
+
+    allowing: AllowSubmitter
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +150,7 @@ class Inform:
     answer: OperatorAnswer
 
 
-Event = Asked | OperatorAsked | SubmittersNamed | Recalled | Stored | NotStored
+Event = Asked | OperatorAsked | SubmittersNamed | Recalled | Stored | NotStored | Allowed
 Effect = Store | Tell | Admit | AllowSubmitter | Inform
 
 
@@ -163,17 +175,30 @@ class Enrolment:
                 return [self._operator_asked(now, event)]
             case SubmittersNamed():
                 self._submitters = dict(event.keys)
+                return []
             case Recalled():
-                self._tokens, self._admissions, self._sequences = {}, {}, {}
-                for record, sequence in event.records:
-                    self._know(record, sequence)
-            case Stored():
-                return self._stored(event)
-            case NotStored():
-                return self._not_stored(event.store)
+                return self._recalled(event)
+            case Allowed() | Stored() | NotStored():
+                return self._done(event)
             case _:
                 assert_never(event)
-        return []
+
+    def _recalled(self, event: Recalled) -> list[Effect]:
+        """Go on where a broker was cut off that had let a submitter in, and not yet allowed it."""
+        self._tokens, self._admissions, self._sequences = {}, {}, {}
+        for record, sequence in event.records:
+            self._know(record, sequence)
+        return [
+            effect
+            for record, sequence in event.records
+            for effect in self._allowing(record, sequence)
+        ]
+
+    def _allowing(self, record: Record, sequence: int) -> list[Effect]:
+        one = admission_in(record)
+        if one is None or one.allowed or self._name_fault(one.role, one.name, one.key):
+            return []
+        return [AllowSubmitter(one.name, one.key, record, sequence)]
 
     def _asked(self, now: float, event: Asked) -> list[Effect]:
         """Whatever is not what we know is answered by nothing: it names nobody to be told."""
@@ -276,30 +301,39 @@ class Enrolment:
         )
         return Store(record, 0, reply_to, "")
 
+    def _done(self, event: Allowed | Stored | NotStored) -> list[Effect]:
+        if isinstance(event, Stored):
+            return self._stored(event)
+        if isinstance(event, NotStored):
+            return self._not_stored(event.store)
+        # Said once, and kept: whom an operator forbids afterwards stays forbidden.
+        done = event.allowing
+        return [Store(as_allowed(done.record), done.sequence, "", "")]
+
     def _stored(self, event: Stored) -> list[Effect]:
         store, record = event.store, event.store.record
         self._know(record, event.sequence)
-        admission = record.used if isinstance(record, JoinToken) else record
+        if not store.reply_to:
+            return []
+        admission = admission_in(record)
         if admission is None:
             return [Inform(store.reply_to, OperatorAnswer())]
         self._room.drop((admission.role, admission.key))
-        allowed: list[Effect] = (
-            [AllowSubmitter(admission.name, admission.key)] if admission.role == "submitter" else []
-        )
+        allowed = self._allowing(record, event.sequence)
         if isinstance(record, JoinToken):
             return [*allowed, Admit(store.reply_to, admission, store.commitment)]
         return [*allowed, Inform(store.reply_to, OperatorAnswer())]
 
     def _not_stored(self, store: Store) -> list[Effect]:
-        if store.commitment:
-            return []  # it asks again
+        if store.commitment or not store.reply_to:
+            return []  # it asks again, or is found when the records are read again
         return [_refusal(store.reply_to, "it could not be kept just now: do it again")]
 
     def _know(self, record: Record, sequence: int) -> None:
         self._sequences[record.subject] = sequence
         if isinstance(record, JoinToken):
             self._tokens[record.digest] = (record, sequence)
-        admission = record.used if isinstance(record, JoinToken) else record
+        admission = admission_in(record)
         if admission is None:
             return
         who = (admission.role, admission.key)
@@ -318,6 +352,7 @@ class Enrolment:
             name=name,
             classes=_classes(request.role, classes),
             at=int(now) + again,
+            allowed=request.role != "submitter",
         )
 
     def _name_fault(self, role: str, name: str, key: str) -> str:

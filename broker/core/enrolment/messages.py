@@ -24,6 +24,8 @@ class Admission(Open):
     classes: _Classes = ()
     at: _Second
     """When, which is when its token was issued."""
+    allowed: bool = True
+    """False: of a submitter, it is yet to be written down that it may submit."""
 
     @property
     def subject(self) -> str:
@@ -49,6 +51,19 @@ class JoinToken(Open):
 
 
 Record = Admission | JoinToken
+
+
+def admission_in(record: Record) -> Admission | None:
+    """Return who is let in by a record; None where nobody is yet."""
+    return record.used if isinstance(record, JoinToken) else record
+
+
+def as_allowed(record: Record) -> Record:
+    """Return a record as it is once its submitter may submit."""
+    if isinstance(record, Admission):
+        return record.model_copy(update={"allowed": True})
+    used = record.used and record.used.model_copy(update={"allowed": True})
+    return record.model_copy(update={"used": used})
 
 
 class Approve(Closed):
