@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lender.cli.exits import CommandError, Exit
-from lender.cli.strangers_words import visible
 from lender.link.connection import ConnectError, connect
 from lender.link.credentials import credentials
 from lender.link.enrolling import Applicant, RefusedError, Wanted, ask, connect_as_stranger
 from lender.link.membership import Membership, MembershipError
 from lender.protocol.signature import Signer
+from lender.protocol.strangers_text import visible
 
 _CONNECT_S = 10.0
 _TRY_S = 5.0

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from lender.cli.exits import CommandError, Exit
-from lender.cli.strangers_words import visible
 from lender.client import Client, ClientError, NotAdmitted, Unreachable
 from lender.client.keys import read_trusted
+from lender.protocol.strangers_text import visible
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""

@@ -8,8 +8,9 @@ from typing import Any
 
 from lender.cli.exits import CommandError, Exit
 from lender.cli.progress import Progress
-from lender.cli.strangers_words import Output, visible
+from lender.cli.strangers_words import Output
 from lender.client import ClientError, Job, TaskRecord, TaskResult, Terminal, error_of
+from lender.protocol.strangers_text import visible
 
 _FAILURES_SHOWN_MAX = 5
 

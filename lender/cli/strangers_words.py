@@ -1,18 +1,9 @@
-"""What strangers wrote, on its way to a terminal: it is shown, and steers nothing.
-
-A task's output may hold sequences that move the cursor, set the title, or have the terminal type
-for whoever sits there.
-"""
+"""What tasks wrote, on its way to one of our streams."""
 
 import argparse
 from typing import TextIO
 
-
-def visible(text: str) -> str:
-    """Return `text` with escapes for all but what prints, newlines and tabs."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in text)
+from lender.protocol.strangers_text import visible
 
 
 def add_raw_option(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +30,3 @@ class Output:
         self._stream.flush()
         self._stream.buffer.write(content)
         self._stream.flush()
-
-
-def _escaped(char: str) -> str:
-    return char.encode("unicode_escape").decode()

@@ -8,8 +8,8 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from lender.cli.connect import LeftBehind
-from lender.cli.strangers_words import visible
 from lender.client import Client, ClientError, Job
+from lender.protocol.strangers_text import visible
 
 LEAVE_AFTER_S = 5.0
 """Between the first Ctrl-C and leaving the job to itself: time for the second."""

@@ -5,6 +5,7 @@ async with Client() as client:
     print((await job.result()).value.decode())
 """
 
+from lender.client.blocking import BlockingClient, BlockingFunctionJob, BlockingJob
 from lender.client.client import Client
 from lender.client.collector import TaskRecord
 from lender.client.errors import (
@@ -27,6 +28,7 @@ from lender.client.errors import (
     UntrustedValue,
     error_of,
 )
+from lender.client.executor import LenderExecutor, RemoteError, RemoteTraceback
 from lender.client.functions import FunctionJob
 from lender.client.job import Job, JobResult
 from lender.client.log_pieces import LogPiece
@@ -38,6 +40,9 @@ from lender.protocol.result import TaskResult, Terminal
 __all__ = [
     "After",
     "Array",
+    "BlockingClient",
+    "BlockingFunctionJob",
+    "BlockingJob",
     "Cancelled",
     "Client",
     "ClientError",
@@ -55,11 +60,14 @@ __all__ = [
     "JobStatus",
     "KeyFault",
     "LedgerFull",
+    "LenderExecutor",
     "Limits",
     "LogPiece",
     "NoSuchJob",
     "NotAdmitted",
     "Rejected",
+    "RemoteError",
+    "RemoteTraceback",
     "Requires",
     "TaskFailed",
     "TaskRecord",

@@ -233,7 +233,7 @@ class Client:
             ContentFault: a file can't be read.
         """
         program = functions.one_call(function, arguments)
-        return await self._submit_function(program, None, options)
+        return FunctionJob(await self.submit_program(program, None, options))
 
     async def map(
         self,
@@ -243,7 +243,15 @@ class Client:
     ) -> FunctionJob:
         """Have `function(one)` run for each argument, as one array; else like `submit_function`."""
         program, count = functions.call_for_each(function, arguments)
-        return await self._submit_function(program, count, options)
+        return FunctionJob(await self.submit_program(program, count, options))
+
+    async def submit_program(
+        self, program: bytes, array: int | None, options: FunctionOptions
+    ) -> Job:
+        """Have the pickle of one callable run: with each index of an array, or once, with 0."""
+        request = JobRequest(**options, function=program, array=array)
+        requires = request.requires.model_copy(update={"python": functions.VERSION})
+        return await self.submit_request(replace(request, requires=requires))
 
     async def submit_request(self, request: JobRequest) -> Job:
         """Like `submit`, for a request that was put together elsewhere."""
@@ -322,13 +330,6 @@ class Client:
         payload = payload_of(spec)
         await self._session.ledger.submit(spec.id, payload)
         return Job(self._session, spec, payload)
-
-    async def _submit_function(
-        self, program: bytes, array: int | None, options: FunctionOptions
-    ) -> FunctionJob:
-        request = JobRequest(**options, function=program, array=array)
-        requires = request.requires.model_copy(update={"python": functions.VERSION})
-        return FunctionJob(await self.submit_request(replace(request, requires=requires)))
 
     async def _ask(self, query: Query) -> tuple[JobStatus, ...]:
         subject = subjects.query(self.public_key)

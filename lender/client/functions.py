@@ -30,7 +30,7 @@ def one_call(function: Callable[..., object], arguments: Iterable[object] = ()) 
     def call(_task: int) -> object:
         return function(*given)
 
-    return _pickled(call)
+    return pickled(call)
 
 
 def call_for_each(
@@ -44,16 +44,16 @@ def call_for_each(
     Raises:
         Rejected: there is no argument, or something can't be pickled.
     """
-    pickled = [_pickled(one) for one in arguments]
-    if not pickled:
+    given = [pickled(one) for one in arguments]
+    if not given:
         raise Rejected("array", "there is nothing to call the function for")
 
     def call(task: int) -> object:
         import pickle  # noqa: PLC0415 - on the lender, and the submitter's own
 
-        return function(pickle.loads(pickled[task]))  # noqa: S301 - see above
+        return function(pickle.loads(given[task]))  # noqa: S301 - see above
 
-    return _pickled(call), len(pickled)
+    return pickled(call), len(given)
 
 
 class FunctionOptions(TypedDict, total=False):
@@ -130,7 +130,12 @@ class FunctionJob:
         return [found[task] for task in sorted(found)]
 
 
-def _pickled(what: object) -> bytes:
+def pickled(what: object) -> bytes:
+    """Return a pickle of something, with whatever a lender can't import in it (cloudpickle).
+
+    Raises:
+        Rejected: it can't be pickled.
+    """
     # Loaded with the first function: commands and modules do without.
     cloudpickle = importlib.import_module("cloudpickle")
     try:

@@ -10,10 +10,10 @@ from core_world import ALICE, array_spec, lease_id, results
 from fuzz.messages import as_msg, read, written
 from fuzz.target import Target, taken, why_not
 from fuzz.wire import TARGETS as WIRE
-from lender.cli.strangers_words import visible
 from lender.client.collector import Collector, Sweep
 from lender.client.destinations import destination
 from lender.client.errors import ContentFault, KeyFault, UntrustedResult, UntrustedValue
+from lender.client.executor.outcomes import RemoteError, outcome
 from lender.client.keys import read_key
 from lender.client.log_pieces import LogAssembly
 from lender.client.records import decode_record
@@ -25,6 +25,7 @@ from lender.protocol.errors import ProtocolError
 from lender.protocol.result import Chunk, Terminal
 from lender.protocol.signature import seed_from_entropy
 from lender.protocol.signed_results import proof_of, result_digest, signed_bytes
+from lender.protocol.strangers_text import visible
 from lender.protocol.subjects import last_token
 from lender.protocol.task_log import TaskLogPiece
 from lender.sandbox.runtimes.python_inside import encode
@@ -40,6 +41,17 @@ def _value(data: bytes) -> None:
             again = encode(found[0])
             assert again[:1] in b"bj"
             assert encode(decode(again)) == again
+
+
+def _outcome(data: bytes) -> None:
+    """What a lender says of a call runs nothing but Python's own exceptions."""
+    found = taken((ContentFault, UntrustedValue), lambda: outcome(data, trust=False))
+    if found is not None and found.error is not None:
+        kind = type(found.error)
+        assert kind is RemoteError or (
+            kind.__module__ == "builtins" and issubclass(kind, Exception)
+        )
+        visible(found.printed + str(found.error.__cause__))
 
 
 def _record(data: bytes) -> None:
@@ -136,6 +148,14 @@ def _key(data: bytes) -> None:
         assert len(seed) < 8 or seed not in said
 
 
+_RAISED = {
+    "module": "builtins",
+    "name": "ValueError",
+    "text": "wrong",
+    "args": ["wrong"],
+    "traceback": "Traceback",
+    "pickle": b"",
+}
 _JOB = array_spec(2)
 _SPEC = codec.encode(_JOB)
 _RESULTS = results(0, 1)
@@ -149,6 +169,19 @@ TARGETS = (
         (encode(_VALUE), encode(b"bytes"), b"p\x80\x04N.", b'j{"m": [[{"t": [1]}, {"d": {}}]]}'),
         ("lender.client.values.decode", "lender.client.values._untagged"),
         (b'{"t": [', b'{"b": "', b'{"d": {', b'{"m": [[', b"NaN", b"1e999"),
+    ),
+    Target(
+        "client-outcome",
+        _outcome,
+        (
+            encode({"printed": "said", "value": _VALUE}),
+            encode({"printed": "", "raised": _RAISED}),
+            encode(
+                {"printed": "", "raised": {**_RAISED, "name": "OSError", "args": [2, "a", "b"]}}
+            ),
+        ),
+        ("lender.client.executor.outcomes.outcome",),
+        (b'"builtins"', b'"KeyError"', b'"SystemExit"', b'"ExceptionGroup"', b'"__import__"'),
     ),
     Target(
         "client-record",

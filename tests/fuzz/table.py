@@ -41,6 +41,8 @@ NOT_FROM_OUTSIDE: Final[dict[str, str]] = {
     "lender.cli.grant._not_after": _OWN_WORDS,
     "lender.cli.job_options._predecessor": _OWN_WORDS,
     "lender.cli.job_options.job_request": _OWN_WORDS,
+    "lender.client.executor.outcomes._unpickled": "opened for a caller who trusts every lender",
+    "lender.client.executor.program.program.call": "runs inside of the sandbox of the job itself",
     "lender.client.functions.FunctionJob.value": "passes on to lender.client.values.decode",
     "lender.client.functions.FunctionJob.values": "passes on to lender.client.values.decode",
     "lender.client.functions.call_for_each.call": "runs inside of the sandbox of the job itself",

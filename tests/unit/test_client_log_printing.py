@@ -5,8 +5,9 @@ import io
 import pytest
 
 from lender.cli.log_printing import LogPrinter
-from lender.cli.strangers_words import Output, visible
+from lender.cli.strangers_words import Output
 from lender.client import LogPiece
+from lender.protocol.strangers_text import visible
 
 L = "U" + "L" * 55
 

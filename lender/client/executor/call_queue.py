@@ -1,0 +1,197 @@
+"""Which calls go to the fleet next, and together. Pure.
+
+While one submission is under way the calls that come gather, and go as one array: the first call
+never waits for others, and a thousand of them cost few jobs.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+BATCH_CALLS_MAX = 10_000
+BATCH_BYTES_MAX = 32 * 1024 * 1024
+"""A batch with more ends there, unless it is a single call."""
+
+
+class CallsMade(NamedTuple):
+    """Calls were handed over: number -> bytes of its pickle, numbers never used before."""
+
+    sizes_bytes: dict[int, int]
+
+
+class BatchAccepted(NamedTuple):
+    """The fleet has a batch."""
+
+    batch: int
+
+
+class CallEnded(NamedTuple):
+    """There is a result of a call, or there never will be."""
+
+    call: int
+
+
+class CallDropped(NamedTuple):
+    """Nobody wants a call's result any more."""
+
+    call: int
+
+
+class Closed(NamedTuple):
+    """No call comes any more; may be said again.
+
+    Attributes:
+        drop: what nobody wants any more of what there is.
+    """
+
+    drop: Literal["nothing", "waiting", "all"]
+
+
+class SendBatch(NamedTuple):
+    """Submit these calls as one array; then say BatchAccepted, or CallEnded of each."""
+
+    batch: int
+    calls: tuple[int, ...]
+
+
+class CancelBatch(NamedTuple):
+    """Have the fleet end a batch that was accepted: nobody wants what is left of it."""
+
+    batch: int
+
+
+class DropCalls(NamedTuple):
+    """Nobody is to wait for these calls any more."""
+
+    calls: tuple[int, ...]
+
+
+class Finish(NamedTuple):
+    """Nothing is left, and nothing will come."""
+
+
+Event = CallsMade | BatchAccepted | CallEnded | CallDropped | Closed
+Effect = SendBatch | CancelBatch | DropCalls | Finish
+
+
+@dataclass
+class _Batch:
+    left: set[int]
+    wanted: set[int]
+    accepted: bool = False
+    cancelled: bool = False
+
+
+@dataclass
+class CallQueue:
+    """The calls of one executor that have not ended.
+
+    Attributes:
+        in_flight_max: so many calls are with the fleet at most.
+    """
+
+    in_flight_max: int
+    _waiting: deque[int] = field(default_factory=deque)
+    _sizes_bytes: dict[int, int] = field(default_factory=dict)
+    _batches: dict[int, _Batch] = field(default_factory=dict)
+    _batch_of: dict[int, int] = field(default_factory=dict)
+    _last_batch: int = 0
+    _sending: int | None = None
+    _closed: bool = False
+    _finished: bool = False
+
+    def handle(self, event: Event) -> list[Effect]:
+        """Take an event; returns what is to be done, in order."""
+        effects: list[Effect] = []
+        match event:
+            case CallsMade(sizes_bytes):
+                self._waiting.extend(sizes_bytes)
+                self._sizes_bytes.update(sizes_bytes)
+            case BatchAccepted(batch):
+                self._accepted(batch, effects)
+            case CallEnded(call):
+                self._ended(call, effects)
+            case CallDropped(call):
+                self._dropped(call, effects)
+            case Closed(drop):
+                self._close(drop, effects)
+        self._send(effects)
+        if self._closed and not (self._finished or self._sizes_bytes or self._batches):
+            self._finished = True
+            effects.append(Finish())
+        return effects
+
+    def _accepted(self, batch: int, effects: list[Effect]) -> None:
+        self._sending = None
+        if (found := self._batches.get(batch)) is not None:
+            found.accepted = True
+            self._cancel_unwanted(batch, found, effects)
+
+    def _ended(self, call: int, effects: list[Effect]) -> None:
+        number = self._batch_of.pop(call)
+        batch = self._batches[number]
+        batch.left.discard(call)
+        batch.wanted.discard(call)
+        if not batch.left:
+            del self._batches[number]
+            if self._sending == number:
+                self._sending = None
+        else:
+            self._cancel_unwanted(number, batch, effects)
+
+    def _dropped(self, call: int, effects: list[Effect]) -> None:
+        if self._sizes_bytes.pop(call, None) is not None:
+            effects.append(DropCalls((call,)))
+        elif (number := self._batch_of.get(call)) is not None:
+            batch = self._batches[number]
+            batch.wanted.discard(call)
+            self._cancel_unwanted(number, batch, effects)
+
+    def _close(self, drop: str, effects: list[Effect]) -> None:
+        self._closed = True
+        dropped = [] if drop == "nothing" else list(self._sizes_bytes)
+        for call in dropped:
+            del self._sizes_bytes[call]
+        if drop == "all":
+            for number, batch in self._batches.items():
+                dropped.extend(batch.wanted)
+                batch.wanted.clear()
+                self._cancel_unwanted(number, batch, effects)
+        if dropped:
+            effects.append(DropCalls(tuple(dropped)))
+
+    def _cancel_unwanted(self, number: int, batch: _Batch, effects: list[Effect]) -> None:
+        if batch.accepted and not batch.wanted and not batch.cancelled:
+            batch.cancelled = True
+            effects.append(CancelBatch(number))
+
+    def _send(self, effects: list[Effect]) -> None:
+        room = self.in_flight_max - len(self._batch_of)
+        if self._sending is not None or room <= 0:
+            return
+        calls = tuple(self._taken(min(room, BATCH_CALLS_MAX)))
+        if not calls:
+            return
+        self._last_batch += 1
+        self._sending = self._last_batch
+        self._batches[self._sending] = _Batch(set(calls), set(calls))
+        self._batch_of.update(dict.fromkeys(calls, self._sending))
+        effects.append(SendBatch(self._sending, calls))
+
+    def _taken(self, count_max: int) -> Iterable[int]:
+        """Take what goes next from what waits; a call that was dropped has no size any more."""
+        count = size_bytes = 0
+        while self._waiting and count < count_max:
+            call = self._waiting[0]
+            one_bytes = self._sizes_bytes.get(call)
+            if one_bytes is not None:
+                size_bytes += one_bytes
+                if count and size_bytes > BATCH_BYTES_MAX:
+                    return
+                count += 1
+                del self._sizes_bytes[call]
+                self._waiting.popleft()
+                yield call
+            else:
+                self._waiting.popleft()

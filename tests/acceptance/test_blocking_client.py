@@ -1,0 +1,67 @@
+"""The client of programs that have no event loop."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from deploy.local.fleet import Fleet
+from lender.client import Cancelled, Client, JobFailed, Unreachable
+from lender.client.blocking import BlockingClient
+
+WAIT_S = 60
+
+
+def test_jobs_are_submitted_followed_and_fetched(fleet: Fleet, tmp_path: Path) -> None:
+    with BlockingClient(Client(fleet.url, fleet.key)) as client:
+        job = client.submit(
+            ["sh", "-c", "echo {task} | tee out; echo said {task} >&2"], array=3, outputs=["out"]
+        )
+        assert b"".join(sorted(piece.content for piece in job.log())) == b"said 0\nsaid 1\nsaid 2\n"
+        found = {one.result.task: one.result for one in job.results()}
+        assert sorted(found) == [0, 1, 2]
+        assert [job.value(found[task]) for task in range(3)] == [b"0\n", b"1\n", b"2\n"]
+        (path,) = job.download(found[2], tmp_path)
+        assert path.read_bytes() == b"2\n"
+        assert job.ended(WAIT_S).state == "succeeded"
+        assert client.get(job.id).terminal() is not None
+        assert [one.job for one in client.jobs()] == [job.id]
+        status = client.status(job.id)
+        assert status is not None
+        assert status.state == client.why(job.id) == "succeeded"
+
+        broken = client.submit(["false"])
+        with pytest.raises(JobFailed):
+            broken.result(WAIT_S)
+        with pytest.raises(JobFailed):
+            client.retry(broken.id).result(WAIT_S)
+        endless = client.submit(["sleep", "1000"])
+        with pytest.raises(TimeoutError):
+            endless.result(0.01)
+        endless.cancel()
+        with pytest.raises(Cancelled):
+            endless.result(WAIT_S)
+
+
+def test_several_threads_share_a_client_and_one_may_stop_half_way(fleet: Fleet) -> None:
+    with BlockingClient(Client(fleet.url, fleet.key)) as client, ThreadPoolExecutor(4) as threads:
+
+        def echo(word: str) -> bytes:
+            return client.submit(["echo", word]).result(WAIT_S).value
+
+        assert list(threads.map(echo, "abcd")) == [b"a\n", b"b\n", b"c\n", b"d\n"]
+        job = client.submit(["true"], array=5)
+        for _ in job.results():
+            break
+        assert len(list(job.results())) == 5
+    assert not [one for one in threading.enumerate() if one.name == "lender-client"]
+
+
+def test_a_server_that_is_not_there_leaves_no_thread(fleet: Fleet) -> None:
+    with (
+        pytest.raises(Unreachable),
+        BlockingClient(Client("nats://127.0.0.1:1", fleet.key)),
+    ):
+        raise AssertionError
+    assert not [one for one in threading.enumerate() if one.name == "lender-client"]

@@ -1,0 +1,121 @@
+"""What became of a call, as a lender tells it, and as a liar would."""
+
+import json
+import pickle
+
+import cloudpickle
+import pytest
+
+from lender.client import ContentFault, UntrustedValue
+from lender.client.executor import RemoteError, RemoteTraceback
+from lender.client.executor.outcomes import Outcome, outcome
+from lender.client.executor.program import program
+from lender.sandbox.runtimes.python_inside import encode
+
+
+class Unknown(Exception):  # noqa: N818 - a module of the submitter's
+    def __init__(self, one: object, other: object) -> None:
+        super().__init__(one)
+        self.other = other
+
+    def __reduce__(self) -> tuple[type, tuple[object, object]]:
+        return Unknown, (self.args[0], self.other)
+
+
+def came_of(function: object, *arguments: object, **named: object) -> bytes:
+    """What a lender sends back of a call."""
+    call = cloudpickle.dumps((function, arguments, named))
+    return encode(pickle.loads(program([b"", call]))(1))
+
+
+def fail(kind: type[Exception], *arguments: object) -> None:
+    raise kind(*arguments)
+
+
+def speak(*words: str) -> str:
+    print(*words)  # noqa: T201 - the client shows it
+    return " ".join(words)
+
+
+def test_values_and_what_was_printed() -> None:
+    assert outcome(came_of(divmod, 7, 2), trust=False) == Outcome("", (3, 1))
+    assert outcome(came_of(speak, "hé", "ho"), trust=False) == Outcome("hé ho\n", "hé ho")
+    assert outcome(came_of(dict, a=1), trust=False).value == {"a": 1}
+
+
+def test_very_much_that_was_printed_is_cut() -> None:
+    printed = outcome(came_of(speak, "x" * 3_000_000), trust=True).printed
+    assert printed.endswith("xx\n[1951425 more bytes]\n")
+    assert len(printed) < 1_100_000
+
+
+def test_pythons_own_exceptions_come_back_without_a_pickle() -> None:
+    for wanted in (KeyError("k", 1), OSError(2, "gone", "file"), ValueError()):
+        error = outcome(came_of(fail, type(wanted), *wanted.args), trust=False).error
+        assert type(error) is type(wanted)
+        assert error.args == wanted.args
+        assert isinstance(error.__cause__, RemoteTraceback)
+        assert "raise kind(*arguments)" in str(error.__cause__)
+
+
+def test_others_are_told_in_words_unless_lenders_are_trusted() -> None:
+    content = came_of(fail, Unknown, "one", "other")
+    error = outcome(content, trust=False).error
+    assert isinstance(error, RemoteError)
+    assert str(error) == f"{__name__}.Unknown: one"
+    trusted = outcome(content, trust=True).error
+    assert type(trusted).__name__ == "Unknown"
+    assert vars(trusted)["other"] == "other"
+
+
+def test_a_value_that_needs_a_pickle_needs_trust() -> None:
+    with pytest.raises(UntrustedValue):
+        outcome(came_of(complex, 1, 2), trust=False)
+    assert outcome(came_of(complex, 1, 2), trust=True).value == 1 + 2j
+
+
+def told(**fields: object) -> bytes:
+    raised = {
+        "module": "builtins",
+        "name": "ValueError",
+        "text": "",
+        "args": [],
+        "traceback": "",
+        "pickle": b"",
+    }
+    return encode({"printed": "", "raised": {**raised, **fields}})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "__import__", "args": ["os"]},
+        {"name": "eval", "args": ["1/0"]},
+        {"name": "SystemExit", "args": [0]},
+        {"name": "KeyboardInterrupt"},
+        {"name": "UnicodeDecodeError", "args": ["one"]},
+        {"name": "print", "args": None},
+        {"module": "os", "name": "system", "args": ["true"]},
+        {"name": "ValueError.mro", "args": [1]},
+    ],
+)
+def test_a_liar_has_nothing_called_but_exceptions(fields: dict[str, object]) -> None:
+    assert isinstance(outcome(told(**fields), trust=False).error, RemoteError)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"j1",
+        encode({"value": 1}),
+        encode({"printed": 1, "value": 1}),
+        encode({"printed": "", "raised": {}}),
+        told(text=1),
+        told(args="no"),
+        told(pickle="no"),
+        b"j" + json.dumps({"d": {"printed": "", "raised": {"d": {}}}}).encode(),
+    ],
+)
+def test_what_is_no_outcome_is_a_fault_of_its_content(content: bytes) -> None:
+    with pytest.raises(ContentFault):
+        outcome(content, trust=False)
