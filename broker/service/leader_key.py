@@ -1,5 +1,6 @@
 """The leadership key on the server: read, written by compare-and-set, given back."""
 
+import importlib.metadata
 import json
 import logging
 
@@ -9,11 +10,15 @@ from lender.link.batch import WRONG_LAST_SEQUENCE
 from lender.link.connection import Connection
 from lender.link.errors import JetStreamError, LinkError, NoRespondersError
 from lender.protocol import streams, subjects
+from lender.protocol.version import PROTOCOL
 
 TIMEOUT_S = 1.0
 _PING_S = 0.5
 
 logger = logging.getLogger(__name__)
+
+_OURS = {"protocol": PROTOCOL, "version": importlib.metadata.version("lender")}
+"""For whoever looks before joining (`lender preflight`), and must not ask a broker."""
 
 _EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
 
@@ -82,7 +87,7 @@ class LeaderKey:
     async def _put(
         self, holder: str | None, expected_sequence: int
     ) -> KeyStored | KeyRefused | KeyUnanswered:
-        payload = json.dumps({"broker": holder}).encode()
+        payload = json.dumps({"broker": holder, **_OURS}).encode()
         headers = {_EXPECTED_SEQUENCE: str(expected_sequence)}
         try:
             msg = await self._connection.request(

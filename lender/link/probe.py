@@ -15,7 +15,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 from lender.link.errors import LinkError, NoRespondersError, StrangeAnswerError
-from lender.link.server_words import Greeting, Standing, greeting_of, standing_of
+from lender.link.server_words import (
+    Greeting,
+    Leading,
+    Standing,
+    greeting_of,
+    leading_of,
+    standing_of,
+)
+from lender.protocol import streams, subjects
 from lender.protocol.permissions import USER_INFO
 
 LINE_BYTES_MAX = 64 * 1024
@@ -24,6 +32,8 @@ TOTAL_BYTES_MAX = 1 << 20
 _CHUNK_BYTES = 16 * 1024
 _ADDRESSES_MAX = 4
 _NO_RESPONDERS = b"NATS/1.0 503"
+_NOTHING = b"NATS/1.0 404"
+_LEADER = f"$JS.API.DIRECT.GET.{streams.LEADER}.{subjects.LEADERSHIP_KEY}"
 _NATS_PORT = 4222
 
 
@@ -73,6 +83,7 @@ class Line:
         self._clock = clock
         self._end = clock() + within_s
         self._within_s = within_s
+        self._asked = 0
         self._socket: socket.socket
         self._buffer = bytearray()
         self._received = 0
@@ -188,14 +199,37 @@ class Line:
         """Ask the server who we are to it, and what it lets us do. No stream hears of it.
 
         Args:
-            inbox: a subject for the answer, that we may listen to.
+            inbox: before a last token, for the answer; we may listen there.
 
         Raises:
             RefusedError: it lets us not even ask.
             NoRespondersError: it does not answer such questions.
             ProbeError, StrangeAnswerError: it is none.
         """
-        self._send(f"SUB {inbox} 1\r\nPUB {USER_INFO} {inbox} 0\r\n\r\n".encode())
+        _, said = self._ask(USER_INFO, f"{inbox}.standing")
+        return standing_of(said)
+
+    def leading(self, inbox: str) -> Leading | None:
+        """Ask the server which broker leads. It reads its own memory: no broker hears of it.
+
+        Args:
+            inbox: as for `standing`.
+
+        Returns:
+            What that broker has left; None: none ever led here.
+
+        Raises:
+            RefusedError: it does not let us.
+            NoRespondersError: it keeps no such record.
+            ProbeError, StrangeAnswerError: it is none.
+        """
+        status, said = self._ask(_LEADER, f"{inbox}.leading")
+        return None if status.startswith(_NOTHING) else leading_of(said)
+
+    def _ask(self, subject: str, inbox: str) -> tuple[bytes, bytes]:
+        """Return the headers of the answer, if it has any, and what it says."""
+        self._asked += 1
+        self._send(f"SUB {inbox} {self._asked}\r\nPUB {subject} {inbox} 0\r\n\r\n".encode())
         while True:
             words = self._line().split()
             if not words or words[0] not in (b"MSG", b"HMSG"):
@@ -203,8 +237,8 @@ class Line:
             head_bytes, total_bytes = _sizes(words)
             message = self._exactly(total_bytes + len(b"\r\n"))
             if message.startswith(_NO_RESPONDERS):
-                raise NoRespondersError(USER_INFO)
-            return standing_of(message[head_bytes:total_bytes])
+                raise NoRespondersError(subject)
+            return message[:head_bytes], message[head_bytes:total_bytes]
 
     def close(self) -> None:
         """Hang up."""

@@ -1,4 +1,4 @@
-"""What a server says of itself and of whom it has let in, read as words of a stranger's."""
+"""What a server says of itself, of whom it has let in and of its broker, as a stranger's words."""
 
 from datetime import datetime
 from typing import Any, TypeVar
@@ -68,6 +68,17 @@ class Standing(_Told):
     data: User
 
 
+class Leading(_Told):
+    """What the broker that leads has left on the server: stream LEADER."""
+
+    broker: str | None = Field(max_length=_NAME_CHARS_MAX)
+    """Its id; None: it gave the lead back, and nobody took it yet."""
+    protocol: int | None = Field(None, ge=0, lt=1 << 31)
+    """That it speaks; None: of a version that does not say."""
+    version: str = Field("", max_length=_NAME_CHARS_MAX)
+    """Of its package."""
+
+
 def greeting_of(said: bytes) -> Greeting:
     """Read what comes after `INFO`.
 
@@ -84,6 +95,15 @@ def standing_of(said: bytes) -> Standing:
         StrangeAnswerError: it is none.
     """
     return _read(Standing, said)
+
+
+def leading_of(said: bytes) -> Leading:
+    """Read what a broker that leads has left.
+
+    Raises:
+        StrangeAnswerError: it is none.
+    """
+    return _read(Leading, said)
 
 
 def _read(model: type[M], said: bytes) -> M:

@@ -101,6 +101,13 @@ def _standing(role: Role) -> Right:
     return Right(role, "publish", USER_INFO, why, HOME[role])
 
 
+def _leading(role: Role) -> Right:
+    """To see which broker leads, and which version of the protocol it speaks."""
+    subject = _last(streams.LEADER, subjects.LEADERSHIP_KEY)
+    why = "sees which broker leads, and what it speaks (`lender preflight`)"
+    return Right(role, "publish", subject, why, "core")
+
+
 _SUBMITTER = (
     *(
         Right("submitter", "publish", subject, why, "core")
@@ -123,6 +130,7 @@ _SUBMITTER = (
     Right(
         "submitter", "subscribe", subjects.task_log(SELF, "*", "*"), "logs of its jobs", "lenders"
     ),
+    _leading("submitter"),
     _standing("submitter"),
     _inbox("submitter"),
 )
@@ -173,6 +181,7 @@ _LENDER = (
         "the broker's words to all",
         "core",
     ),
+    _leading("lender"),
     _standing("lender"),
     _inbox("lender"),
 )
@@ -185,13 +194,7 @@ _OBSERVER = (
         "keeps the heads of all logs of receipts, as a witness",
         "core",
     ),
-    Right(
-        "observer",
-        "publish",
-        _last(streams.LEADER, subjects.LEADERSHIP_KEY),
-        "sees which broker leads",
-        "core",
-    ),
+    _leading("observer"),
     Right(
         "observer", "subscribe", subjects.OFFER_FILTER, "sees who lends and what is free", "lenders"
     ),

@@ -17,7 +17,7 @@ from lender.link.credentials import CredentialsError, connect_options, trusting,
 from lender.link.errors import LinkError
 from lender.link.hardened import HardenedClient
 from lender.link.message import delivery_info
-from lender.link.server_words import greeting_of, standing_of
+from lender.link.server_words import greeting_of, leading_of, standing_of
 from lender.link.way_in import read_way_in, token_of
 from lender.protocol.signature import seed_from_entropy
 
@@ -65,6 +65,7 @@ def _server_words(data: bytes) -> None:
     """What a server says of itself before anybody trusts it."""
     taken(LinkError, greeting_of, data)
     taken(LinkError, standing_of, data)
+    taken(LinkError, leading_of, data)
 
 
 def _own_token(data: bytes) -> None:
@@ -137,6 +138,7 @@ TARGETS = (
                 b'"data":{"user":"U","account":"A","permissions":{"publish":{"allow":["x.>"]},'
                 b'"subscribe":{"deny":["y"]}}}}'
             ),
+            b'{"broker":"x","protocol":1,"version":"0.1.0"}',
         ),
         ("lender.link.server_words._read",),
         (b'"time":', b'"allow":', b'"max_payload":', b"9" * 40, b"[["),

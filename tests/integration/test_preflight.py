@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from nats.aio.msg import Msg
 from owner_machine import ALICE, Machine, grant, machine
 from vouching_server import VouchingServer
 
+from broker.core.leadership import KeyRead, KeyStored
 from broker.deployment import certificates, claims
 from broker.deployment.contents import Certificates
 from broker.deployment.tokens import Key
+from broker.service.leader_key import LeaderKey
 from lender.cli.checks import standing
 from lender.daemon.identity import load_or_create
 from lender.link.api import JetStream
@@ -25,6 +28,8 @@ from lender.link.server_words import Server, Standing, User
 from lender.protocol import streams, subjects
 from lender.protocol.classes import WorkClass
 from lender.protocol.permissions import USER_INFO, Role, Verb
+from lender.protocol.version import PROTOCOL
+from lender.state.grant_writing import write_grant
 
 __all__ = ["machine"]
 
@@ -182,6 +187,85 @@ def test_pins_are_held_against_what_is_met(machine: Machine, fleet: VouchingServ
     stolen.write_text(f"{token[0]}-----BEGIN USER{seed[1]}")
     seen = preflight(machine, fleet.url, *ca(fleet), "--creds", str(stolen))
     assert {"login", "pins.token"} <= seen.blockers()
+
+
+def test_a_key_without_a_token_is_told_from_a_server_that_says_nothing(
+    machine: Machine, fleet: VouchingServer, tmp_path: Path
+) -> None:
+    machine.tested_daemon()
+    path = tmp_path / "alice.nk"
+    path.touch(mode=0o600)
+    path.write_bytes(Key.make("user", bytes([3] * 32)).seed)
+    seen = preflight(machine, fleet.url, *ca(fleet), "--creds", str(path), "--role", "submitter")
+    assert seen.blockers() == {"login"}
+    assert "without a token" in seen.text("login")
+    assert f"lender enroll {fleet.url}" in seen.by_name["login"]["mend"]
+    assert "permissions" not in seen.by_name
+
+
+def test_pins_of_programs_and_of_lenders_are_told(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They need no server."""
+    status = {"runtimes": {"process": {"available": True}}, "workloads": {"render": "ab" * 32}}
+    machine.daemon(status=status)
+    agreed = grant(machine.state, "G-1")
+    for name, digest in (("G-2", "ab" * 32), ("G-3", "cd" * 32)):
+        write_grant(machine.state, replace(agreed, id=name, digest=digest), "shown", "alice")
+    trust = tmp_path / "trusted"
+    monkeypatch.setenv("LENDER_TRUST", str(trust))
+    nowhere = "nats://127.0.0.1:1"
+    seen = preflight(machine, nowhere)
+    assert seen.blockers() == {"server.reach", "pins.trust"}
+    pinned = [one for one in seen.told["checks"] if one["name"] == "pins.program"]
+    assert [(one["level"], one["text"].split()[1]) for one in pinned] == [
+        ("ok", "G-2"),
+        ("warning", "G-3"),
+    ]
+    for text, level in (
+        (f"# mine\n{ALICE} desk\n", "ok"),
+        ("\n", "warning"),
+        (f"{ALICE}\nUWRONG\n", "blocker"),
+    ):
+        trust.write_text(text)
+        assert preflight(machine, nowhere).level("pins.trust") == level
+
+
+async def test_a_broker_that_speaks_otherwise_is_told(
+    machine: Machine, fleet: VouchingServer
+) -> None:
+    """It has left word on the server, and is not asked."""
+    machine.tested_daemon()
+    path = fleet.let_in("lender", "desk", "class:*")
+
+    def look() -> Seen:
+        return preflight(machine, fleet.url, *ca(fleet), "--creds", str(path))
+
+    seen = look()
+    assert (seen.blockers(), seen.level("broker")) == (set(), "warning")
+    async with await fleet.broker() as line:
+        key = LeaderKey(line, "me", 1)
+        assert await key.read() == KeyRead(0, None)
+        stored = await key.write(0)
+        assert isinstance(stored, KeyStored)
+        seen = look()
+        assert (seen.blockers(), seen.level("broker.protocol")) == (set(), "ok")
+        for word, level, says in (
+            ({"broker": "me", "protocol": PROTOCOL + 1, "version": "9.9"}, "blocker", "lender 9.9"),
+            ({"broker": "me"}, "warning", "earlier version"),
+        ):
+            await line.request(subjects.LEADERSHIP_KEY, json.dumps(word).encode())
+            seen = look()
+            assert (seen.level("broker.protocol"), says in seen.text("broker.protocol")) == (
+                level,
+                True,
+            )
+        await line.request(subjects.LEADERSHIP_KEY, b'{"broker": null}')
+        assert look().level("broker") == "warning"
+        await line.request(subjects.LEADERSHIP_KEY, b'{"broker": 7, "version": "\x1b[2J"}')
+        seen = look()
+        assert (seen.blockers(), seen.level("broker")) == (set(), "warning")
+        assert "\x1b" not in seen.text("broker")
 
 
 def test_a_server_that_nobody_vouches_for_is_told_nothing(

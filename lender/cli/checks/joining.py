@@ -1,6 +1,7 @@
 """What is looked at before joining a fleet: the table of `lender preflight`."""
 
 import importlib.metadata
+import os
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -10,6 +11,7 @@ from lender.cli.checks.check import Check
 from lender.cli.checks.running import WITHIN_S, Part, carry_out
 from lender.cli.checks.server import Visit
 from lender.cli.owner import Told
+from lender.client.keys import named_path
 from lender.state.folder import StateFolder
 
 
@@ -35,10 +37,14 @@ def examine(
     }
     if (ca := visit.ca) is not None:
         parts["pins.ca"] = lambda _: pins.authority(ca)
+    if (trusted := named_path(os.environ, pins.TRUST)) is not None:
+        parts["pins.trust"] = lambda _: pins.trusted(trusted)
     way_in = visit.way_in
     if visit.role in (None, "lender"):
         if own and way_in is not None and way_in.token is not None:
             parts["pins.grants"] = lambda _: pins.grants(state, way_in, time.time())
+        if own:
+            parts["pins.programs"] = lambda _: pins.programs(state, time.time())
         parts["system"] = lambda _: system(state)
         parts["runtimes"] = partial(runtimes.runtimes, told)
     return carry_out(parts, "preflight", within_s)

@@ -1,4 +1,4 @@
-"""What is pinned here (keys, an authority, whose work), held against what was met."""
+"""What is pinned here (keys, an authority, work, programs), held against what was met."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -6,16 +6,21 @@ from pathlib import Path
 
 from lender.cli.checks import tls
 from lender.cli.checks.check import Check
+from lender.cli.consent_words import changed, known_programs
 from lender.cli.words import key as short_key
 from lender.cli.words import printable, span
+from lender.client.errors import KeyFault
+from lender.client.keys import read_trusted
 from lender.core.consent import Grant
 from lender.link.way_in import WayIn
 from lender.protocol.classes import WorkClass
 from lender.protocol.errors import ProtocolError
 from lender.protocol.permissions import CLASS_TAG
-from lender.protocol.signature import Signer
+from lender.protocol.signature import Signer, check_public_key
 from lender.state.consent_files import load_consent
 from lender.state.folder import StateFolder
+
+TRUST = "LENDER_TRUST"
 
 _EXPIRES_SOON_S = 7 * 86_400.0
 _ENROLL = "lender enroll --renew URL, on this machine"
@@ -66,6 +71,45 @@ def grants(state: StateFolder, way_in: WayIn, now: float) -> Iterator[Check]:
         else:
             text = f"granted, and our token names no class of it, so none comes: {what}"
             yield Check("pins.grant", "warning", text, _ENROLL)
+
+
+def programs(state: StateFolder, now: float) -> Iterator[Check]:
+    """Which programs the owner's grants are pinned to, and whether those are still the ones."""
+    known = known_programs(state)
+    for grant in load_consent(state).consent.valid(now):
+        if grant.digest is None:
+            continue
+        what = f"grant {grant.id} pins {grant.workload} to sha256:{grant.digest[:12]}…"
+        if changed(grant, known):
+            text = f"{what}, and this machine knows another program: nothing runs by it"
+            yield Check("pins.program", "warning", text, "lender grant it again, if you want that")
+        else:
+            yield Check("pins.program", "ok", what)
+
+
+def trusted(path: Path) -> Iterator[Check]:
+    """Whose results count for a submitter who named some lenders."""
+    try:
+        keys = read_trusted(path)
+    except KeyFault as error:
+        yield Check("pins.trust", "blocker", str(error), f"name another file, or none: {TRUST}")
+        return
+    wrong = [key for key in keys if not _is_key(key)]
+    if wrong:
+        text = f"{path} names {printable(wrong[0][:60])}, which is no lender's public key"
+        yield Check("pins.trust", "blocker", text, "correct that line: a key is U and 55 more")
+    elif not keys:
+        text = f"{path} names no lender: no result counts"
+        yield Check("pins.trust", "warning", text, f"name some, or unset {TRUST}")
+    else:
+        yield Check("pins.trust", "ok", f"results of {len(keys)} lenders count, by {path}")
+
+
+def _is_key(text: str) -> bool:
+    try:
+        return bool(check_public_key(text))
+    except ProtocolError:
+        return False
 
 
 def _is_handed_out(grant: Grant, classes: Sequence[str]) -> bool:

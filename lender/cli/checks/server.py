@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from lender.cli.checks import tls
+from lender.cli.checks.broker import leading_checks
 from lender.cli.checks.check import Check
 from lender.cli.checks.places import not_there
 from lender.cli.checks.standing import skew, standing_checks
@@ -154,11 +155,9 @@ def _let_in(visit: Visit, line: Line, greeting: Greeting) -> Iterator[Check]:
         text = f"{line.place} does not answer as a NATS server: {printable(str(error))}"
         yield Check("login", "blocker", text, "ask its operator what stands in between")
         return
-    key = None if way_in is None else way_in.public_key
-    inbox = f"_INBOX_{key}.preflight" if key else f"{STRANGERS_INBOX}.{secrets.token_hex(8)}.1"
     before = time.time()
     try:
-        standing = line.standing(inbox)
+        inbox, standing = _standing(line, way_in)
     except (RefusedError, NoRespondersError, ProbeError):
         text = f"{line.place} lets us in, and does not say what we may do, nor its time"
         mend = "its operator signs the accounts for this version: lender-broker rotate"
@@ -172,6 +171,38 @@ def _let_in(visit: Visit, line: Line, greeting: Greeting) -> Iterator[Check]:
     yield from skew(standing, before, time.time())
     url, local = f"nats://{line.place}", _is_loopback(line.place.host)
     yield from standing_checks(standing, way_in, visit.role, url, local=local)
+    yield from _led(line, inbox)
+
+
+def _standing(line: Line, way_in: WayIn | None) -> tuple[str, Standing]:
+    """Ask by the inbox that is ours, or by strangers', for whom a server takes a key alone.
+
+    Returns:
+        The inbox that it let us have, and what it says.
+    """
+    strangers = f"{STRANGERS_INBOX}.{secrets.token_hex(8)}"
+    if way_in is None or way_in.public_key is None:
+        return strangers, line.standing(strangers)
+    own = f"_INBOX_{way_in.public_key}.preflight"
+    try:
+        return own, line.standing(own)
+    except RefusedError:
+        if way_in.token is not None:
+            raise
+    return strangers, line.standing(strangers)
+
+
+def _led(line: Line, inbox: str) -> Iterator[Check]:
+    try:
+        yield from leading_checks(line.leading(inbox))
+    except RefusedError:
+        return  # whether we should be let is said already
+    except NoRespondersError:
+        yield from leading_checks(None)
+    except LinkError as error:
+        text = f"{line.place} says nothing of its broker that we understand: {error}"
+        mend = "its operator: is there a lender-broker?"
+        yield Check("broker", "warning", printable(text), mend)
 
 
 def _not_let_in(visit: Visit, place: Place, reason: str) -> Check:

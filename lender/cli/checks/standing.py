@@ -74,6 +74,11 @@ def standing_checks(
         text = "the server has rules of its own: not those of `lender-broker init`"
         yield Check("permissions", "info", text, "its operator compares them: docs/permissions.md")
         return
+    if way_in and way_in.token is None and not difference("stranger", "", (), held_of(rights)).size:
+        text = "a key without a token lets nobody in there: the server takes us for strangers"
+        mend = f"lender enroll {url} (--role submitter --key FILE), which finds its token by itself"
+        yield Check("login", "blocker", text, mend)
+        return
     if standing.data.user != key:
         text = f"the server takes us for {printable(short_key(standing.data.user))}"
         yield Check("pins.key", "blocker", text, "have the credentials made anew, for this key")
