@@ -13,6 +13,7 @@ from broker.deployment import claims, contents, server_config
 from broker.deployment.contents import Identities
 from broker.deployment.tokens import Key, TokenError, decode
 from lender.protocol.permissions import HOME, Account, Role
+from lender.service.places import make_folder
 
 
 class DeploymentError(Exception):
@@ -54,7 +55,7 @@ class Deployment:
         """
         draft = self.folder.with_name(f".{self.folder.name}.{secrets.token_hex(4)}")
         try:
-            self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self.folder.parent)
             draft.mkdir(mode=0o700)
             try:
                 for path, text in files.items():

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from broker.service.allowances import DEFAULT_TABLE, Submitters
+from lender.service.places import make_folder
 
 FILE_NAME = "submitters.toml"
 
@@ -107,7 +108,7 @@ class SubmittersFile:
             text += f"\n[{json.dumps(name)}]\n"
             text += "".join(f"{one} = {json.dumps(value)}\n" for one, value in fields.items())
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             descriptor, draft = tempfile.mkstemp(dir=self.path.parent, prefix=FILE_NAME)
             with os.fdopen(descriptor, "w") as file:
                 file.write(text)

@@ -16,6 +16,7 @@ from lender.link.enrolling import Applicant, RefusedError, Wanted, ask, connect_
 from lender.link.membership import Membership, MembershipError
 from lender.protocol.signature import Signer
 from lender.protocol.strangers_text import visible
+from lender.service.places import make_folder
 
 _CONNECT_S = 10.0
 _TRY_S = 5.0
@@ -120,7 +121,7 @@ async def _lets_in(applying: Applying, text: str) -> bool:
     folder = applying.folder
     path = folder / f".try.{secrets.token_hex(4)}.creds"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(text)

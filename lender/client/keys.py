@@ -7,6 +7,7 @@ from pathlib import Path
 from lender.client.errors import KeyFault
 from lender.protocol.errors import ProtocolError
 from lender.protocol.signature import Signer, seed_from_entropy
+from lender.service.places import make_folder
 
 ENTROPY_BYTES = 32
 _SEED_CHARS_MAX = 4096
@@ -62,7 +63,7 @@ def create_key(path: Path, entropy: bytes) -> Signer:
     """
     seed = seed_from_entropy(entropy)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(seed + b"\n")

@@ -6,6 +6,8 @@ import pwd
 import stat
 from pathlib import Path
 
+from lender.service.places import make_folder
+
 # Nobody who has one of these gets any further (nologin(8), false(1)).
 _NO_SHELLS = frozenset({"nologin", "false"})
 
@@ -60,7 +62,7 @@ def become(ids: tuple[int, int], state: Path) -> None:
     the first start. All others are left alone: a hard link among them could name anything.
     """
     uid, gid = ids
-    state.mkdir(parents=True, exist_ok=True)
+    make_folder(state, 0o711)
     # By descriptor: the user may swap a folder for a link under our hands.
     for _, _, files, folder in os.fwalk(state):
         if _is_roots_alone(os.fstat(folder)):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Self, TextIO
 
 from lender.link.errors import LinkError
+from lender.service.places import make_folder
 
 MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
 
@@ -131,7 +132,7 @@ class EmbeddedServer:
         if self.pid is not None:
             return
         program = find_server(self._program)
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self.folder)
         name = self._name or f"lender-{secrets.token_hex(4)}"
         with await self._locked() as lock:
             self._write_config(name)

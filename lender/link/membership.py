@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from lender.service.places import make_folder
+
 _URL = "url"
 _CREDENTIALS = "fleet.creds"
 _AUTHORITY = "ca.pem"
@@ -54,7 +56,7 @@ class Membership:
             MembershipError: it can't be written.
         """
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(folder)
             (folder / _CREDENTIALS).unlink(missing_ok=True)
             (folder / _AUTHORITY).unlink(missing_ok=True)
             if ca is not None:

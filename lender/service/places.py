@@ -1,4 +1,4 @@
-"""Where a user's programs keep their files (XDG Base Directory Specification).
+"""Where a user's programs keep their files (XDG Base Directory Specification), and their folders.
 
 Standard library only, and little of that: `lender pause` asks here.
 """
@@ -26,6 +26,31 @@ def configuration_home() -> str:
         NoHomeError: there is none.
     """
     return _own_folder("XDG_CONFIG_HOME", "~/.config")
+
+
+def make_folder(path: "str | os.PathLike[str]", mode: int = 0o700) -> None:
+    """Make a folder, unless it is there, and those above it that are missing.
+
+    Whatever the umask, nobody else can write to any of them: who can write to one above puts
+    another in the place of ours.
+
+    Args:
+        path: of the folder.
+        mode: its own; of those above 0755. The umask may take more away.
+
+    Raises:
+        OSError: it can't be made, or is no folder.
+    """
+    if os.path.isdir(path):
+        return
+    above = os.path.dirname(os.fspath(path).rstrip("/"))
+    if above:
+        make_folder(above, 0o755)
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        if not os.path.isdir(path):  # nor has another process made it just now
+            raise
 
 
 def _own_folder(variable: str, usual: str) -> str:

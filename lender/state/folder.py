@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from lender.sandbox.processes.account import Account
 from lender.sandbox.processes.boot import boot_id
 from lender.sandbox.processes.tree import Root, alive, identify
-from lender.service.places import state_home
+from lender.service.places import make_folder, state_home
 
 if TYPE_CHECKING:  # loads with the first `Path` that somebody asks for
     from pathlib import Path
@@ -151,11 +151,11 @@ class StateFolder:
         Raises:
             OSError: the path can't be made or belongs to someone else.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path, 0o711)
         self.path.chmod(0o711)
         private = (self.grants, self.tombstones, self.attempts, self.scratch)
         for folder in (*private, self.spool, self.cache):
-            folder.mkdir(exist_ok=True)
+            make_folder(folder)
             folder.chmod(0o700)
         self._clear_old_layout()
 

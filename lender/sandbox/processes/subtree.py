@@ -27,6 +27,7 @@ from pathlib import Path
 from lender.sandbox.plan import Limits
 from lender.sandbox.processes import cgroup, controllers
 from lender.sandbox.processes.controllers import Kept
+from lender.service.places import make_folder
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def claim(state: Path, launcher: int, user: tuple[int, int] | None) -> Subtree |
         launcher: process id of the launcher, with no sandbox yet.
         user: uid and gid that this process is going to become; None if it stays who it is.
     """
-    state.mkdir(parents=True, exist_ok=True)
+    make_folder(state, 0o711)
     own = _place()
     if own is None:
         log.info("no cgroup, process trees are swept instead: no cgroup v2 hierarchy is mounted")
