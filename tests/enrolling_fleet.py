@@ -14,6 +14,7 @@ from broker.deployment.folder import Deployment
 from deploy.local.fleet import Fleet, Lender, command
 
 WITHIN_S = 60.0
+_ASKING = ("requests", "approve", "token", "bound", "rotate", "revoke")
 
 
 class EnrollingFleet(Fleet):
@@ -33,7 +34,7 @@ class EnrollingFleet(Fleet):
     def broker_verb(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a verb of `lender-broker` as the fleet's operator."""
         argv = [command("lender-broker"), arguments[0], "--state", str(self.folder / "broker")]
-        url = ("--url", self.url) if arguments[0] in ("requests", "approve", "token") else ()
+        url = ("--url", self.url) if arguments[0] in _ASKING else ()
         return subprocess.run(
             [*argv, *url, *arguments[1:]],
             capture_output=True,

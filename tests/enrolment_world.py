@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal
 
-from broker.core.enrolment.enrolment import (
+from broker.core.enrolment.enrolment import Enrolment
+from broker.core.enrolment.events import (
     Admit,
     Allowed,
     AllowSubmitter,
     Asked,
     Effect,
-    Enrolment,
     Inform,
     NotStored,
     OperatorAsked,
@@ -20,7 +20,15 @@ from broker.core.enrolment.enrolment import (
     SubmittersNamed,
     Tell,
 )
-from broker.core.enrolment.messages import Approve, KeepToken, OperatorAnswer, Record
+from broker.core.enrolment.messages import (
+    Approve,
+    AskLenders,
+    KeepToken,
+    KnownLender,
+    OperatorAnswer,
+    Record,
+    SetBound,
+)
 from lender.link.enrolling import Applicant, RefusedError, Wanted
 from lender.protocol.codec import encode
 from lender.protocol.enrolment import EnrolAnswer, EnrolledRole, digest_of
@@ -177,20 +185,44 @@ class World:
         self,
         code: str,
         key: str,
-        classes: tuple[str, ...] | None = None,
+        submitters: tuple[str, ...] | None = None,
         name: str | None = None,
+        pools: tuple[str, ...] | None = None,
     ) -> str:
         """As the operator; returns the broker's complaint."""
-        what = Approve(code=code, key=key, classes=classes, name=name)
+        what = Approve(code=code, key=key, submitters=submitters, pools=pools, name=name)
         self.last = OperatorAnswer()  # a broker that dies gives none
         self.do(OperatorAsked(what, "operator"))
         return self.last.error
 
-    def keep(self, token: str, role: EnrolledRole = "lender", expires_s: float = 3600.0) -> str:
+    def keep(
+        self,
+        token: str,
+        role: EnrolledRole = "lender",
+        expires_s: float = 3600.0,
+        submitters: tuple[str, ...] | None = None,
+    ) -> str:
         """Have a join token kept; returns the broker's complaint."""
-        what = KeepToken(digest=digest_of(token), role=role, expires_s=expires_s)
+        digest = digest_of(token)
+        what = KeepToken(digest=digest, role=role, expires_s=expires_s, submitters=submitters)
         self.do(OperatorAsked(what, "operator"))
         return self.last.error
+
+    def bind(
+        self,
+        key: str,
+        submitters: tuple[str, ...] | None = None,
+        pools: tuple[str, ...] | None = None,
+    ) -> str:
+        """Say for whom a lender may work; returns the broker's complaint."""
+        what = SetBound(key=key, submitters=submitters, pools=pools)
+        self.do(OperatorAsked(what, "operator"))
+        return self.last.error
+
+    def lenders(self, key: str | None = None) -> tuple[KnownLender, ...]:
+        """Those that were let in."""
+        self.do(OperatorAsked(AskLenders(key=key), "operator"))
+        return self.last.lenders
 
     def waiting(self) -> list[str]:
         """Codes of those who wait."""

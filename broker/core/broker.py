@@ -23,6 +23,7 @@ from broker.core.events import (
     LeaseFed,
     LeaseReplayed,
     LedgerRead,
+    LendersBounded,
     OfferReceived,
     QueryReceived,
     ReplayCompleted,
@@ -109,8 +110,8 @@ class Broker:
                 replay.complete(now)
                 self._replay = None
                 return self._settle(now)
-            case SubmittersChanged():
-                self.state.allow(event.submitters, event.weights, event.quotas)
+            case SubmittersChanged() | LendersBounded():
+                self._obey(now, event)
             case _:
                 raise RuntimeError(f"{type(event).__name__} before the replay is complete")
         return []
@@ -144,8 +145,8 @@ class Broker:
                 self._feed_failed(now, event)
             case WorkSeen():
                 leftovers.look(self.state, event.messages)
-            case SubmittersChanged():
-                self.state.allow(event.submitters, event.weights, event.quotas)
+            case SubmittersChanged() | LendersBounded():
+                self._obey(now, event)
             case ClockJumped():
                 self._shift_clock(now, event.by_s)
             case HearingLost():
@@ -156,6 +157,13 @@ class Broker:
                 pass
             case _:
                 raise RuntimeError(f"{type(event).__name__} after the replay is complete")
+
+    def _obey(self, now: float, event: SubmittersChanged | LendersBounded) -> None:
+        """Take up what the operator has said of people."""
+        if isinstance(event, SubmittersChanged):
+            self.state.allow(event.submitters, event.weights, event.quotas)
+        else:
+            presence.bind(self.state, now, event.bounds)
 
     def _settle(self, now: float) -> list[Effect]:
         due = self.state.due

@@ -6,6 +6,7 @@ Payloads are raw where they come from outside: the core is where they are valida
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from broker.core.enrolment.bound import Bound
 from broker.core.intake.quotas import Quota
 
 Headers = Mapping[str, str]
@@ -63,6 +64,13 @@ class SubmittersChanged:
     """What each is entitled to beside the others: greater than 0, 1 for those not named."""
     quotas: Mapping[str, Quota] = field(default_factory=dict)
     """What each may have at once; those not named, what is usual."""
+
+
+@dataclass(frozen=True, slots=True)
+class LendersBounded:
+    """The operator bounds these lenders, by public key, and no others."""
+
+    bounds: Mapping[str, Bound]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +183,7 @@ Event = (
     | DoneReported
     | QueryReceived
     | SubmittersChanged
+    | LendersBounded
     | Committed
     | LeaseFed
     | FeedFailed

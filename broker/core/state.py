@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 from broker.core.containers.priority_map import PriorityMap
 from broker.core.copies.reputation import Reputation
 from broker.core.effects import DeleteWork
+from broker.core.enrolment.bound import Bound
 from broker.core.gangs.gang import Gangs
 from broker.core.intake.quotas import Quota, Quotas
 from broker.core.jobs.dependencies import Dependencies
@@ -105,6 +106,8 @@ class State:
         self.dependencies = Dependencies()
         self.outbox = Outbox()
         self.due: PriorityMap[Due] = PriorityMap()
+        self.bounds: Mapping[str, Bound] = {}
+        """Whom the operator lets lenders work for, of those that have a bound."""
         self.deaf = False
         """Whether lenders can't be heard, for no fault of theirs."""
         self.open_classes: set[str] = set()

@@ -172,8 +172,17 @@ def revoked(nats: Mapping[str, Any], public_key: str, now: float) -> dict[str, A
     Of a key that was let in again the token is a second ahead (`broker.core.enrolment`): it does
     not count either.
     """
-    until = int(now) + 1
-    return {**nats, "revocations": {**nats.get("revocations", {}), public_key: until}}
+    return refused_until(nats, public_key, int(now) + 1)
+
+
+def refused_until(nats: Mapping[str, Any], public_key: str, until: int) -> dict[str, Any]:
+    """Return an account's claims by which no token counts that a key was given until that second.
+
+    What was refused before stays so.
+    """
+    before = nats.get("revocations", {})
+    later = max(until, before.get(public_key, 0))
+    return {**nats, "revocations": {**before, public_key: later}}
 
 
 def crossings_of(rights: Iterable[Right]) -> list[Crossing]:

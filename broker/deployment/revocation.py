@@ -1,11 +1,13 @@
 """Takes back what a key was let in by: at once, on every server, and for good."""
 
 from pathlib import Path
+from typing import Any
 
 from broker.deployment import claims
 from broker.deployment.folder import Deployment
 from broker.deployment.servers import servers
 from broker.deployment.signing import sign_accounts
+from lender.protocol.permissions import Account
 
 
 async def revoke(
@@ -33,3 +35,33 @@ async def revoke(
         )
         async with servers(deployment, url, ca) as running:
             await running.update(tokens)
+
+
+def is_revoked(deployment: Deployment, public_key: str, at: int) -> bool:
+    """Tell whether a lender's token of that second is refused.
+
+    Raises:
+        DeploymentError: the deployment can't be read.
+    """
+    revocations = deployment.said()["lenders"]["nats"].get("revocations", {})
+    return int(revocations.get(public_key, 0)) >= at
+
+
+async def refuse_earlier(
+    deployment: Deployment, url: str, ca: Path | None, public_key: str, at: int, now: float
+) -> None:
+    """Make a lender's tokens useless that are older than that second's, and close its connections.
+
+    Its key lets it in by a later one; as a submitter it stays what it is. Doing it again is safe.
+    The deployment is to be locked.
+
+    Raises:
+        DeploymentError, LinkError: as of `revoke`.
+    """
+
+    def refuse(which: Account, nats: dict[str, Any]) -> dict[str, Any]:
+        return claims.refused_until(nats, public_key, at - 1) if which == "lenders" else nats
+
+    tokens = sign_accounts(deployment, refuse, now)
+    async with servers(deployment, url, ca) as running:
+        await running.update(tokens)

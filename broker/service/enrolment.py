@@ -16,17 +16,19 @@ from typing import NamedTuple, assert_never
 from nats.aio.msg import Msg
 from pydantic import BaseModel
 
-from broker.core.enrolment.enrolment import (
+from broker.core.enrolment.bound import Bound
+from broker.core.enrolment.enrolment import Enrolment
+from broker.core.enrolment.events import (
     Admit,
     Allowed,
     AllowSubmitter,
     Asked,
     Effect,
-    Enrolment,
     Event,
     Inform,
     NotStored,
     OperatorAsked,
+    OperatorsWord,
     Recalled,
     Store,
     Stored,
@@ -34,15 +36,16 @@ from broker.core.enrolment.enrolment import (
     Tell,
 )
 from broker.core.enrolment.messages import (
-    Admission,
     Approve,
+    AskLenders,
     JoinToken,
     KeepToken,
     OperatorAnswer,
-    Record,
+    SetBound,
 )
 from broker.core.intake.lanes import Lanes
 from broker.deployment.folder import Deployment, DeploymentError
+from broker.service.enrolment_kept import read_kept
 from broker.service.service import INBOXES
 from broker.service.submitters import SubmittersError, SubmittersFile
 from broker.service.trickle import Trickle
@@ -50,7 +53,7 @@ from lender.link.api import JetStream, answer, number
 from lender.link.connection import Connection
 from lender.link.errors import LinkError
 from lender.link.hardened import REQUEST_INFO_HEADER
-from lender.protocol import streams, subjects
+from lender.protocol import subjects
 from lender.protocol.codec import CONTENT_TYPE_HEADER, MSGPACK, decode, encode
 from lender.protocol.enrolment import NONCE_BYTES, EnrolAnswer
 from lender.protocol.errors import ProtocolError
@@ -69,7 +72,7 @@ READ_S = 0.1
 
 _TURN_S = 0.005
 _STORE_S = 5.0
-_PAGE = 256
+_TTL = "Nats-TTL"
 _EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
 
 
@@ -92,21 +95,6 @@ def place_of(header: str | None) -> Place:
     return Place(f"{str(server)[:100]} {host[:100]} {number_}"[:250], host[:100])
 
 
-def record_of(subject: str, payload: bytes) -> Record:
-    """Read what is kept at a subject.
-
-    Raises:
-        ProtocolError: it is no such thing.
-    """
-    kind: type[Admission | JoinToken] = (
-        JoinToken if subject.startswith(subjects.join_token("")) else Admission
-    )
-    record = decode(kind, payload)
-    if record.subject != subject:
-        raise ProtocolError("subject", "is that of another record")
-    return record
-
-
 class EnrolmentDesk:
     """Answers strangers and the operator while this broker leads."""
 
@@ -117,6 +105,7 @@ class EnrolmentDesk:
         submitters: SubmittersFile,
         configured: Mapping[str, str],
         may_serve: Callable[[], bool],
+        tell_bounds: Callable[[Mapping[str, Bound]], None] = lambda _: None,
     ) -> None:
         """Prepare.
 
@@ -126,6 +115,8 @@ class EnrolmentDesk:
             submitters: whom it allows to submit is written here.
             configured: submitters of the settings (name to public key).
             may_serve: whether this broker leads; while it does not, nothing is decided.
+            tell_bounds: told whom the operator lets lenders work for, of those that have a bound,
+                whenever that may have changed.
         """
         self._connection = connection
         self._jetstream = JetStream(connection)
@@ -133,6 +124,7 @@ class EnrolmentDesk:
         self._submitters = submitters
         self._configured = configured
         self._may_serve = may_serve
+        self._tell_bounds = tell_bounds
         self._core = Enrolment()
         self._strangers: Lanes[Asked] = Lanes()
         self._operator: deque[OperatorAsked] = deque()
@@ -214,7 +206,9 @@ class EnrolmentDesk:
             match effect:
                 case Store():
                     kept = await self._store(effect)
-                    await self._carry_out(self._core.handle(time.time(), kept))
+                    follow_up = self._core.handle(time.time(), kept)
+                    self._tell_bounds(self._core.bounds)  # before whoever asked is answered
+                    await self._carry_out(follow_up)
                 case Tell() | Inform():
                     await self._publish(effect.reply_to, effect.answer)
                 case Admit():
@@ -229,6 +223,8 @@ class EnrolmentDesk:
     async def _store(self, store: Store) -> Stored | NotStored:
         record = store.record
         headers = {_EXPECTED_SEQUENCE: str(store.replaces), CONTENT_TYPE_HEADER: MSGPACK}
+        if isinstance(record, JoinToken) and record.used is None:
+            headers[_TTL] = f"{max(1, round(record.expires_at - time.time()))}s"
         try:
             msg = await self._connection.request(record.subject, encode(record), headers, _STORE_S)
             sequence = number(answer(msg), "seq")
@@ -244,23 +240,13 @@ class EnrolmentDesk:
         return Stored(store, sequence)
 
     async def _recall(self) -> list[Effect]:
-        records: list[tuple[Record, int]] = []
-        sequence = 1
-        while True:
-            page = await self._jetstream.get_page(streams.ENROLMENT, sequence, _PAGE)
-            for message in page.messages:
-                sequence = message.sequence + 1
-                try:
-                    records.append((record_of(message.subject, message.payload), message.sequence))
-                except ProtocolError as error:
-                    logger.error("%s can't be read: %s", message.subject, error)  # noqa: TRY400
-            if not page.num_pending or not page.messages:
-                break
-        return self._core.handle(time.time(), Recalled(tuple(records)))
+        found = self._core.handle(time.time(), Recalled(await read_kept(self._jetstream)))
+        self._tell_bounds(self._core.bounds)
+        return found
 
     async def _admit(self, effect: Admit) -> None:
         one = effect.admission
-        tags = tuple(f"{CLASS_TAG}:{name}" for name in one.classes)
+        tags = tuple(f"{CLASS_TAG}:{name}" for name in effect.classes)
         try:
             token = self._deployment.vouch(one.role, one.key, one.name, tags, one.at)
         except DeploymentError as error:
@@ -303,8 +289,8 @@ class EnrolmentDesk:
             logger.info("%s is not told: %s", reply_to, error)
 
 
-def asked_by_operator(subject: str, payload: bytes) -> Approve | KeepToken | None:
-    """Read what one of the operator's commands asks; None: who waits.
+def asked_by_operator(subject: str, payload: bytes) -> OperatorsWord:
+    """Read what one of the operator's commands asks.
 
     Raises:
         ProtocolError: it is no such thing.
@@ -313,6 +299,10 @@ def asked_by_operator(subject: str, payload: bytes) -> Approve | KeepToken | Non
         return decode(Approve, payload)
     if subject == subjects.ENROLMENT_TOKEN:
         return decode(KeepToken, payload)
+    if subject == subjects.ENROLMENT_BOUND:
+        return decode(SetBound, payload)
+    if subject == subjects.ENROLMENT_LENDERS:
+        return decode(AskLenders, payload)
     if subject == subjects.ENROLMENT_REQUESTS:
         return None
     raise ProtocolError("subject", "is none that an operator asks on")

@@ -11,10 +11,18 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
-from broker.core.enrolment.messages import Approve, KeepToken, OperatorAnswer, WaitingRequest
+from broker.core.enrolment.messages import (
+    Approve,
+    KeepToken,
+    KnownLender,
+    OperatorAnswer,
+    WaitingRequest,
+    Whom,
+)
 from broker.deployment.folder import Deployment
 from broker.service.settings import BrokerSettings
 from lender.link.connection import ConnectError, connect
@@ -25,6 +33,10 @@ from lender.protocol.enrolment import SECRET_BYTES, digest_of, fingerprint_of, r
 from lender.protocol.errors import ProtocolError
 
 COMMANDS = ("requests", "approve", "token")
+BOUND_OPTIONS = {"bound_submitters": "submitters", "bound_pools": "pools"}
+"""As arguments and as messages have them: settings are called like these."""
+
+W = TypeVar("W", bound=Whom)
 
 _CONNECT_S = 10.0
 _ANSWER_S = 10.0
@@ -53,11 +65,11 @@ def configure(
     requests.add_argument("--json", action="store_true", help="print JSON")
     approve = commands.add_parser("approve", parents=[common], help="let one in who waits")
     approve.description = (
-        "Compare code and fingerprint with what the other screen shows. A lender is then let in "
-        "for the classes that are named; what runs on it stays its owner's to say."
+        "Compare code and fingerprint with what the other screen shows. A lender may then work "
+        "for the submitters that are named, or for all; what runs on it stays its owner's to say."
     )
     approve.add_argument("code", type=_code, help="that the machine shows, such as 4G7K-X2MQ")
-    _add_classes(approve)
+    add_bound(approve)
     approve.add_argument("--name", help="call it so, and not as it calls itself")
     approve.add_argument("--yes", action="store_true", help="do not ask")
     token = commands.add_parser(
@@ -67,7 +79,7 @@ def configure(
     token.add_argument(
         "--expires", type=_span_s, default=3600.0, metavar="1h", help="30m, 1h, 2d (1h)"
     )
-    _add_classes(token)
+    add_bound(token)
     for parser in (requests, approve, token):
         parser.add_argument("--url", help="NATS server of the fleet")
         parser.add_argument("--ca", type=Path, metavar="FILE", help=ca_help)
@@ -88,7 +100,7 @@ def run(
 async def _run(
     arguments: argparse.Namespace, settings: BrokerSettings, entropy: Callable[[int], bytes]
 ) -> str:
-    desk = _Desk(settings)
+    desk = OperatorsDesk(settings)
     if arguments.command == "requests":
         waiting = (await desk.ask(subjects.ENROLMENT_REQUESTS, _Nothing())).requests
         return _as_json(waiting) if arguments.json else _as_table(waiting)
@@ -97,7 +109,7 @@ async def _run(
         join_token = f"ljt_{secret}"
         digest, expires_s = digest_of(join_token), arguments.expires
         said = {"digest": digest, "role": arguments.role, "expires_s": expires_s}
-        await desk.ask(subjects.ENROLMENT_TOKEN, _said(KeepToken, said, arguments.classes))
+        await desk.ask(subjects.ENROLMENT_TOKEN, said_by(KeepToken, arguments, said))
         return join_token
     waiting = (await desk.ask(subjects.ENROLMENT_REQUESTS, _Nothing())).requests
     one = next((one for one in waiting if one.code == arguments.code), None)
@@ -106,19 +118,23 @@ async def _run(
             f"nobody waits under {arguments.code}; `lender-broker requests` lists who does"
         )
     said = {"code": one.code, "key": one.key, "name": arguments.name}
-    message = _said(Approve, said, arguments.classes)
+    message = said_by(Approve, arguments, said)
     if not arguments.yes:
-        _ask_person(one, arguments)
+        _ask_person(one, message)
     await desk.ask(subjects.ENROLMENT_APPROVE, message)
-    return f"{one.role} {arguments.name or one.name} ({one.key}) is let in"
+    to_work = f", to work for {whom(message)}" if one.role == "lender" else ""
+    return f"{one.role} {arguments.name or one.name} ({one.key}) is let in{to_work}"
 
 
-def _said(
-    kind: type[Approve] | type[KeepToken], fields: dict[str, object], classes: list[str] | None
-) -> Closed:
+def said_by(kind: type[W], arguments: argparse.Namespace, fields: dict[str, object]) -> W:
+    """Return what a command says of a lender's bound and besides.
+
+    Raises:
+        LettingInError: an option has what it may not have.
+    """
     said = {name: value for name, value in fields.items() if value is not None}
-    if classes is not None:
-        said["classes"] = tuple(classes)
+    told = vars(arguments)
+    said |= {field: told[option] for option, field in BOUND_OPTIONS.items() if option in told}
     try:
         return kind.model_validate(said)
     except ValidationError as error:
@@ -127,10 +143,37 @@ def _said(
         raise LettingInError(f"--{fault['loc'][0]}: {reason}") from error
 
 
-def _ask_person(one: WaitingRequest, arguments: argparse.Namespace) -> None:
+def whom(bound: Whom | KnownLender) -> str:
+    """Return for whom a lender may work, in words: `alice and bob alone, in the pool render`."""
+    said = "everybody" if bound.submitters is None else f"{', '.join(bound.submitters)} alone"
+    if bound.pools is not None:
+        said += f", in the pool{'s' * (len(bound.pools) > 1)} {', '.join(bound.pools)}"
+    return said
+
+
+def add_bound(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that say for whom a lender may work."""
+    parser.add_argument(
+        "--submitters",
+        dest="bound_submitters",
+        type=_listed,
+        default=argparse.SUPPRESS,
+        metavar="A,B",
+        help="of a lender: it may work for these alone, by name or key; all for everybody",
+    )
+    parser.add_argument(
+        "--pools",
+        dest="bound_pools",
+        type=_listed,
+        default=argparse.SUPPRESS,
+        metavar="P,Q",
+        help="of a lender: in these pools alone; all for every one",
+    )
+
+
+def _ask_person(one: WaitingRequest, message: Approve) -> None:
     """Show who it is, and have somebody at a terminal agree."""
-    classes = arguments.classes if arguments.classes is not None else one.classes
-    print(_shown(one, tuple(classes)), file=sys.stderr)  # noqa: T201 - asked for
+    print(_shown(one, message), file=sys.stderr)  # noqa: T201 - asked for
     if not sys.stdin.isatty():
         raise LettingInError("nobody is there to agree: add --yes, or run it in a terminal")
     print("Is that what the other screen shows? Let it in? [y/N] ", end="", file=sys.stderr)  # noqa: T201
@@ -139,7 +182,7 @@ def _ask_person(one: WaitingRequest, arguments: argparse.Namespace) -> None:
         raise LettingInError("not let in")
 
 
-def _shown(one: WaitingRequest, classes: tuple[str, ...]) -> str:
+def _shown(one: WaitingRequest, message: Approve) -> str:
     lines = [
         f"code         {one.code}",
         f"role         {one.role}",
@@ -150,14 +193,14 @@ def _shown(one: WaitingRequest, classes: tuple[str, ...]) -> str:
         f"comes from   {ascii(one.host)[1:-1] or 'the server does not say'}",
     ]
     if one.role == "lender":
-        lines.append(f"classes      {', '.join(classes) or 'all'}")
+        lines.append(f"may work for {whom(message)}")
     return "\n".join(lines)
 
 
 def _as_table(waiting: tuple[WaitingRequest, ...]) -> str:
     if not waiting:
         return "nobody waits to be let in"
-    rows = [("CODE", "ROLE", "NAME", "WAITS", "FROM", "FINGERPRINT")]
+    rows: list[tuple[str, ...]] = [("CODE", "ROLE", "NAME", "WAITS", "FROM", "FINGERPRINT")]
     rows += [
         (
             one.code,
@@ -169,6 +212,11 @@ def _as_table(waiting: tuple[WaitingRequest, ...]) -> str:
         )
         for one in waiting
     ]
+    return table(rows)
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Return rows as aligned columns."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -183,7 +231,7 @@ def _as_json(waiting: tuple[WaitingRequest, ...]) -> str:
     return json.dumps({"schema": "lender-broker.requests/1", "requests": told}, indent=2)
 
 
-class _Desk:
+class OperatorsDesk:
     """The broker that serves, wherever it is."""
 
     def __init__(self, settings: BrokerSettings) -> None:
@@ -224,13 +272,14 @@ class _Desk:
         raise LettingInError("no broker leads just now: see that `lender-broker serve` runs")
 
 
-def _add_classes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--classes",
-        type=lambda text: [one for one in text.split(",") if one],
-        metavar="A,B",
-        help="of a lender: take leases of these classes alone; * for all",
-    )
+def _listed(text: str) -> tuple[str, ...] | None:
+    """Read `A,B`; None: `all`."""
+    if text == "all":
+        return None
+    named = tuple(one.strip() for one in text.split(",") if one.strip())
+    if not named:
+        raise argparse.ArgumentTypeError("name at least one, or say all")
+    return named
 
 
 def _code(text: str) -> str:

@@ -2,21 +2,24 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 from nats.errors import Error as NatsError
 
+from broker.core.enrolment.bound import Bound
 from broker.deployment.folder import Deployment, DeploymentError
 from broker.deployment.signing import bring_up
 from broker.service.buckets import Buckets
 from broker.service.candidate import Candidate
 from broker.service.enrolment import EnrolmentDesk
+from broker.service.enrolment_kept import read_bounds
 from broker.service.service import Service
 from broker.service.settings import BrokerSettings
 from broker.service.submitters import SubmittersFile
@@ -85,11 +88,15 @@ class Lifetime:
                 submitters = SubmittersFile(settings.state)
                 pools = None if settings.pools is None else frozenset(settings.pools)
                 buckets = Buckets(connection, settings.replicas)
+                bounds = None
+                if self._deployment is not None:
+                    bounds = functools.partial(read_bounds, JetStream(connection))
                 service = Service(
-                    connection, submitters, settings.submitters, may_serve, pools, buckets
+                    *(connection, submitters, settings.submitters, may_serve),
+                    *(pools, buckets, bounds),
                 )
                 async with asyncio.TaskGroup() as tasks:
-                    desk = tasks.create_task(self._let_in(url, leads, may_serve))
+                    desk = tasks.create_task(self._let_in(url, leads, may_serve, service.bind))
                     await service.run(leads, lambda: self._ready(url))
                     desk.cancel()
 
@@ -97,7 +104,13 @@ class Lifetime:
             notify("READY=1\nSTATUS=standing by")
             await Candidate(connection, me, settings.replicas, serve).run()
 
-    async def _let_in(self, url: str, leads: asyncio.Event, may_serve: Callable[[], bool]) -> None:
+    async def _let_in(
+        self,
+        url: str,
+        leads: asyncio.Event,
+        may_serve: Callable[[], bool],
+        tell_bounds: Callable[[Mapping[str, Bound]], None],
+    ) -> None:
         """Serve enrolment while this broker leads; what fails there holds up nothing else."""
         settings, deployment = self._settings, self._deployment
         if deployment is None:
@@ -116,7 +129,8 @@ class Lifetime:
                 async with line:
                     submitters = SubmittersFile(settings.state)
                     desk = EnrolmentDesk(
-                        line, deployment, submitters, settings.submitters, may_serve
+                        *(line, deployment, submitters, settings.submitters),
+                        *(may_serve, tell_bounds),
                     )
                     await desk.run()
             except* (LinkError, NatsError) as group:

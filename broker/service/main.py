@@ -16,7 +16,7 @@ from broker.deployment import command as deploying
 from broker.deployment import rotation_command as rotating
 from broker.deployment.folder import Deployment, DeploymentError
 from broker.deployment.revocation import revoke
-from broker.service import letting_in
+from broker.service import bounding, letting_in
 from broker.service.allowances import Allowance
 from broker.service.lifetime import Lifetime
 from broker.service.service import ConnectionClosedError
@@ -45,6 +45,8 @@ EXAMPLES = """examples:
   lender-broker token --role lender --expires 1h
                                                a join token, for automation: lets one in, once
   lender-broker requests                       who waits to be let in
+  lender-broker bound UCXY... --submitters alice,bob
+                                               that lender may work for these alone
   lender-broker revoke UCXY... --url ...       that key is let in no more, at once
   lender-broker rotate --url ...               new keys vouch for all; old tokens stay good
   lender-broker rotate --retire --url ...      they do no more
@@ -87,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             uvloop.run(_serve(settings, arguments.ready_file))
         elif arguments.command in ("init", "revoke", "rotate"):
             print(_changed(arguments, settings))  # noqa: T201 - asked for
+        elif arguments.command == "bound":
+            print(bounding.run(arguments, settings))  # noqa: T201 - asked for
         elif arguments.command in letting_in.COMMANDS:
             print(letting_in.run(arguments, settings, os.urandom))  # noqa: T201 - asked for
         else:
@@ -182,6 +186,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     revoking.add_argument("--url", help="NATS server of the fleet")
     revoking.add_argument("--ca", type=Path, metavar="FILE", help=CA_HELP)
     letting_in.configure(commands, common, CA_HELP)
+    bound = commands.add_parser("bound", parents=[common], help="say for whom a lender may work")
+    bounding.configure(bound, CA_HELP)
     rotate = commands.add_parser("rotate", parents=[common], help="new keys, nobody disconnected")
     rotating.configure(rotate, CA_HELP)
     _add_allow(commands.add_parser("allow", parents=[common], help="let a submitter in"))

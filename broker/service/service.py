@@ -5,7 +5,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import assert_never
 
 from nats.aio.msg import Msg
@@ -25,12 +25,14 @@ from broker.core.effects import (
     SendControl,
     Warn,
 )
+from broker.core.enrolment.bound import Bound
 from broker.core.events import (
     ClockJumped,
     DoneReported,
     Event,
     HearingLost,
     HearingRestored,
+    LendersBounded,
     OfferReceived,
     QueryReceived,
     SubmittersChanged,
@@ -85,6 +87,7 @@ class Service:
         may_serve: Callable[[], bool] = lambda: True,
         pools: frozenset[str] | None = None,
         buckets: Buckets | None = None,
+        read_bounds: Callable[[], Awaitable[Mapping[str, Bound]]] | None = None,
     ) -> None:
         """Prepare.
 
@@ -95,12 +98,15 @@ class Service:
             may_serve: whether this broker leads; while it does not, nothing is decided.
             pools: whose jobs are taken; None for all of them.
             buckets: makes those of submitters; None: on this connection, one replica each.
+            read_bounds: returns whom the operator lets lenders work for, of those that have a
+                bound, before any is heard; None: none has one.
         """
         self._connection = connection
         self._file = file
         self._configured = frozenset(configured.values())
         self._may_serve = may_serve
         self._buckets = buckets or Buckets(connection)
+        self._read_bounds = read_bounds
         self._clock = Clock()
         # Whom it checks must not be foreseen by those who are checked.
         self._core = Broker(_new_id, pools=pools, chance=secrets.SystemRandom().random)
@@ -134,6 +140,8 @@ class Service:
                     effects = await self._replay.complete(_new_id(), jobs)
                 last = self._replay.last_result
                 self._committer = Committer(self._connection, last, self._intake.note)
+                if self._read_bounds is not None:
+                    self.bind(await self._read_bounds())
                 await self._subscribe()
                 await self._serve(jobs, effects, on_ready)
         finally:
@@ -141,6 +149,10 @@ class Service:
             self._buckets.close()
             self._feeder.close()
             await self._unsubscribe()
+
+    def bind(self, bounds: Mapping[str, Bound]) -> None:
+        """Take up whom the operator lets lenders work for, of those that have a bound."""
+        self._intake.note(LendersBounded(bounds))
 
     async def _stand_by(self, leads: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:

@@ -1,25 +1,21 @@
 """The way into a fleet: ask as a stranger, try what was given, keep it."""
 
 import asyncio
-import contextlib
 import os
-import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from lender.cli.exits import CommandError, Exit
-from lender.link.connection import ConnectError, connect
 from lender.link.credentials import credentials
 from lender.link.enrolling import Applicant, RefusedError, Wanted, ask, connect_as_stranger
-from lender.link.membership import Membership, MembershipError
+from lender.link.membership import Membership
+from lender.link.trying import lets_in_by
 from lender.protocol.signature import Signer
 from lender.protocol.strangers_text import visible
-from lender.service.places import make_folder
 
 _CONNECT_S = 10.0
-_TRY_S = 5.0
 _NOBODY_S = 5.0
 
 Progress = Callable[[str | None, float, str], None]
@@ -68,7 +64,9 @@ async def apply(applying: Applying, progress: Progress) -> Membership:
                 while True:
                     answer = await ask(stranger, applicant, tell)
                     text = credentials(answer.token or "", applying.seed)
-                    if await _lets_in(applying, text):
+                    key = applying.signer.public_key
+                    where = applying.folder, applying.url, applying.ca
+                    if await lets_in_by(text, *where, key):
                         return Membership.write(applying.folder, applying.url, text, ca)
                     # It was revoked since: what is later than that needs another approval.
                     applicant.is_no_good(answer.at)
@@ -94,44 +92,6 @@ def vouched_alike(known: Membership, ca: Path | None) -> bool:
         CommandError: one of the files can't be read.
     """
     return ca is None or (known.ca is not None and _content(known.ca) == _content(ca))
-
-
-async def is_in(known: Membership, signer: Signer) -> bool:
-    """Tell whether the server lets us in by what is kept.
-
-    Raises:
-        CredentialsError: the file can't be used.
-    """
-    try:
-        connection = await connect(
-            known.url,
-            name="lender enroll",
-            credentials=known.credentials,
-            ca=known.ca,
-            inbox_prefix=f"_INBOX_{signer.public_key}",
-            timeout_s=_TRY_S,
-        )
-    except ConnectError:
-        return False
-    await connection.close()
-    return True
-
-
-async def _lets_in(applying: Applying, text: str) -> bool:
-    folder = applying.folder
-    path = folder / f".try.{secrets.token_hex(4)}.creds"
-    try:
-        make_folder(folder)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        tried = Membership(applying.url, path, applying.ca)
-        return await is_in(tried, applying.signer)
-    except OSError as error:
-        raise MembershipError(f"can't write {error.filename}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
 
 
 def _content(path: Path) -> bytes:

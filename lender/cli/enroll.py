@@ -17,9 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
-from lender.cli.applying import Applying, apply, is_in, vouched_alike
+from lender.cli.applying import Applying, apply, vouched_alike
 from lender.cli.exits import CommandError, Exit
 from lender.cli.moments import span_s
 from lender.cli.owner import find_state, open_state
@@ -31,11 +29,11 @@ from lender.link.credentials import CredentialsError, without_credentials
 from lender.link.enrolling import Wanted
 from lender.link.errors import LinkError
 from lender.link.membership import Membership, MembershipError, submitters_folder
+from lender.link.trying import lets_in
 from lender.protocol.enrolment import (
     CODE_LIVES_S,
     JOIN_TOKEN_PATTERN,
     NAME_PATTERN,
-    ClassName,
     EnrolledRole,
     fingerprint_of,
     name_from,
@@ -70,13 +68,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="certificates of who may vouch for the server: ca.pem of the deployment",
     )
     parser.add_argument(
-        "--classes",
-        type=_classes,
-        default=(),
-        metavar="A,B",
-        help="of a lender: take work of these classes alone",
-    )
-    parser.add_argument(
         "--renew",
         action="store_true",
         help="have a new token made, also for a key that is in: after `lender-broker rotate`",
@@ -92,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     join_token = _join_token(args.token)
     signer, seed, folder = _lender(args) if args.role == "lender" else _submitter(args)
     role: EnrolledRole = args.role
-    wanted = Wanted(role, args.name or _usual_name(role), args.classes, join_token)
+    wanted = Wanted(role, args.name or _usual_name(role), join_token=join_token)
     out = _Output(signer, wanted, as_json=args.json)
     applying = Applying(args.url, args.ca, signer, seed, wanted, folder, args.wait)
     try:
@@ -101,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
             known.url != args.url or args.renew or not vouched_alike(known, args.ca)
         ):
             known = None
-        if known is not None and asyncio.run(is_in(known, signer)):
+        if known is not None and asyncio.run(lets_in(known, signer.public_key)):
             out.done(known, anew=False)
             return Exit.DONE
         out.begin(args.ca is not None or _is_loopback(args.url))
@@ -268,12 +259,3 @@ def _name(text: str) -> str:
     if not re.fullmatch(NAME_PATTERN, text):
         raise argparse.ArgumentTypeError("use up to 63 letters, digits, and . _ @ -")
     return text
-
-
-def _classes(text: str) -> tuple[str, ...]:
-    try:
-        return TypeAdapter(tuple[ClassName, ...]).validate_python(
-            tuple(one for one in text.split(",") if one)
-        )
-    except ValidationError as error:
-        raise argparse.ArgumentTypeError(error.errors()[0]["msg"]) from error

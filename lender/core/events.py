@@ -172,6 +172,13 @@ class BrokerGreeted:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenRead:
+    """What the server lets us in by names these classes; None: it names all of them."""
+
+    classes: frozenset[str] | None
+
+
+@dataclass(frozen=True, slots=True)
 class ClassesOpened:
     """The broker says that these classes have work."""
 
@@ -316,6 +323,7 @@ Event = (
     | BrokerConnected
     | BrokerDisconnected
     | BrokerGreeted
+    | TokenRead
     | ClassesOpened
     | LeasesCancelled
     | GangGathered

@@ -35,6 +35,7 @@ from lender.core.events import (
     TasksEnded,
     TaskTerminated,
     TimeAdvanced,
+    TokenRead,
     UsageMetered,
     UsageRecalled,
     WallClockRead,
@@ -83,6 +84,7 @@ class Lender:
             BrokerConnected: self._on_connected,
             BrokerDisconnected: self._on_disconnected,
             BrokerGreeted: self._on_greeted,
+            TokenRead: self._on_token,
             ClassesOpened: self._on_opened,
             LeasesCancelled: self._on_cancelled,
             GangGathered: lambda _, event: self._leases.gathered(event.leases),
@@ -144,6 +146,12 @@ class Lender:
     def status(self, now: float) -> LenderStatus:
         """Return the view that `lender status` shows."""
         return self._situation.status(now)
+
+    @property
+    def classes_granted(self) -> tuple[str, ...] | None:
+        """What the owner's grants name, also closed ones; None: not known yet."""
+        consent = self._situation.consent
+        return None if self._situation.capabilities is None else consent.granted
 
     def budgets(self, now: float) -> list[dict[str, object]]:
         """Return every bound that holds, and what of it is used up: `lender status`."""
@@ -253,6 +261,10 @@ class Lender:
 
     def _on_greeted(self, _now: float, _event: BrokerGreeted) -> list[Effect]:
         self._pace.ask()
+        return []
+
+    def _on_token(self, _now: float, event: TokenRead) -> list[Effect]:
+        self._situation.token_classes = event.classes
         return []
 
     def _on_opened(self, _now: float, event: ClassesOpened) -> list[Effect]:

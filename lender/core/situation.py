@@ -30,6 +30,7 @@ class Situation:
         disk: the last reading of it; None before the first.
         capabilities: what the self-test has shown; None before it ended.
         connected: a broker can be reached.
+        token_classes: what our token opens at the server; None: all that there is.
         drain_deadline: when lenderd ends; None while it goes on.
     """
 
@@ -43,12 +44,19 @@ class Situation:
         self.disk: DiskSampled | None = None
         self.capabilities: Capabilities | None = None
         self.connected = False
+        self.token_classes: frozenset[str] | None = None
         self.drain_deadline: float | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What is lent, as far as the operator's word reaches."""
+        lent, opened = self.consent.classes, self.token_classes
+        return lent if opened is None else tuple(one for one in lent if one in opened)
 
     @property
     def queues(self) -> frozenset[str]:
         """What may be pulled from: the classes that are lent, and with any the lender's own."""
-        classes = self.consent.classes
+        classes = self.classes
         return frozenset((*classes, self.own_queue) if classes else ())
 
     @property
@@ -126,8 +134,9 @@ class Situation:
         (phase, reason), slots_free = self.state(now), self.slots_free(now)
         consent, leases = self.consent, self.leases
         blobs = self.disk.blobs if self.disk is not None else ()
-        classes = (consent.classes, consent.nets, consent.digest)
-        says = (phase, slots_free, *classes, blobs, leases.states())
+        classes = self.classes
+        lent = (classes, consent.nets, consent.digest)
+        says = (phase, slots_free, *lent, blobs, leases.states())
         if not pace.due(now, says, holding=len(leases) > 0):
             return []
         assert self.capabilities is not None, "it is online"
@@ -147,7 +156,7 @@ class Situation:
             os=self.capabilities.os,
             labels=self.config.labels,
             runtimes=tuple(sorted(self.capabilities.runtimes)),
-            classes=consent.classes,
+            classes=classes,
             consent_digest=consent.digest,
             net=consent.nets,
             blobs=blobs,
@@ -173,7 +182,7 @@ class Situation:
             leases_unanswered=len(leases) - len(leases.attempts),
             grants=tuple(consent.grants.values()),
             closed={id_: hold.reason for id_, hold in restraint.closed.items()},
-            classes=consent.classes,
+            classes=self.classes,
             consent_digest=consent.digest,
             intent=restraint.intent,
             behind_s=restraint.behind_s,

@@ -24,6 +24,7 @@ class ValidConsent:
         closed: ids of grants that hold and allow nothing right now; why: see `Restraint`.
         gpu_work: work on a GPU may run right now.
         metered: the network is paid by volume right now.
+        granted: classes that the grants name and this machine can run, also closed ones.
         classes: what the others allow and this machine can run.
         nets: where on the network that work may get to.
     """
@@ -38,6 +39,7 @@ class ValidConsent:
         self.closed: frozenset[str] = frozenset()
         self.gpu_work = True
         self.metered = False
+        self.granted: tuple[str, ...] = ()
         self.classes: tuple[str, ...] = ()
         self.nets: tuple[OfferedNet, ...] = ()
 
@@ -57,6 +59,8 @@ class ValidConsent:
         expiry = self.consent.next_expiry(now)
         self.until = math.inf if expiry is None else expiry
         self.digest = self.consent.digest(now)
+        if self._capabilities is not None:
+            self.granted = class_tokens(self._config, self._capabilities, self.grants.values())
         self._name_classes()
 
     def close(self, closed: frozenset[str], *, gpu_work: bool, metered: bool) -> None:

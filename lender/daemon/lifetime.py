@@ -29,6 +29,7 @@ from lender.daemon.execution import Machinery, OnLog
 from lender.daemon.identity import load_or_create
 from lender.daemon.inputs import InputCache
 from lender.daemon.jobs_done_file import JobsDoneFile
+from lender.daemon.joining import join
 from lender.daemon.owner import OwnerVerbs
 from lender.daemon.privilege import become, check_dedicated, drop_to
 from lender.daemon.receipt_head import HeadPublisher
@@ -44,20 +45,13 @@ from lender.daemon.sleep_grace import SleepGrace
 from lender.daemon.spool import Spool
 from lender.daemon.task_logs import TaskLogs
 from lender.daemon.today import Today
+from lender.daemon.token_keeper import TokenKeeper
 from lender.daemon.uploads import Uploads
 from lender.daemon.usage_recall import used_since
 from lender.daemon.work_queues import WorkQueues
 from lender.link.blobs import Blobs
-from lender.link.connection import (
-    Closed,
-    ConnectError,
-    Connection,
-    State,
-    StrangerError,
-    connect,
-)
+from lender.link.connection import Closed, Connection, State
 from lender.link.credentials import without_credentials
-from lender.link.membership import Membership
 from lender.protocol.errors import ProtocolError
 from lender.protocol.lease import DoneReply
 from lender.sandbox.launcher import Launcher
@@ -78,10 +72,6 @@ from lender.state.purge import kept_submitters, purge
 from lender.state.receipts import ReceiptLog
 
 log = logging.getLogger(__name__)
-
-CONNECT_S = 20.0
-CONNECT_AGAIN_S = 1.0
-"""Between tries in which it is looked whether the machine was enrolled meanwhile."""
 
 REPORT_GRACE_S = 2.0
 """After the drain's deadline: for the last reports to be answered."""
@@ -173,6 +163,10 @@ class Lifetime:
             signer,
         )
         sampler = self._sampler()
+        self._keeper = TokenKeeper(
+            *(signer, self._state.identity.read_bytes().strip(), self._settings.name),
+            *(lambda: self._core.classes_granted, self._post),
+        )
         self._owner = OwnerVerbs(
             self._state,
             self._core,
@@ -200,7 +194,9 @@ class Lifetime:
         try:
             self._spawn(sampler.run())
             self._spawn(sleep.run())
-            self._spawn(self._join_fleet(f"lender-{self._settings.name}"))
+            self._spawn(self._join_fleet())
+            self._spawn(self._keeper.run())
+            self._spawn(self._end_when_out())
             self._spawn(self._watch())
             notify("READY=1")
             log.info("lender %s serves %s", signer.public_key, self._state.path)
@@ -239,9 +235,12 @@ class Lifetime:
         if self._connection:
             await self._connection.close()
 
-    async def _join_fleet(self, name: str) -> None:
+    async def _join_fleet(self) -> None:
         """Connect, however long it takes: the owner's verbs don't wait for it."""
-        self._connection = connection = await self._connect(name)
+        self._connection = connection = await join(
+            *(self._settings, self._state.membership, self._public_key, self._keeper),
+            *(self._on_connection, self._heed),
+        )
         blobs = Blobs(connection, self._public_key)
         logs = TaskLogs(self._public_key)
         self._disk.inputs = await InputCache.open(self._state, blobs, self._settings.cache_bytes)
@@ -263,30 +262,6 @@ class Lifetime:
         self._spawn(logs.run(connection))
         if left := self._reporter.resume():
             log.info("%d reports of an earlier run are sent again", left)
-
-    async def _connect(self, name: str) -> Connection:
-        """Connect by settings and enrolment; whoever is not let in yet may be, meanwhile."""
-        told, said = "", self._settings
-        while True:
-            self._settings = said.joined(Membership.read(self._state.membership))
-            try:
-                return await connect(
-                    self._settings.url,
-                    name=name,
-                    credentials=self._settings.credentials,
-                    ca=self._settings.ca,
-                    inbox_prefix=f"_INBOX_{self._public_key}",
-                    on_state=self._on_connection,
-                    timeout_s=CONNECT_S,
-                )
-            except StrangerError as error:
-                trouble = f"{error}: `lender enroll {without_credentials(self._settings.url)}`"
-            except ConnectError as error:
-                trouble = str(error)
-            if trouble != told:
-                log.warning("%s; trying again", trouble)
-            told = trouble
-            await asyncio.sleep(CONNECT_AGAIN_S)
 
     async def _test_sandboxes(self) -> None:
         trials = capabilities.Trials(
@@ -324,6 +299,7 @@ class Lifetime:
             "lender": self._public_key,
             "connected": self._queues.connected,
             "url": without_credentials(self._settings.url),
+            "not_approved": sorted(self._keeper.not_approved),
             "runtimes": self._runtimes,
             "workloads": {name: entry.sha256 for name, entry in self._workloads.items()},
             "cgroup": str(self._cgroups.path) if self._cgroups else "",
@@ -365,6 +341,9 @@ class Lifetime:
         plan = plan._replace(packages=tuple(self._settings.python_packages), network=network)
         return LeaseSandbox(plan, self._launcher, record, (tombstone,), self._cgroups, on_log)
 
+    def _heed(self, settings: DaemonSettings) -> None:
+        self._settings = settings
+
     def _post(self, event: Event) -> None:
         self._shell.post(event)
 
@@ -373,8 +352,16 @@ class Lifetime:
         self._post(ReportAnswered(lease, number, accepted, reply.reason))
 
     def _on_connection(self, state: State) -> None:
-        if isinstance(state, Closed) and state.reason and not self._failure.done():
-            error = StartError(f"the NATS server closed the connection for good: {state.reason}")
+        self._keeper.on_state(state)
+        if isinstance(state, Closed) and state.reason:
+            self._end_refused(state.reason)
+
+    async def _end_when_out(self) -> None:
+        self._end_refused(await self._keeper.out)
+
+    def _end_refused(self, reason: str) -> None:
+        if not self._failure.done():
+            error = StartError(f"the NATS server closed the connection for good: {reason}")
             self._failure.set_exception(error)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -25,6 +25,11 @@ from lender.state.marks import Mark, marks
 
 Answer = Mapping[str, Any]
 
+_NOT_APPROVED = (
+    "the operator has not approved this machine for them; ask for: "
+    "lender-broker bound {} --submitters NAMES"
+)
+
 
 class OwnerVerbs:
     """The handlers of the control socket; each returns when what was asked for has happened."""
@@ -124,8 +129,11 @@ class OwnerVerbs:
         ]
         ignored = [{"path": str(one.path), "reason": one.reason} for one in reading.ignored]
         status = self._core.status(now)
+        facts = self._facts()
         for grant in grants:
-            grant["now"] = status.closed.get(grant["id"], "")
+            by_operator = (grant["submitter"], grant["workload"]) in facts["not_approved"]
+            grant["now"] = _NOT_APPROVED.format(facts["lender"]) if by_operator else ""
+            grant["now"] = grant["now"] or status.closed.get(grant["id"], "")
         held = {grant["submitter"] for grant in grants}
         gone = {
             grant.submitter
@@ -134,7 +142,7 @@ class OwnerVerbs:
         }
         return {
             **lending(status, now, self._machine),
-            **self._facts(),
+            **facts,
             "grants": grants,
             "withdrawn": [
                 {"submitter": key, "name": reading.names.get(key, "")} for key in sorted(gone)

@@ -23,7 +23,7 @@ from lender.link.errors import (
     PayloadTooLargeError,
     RequestTimeoutError,
 )
-from lender.link.hardened import HardenedClient
+from lender.link.hardened import HardenedClient, is_refusal
 from lender.link.inbox import Inbox
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,14 @@ class Closed:
     reason: str | None
 
 
-State = Connected | Disconnected | Closed
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The server does not let us in; `connect` was told that this may pass, and tries on."""
+
+    reason: str
+
+
+State = Connected | Disconnected | Closed | Refused
 Listener = Callable[[State], None]
 """Called in the event loop; must neither block nor raise."""
 
@@ -83,8 +90,11 @@ class StrangerError(ConnectError):
 class Connection:
     """A connection; `nc` is the nats-py client for whatever needs no more than it offers."""
 
-    def __init__(self, nc: HardenedClient, on_state: Listener | None = None) -> None:
+    def __init__(
+        self, nc: HardenedClient, on_state: Listener | None = None, *, stays: bool = False
+    ) -> None:
         self.nc = nc
+        nc.stays = stays
         self.inbox: Inbox
         self.last_error: Exception | None = None
         self._listeners: list[Listener] = [on_state] if on_state else []
@@ -178,6 +188,13 @@ class Connection:
             raise NoRespondersError(subject)
         return msg
 
+    async def come_back(self) -> None:
+        """Let go of the server and connect anew, by the credentials as their file has them now.
+
+        Nothing happens where there is no line: then they are read at the next try.
+        """
+        await self.nc.force_reconnect()
+
     async def close(self) -> None:
         """Close for good; `Closed(None)` is reported."""
         self._closing = True
@@ -222,6 +239,8 @@ class Connection:
             transport.close()
         lasting = isinstance(error, nats_errors.SlowConsumerError) or "ermission" in str(error)
         logger.log(logging.WARNING if lasting else logging.INFO, "nats: %r", error)
+        if self.nc.stays and is_refusal(str(error)):
+            self._report(Refused(str(error)))
 
 
 def status(msg: Msg) -> str | None:
@@ -243,6 +262,7 @@ async def connect(
     inbox_prefix: str = "_INBOX",
     on_state: Listener | None = None,
     timeout_s: float | None = None,
+    stays: bool = False,
 ) -> Connection:
     """Connect, and from then on reconnect forever with a random, growing pause.
 
@@ -255,6 +275,8 @@ async def connect(
         inbox_prefix: where replies come; a restricted user has one of its own.
         on_state: told of every later change of state.
         timeout_s: bound on reaching a server the first time; None tries forever.
+        stays: try on where the server refuses us, since the file of credentials may be replaced:
+            `Refused` is reported, and not `Closed`.
 
     Raises:
         ConnectError: `timeout_s` went by.
@@ -262,7 +284,7 @@ async def connect(
         CredentialsError: a file can't be used.
     """
     nc = HardenedClient()
-    connection = Connection(nc, on_state)
+    connection = Connection(nc, on_state, stays=stays)
     first_pause_s = _FIRST_CONNECT_PAUSE_S * (1 + random.random())  # noqa: S311 - jitter
     options: dict[str, Any] = {"reconnect_time_wait": first_pause_s}
     if credentials:

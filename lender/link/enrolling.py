@@ -38,7 +38,8 @@ class Wanted(NamedTuple):
     Attributes:
         role: as which it would be let in.
         name: what people are to call it.
-        classes: of a lender, that it would take work of; none: as the operator thinks right.
+        classes: of a lender, that its token is to name where the operator bounds whom it works
+            for: what its owner's grants name. Another's names all of them.
         join_token: approves it, if it is good; None: the operator is to.
     """
 
@@ -164,3 +165,20 @@ async def connect_as_stranger(url: str, ca: Path | None, timeout_s: float) -> Co
     return await connect(
         url, name="lender enroll", ca=ca, inbox_prefix=STRANGERS_INBOX, timeout_s=timeout_s
     )
+
+
+async def ask_once(connection: Connection, applicant: Applicant) -> EnrolAnswer | None:
+    """Have a token made for a key that was let in before; None: no answer that we can use.
+
+    Nobody is asked to approve anything: who is not in is told so at once, and waits for nothing.
+
+    Raises:
+        RefusedError: the fleet lets this key in no more.
+        LinkError: nobody answers.
+    """
+    payload, headers = applicant.request()
+    msg = await connection.request(subjects.ENROL, payload, headers, _ANSWER_S)
+    answer = applicant.take(msg.data)
+    if answer is None and (applicant.code is not None or applicant.why_anew):
+        raise RefusedError("the operator has to let this machine in anew: `lender enroll`")
+    return answer

@@ -12,6 +12,7 @@ from nats.aio.subscription import Subscription
 
 _SPACE = " \t\n\r\v\f"  # what bytes.strip() takes off
 _MOMENTARY = "maximum subscriptions exceeded"
+_REFUSALS = ("authorization violation", "authentication")
 _NO_STATUS = b"NATS/1.0\r\n"
 
 REQUEST_INFO_HEADER = "Nats-Request-Info"
@@ -28,6 +29,12 @@ NONCE = re.compile(r"[A-Za-z0-9_-]{0,32}")
 specification, a report, a digest) looks like it."""
 
 
+def is_refusal(error: str) -> bool:
+    """Tell whether a server's word is about who we are: unknown, revoked, expired."""
+    said = error.lower()
+    return any(one in said for one in _REFUSALS)
+
+
 class HardenedClient(Client):
     """Keeps reading, and keeps nobody waiting.
 
@@ -39,6 +46,8 @@ class HardenedClient(Client):
 
     def __init__(self) -> None:
         super().__init__()
+        self.stays = False
+        """Whether it tries on where the server refuses us; nats-py closes for good."""
         self._at_once: dict[int, Callable[[Msg], None]] = {}
 
     def handle_at_once(self, subscription: Subscription, handler: Callable[[Msg], None]) -> None:
@@ -77,11 +86,16 @@ class HardenedClient(Client):
         return command
 
     async def _process_err(self, err_msg: str) -> None:
-        """Come back, where a server counts subscriptions wrongly for a moment.
+        """Come back where we were told to stay, or a server miscounts subscriptions for a moment.
 
         While it takes up an account that is signed anew, nats-server (2.15.1) lets whoever comes
         back just then have no subscription at all; nats-py would close for good.
         """
+        if self.stays and is_refusal(err_msg):
+            refusal = errors.Error(f"nats: {err_msg}")
+            await self._error_cb(refusal)
+            await self._process_op_err(refusal)
+            return
         if _MOMENTARY in err_msg.lower():
             await self._process_op_err(errors.Error(f"nats: {err_msg}"))
             return

@@ -67,6 +67,17 @@ class Membership:
             raise MembershipError(f"can't write {error.filename}: {error.strerror}") from error
         return cls(url, folder / _CREDENTIALS, None if ca is None else folder / _AUTHORITY)
 
+    def renew(self, credentials: str) -> None:
+        """Keep others in place of these, all at once: whoever reads them has one or the other.
+
+        Raises:
+            MembershipError: they can't be written; those that were there stay.
+        """
+        try:
+            _replace(self.credentials, credentials.encode())
+        except OSError as error:
+            raise MembershipError(f"can't write {error.filename}: {error.strerror}") from error
+
 
 def submitters_folder(key: Path) -> Path:
     """Return where a submitter's is, whose key is in that file."""

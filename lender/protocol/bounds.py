@@ -90,8 +90,8 @@ BLOB_BYTES_MAX = 1 << 40
 ENROL_BYTES_MAX = 16 * 1024
 """Of a stranger's message, headers included."""
 
-ENROL_CLASSES_MAX = 64
-"""That a stranger may ask for; the operator may say more."""
+ENROL_CLASSES_MAX = 96
+"""That one token may be asked for: as many as `ENROL_BYTES_MAX` holds, however long their names."""
 
 TOKEN_CLASSES_MAX = 200
 """That a lender's token names, with their submitters: a server reads 64 KiB of first words."""
@@ -104,6 +104,11 @@ WEEK_S = 7 * 86_400.0
 
 WEEK_MAX = 1_000_000
 """Since the epoch: far beyond what any clock says."""
+
+BOUND_SUBMITTERS_MAX = 256
+"""Whom the operator names that one lender may work for."""
+
+BOUND_POOLS_MAX = 64
 
 PIECE_BYTES = 512 * 1024
 """Of a content, that are one message in its submitter's bucket; all pieces but the last have it."""

@@ -74,7 +74,8 @@ class EnrolRequest(Open):
     key: PublicKey
     name: PersonName
     classes: tuple[ClassName, ...] = Field(default=(), max_length=bounds.ENROL_CLASSES_MAX)
-    """That a lender would take work of; none: as the operator thinks right."""
+    """Of a lender that is in: those that its owner's grants name. Where the operator bounds whom it
+    works for, its token names these, as far as they lie within; another's names all there are."""
     commitment: Sha256
     opening: Sha256 | None = None
     after: int = Field(default=0, ge=0, le=1 << 53)

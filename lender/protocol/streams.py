@@ -29,9 +29,6 @@ IN_PROGRESS_S = 10.0
 OWN_QUEUE_KEPT_S = 120.0
 """A lender's own queue that nobody pulls from is given up; the broker makes it anew."""
 
-ENROLLED_KEPT_S = 30 * 86_400.0
-"""So long a key can fetch its token again, and no join token lives longer."""
-
 FORMER_BLOBS = "OBJ_blobs"
 """What earlier versions kept contents in, of all submitters together; nobody reads it any more."""
 
@@ -94,7 +91,8 @@ def stream_configs(
         "allow_direct": True,
         "duplicate_window": _SMALLEST_DUPLICATE_WINDOW_NS,
     }
-    # The last word on each subject: a broker that writes it names the one that it has read.
+    # The last word on each subject: a broker that writes it names the one that it has read. No age
+    # ends one, or a bound would end with it; join tokens that nobody has used end by their own.
     enrolment = {
         "name": ENROLMENT,
         "subjects": [subjects.ENROLLED_FILTER],
@@ -102,7 +100,7 @@ def stream_configs(
         "storage": "file",
         "discard": "old",
         "max_msgs_per_subject": 1,
-        "max_age": int(ENROLLED_KEPT_S * 1e9),
+        "allow_msg_ttl": True,
         "allow_direct": True,
         "duplicate_window": _SMALLEST_DUPLICATE_WINDOW_NS,
     }

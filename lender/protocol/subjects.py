@@ -154,6 +154,10 @@ ENROLMENT_APPROVE = "enrolment.approve"
 """Request: the operator lets one in who waits."""
 ENROLMENT_TOKEN = "enrolment.token"  # noqa: S105 - no secret
 """Request: the operator has a join token kept."""
+ENROLMENT_LENDERS = "enrolment.lenders"
+"""Request: who was let in as a lender."""
+ENROLMENT_BOUND = "enrolment.bound"
+"""Request: the operator says for whom one of them may work."""
 
 ENROLLED_FILTER = "enrolled.*.*"
 

@@ -2,18 +2,31 @@
 
 from enrolment_world import Machine, World, join_token, signer
 
-from broker.core.enrolment.enrolment import Asked
-from broker.core.enrolment.messages import Admission, Approve, JoinToken, KeepToken
-from broker.service.enrolment import Place, asked_by_operator, place_of, record_of
+from broker.core.enrolment.bound import Bound
+from broker.core.enrolment.events import (
+    Asked,
+)
+from broker.core.enrolment.messages import (
+    Admission,
+    Approve,
+    AskLenders,
+    JoinToken,
+    KeepToken,
+    SetBound,
+)
+from broker.service.enrolment import Place, asked_by_operator, place_of
+from broker.service.enrolment_kept import record_of
 from fuzz.target import Target, taken
 from lender.link.enrolling import Applicant, RefusedError, Wanted
-from lender.protocol import subjects
 from lender.protocol.codec import encode
 from lender.protocol.enrolment import EnrolAnswer, commitment_of, signed_part
 from lender.protocol.errors import ProtocolError
 
 _KEY = signer(1)
 _ADMISSION = Admission(role="lender", key=_KEY.public_key, name="desk", classes=("*",), at=9)
+_BOUND = _ADMISSION.model_copy(
+    update={"classes": (), "bound": Bound(submitters=(_KEY.public_key,), pools=("a",))}
+)
 _TOKEN = JoinToken(digest="ab" * 32, role="lender", expires_at=99, used=_ADMISSION)
 
 
@@ -38,7 +51,8 @@ def _kept(data: bytes) -> None:
 
 
 def _operator(data: bytes) -> None:
-    for subject in (subjects.ENROLMENT_APPROVE, subjects.ENROLMENT_TOKEN, "enrolment.x"):
+    words = ("approve", "token", "bound", "lenders", "x")
+    for subject in (f"enrolment.{word}" for word in words):
         taken(ProtocolError, asked_by_operator, subject, data)
 
 
@@ -83,15 +97,19 @@ TARGETS = (
     Target(
         "broker-enrolment-kept",
         _kept,
-        (encode(_ADMISSION), encode(_TOKEN)),
-        ("broker.service.enrolment.record_of",),
+        (encode(_ADMISSION), encode(_BOUND), encode(_TOKEN)),
+        ("broker.service.enrolment_kept.record_of",),
     ),
     Target(
         "broker-enrolment-operator",
         _operator,
         (
-            encode(Approve(code="4G7K-X2MQ", key=_KEY.public_key, classes=("*",), name="desk")),
-            encode(KeepToken(digest="ab" * 32, role="lender", expires_s=60.0)),
+            encode(
+                Approve(code="4G7K-X2MQ", key=_KEY.public_key, submitters=("alice",), name="desk")
+            ),
+            encode(KeepToken(digest="ab" * 32, role="lender", expires_s=60.0, pools=("a",))),
+            encode(SetBound(key=_KEY.public_key, submitters=(_KEY.public_key, "bob"))),
+            encode(AskLenders(key=_KEY.public_key)),
         ),
         ("broker.service.enrolment.asked_by_operator",),
     ),

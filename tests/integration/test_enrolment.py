@@ -13,10 +13,8 @@ import pytest
 from enrolling_fleet import EnrollingFleet
 from terminal import Terminal
 
-from broker.deployment.tokens import decode
 from deploy.local.fleet import command, wait_until
 from lender.link.membership import Membership, submitters_folder
-from lender.protocol.classes import WorkClass
 from lender.protocol.enrolment import fingerprint_of
 
 UNKNOWN = "0000-0000"
@@ -213,7 +211,7 @@ def test_a_revoked_key_comes_back_by_another_approval_alone(fleet: EnrollingFlee
         fleet.approve(shown["code"])
         assert enrolling.ended() == 0
     desk.stop()
-    said = fleet.broker_verb("revoke", shown["key"], "--url", fleet.url)
+    said = fleet.broker_verb("revoke", shown["key"])
     assert said.returncode == 0, said.stderr
     with fleet.enroll_lender("desk") as again:
         waits = again.document()
@@ -227,36 +225,16 @@ def test_a_revoked_key_comes_back_by_another_approval_alone(fleet: EnrollingFlee
     fleet.wait_lending(desk)
 
 
-def test_classes_that_the_operator_names_are_those_of_the_token(fleet: EnrollingFleet) -> None:
-    desk = fleet.add("desk")
-    one, two = (
-        WorkClass("default", runtime, "any", "none", fleet.submitter, "x").token
-        for runtime in ("wasm", "process")
-    )
-    with fleet.enroll_lender("desk", "--classes", one) as enrolling:
-        code = enrolling.document()["code"]
-        assert fleet.requests()[0]["classes"] == [one]
-        refused = fleet.broker_verb("approve", code, "--yes", "--classes", "nonsense")
-        assert refused.returncode == 1
-        assert "not a class" in refused.stderr
-        fleet.approve(code, "--classes", f"{one},{two}", "--name", "table")
-        assert enrolling.ended() == 0
-    text = (desk.state / "fleet" / "fleet.creds").read_text()
-    found = decode(next(line for line in text.splitlines() if line.startswith("ey")))
-    submitter = f"submitter:{fleet.submitter}"
-    assert found["nats"]["tags"] == [f"class:{one}", f"class:{two}", submitter]
-    assert found["name"] == "table"
-
-
 def test_the_operator_is_shown_who_it_is_and_asked(fleet: EnrollingFleet) -> None:
     fleet.add("desk")
     with fleet.enroll_lender("desk") as enrolling:
         shown = enrolling.document()
-        argv = [command("lender-broker"), "approve", shown["code"]]
+        argv = [command("lender-broker"), "approve", shown["code"], "--submitters", fleet.submitter]
         argv += ["--state", str(fleet.folder / "broker"), "--url", fleet.url]
         screen = terminal(argv)
         screen.sees("[y/N]")
-        for wanted in (shown["code"], shown["fingerprint"], shown["key"], "desk", "lender"):
+        whom = f"{fleet.submitter} alone"
+        for wanted in (shown["code"], shown["fingerprint"], shown["key"], "desk", "lender", whom):
             assert wanted in screen.shown
         screen.press("n\n")
         assert screen.ends() == 1
@@ -311,7 +289,6 @@ def test_what_a_person_sees(fleet: EnrollingFleet) -> None:
         (("nats://127.0.0.1:1", "--name", "\u0430lice"), 2, "letters, digits"),
         (("nats://127.0.0.1:1", "--token", "secret"), 2, "no join token"),
         (("nats://127.0.0.1:1", "--token", "-"), 2, "no join token"),
-        (("nats://127.0.0.1:1", "--classes", "a.>"), 2, "not a class"),
         (("nats://127.0.0.1:1", "--ca", "/none.pem"), 2, "can't read"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from typing import Literal, NamedTuple
 
+from broker.core.enrolment.bound import Bound
 from broker.deployment.tokens import Key
 from lender.protocol import streams, subjects
 from lender.protocol.classes import WorkClass, own_queue
@@ -39,10 +40,16 @@ SUBMITTER = Person("submitter", "submitter", ALICE)
 OTHER_SUBMITTER = Person("other submitter", "submitter", BOB)
 LENDER = Person("lender", "lender", _key(33), completed((f"class:{CLASS}",)))
 OTHER_LENDER = Person("other lender", "lender", _key(34), completed((f"class:{OTHER_CLASS}",)))
+BOUND = Bound(submitters=(ALICE.public,)).within((CLASS, OTHER_CLASS, "*"))
+BOUND_LENDER = Person("bound lender", "lender", _key(39), completed(f"class:{x}" for x in BOUND))
+"""Its owner grants both submitters' work, and the operator approved it for one."""
 OBSERVER = Person("observer", "observer", _key(35))
 STRANGER = Person("stranger", "stranger", _key(38))
 """Who has no token: the key is of no use."""
-PEOPLE = (BROKER, LENDER, OTHER_LENDER, SUBMITTER, OTHER_SUBMITTER, OBSERVER, STRANGER)
+PEOPLE = (
+    *(BROKER, LENDER, OTHER_LENDER, BOUND_LENDER),
+    *(SUBMITTER, OTHER_SUBMITTER, OBSERVER, STRANGER),
+)
 
 JOB = "job-0001"
 

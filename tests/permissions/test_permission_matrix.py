@@ -17,6 +17,7 @@ from lender.link.puller import Delivery, PullEnded, Puller
 from lender.protocol import streams, subjects
 from lender.protocol.permissions import permits
 from permissions.people import (
+    BOUND_LENDER,
     BROKER,
     CLASS,
     JOB,
@@ -110,6 +111,32 @@ async def test_a_lender_takes_and_ends_leases_of_its_classes_alone(world: Trial)
         assert await _left(broker) == 0
         await denied.close()
         await queue.close()
+
+
+async def test_a_bound_lender_reaches_nothing_of_others(world: Trial) -> None:
+    """Whatever its owner grants: see also the matrix, which has it try all that there is."""
+    theirs = subjects.blob(OTHER_SUBMITTER.key.public, OTHER_SUBMITTER.key.public, "ab" * 32, 0)
+    async with (
+        await world.connect(BROKER) as broker,
+        await world.connect(OTHER_SUBMITTER) as bob,
+        await world.connect(BOUND_LENDER) as lender,
+    ):
+        await bob.request(theirs, b"a secret")
+        for queue in (CLASS, OTHER_CLASS):
+            await _lease(broker, queue)
+        own, denied = Queue(lender, CLASS), Queue(lender, OTHER_CLASS)
+        await own.pull()
+        assert len(own.delivered) == 1
+        await denied._puller.pull(1, 0.2)
+        await until(lambda: "ermissions" in str(lender.last_error))
+        assert denied.delivered == []
+        for whose in (OTHER_SUBMITTER.key.public, "*"):
+            call = f"$JS.API.DIRECT.GET.{streams.bucket(whose)}.{theirs}"
+            with pytest.raises(LinkError):
+                await lender.request(call, timeout_s=WITHIN_S)
+        assert await _left(broker) == 2
+        await denied.close()
+        await own.close()
 
 
 async def test_no_lease_is_ended_by_way_of_a_reply(world: Trial) -> None:

@@ -4,7 +4,7 @@ import pytest
 from enrolment_world import START, Death, Machine, World, join_token, signer
 
 from broker.core.enrolment import enrolment, waiting
-from broker.core.enrolment.enrolment import (
+from broker.core.enrolment.events import (
     Allowed,
     AllowSubmitter,
     Asked,
@@ -16,7 +16,6 @@ from lender.link.enrolling import Applicant, Wanted
 from lender.protocol.codec import decode, encode
 from lender.protocol.enrolment import EnrolAnswer, EnrolRequest, code_of
 from lender.protocol.signature import SIGNATURE_HEADER
-from lender.protocol.streams import ENROLLED_KEPT_S
 
 CLASS = f"default_wasm_any_none_{signer(90).public_key}_wasm"
 
@@ -57,17 +56,13 @@ def test_an_answer_that_was_lost_is_had_again_also_from_another_broker(world: Wo
     assert desk.admitted is not None
 
 
-def test_the_operator_says_classes_and_name(world: World) -> None:
-    desk = Machine(1, classes=(CLASS,))
-    world.ask(desk, 2)
-    assert world.approve(desk.code.lower(), desk.signer.public_key) == ""
-    attic = Machine(2)
+def test_the_operator_gives_it_another_name(world: World) -> None:
+    attic = Machine(2, classes=(CLASS,))
     world.ask(attic, 2)
-    assert world.approve(attic.code, attic.signer.public_key, (CLASS, "*"), "attic") == ""
-    for one in (desk, attic):
-        world.ask(one)
-    found = [(one.admission.name, one.admission.classes) for one in world.admissions]
-    assert found == [("desk", (CLASS,)), ("attic", (CLASS, "*"))]
+    assert world.approve(attic.code.lower(), attic.signer.public_key, name="attic") == ""
+    world.ask(attic)
+    (found,) = world.admissions
+    assert (found.admission.name, found.classes) == ("attic", ("*",))
 
 
 def test_no_code_lets_anybody_in_but_the_one_that_is_shown_with_its_key(world: World) -> None:
@@ -312,15 +307,16 @@ def test_a_key_has_each_role_by_itself(world: World) -> None:
     assert submitter.admitted is None
 
 
-def test_what_was_approved_is_kept_for_so_long(world: World) -> None:
+def test_what_was_approved_has_no_end(world: World) -> None:
+    """Nor has a bound, which would end with it."""
     desk = Machine(1)
     world.ask(desk, 2)
-    world.approve(desk.code, desk.signer.public_key)
-    world.now += ENROLLED_KEPT_S + 1
+    world.approve(desk.code, desk.signer.public_key, ())
+    world.now += 1000 * 86_400.0
     desk.applicant.begin()
-    world.ask(desk, 2)
-    assert desk.admitted is None
-    assert world.waiting() == [desk.code]
+    world.ask(desk)
+    assert desk.admitted is not None
+    assert world.admissions[-1].classes == ()
 
 
 def test_an_approval_that_could_not_be_kept_is_told(world: World) -> None:

@@ -9,7 +9,8 @@ from enrolment_world import Machine
 
 from broker.core.enrolment.messages import Admission
 from broker.service import enrolment
-from broker.service.enrolment import EnrolmentDesk, Place, place_of, record_of
+from broker.service.enrolment import EnrolmentDesk, Place, place_of
+from broker.service.enrolment_kept import record_of
 from lender.protocol.codec import encode
 from lender.protocol.errors import ProtocolError
 from lender.protocol.signature import SIGNATURE_HEADER

@@ -4,21 +4,41 @@ What was decided counts once it is stored: `Store` names the record that it foll
 brokers, or two requests with one join token, the server takes one.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import assert_never
 
+from broker.core.enrolment.bound import Bound
+from broker.core.enrolment.events import (
+    Admit,
+    Allowed,
+    AllowSubmitter,
+    Asked,
+    Effect,
+    Event,
+    Inform,
+    NotStored,
+    OperatorAsked,
+    Recalled,
+    Store,
+    Stored,
+    SubmittersNamed,
+    Tell,
+)
 from broker.core.enrolment.messages import (
     Admission,
     Approve,
+    AskLenders,
     JoinToken,
     KeepToken,
+    KnownLender,
     OperatorAnswer,
     Record,
+    SetBound,
     WaitingRequest,
+    Whom,
     admission_in,
     as_allowed,
 )
+from broker.core.enrolment.people import Named, UnknownNameError
 from broker.core.enrolment.waiting import Waiting, WaitingRoom, Who
 from lender.protocol.codec import decode
 from lender.protocol.enrolment import (
@@ -33,7 +53,6 @@ from lender.protocol.enrolment import (
 )
 from lender.protocol.errors import ProtocolError
 from lender.protocol.signature import verify
-from lender.protocol.streams import ENROLLED_KEPT_S
 
 TOKENS_MAX = 1000
 """Join tokens that are good."""
@@ -47,113 +66,6 @@ _NO_CODE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A stranger has asked. `nonce`: 64 random hex digits; `line`, `host`: as the server says."""
-
-    payload: bytes
-    signature: str | None
-    reply_to: str
-    nonce: str
-    line: str
-    host: str
-
-
-@dataclass(frozen=True, slots=True)
-class OperatorAsked:
-    """An operator's command has asked: to approve, to keep a token, or (None) who waits."""
-
-    what: Approve | KeepToken | None
-    reply_to: str
-
-
-@dataclass(frozen=True, slots=True)
-class SubmittersNamed:
-    """Who may submit, by name: nobody else is let in under such a name."""
-
-    keys: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Recalled:
-    """All that is kept, with the sequence of each, instead of what was known."""
-
-    records: tuple[tuple[Record, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Store:
-    """Keep a record in place of the one with that sequence (0: of none)."""
-
-    record: Record
-    replaces: int
-    reply_to: str
-    """Empty where nobody has asked for it."""
-    commitment: str
-    """Of the request that it answers; empty where that is the operator's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """It is kept."""
-
-    store: Store
-    sequence: int
-
-
-@dataclass(frozen=True, slots=True)
-class NotStored:
-    """It is not, as far as is known."""
-
-    store: Store
-
-
-@dataclass(frozen=True, slots=True)
-class Tell:
-    """Answer a stranger."""
-
-    reply_to: str
-    answer: EnrolAnswer
-
-
-@dataclass(frozen=True, slots=True)
-class Admit:
-    """Make the token of a key that was let in, and answer with it."""
-
-    reply_to: str
-    admission: Admission
-    commitment: str
-
-
-@dataclass(frozen=True, slots=True)
-class AllowSubmitter:
-    """Write down that a key may submit, since the record with that sequence says so."""
-
-    name: str
-    key: str
-    record: Record
-    sequence: int
-
-
-@dataclass(frozen=True, slots=True)
-class Allowed:
-    """It is written down."""
-
-    allowing: AllowSubmitter
-
-
-@dataclass(frozen=True, slots=True)
-class Inform:
-    """Answer the operator."""
-
-    reply_to: str
-    answer: OperatorAnswer
-
-
-Event = Asked | OperatorAsked | SubmittersNamed | Recalled | Stored | NotStored | Allowed
-Effect = Store | Tell | Admit | AllowSubmitter | Inform
-
-
 class Enrolment:
     """What one broker knows of enrolment."""
 
@@ -163,7 +75,16 @@ class Enrolment:
         self._admissions: dict[Who, Admission] = {}
         self._sequences: dict[str, int] = {}
         """Of the record at each subject."""
-        self._submitters: Mapping[str, str] = {}
+        self._submitters = Named({})
+
+    @property
+    def bounds(self) -> dict[str, Bound]:
+        """Return the bound of each lender that has one, by key."""
+        return {
+            key: one.bound
+            for (role, key), one in self._admissions.items()
+            if role == "lender" and one.bound is not None
+        }
 
     def handle(self, now: float, event: Event) -> list[Effect]:
         """Return what is to be done about an event; `now` in seconds since the epoch."""
@@ -174,7 +95,7 @@ class Enrolment:
             case OperatorAsked():
                 return [self._operator_asked(now, event)]
             case SubmittersNamed():
-                self._submitters = dict(event.keys)
+                self._submitters = Named(event.keys)
                 return []
             case Recalled():
                 return self._recalled(event)
@@ -208,12 +129,9 @@ class Enrolment:
         except ProtocolError:
             return []
         admission = self._admissions.get((request.role, request.key))
-        if (
-            admission is not None
-            and admission.at > request.after
-            and admission.at + ENROLLED_KEPT_S > now
-        ):
-            return [Admit(event.reply_to, admission, request.commitment)]
+        if admission is not None and admission.at > request.after:
+            named = admission.named(request.classes)
+            return [Admit(event.reply_to, admission, request.commitment, named)]
         if request.token is not None:
             return [self._join(now, request, request.token, event.reply_to)]
         return [self._wait(now, request, event)]
@@ -229,7 +147,7 @@ class Enrolment:
             return _answer(request, reply_to, "refused", reason=_NO_TOKEN)
         if fault := self._name_fault(request.role, request.name, request.key):
             return _answer(request, reply_to, "refused", reason=fault)
-        used = self._admission(now, request, request.name, kept.classes)
+        used = self._admission(now, request, request.name, kept.classes, kept.bound)
         record = kept.model_copy(update={"used": used})
         return Store(record, sequence, reply_to, request.commitment)
 
@@ -252,11 +170,23 @@ class Enrolment:
         return _answer(request, event.reply_to, "waiting")
 
     def _operator_asked(self, now: float, event: OperatorAsked) -> Effect:
-        if isinstance(event.what, Approve):
-            return self._approve(now, event.what, event.reply_to)
-        if isinstance(event.what, KeepToken):
-            return self._keep_token(now, event.what, event.reply_to)
-        return self._who_waits(now, event.reply_to)
+        what, reply_to = event.what, event.reply_to
+        try:
+            match what:
+                case Approve():
+                    return self._approve(now, what, reply_to)
+                case KeepToken():
+                    return self._keep_token(now, what, reply_to)
+                case SetBound():
+                    return self._set_bound(now, what, reply_to)
+                case AskLenders():
+                    return Inform(reply_to, OperatorAnswer(lenders=self._lenders(what.key)))
+                case None:
+                    return self._who_waits(now, reply_to)
+                case _:
+                    assert_never(what)
+        except UnknownNameError as error:
+            return _refusal(reply_to, str(error))
 
     def _who_waits(self, now: float, reply_to: str) -> Effect:
         told = [
@@ -265,7 +195,6 @@ class Enrolment:
                 role=one.request.role,
                 key=one.request.key,
                 name=one.request.name,
-                classes=one.request.classes,
                 host=one.host[:60],
                 waits_s=max(0.0, now - one.since),
             )
@@ -285,21 +214,65 @@ class Enrolment:
         name = what.name or request.name
         if fault := self._name_fault(request.role, name, request.key):
             return _refusal(reply_to, f"{fault}; give it another by --name")
-        classes = request.classes if what.classes is None else what.classes
-        record = self._admission(now, request, name, classes)
+        bound = self._bound(request.role, what)
+        record = self._admission(now, request, name, _all_classes(request.role, bound), bound)
         return Store(record, self._sequences.get(record.subject, 0), reply_to, "")
 
     def _keep_token(self, now: float, what: KeepToken, reply_to: str) -> Effect:
         good = [1 for kept, _ in self._tokens.values() if not kept.used and kept.expires_at > now]
         if len(good) >= TOKENS_MAX:
             return _refusal(reply_to, f"{len(good)} join tokens wait to be used: enough for now")
+        bound = self._bound(what.role, what)
         record = JoinToken(
             digest=what.digest,
             role=what.role,
-            classes=_classes(what.role, what.classes),
+            classes=_all_classes(what.role, bound),
+            bound=bound,
             expires_at=int(now + what.expires_s),
         )
         return Store(record, 0, reply_to, "")
+
+    def _set_bound(self, now: float, what: SetBound, reply_to: str) -> Effect:
+        known = self._admissions.get(("lender", what.key))
+        if known is None:
+            return _refusal(reply_to, "no lender with that key was let in")
+        bound = self._bound("lender", what)
+        classes = _all_classes("lender", bound)
+        if (known.bound, known.classes) == (bound, classes):
+            return Inform(reply_to, OperatorAnswer(lenders=self._lenders(what.key)))
+        if known.at > now:
+            return _refusal(reply_to, "that was said anew in this very second: do it again")
+        # Its earlier tokens can be refused then, and the next one is not among them.
+        at = int(now) + 1
+        record = known.model_copy(update={"bound": bound, "classes": classes, "at": at})
+        return Store(record, self._sequences.get(record.subject, 0), reply_to, "")
+
+    def _bound(self, role: str, what: Whom) -> Bound | None:
+        """Return what was said, by keys; None: no bound.
+
+        Raises:
+            UnknownNameError: a name leads to nobody.
+        """
+        if role != "lender" or (what.submitters, what.pools) == (None, None):
+            return None
+        return Bound(submitters=self._submitters.keys(what.submitters), pools=what.pools)
+
+    def _lenders(self, key: str | None) -> tuple[KnownLender, ...]:
+        wanted = [
+            one
+            for (role, of), one in self._admissions.items()
+            if role == "lender" and key in (None, of)
+        ]
+        return tuple(
+            KnownLender(
+                key=one.key,
+                name=one.name,
+                submitters=None if one.bound is None else self._submitters.names(one.bound),
+                pools=None if one.bound is None else one.bound.pools,
+                at=one.at,
+            )
+            for one in wanted[:TOLD_MAX]
+        )
 
     def _done(self, event: Allowed | Stored | NotStored) -> list[Effect]:
         if isinstance(event, Stored):
@@ -321,8 +294,10 @@ class Enrolment:
         self._room.drop((admission.role, admission.key))
         allowed = self._allowing(record, event.sequence)
         if isinstance(record, JoinToken):
-            return [*allowed, Admit(store.reply_to, admission, store.commitment)]
-        return [*allowed, Inform(store.reply_to, OperatorAnswer())]
+            named = admission.named(())
+            return [*allowed, Admit(store.reply_to, admission, store.commitment, named)]
+        known = self._lenders(admission.key) if admission.role == "lender" else ()
+        return [*allowed, Inform(store.reply_to, OperatorAnswer(lenders=known))]
 
     def _not_stored(self, store: Store) -> list[Effect]:
         if store.commitment or not store.reply_to:
@@ -342,7 +317,12 @@ class Enrolment:
             self._admissions[who] = admission
 
     def _admission(
-        self, now: float, request: EnrolRequest, name: str, classes: tuple[str, ...]
+        self,
+        now: float,
+        request: EnrolRequest,
+        name: str,
+        classes: tuple[str, ...],
+        bound: Bound | None,
     ) -> Admission:
         # A key that was revoked in this very second is let in by what was issued after it.
         again = (request.role, request.key) in self._admissions
@@ -350,7 +330,8 @@ class Enrolment:
             role=request.role,
             key=request.key,
             name=name,
-            classes=_classes(request.role, classes),
+            classes=classes,
+            bound=bound,
             at=int(now) + again,
             allowed=request.role != "submitter",
         )
@@ -361,14 +342,14 @@ class Enrolment:
             return ""
         if name == "default":
             return "'default' stands for all submitters"
-        if self._submitters.get(name, key) == key:
+        if self._submitters.by_name.get(name, key) == key:
             return ""
         return f"another submitter is called {name}"
 
 
-def _classes(role: str, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return those that a token is to name: a lender without any has all."""
-    return (classes or (ALL_CLASSES,)) if role == "lender" else ()
+def _all_classes(role: str, bound: Bound | None) -> tuple[str, ...]:
+    """Return what the token of somebody without a bound names."""
+    return (ALL_CLASSES,) if role == "lender" and bound is None else ()
 
 
 def _answer(

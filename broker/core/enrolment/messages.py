@@ -4,14 +4,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from broker.core.enrolment.bound import Bound, BoundPools
 from lender.protocol import bounds, subjects
 from lender.protocol.codec import Closed, Open
-from lender.protocol.enrolment import ClassName, EnrolledRole, PersonName
+from lender.protocol.enrolment import NAME_PATTERN, ClassName, EnrolledRole, PersonName
 from lender.protocol.ids import PublicKey, Sha256
 
 _SECOND_MAX = 1 << 53
 _Second = Annotated[int, Field(ge=0, le=_SECOND_MAX)]
 _Classes = Annotated[tuple[ClassName, ...], Field(max_length=bounds.TOKEN_CLASSES_MAX)]
+_NameOrKey = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+_Whom = Annotated[tuple[_NameOrKey, ...], Field(max_length=bounds.BOUND_SUBMITTERS_MAX)]
+"""Submitters, as the operator knows them."""
 
 
 class Admission(Open):
@@ -22,10 +26,18 @@ class Admission(Open):
     key: PublicKey
     name: PersonName
     classes: _Classes = ()
+    """That its token names, whatever it asks for: `*`. None where it is bound, so that a broker
+    which knows no bounds gives it nothing."""
+    bound: Bound | None = None
+    """Of a lender: its token names what it asks for within this."""
     at: _Second
     """When, which is when its token was issued."""
     allowed: bool = True
     """False: of a submitter, it is yet to be written down that it may submit."""
+
+    def named(self, asked: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the classes of the token for a lender that asks for these."""
+        return self.classes if self.bound is None else self.bound.within(asked)
 
     @property
     def subject(self) -> str:
@@ -40,6 +52,7 @@ class JoinToken(Open):
     digest: Sha256
     role: EnrolledRole
     classes: _Classes = ()
+    bound: Bound | None = None
     expires_at: _Second
     used: Admission | None = None
     """Who has used it."""
@@ -66,26 +79,44 @@ def as_allowed(record: Record) -> Record:
     return record.model_copy(update={"used": used})
 
 
-class Approve(Closed):
+class Whom(Closed):
+    """For whom the operator lets a lender work, and in which pools; None: everybody, in all."""
+
+    submitters: _Whom | None = None
+    pools: BoundPools | None = None
+
+
+class Approve(Whom):
     """The operator lets in who waits under a code. The key is the one that was shown to him."""
 
     v: Literal[1] = 1
     code: Annotated[str, StringConstraints(max_length=20)]
     key: PublicKey
-    classes: _Classes | None = None
-    """Of a lender; None: those that it asked for, or else all."""
     name: PersonName | None = None
     """None: as it calls itself."""
 
 
-class KeepToken(Closed):
+class KeepToken(Whom):
     """The operator made a join token."""
 
     v: Literal[1] = 1
     digest: Sha256
     role: EnrolledRole
-    classes: _Classes = ()
     expires_s: Annotated[float, Field(gt=0, le=30 * 86_400.0)]
+
+
+class SetBound(Whom):
+    """The operator says anew for whom a lender that is in may work."""
+
+    v: Literal[1] = 1
+    key: PublicKey
+
+
+class AskLenders(Closed):
+    """The operator asks who lends; None: all who were let in."""
+
+    v: Literal[1] = 1
+    key: PublicKey | None = None
 
 
 class WaitingRequest(Open):
@@ -95,10 +126,21 @@ class WaitingRequest(Open):
     role: EnrolledRole
     key: PublicKey
     name: PersonName
-    classes: tuple[str, ...] = ()
     host: str = ""
     """The address that the server saw; empty where it did not say."""
     waits_s: float
+
+
+class KnownLender(Open):
+    """One that was let in."""
+
+    key: PublicKey
+    name: PersonName
+    submitters: tuple[str, ...] | None = None
+    """By name, or else by key; None: everybody."""
+    pools: tuple[str, ...] | None = None
+    at: int
+    """Second of its token."""
 
 
 class OperatorAnswer(Open):
@@ -107,3 +149,4 @@ class OperatorAnswer(Open):
     v: Literal[1] = 1
     error: str = ""
     requests: tuple[WaitingRequest, ...] = ()
+    lenders: tuple[KnownLender, ...] = ()

@@ -1,14 +1,17 @@
 """What lenders say of themselves, and what their silence says."""
 
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final
 
 from broker.core.effects import SendControl, Warn
+from broker.core.enrolment.bound import Bound
 from broker.core.gangs import gathering
 from broker.core.leasing import locality, untaken
 from broker.core.leasing.holding import cancel_stray, lose, set_back, silent_at, take, watch
 from broker.core.leasing.leases import UNLISTED_GRACE_S, Lease
 from broker.core.matching.lender import Lender
+from broker.core.matching.need import Need
 from broker.core.state import Due, State
 from lender.protocol.codec import decode
 from lender.protocol.errors import ProtocolError
@@ -33,9 +36,8 @@ def hear_offer(state: State, now: float, lender_id: str, payload: bytes) -> None
     if offer.lender != lender_id:
         state.outbox.emit(Warn(f"offer of {lender_id} speaks for {offer.lender}"))
         return
-    listed = (state.leases.get(held.lease) for held in offer.leases)
-    held = (lease.need for lease in listed if lease is not None)
-    lender, added = state.fleet.hear(now, offer, held)
+    offer = _within_bound(state, offer)
+    lender, added = state.fleet.hear(now, offer, _held_needs(state, offer))
     watch(state, now, lender_id)
     if offer.leases or state.leases.holds_any(lender_id):
         _match_leases(state, now, lender_id, offer.leases)
@@ -46,6 +48,24 @@ def hear_offer(state: State, now: float, lender_id: str, payload: bytes) -> None
         return
     _tell_open(state, now, lender, added & state.open_classes)
     _remind(state, now, lender)
+
+
+def bind(state: State, now: float, bounds: Mapping[str, Bound]) -> None:
+    """Take up whom the operator lets lenders work for, also those that have offered already.
+
+    What one holds goes on; what waits for it alone, and lies beyond its bound, is taken back.
+    """
+    state.bounds = bounds
+    for lender in list(state.fleet):
+        offer = _within_bound(state, lender.offer)
+        if offer is lender.offer:
+            continue
+        state.fleet.hear(lender.heard_at, offer, _held_needs(state, offer))
+        for lease in [state.leases[one] for one in lender.claims]:
+            waits = lease.near == lender.id and lease.holder is None
+            if waits and lease.class_token not in lender.classes:
+                set_back(state, now, lease, untaken.NOT_TAKEN, lender.id)
+                state.give_up(lease)
 
 
 def tell_fed(state: State, now: float, lease: Lease) -> None:
@@ -102,6 +122,23 @@ def restore_hearing(state: State, now: float) -> None:
     for due, at in state.due.items():
         if due.kind in ("queue", "lease"):
             state.due.set(due, max(at, now + RECONNECT_S + UNLISTED_GRACE_S))
+
+
+def _within_bound(state: State, offer: Offer) -> Offer:
+    """Return the offer without the classes that the operator has not approved the lender for.
+
+    The server opens it no queue of theirs; what is put into its own queue is for us to heed.
+    """
+    bound = state.bounds.get(offer.lender)
+    classes = offer.classes if bound is None else bound.within(offer.classes)
+    if len(classes) == len(offer.classes):
+        return offer
+    return offer.model_copy(update={"classes": classes})
+
+
+def _held_needs(state: State, offer: Offer) -> Iterator[Need]:
+    listed = (state.leases.get(held.lease) for held in offer.leases)
+    return (lease.need for lease in listed if lease is not None)
 
 
 def _match_leases(state: State, now: float, lender_id: str, listed: tuple[HeldLease, ...]) -> None:

@@ -23,6 +23,7 @@ from lender.state.folder import StateFolder
 TRUST = "LENDER_TRUST"
 
 _EXPIRES_SOON_S = 7 * 86_400.0
+_APPROVE = "start lenderd, or ask its operator: lender-broker bound {} --submitters NAMES"
 _ENROLL = "lender enroll --renew URL, on this machine"
 
 
@@ -69,8 +70,8 @@ def grants(state: StateFolder, way_in: WayIn, now: float) -> Iterator[Check]:
         if _is_handed_out(grant, classes):
             yield Check("pins.grant", "ok", f"granted, and let through by our token: {what}")
         else:
-            text = f"granted, and our token names no class of it, so none comes: {what}"
-            yield Check("pins.grant", "warning", text, _ENROLL)
+            text = f"granted, and the operator has not approved this machine for it: {what}"
+            yield Check("pins.grant", "warning", text, _APPROVE.format(way_in.public_key))
 
 
 def programs(state: StateFolder, now: float) -> Iterator[Check]:
