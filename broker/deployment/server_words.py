@@ -1,39 +1,31 @@
 """What servers answer the operator, read as the words of whoever answers there."""
 
-from typing import TypeVar
+from pydantic import Field
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from lender.link.errors import StrangeAnswerError
+from lender.link.server_words import Told, read_told
 from lender.link.way_in import token_of
 
-M = TypeVar("M", bound=BaseModel)
 
-
-class _Told(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True)
-
-
-class Refusal(_Told):
+class Refusal(Told):
     """Why a server did not do what it was asked."""
 
     description: str = ""
 
 
-class Outcome(_Told):
+class Outcome(Told):
     """What came of it, by HTTP's codes."""
 
     code: int = 200
 
 
-class Server(_Told):
+class Server(Told):
     """Who answers."""
 
     id: str = Field("", pattern=r"^[A-Z0-9]{0,64}$")
     name: str = ""
 
 
-class Done(_Told):
+class Done(Told):
     """The answer to a command."""
 
     server: Server = Server()
@@ -41,7 +33,7 @@ class Done(_Told):
     error: Refusal | None = None
 
 
-class User(_Told):
+class User(Told):
     """One who is connected."""
 
     name: str = ""
@@ -62,12 +54,12 @@ class User(_Told):
             return self.name
 
 
-class _Page(_Told):
+class _Page(Told):
     total: int = 0
     connections: tuple[User, ...] = ()
 
 
-class Users(_Told):
+class Users(Told):
     """A page of those who are connected with one server."""
 
     server: Server = Server()
@@ -80,7 +72,7 @@ def done_of(said: bytes) -> Done:
     Raises:
         StrangeAnswerError: it is none.
     """
-    return _read(Done, said)
+    return read_told(Done, said)
 
 
 def users_of(said: bytes) -> Users:
@@ -89,11 +81,4 @@ def users_of(said: bytes) -> Users:
     Raises:
         StrangeAnswerError: it is none.
     """
-    return _read(Users, said)
-
-
-def _read(model: type[M], said: bytes) -> M:
-    try:
-        return model.model_validate_json(said)
-    except ValidationError as error:
-        raise StrangeAnswerError(f"answer {said[:200]!r}") from error
+    return read_told(Users, said)

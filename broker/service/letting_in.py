@@ -7,7 +7,6 @@ import argparse
 import asyncio
 import base64
 import json
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from broker.core.enrolment.messages import (
+    EXPIRES_S_MAX,
     Approve,
     KeepToken,
     KnownLender,
@@ -31,6 +31,7 @@ from lender.protocol import subjects
 from lender.protocol.codec import Closed, decode, encode
 from lender.protocol.enrolment import SECRET_BYTES, digest_of, fingerprint_of, read_code
 from lender.protocol.errors import ProtocolError
+from lender.service.quantities import duration_s
 
 COMMANDS = ("requests", "approve", "token")
 BOUND_OPTIONS = {"bound_submitters": "submitters", "bound_pools": "pools"}
@@ -42,7 +43,6 @@ _CONNECT_S = 10.0
 _ANSWER_S = 10.0
 _TRIES = 10
 _PAUSE_S = 0.5
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 class LettingInError(Exception):
@@ -77,7 +77,7 @@ def configure(
     )
     token.add_argument("--role", choices=("lender", "submitter"), default="lender")
     token.add_argument(
-        "--expires", type=_span_s, default=3600.0, metavar="1h", help="30m, 1h, 2d (1h)"
+        "--expires", type=_expires_s, default=3600.0, metavar="1h", help="30m, 1h, 2d (1h)"
     )
     add_bound(token)
     for parser in (requests, approve, token):
@@ -289,9 +289,8 @@ def _code(text: str) -> str:
         raise argparse.ArgumentTypeError(error.reason) from error
 
 
-def _span_s(text: str) -> float:
-    found = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
-    span_s = float(found[1]) * _UNITS_S[found[2]] if found else 0.0
-    if not 0 < span_s <= 30 * 86_400.0:
+def _expires_s(text: str) -> float:
+    expires_s = duration_s(text)
+    if not 0 < expires_s <= EXPIRES_S_MAX:
         raise argparse.ArgumentTypeError(f"{text!r}: write 30m, 1h or 2d, at most 30d")
-    return span_s
+    return expires_s

@@ -26,6 +26,7 @@ from lender.link.errors import LinkError
 from lender.protocol.errors import ProtocolError
 from lender.protocol.signature import check_public_key
 from lender.service.places import NoHomeError
+from lender.service.quantities import size_bytes
 from lender.service.settings import SettingsError, find_file, given, load
 
 EXAMPLES = """examples:
@@ -213,18 +214,22 @@ def _add_allow(allow: argparse.ArgumentParser) -> None:
     allow.add_argument(
         "key", nargs="?", help="its public key, U... (`lender keygen` prints it), when it is new"
     )
-    for option, field, help_text in (
-        ("--jobs", "jobs_max", "jobs that have not ended"),
-        ("--tasks", "tasks_max", "tasks of those"),
-        ("--running", "running_tasks_max", "tasks handed out at once"),
-        ("--bytes", "bytes_max", "bytes of those jobs' specifications, kept in memory"),
+    for option, field, read, metavar, help_text in (
+        ("--jobs", "jobs_max", int, "N", "N jobs that have not ended"),
+        ("--tasks", "tasks_max", int, "N", "N tasks of those"),
+        ("--running", "running_tasks_max", int, "N", "N tasks handed out at once"),
+        ("--bytes", "bytes_max", size_bytes, "SIZE", "so much of their specifications in memory"),
         (
             "--stored",
             "stored_bytes_max",
-            "bytes of what it stores, and N more of what lenders leave for it",
+            size_bytes,
+            "SIZE",
+            "so much of what it stores, and the same again of what lenders leave for it (10G)",
         ),
     ):
-        allow.add_argument(option, dest=field, type=int, metavar="N", help=f"at most N {help_text}")
+        allow.add_argument(
+            option, dest=field, type=read, metavar=metavar, help=f"at most {help_text}"
+        )
     allow.add_argument(
         "--weight", type=float, metavar="W", help="entitled to W times what others are (usual: 1)"
     )

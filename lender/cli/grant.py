@@ -18,7 +18,6 @@ from typing import TypeVar
 from lender.cli.consent_words import agreement, energy_warnings, known_programs, terms
 from lender.cli.exits import CommandError, Exit
 from lender.cli.owner import add_options, become_owner, is_owner, print_json, tell, warn_of
-from lender.cli.quantities import duration_s, size_bytes
 from lender.cli.revocation import Outcome, Selection, revoke
 from lender.cli.state_choice import choose
 from lender.cli.submitter_key import is_public_key
@@ -27,6 +26,7 @@ from lender.core.budget import Budget, parse_budget
 from lender.core.consent import Grant
 from lender.core.schedule import When, parse_when
 from lender.protocol.reach import parse_reach
+from lender.service.quantities import duration_s, size_bytes
 from lender.state.consent_files import ConsentReading, grant_fields, load_consent
 from lender.state.folder import StateFolder
 from lender.state.grant_file import NAME_PATTERN, SHA256_PATTERN, WORKLOAD_PATTERN

@@ -9,12 +9,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from lender.cli.exits import CommandError, Exit
-from lender.cli.quantities import duration_s, size_bytes
 from lender.client import Array, Content, JobRequest, Limits, Requires, Verify, inputs_by_name
 from lender.client.specs import DAY_S
 from lender.protocol.bounds import QUEUE_S_MAX
 from lender.protocol.job import After
 from lender.protocol.reach import parse_reach
+from lender.service.quantities import duration_s, size_bytes
 
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:

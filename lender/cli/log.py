@@ -16,9 +16,9 @@ from typing import Any
 
 from lender.cli.exits import CommandError, Exit
 from lender.cli.owner import add_options, open_state
-from lender.cli.quantities import duration_s
 from lender.cli.receipt_words import in_full, in_short
 from lender.cli.words import say
+from lender.service.quantities import duration_s
 from lender.state.consent_files import load_consent
 from lender.state.folder import StateFolder
 from lender.state.receipt_chain import Finding

@@ -4,7 +4,7 @@ import argparse
 import re
 import time
 
-from lender.cli.quantities import duration_s
+from lender.service.quantities import duration_s
 
 _CLOCK = r"(\d{1,2}):(\d{2})"
 _DATE = r"(\d{4})-(\d{2})-(\d{2})"

@@ -14,11 +14,13 @@ _SUBJECTS_MAX = 10_000
 M = TypeVar("M", bound=BaseModel)
 
 
-class _Told(BaseModel):
+class Told(BaseModel):
+    """What a server has said: it may say more, and nothing of it is taken for something else."""
+
     model_config = ConfigDict(frozen=True, strict=True)
 
 
-class Greeting(_Told):
+class Greeting(Told):
     """What a server says first, of all that the line `INFO` of the NATS protocol has."""
 
     version: str = Field(max_length=_NAME_CHARS_MAX)
@@ -32,21 +34,21 @@ class Greeting(_Told):
     """To be signed: nothing else than one ever is."""
 
 
-class Subjects(_Told):
+class Subjects(Told):
     """What may be published, or subscribed to: nothing but `allow`, if there is any."""
 
     allow: tuple[str, ...] = Field((), max_length=_SUBJECTS_MAX)
     deny: tuple[str, ...] = Field((), max_length=_SUBJECTS_MAX)
 
 
-class Rights(_Told):
+class Rights(Told):
     """What one user may do; None: everything."""
 
     publish: Subjects | None = None
     subscribe: Subjects | None = None
 
 
-class User(_Told):
+class User(Told):
     """One whom the server has let in."""
 
     user: str = Field("", max_length=_NAME_CHARS_MAX)
@@ -54,21 +56,21 @@ class User(_Told):
     permissions: Rights | None = None
 
 
-class Server(_Told):
+class Server(Told):
     """The server that answers; `time` is that of its own clock, when it did."""
 
     time: datetime
     ver: str = Field("", max_length=_NAME_CHARS_MAX)
 
 
-class Standing(_Told):
+class Standing(Told):
     """The answer to `$SYS.REQ.USER.INFO`: who asks, and what he may do."""
 
     server: Server
     data: User
 
 
-class Leading(_Told):
+class Leading(Told):
     """What the broker that leads has left on the server: stream LEADER."""
 
     broker: str | None = Field(max_length=_NAME_CHARS_MAX)
@@ -85,7 +87,7 @@ def greeting_of(said: bytes) -> Greeting:
     Raises:
         StrangeAnswerError: it is none of a NATS server's.
     """
-    return _read(Greeting, said)
+    return read_told(Greeting, said)
 
 
 def standing_of(said: bytes) -> Standing:
@@ -94,7 +96,7 @@ def standing_of(said: bytes) -> Standing:
     Raises:
         StrangeAnswerError: it is none.
     """
-    return _read(Standing, said)
+    return read_told(Standing, said)
 
 
 def leading_of(said: bytes) -> Leading:
@@ -103,10 +105,15 @@ def leading_of(said: bytes) -> Leading:
     Raises:
         StrangeAnswerError: it is none.
     """
-    return _read(Leading, said)
+    return read_told(Leading, said)
 
 
-def _read(model: type[M], said: bytes) -> M:
+def read_told(model: type[M], said: bytes) -> M:
+    """Read an answer.
+
+    Raises:
+        StrangeAnswerError: it is no such thing; says where.
+    """
     try:
         return model.model_validate_json(said)
     except ValidationError as error:

@@ -295,7 +295,7 @@ TARGETS = (
                 b' "authorized_user": "U", "issuer_key": "A", "jwt": "x.e30.y", "ip": "::1"}]}}'
             ),
         ),
-        ("broker.deployment.server_words._read",),
+        ("lender.link.server_words.read_told",),
         (b'"data":', b'"connections":', b'"issuer_key":', b'"id":'),
     ),
     Target(

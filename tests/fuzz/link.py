@@ -140,7 +140,7 @@ TARGETS = (
             ),
             b'{"broker":"x","protocol":1,"version":"0.1.0"}',
         ),
-        ("lender.link.server_words._read",),
+        ("lender.link.server_words.read_told",),
         (b'"time":', b'"allow":', b'"max_payload":', b"9" * 40, b"[["),
     ),
     Target(

@@ -54,6 +54,22 @@ def test_submitters_are_allowed_and_forbidden(tmp_path: Path) -> None:
     assert keys(tmp_path / "state") == {"alice": ALICE.public_key}
 
 
+def test_sizes_and_durations_are_said_as_to_the_other_commands(tmp_path: Path) -> None:
+    state = ("--state", str(tmp_path))
+    said = run("allow", "alice", ALICE.public_key, "--stored", "1.5G", "--bytes", "64M", *state)
+    assert said.returncode == 0
+    alice = SubmittersFile(tmp_path).read().by_name["alice"]
+    assert (alice.stored_bytes_max, alice.bytes_max) == (3 << 29, 64 << 20)
+    for arguments, says in (
+        (("allow", "alice", "--stored", "much"), "write 512M or 2G"),
+        (("token", "--expires", "31d"), "at most 30d"),
+        (("token", "--expires", "soon"), "write 90s, 5m, 2h or 1d"),
+    ):
+        said = run(*arguments, *state)
+        assert said.returncode == 2
+        assert says in said.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

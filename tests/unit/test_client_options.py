@@ -11,8 +11,8 @@ from lender.cli import submit
 from lender.cli.exits import CommandError
 from lender.cli.job_options import job_request, take_trailing_files
 from lender.cli.progress import Progress
-from lender.cli.quantities import duration_s, size_bytes
 from lender.client import After, Array, JobRequest, TaskRecord, TaskResult, Verify
+from lender.service.quantities import duration_s, size_bytes
 
 
 def request_of(*words: str) -> JobRequest:

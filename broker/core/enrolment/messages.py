@@ -10,6 +10,9 @@ from lender.protocol.codec import Closed, Open
 from lender.protocol.enrolment import NAME_PATTERN, ClassName, EnrolledRole, PersonName
 from lender.protocol.ids import PublicKey, Sha256
 
+EXPIRES_S_MAX = 30 * 86_400.0
+"""So long a join token may be good."""
+
 _SECOND_MAX = 1 << 53
 _Second = Annotated[int, Field(ge=0, le=_SECOND_MAX)]
 _Classes = Annotated[tuple[ClassName, ...], Field(max_length=bounds.TOKEN_CLASSES_MAX)]
@@ -102,7 +105,7 @@ class KeepToken(Whom):
     v: Literal[1] = 1
     digest: Sha256
     role: EnrolledRole
-    expires_s: Annotated[float, Field(gt=0, le=30 * 86_400.0)]
+    expires_s: Annotated[float, Field(gt=0, le=EXPIRES_S_MAX)]
 
 
 class SetBound(Whom):
