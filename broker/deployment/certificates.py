@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -98,6 +99,20 @@ def renew(given: Certificates, hosts: Sequence[str], now: float) -> str:
     return _pem(_server(old.subject, wanted, key, usage, authority, _day(now)))
 
 
+def vouches(authority: str, certificate: str) -> bool:
+    """Tell whether an authority has issued a certificate.
+
+    Raises:
+        ValueError: one of them is none.
+    """
+    issuer = x509.load_pem_x509_certificate(authority.encode())
+    try:
+        x509.load_pem_x509_certificate(certificate.encode()).verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
 def _server(
     subject: x509.Name,
     hosts: Sequence[str],
@@ -125,7 +140,12 @@ def _loaded(pair: Pair) -> _Loaded:
     key = serialization.load_pem_private_key(pair.key.encode(), None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError("this is no key that `lender-broker init` makes")  # noqa: TRY004
-    return _Loaded(x509.load_pem_x509_certificate(pair.certificate.encode()), key)
+    certificate = x509.load_pem_x509_certificate(pair.certificate.encode())
+    if certificate.public_key() != key.public_key():
+        raise ValueError(
+            "key and certificate do not fit each other: restore them, or complete what was begun"
+        )
+    return _Loaded(certificate, key)
 
 
 def _begin(

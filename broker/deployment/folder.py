@@ -42,6 +42,14 @@ class Deployment:
         path = self.folder / contents.AUTHORITY
         return path if path.exists() else None
 
+    def authorities(self) -> str:
+        """Return those certificates, as they stand now; empty where the server's was given.
+
+        Raises:
+            DeploymentError: they can't be read.
+        """
+        return "" if self.authority is None else self.read(contents.AUTHORITY)
+
     @property
     def system_credentials(self) -> Path:
         """What lets the operator speak with the server itself."""

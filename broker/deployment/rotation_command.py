@@ -6,17 +6,28 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from broker.deployment import claims
+from broker.deployment import claims, contents
 from broker.deployment.folder import Deployment, DeploymentError
 from broker.deployment.renewal import renew_certificates
 from broker.deployment.rotation import Running, StillUsed, retire, rotate, still_used
 from broker.deployment.servers import servers
+from broker.deployment.succession import add_authority, retire_authority
 from lender.protocol.permissions import Role
 
 ROTATED: tuple[Role, ...] = tuple(role for role in claims.ROLES if role != "stranger")
 """What lets strangers ask is public: there is nothing to keep from anybody."""
 
 _TOLD_MAX = 20
+
+_BESIDE = """\
+{folder}/ca.pem vouches for a new authority besides the old one; servers are as they were
+next: a broker on another machine gets that ca.pem; lenders and submitters fetch it by
+  lender enroll --renew URL; when all have it:
+  lender-broker rotate --authority --retire --yes --url (of all servers, with commas) --ca ca.pem"""
+
+_ASK = """\
+who has not fetched the {folder}/ca.pem of both authorities is cut off by this, as soon as he
+connects anew, and gets the new one by hand then: if all have it, add --yes"""
 
 
 def configure(parser: argparse.ArgumentParser, ca_help: str) -> None:
@@ -35,6 +46,12 @@ def configure(parser: argparse.ArgumentParser, ca_help: str) -> None:
     )
     what.add_argument(
         "--tls", action="store_true", help="renew certificates of servers, by the own authorities"
+    )
+    parser.add_argument(
+        "--authority",
+        action="store_true",
+        help="put a new authority beside the own one that vouches for servers to clients; with "
+        "--retire: have servers show certificates of the new one, and the old one vouch no more",
     )
     parser.add_argument("--role", nargs="+", choices=ROTATED, help="of these alone (of all)")
     parser.add_argument(
@@ -69,6 +86,8 @@ def run(
     def running() -> Any:  # noqa: ANN401 - a context manager of Servers
         return servers(deployment, url, ca)
 
+    if arguments.authority:
+        return _succeed(arguments, deployment, url, running, now)
     roles = tuple(arguments.role or ROTATED)
     if arguments.tls:
         return asyncio.run(_renew(deployment, arguments.hosts, running, now))
@@ -83,6 +102,21 @@ def run(
 new keys vouch for: {", ".join(done)}; nobody was disconnected
 a broker on another machine needs the folder {deployment.folder / "broker"} anew
 next, when all have new tokens: lender-broker rotate --retire"""
+
+
+def _succeed(
+    arguments: argparse.Namespace, deployment: Deployment, url: str, running: Running, now: float
+) -> str:
+    if arguments.tls or arguments.accounts or arguments.role:
+        raise DeploymentError("--authority goes with --retire, and with nothing else")
+    if not arguments.retire:
+        add_authority(deployment, now)
+        return _BESIDE.format(folder=deployment.folder)
+    if not arguments.yes:
+        raise DeploymentError(_ASK.format(folder=deployment.folder))
+    told = asyncio.run(retire_authority(deployment, running, url, now))
+    place = deployment.folder / contents.AUTHORITY
+    return f"read anew by: {', '.join(told)}; {place} is the new one's alone"
 
 
 async def _renew(deployment: Deployment, hosts: Sequence[str], running: Running, now: float) -> str:

@@ -249,6 +249,7 @@ class EnrolmentDesk:
         tags = tuple(f"{CLASS_TAG}:{name}" for name in effect.classes)
         try:
             token = self._deployment.vouch(one.role, one.key, one.name, tags, one.at)
+            authorities = self._deployment.authorities()
         except DeploymentError as error:
             logger.error("no token for %s: %s", one.key, error)  # noqa: TRY400 - told whole
             return
@@ -258,6 +259,7 @@ class EnrolmentDesk:
             state="admitted",
             token=token,
             at=one.at,
+            authorities=authorities,
         )
         await self._publish(effect.reply_to, told)
 

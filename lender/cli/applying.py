@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import NamedTuple
 from lender.cli.exits import CommandError, Exit
 from lender.link.credentials import credentials
 from lender.link.enrolling import Applicant, RefusedError, Wanted, ask, connect_as_stranger
-from lender.link.membership import Membership
-from lender.link.trying import lets_in_by
+from lender.link.membership import Membership, MembershipError
+from lender.link.trying import lets_in
+from lender.link.vouching import believed
 from lender.protocol.signature import Signer
 from lender.protocol.strangers_text import visible
+from lender.service.places import make_folder
 
 _CONNECT_S = 10.0
 _NOBODY_S = 5.0
@@ -64,10 +67,9 @@ async def apply(applying: Applying, progress: Progress) -> Membership:
                 while True:
                     answer = await ask(stranger, applicant, tell)
                     text = credentials(answer.token or "", applying.seed)
-                    key = applying.signer.public_key
-                    where = applying.folder, applying.url, applying.ca
-                    if await lets_in_by(text, *where, key):
-                        return Membership.write(applying.folder, applying.url, text, ca)
+                    for known in believed(ca, answer.authorities):
+                        if await _lets_in(applying, text, known):
+                            return Membership.write(applying.folder, applying.url, text, known)
                     # It was revoked since: what is later than that needs another approval.
                     applicant.is_no_good(answer.at)
         except RefusedError as error:
@@ -92,6 +94,16 @@ def vouched_alike(known: Membership, ca: Path | None) -> bool:
         CommandError: one of the files can't be read.
     """
     return ca is None or (known.ca is not None and _content(known.ca) == _content(ca))
+
+
+async def _lets_in(applying: Applying, text: str, authorities: bytes | None) -> bool:
+    try:
+        make_folder(applying.folder)
+        with tempfile.TemporaryDirectory(prefix=".try.", dir=applying.folder) as folder:
+            tried = Membership.write(Path(folder), applying.url, text, authorities)
+            return await lets_in(tried, applying.signer.public_key)
+    except OSError as error:
+        raise MembershipError(f"can't write {error.filename}: {error.strerror}") from error
 
 
 def _content(path: Path) -> bytes:

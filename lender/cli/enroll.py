@@ -85,9 +85,12 @@ def run(args: argparse.Namespace) -> int:
     role: EnrolledRole = args.role
     wanted = Wanted(role, args.name or _usual_name(role), join_token=join_token)
     out = _Output(signer, wanted, as_json=args.json)
-    applying = Applying(args.url, args.ca, signer, seed, wanted, folder, args.wait)
     try:
         known = Membership.read(folder)
+        ca: Path | None = args.ca
+        if ca is None and args.renew and known is not None and known.url == args.url:
+            ca = known.ca
+        applying = Applying(args.url, ca, signer, seed, wanted, folder, args.wait)
         if known is not None and (
             known.url != args.url or args.renew or not vouched_alike(known, args.ca)
         ):
@@ -95,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         if known is not None and asyncio.run(lets_in(known, signer.public_key)):
             out.done(known, anew=False)
             return Exit.DONE
-        out.begin(args.ca is not None or _is_loopback(args.url))
+        out.begin(ca is not None or _is_loopback(args.url))
         found = asyncio.run(apply(applying, out.progress))
     except (CredentialsError, MembershipError) as error:
         raise CommandError(Exit.FAILED, str(error)) from error

@@ -296,6 +296,10 @@ async def connect(
         options["tls"] = ssl.create_default_context()
 
     async def back_off(error: Exception) -> None:
+        if ca:
+            # There may be a new authority in it since, and this server have a certificate by that.
+            with contextlib.suppress(OSError):  # ssl.SSLError is one
+                options["tls"].load_verify_locations(cafile=str(ca))
         # nats-py paces its first connection by this option alone, without end.
         if not nc.is_connected and not hasattr(connection, "inbox"):
             pause_s = nc.options["reconnect_time_wait"]

@@ -96,6 +96,8 @@ class EnrolAnswer(Open):
     """What the server lets the key in by; worth nothing without its private half."""
     at: int = 0
     """Second of that token."""
+    authorities: str = Field(default="", max_length=bounds.ENROL_BYTES_MAX)
+    """Certificates of who vouches for the fleet's servers (PEM): for whoever could verify one."""
     reason: str = Field(default="", max_length=500)
 
 

@@ -20,6 +20,7 @@ from lender.client import Client, NotAdmitted
 from lender.link.connection import ConnectError, connect
 from lender.link.credentials import CredentialsError, credentials
 from lender.link.embedded import EmbeddedServer, find_server
+from lender.link.membership import submitters_folder
 from lender.protocol.signature import seed_from_entropy
 
 
@@ -118,6 +119,19 @@ async def test_a_submitter_enrols_by_tls_and_then_needs_no_settings(by_hand: Han
         async with asyncio.timeout(20):
             while [one.job for one in await bob.jobs()] != [job.id]:  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.02)
+
+    # A later authority comes by itself with a new token, and is believed of a server that was.
+    kept = submitters_folder(key) / "ca.pem"
+    before = kept.read_text()
+    assert by_hand.broker.run("rotate", "--authority").returncode == 0
+    both = by_hand.ca.read_text()
+    assert before != both
+    with Enrolling(by_hand.url, (*as_bob, "--renew"), {}, "") as renewing:
+        assert await asyncio.to_thread(renewing.ended) == 0, renewing.complaint()
+    assert kept.read_text() == both
+    async with Client(key=key, connect_timeout_s=20) as bob:
+        assert [one.job for one in await bob.jobs()] == [job.id]
+    assert sorted(one.name for one in kept.parent.iterdir()) == ["ca.pem", "fleet.creds", "url"]
 
 
 async def test_another_broker_takes_over_with_the_same_rights(by_hand: HandRun) -> None:
