@@ -14,7 +14,7 @@ help:
 	@echo 'make demo       lend three machines, run real work on them, pause one, revoke another'
 	@echo 'make test       everything that CI runs: style, types, import rules, tests'
 	@echo 'make test-attacks  every attack on the sandboxes, once more against an ordinary user'"'"'s lenderd'
-	@echo 'make test-suites   the executor by CPython'"'"'s own tests of executors, which want a quiet machine'
+	@echo 'make test-suites   CPython'"'"'s own tests of executors and joblib'"'"'s of backends, which want a quiet machine'
 	@echo 'make test-cgroups  limits by cgroup, in an emulated machine that has every controller'
 	@echo 'make soak-sandbox  10,000 sandboxed tasks with faults among them, and what is left of them'
 	@echo 'make chaos      20 lenders, two brokers and a NATS cluster under random faults: MINUTES=10 SEED=n'
@@ -71,7 +71,7 @@ test-attacks: venv walls
 
 test-suites: venv walls
 	@.ci/packages bubblewrap libpython3.11-testsuite
-	$(BIN)/pytest $(SUITES)
+	$(BIN)/pytest -rP $(SUITES)
 
 test-cgroups: venv
 	@tests/vm/run

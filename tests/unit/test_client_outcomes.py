@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 
 import cloudpickle
 import pytest
@@ -72,6 +73,21 @@ def test_a_value_that_needs_a_pickle_needs_trust() -> None:
     with pytest.raises(UntrustedValue):
         outcome(came_of(complex, 1, 2), trust=False)
     assert outcome(came_of(complex, 1, 2), trust=True).value == 1 + 2j
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_of_a_strangers_stops_nothing_here_unless_lenders_are_trusted() -> None:
+    content = came_of(interrupt)
+    assert isinstance(outcome(content, trust=False).error, RemoteError)
+    assert isinstance(outcome(content, trust=True).error, KeyboardInterrupt)
+
+
+def test_who_ends_its_interpreter_has_no_outcome() -> None:
+    with pytest.raises(SystemExit):
+        came_of(sys.exit, 3)
 
 
 def told(**fields: object) -> bytes:

@@ -28,7 +28,7 @@ def program(calls: Sequence[bytes]) -> bytes:
             return all(map(is_plain, tree))
         return tree is None or type(tree) in {bool, int, float, str, bytes}
 
-    def told(error: Exception) -> dict[str, Any]:
+    def told(error: BaseException) -> dict[str, Any]:
         import sys  # noqa: PLC0415 - on the lender
         import traceback  # noqa: PLC0415 - on the lender
 
@@ -60,7 +60,9 @@ def program(calls: Sequence[bytes]) -> bytes:
             try:
                 function, arguments, named = pickle.loads(calls[task])  # noqa: S301 - the submitter's own
                 came = {"value": function(*arguments, **named)}
-            except Exception as error:  # noqa: BLE001 - whatever the function raises is told
+            except SystemExit:
+                raise  # it was asked to end, or ends itself: the task has no outcome
+            except BaseException as error:  # noqa: BLE001 - whatever the function raises is told
                 came = {"raised": told(error)}
         content = written.getvalue()
         printed = content[:printed_bytes_max].decode("utf-8", "backslashreplace")
