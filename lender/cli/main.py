@@ -36,6 +36,8 @@ VERBS = {
     "keygen": "make a submitter's key",
     "submit": "run a command or a wasm module on somebody's machine",
     "map": "run an array of tasks",
+    "run": "run a job that is written down, or a wasm module",
+    "validate": "say what is wrong with a job file",
     "jobs": "list your jobs",
     "follow": "see what a job's tasks write, while they run",
     "get": "fetch a job's result and files",

@@ -16,17 +16,11 @@ Ctrl-C says how to get the result later, and leaves; pressed twice, it cancels t
 """
 
 import argparse
-import sys
-from pathlib import Path
 
-from lender.cli.connect import add_connection_options, with_client
-from lender.cli.delivery import deliver_task
-from lender.cli.exits import Exit
+from lender.cli.array_indices import indices
+from lender.cli.connect import add_connection_options
 from lender.cli.job_options import add_job_options, job_request
-from lender.cli.log_printing import LogPrinter, followed
-from lender.cli.strangers_words import Output, add_raw_option
-from lender.cli.waiting import attended
-from lender.client import Client
+from lender.cli.submitting import add_delivery_options, submitted
 
 EXAMPLES = """\
   lender submit -- sha256sum file.bin --in file.bin
@@ -43,33 +37,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_connection_options(parser)
     parser.add_argument(
-        "--into", type=Path, default=Path(), metavar="DIR", help="where output files go"
+        "--array", type=indices, metavar="0-N", help="many tasks; see `lender map --help`"
     )
-    parser.add_argument("--no-wait", action="store_true", help="print the job's id and leave")
-    parser.add_argument(
-        "--follow", action="store_true", help="show the task's standard error while it runs"
-    )
-    add_raw_option(parser)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_delivery_options(parser)
     add_job_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Submit, wait, deliver."""
-    request = job_request(args)
-
-    async def submit(client: Client) -> int:
-        job = await client.submit_request(request)
-        if args.no_wait:
-            print(job.id)
-            return Exit.DONE
-        if not args.follow:
-            terminal = await attended(client, job, job.ended())
-            return await deliver_task(job, terminal, args.into, as_json=args.json, raw=args.raw)
-        printer = LogPrinter(Output(sys.stderr, raw=args.raw), with_tasks=False)
-        terminal = await attended(client, job, followed(job, printer))
-        return await deliver_task(
-            job, terminal, args.into, as_json=args.json, raw=args.raw, with_stderr=False
-        )
-
-    return with_client(args, submit)
+    return submitted(args, job_request(args, array=args.array))

@@ -1,0 +1,77 @@
+"""Submitting a job and, unless told otherwise, staying until its results are here."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lender.cli.connect import with_client
+from lender.cli.delivery import ArrayDelivery, deliver_task
+from lender.cli.exits import CommandError, Exit
+from lender.cli.log_printing import LogPrinter, followed
+from lender.cli.progress import Progress
+from lender.cli.strangers_words import Output, add_raw_option
+from lender.cli.waiting import attended
+from lender.client import Client, Job, JobRequest
+
+
+def add_delivery_options(parser: argparse.ArgumentParser) -> None:
+    """Add what becomes of the results."""
+    parser.add_argument(
+        "--into",
+        type=Path,
+        metavar="DIR",
+        help="where output files go, and the values of an array; unless said, output files come"
+        " into this folder, and an array's values to standard output",
+    )
+    parser.add_argument("--no-wait", action="store_true", help="print the job's id and leave")
+    parser.add_argument(
+        "--follow", action="store_true", help="show a task's standard error while it runs"
+    )
+    add_raw_option(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="print the result as JSON; of an array a line per task"
+    )
+
+
+def submitted(args: argparse.Namespace, request: JobRequest) -> int:
+    """Submit, wait, deliver; returns the exit code.
+
+    Raises:
+        CommandError: the options don't go together.
+    """
+    is_array = request.array is not None
+    if is_array and args.follow:
+        raise CommandError(Exit.USAGE, "an array is followed by its id: `lender follow JOB`")
+    if is_array and request.outputs and args.into is None and not args.no_wait:
+        raise CommandError(Exit.USAGE, "an array's output files need a folder: --into DIR")
+
+    async def submit(client: Client) -> int:
+        job = await client.submit_request(request)
+        if args.no_wait:
+            print(job.id)
+            return Exit.DONE
+        return await (_array(client, job, args) if is_array else _task(client, job, args))
+
+    return with_client(args, submit)
+
+
+async def _task(client: Client, job: Job, args: argparse.Namespace) -> int:
+    if args.follow:
+        printer = LogPrinter(Output(sys.stderr, raw=args.raw), with_tasks=False)
+        terminal = await attended(client, job, followed(job, printer))
+    else:
+        terminal = await attended(client, job, job.ended())
+    return await deliver_task(
+        job,
+        terminal,
+        args.into or Path(),
+        as_json=args.json,
+        raw=args.raw,
+        with_stderr=not args.follow,
+    )
+
+
+async def _array(client: Client, job: Job, args: argparse.Namespace) -> int:
+    progress = Progress(job.spec.task_count, sys.stderr)
+    delivery = ArrayDelivery(job, args.into, progress, as_json=args.json, raw=args.raw)
+    return await attended(client, job, delivery.run())

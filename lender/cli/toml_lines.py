@@ -1,0 +1,22 @@
+"""Where a key stands in a TOML file: what parses it does not tell. Pure."""
+
+import re
+
+Place = tuple[str | int, ...]
+"""Keys and indices, from the top."""
+
+
+def line_of(text: str, place: Place) -> int:
+    """The line where a key stands; of the nearest above it that does, where it stands in none."""
+    names = [str(one) for one in place]
+    found, table = 1, ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.fullmatch(r"\s*\[+\s*([^\[\]]+?)\s*\]+\s*(#.*)?", line):
+            table = header[1]
+            if table == names[0]:
+                found = number
+        elif key := re.match(r"\s*([\w.\"'-]+)\s*=", line):
+            whole = ".".join(filter(None, [table, re.sub("[\"']", "", key[1])]))
+            if ".".join(names) == whole or ".".join(names).startswith(f"{whole}."):
+                return number
+    return found

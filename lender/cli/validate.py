@@ -1,0 +1,27 @@
+"""Say whether a job file describes a job, without sending anything.
+
+A fault names file, line and key. See `lender run --help` for the keys. Exits with 2 for a fault.
+"""
+
+import argparse
+from pathlib import Path
+
+from lender.cli.exits import Exit
+from lender.cli.job_file import read_job_file
+
+EXAMPLES = """\
+  lender validate plot.toml && lender run plot.toml"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("file", type=Path, metavar="FILE", help="the job file")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read it, and say what it describes."""
+    request = read_job_file(args.file)
+    count = request.array.count if request.array else 1  # type: ignore[union-attr] # of a file
+    what = " ".join(request.argv) or str(request.wasm)
+    print(f"{args.file}: {count} task{'s' * (count != 1)} of {what}")
+    return Exit.DONE
