@@ -23,7 +23,7 @@ from lender.client.keys import (
     read_trusted,
 )
 from lender.client.ledger import Ledger
-from lender.client.retrying import retry_spec, tasks_to_retry
+from lender.client.retrying import renewed, retry_spec, tasks_to_retry
 from lender.client.seals import Seal
 from lender.client.specs import DAY_S, Content, JobRequest, inputs_by_name, job_spec, payload_of
 from lender.client.trust import Trust
@@ -294,6 +294,7 @@ class Client:
             NoSuchJob: the ledger holds none under this id.
             ClientError: it has not ended, or all of its tasks have succeeded.
             Rejected: its failed tasks are too many ranges.
+            ContentFault: the program or an input is gone: they are kept for 16 days.
         """
         old = await self.get(job) if isinstance(job, str) else job
         terminal = await old.terminal()
@@ -301,7 +302,7 @@ class Client:
             raise ClientError(f"job {old.id} has not ended", "wait for it, or cancel it")
         tasks, now = await tasks_to_retry(old, terminal), self._now()
         spec = retry_spec(old.spec, tasks, job=job_id(now, self._entropy(ENTROPY_BYTES)), now=now)
-        return await self._submit(spec)
+        return await self._submit(await renewed(spec, self._session.contents))
 
     async def status(self, job: Job | str) -> JobStatus | None:
         """Return what the broker knows of a job: counts of its tasks, and which have failed.

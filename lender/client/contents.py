@@ -1,6 +1,8 @@
 """Programs, inputs, values and outputs: contents that travel as blobs, named by their SHA-256."""
 
 import asyncio
+import shutil
+import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -70,6 +72,15 @@ class Contents:
             raise ContentFault(
                 f"can't write {path}: {error.strerror}", "choose another folder"
             ) from error
+
+    async def renew(self, blob: Reference) -> BlobRef:
+        """Store anew what is there yet, as it was, and return its new name."""
+        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="lender-"))
+        try:
+            await self.fetch_into(blob, folder / blob.sha256)
+            return await self.store(folder / blob.sha256)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _insist(
         self, transfer: Callable[[], Awaitable[Result]], size_bytes: int, place: str

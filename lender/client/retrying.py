@@ -4,9 +4,10 @@ from collections.abc import Iterable
 
 from pydantic import ValidationError
 
+from lender.client.contents import Contents
 from lender.client.errors import ClientError, Rejected
 from lender.client.job import Job
-from lender.protocol.job import Array, JobSpec, TaskRange
+from lender.protocol.job import Array, Input, JobSpec, TaskRange, week_of
 from lender.protocol.result import Terminal
 
 
@@ -58,6 +59,29 @@ def retry_spec(spec: JobSpec, tasks: tuple[TaskRange, ...], *, job: str, now: fl
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         raise Rejected("array.tasks", fault["msg"]) from error
+
+
+async def renewed(spec: JobSpec, contents: Contents) -> JobSpec:
+    """Return the same job with contents that live as long as those of a new one.
+
+    What was stored in an earlier week may be gone before it is read: it is fetched, and stored
+    anew.
+
+    Raises:
+        ContentFault: one is gone already.
+        NotAdmitted, Unreachable: see `Contents`.
+    """
+    week = week_of(spec.created_at)
+    named = [one for one in (spec.program, *spec.inputs) if one is not None and one.week != week]
+    anew = {one.sha256: await contents.renew(one) for one in named}
+    if not anew:
+        return spec
+    program = spec.program and anew.get(spec.program.sha256, spec.program)
+    inputs = tuple(
+        Input(name=one.name, **anew[one.sha256].model_dump()) if one.sha256 in anew else one
+        for one in spec.inputs
+    )
+    return JobSpec(**dict(spec) | {"program": program, "inputs": inputs})
 
 
 def _ranges(marks: bytearray) -> Iterable[TaskRange]:

@@ -1,6 +1,7 @@
 """A submitter's view of jobs, against a real server: nothing is missed, nothing done twice."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from fake_broker import LENDERS, FakeBroker, echo, fake_broker
 from lender.client import (
     Cancelled,
     Client,
+    ContentFault,
     Expired,
     JobFailed,
     JobIdTaken,
@@ -23,6 +25,7 @@ from lender.link.api import JetStream
 from lender.link.connection import Connected
 from lender.link.embedded import EmbeddedServer
 from lender.protocol import streams, subjects
+from lender.protocol.bounds import WEEK_S
 from lender.protocol.job import JobSpec
 from lender.protocol.result import TaskResult
 
@@ -46,6 +49,37 @@ async def test_a_job_comes_back_with_its_value(nats: EmbeddedServer, key: Path) 
         result = await job.result(TIME_S)
     assert result.value == b"echo hi"
     assert result.terminal.lender == LENDERS[0]
+
+
+async def test_what_is_tried_again_later_names_contents_that_live_as_long_as_new_ones(
+    nats: EmbeddedServer, key: Path
+) -> None:
+    """Those of the first try age out while the second one waits."""
+    today = time.time()
+
+    async def fail(broker: FakeBroker, spec: JobSpec) -> None:
+        await broker.finish(spec, "failed", tasks_failed=1, tasks_total=1)
+
+    async with (
+        fake_broker(nats.url, fail) as broker,
+        Client(nats.url, key, now=lambda: today) as me,
+    ):
+        first = await me.submit(["x"], wasm=b"program", inputs={"in": b"content", "on": b"content"})
+        sooner = await me.retry(first)
+        assert (sooner.spec.program, sooner.spec.inputs) == (first.spec.program, first.spec.inputs)
+        today += WEEK_S
+        later = await me.retry(first)
+        js, bucket = JetStream(broker.connection), streams.bucket(me.public_key)
+        for one in (first.spec.program, *first.spec.inputs):
+            assert one is not None
+            await js.purge(bucket, subjects.blob(*(me.public_key,) * 2, one.sha256, 0, one.week))
+        assert later.spec.program is not None
+        contents = me._session.contents
+        assert await contents.fetch(later.spec.program) == b"program"
+        assert [one.name for one in later.spec.inputs] == ["in", "on"]
+        assert [await contents.fetch(one) for one in later.spec.inputs] == [b"content"] * 2
+        with pytest.raises(ContentFault, match="does not hold it"):
+            await me.retry(first)
 
 
 async def test_a_result_whose_event_was_lost_is_read(nats: EmbeddedServer, key: Path) -> None:
