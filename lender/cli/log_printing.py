@@ -3,6 +3,7 @@
 import base64
 import codecs
 import json
+from collections.abc import AsyncIterator
 
 from lender.cli.strangers_words import Output
 from lender.client import Job, LogPiece, Terminal
@@ -71,10 +72,10 @@ class LogPrinter:
         self._output.write(content)
 
 
-async def print_log(job: Job, printer: LogPrinter, task: int | None = None) -> None:
-    """Print a job's log until the job, or that task of it, has ended."""
+async def print_log(pieces: AsyncIterator[LogPiece], printer: LogPrinter) -> None:
+    """Print all pieces of a log."""
     try:
-        async for piece in job.log(task):
+        async for piece in pieces:
             printer.show(piece)
     finally:
         printer.close()
@@ -82,14 +83,14 @@ async def print_log(job: Job, printer: LogPrinter, task: int | None = None) -> N
 
 async def followed(job: Job, printer: LogPrinter) -> Terminal:
     """Print a job's log, and return its last word."""
-    await print_log(job, printer)
+    await print_log(job.log(), printer)
     return await job.ended()
 
 
 def piece_as_json(job: Job, piece: LogPiece) -> str:
     """Return a piece as a line of JSON."""
     fields = {
-        "schema": "lender.follow/1",
+        "schema": "lender.logs/1",
         "job": job.id,
         "task": piece.task,
         "attempt": piece.attempt,

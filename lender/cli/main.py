@@ -39,7 +39,7 @@ VERBS = {
     "run": "run a job that is written down, or a wasm module",
     "validate": "say what is wrong with a job file",
     "jobs": "list your jobs",
-    "follow": "see what a job's tasks write, while they run",
+    "logs": "see what a job's tasks wrote, or with -f write",
     "get": "fetch a job's result and files",
     "cancel": "end a job",
     "retry": "run what failed of a job once more",

@@ -5,7 +5,7 @@ Values come to standard output in the order of the tasks, or, with --into DIR, e
 and its output files into DIR/TASK.out/. Progress goes to standard error.
 
 Options belong before `--`; see `lender submit --help` for --in and --out behind the command.
-`lender follow JOB` shows what the tasks write to standard error. On a terminal control characters
+`lender logs -f JOB` shows what the tasks write to standard error. On a terminal control characters
 in what they wrote are shown as escapes; --raw leaves them as they are.
 With --gang all tasks run at the same time, on as many machines as it takes, or none does: whenever
 one of them loses its machine, or fails and is tried again, all begin anew together.

@@ -3,7 +3,7 @@
 Waits for the result: what the task wrote to standard output comes out here byte for byte, the
 end of its standard error on standard error, its output files in this folder (or --into DIR),
 and this command ends with the task's exit code (1 if it failed without one). With --follow its
-standard error comes while it runs; see `lender follow --help`.
+standard error comes while it runs; see `lender logs --help`.
 
 On a terminal control characters in what the task wrote are shown as escapes, so that no task can
 steer it; --raw leaves them as they are.

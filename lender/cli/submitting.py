@@ -41,7 +41,7 @@ def submitted(args: argparse.Namespace, request: JobRequest) -> int:
     """
     is_array = request.array is not None
     if is_array and args.follow:
-        raise CommandError(Exit.USAGE, "an array is followed by its id: `lender follow JOB`")
+        raise CommandError(Exit.USAGE, "an array is followed by its id: `lender logs -f JOB`")
     if is_array and request.outputs and args.into is None and not args.no_wait:
         raise CommandError(Exit.USAGE, "an array's output files need a folder: --into DIR")
 

@@ -81,6 +81,7 @@ class BlockingJob(_Twin[Job]):
     result = _waiting(Job.result)
     results = _iterating(Job.results)
     log = _iterating(Job.log)
+    log_so_far = _iterating(Job.log_so_far)
     value = _waiting(Job.value)
     download = _waiting(Job.download)
     cancel = _waiting(Job.cancel)
@@ -116,6 +117,7 @@ class BlockingClient(_Twin[Client]):
             self._thread.run(self._twin.__aenter__())
         except BaseException:
             self._thread.stop()
+            self._thread.join()
             raise
         return self
 

@@ -67,6 +67,11 @@ class Following:
         return self._collector.terminal
 
     @property
+    def is_reading(self) -> bool:
+        """What RESULTS holds by now has not all been seen."""
+        return self._sweep is not None
+
+    @property
     def complete(self) -> bool:
         """Nothing more will come."""
         return self._collector.complete if self._chunked else self.terminal is not None

@@ -14,7 +14,7 @@ from lender.client.errors import ContentFault, error_of
 from lender.client.following import Following
 from lender.client.insistence import insist
 from lender.client.ledger import Ledger
-from lender.client.log_following import LogFollowing
+from lender.client.log_following import LogFollowing, assembly_of
 from lender.client.log_pieces import LogPiece
 from lender.client.records import Record, read_record
 from lender.client.seals import Seal
@@ -148,6 +148,23 @@ class Job:
         async with following, LogFollowing(self._session.connection, self.spec) as log:
             async for piece in log.pieces(following, task):
                 yield piece
+
+    async def log_so_far(self, task: int | None = None) -> AsyncIterator[LogPiece]:
+        """Yield the last 8 KiB of what each task wrote that has ended by now.
+
+        Args:
+            task: of this one alone.
+
+        Raises:
+            NotAdmitted, Unreachable: they can't be read.
+        """
+        assembly = assembly_of(self.spec)
+        async with self._following(with_tasks=True) as following:
+            while following.is_reading:
+                for record in await following.more():
+                    piece = assembly.end(record)
+                    if piece is not None and task in (None, piece.task):
+                        yield piece
 
     async def value(self, result: TaskResult) -> bytes:
         """Return the whole value of a task's result, also when it travelled as a blob.

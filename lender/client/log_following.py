@@ -29,15 +29,20 @@ _MESSAGE_BYTES_MAX = 2 * LOG_PIECE_BYTES_MAX
 """A piece in JSON takes 4/3 of its content. Larger ones break the protocol: none waits here."""
 
 
+def assembly_of(spec: JobSpec) -> LogAssembly:
+    """Return what puts a job's log together, before anything of it was seen."""
+    # Of a sealed job nothing is told on the way, and less fits into its last words.
+    tail_bytes = STDERR_TAIL_BYTES_MAX if spec.sealing is None else SEALED_TAIL_BYTES_MAX
+    return LogAssembly(spec.task_end, tail_bytes)
+
+
 class LogFollowing:
     """One watch over one job's log. Who reads too slowly for it misses the oldest."""
 
     def __init__(self, connection: Connection, spec: JobSpec) -> None:
         self._connection = connection
         self._subject = subjects.task_log_filter(spec.submitter, spec.id)
-        # Of a sealed job nothing is told on the way, and less fits into its last words.
-        tail_bytes = STDERR_TAIL_BYTES_MAX if spec.sealing is None else SEALED_TAIL_BYTES_MAX
-        self._assembly = LogAssembly(spec.task_end, tail_bytes)
+        self._assembly = assembly_of(spec)
         self._messages: deque[Msg] = deque(maxlen=_UNREAD_MAX)
         self._changed = asyncio.Event()
         self._heard = self._before_news = 0

@@ -24,6 +24,10 @@ def test_jobs_are_submitted_followed_and_fetched(fleet: Fleet, tmp_path: Path) -
         assert [job.value(found[task]) for task in range(3)] == [b"0\n", b"1\n", b"2\n"]
         (path,) = job.download(found[2], tmp_path)
         assert path.read_bytes() == b"2\n"
+        assert {piece.content for piece in job.log_so_far()} == {
+            b"said %d\n" % task for task in range(3)
+        }
+        assert [piece.task for piece in job.log_so_far(1)] == [1]
         assert job.ended(WAIT_S).state == "succeeded"
         assert client.get(job.id).terminal() is not None
         assert [one.job for one in client.jobs()] == [job.id]

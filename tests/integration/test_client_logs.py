@@ -230,7 +230,7 @@ async def test_no_task_steers_the_terminal_of_who_reads_it(
     async with fake_broker(nats.url, hostile) as broker:
         shown = await on_terminal(environment, "submit", "--", "x")
         job = broker.jobs[0].id
-        for words in (("get", job), ("get", "--json", job), ("follow", job)):
+        for words in (("get", job), ("get", "--json", job), ("logs", job)):
             shown += await on_terminal(environment, *words)
         shown += await on_terminal(environment, "submit", "--follow", "--", "x")
     assert not set(b"\x1b\x07\x9b\xc2") & set(shown)
@@ -245,12 +245,13 @@ async def test_a_pipe_and_who_asks_for_it_raw_get_every_byte(
         assert said == (0, HOSTILE, HOSTILE)
         job = broker.jobs[0].id
         assert await piped(environment, "get", job) == (0, HOSTILE, HOSTILE)
-        assert await piped(environment, "follow", job) == (0, HOSTILE, b"")
-        code, out, _ = await piped(environment, "follow", "--json", job)
+        assert await piped(environment, "logs", "-f", job) == (0, HOSTILE, b"")
+        assert await piped(environment, "logs", job) == (0, HOSTILE, b"")
+        code, out, _ = await piped(environment, "logs", "-f", "--json", job)
         fields = json.loads(out)
-        assert (code, fields["schema"], fields["last"]) == (0, "lender.follow/1", True)
-        for verb in ("follow", "get"):
-            assert b"\x1b]0;owned\x07" in await on_terminal(environment, verb, "--raw", job)
+        assert (code, fields["schema"], fields["last"]) == (0, "lender.logs/1", True)
+        for verb in (("logs", "-f"), ("get",)):
+            assert b"\x1b]0;owned\x07" in await on_terminal(environment, *verb, "--raw", job)
 
 
 async def piped(environment: dict[str, str], *words: str) -> tuple[int, bytes, bytes]:
@@ -272,7 +273,7 @@ async def test_a_task_that_the_job_does_not_have_is_named(
 ) -> None:
     async with fake_broker(nats.url, hostile) as broker:
         await piped(environment, "submit", "--", "x")
-        said = await piped(environment, "follow", "--task", "1", broker.jobs[0].id)
+        said = await piped(environment, "logs", "-f", "--task", "1", broker.jobs[0].id)
     assert said[0] == 2
     assert b"has the tasks 0 to 0" in said[2]
 
@@ -294,7 +295,7 @@ async def test_lines_of_several_tasks_come_with_their_task(
 
     async with fake_broker(nats.url, work) as broker:
         submitted = await piped(environment, "map", "--no-wait", "--array", "0-1", "--", "x")
-        said = await piped(environment, "follow", submitted[1].decode().strip())
+        said = await piped(environment, "logs", "-f", submitted[1].decode().strip())
         assert followed.is_set()
         assert len(broker.jobs) == 1
     assert said == (0, b"0: one\n1: other\n0: two\n", b"")

@@ -78,6 +78,7 @@ class LenderExecutor(Executor):
             self._thread.run(self._dispatch.open())
         except BaseException:
             self._thread.stop()
+            self._thread.join()
             raise
         weakref.finalize(self, _abandon, self._thread, self._dispatch).atexit = False
         _open.add(self)
