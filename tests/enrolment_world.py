@@ -158,7 +158,7 @@ class World:
                         key=one.key,
                         commitment=effect.commitment,
                         state="admitted",
-                        token=f"token of {one.key}",
+                        token=f"token.of.{one.key}",
                         at=one.at,
                     )
                 case AllowSubmitter():

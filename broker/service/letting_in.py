@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from broker.core.enrolment.messages import (
     EXPIRES_S_MAX,
     Approve,
+    AskLenders,
     KeepToken,
     KnownLender,
     OperatorAnswer,
@@ -119,11 +120,21 @@ async def _run(
         )
     said = {"code": one.code, "key": one.key, "name": arguments.name}
     message = said_by(Approve, arguments, said)
+    asked = AskLenders(key=one.key)
+    before = (await desk.ask(subjects.ENROLMENT_LENDERS, asked)).lenders
     if not arguments.yes:
         _ask_person(one, message)
     await desk.ask(subjects.ENROLMENT_APPROVE, message)
-    to_work = f", to work for {whom(message)}" if one.role == "lender" else ""
-    return f"{one.role} {arguments.name or one.name} ({one.key}) is let in{to_work}"
+    said_of = f"{one.role} {arguments.name or one.name} ({one.key}) is let in"
+    if one.role != "lender":
+        return said_of
+    said_of += f", to work for {whom(message)}"
+    if before and not any(_same(message, known) for known in before):
+        said_of += (
+            f"\n! it was let in before, for {whom(before[0])}: what it was given then is good "
+            f"unless it was revoked; `lender-broker bound {one.key} --submitters ...` ends it"
+        )
+    return said_of
 
 
 def said_by(kind: type[W], arguments: argparse.Namespace, fields: dict[str, object]) -> W:
@@ -149,6 +160,10 @@ def whom(bound: Whom | KnownLender) -> str:
     if bound.pools is not None:
         said += f", in the pool{'s' * (len(bound.pools) > 1)} {', '.join(bound.pools)}"
     return said
+
+
+def _same(bound: Whom, known: KnownLender) -> bool:
+    return (bound.submitters, bound.pools) == (known.submitters, known.pools)
 
 
 def add_bound(parser: argparse.ArgumentParser) -> None:

@@ -70,9 +70,9 @@ class TokenKeeper:
         self._refusal = ""
         self._was_in = False
         self._vain = 0
-        """How often we were given nothing that the server takes, since it refused us."""
+        """How often we were given nothing that the server takes, since it last let us in."""
         self.out: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        """Set with the server's word when it has let us in, and does so no more."""
+        """Set with the server's word when it has cut us off for good."""
 
     @property
     def not_approved(self) -> frozenset[tuple[str, str]]:
@@ -92,9 +92,9 @@ class TokenKeeper:
     def on_state(self, state: State) -> None:
         """Take up what became of the line."""
         if isinstance(state, Refused):
-            if not self._refusal:
+            if not self._refusal:  # what comes on the way back says less
                 log.warning("%s: what lets us in is fetched anew", state.reason)
-            self._refusal = state.reason
+                self._refusal = state.reason
             self._pace.refused()
         elif isinstance(state, Connected):
             self._was_in, self._refusal, self._vain = True, "", 0
@@ -114,7 +114,7 @@ class TokenKeeper:
                 await self._fetch(membership, asked)
             except RefusedError as error:
                 self._bar(str(error))
-            except (LinkError, MembershipError) as error:
+            except (LinkError, MembershipError, ValueError) as error:
                 log.warning("no other token yet: %s", error)
                 self._pace.failed(time.monotonic())
 
@@ -129,8 +129,9 @@ class TokenKeeper:
         elif text not in ("", self._text) and await lets_in_by(
             text, membership.credentials.parent, url, ca, key
         ):
+            held = _classes_of(text)
             membership.renew(text)
-            self._text, self._held = text, _classes_of(text)
+            self._text, self._held = text, held
             self._pace.answered(time.monotonic(), asked, self._held)
             log.info("another token was fetched: %s", _told(self._held))
             if self._connection is not None:
@@ -141,15 +142,20 @@ class TokenKeeper:
     def _in_vain(self) -> None:
         self._pace.failed(time.monotonic())
         log.warning("the fleet has no token for us that its server takes")
-        self._vain += 1 if self._refusal else 0
-        if self._vain == VAIN_MAX:
+        self._vain += 1
+        if self._vain >= VAIN_MAX and self._is_revoked:
             self._bar("what it was given is refused as well")
 
     def _bar(self, reason: str) -> None:
         self._pace.barred()
         log.warning("this machine is let in no more: %s", reason)
-        if self._refusal and self._was_in and not self.out.done():
+        if self._is_revoked and not self.out.done():
             self.out.set_result(self._refusal)
+
+    @property
+    def _is_revoked(self) -> bool:
+        """Whether the server has cut us off by that word; any other may pass, as it starts anew."""
+        return self._was_in and "revoked" in self._refusal.lower()
 
     def _read(self) -> None:
         """Take up what somebody else may have put there: `lender enroll`."""

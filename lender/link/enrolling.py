@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,8 @@ from lender.protocol.signature import SIGNATURE_HEADER, Signer
 ASK_AGAIN_S = 1.0
 _ANSWER_S = 3.0
 _NOBODY_S = 0.2
+_TOKEN = re.compile(r"[A-Za-z0-9_.-]+")
+"""A JWT's letters: in a file of credentials nothing else can follow from one."""
 
 
 class RefusedError(Exception):
@@ -112,7 +115,7 @@ class Applicant:
         if (answer.key, answer.commitment) != ours:
             return None  # another's, which somebody had sent to us
         if answer.state == "admitted":
-            return answer if answer.token else None
+            return answer if _TOKEN.fullmatch(answer.token or "") else None
         if answer.state == "refused":
             raise RefusedError(answer.reason)
         if answer.state == "anew":

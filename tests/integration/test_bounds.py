@@ -81,7 +81,7 @@ async def test_a_lenders_token_holds_what_owner_and_operator_both_say_while_it_r
     desk, key = enrolled(fleet, "desk", "--submitters", "demo")
     pid = desk.pid
     assert works_for(desk) == set()
-    listed = said(fleet, "bound")
+    listed = said(fleet, "bound", key)
     assert key in listed
     assert "demo alone" in listed
 

@@ -42,7 +42,7 @@ class Following(RuleBasedStateMachine):
         self.refused = True
         self.pace.refused()
 
-    @rule(ticks=st.integers(min_value=1, max_value=200))
+    @rule(ticks=st.integers(min_value=1, max_value=20))
     def wait(self, ticks: int) -> None:
         for _ in range(ticks):
             self.now += TICK_S
@@ -85,5 +85,5 @@ class Following(RuleBasedStateMachine):
         assert self.pace.lacking <= frozenset(self.wanted) - self.held
 
 
-Following.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+Following.TestCase.settings = settings(max_examples=100, stateful_step_count=20, deadline=None)
 TestFollowing = Following.TestCase

@@ -38,7 +38,7 @@ def test_a_machine_is_let_in_by_the_code_that_it_shows(world: World) -> None:
     assert world.waiting() == []
     world.ask(desk)
     assert desk.admitted is not None
-    assert desk.admitted.token == f"token of {desk.signer.public_key}"
+    assert desk.admitted.token == f"token.of.{desk.signer.public_key}"
     assert world.admissions[0].admission.classes == ("*",)
     assert world.allowed == {}
 
@@ -425,6 +425,8 @@ def test_an_applicant_heeds_its_own_answers_alone_and_one_nonce() -> None:
     assert say(key=signer(2).public_key, state="refused") is None
     assert say(commitment="ab" * 32, state="refused") is None
     assert say(state="admitted") is None, "without a token"
+    for text in ("", "a b", "e.y.x\n-----BEGIN USER NKEY SEED-----\nSU", "e.y.\u0443"):
+        assert say(state="admitted", token=text) is None, "no token, or more than one"
     assert say(state="begun") is None
     assert one.code is None
     assert say(nonce="ab" * 32) is None
