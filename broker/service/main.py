@@ -32,6 +32,8 @@ from lender.service.settings import SettingsError, find_file, given, load
 EXAMPLES = """examples:
   lender-broker init                           makes keys and accounts: only whom they vouch for
                                                is let in (docs/deployment.md)
+  lender-broker init --cluster a.lab b.lab c.lab
+                                               and a folder for each server of a cluster
   lender-broker serve --embedded               NATS on 127.0.0.1:4222, state in ~/.local/state
   lender-broker serve --url nats://nats.lab:4222
   lender-broker serve --url nats://nats.lab:4222 (on another machine)  stands by, takes over
@@ -51,7 +53,8 @@ EXAMPLES = """examples:
   lender-broker revoke UCXY... --url ...       that key is let in no more, at once
   lender-broker rotate --url ...               new keys vouch for all; old tokens stay good
   lender-broker rotate --retire --url ...      they do no more
-  lender-broker rotate --tls --url ...         a new certificate for the server
+  lender-broker rotate --tls --url ...         new certificates for servers
+  lender-broker rotate --authority             a successor for who vouches for them
 
 Settings also come from a TOML file (--config) and from the environment:
   LENDER_BROKER_URL, _EMBEDDED, _PORT, _STORE, _STATE, _CREDENTIALS, _CA, _DEPLOYMENT, _SUBMITTERS,

@@ -4,10 +4,12 @@ import stat
 import subprocess
 import time
 from pathlib import Path
+from typing import Self, cast
 
 import pytest
 from broker_parts import COMMAND
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.deployment import certificates, contents, server_config
@@ -23,6 +25,8 @@ from broker.deployment.cluster import (
 from broker.deployment.contents import Certificates
 from broker.deployment.folder import Deployment, DeploymentError
 from broker.deployment.open_routes import is_open, open_routes
+from broker.deployment.renewal import renew_certificates
+from broker.deployment.rotation import Running
 from broker.deployment.signing import by_the_table, sign_accounts, signing_keys
 
 NOW = time.time()
@@ -152,6 +156,42 @@ def test_a_given_certificate_is_shown_to_clients_and_never_to_servers(tmp_path: 
         assert deployment.read(member_file(host, "server.key")) == "given key"
         routes = deployment.read(member_file(host, "routes-ca.pem"))
         assert vouches(routes, deployment.read(member_file(host, "route.pem")))
+
+
+class ToldToReload:
+    """Stands for servers that run."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+    async def reload(self) -> list[str]:
+        return ["nats-1"]
+
+
+async def test_what_was_given_is_not_renewed_and_routes_are(tmp_path: Path) -> None:
+    deployment = made(tmp_path, Certificates("", "", "given", "given key"))
+    complete_cluster(deployment, everyone(deployment, HOSTS), PORTS, NOW)
+    before = {host: deployment.read(member_file(host, "route.pem")) for host in HOSTS}
+    files, told = await renew_certificates(
+        deployment, ["nats.lab"], cast("Running", ToldToReload), NOW + 5
+    )
+    assert (sorted(files), told) == (
+        sorted(member_file(host, "route.pem") for host in HOSTS),
+        ["nats-1"],
+    )
+    for host in HOSTS:
+        after = deployment.read(member_file(host, "route.pem"))
+        assert after != before[host]
+        assert vouches(deployment.read(ROUTES_AUTHORITY), after)
+        assert b"nats.lab" not in x509.load_pem_x509_certificate(after.encode()).public_bytes(
+            Encoding.DER
+        ), "it is for clients alone"
+    (deployment.folder / ROUTES_AUTHORITY_KEY).unlink()
+    with pytest.raises(DeploymentError, match="not made here"):
+        await renew_certificates(deployment, (), cast("Running", ToldToReload), NOW)
 
 
 def test_accounts_that_are_signed_anew_reach_every_servers_folder(deployment: Deployment) -> None:
