@@ -8,7 +8,7 @@ import socket
 import ssl
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -34,6 +34,7 @@ from lender.protocol import subjects
 WITHIN_S = 1.0
 PATIENT_S = 30.0
 SPY = "127.0.0.5"
+UNKNOWN = "certificate signed by unknown authority"
 SAID = subjects.control(subjects.ALL_LENDERS)
 
 
@@ -136,7 +137,14 @@ async def test_what_is_taken_back_is_taken_back_on_every_server(fleet: Clustered
 class Spy:
     """A server of somebody else's that wants to be one of the cluster's, and hears what it can."""
 
-    def __init__(self, fleet: ClusteredFleet, folder: Path, routes: list[str], tls: str) -> None:
+    def __init__(
+        self,
+        fleet: ClusteredFleet,
+        folder: Path,
+        routes: list[str],
+        tls: str,
+        listen: str | None = None,
+    ) -> None:
         self.fleet = fleet
         who = fleet.deployment.identities()
         self.accounts = {"system": who.system, **who.accounts}
@@ -145,13 +153,13 @@ class Spy:
             f"  {key}: {{ users: [{{ user: {name}, password: x }}] }}\n"
             for name, key in self.accounts.items()
         )
-        (port,) = free_ports(1)
+        here = listen or f"{SPY}:{free_ports(1)[0]}"
         named = ", ".join(f'"nats://{one}"' for one in routes)
         self.server = EmbeddedServer(
             folder,
             name="spy",
             extra_config=f"accounts {{\n{users}}}\nsystem_account: {who.system}\n"
-            f'cluster {{ name: fleet, listen: "{SPY}:{port}", routes: [{named}]\n{tls} }}\n',
+            f'cluster {{ name: fleet, listen: "{here}", routes: [{named}]\n{tls} }}\n',
         )
         self.heard: list[str] = []
 
@@ -190,9 +198,9 @@ def shown_by(folder: Path, authority: Path, pair: Pair) -> str:
     )
 
 
-async def something_is_said(fleet: ClusteredFleet) -> None:
+async def something_is_said(fleet: ClusteredFleet, members: Sequence[Member]) -> None:
     """A message in the account of the streams, from each server."""
-    for member in fleet.members:
+    for member in members:
         async with await connect(
             member.url,
             name="broker",
@@ -234,12 +242,45 @@ async def test_a_server_that_the_operator_did_not_make_never_joins(
             return all(now >= then + 2 for then, now in zip(before, refused(), strict=True))
 
         await until(tried_twice_everywhere, PATIENT_S)
-        await something_is_said(fleet)
+        await something_is_said(fleet, fleet.members)
         again = refused()
         await until(lambda: refused() != again, PATIENT_S)
         await spy.flush()
         assert spy.heard == []
     assert await joined(fleet) == {host: set(HOSTS) - {host} for host in HOSTS}
+
+
+async def test_who_answers_in_place_of_a_server_that_is_down_is_not_taken_for_it(
+    fleet: ClusteredFleet, tmp_path: Path
+) -> None:
+    """By its name, at its address, and with the certificate of another authority."""
+    await until_whole(fleet)
+    *up, down = fleet.members
+    other = certificates.make_authority("fleet routes", time.time())
+    pair = certificates.issue(other, "route", [down.host], time.time(), calls=True)
+    ours = down.here / server_config.ROUTES_AUTHORITY
+    down.kill()
+    before = [one.log().count(UNKNOWN) for one in up]
+    place = f"{down.host}:{fleet.route_port}"
+    try:
+        # It calls nobody, but where nobody is.
+        nobodys = [f"{SPY}:{free_ports(1)[0]}"]
+        tls = shown_by(tmp_path, ours, pair)
+        async with Spy(fleet, tmp_path / "spy", nobodys, tls, listen=place) as spy:
+
+            def refused_by_both() -> bool:
+                return all(
+                    one.log().count(UNKNOWN) >= then + 2
+                    for one, then in zip(up, before, strict=True)
+                )
+
+            await until(refused_by_both, PATIENT_S)
+            await something_is_said(fleet, up)
+            await spy.flush()
+            assert spy.heard == []
+    finally:
+        down.start()
+    await until_whole(fleet)
 
 
 async def test_without_that_wall_such_a_server_hears_everything(
