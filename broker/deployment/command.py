@@ -10,7 +10,7 @@ from broker.deployment import cluster, contents, server_config
 from broker.deployment.cluster import Ports
 from broker.deployment.contents import Certificates
 from broker.deployment.folder import Deployment, DeploymentError
-from broker.deployment.open_routes import open_routes
+from broker.deployment.open_routes import open_routes, warning
 
 STORE_BYTES_MIN = 1 << 26
 
@@ -19,12 +19,6 @@ _MADE = """\
   operator/  changes everything and revokes: keep it elsewhere once the server runs
   broker/    lets the broker in, and lets it admit lenders and submitters
   server/    for nats-server; with `lender-broker serve --embedded` it needs no more"""
-
-_OPEN = """\
-WARNING: {path} has routes without TLS: whoever reaches that port joins as a server, and reads and
-  writes everything, whatever tokens say. Close the port to all but the servers now; then take the
-  block `cluster` out, and use the folders that `lender-broker init --cluster HOST HOST HOST` makes
-  (docs/deployment.md, "Upgrading")"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +82,7 @@ def run(
     ports = Ports(port, arguments.route_port)
     added = cluster.complete_cluster(deployment, hosts, ports, now)
     told = [_told(deployment, ports, made=made, added=added)]
-    told += [_OPEN.format(path=path) for path in open_routes(deployment)]
+    told += [warning(str(path)) for path in open_routes(deployment)]
     return "\n".join(told)
 
 

@@ -23,6 +23,17 @@ def open_routes(deployment: Deployment) -> list[Path]:
     return [path for path in files if path.is_file() and is_open(path.read_text(errors="replace"))]
 
 
+def warning(where: str) -> str:
+    """Return what to tell an operator of a server, or of its file, that is open."""
+    return (
+        f"WARNING: {where} has routes without TLS: whoever reaches that port joins as a server, "
+        "and reads and\n  writes everything, whatever tokens say. Close the port to all but the "
+        "servers now; then take the block\n  `cluster` out, and use the folders that "
+        "`lender-broker init --cluster HOST HOST HOST` makes\n  (docs/deployment.md, "
+        '"Upgrading")'
+    )
+
+
 def is_open(config: str) -> bool:
     """Tell whether a server's configuration has routes without TLS by a named authority.
 

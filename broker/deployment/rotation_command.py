@@ -8,6 +8,7 @@ from typing import Any
 
 from broker.deployment import claims, contents
 from broker.deployment.folder import Deployment, DeploymentError
+from broker.deployment.open_routes import warning
 from broker.deployment.renewal import renew_certificates
 from broker.deployment.rotation import Running, StillUsed, retire, rotate, still_used
 from broker.deployment.servers import servers
@@ -97,11 +98,18 @@ def run(
         rotate(deployment, () if arguments.accounts else roles, running, entropy, now)
     )
     if not done:
-        return "the accounts have the rights of this version's table; no key was changed"
+        said = "the accounts have the rights of this version's table; no key was changed"
+        return "\n".join([said, *asyncio.run(_open(running))])
     return f"""\
 new keys vouch for: {", ".join(done)}; nobody was disconnected
 a broker on another machine needs the folder {deployment.folder / "broker"} anew
 next, when all have new tokens: lender-broker rotate --retire"""
+
+
+async def _open(running: Running) -> list[str]:
+    """Tell of servers that run with a port of routes for everybody, wherever their files are."""
+    async with running() as speaking:
+        return [warning(_printable(name)) for name in await speaking.open_to_servers()]
 
 
 def _succeed(

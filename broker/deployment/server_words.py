@@ -66,6 +66,29 @@ class Users(Told):
     data: _Page
 
 
+class _Routes(Told):
+    cluster_port: int = 0
+    tls_required: bool = False
+    tls_verify: bool = False
+
+
+class _Settings(Told):
+    cluster: _Routes = _Routes()
+
+
+class Settings(Told):
+    """How a server was told to run, as far as it matters."""
+
+    server: Server = Server()
+    data: _Settings
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody who reaches its port of routes is taken for a server."""
+        routes = self.data.cluster
+        return routes.cluster_port > 0 and not (routes.tls_required and routes.tls_verify)
+
+
 def done_of(said: bytes) -> Done:
     """Read an answer to a command.
 
@@ -82,3 +105,12 @@ def users_of(said: bytes) -> Users:
         StrangeAnswerError: it is none.
     """
     return read_told(Users, said)
+
+
+def settings_of(said: bytes) -> Settings:
+    """Read an answer about how a server runs.
+
+    Raises:
+        StrangeAnswerError: it is none.
+    """
+    return read_told(Settings, said)

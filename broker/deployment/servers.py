@@ -9,7 +9,7 @@ from pathlib import Path
 from nats.aio.msg import Msg
 
 from broker.deployment.folder import Deployment, DeploymentError
-from broker.deployment.server_words import Done, User, done_of, users_of
+from broker.deployment.server_words import Done, User, done_of, settings_of, users_of
 from lender.link.connection import Connection, connect
 
 UPDATE = "$SYS.REQ.CLAIMS.UPDATE"
@@ -72,6 +72,15 @@ class Servers:
             subject = f"$SYS.REQ.SERVER.{server.id}.RELOAD"
             _check(done_of((await self._connection.request(subject, timeout_s=_ANSWER_S)).data))
         return [server.name for server in servers]
+
+    async def open_to_servers(self) -> list[str]:
+        """Return the names of those that take anybody for a server of their cluster.
+
+        Raises:
+            LinkError: no answer, or a strange one.
+        """
+        told = [settings_of(answer) for answer in await self._ask_all(f"{_PING}.VARZ", b"")]
+        return [one.server.name for one in told if one.is_open]
 
     async def _ask_all(self, subject: str, payload: bytes) -> list[bytes]:
         """Return what each of them answers: until there is a first one, and then until silence."""

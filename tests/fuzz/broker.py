@@ -15,7 +15,7 @@ from broker.core.durable.records import (
     VotesSummary,
 )
 from broker.core.events import OfferReceived, QueryReceived
-from broker.deployment.server_words import done_of, users_of
+from broker.deployment.server_words import done_of, settings_of, users_of
 from broker.deployment.tokens import Key, TokenError, decode
 from broker.deployment.tokens import encode as token_of
 from broker.service.leader_key import holder_of
@@ -133,6 +133,8 @@ def _leader(data: bytes) -> None:
 def _servers(data: bytes) -> None:
     """What whoever answers the operator's commands says."""
     taken(LinkError, done_of, data)
+    settings = taken(LinkError, settings_of, data)
+    assert settings is None or settings.is_open in (True, False)
     users = taken(LinkError, users_of, data)
     assert users is None or all(isinstance(one.called, str) for one in users.data.connections)
 
@@ -294,6 +296,7 @@ TARGETS = (
                 b'{"server": {"id": "NA"}, "data": {"total": 1, "connections": [{"name": "x",'
                 b' "authorized_user": "U", "issuer_key": "A", "jwt": "x.e30.y", "ip": "::1"}]}}'
             ),
+            b'{"server": {"id": "NA"}, "data": {"cluster": {"cluster_port": 1, "tls_verify": 1}}}',
         ),
         ("lender.link.server_words.read_told",),
         (b'"data":', b'"connections":', b'"issuer_key":', b'"id":'),

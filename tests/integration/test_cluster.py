@@ -16,6 +16,7 @@ import nats as nats_py
 import psutil
 import pytest
 from clustered_fleet import HOSTS, ClusteredFleet, Member
+from enrolling_fleet import EnrollingFleet
 from nats_cluster import free_ports
 from nats_server import until
 
@@ -129,6 +130,8 @@ async def test_what_is_taken_back_is_taken_back_on_every_server(fleet: Clustered
             await as_lender(fleet, member, path, key, WITHIN_S)
     # What its machine would get of the deployment now knows it, too.
     accounts = fleet.deployment.read(contents.ACCOUNTS_FILE)
+    brought = fleet.broker_verb("rotate", "--accounts", *where)
+    assert (brought.returncode, "WARNING" in brought.stdout) == (0, False), brought
     for path_ in fleet.deployment.accounts_files():
         assert fleet.deployment.read(path_) == accounts
     assert fleet.broker.alive()
@@ -307,6 +310,8 @@ async def test_without_that_wall_such_a_server_hears_everything(
                 while SAID not in spy.heard:
                     await line.publish(SAID, b"")
                     await asyncio.sleep(0.05)
+        told = EnrollingFleet.broker_verb(fleet, "rotate", "--accounts", "--url", victim.url)
+        assert "WARNING: open has routes without TLS" in told.stdout, told
     finally:
         victim.kill()
 
