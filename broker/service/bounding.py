@@ -18,6 +18,7 @@ from broker.service.letting_in import (
     LettingInError,
     OperatorsDesk,
     add_bound,
+    listed,
     said_by,
     table,
     whom,
@@ -37,6 +38,7 @@ def configure(parser: argparse.ArgumentParser, ca_help: str) -> None:
     )
     parser.add_argument("key", nargs="?", type=_key, help="public key of a lender, U...")
     add_bound(parser)
+    parser.add_argument("--add", type=listed, metavar="A,B", help="let it work for these as well")
     parser.add_argument("--url", help="NATS server of the fleet")
     parser.add_argument("--ca", type=Path, metavar="FILE", help=ca_help)
 
@@ -49,7 +51,7 @@ def run(arguments: argparse.Namespace, settings: BrokerSettings) -> str:
         DeploymentError, LinkError: the deployment or the fleet can't be used.
     """
     desk = OperatorsDesk(settings)
-    if not any(hasattr(arguments, one) for one in BOUND_OPTIONS):
+    if arguments.add is None and not any(hasattr(arguments, one) for one in BOUND_OPTIONS):
         return asyncio.run(_list(desk, arguments.key))
     if arguments.key is None:
         raise LettingInError("name the lender by its key: `lender-broker bound` lists them")
@@ -81,6 +83,12 @@ async def _bind(
     if is_revoked(deployment, arguments.key, before[0].at):
         raise LettingInError("that key was revoked: let it in anew, by `lender-broker approve`")
     said = {field: getattr(before[0], field) for field in BOUND_OPTIONS.values()}
+    if arguments.add is not None:
+        if hasattr(arguments, "bound_submitters"):
+            raise LettingInError("--submitters names all of them, --add some more: say one of both")
+        if said["submitters"] is None:
+            raise LettingInError("it may work for everybody: --submitters bounds it")
+        said["submitters"] = (*said["submitters"], *arguments.add)
     message = said_by(SetBound, arguments, {"key": arguments.key, **said})
     (after,) = (await desk.ask(subjects.ENROLMENT_BOUND, message)).lenders
     await refuse_earlier(deployment, settings.url, settings.ca, after.key, after.at, time.time())

@@ -171,7 +171,7 @@ def add_bound(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--submitters",
         dest="bound_submitters",
-        type=_listed,
+        type=listed,
         default=argparse.SUPPRESS,
         metavar="A,B",
         help="of a lender: it may work for these alone, by name or key; all for everybody",
@@ -179,7 +179,7 @@ def add_bound(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pools",
         dest="bound_pools",
-        type=_listed,
+        type=listed,
         default=argparse.SUPPRESS,
         metavar="P,Q",
         help="of a lender: in these pools alone; all for every one",
@@ -287,8 +287,12 @@ class OperatorsDesk:
         raise LettingInError("no broker leads just now: see that `lender-broker serve` runs")
 
 
-def _listed(text: str) -> tuple[str, ...] | None:
-    """Read `A,B`; None: `all`."""
+def listed(text: str) -> tuple[str, ...] | None:
+    """Read `A,B`; None: `all`.
+
+    Raises:
+        ArgumentTypeError: it names nobody.
+    """
     if text == "all":
         return None
     named = tuple(one.strip() for one in text.split(",") if one.strip())

@@ -26,8 +26,7 @@ from lender.state.marks import Mark, marks
 Answer = Mapping[str, Any]
 
 _NOT_APPROVED = (
-    "the operator has not approved this machine for them; ask for: "
-    "lender-broker bound {} --submitters NAMES"
+    "the operator has not approved this machine for them; ask for: lender-broker bound {} --add {}"
 )
 
 
@@ -131,9 +130,9 @@ class OwnerVerbs:
         status = self._core.status(now)
         facts = self._facts()
         for grant in grants:
-            by_operator = (grant["submitter"], grant["workload"]) in facts["not_approved"]
-            grant["now"] = _NOT_APPROVED.format(facts["lender"]) if by_operator else ""
-            grant["now"] = grant["now"] or status.closed.get(grant["id"], "")
+            grant["now"] = status.closed.get(grant["id"], "")
+            if (grant["submitter"], grant["workload"]) in facts["not_approved"]:
+                grant["now"] = _NOT_APPROVED.format(facts["lender"], grant["submitter"])
         held = {grant["submitter"] for grant in grants}
         gone = {
             grant.submitter

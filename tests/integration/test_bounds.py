@@ -93,12 +93,12 @@ async def test_a_lenders_token_holds_what_owner_and_operator_both_say_while_it_r
         job = await submitter.submit(["sh", "-c", "sleep 8; echo done"])
         wait_until(desk.busy, "the task")
         grant(desk, f"bob={BOB}")
-        hint = f"lender-broker bound {key} --submitters"
+        hint = f"lender-broker bound {key} --add {BOB}"
         wait_until(lambda: hint in str(desk.status()["grants"]), "the hint")
         assert works_for(desk) == {fleet.submitter}
         found = desk.owner("preflight", fleet.url).stdout
         assert "not approved this machine for it: command of bob" in found
-        said(fleet, "bound", key, "--submitters", f"demo,{BOB}")
+        said(fleet, *hint.split()[1:])
         wait_until(lambda: works_for(desk) == {fleet.submitter, BOB}, "the wider token")
         withdrawn = desk.owner("revoke", "--submitter", BOB)
         assert withdrawn.returncode == 0, withdrawn.stderr
@@ -123,6 +123,7 @@ async def test_a_lenders_token_holds_what_owner_and_operator_both_say_while_it_r
     wait_until(lambda: works_for(desk) == set(), "the narrower token")
     wait_until(lambda: desk.status().get("connected") is True, "the line")
     said(fleet, "bound", key, "--submitters", "all")
+    assert "for everybody" in fleet.broker_verb("bound", key, "--add", "demo").stderr
     wait_until(lambda: works_for(desk) == {"*"}, "a token for all")
     wait_until(lambda: desk.status().get("connected") is True, "the line")
     assert (desk.alive(), desk.pid) == (True, pid)

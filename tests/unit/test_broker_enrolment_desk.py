@@ -1,13 +1,15 @@
 """The desk where strangers ask: each line has its turns, and what the server says of it is read."""
 
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from enrolment_world import Machine
 
-from broker.core.enrolment.messages import Admission
+from broker.core.enrolment.events import Store
+from broker.core.enrolment.messages import Admission, JoinToken
 from broker.service import enrolment
 from broker.service.enrolment import EnrolmentDesk, Place, place_of
 from broker.service.enrolment_kept import record_of
@@ -80,3 +82,23 @@ def test_a_record_at_anothers_place_is_none() -> None:
     assert record_of(one.subject, encode(one)) == one
     with pytest.raises(ProtocolError, match="another record"):
         record_of(one.subject.replace("lender", "submitter"), encode(one))
+
+
+async def test_an_unused_join_token_ends_in_the_store_and_who_was_let_in_does_not() -> None:
+    sent: list[dict[str, str]] = []
+
+    class Line:
+        async def request(self, *said: object) -> SimpleNamespace:
+            sent.append(cast("dict[str, str]", said[2]))
+            return SimpleNamespace(data=b'{"stream":"ENROLMENT","seq":3}')
+
+    desk = Desk()
+    line: Any = Line()
+    desk._connection = line
+    one = Admission(role="lender", key=Machine(1).signer.public_key, name="desk", at=9)
+    token = JoinToken(digest="ab" * 32, role="lender", expires_at=int(time.time()) + 3600)
+    for record in (one, token, token.model_copy(update={"used": one})):
+        await desk._store(Store(record, 0, "operator", ""))
+    lives = [headers.get("Nats-TTL") for headers in sent]
+    assert (lives[0], lives[2]) == (None, None)
+    assert 3500 < int(str(lives[1]).removesuffix("s")) <= 3600

@@ -23,7 +23,7 @@ from lender.state.folder import StateFolder
 TRUST = "LENDER_TRUST"
 
 _EXPIRES_SOON_S = 7 * 86_400.0
-_APPROVE = "start lenderd, or ask its operator: lender-broker bound {} --submitters NAMES"
+_APPROVE = "start lenderd, or ask its operator: lender-broker bound {} --add {}"
 _ENROLL = "lender enroll --renew URL, on this machine"
 
 
@@ -71,7 +71,9 @@ def grants(state: StateFolder, way_in: WayIn, now: float) -> Iterator[Check]:
             yield Check("pins.grant", "ok", f"granted, and let through by our token: {what}")
         else:
             text = f"granted, and the operator has not approved this machine for it: {what}"
-            yield Check("pins.grant", "warning", text, _APPROVE.format(way_in.public_key))
+            yield Check(
+                "pins.grant", "warning", text, _APPROVE.format(way_in.public_key, grant.submitter)
+            )
 
 
 def programs(state: StateFolder, now: float) -> Iterator[Check]:
