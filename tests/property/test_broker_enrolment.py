@@ -6,9 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from broker.core.enrolment import waiting
-from broker.core.enrolment.events import (
-    Asked,
-)
+from broker.core.enrolment.events import Asked
 from broker.core.enrolment.messages import JoinToken
 
 MACHINES = st.integers(min_value=0, max_value=5)
