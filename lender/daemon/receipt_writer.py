@@ -18,6 +18,9 @@ HELD_MAX = 1000
 """Receipts that are kept in memory while the disk takes none."""
 
 RETRY_S = 1.0
+BETWEEN_S = 0.006
+"""Between two batches the log is let go of for so long: a revocation, which looks for that moment
+each 5 ms and has one receipt to add, is not to wait behind all that runs here."""
 _BATCH_MAX = 100
 
 
@@ -116,8 +119,11 @@ class ReceiptWriter:
                 if self._abandoned or not self._held:
                     return
                 batch = tuple(islice(self._held, _BATCH_MAX))
-            if not self._write(batch):
-                with self._changed:
+            written = self._write(batch)
+            with self._changed:
+                if written:
+                    self._changed.wait_for(lambda: self._closing, BETWEEN_S)
+                else:
                     self._changed.wait_for(lambda: self._abandoned, RETRY_S)
 
     def _write(self, batch: tuple[_Held, ...]) -> bool:

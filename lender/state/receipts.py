@@ -31,7 +31,7 @@ from lender.state.receipt_chain import (
     parse,
 )
 
-LOCK_S_MAX = 1.0
+LOCK_S_MAX = 3.0
 """Another process appends for no longer than this, or the log counts as not writable."""
 
 _LOCK_POLL_S = 0.005
