@@ -35,7 +35,7 @@ help:
 	@echo 'make bench-fleet    10,000 lenders, 10 million tasks, three days of theirs; less by ARGS="--days 1 ..."'
 	@echo 'make walls      build what the sandboxes have in C; the others do it by themselves'
 	@echo 'make wasm       build the workloads and test modules from source'
-	@echo 'make schemas    write docs/schemas and docs/permissions.md from the code'
+	@echo 'make schemas    write docs/schemas, docs/asyncapi.json and docs/permissions.md from the code'
 	@echo 'make fuzz       attack every decoder of bytes from outside: MINUTES=10 for each, ONLY=name JOBS=n'
 	@echo 'make lock       write locks/ from pyproject.toml; UPGRADE=1 takes the newest of all'
 	@echo 'make audit      hold what is locked against published weaknesses (asks the network)'
@@ -139,6 +139,7 @@ wasm:
 schemas: venv
 	$(BIN)/python docs/generate_schemas.py
 	$(BIN)/python docs/generate_permissions.py
+	$(BIN)/python docs/generate_asyncapi.py
 
 clean:
 	rm -f lender/sandbox/walls/enter
