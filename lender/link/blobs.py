@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 from lender.link.api import JetStream
 from lender.link.batch import SUBJECT_TAKEN, is_full
 from lender.link.connection import Connection
-from lender.link.errors import JetStreamError, LinkError
+from lender.link.errors import JetStreamError, LinkError, passing
 from lender.link.message import StoredMessage
 from lender.link.publisher import Publisher
 from lender.protocol import streams, subjects
@@ -38,6 +38,9 @@ _READ_AT_ONCE = 8
 LAG_PAUSES_S = (0.1, 0.4, 1.0)
 """In a cluster a piece that was just stored may not have come to whichever server answers: of 900
 that were asked for at once 7 had not. What is not there after these is missing."""
+
+_AGAIN_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 10.0)
+"""A transfer that is under way outlives a line that breaks, and a server's restart, so long."""
 
 Source = io.BufferedReader | io.BytesIO
 Subject = Callable[[int], str]
@@ -182,7 +185,8 @@ class Blobs:
         if last > 0:
             if await self._is_whole(stream, subject(last), outline):
                 return ref
-            await self._store(source, subject, outline, range(last))
+            first = await self._first_missing(stream, subject, last)
+            await self._store(source, subject, outline, range(first, last))
         if last >= 0:
             await self._store(source, subject, outline, range(last, last + 1))
         return ref
@@ -194,6 +198,23 @@ class Blobs:
         if hashlib.sha256(stored.payload).digest() != outline.pieces[-1]:
             raise BlobCorruptError(outline.sha256, "we have stored something else under this name")
         return True
+
+    async def _first_missing(self, stream: str, subject: Subject, count: int) -> int:
+        """Return a piece from which on to store, where an earlier try may have left some.
+
+        They were sent in their order, and one is not sent before all but the last `_IN_FLIGHT` are
+        there: so many before the first that is found missing may be missing, too.
+        """
+        there, missing = -1, count
+        if await self._js.get_last(stream, subject(0)) is None:
+            return 0
+        while missing - there > 1:
+            middle = (there + missing) // 2
+            if await self._js.get_last(stream, subject(middle)) is None:
+                missing = middle
+            else:
+                there = middle
+        return max(0, missing - _IN_FLIGHT)
 
     async def _store(
         self, source: Source, subject: Subject, outline: _Outline, numbers: range
@@ -217,7 +238,7 @@ class Blobs:
         """Append a content to `target`, verified."""
         stream, subject = _place(submitter, blob)
         count = -(-blob.size_bytes // PIECE_BYTES)
-        asked = (self._find(stream, subject(number)) for number in range(count))
+        asked = (self._read(stream, subject, number) for number in range(count))
         digest = hashlib.sha256()
 
         def take(payload: bytes) -> None:
@@ -238,6 +259,17 @@ class Blobs:
             _disown(reading)
         if digest.hexdigest() != blob.sha256:
             raise BlobCorruptError(blob.sha256, "its content has another digest")
+
+    async def _read(self, stream: str, subject: Subject, number: int) -> StoredMessage | None:
+        """Return a piece; one behind the first is asked for again where the line breaks."""
+        for pause_s in _AGAIN_S if number else ():
+            try:
+                return await self._find(stream, subject(number))
+            except LinkError as error:
+                if not passing(error):
+                    raise
+            await asyncio.sleep(pause_s)
+        return await self._find(stream, subject(number))
 
     async def _find(self, stream: str, subject: str) -> StoredMessage | None:
         """Return a piece, None if it is missing for certain."""

@@ -110,6 +110,41 @@ async def test_the_same_content_is_stored_once(blobs: Blobs, js: JetStream, tmp_
     assert blobs._js._connection.nc.stats["out_bytes"] - sent < 1000, "it is not even sent"
 
 
+async def test_a_put_that_broke_off_goes_on_where_it_was(
+    blobs: Blobs, js: JetStream, tmp_path: Path
+) -> None:
+    content = os.urandom(64 * PIECE_BYTES)
+    (tmp_path / "a").write_bytes(content)
+    # An earlier try: all up to here, and some of what was on its way then.
+    for piece in (*range(40), 41, 45):
+        payload = content[piece * PIECE_BYTES : (piece + 1) * PIECE_BYTES]
+        await (await blobs._publisher.publish(place(content, piece), payload))
+    sent = blobs._js._connection.nc.stats["out_bytes"]
+    await blobs.put_file(ALICE, tmp_path / "a")
+    pieces = (blobs._js._connection.nc.stats["out_bytes"] - sent) / PIECE_BYTES
+    assert 22 <= pieces < 41, "what is there is sent again"
+    assert await count(js) == 64
+    assert await blobs.get_bytes(ALICE, ref_of(content)) == content
+
+
+async def test_a_transfer_outlives_the_restart_of_its_server(
+    blobs: Blobs, js: JetStream, nats: EmbeddedServer, tmp_path: Path
+) -> None:
+    content = os.urandom(200 * PIECE_BYTES)
+    ref = await blobs.put_bytes(ALICE, content)
+    assert await count(js) == 200
+    nc = blobs._js._connection.nc
+    before = nc.stats["in_bytes"]
+    getting = asyncio.create_task(blobs.get_to(ALICE, ref, tmp_path / "a"))
+    await until(lambda: nc.stats["in_bytes"] > before + 20 * PIECE_BYTES)
+    assert not getting.done()
+    nats.kill()
+    await nats.start()
+    await getting
+    assert (tmp_path / "a").read_bytes() == content
+    assert nc.stats["in_bytes"] - before < 230 * PIECE_BYTES, "it began anew"
+
+
 async def test_puts_of_the_same_content_at_once_leave_one_copy(blobs: Blobs, js: JetStream) -> None:
     content = os.urandom(3 * PIECE_BYTES)
     await asyncio.gather(*(blobs.put_bytes(ALICE, content) for _ in range(5)))

@@ -135,8 +135,6 @@ class Dispatch:
             del pickles
             self._on(BatchAccepted(batch))
             await self._collect(job, left)
-        except ClientError as error:
-            self._fail(left, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody is to wait for ever
             self._fail(left, error)
         finally:
