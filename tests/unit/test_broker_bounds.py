@@ -90,6 +90,19 @@ def test_submitters_are_named_or_given_by_key_and_nobody_passes_for_another(worl
     assert world.lenders()[0].submitters == ("alice", carol)
 
 
+@pytest.mark.parametrize("name", [signer(7).public_key, "all", "bob, carol"])
+def test_whom_a_bound_names_is_told_so_that_it_can_be_said_again(world: World, name: str) -> None:
+    # `lender-broker bound --add` says what it is told, and one more.
+    mallory = signer(6).public_key
+    world.do(SubmittersNamed({**PEOPLE.keys, name: mallory}))
+    let_in(world, (mallory,))
+    (told,) = world.lenders()
+    assert told.submitters is not None
+    world.now += 2
+    assert world.bind(KEY, (*told.submitters, "alice")) == ""
+    assert world.core.bounds[KEY].submitters == (mallory, ALICE.public_key)
+
+
 def test_a_join_token_bounds_whom_it_lets_in(world: World) -> None:
     assert world.keep(join_token(1), submitters=("bob",)) == ""
     assert "no submitter" in world.keep(join_token(2), submitters=("dave",))

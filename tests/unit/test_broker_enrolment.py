@@ -281,13 +281,18 @@ def test_submitters_are_written_down_and_none_takes_anothers_name(world: World) 
     assert "another submitter is called alice" in world.approve(
         mallory.code, mallory.signer.public_key
     )
-    for name in ("bob", "default"):
+    for name in ("bob", "default", "all", alice.signer.public_key):
         assert "--name" in world.approve(mallory.code, mallory.signer.public_key, name=name)
     assert world.approve(mallory.code, mallory.signer.public_key, name="mallory") == ""
     assert world.allowed["mallory"] == mallory.signer.public_key
     token = join_token(1)
     world.keep(token, "submitter")
-    for name, says in (("alice", "another submitter"), ("default", "stands for all")):
+    for name, says in (
+        ("alice", "another submitter"),
+        ("default", "stands for all"),
+        ("all", "everybody"),
+        (alice.signer.public_key, "no name"),
+    ):
         third = Machine(3, "submitter", name, token)
         world.ask(third)
         assert says in third.refused

@@ -38,7 +38,7 @@ from broker.core.enrolment.messages import (
     admission_in,
     as_allowed,
 )
-from broker.core.enrolment.people import Named, UnknownNameError
+from broker.core.enrolment.people import Named, UnknownNameError, fault_of
 from broker.core.enrolment.waiting import Waiting, WaitingRoom, Who
 from lender.protocol.codec import decode
 from lender.protocol.enrolment import (
@@ -340,8 +340,8 @@ class Enrolment:
         """Say why a key can't be called so: a submitter's name is known to lead to its key."""
         if role != "submitter":
             return ""
-        if name == "default":
-            return "'default' stands for all submitters"
+        if fault := fault_of(name):
+            return fault
         if self._submitters.by_name.get(name, key) == key:
             return ""
         return f"another submitter is called {name}"
