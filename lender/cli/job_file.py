@@ -4,6 +4,7 @@ Keys are those of the options of `lender submit`; sizes and durations are writte
 """
 
 import argparse
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +21,16 @@ from lender.client.specs import DAY_S, inputs_by_name, job_spec, payload_of
 from lender.protocol.bounds import QUEUE_S_MAX
 from lender.protocol.job import After, BlobRef, JobSpec
 from lender.protocol.reach import parse_reach
+from lender.protocol.strangers_text import visible
 from lender.service.quantities import duration_s, size_bytes
 
 Read = TypeVar("Read")
+
+_BYTES_MAX = 1 << 20
+"""Of a job file: what it may describe is far less."""
+
+_DEEP = re.compile(r"""(?:[\w"'-]+\s*\.\s*){40}""")
+"""A key of so many parts: what reads TOML takes memory by their square."""
 
 _NOBODY = "UAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 _NO_BLOB = BlobRef(sha256="0" * 64, size_bytes=0)
@@ -132,12 +140,13 @@ def read_job_file(path: Path) -> JobRequest:
         CommandError: it can't be read, or describes no job: says line, field and mend.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _read(path)
         tree = tomllib.loads(text)
     except OSError as error:
         raise CommandError(Exit.USAGE, f"can't read {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise CommandError(Exit.USAGE, f"{path}: {error or 'nested too deeply'}") from error
+    except (ValueError, RecursionError) as error:  # also of numbers that are too long
+        reason = visible(str(error)) or "nested too deeply"
+        raise CommandError(Exit.USAGE, f"{path}: {reason}") from error
     try:
         request = _request(_JobFile.model_validate(tree), path.parent)
         _check(request)
@@ -158,6 +167,23 @@ def read_job_file(path: Path) -> JobRequest:
     return request
 
 
+def _read(path: Path) -> str:
+    """Return what a file holds, which may be somebody else's.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it is no text, or more than a job file's.
+    """
+    with path.open("rb") as file:
+        content = file.read(_BYTES_MAX + 1)
+    if len(content) > _BYTES_MAX:
+        raise ValueError(f"a job file has at most {_BYTES_MAX} bytes")
+    text = content.decode()
+    if _DEEP.search(text):
+        raise ValueError("nested too deeply")
+    return text
+
+
 class _MissingFileError(Exception):
     def __init__(self, place: Place, path: Path) -> None:
         super().__init__(f"there is no file {path}")
@@ -173,10 +199,10 @@ def _request(file: _JobFile, folder: Path) -> JobRequest:
     inputs: dict[str, Content] = {}
     for name, one in named.items():
         inputs[name] = folder / one if isinstance(one, Path) else one
-        if not (folder / str(one)).is_file():
+        if not _is_file(folder / str(one)):
             raise _MissingFileError(("inputs", name), folder / str(one))
     wasm = None if file.wasm is None else folder / file.wasm
-    if wasm is not None and not wasm.is_file():
+    if wasm is not None and not _is_file(wasm):
         raise _MissingFileError(("wasm",), wasm)
     when = file.when
     latest_s = QUEUE_S_MAX if when.after else min(DAY_S + when.delay, QUEUE_S_MAX)
@@ -208,6 +234,13 @@ def _request(file: _JobFile, folder: Path) -> JobRequest:
     )
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # none can be called so
+        return False
+
+
 def _check(request: JobRequest) -> None:
     """Hold it against the rules of the wire, before anything is sent.
 
@@ -235,4 +268,5 @@ def _message(fault: Any) -> str:  # noqa: ANN401 - pydantic's
 
 def _fault(path: Path, text: str, place: Place, message: str) -> CommandError:
     names = ".".join(str(one) for one in place)
-    return CommandError(Exit.USAGE, f"{path}:{line_of(text, place)}: {names}: {message}")
+    where = f"{path}:{line_of(text, place)}"
+    return CommandError(Exit.USAGE, f"{where}: {visible(names)}: {visible(message)}")

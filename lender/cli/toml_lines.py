@@ -11,8 +11,8 @@ def line_of(text: str, place: Place) -> int:
     names = [str(one) for one in place]
     found, table = 1, ""
     for number, line in enumerate(text.splitlines(), 1):
-        if header := re.fullmatch(r"\s*\[+\s*([^\[\]]+?)\s*\]+\s*(#.*)?", line):
-            table = header[1]
+        if header := re.fullmatch(r"\s*\[+([^\[\]]+)\]+\s*(#.*)?", line):
+            table = header[1].strip()
             if table == names[0]:
                 found = number
         elif key := re.match(r"\s*([\w.\"'-]+)\s*=", line):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lender.cli.exits import Exit
 from lender.cli.job_file import read_job_file
+from lender.protocol.strangers_text import visible
 
 EXAMPLES = """\
   lender validate plot.toml && lender run plot.toml"""
@@ -22,6 +23,6 @@ def run(args: argparse.Namespace) -> int:
     """Read it, and say what it describes."""
     request = read_job_file(args.file)
     count = request.array.count if request.array else 1  # type: ignore[union-attr] # of a file
-    what = " ".join(request.argv) or str(request.wasm)
+    what = visible(" ".join(request.argv) or str(request.wasm))
     print(f"{args.file}: {count} task{'s' * (count != 1)} of {what}")
     return Exit.DONE

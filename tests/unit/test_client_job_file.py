@@ -131,6 +131,46 @@ def test_a_file_that_cannot_be_read_is_told(folder: Path) -> None:
         read_job_file(folder / "none.toml")
 
 
+ESCAPE = r"\u001b]0;mine\u0007"
+LIKE_A_TABLE = "[" + " " * 50_000 + "x"
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"x" * ((1 << 20) + 1), "a job file has at most"),
+        (f"a{'.a' * 10_000} = 1".encode(), "nested too deeply"),
+        (f"retries = {'9' * 5000}".encode(), "Exceeds the limit"),
+        (f"wasm = '{'x' * 5000}'".encode(), "there is no file"),
+        # Looking for the line of a fault took hours behind it.
+        (f'env = {{ A = """\n{LIKE_A_TABLE}""" }}\nx = 1'.encode(), "there is no such key"),
+    ],
+    ids=["size", "depth", "digits", "name", "line"],
+)
+def test_a_file_of_a_strangers_costs_no_more_than_any(
+    folder: Path, content: bytes, fault: str
+) -> None:
+    (folder / "job.toml").write_bytes(content)
+    with pytest.raises(CommandError, match=fault):
+        read_job_file(folder / "job.toml")
+
+
+@pytest.mark.parametrize(
+    "text", [f'"{ESCAPE}" = 1', f'command = ["x"]\ninputs = ["{ESCAPE}"]', f'wasm = "{ESCAPE}"']
+)
+def test_nothing_in_a_file_steers_the_terminal_that_its_fault_is_told_on(
+    folder: Path, text: str
+) -> None:
+    with pytest.raises(CommandError, match=r"\\x1b\]0;mine\\x07"):
+        read(folder, text)
+
+
+def test_nor_does_what_it_describes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "job.toml").write_text(f'command = ["{ESCAPE}"]')
+    assert validate.run(parse("validate", validate, [str(folder / "job.toml")])) == 0
+    assert capsys.readouterr().out.endswith("1 task of \\x1b]0;mine\\x07\n")
+
+
 def test_validate_says_what_it_describes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "job.toml").write_text(WHOLE)
     assert validate.run(parse("validate", validate, [str(folder / "job.toml")])) == 0
