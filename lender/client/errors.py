@@ -3,6 +3,7 @@
 # ruff: noqa: N818  # these read as what happened, and asyncio has a CancelledError already
 
 from lender.protocol.result import TaskResult, Terminal
+from lender.protocol.strangers_text import visible
 
 
 class ClientError(Exception):
@@ -13,7 +14,8 @@ class ClientError(Exception):
     """
 
     def __init__(self, problem: str, mend: str) -> None:
-        super().__init__(f"{problem}: {mend}")
+        # Some of the words are a lender's, and whoever does not catch it has it printed.
+        super().__init__(visible(f"{problem}: {mend}"))
         self.mend = mend
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +24,7 @@ from lender.link.connection import Connection
 from lender.protocol import subjects
 from lender.protocol.job import JobSpec
 from lender.protocol.result import Output, TaskResult, Terminal
+from lender.protocol.sealing import sealed_size
 from lender.protocol.signature import Signer
 
 
@@ -170,12 +171,13 @@ class Job:
         """Return the whole value of a task's result, also when it travelled as a blob.
 
         Raises:
-            ContentFault: the blob is gone or damaged.
+            ContentFault: the blob is gone or damaged, or larger than the job allows.
             Unreachable: it could not be fetched.
         """
         blob = result.value_blob
         if blob is None:
             return result.value
+        self._check_sizes("value", [blob.size_bytes], self.spec.limits.output_bytes)
         content = await self._session.contents.fetch(blob)
         if self._seal is None:
             return content
@@ -185,9 +187,12 @@ class Job:
         """Write a task's outputs under `folder`, each whole or not at all; returns their paths.
 
         Raises:
-            ContentFault: an output is gone or damaged, may not be written, or was not asked for.
+            ContentFault: an output is gone or damaged, may not be written, or was not asked for, or
+                all together are larger than the job allows.
             Unreachable: it could not be fetched.
         """
+        sizes_bytes = [one.size_bytes for one in result.outputs]
+        self._check_sizes("outputs", sizes_bytes, self.spec.limits.scratch_bytes)
         paths = []
         for output in result.outputs:
             path = destination(folder, output.name, self.spec.outputs)
@@ -202,6 +207,20 @@ class Job:
             NotAdmitted, Unreachable: not known to be accepted.
         """
         await self._session.ledger.cancel(self.id)
+
+    def _check_sizes(self, what: str, sizes_bytes: Sequence[int], bytes_max: int) -> None:
+        """See that no lender fills memory or disk here: it holds a task to the same limits.
+
+        Raises:
+            ContentFault: it is more.
+        """
+        if self._seal is not None:
+            bytes_max = sealed_size(bytes_max) + len(sizes_bytes) * sealed_size(0)
+        if sum(sizes_bytes) > bytes_max:
+            raise ContentFault(
+                f"its {what} would be {sum(sizes_bytes)} bytes, and the job allows {bytes_max}",
+                "report the lender to your operator, and run the task again",
+            )
 
     async def _fetch(self, task: int, output: Output, path: Path) -> None:
         fetch = self._session.contents.fetch_into

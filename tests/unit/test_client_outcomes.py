@@ -3,6 +3,7 @@
 import json
 import pickle
 import sys
+import traceback
 
 import cloudpickle
 import pytest
@@ -135,3 +136,54 @@ def test_a_liar_has_nothing_called_but_exceptions(fields: dict[str, object]) -> 
 def test_what_is_no_outcome_is_a_fault_of_its_content(content: bytes) -> None:
     with pytest.raises(ContentFault):
         outcome(content, trust=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        # CPython reads memory there as they are printed, and is killed for it.
+        ("UnicodeDecodeError", ["utf-8", b"a", -(1 << 50), 1 - (1 << 50), "x"]),
+        ("UnicodeEncodeError", ["utf-8", "a", -(1 << 50), 1 - (1 << 50), "x"]),
+        ("UnicodeTranslateError", ["a", 3, 4, "x"]),
+        # And draws a line of that length.
+        ("SyntaxError", ["m", ("f", 1, 1, "text", 1, 1 << 40)]),
+        ("IndentationError", ["m", ("f", 1, -(1 << 40), "text", 1, 2)]),
+        ("SyntaxError", ["m", ("f", "1", 1, "text", 1, 2)]),
+        ("SyntaxError", ["m", ("f", 1, 1, 7, 1, 2)]),
+        ("SyntaxError", ["m", ("\x1b]0;f", 1, 1, "text", 1, 2)]),
+    ],
+)
+def test_no_exception_of_a_liars_breaks_who_prints_it(name: str, args: list[object]) -> None:
+    error = outcome(told(name=name, args=args, text="in words"), trust=False).error
+    assert isinstance(error, RemoteError)
+    assert str(error) == f"builtins.{name}: in words"
+
+
+def test_an_exception_that_points_at_something_comes_back_whole() -> None:
+    for args in (("utf-8", b"a\xff", 1, 2, "x"), ("utf-8", b"a\xff", 0, 2, "x")):
+        error = outcome(came_of(fail, UnicodeDecodeError, *args), trust=False).error
+        assert (type(error), error and error.args) == (UnicodeDecodeError, args)
+    error = outcome(came_of(compile, "1 +", "f", "eval"), trust=False).error
+    assert (type(error), getattr(error, "text", None)) == (SyntaxError, "1 +")
+
+
+def test_no_word_of_a_liars_steers_the_terminal_that_an_exception_is_printed_on() -> None:
+    steering = "\x1b]0;mine\x07"
+    for fields in (
+        {"name": "ValueError", "args": [steering, 7]},
+        {"name": "OSError", "args": [1, steering]},
+        {"name": "Own", "text": steering},
+        {"name": steering, "module": steering},
+    ):
+        error = outcome(told(traceback=steering, **fields), trust=False).error
+        assert error is not None
+        printed = "".join(traceback.format_exception(error))
+        assert "\x1b" not in printed
+        assert "\\x1b]0;mine\\x07" in printed
+        assert type(error) in (ValueError, PermissionError, RemoteError)
+
+
+def test_what_was_written_in_colours_stays_so_where_lenders_are_trusted() -> None:
+    error = outcome(told(traceback="\x1b[31mred"), trust=True).error
+    assert error is not None
+    assert "\x1b[31mred" in str(error.__cause__)

@@ -143,7 +143,9 @@ class Dispatch:
     async def _collect(self, job: Job, left: dict[int, int]) -> None:
         """Settle each call as its result comes, and take it from `left`: task -> call."""
         async for record in job.results():
-            await self._settle(job, record.result, left.pop(record.result.task))
+            task = record.result.task
+            await self._settle(job, record.result, left[task])
+            del left[task]
         if left:
             terminal = await job.ended()
             gone = ClientError(f"job {job.id} ended without a result of it", "call it again")
@@ -160,7 +162,7 @@ class Dispatch:
             _show(sys.stderr, result.stderr_tail.decode(errors="backslashreplace"), self._trust)
             try:
                 came = outcome(await job.value(result), trust=self._trust)
-            except ClientError as error:
+            except Exception as error:  # noqa: BLE001 - of this call; the others go on
                 self._resolve(number, error=error)
             else:
                 _show(sys.stdout, came.printed, self._trust)

@@ -2,6 +2,8 @@
 
 import builtins
 import pickle
+import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +11,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lender.client.errors import ContentFault
 from lender.client.values import decode
+from lender.protocol.strangers_text import visible
+
+_COLUMN_MAX = 10_000
+"""Of what a syntax error points at: whoever prints it draws a line so long."""
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - what CPython calls its own
@@ -85,9 +91,14 @@ def outcome(content: bytes, *, trust: bool) -> Outcome:
 
 def _error(raised: _Raised, *, trust: bool) -> BaseException:
     error = _unpickled(raised.pickle) if trust else None
-    error = error or _builtin(raised) or RemoteError(f"{raised.module}.{raised.name}", raised.text)
-    error.__cause__ = RemoteTraceback(raised.traceback)
+    error = error or _builtin(raised) or _in_words(raised)
+    # Whoever does not catch it has it printed.
+    error.__cause__ = RemoteTraceback(raised.traceback if trust else visible(raised.traceback))
     return error
+
+
+def _in_words(raised: _Raised) -> RemoteError:
+    return RemoteError(visible(f"{raised.module}.{raised.name}"), visible(raised.text))
 
 
 def _unpickled(content: bytes) -> BaseException | None:
@@ -99,11 +110,48 @@ def _unpickled(content: bytes) -> BaseException | None:
 
 
 def _builtin(raised: _Raised) -> BaseException | None:
-    """One of Python's own, of plain arguments: to make it runs nothing of anybody's."""
+    """One of Python's own, of plain arguments: to make it, and to print it, runs nothing."""
     kind = getattr(builtins, raised.name, None) if raised.module == "builtins" else None
     if raised.args is None or not (isinstance(kind, type) and issubclass(kind, Exception)):
         return None
+    shown = [visible(one) if isinstance(one, str) else one for one in raised.args]
+    for args in (raised.args, shown):
+        error = _made(kind, args)
+        if error is not None and not _steers(error):
+            return error
+    return None
+
+
+def _made(kind: type[Exception], args: Sequence[Any]) -> Exception | None:
     try:
-        return kind(*raised.args)
+        error = kind(*args)
     except Exception:  # noqa: BLE001 - of arguments that are not its own
         return None
+    return error if _is_sound(error) else None
+
+
+def _is_sound(error: Exception) -> bool:
+    """Tell whether it can be printed: CPython takes the positions in it as they are.
+
+    Up to 3.12.7 it reads memory at that of a UnicodeError, and ends where there is none.
+    """
+    match error:
+        case UnicodeEncodeError() | UnicodeDecodeError() | UnicodeTranslateError():
+            return 0 <= error.start <= error.end <= len(error.object)
+        case SyntaxError():
+            numbers = (error.lineno, error.offset, error.end_lineno, error.end_offset)
+            return (
+                all(one is None or isinstance(one, int) for one in numbers)
+                and all(-1 <= (one or 0) <= _COLUMN_MAX for one in numbers[1::2])
+                and all(isinstance(one, str | None) for one in (error.filename, error.text))
+            )
+    return True
+
+
+def _steers(error: Exception) -> bool:
+    """Tell whether it would steer a terminal that it is printed on."""
+    try:
+        text = "".join(traceback.format_exception_only(error))
+    except Exception:  # noqa: BLE001 - of arguments that it can't be printed with
+        return True
+    return visible(text) != text
