@@ -19,10 +19,10 @@ from pathlib import Path
 
 from deploy.local.bars import Bars
 from deploy.local.fleet import ORDINARY_USER, Fleet, FleetError, Lender, wait_until
+from lender.client import catalogue
 from lender.client.client import Client
 from lender.client.job import Job
 from lender.protocol.job import Limits
-from workloads import catalogue
 from workloads.render import picture
 
 MACHINES = ("desk", "attic", "studio")
@@ -99,11 +99,11 @@ async def _render(
 ) -> bytes:
     tiles = COLUMNS * ROWS
     render = catalogue.load()["render"]
-    assert render.entry is not None
+    assert render.module is not None
     started = time.monotonic()
     job = await client.submit(
         [str(number) for number in (WIDTH, HEIGHT, COLUMNS, ROWS, DETAIL)],
-        wasm=render.entry,
+        wasm=render.module,
         workload="render",
         array=tiles,
         name="picture" if with_owners else "picture again",
@@ -158,7 +158,7 @@ async def _file_job(client: Client, keys: dict[str, str]) -> bool:
     else:
         print("\nbubblewrap is not installed (Debian package: bubblewrap), so no commands are run;")
         print(f"the checksum workload in WebAssembly over {source.name} instead:")
-        module = catalogue.load()["checksum"].entry
+        module = catalogue.load()["checksum"].module
         assert module is not None
         job = await client.submit(
             ["README.md"], wasm=module, workload="checksum", inputs=[source], name="checksum"

@@ -13,8 +13,9 @@ from lender.cli.words import count, moment, printable, size
 from lender.core.budget import bounds_energy
 from lender.core.consent import Grant
 from lender.protocol.reach import in_words
+from lender.service.workload_folders import installed_workloads, own_workloads
 from lender.state.folder import StateFolder
-from lender.state.programs import Programs, installed_workloads, read_programs
+from lender.state.programs import Programs, read_programs
 
 
 def terms(grant: Grant) -> str:
@@ -93,12 +94,17 @@ def energy_warnings(grant: Grant, state: StateFolder) -> list[str]:
 
 def _program(grant: Grant, programs: Programs) -> str:
     known = programs.get(grant.workload)
-    if grant.digest is None:
-        return "It runs whatever program comes with the job."
     only = f"It runs only the program sha256:{grant.digest}"
-    if grant.workload not in programs or known in (None, grant.digest):
-        return f"{only}; a changed one asks you again."
-    return f"{only}, and this machine knows another as {grant.workload}: so far nothing runs."
+    if grant.digest is None:
+        said = "It runs whatever program comes with the job."
+    elif known in (None, grant.digest):
+        said = f"{only}; a changed one asks you again."
+    else:
+        return f"{only}, and this machine knows another as {grant.workload}: so far nothing runs."
+    if grant.workload in programs:
+        return said
+    unknown = f"lenderd knows no workload {grant.workload}: so far nothing runs"
+    return f"{said}\n! {unknown} (see lender workloads --help)."
 
 
 def changed(grant: Grant, programs: Programs) -> bool:
@@ -108,10 +114,16 @@ def changed(grant: Grant, programs: Programs) -> bool:
 
 
 def known_programs(state: StateFolder) -> Programs:
-    """Return the catalogue that lenderd uses, or without it the one that came with the package."""
+    """Return the catalogue that lenderd uses, or without it what it most probably will."""
     reply: Mapping[str, Any] = tell(state, "status").reply
     told = reply.get("workloads")
     if isinstance(told, dict):
         return told
     named = os.environ.get("LENDERD_WORKLOADS")
-    return read_programs(Path(named) if named else installed_workloads())
+    return own_programs() | read_programs(Path(named) if named else installed_workloads())
+
+
+def own_programs() -> Programs:
+    """Return the workloads that this user has described."""
+    folder = own_workloads()
+    return {} if folder is None else read_programs(folder)

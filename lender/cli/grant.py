@@ -15,7 +15,13 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TypeVar
 
-from lender.cli.consent_words import agreement, energy_warnings, known_programs, terms
+from lender.cli.consent_words import (
+    agreement,
+    energy_warnings,
+    known_programs,
+    own_programs,
+    terms,
+)
 from lender.cli.exits import CommandError, Exit
 from lender.cli.owner import add_options, become_owner, is_owner, print_json, tell, warn_of
 from lender.cli.revocation import Outcome, Selection, revoke
@@ -172,7 +178,7 @@ def _grant(
         id="G-" + base64.b32encode(os.urandom(5)).decode().lower(),
         submitter=submitter,
         workload=_checked(workload, WORKLOAD_PATTERN, "a workload's name"),
-        digest=_digest(digest) if at else programs.get(workload),
+        digest=_digest(digest) if at else (own_programs() | programs).get(workload),
         cpu=_cpu(args.cpu),
         memory_bytes=_memory("--mem", args.mem),
         vram_bytes=_vram(args),

@@ -38,6 +38,7 @@ VERBS = {
     "map": "run an array of tasks",
     "run": "run a job that is written down, or a wasm module",
     "validate": "say what is wrong with a job file",
+    "workloads": "list the kinds of work that can be granted by name",
     "jobs": "list your jobs",
     "logs": "see what a job's tasks wrote, or with -f write",
     "get": "fetch a job's result and files",

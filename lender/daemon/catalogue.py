@@ -20,13 +20,22 @@ class CatalogueError(Exception):
     """A workload's description can't be used; the message names file and key."""
 
 
-def read_catalogue(folder: Path) -> dict[str, CatalogueEntry]:
-    """Return the workloads described in the folders of `folder`, by name.
+def read_catalogue(folder: Path, *added: Path) -> dict[str, CatalogueEntry]:
+    """Return the workloads described in the folders of `folder` and of those added, by name.
 
     Raises:
-        CatalogueError: a description is malformed.
+        CatalogueError: a description is malformed, or takes the name of one before it.
     """
-    return dict(_read(path) for path in sorted(folder.glob("*/workload.toml")))
+    found = dict(_read(path) for path in sorted(folder.glob("*/workload.toml")))
+    for more in added:
+        if not more.is_dir():
+            raise CatalogueError(f"{more}: there is no such folder: see `added_workloads`")
+        for path in sorted(more.glob("*/workload.toml")):
+            name, entry = _read(path)
+            if name in found:
+                raise CatalogueError(f"{path}: name: there is a workload {name}; call yours else")
+            found[name] = entry
+    return found
 
 
 def _read(path: Path) -> tuple[str, CatalogueEntry]:

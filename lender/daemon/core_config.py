@@ -10,7 +10,7 @@ from lender.core.budget import Budget, parse_budget
 from lender.core.config import Config
 from lender.daemon.settings import DaemonSettings
 from lender.sensors import memory
-from lender.state.programs import installed_workloads
+from lender.service.workload_folders import installed_workloads
 
 
 class StartError(Exception):

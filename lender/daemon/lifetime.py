@@ -141,7 +141,9 @@ class Lifetime:
             raise StartError(f"{self._state.identity}: {error.reason}; {mend}") from error
         self._public_key = signer.public_key
         self._seals = Seals(signer, self._state.scratch)
-        self._workloads = read_catalogue(catalogue_folder(self._settings))
+        self._workloads = read_catalogue(
+            catalogue_folder(self._settings), *self._settings.added_workloads
+        )
         log_of_receipts = ReceiptLog(self._state.receipts, signer)
         counted_s = {} if self._cgroups is None else self._cgroups.left_cpu_s
         leftovers.clear(self._state, log_of_receipts, time.time(), counted_s)

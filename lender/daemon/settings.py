@@ -44,6 +44,8 @@ class DaemonSettings(BaseSettings):
     is what functions are sent with."""
     workloads: Path | None = None
     """Folder of the workload catalogue. None: the one that came with the package."""
+    added_workloads: list[Path] = []
+    """Folders of more workloads; none takes the name of one that is there already."""
     slots: int | None = Field(default=None, ge=1, le=1024)
     """Leases at a time. None: one less than the machine has cores, at least one."""
     reserve_memory_bytes: int = Field(default=1 << 30, ge=0)

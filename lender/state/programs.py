@@ -14,11 +14,6 @@ Programs = dict[str, str | None]
 """Workload -> SHA-256 of its program; None: whatever program comes with a job."""
 
 
-def installed_workloads() -> Path:
-    """Return where the catalogue that comes with our own package lies, if it was installed."""
-    return Path(__file__).resolve().parents[2] / "workloads"
-
-
 def read_programs(catalogue: Path) -> Programs:
     """Read what can be read; raises nothing, and leaves out what is malformed."""
     found: Programs = {}

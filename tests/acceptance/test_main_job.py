@@ -14,8 +14,8 @@ from fleet import StandingFleet
 from nats.aio.subscription import Subscription
 
 from deploy.local.fleet import Fleet, wait_until
+from lender.client import catalogue
 from lender.client.client import Client
-from workloads import catalogue
 
 CONTENT = b"lend me your ears\n" * 10_000
 
@@ -44,7 +44,7 @@ def test_a_file_is_hashed_on_somebody_elses_machine(fleet: Fleet) -> None:
 
 def test_a_wasm_module_runs_over_an_input(fleet: Fleet) -> None:
     (fleet.folder / "file.bin").write_bytes(CONTENT)
-    module = catalogue.load()["checksum"].entry
+    module = catalogue.load()["checksum"].module
     said = fleet.submit("submit", "--wasm", str(module), "--in", "file.bin", "--", "file.bin")
     assert said.returncode == 0, said.stderr
     assert said.stdout == f"{hashlib.sha256(CONTENT).hexdigest()}  file.bin\n"

@@ -12,6 +12,7 @@ from core_world import ALICE, make_grant
 
 from fuzz.target import Target, taken
 from fuzz.wire import DONE
+from lender.client import workload
 from lender.core.jobs_done import JobsDone
 from lender.core.signals import GpuSignal, Presence, Signals
 from lender.daemon import catalogue as daemon_catalogue
@@ -24,6 +25,7 @@ from lender.protocol.codec import encode
 from lender.protocol.errors import ProtocolError
 from lender.protocol.signature import verify
 from lender.sandbox.egress.counters import Counters
+from lender.service.workload_folders import installed_workloads
 from lender.state import programs
 from lender.state.attempt_records import AttemptRecord, AttemptRecords, AttemptTerms
 from lender.state.consent_files import load_consent, read_intent
@@ -32,7 +34,6 @@ from lender.state.grant_claims import read_claim
 from lender.state.grant_file import GrantFaultError, encode_grant, read_grant
 from lender.state.intent_file import StoredIntent, write_stored
 from lender.state.receipts import ReceiptLog
-from workloads import catalogue
 
 _READING = Signals(
     0.5,
@@ -42,7 +43,7 @@ _READING = Signals(
     gpus=(GpuSignal("GPU-0", 7 << 30),),
 )
 _ROWS = [(1_700_000_000.0 + second, _READING) for second in range(3)]
-_CATALOGUE = (Path(catalogue.__file__).parent / "checksum" / "workload.toml").read_bytes()
+_CATALOGUE = (installed_workloads() / "checksum" / "workload.toml").read_bytes()
 
 
 @contextmanager
@@ -131,7 +132,7 @@ def _workload(data: bytes) -> None:
         (place / "checksum.wasm").write_bytes(b"")
         programs.read_programs(Path(folder))
         taken(daemon_catalogue.CatalogueError, daemon_catalogue.read_catalogue, Path(folder))
-        taken(catalogue.CatalogueError, catalogue.load, Path(folder))
+        taken(workload.CatalogueError, workload.read, place)
 
 
 def _spooled(data: bytes) -> None:
@@ -274,7 +275,7 @@ TARGETS = (
         (
             "lender.daemon.catalogue._read",
             "lender.state.programs.read_programs",
-            "workloads.catalogue._read",
+            "lender.client.workload.read",
         ),
         (b"[limits]", b"[inputs]", b"[outputs]", b"sha256 = ", b"entry = ", b"[[", b"1979-05-27"),
     ),

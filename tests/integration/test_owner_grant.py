@@ -146,6 +146,24 @@ def test_a_workload_with_a_program_is_pinned_and_a_changed_one_asks_again(
     assert "changed since" not in machine.lender("grants").stdout
 
 
+def test_a_workload_of_the_owners_own_is_pinned_and_what_lenderd_does_not_know_is_told(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    described = tmp_path / "lender" / "workloads" / "mine" / "workload.toml"
+    described.parent.mkdir(parents=True)
+    described.write_text(f'name = "mine"\nruntime = "wasm"\nsha256 = "{"ab" * 32}"\n')
+    mine = ("--workload", "mine", "--expires", "30d", "--yes")
+    _, told = machine.json("grant", ALICE, *mine)
+    assert told["grant"]["digest"] == "ab" * 32
+    assert "lenderd knows no workload" not in told["text"]
+
+    machine.daemon(status={"workloads": {"checksum": "cd" * 32}})
+    _, told = machine.json("grant", ALICE, *mine)
+    assert told["grant"]["digest"] == "ab" * 32, "not any program, once lenderd knows it"
+    assert "! lenderd knows no workload mine: so far nothing runs" in told["text"]
+
+
 def test_a_workload_without_a_program_says_that_any_may_come(machine: Machine) -> None:
     _, told = machine.json("grant", ALICE, "--class", "command", "--expires", "1d", "--yes")
     assert "whatever program comes with the job" in told["text"]

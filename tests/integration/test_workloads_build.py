@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import workloads
-from workloads.catalogue import load
+from lender.client.catalogue import load
 
 HOME = Path(workloads.__file__).parent
 # The compiler and the C library decide the bytes: these built the committed modules.
@@ -32,9 +32,7 @@ def output_of(*command: str) -> str:
 def test_the_source_reproduces_the_committed_modules(tmp_path: Path) -> None:
     subprocess.run([HOME / "build.sh", tmp_path], check=True, timeout=50)
     built = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    committed = {
-        one.entry.name: one.entry.read_bytes() for one in load().values() if one.entry is not None
-    }
+    committed = {one.module.name: one.module.read_bytes() for one in load().values() if one.module}
     assert built == committed
 
 

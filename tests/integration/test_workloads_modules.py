@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from workloads.catalogue import load
+from lender.client.catalogue import load
 from workloads.render.picture import assemble
 
 wasmtime = pytest.importorskip("wasmtime", reason="wasmtime has no wheel for this machine")
@@ -32,7 +32,7 @@ def work(tmp_path: Path) -> Path:
 
 @cache
 def compiled(workload: str) -> Any:  # noqa: ANN401  # wasmtime is imported only where it exists
-    return wasmtime.Module.from_file(ENGINE, str(load()[workload].entry))
+    return wasmtime.Module.from_file(ENGINE, str(load()[workload].module))
 
 
 def run(work: Path, workload: str, *arguments: str, task: str | None = "0") -> Ended:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lender.client import catalogue
 from lender.core.admission import CatalogueEntry
 from lender.daemon.catalogue import CatalogueError, read_catalogue
 from lender.daemon.clock import Clock
@@ -17,7 +18,7 @@ from lender.daemon.privilege import PrivilegeError, drop_to
 from lender.daemon.today import Today
 from lender.protocol.errors import ProtocolError
 from lender.service.notify import notify, watchdog_interval_s
-from workloads import catalogue
+from lender.service.workload_folders import installed_workloads
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -50,8 +51,7 @@ def test_the_watchdog_is_fed_twice_in_its_time(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_daemon_and_the_catalogue_agree_on_every_workload() -> None:
     ours = catalogue.load()
-    folder = Path(catalogue.__file__).parent
-    assert read_catalogue(folder) == {
+    assert read_catalogue(installed_workloads()) == {
         name: CatalogueEntry(one.runtime, one.sha256) for name, one in ours.items()
     }
 
@@ -70,6 +70,24 @@ def test_a_malformed_workload_is_named(tmp_path: Path, text: str, named: str) ->
     (tmp_path / "x" / "workload.toml").write_text(text)
     with pytest.raises(CatalogueError, match=named):
         read_catalogue(tmp_path)
+
+
+def test_added_workloads_stand_beside_the_catalogue_and_replace_none(tmp_path: Path) -> None:
+    for name in ("mine", "checksum"):
+        (tmp_path / name / name).mkdir(parents=True)
+        described = tmp_path / name / name / "workload.toml"
+        described.write_text(f'name = "{name}"\nruntime = "process"\n')
+    ours = read_catalogue(installed_workloads())
+    assert read_catalogue(installed_workloads(), tmp_path / "mine") == {
+        **ours,
+        "mine": CatalogueEntry("process"),
+    }
+    for folder, said in (
+        ("checksum", "there is a workload checksum"),
+        ("absent", "no such folder"),
+    ):
+        with pytest.raises(CatalogueError, match=said):
+            read_catalogue(installed_workloads(), tmp_path / "mine", tmp_path / folder)
 
 
 def test_the_identity_is_made_once_and_private(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ import pytest
 
 from lender.cli.consent_words import agreement, changed, terms
 from lender.cli.grant_usage import GrantUses
+from lender.client import catalogue
 from lender.core.budget import parse_budget
 from lender.core.consent import Grant
 from lender.core.schedule import parse_when
-from lender.state.programs import installed_workloads, read_programs
-from workloads import catalogue
+from lender.service.workload_folders import installed_workloads
+from lender.state.programs import read_programs
 
 NOW = time.time()
 DIGEST = "ab" * 32

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 import workloads
-from workloads.catalogue import CatalogueError, load
+from lender.client.catalogue import load
+from lender.client.workload import CatalogueError
 
 MODULE = b"\0asm\1\0\0\0"
 DIGEST = hashlib.sha256(MODULE).hexdigest()
@@ -48,7 +49,7 @@ def rewrite(folder: Path, old: str, new: str) -> None:
 def test_a_description_is_read_as_written(sample: Path) -> None:
     one = load(sample.parent)["sample"]
     assert (one.name, one.title, one.runtime) == ("sample", "A sample", "wasm")
-    assert (one.entry, one.sha256) == (sample / "sample.wasm", DIGEST)
+    assert (one.module, one.sha256) == (sample / "sample.wasm", DIGEST)
     limits = one.limits
     assert (limits.cpu, limits.memory_bytes, limits.time_s) == (2, 1 << 20, 1.5)
     assert (limits.output_bytes, limits.scratch_bytes) == (0, 10)
@@ -66,7 +67,7 @@ def test_a_folder_without_description_is_no_workload(sample: Path) -> None:
 def test_a_generic_workload_has_no_entry(sample: Path) -> None:
     rewrite(sample, f'entry = "sample.wasm"\nsha256 = "{DIGEST}"\n', "")
     one = load(sample.parent)["sample"]
-    assert one.entry is None
+    assert one.module is None
     assert one.sha256 is None
 
 

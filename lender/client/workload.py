@@ -1,0 +1,132 @@
+"""One workload as the `workload.toml` of its folder describes it: see workloads/README.md."""
+
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, PrivateAttr, StringConstraints, ValidationError
+
+from lender.protocol.codec import Closed
+from lender.protocol.ids import Sha256, WorkloadName
+from lender.protocol.job import Limits, Runtime
+
+DESCRIPTION = "workload.toml"
+
+_LIMITS = ("cpu", "memory_bytes", "time_s", "output_bytes", "scratch_bytes")
+"""Those that have to be said; others are the protocol's unless they are."""
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+Entry = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+\.wasm$")]
+
+
+class CatalogueError(Exception):
+    """A workload's description can't be used.
+
+    Attributes:
+        path: the file or folder to mend.
+        field: the key in it, dotted (`limits.cpu`); empty where the file as a whole is wrong.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, path: Path, field: str, reason: str) -> None:
+        super().__init__(f"{path}: {field}: {reason}" if field else f"{path}: {reason}")
+        self.path = path
+        self.field = field
+        self.reason = reason
+
+
+class Workload(Closed):
+    """A kind of work that can be granted.
+
+    Attributes:
+        name: name in grants and jobs; also that of its folder.
+        title: one line for people.
+        runtime: how it is run.
+        entry: file name of the module, or None where the submitter ships the program.
+        sha256: digest of the entry, verified when it was read; None without an entry.
+        limits: defaults for a task.
+        arguments: each argument and its meaning, in their order.
+        inputs: each input's name and content.
+        outputs: `stdout` or each output's name, and its content.
+    """
+
+    name: WorkloadName
+    title: Text
+    runtime: Runtime
+    entry: Entry | None = None
+    sha256: Sha256 | None = None
+    limits: Limits
+    arguments: dict[str, Text] = Field(default_factory=dict)
+    inputs: dict[str, Text] = Field(default_factory=dict)
+    outputs: dict[str, Text] = Field(default_factory=dict)
+
+    _folder: Path = PrivateAttr()
+
+    def model_post_init(self, context: Any) -> None:  # noqa: ANN401 - pydantic's
+        """Take the folder from what it is validated with."""
+        self._folder = context
+
+    @property
+    def folder(self) -> Path:
+        """Where it is described."""
+        return self._folder
+
+    @property
+    def module(self) -> Path | None:
+        """The entry's path."""
+        return None if self.entry is None else self._folder / self.entry
+
+
+def read(folder: Path) -> Workload:
+    """Return the workload that a folder describes.
+
+    Raises:
+        CatalogueError: the description is malformed, or its entry does not have its digest.
+    """
+    path = folder / DESCRIPTION
+    try:
+        workload = Workload.model_validate(tomllib.loads(path.read_text("utf-8")), context=folder)
+    except OSError as error:
+        raise CatalogueError(path, "", error.strerror or str(error)) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise CatalogueError(path, ".".join(map(str, first["loc"])), _reason(first)) from error
+    except (ValueError, RecursionError) as error:  # of TOML or of UTF-8
+        raise CatalogueError(path, "", str(error)) from error
+    fault = _fault(workload)
+    if fault is not None:
+        raise CatalogueError(path, *fault)
+    return workload
+
+
+def _reason(fault: Any) -> str:  # noqa: ANN401 - pydantic's
+    if fault["type"] == "extra_forbidden":
+        return "there is no such key"
+    return str(fault["msg"]).removeprefix("Value error, ")
+
+
+def _fault(workload: Workload) -> tuple[str, str] | None:
+    """Which field is wrong beside the others, and why."""
+    if workload.name != workload.folder.name:
+        return "name", "must be the folder's name"
+    for name in _LIMITS:
+        if name not in workload.limits.model_fields_set:
+            return f"limits.{name}", "is missing"
+    if (workload.entry is None) != (workload.sha256 is None):
+        return ("entry" if workload.entry is None else "sha256"), "is missing"
+    return _entry_fault(workload)
+
+
+def _entry_fault(workload: Workload) -> tuple[str, str] | None:
+    if workload.module is None:
+        return None
+    if workload.runtime != "wasm":
+        return "entry", "only the wasm runtime has one"
+    try:
+        found = hashlib.sha256(workload.module.read_bytes()).hexdigest()
+    except OSError as error:
+        return "entry", f"{workload.entry}: {error.strerror or error}"
+    if found != workload.sha256:
+        return "sha256", f"{workload.entry} has {found}; build it again or restore it"
+    return None
