@@ -32,6 +32,7 @@ from broker.core.events import (
     TimePassed,
     WorkSeen,
 )
+from broker.core.figures import Figures
 from broker.core.gangs import gathering
 from broker.core.gangs import turns as gang_turns
 from broker.core.jobs import following, lifecycle, queue_time
@@ -59,6 +60,7 @@ class Broker:
         weights: Mapping[str, float] = MappingProxyType({}),
         pools: frozenset[str] | None = None,
         chance: Callable[[], float] = lambda: 0.0,
+        figures: Figures | None = None,
     ) -> None:
         """Start with nothing known.
 
@@ -70,8 +72,10 @@ class Broker:
             pools: whose jobs are taken; None for all of them.
             chance: decides on spot checks: returns a number from 0 up to, and without, 1, equally
                 likely, on each call. Without it everything is checked that may be.
+            figures: where it counts what it decides.
         """
-        self.state = State(new_lease_id, submitters, weights, pools, chance)
+        figures = Figures() if figures is None else figures
+        self.state = State(new_lease_id, submitters, weights, pools, chance, figures)
         self._replay: Replay | None = Replay(self.state)
 
     def handle(self, now: float, event: Event) -> list[Effect]:

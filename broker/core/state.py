@@ -7,6 +7,7 @@ from broker.core.containers.priority_map import PriorityMap
 from broker.core.copies.reputation import Reputation
 from broker.core.effects import DeleteWork
 from broker.core.enrolment.bound import Bound
+from broker.core.figures import Figures
 from broker.core.gangs.gang import Gangs
 from broker.core.intake.quotas import Quota, Quotas
 from broker.core.jobs.dependencies import Dependencies
@@ -90,8 +91,10 @@ class State:
         weights: Mapping[str, float],
         pools: frozenset[str] | None,
         chance: Callable[[], float],
+        figures: Figures,
     ) -> None:
         self.new_lease_id = new_lease_id
+        self.figures = figures
         self.reputation = Reputation(chance)
         self.submitters = submitters
         self.pools = pools

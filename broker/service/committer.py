@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -57,7 +58,11 @@ class Committer:
     """
 
     def __init__(
-        self, connection: Connection, last_sequence: int, report: Callable[[Committed], None]
+        self,
+        connection: Connection,
+        last_sequence: int,
+        report: Callable[[Committed], None],
+        stored: Callable[[int, float], None] = lambda _records, _seconds: None,
     ) -> None:
         """Prepare.
 
@@ -65,13 +70,25 @@ class Committer:
             connection: to a server with the stream RESULTS.
             last_sequence: of RESULTS as replayed.
             report: takes the outcome of each commit, in their order.
+            stored: takes how many records each batch had, and how long it took, in seconds.
         """
         self._connection = connection
         self._js = JetStream(connection)
         self._last_sequence = last_sequence
         self._report = report
+        self._stored = stored
         self._waiting: deque[Commit] = deque()
         self._wake = asyncio.Event()
+
+    @property
+    def last_sequence(self) -> int:
+        """Of RESULTS, as far as it is known here."""
+        return self._last_sequence
+
+    @property
+    def waiting(self) -> int:
+        """How many commits are decided and not begun."""
+        return len(self._waiting)
 
     @property
     def congested(self) -> bool:
@@ -95,13 +112,14 @@ class Committer:
             self._wake.clear()
             while self._waiting:
                 commits = self._next_batch()
-                await self._store(
-                    [
-                        Record(one.subject, one.payload, dict(one.headers))
-                        for effect in commits
-                        for one in effect.records
-                    ]
-                )
+                records = [
+                    Record(one.subject, one.payload, dict(one.headers))
+                    for effect in commits
+                    for one in effect.records
+                ]
+                began = time.monotonic()
+                await self._store(records)
+                self._stored(len(records), time.monotonic() - began)
                 for effect in commits:
                     self._report(Committed(effect.token))
 

@@ -20,6 +20,7 @@ from broker.service.buckets import Buckets
 from broker.service.candidate import Candidate
 from broker.service.enrolment import EnrolmentDesk
 from broker.service.enrolment_kept import read_bounds
+from broker.service.metrics import BrokerMetrics
 from broker.service.service import Service
 from broker.service.settings import BrokerSettings
 from broker.service.submitters import SubmittersFile
@@ -28,6 +29,7 @@ from lender.link.connection import connect
 from lender.link.embedded import EmbeddedServer
 from lender.link.errors import LinkError, passing
 from lender.protocol.streams import FORMER_BLOBS, stream_configs
+from lender.service.metrics_http import Address, MetricsServer
 from lender.service.notify import notify
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class Lifetime:
         self._ready_file = ready_file
         self._deployment = _deployment(settings)
         self._stop = asyncio.Event()
+        self._metrics = BrokerMetrics()
 
     def stop(self) -> None:
         """End in good order."""
@@ -60,9 +63,10 @@ class Lifetime:
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(self._serve())
             stopping = tasks.create_task(self._stop.wait())
+            telling = tasks.create_task(self._serve_metrics())
             await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
-            serving.cancel()
-            stopping.cancel()
+            for task in (serving, stopping, telling):
+                task.cancel()
         notify("STOPPING=1")
 
     async def _serve(self) -> None:
@@ -93,7 +97,7 @@ class Lifetime:
                     bounds = functools.partial(read_bounds, JetStream(connection))
                 service = Service(
                     *(connection, submitters, settings.submitters, may_serve),
-                    *(pools, buckets, bounds),
+                    *(pools, buckets, bounds, self._metrics),
                 )
                 async with asyncio.TaskGroup() as tasks:
                     desk = tasks.create_task(self._let_in(url, leads, may_serve, service.bind))
@@ -103,6 +107,20 @@ class Lifetime:
             me = secrets.token_urlsafe(16)
             notify("READY=1\nSTATUS=standing by")
             await Candidate(connection, me, settings.replicas, serve).run()
+
+    async def _serve_metrics(self) -> None:
+        """Serve them where that was asked for.
+
+        Raises:
+            OSError: the address can't be taken.
+        """
+        if self._settings.metrics is None:
+            return
+        server = MetricsServer(Address.of(self._settings.metrics), self._metrics.page)
+        listener = server.listen()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(server.run(listener))
+            tasks.create_task(self._metrics.measure_lag())
 
     async def _let_in(
         self,

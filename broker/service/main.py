@@ -58,7 +58,7 @@ EXAMPLES = """examples:
 
 Settings also come from a TOML file (--config) and from the environment:
   LENDER_BROKER_URL, _EMBEDDED, _PORT, _STORE, _STATE, _CREDENTIALS, _CA, _DEPLOYMENT, _SUBMITTERS,
-  _POOLS, _JOBS_BYTES, _RESULTS_BYTES, _REPLICAS, _LOG_LEVEL;
+  _POOLS, _JOBS_BYTES, _RESULTS_BYTES, _REPLICAS, _METRICS, _LOG_LEVEL;
   in the file, a table [submitters] with name = "U..." allows submitters, too.
 
 exit codes: 0 ended as asked, 1 something failed (stderr says what to do), 2 bad usage or setting
@@ -178,6 +178,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         serve.add_argument(
             f"--{stream}-bytes", type=int, metavar="N", help=f"bound on the stream {stream.upper()}"
         )
+    serve.add_argument(
+        "--metrics", metavar="ADDRESS", help="serve metrics there, such as 127.0.0.1:9463"
+    )
     serve.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     serve.add_argument(
         "--ready-file", type=Path, help="written when the broker serves: JSON with url and pid"

@@ -45,6 +45,7 @@ from broker.service.committer import Committer
 from broker.service.feeder import Feeder
 from broker.service.intake import Intake
 from broker.service.left_out import LeftOut
+from broker.service.metrics import BrokerMetrics
 from broker.service.rounds import look_through
 from broker.service.submissions import Submissions
 from broker.service.submitters import SubmittersError, SubmittersFile
@@ -88,6 +89,7 @@ class Service:
         pools: frozenset[str] | None = None,
         buckets: Buckets | None = None,
         read_bounds: Callable[[], Awaitable[Mapping[str, Bound]]] | None = None,
+        metrics: BrokerMetrics | None = None,
     ) -> None:
         """Prepare.
 
@@ -100,6 +102,7 @@ class Service:
             buckets: makes those of submitters; None: on this connection, one replica each.
             read_bounds: returns whom the operator lets lenders work for, of those that have a
                 bound, before any is heard; None: none has one.
+            metrics: count what it does.
         """
         self._connection = connection
         self._file = file
@@ -109,7 +112,10 @@ class Service:
         self._read_bounds = read_bounds
         self._clock = Clock()
         # Whom it checks must not be foreseen by those who are checked.
-        self._core = Broker(_new_id, pools=pools, chance=secrets.SystemRandom().random)
+        chance = secrets.SystemRandom().random
+        self._metrics = BrokerMetrics() if metrics is None else metrics
+        self._core = Broker(_new_id, pools=pools, chance=chance, figures=self._metrics.figures)
+        self._metrics.watch(self._core.state)
         self._intake = Intake()
         self._left_out = LeftOut()
         self._submissions = Submissions(connection, self._intake)
@@ -134,12 +140,16 @@ class Service:
         try:
             await self._stand_by(leads)
             self._clock.jump()
+            began = time.monotonic()
             async with self._replay.jobs() as jobs:
                 with replay.uncollected():
                     self._allow()
                     effects = await self._replay.complete(_new_id(), jobs)
                 last = self._replay.last_result
-                self._committer = Committer(self._connection, last, self._intake.note)
+                self._committer = Committer(
+                    self._connection, last, self._intake.note, self._metrics.stored
+                )
+                self._metrics.leads(self._committer, time.monotonic() - began)
                 if self._read_bounds is not None:
                     self.bind(await self._read_bounds())
                 await self._subscribe()

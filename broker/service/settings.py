@@ -10,7 +10,7 @@ from lender.protocol.errors import ProtocolError
 from lender.protocol.ids import PoolName
 from lender.protocol.signature import check_public_key
 from lender.service.places import state_home
-from lender.service.settings import LogLevel
+from lender.service.settings import ListenAddress, LogLevel
 
 DEFAULT_PORT = 4222
 
@@ -57,6 +57,8 @@ class BrokerSettings(BaseSettings):
     """What RESULTS may hold; while it is full, nothing is decided. None: no bound."""
     replicas: int = Field(default=1, ge=1, le=5)
     """Of every stream; more than 1 needs a NATS cluster."""
+    metrics: ListenAddress | None = None
+    """Where metrics are served, such as `127.0.0.1:9463`. None: nowhere. docs/observability.md"""
     log_level: LogLevel = "info"
 
     @property

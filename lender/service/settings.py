@@ -17,6 +17,8 @@ from pydantic_settings import SettingsError as UnreadableError
 
 from lender.service.places import NoHomeError, configuration_home
 
+_PORT_MAX = 65_535
+
 
 class SettingsError(Exception):
     """A setting that can't be used; the message names the place, the key and the mend."""
@@ -30,6 +32,18 @@ def _known_level(level: str) -> str:
 
 LogLevel = Annotated[str, AfterValidator(_known_level)]
 """How much a program tells of itself, by the names of Python's logging."""
+
+
+def _address(text: str) -> str:
+    host, colon, port = text.strip().rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if (colon and not bare) or not port.isdecimal() or int(port) > _PORT_MAX:
+        raise ValueError(f"{text!r} is no address: write it like 127.0.0.1:9464")
+    return f"{bare or '127.0.0.1'}:{int(port)}"
+
+
+ListenAddress = Annotated[str, AfterValidator(_address)]
+"""`host:port`, port 0 for a free one; a port alone is one of 127.0.0.1."""
 
 Settings = TypeVar("Settings", bound=BaseSettings)
 

@@ -42,6 +42,7 @@ def submit(state: State, now: float, subject: str, headers: Headers, payload: by
     key = key_of(subject)
     if key in state.jobs or key in state.history:
         return
+    state.figures.submissions += 1
     admitted = _admit(state, now, subject, headers, payload)
     if isinstance(admitted, Rejection):
         reject_submission(state, now, key, admitted)
@@ -142,6 +143,7 @@ def end(state: State, now: float, job: Job, ending: Ending, records: Iterable[Re
     are cancelled at once, and their messages deleted when the end is durable.
     """
     job.enter(ending.state)
+    state.figures.job_ended(ending.state, ending.field)
     submitter, job_id = job.key
     terminal = Terminal(
         job=job_id,
@@ -187,6 +189,7 @@ def commit(state: State, key: JobKey, records: list[Record], untold: Iterable[Re
 
 def reject_submission(state: State, now: float, key: JobKey, rejection: Rejection) -> None:
     """Commit why a submission can't become a job, under whatever its subject calls it."""
+    state.figures.job_ended("rejected", rejection.field)
     terminal = Terminal(
         job=cut_job_token(key.job),
         state="rejected",

@@ -258,6 +258,8 @@ def queue(
     if step.barred:
         lease.not_for = tuple(barred_mark(lease.id, one) for one in step.barred)
     state.add_lease(job, lease)
+    state.figures.leases += 1
+    state.figures.tasks_leased += lease.task_count
     if step.failures:
         headers = {**headers, FAILURES_HEADER: str(step.failures)}
     if near is not None:

@@ -39,6 +39,7 @@ def take(state: State, now: float, lease: Lease, lender: str) -> bool:
 def hold(state: State, now: float, lease: Lease, lender: str) -> None:
     """Note the lender that took a lease; its job is running."""
     state.leases.hold(lease, lender)
+    state.figures.lease_waited(now - lease.fed_at)
     if lease.is_for_some:
         state.due.drop(Due("lease", (lease.id,)))
     lease.held_at = now
@@ -56,6 +57,7 @@ def hold(state: State, now: float, lease: Lease, lender: str) -> None:
         votes.begin(state, job, lease)
     if job.state == "queued":
         job.enter("running")
+        state.figures.job_waited(now - job.submitted_at)
         if not job.is_gang:  # that begins when all of it is held
             queue_time.stop(state, job)
         headers = {CONTENT_TYPE_HEADER: job.content_type, STATE_HEADER: job.state}
@@ -94,6 +96,8 @@ def set_back(state: State, now: float, lease: Lease, reason: str, lender: str | 
 
 def lose(state: State, lease: Lease) -> None:
     """Give up on a lease: its message is deleted, its tasks are leased anew."""
+    if lease.holder is not None:
+        state.figures.attempts_lost += len(lease.open)
     hand_back(state, lease)
     state.give_up(lease)
 

@@ -124,6 +124,7 @@ def _settle(
             again.add(result.task)
             continue
         ended.append(result)
+        state.figures.tasks_ended[result.state] += 1
         if job.checkpoints is not None:
             job.checkpoints.drop(result.task)
         if result.state == "succeeded":
@@ -158,6 +159,7 @@ def _hand_back_rest(state: State, now: float, lease: Lease, lender: str, done: D
     report that calls itself finished and leaves tasks out. One that took too long to prepare
     is avoided for as long as that took.
     """
+    state.figures.leases_handed_back[done.outcome] += 1
     if done.outcome in ("evicted", "revoked"):
         hand_back(state, lease)
     else:

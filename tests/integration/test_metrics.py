@@ -1,0 +1,77 @@
+"""What an operator reads of a broker while a job runs."""
+
+import asyncio
+import re
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fleet import open_folder
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from deploy.local.fleet import Fleet, Part, wait_until
+from lender.client.client import Client
+
+__all__ = ["open_folder"]
+
+
+@pytest.fixture
+def fleet(open_folder: Path) -> Iterator[Fleet]:
+    one = Fleet(open_folder, ("desk",), workloads=("command",))
+    one.broker.env["LENDER_BROKER_METRICS"] = "0"
+    with one as running:
+        yield running
+
+
+def address(part: Part) -> str:
+    """Where a part of the fleet serves its metrics, as it says in its log."""
+    found = re.findall(r"metrics: (http://\S+)", part.log.read_text())
+    return str(found[-1])
+
+
+def scrape(part: Part) -> dict[str, float]:
+    """All series of a part; the parser is the reference one, and strict."""
+    with urllib.request.urlopen(address(part), timeout=20) as answer:
+        text = answer.read().decode()
+    return {
+        sample.name + "".join(f".{value}" for value in sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def sees(part: Part, series: str, value: float) -> None:
+    """Wait until it says so."""
+    wait_until(lambda: scrape(part)[series] == value, f"{series} {value}")
+
+
+async def run_jobs(fleet: Fleet) -> None:
+    async with Client(fleet.url, fleet.key) as client:
+        sleeper = await client.submit(["sleep", "60"])
+        await asyncio.to_thread(sees, fleet.broker, "lender_broker_leases.held", 1)
+        found = await asyncio.to_thread(scrape, fleet.broker)
+        assert found["lender_broker_leading"] == 1
+        assert found["lender_broker_jobs.running"] == 1
+        assert found["lender_broker_lenders.lending"] == 1
+        assert found["lender_broker_lent_cores"] >= 1
+        await sleeper.cancel()
+        await sleeper.ended(timeout_s=20)
+        good = await client.submit(["true"])
+        assert str((await good.ended(timeout_s=20)).state) == "succeeded"
+
+
+def test_an_operator_sees_what_the_broker_does(fleet: Fleet) -> None:
+    asyncio.run(run_jobs(fleet))
+    sees(fleet.broker, "lender_broker_jobs_ended_total.succeeded", 1)
+    found = scrape(fleet.broker)
+    assert found["lender_broker_submissions_total"] == 2
+    assert found["lender_broker_jobs_ended_total.succeeded"] == 1
+    assert found["lender_broker_jobs_ended_total.cancelled"] == 1
+    assert found["lender_broker_tasks_ended_total.succeeded"] == 1
+    assert found["lender_broker_leases_placed_total"] == 2
+    assert found["lender_broker_lease_wait_seconds_count"] == 2
+    assert found["lender_broker_records_stored_total"] >= 2
+    assert found["lender_broker_results_sequence"] >= 3
+    assert found["lender_broker_takeover_seconds"] > 0
+    sees(fleet.broker, "lender_broker_jobs.running", 0)
