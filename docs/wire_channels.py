@@ -37,6 +37,7 @@ PARAMETERS = {
     "key": "public key of who was let in, or the digest of a join token",
     "broker": "the id of a broker's process",
     "delivery": "of which delivery, as the server wrote it in the reply subject of the message",
+    "verb": "`PING`, `INFO` or `STATS`",
     "call": "the rest of the subject, of several tokens",
 }
 
@@ -177,6 +178,12 @@ MESSAGES: dict[str, Message] = {
     "ServerRequest": Message("of the NATS server's own protocol", _OBJECT, {}, content_type=JSON),
     "ServerAnswer": Message("of the NATS server's own protocol", _OBJECT, {}, content_type=JSON),
     "Note": Message(f"what a replay goes by: {_OWN}", _OBJECT, _KEPT),
+    "ServiceAnswer": Message(
+        "of a NATS micro service (ADR-32): who is there, and how much it is asked",
+        _OBJECT,
+        {CONTENT_TYPE_HEADER: (JSON,)},
+        content_type=JSON,
+    ),
     "Command": Message(f"of `lender-broker` on the operator's machine: {_OWN}", _OBJECT, _PACKED),
     "CommandAnswer": Message(f"to the operator: {_OWN}", _OBJECT, _PACKED),
     "Admission": Message(f"who was let in, or a join token: {_OWN}", _OBJECT, _PACKED),
@@ -271,6 +278,14 @@ CHANNELS: tuple[Channel, ...] = (
     ),
     Channel(
         "ack", f"$JS.ACK.{streams.WORK}.{{delivery}}", "ends or prolongs a lease", ("Delivered",)
+    ),
+    *(
+        Channel(f"service{name}", subject, text, ("Ask",), ("ServiceAnswer",))
+        for name, subject, text in (
+            ("s", "$SRV.{verb}", "of all services"),
+            ("-brokers", f"$SRV.{{verb}}.{subjects.SERVICE}", "of all brokers"),
+            ("-broker", f"$SRV.{{verb}}.{subjects.SERVICE}.{{broker}}", "of one broker"),
+        )
     ),
     Channel("user-info", permissions.USER_INFO, "what one may do", ("Ask",), ("ServerAnswer",)),
     Channel(

@@ -220,8 +220,8 @@ def _export(kind: str, subject: str) -> dict[str, Any]:
 
 
 def _is_answered_by_many(subject: str) -> bool:
-    """Tell whether it is a pull."""
-    return subject.startswith("$JS.API.CONSUMER.MSG.NEXT.")
+    """Tell whether it is a pull, or asks all brokers."""
+    return subject.startswith(("$JS.API.CONSUMER.MSG.NEXT.", "$SRV."))
 
 
 def _limits(*, jetstream: bool, store_bytes: int | None = None) -> dict[str, Any]:

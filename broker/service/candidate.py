@@ -66,7 +66,7 @@ class Candidate:
             await self._loop()
         finally:
             await self._end_service()
-            if self._core.may_serve(time.monotonic()):
+            if self.leads():
                 await self._key.give_back(self._core.sequence)
 
     async def _loop(self) -> None:
@@ -99,7 +99,8 @@ class Candidate:
                 self._begin_service()
         return None
 
-    def _may_serve(self) -> bool:
+    def leads(self) -> bool:
+        """Tell whether this broker may serve now."""
         return self._core.may_serve(time.monotonic())
 
     async def _wait(self) -> None:
@@ -126,7 +127,7 @@ class Candidate:
 
     def _begin_service(self) -> None:
         self._leads = asyncio.Event()
-        self._serving = asyncio.create_task(self._serve(self._leads, self._may_serve))
+        self._serving = asyncio.create_task(self._serve(self._leads, self.leads))
 
     async def _end_service(self) -> None:
         serving, self._serving = self._serving, None

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, assert_never
 
 from nats.aio.msg import Msg
-from pydantic import BaseModel
 
+from broker.core.endpoints import COMMAND, ENROLL, Endpoints
 from broker.core.enrolment.bound import Bound
 from broker.core.enrolment.enrolment import Enrolment
 from broker.core.enrolment.events import (
@@ -106,6 +106,7 @@ class EnrolmentDesk:
         configured: Mapping[str, str],
         may_serve: Callable[[], bool],
         tell_bounds: Callable[[Mapping[str, Bound]], None] = lambda _: None,
+        endpoints: Endpoints | None = None,
     ) -> None:
         """Prepare.
 
@@ -117,6 +118,7 @@ class EnrolmentDesk:
             may_serve: whether this broker leads; while it does not, nothing is decided.
             tell_bounds: told whom the operator lets lenders work for, of those that have a bound,
                 whenever that may have changed.
+            endpoints: where requests are counted; None: in one of its own.
         """
         self._connection = connection
         self._jetstream = JetStream(connection)
@@ -125,6 +127,7 @@ class EnrolmentDesk:
         self._configured = configured
         self._may_serve = may_serve
         self._tell_bounds = tell_bounds
+        self._endpoints = endpoints or Endpoints()
         self._core = Enrolment()
         self._strangers: Lanes[Asked] = Lanes()
         self._operator: deque[OperatorAsked] = deque()
@@ -190,6 +193,7 @@ class EnrolmentDesk:
         try:
             what = asked_by_operator(msg.subject, msg.data)
         except ProtocolError as error:
+            self._endpoints.asked(COMMAND)
             await self._publish(msg.reply, OperatorAnswer(error=str(error)[:500]))
             return
         self._operator.append(OperatorAsked(what, msg.reply))
@@ -198,8 +202,11 @@ class EnrolmentDesk:
     async def _handle(self, event: Event) -> None:
         if not self._may_serve():
             return  # who asked asks again
+        began = time.perf_counter()
         self._look_at_submitters()
         await self._carry_out(self._core.handle(time.time(), event))
+        endpoint = ENROLL if isinstance(event, Asked) else COMMAND
+        self._endpoints.asked(endpoint, time.perf_counter() - began)
 
     async def _carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -282,7 +289,8 @@ class EnrolmentDesk:
         names = {**self._configured, **{name: one.key for name, one in found.by_name.items()}}
         self._core.handle(time.time(), SubmittersNamed(names))
 
-    async def _publish(self, reply_to: str, message: BaseModel) -> None:
+    async def _publish(self, reply_to: str, message: OperatorAnswer | EnrolAnswer) -> None:
+        self._endpoints.answered(message)
         try:
             await self._connection.publish(
                 reply_to, encode(message), {CONTENT_TYPE_HEADER: MSGPACK}

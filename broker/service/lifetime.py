@@ -13,11 +13,13 @@ from pathlib import Path
 
 from nats.errors import Error as NatsError
 
+from broker.core.endpoints import Endpoints
 from broker.core.enrolment.bound import Bound
 from broker.deployment.folder import Deployment, DeploymentError
 from broker.deployment.signing import bring_up
 from broker.service.buckets import Buckets
 from broker.service.candidate import Candidate
+from broker.service.discovery import Discovery
 from broker.service.enrolment import EnrolmentDesk
 from broker.service.enrolment_kept import read_bounds
 from broker.service.metrics import BrokerMetrics
@@ -47,6 +49,7 @@ class Lifetime:
         self._settings = settings
         self._ready_file = ready_file
         self._deployment = _deployment(settings)
+        self._endpoints = Endpoints()
         self._stop = asyncio.Event()
         self._metrics = BrokerMetrics()
 
@@ -97,7 +100,8 @@ class Lifetime:
                     bounds = functools.partial(read_bounds, JetStream(connection))
                 service = Service(
                     *(connection, submitters, settings.submitters, may_serve),
-                    *(pools, buckets, bounds, self._metrics),
+                    *(pools, buckets, bounds),
+                    *(self._metrics, self._endpoints),
                 )
                 async with asyncio.TaskGroup() as tasks:
                     desk = tasks.create_task(self._let_in(url, leads, may_serve, service.bind))
@@ -106,7 +110,11 @@ class Lifetime:
 
             me = secrets.token_urlsafe(16)
             notify("READY=1\nSTATUS=standing by")
-            await Candidate(connection, me, settings.replicas, serve).run()
+            candidate = Candidate(connection, me, settings.replicas, serve)
+            discovery = Discovery(connection, me, self._endpoints, candidate.leads)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(discovery.run())
+                await candidate.run()
 
     async def _serve_metrics(self) -> None:
         """Serve them where that was asked for.
@@ -148,7 +156,7 @@ class Lifetime:
                     submitters = SubmittersFile(settings.state)
                     desk = EnrolmentDesk(
                         *(line, deployment, submitters, settings.submitters),
-                        *(may_serve, tell_bounds),
+                        *(may_serve, tell_bounds, self._endpoints),
                     )
                     await desk.run()
             except* (LinkError, NatsError) as group:

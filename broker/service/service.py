@@ -25,6 +25,7 @@ from broker.core.effects import (
     SendControl,
     Warn,
 )
+from broker.core.endpoints import DONE, QUERY, Endpoint, Endpoints
 from broker.core.enrolment.bound import Bound
 from broker.core.events import (
     ClockJumped,
@@ -65,6 +66,7 @@ INBOXES = ("_INBOX", "_R_.")
 
 By the second a server stands for an inbox in another account than ours."""
 
+_ENDPOINT_OF: dict[type[Event], Endpoint] = {QueryReceived: QUERY, DoneReported: DONE}
 _IDLE_S = 5.0
 _CONFIRM_S = 0.05
 _FILE_S = 1.0
@@ -90,6 +92,7 @@ class Service:
         buckets: Buckets | None = None,
         read_bounds: Callable[[], Awaitable[Mapping[str, Bound]]] | None = None,
         metrics: BrokerMetrics | None = None,
+        endpoints: Endpoints | None = None,
     ) -> None:
         """Prepare.
 
@@ -103,6 +106,7 @@ class Service:
             read_bounds: returns whom the operator lets lenders work for, of those that have a
                 bound, before any is heard; None: none has one.
             metrics: count what it does.
+            endpoints: where requests are counted; None: in one of its own.
         """
         self._connection = connection
         self._file = file
@@ -110,6 +114,7 @@ class Service:
         self._may_serve = may_serve
         self._buckets = buckets or Buckets(connection)
         self._read_bounds = read_bounds
+        self._endpoints = endpoints or Endpoints()
         self._clock = Clock()
         # Whom it checks must not be foreseen by those who are checked.
         chance = secrets.SystemRandom().random
@@ -230,6 +235,8 @@ class Service:
             await self._handle(event)
             began, at = at, time.perf_counter()
             self._intake.charge(at - began)
+            if (endpoint := _ENDPOINT_OF.get(type(event))) is not None:
+                self._endpoints.asked(endpoint, at - began)
 
     async def _sleep(self) -> None:
         """Wait for an event, or until something falls due."""
@@ -265,6 +272,7 @@ class Service:
                 case DeleteWork():
                     self._feeder.delete(effect)
                 case Reply():
+                    self._endpoints.answered(effect.message)
                     headers = {CONTENT_TYPE_HEADER: effect.content_type}
                     payload = encode(effect.message, effect.content_type)
                     await self._publish(effect.reply_to, payload, headers)
@@ -335,6 +343,7 @@ class Service:
             submitter = subjects.last_token(msg.subject)
             query = QueryReceived(submitter, msg.headers or {}, msg.data, msg.reply)
             if not self._intake.ask(query):
+                self._endpoints.asked(QUERY)
                 await self._carry_out([refusal(query, _TOO_MANY)])
 
     def _on_state(self, state: State) -> None:

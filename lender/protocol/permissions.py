@@ -75,6 +75,7 @@ ANSWERS: Mapping[Role, Answers] = MappingProxyType(
 )
 
 _API = "$JS.API"
+_SERVICE = (*subjects.SERVICE_FILTERS, subjects.of_service("*"))
 _READ_ALONG = (streams.JOBS, streams.RESULTS)
 
 
@@ -99,6 +100,12 @@ def _inbox(role: Role) -> Right:
 def _standing(role: Role) -> Right:
     why = "asks the server what it may do, and the time (`lender preflight`)"
     return Right(role, "publish", USER_INFO, why, HOME[role])
+
+
+def _discovery(role: Role) -> tuple[Right, ...]:
+    """As tools for NATS micro services ask (ADR-32)."""
+    why = "sees which brokers there are, and how much they are asked (`nats micro`)"
+    return tuple(Right(role, "publish", subject, why, "core") for subject in _SERVICE)
 
 
 def _leading(role: Role) -> Right:
@@ -195,6 +202,7 @@ _OBSERVER = (
         "core",
     ),
     _leading("observer"),
+    *_discovery("observer"),
     Right(
         "observer", "subscribe", subjects.OFFER_FILTER, "sees who lends and what is free", "lenders"
     ),
@@ -249,10 +257,15 @@ _BROKER_LINES: tuple[tuple[Verb, str, str], ...] = (
     ("subscribe", subjects.DONE_FILTER, "reports"),
     ("subscribe", subjects.QUERY_FILTER, "questions"),
     ("subscribe", subjects.broker_ping("*"), "answers other brokers"),
+    *(("subscribe", one, "tells that it is there, and what it is asked") for one in _SERVICE),
     ("subscribe", "_INBOX.>", "answers to what it asks; only brokers live in this account"),
     ("answer", ">", "answers reports, questions and other brokers"),
 )
-_BROKER = tuple(Right("broker", verb, subject, why, "core") for verb, subject, why in _BROKER_LINES)
+_BROKER = (
+    *(Right("broker", verb, subject, why, "core") for verb, subject, why in _BROKER_LINES),
+    # By the broker's credentials the operator's commands ask, and his tools may.
+    *_discovery("broker"),
+)
 
 RIGHTS: tuple[Right, ...] = (*_BROKER, *_LENDER, *_SUBMITTER, *_OBSERVER, *_STRANGER)
 """What is not in here is refused."""

@@ -189,6 +189,18 @@ def broker_ping(broker: str) -> str:
     return f"leader.ping.{broker}"
 
 
+SERVICE = "lender-broker"
+"""What brokers are called as a NATS micro service (ADR-32)."""
+
+SERVICE_FILTERS = ("$SRV.*", f"$SRV.*.{SERVICE}")
+"""Requests: PING, INFO or STATS of all services, or of all brokers; each of them answers."""
+
+
+def of_service(broker: str) -> str:
+    """Request: the same of one broker."""
+    return f"$SRV.*.{SERVICE}.{broker}"
+
+
 class JobSubject(NamedTuple):
     """A parsed `submit.S.J`, `cancel.S.J`, `res.S.J` or `res.S.J.<first task>`."""
 

@@ -1,11 +1,14 @@
 """Several brokers for one fleet: one leads, the others stand by and take over."""
 
 import asyncio
+import json
 import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import msgpack
 import pytest
 from broker_parts import (
     ALICE,
@@ -18,6 +21,8 @@ from broker_parts import (
     spec_fields,
     until,
 )
+from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from broker.core.leadership import TAKEOVER_S
 from broker.service.replay import FOLLOW_S
@@ -87,6 +92,48 @@ async def test_a_leader_that_is_killed_is_followed(
     assert brokers[1].alive
     for connection in connections:
         await connection.close()
+
+
+async def services(nc: Client, count: int) -> list[dict[str, Any]]:
+    """What so many brokers say of themselves (ADR-32), the leader first."""
+    told: dict[str, dict[str, Any]] = {}
+
+    async def note(msg: Msg) -> None:
+        answer = json.loads(msg.data)
+        told[answer["id"]] = answer
+
+    inbox = nc.new_inbox()
+    listening = await nc.subscribe(inbox, cb=note)
+    await nc.publish("$SRV.STATS.lender-broker", reply=inbox)
+    await until(lambda: len(told) == count, "the answers of all brokers")
+    await listening.unsubscribe()
+    return sorted(told.values(), key=lambda one: one["metadata"]["leads"], reverse=True)
+
+
+async def test_each_broker_is_found_and_says_who_leads_and_what_it_was_asked(
+    nats: EmbeddedServer, brokers: list[BrokerProcess]
+) -> None:
+    nc = await connect(nats.url)
+    query = f"query.{ALICE.public_key}"
+    for question in (b"no question", msgpack.packb({"v": 1})):
+        await nc.request(query, question)
+    leader, other = await services(nc, 2)
+    counts = [
+        next(
+            (one["num_requests"], one["num_errors"])
+            for one in broker["endpoints"]
+            if one["name"] == "query"
+        )
+        for broker in (leader, other)
+    ]
+    assert counts == [(2, 1), (0, 0)]
+    assert [one["metadata"]["leads"] for one in (leader, other)] == ["true", "false"]
+    brokers[0].kill()
+    async with asyncio.timeout(30):
+        while (await services(nc, 1))[0]["metadata"]["leads"] != "true":  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    assert (await services(nc, 1))[0]["id"] == other["id"]
+    await nc.close()
 
 
 async def test_who_stands_by_knows_what_the_leader_knows(

@@ -1,14 +1,19 @@
 """Everybody tries everything on a real server: it lets pass what the table says, and no more."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 from nats_server import until
 
+from broker.core.endpoints import Endpoints
 from broker.deployment.tokens import Key, encode
+from broker.service.discovery import Discovery
 from lender.link.api import JetStream
 from lender.link.connection import ConnectError, Connection, connect
 from lender.link.credentials import credentials
@@ -346,6 +351,51 @@ async def test_the_broker_hears_lenders_and_answers_where_they_listen(world: Tri
         wanted = sorted([offer, offer, log, event, *controls])
         await until(lambda: len(seen) >= len(wanted), 10)
         assert sorted(seen) == wanted
+
+
+async def _is_there(line: Connection, broker: str) -> bool:
+    with contextlib.suppress(LinkError):
+        await line.request(f"$SRV.INFO.lender-broker.{broker}")
+        return True  # this one is subscribed to last
+    return False
+
+
+async def test_an_observer_is_told_of_each_broker_and_by_brokers_alone(world: Trial) -> None:
+    told: list[dict[str, Any]] = []
+
+    async def note(msg: Msg) -> None:
+        told.append(json.loads(msg.data))
+
+    async with contextlib.AsyncExitStack() as stack:
+        one, two, observer, lender = [
+            await stack.enter_async_context(await world.connect(who))
+            for who in (BROKER, BROKER, OBSERVER, LENDER)
+        ]
+        for line, name in ((one, "one"), (two, "two")):
+            discovery = Discovery(line, name, Endpoints(), lambda: False)
+            task = asyncio.create_task(discovery.run())
+            stack.callback(task.cancel)
+            async with asyncio.timeout(20):
+                while not await _is_there(line, name):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        answers = f"_INBOX_{OBSERVER.key.public}.x.1"
+        await observer.nc.subscribe(answers, cb=note)
+        for subject in ("$SRV.PING", "$SRV.INFO.lender-broker", "$SRV.STATS.lender-broker.two"):
+            told.clear()
+            wanted = ["two"] if subject.endswith("two") else ["one", "two"]
+            await observer.nc.publish(subject, b"", reply=answers)
+            await until(lambda wanted=wanted: len(told) == len(wanted))
+            assert sorted(answer["id"] for answer in told) == wanted
+        with pytest.raises(LinkError):
+            await lender.request("$SRV.PING", timeout_s=WITHIN_S)
+        # A reply subject may name anything: it is answered where inboxes are, and nowhere else.
+        await one.nc.subscribe(subjects.offer("x"), cb=note)
+        await one.nc.flush()
+        told.clear()
+        await two.nc.publish("$SRV.STATS.lender-broker.one", b"", reply=subjects.offer("x"))
+        await two.request("$SRV.STATS.lender-broker.one")
+        await one.nc.flush()
+        assert told == []
 
 
 async def test_who_has_no_token_of_ours_is_not_let_in(world: Trial) -> None:
