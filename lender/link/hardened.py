@@ -10,8 +10,13 @@ from nats.aio.client import PING_PROTO, Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from lender.protocol.strangers_text import visible
+
 _SPACE = " \t\n\r\v\f"  # what bytes.strip() takes off
 _MOMENTARY = "maximum subscriptions exceeded"
+_LINE_STAYS = ("permissions violation", "stale connection")
+"""The server goes on after the first; nats-py itself comes back after the second."""
+_WORDS_CHARS_MAX = 300
 _REFUSALS = ("authorization violation", "authentication")
 _NO_STATUS = b"NATS/1.0\r\n"
 
@@ -88,15 +93,19 @@ class HardenedClient(Client):
     async def _process_err(self, err_msg: str) -> None:
         """Come back where we were told to stay, or a server miscounts subscriptions for a moment.
 
+        nats-py closes for good, whatever the server complains of: one such line, of a server that
+        lies or has its own trouble, would end a daemon and what runs there.
+
         While it takes up an account that is signed anew, nats-server (2.15.1) lets whoever comes
-        back just then have no subscription at all; nats-py would close for good.
+        back just then have no subscription at all.
         """
-        if self.stays and is_refusal(err_msg):
-            refusal = errors.Error(f"nats: {err_msg}")
-            await self._error_cb(refusal)
-            await self._process_op_err(refusal)
+        said = err_msg.lower()
+        if self.stays and not any(one in said for one in _LINE_STAYS):
+            trouble = errors.Error(f"nats: {visible(err_msg[:_WORDS_CHARS_MAX])}")
+            await self._error_cb(trouble)
+            await self._process_op_err(trouble)
             return
-        if _MOMENTARY in err_msg.lower():
+        if _MOMENTARY in said:
             await self._process_op_err(errors.Error(f"nats: {err_msg}"))
             return
         await super()._process_err(err_msg)

@@ -16,6 +16,7 @@ from lender.link.connection import (
     ConnectError,
     Connection,
     Disconnected,
+    Refused,
     State,
     connect,
 )
@@ -206,6 +207,46 @@ async def test_a_line_that_the_server_closed_for_good_is_reported_with_its_words
     with pytest.raises(NotConnectedError):
         await connection.request("x")
     await connection.close()
+
+
+async def test_whatever_a_server_complains_of_who_is_to_stay_comes_back(
+    nats: EmbeddedServer,
+) -> None:
+    # One such word, of a server that lies or has its own trouble, ended lenderd and what ran there.
+    states = States()
+    async with await connect(
+        nats.url, name="t", on_state=states, timeout_s=5, stays=True
+    ) as connection:
+        await connection.nc._send_command(b"GIBBERISH\r\n")
+        await connection.nc._flush_pending()
+        await states.until(Connected)
+        assert not any(isinstance(one, Closed | Refused) for one in states.seen)
+        with pytest.raises(NoRespondersError):
+            await connection.request("x")
+
+
+async def test_a_servers_words_are_told_short_and_steer_nothing() -> None:
+    states = States()
+    word = b"-ERR 'authentication \x1b]0;mine\x07 " + b"x" * 100_000 + b"'\r\n"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"S","version":"2.12.0","headers":true}\r\n')
+        while line := await reader.readline():
+            if line == b"PING\r\n":
+                writer.write(b"PONG\r\n")
+            elif line.startswith(b"SUB"):
+                writer.write(word)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        one = await connect(url, name="t", on_state=states, timeout_s=10, stays=True)
+        async with one:
+            await until(lambda: any(isinstance(x, Refused) for x in states.seen))
+    refused = next(x for x in states.seen if isinstance(x, Refused))
+    assert "\\x1b]0;mine\\x07" in refused.reason
+    assert len(refused.reason) < 400
 
 
 async def test_a_flush_that_was_answered_means_that_what_was_sent_before_has_come() -> None:
