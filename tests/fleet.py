@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -44,8 +44,14 @@ class StandingFleet:
     For tests that look at their own jobs alone: receipts and ended jobs of others are there.
     """
 
-    def __init__(self, *names: str, workloads: Sequence[str] = COMMANDS) -> None:
+    def __init__(
+        self,
+        *names: str,
+        workloads: Sequence[str] = COMMANDS,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self._names = names
+        self._env = env
         self._workloads = workloads
         self._fleet: Fleet | None = None
         self._ending = ExitStack()
@@ -66,7 +72,7 @@ class StandingFleet:
                 print("a new fleet is started:", error)  # noqa: T201 - pytest shows it
                 self.close()
         if self._fleet is None:
-            fleet = Fleet(_new_folder(), self._names, workloads=self._workloads)
+            fleet = Fleet(_new_folder(), self._names, workloads=self._workloads, env=self._env)
             self._ending.callback(fleet.remove)
             self._fleet = self._ending.enter_context(fleet)
             self._consent = {one.name: _grants(one) for one in fleet.lenders.values()}

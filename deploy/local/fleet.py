@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from deploy.local.guard import Guard
+from lender.client import catalogue
 from lender.daemon.control_client import UnreachableError, ask
 from lender.state.folder import StateFolder
 
@@ -31,8 +32,6 @@ DEDICATED = '{"defaults": "dedicated"}'
 """The policy of a machine that nobody works at."""
 
 GRANTED_WORKLOADS = ("render", "checksum", "wasm", "command")
-_RUNTIMES = {"command": "process", "python": "python"}
-"""Of the workloads that are no WebAssembly."""
 
 
 class FleetError(Exception):
@@ -350,7 +349,9 @@ class Fleet:
 
 def _runtimes_of(workloads: Collection[str]) -> str:
     """The setting `runtimes` of a machine that runs these: it tries no others at its start."""
-    return json.dumps(sorted({_RUNTIMES.get(workload, "wasm") for workload in workloads}))
+    known = catalogue.load()
+    runtimes = {known[one].runtime if one in known else "wasm" for one in workloads}
+    return json.dumps(sorted(runtimes))
 
 
 def _hurry(lenders: Collection[Lender]) -> None:

@@ -1,14 +1,16 @@
-"""Which catalogue a verb means: the product's, this user's, and what --catalogue names."""
+"""The catalogue that a verb means: the product's, this user's, --catalogue's; and jobs by it."""
 
 import argparse
 from pathlib import Path
 
 from lender.cli.exits import CommandError, Exit
-from lender.client.catalogue import Catalogue
-from lender.client.workload import CatalogueError
+from lender.cli.words import complain
+from lender.client import Catalogue, CatalogueError, JobRequest
+from lender.client.filling import filled
+from lender.protocol.strangers_text import visible
 
 
-def add_catalogue_option(parser: argparse.ArgumentParser) -> None:
+def add_catalogue_option(parser: argparse._ActionsContainer) -> None:
     """Add --catalogue."""
     parser.add_argument(
         "--catalogue",
@@ -27,4 +29,22 @@ def chosen(folder: Path | None) -> Catalogue:
     try:
         return Catalogue.of_user(folder)
     except CatalogueError as error:
-        raise CommandError(Exit.USAGE, str(error)) from error
+        raise CommandError(Exit.USAGE, visible(str(error))) from error
+
+
+def described(request: JobRequest, catalogue: Catalogue) -> JobRequest:
+    """Return the request with what its workload's description says; a note tells of one unknown.
+
+    Raises:
+        Rejected: it is no job of that workload.
+        CatalogueError: the description can't be used.
+    """
+    if request.workload is None:
+        return request
+    workload = catalogue.find(request.workload)
+    if workload is not None:
+        return filled(request, workload)
+    complain(
+        f"lender: no workload {request.workload!r} is known here (lender workloads): sent as it is"
+    )
+    return request

@@ -4,7 +4,6 @@ Keys are those of the options of `lender submit`; sizes and durations are writte
 """
 
 import argparse
-import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,24 +12,30 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from lender.cli.array_indices import indices
+from lender.cli.catalogue_choice import described
 from lender.cli.exits import CommandError, Exit
 from lender.cli.job_options import verification
 from lender.cli.toml_lines import Place, line_of
-from lender.client import Array, Content, JobRequest, Limits, Rejected, Requires, Verify
+from lender.client import (
+    Array,
+    Catalogue,
+    CatalogueError,
+    Content,
+    JobRequest,
+    Limits,
+    Rejected,
+    Requires,
+    Verify,
+)
 from lender.client.specs import DAY_S, inputs_by_name, job_spec, payload_of
 from lender.protocol.bounds import QUEUE_S_MAX
 from lender.protocol.job import After, BlobRef, JobSpec
 from lender.protocol.reach import parse_reach
 from lender.protocol.strangers_text import visible
+from lender.service.bounded_text import read_bounded
 from lender.service.quantities import duration_s, size_bytes
 
 Read = TypeVar("Read")
-
-_BYTES_MAX = 1 << 20
-"""Of a job file: what it may describe is far less."""
-
-_DEEP = re.compile(r"""(?:[\w"'-]+\s*\.\s*){40}""")
-"""A key of so many parts: what reads TOML takes memory by their square."""
 
 _NOBODY = "UAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 _NO_BLOB = BlobRef(sha256="0" * 64, size_bytes=0)
@@ -133,14 +138,18 @@ _PLACES: dict[str, Place] = {
 }
 
 
-def read_job_file(path: Path) -> JobRequest:
+def read_job_file(path: Path, catalogue: Catalogue) -> JobRequest:
     """Return the job that a file describes; files that it names lie beside it.
+
+    Args:
+        path: of the file.
+        catalogue: what it may name as its workload.
 
     Raises:
         CommandError: it can't be read, or describes no job: says line, field and mend.
     """
     try:
-        text = _read(path)
+        text = read_bounded(path)
         tree = tomllib.loads(text)
     except OSError as error:
         raise CommandError(Exit.USAGE, f"can't read {path}: {error.strerror}") from error
@@ -148,7 +157,7 @@ def read_job_file(path: Path) -> JobRequest:
         reason = visible(str(error)) or "nested too deeply"
         raise CommandError(Exit.USAGE, f"{path}: {reason}") from error
     try:
-        request = _request(_JobFile.model_validate(tree), path.parent)
+        request = described(_request(_JobFile.model_validate(tree), path.parent), catalogue)
         _check(request)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
@@ -164,24 +173,9 @@ def read_job_file(path: Path) -> JobRequest:
         raise _fault(path, text, place, reason) from error
     except _MissingFileError as error:
         raise _fault(path, text, error.place, str(error)) from error
+    except CatalogueError as error:
+        raise _fault(path, text, ("workload",), str(error)) from error
     return request
-
-
-def _read(path: Path) -> str:
-    """Return what a file holds, which may be somebody else's.
-
-    Raises:
-        OSError: it can't be read.
-        ValueError: it is no text, or more than a job file's.
-    """
-    with path.open("rb") as file:
-        content = file.read(_BYTES_MAX + 1)
-    if len(content) > _BYTES_MAX:
-        raise ValueError(f"a job file has at most {_BYTES_MAX} bytes")
-    text = content.decode()
-    if _DEEP.search(text):
-        raise ValueError("nested too deeply")
-    return text
 
 
 class _MissingFileError(Exception):

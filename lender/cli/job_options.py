@@ -8,13 +8,28 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from lender.cli.catalogue_choice import add_catalogue_option, chosen, described
 from lender.cli.exits import CommandError, Exit
-from lender.client import Array, Content, JobRequest, Limits, Requires, Verify, inputs_by_name
+from lender.client import (
+    Array,
+    CatalogueError,
+    Content,
+    JobRequest,
+    Limits,
+    Rejected,
+    Requires,
+    Verify,
+    inputs_by_name,
+)
 from lender.client.specs import DAY_S
 from lender.protocol.bounds import QUEUE_S_MAX
 from lender.protocol.job import After
 from lender.protocol.reach import parse_reach
+from lender.protocol.strangers_text import visible
 from lender.service.quantities import duration_s, size_bytes
+
+_OPTIONS = {"inputs": "--in", "wasm": "--wasm", "workload": "--workload", "command": "arguments"}
+"""What a fault of a request is of, as it was typed."""
 
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:
@@ -74,8 +89,12 @@ def _add_answer_options(job: argparse._ArgumentGroup) -> None:
     )
     job.add_argument("--name", default="", metavar="TEXT", help="for people to read")
     job.add_argument(
-        "--workload", metavar="NAME", help="what owners grant; default command, or wasm"
+        "--workload",
+        metavar="NAME",
+        help="what owners grant; default command, or wasm. One that has its program needs no other"
+        " (lender workloads)",
     )
+    add_catalogue_option(job)
 
 
 def _add_turn_options(when: argparse._ArgumentGroup) -> None:
@@ -172,15 +191,29 @@ def job_request(
     """Return the job that the options describe.
 
     Raises:
-        CommandError: they contradict each other or a limit is out of its range.
+        CommandError: they contradict each other or their workload, or a limit is out of its range.
     """
+    try:
+        request = described(_said(args, array, gang=gang), chosen(args.catalogue))
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        raise CommandError(Exit.USAGE, f"{fault['loc'][0]}: {fault['msg']}") from error
+    except Rejected as error:
+        fault_of = _OPTIONS.get(error.field, error.field)
+        raise CommandError(Exit.USAGE, visible(f"{fault_of}: {error.reason}")) from error
+    except CatalogueError as error:
+        raise CommandError(Exit.USAGE, visible(str(error))) from error
+    if request.wasm is None and not request.argv:
+        raise CommandError(Exit.USAGE, "no command: put it behind --, or name a module by --wasm")
+    return request
+
+
+def _said(args: argparse.Namespace, array: Array | None, *, gang: bool) -> JobRequest:
     command, inputs, outputs = list(args.command), args.inputs, args.outputs
     if not inputs and not outputs:
         command, inputs, outputs = take_trailing_files(command)
         if inputs or outputs:
             _note(f"taken as files of the job: {', '.join([*inputs, *outputs])}")
-    if args.wasm is None and not command:
-        raise CommandError(Exit.USAGE, "no command: put it behind --, or name a module by --wasm")
     limits = {
         "cpu": args.cpu,
         "memory_bytes": args.mem,
@@ -189,38 +222,34 @@ def job_request(
     }
     requires = {
         "pool": args.pool,
-        "os": args.os or "any",
-        "arch": args.arch or "any",
+        "os": args.os,
+        "arch": args.arch,
         "labels": tuple(args.labels),
         "prefers": tuple(args.prefers),
         "net": args.net,
     }
-    try:
-        return JobRequest(
-            argv=command,
-            wasm=args.wasm,
-            inputs=_named_inputs(inputs, command),
-            outputs=outputs,
-            array=array,
-            name=args.name,
-            workload=args.workload,
-            limits=Limits(**{name: value for name, value in limits.items() if value is not None}),
-            requires=Requires.model_validate(requires),
-            retries=args.retries,
-            verify=args.verify,
-            priority=args.priority,
-            expected_s=args.expect,
-            delay_s=args.delay,
-            after=args.predecessors,
-            queue_s=args.queue_time,
-            deadline_s=_deadline_s(args),
-            gang=gang,
-            checkpoint=args.checkpoint,
-            sealed=args.seal,
-        )
-    except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        raise CommandError(Exit.USAGE, f"{fault['loc'][0]}: {fault['msg']}") from error
+    return JobRequest(
+        argv=command,
+        wasm=args.wasm,
+        inputs=_named_inputs(inputs, command),
+        outputs=outputs,
+        array=array,
+        name=args.name,
+        workload=args.workload,
+        limits=Limits(**{name: value for name, value in limits.items() if value is not None}),
+        requires=Requires(**{name: value for name, value in requires.items() if value}),
+        retries=args.retries,
+        verify=args.verify,
+        priority=args.priority,
+        expected_s=args.expect,
+        delay_s=args.delay,
+        after=args.predecessors,
+        queue_s=args.queue_time,
+        deadline_s=_deadline_s(args),
+        gang=gang,
+        checkpoint=args.checkpoint,
+        sealed=args.seal,
+    )
 
 
 def _predecessor(text: str) -> After:

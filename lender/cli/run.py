@@ -16,14 +16,16 @@ A job file is TOML. Its keys are the options of `lender submit`, without dashes,
   [when]
   deadline = "2h"       # priority, delay, after, queue_time, expect
 
-and name, workload, gang, retries, verify, checkpoint, seal at the top. `lender validate` says what
-is wrong with one, without sending anything. What becomes of the results, and Ctrl-C, are as for
-`lender submit` and, where there is an array, `lender map`.
+and name, workload, gang, retries, verify, checkpoint, seal at the top. With a workload that has its
+program (lender workloads) command is its arguments. `lender validate` says what is wrong with one,
+without sending anything. What becomes of the results, and Ctrl-C, are as for `lender submit` and,
+where there is an array, `lender map`.
 """
 
 import argparse
 from pathlib import Path
 
+from lender.cli.catalogue_choice import chosen
 from lender.cli.connect import add_connection_options
 from lender.cli.exits import CommandError, Exit
 from lender.cli.job_file import read_job_file
@@ -56,7 +58,7 @@ def _request(args: argparse.Namespace) -> JobRequest:
     said = [
         name
         for name, unless_said in vars(bare.parse_args([])).items()
-        if name != "command" and getattr(args, name) != unless_said
+        if name not in {"command", "catalogue"} and getattr(args, name) != unless_said
     ]
     if len(args.command) != 1:
         raise CommandError(
@@ -65,4 +67,4 @@ def _request(args: argparse.Namespace) -> JobRequest:
         )
     if said:
         raise CommandError(Exit.USAGE, f"what a job file describes is said in it: {said[0]}")
-    return read_job_file(Path(args.command[0]))
+    return read_job_file(Path(args.command[0]), chosen(args.catalogue))

@@ -8,6 +8,9 @@ standard error comes while it runs; see `lender logs --help`.
 On a terminal control characters in what the task wrote are shown as escapes, so that no task can
 steer it; --raw leaves them as they are.
 
+A workload that has its program (lender workloads) brings it, with limits and outputs that count
+where none are said here; what stands behind `--` are its arguments.
+
 Options belong before `--`. For convenience `--in FILE` and `--out FILE` at the very end of the
 command are taken as ours too, if every such FILE also stands in the command before them, and no
 --in or --out was given before `--`. A note says so.
@@ -25,6 +28,7 @@ from lender.cli.submitting import add_delivery_options, submitted
 EXAMPLES = """\
   lender submit -- sha256sum file.bin --in file.bin
   lender submit --in data.csv --out plot.png --mem 2G -- python3 plot.py data.csv
+  lender submit --workload checksum --in file.bin -- file.bin     (see lender workloads)
   lender submit --wasm checksum.wasm --in file.bin -- file.bin
   lender submit --follow -- make test
   lender submit --trust lab.keys --seal --in patients.csv -- ./fit patients.csv

@@ -6,6 +6,7 @@ A fault names file, line and key. See `lender run --help` for the keys. Exits wi
 import argparse
 from pathlib import Path
 
+from lender.cli.catalogue_choice import add_catalogue_option, chosen
 from lender.cli.exits import Exit
 from lender.cli.job_file import read_job_file
 from lender.protocol.strangers_text import visible
@@ -17,12 +18,14 @@ EXAMPLES = """\
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("file", type=Path, metavar="FILE", help="the job file")
+    add_catalogue_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Read it, and say what it describes."""
-    request = read_job_file(args.file)
+    request = read_job_file(args.file, chosen(args.catalogue))
     count = request.array.count if request.array else 1  # type: ignore[union-attr] # of a file
-    what = visible(" ".join(request.argv) or str(request.wasm))
+    program = [] if request.wasm is None else [request.workload or str(request.wasm)]
+    what = visible(" ".join([*program, *request.argv]))
     print(f"{args.file}: {count} task{'s' * (count != 1)} of {what}")
     return Exit.DONE

@@ -12,14 +12,18 @@ digest, where it has one: whoever changes the module has to ask again.
 
 import argparse
 from collections.abc import Iterable, Iterator, Mapping
+from shlex import quote
 from typing import Any
 
 from lender.cli.catalogue_choice import add_catalogue_option, chosen
 from lender.cli.exits import CommandError, Exit
 from lender.cli.owner import print_json
 from lender.cli.words import complain, count, duration, printable, say, size
+from lender.client.arguments import is_optional, plain
 from lender.client.catalogue import Catalogue
 from lender.client.workload import CatalogueError, Workload
+from lender.protocol.strangers_text import visible
+from lender.service.workload_folders import own_workloads
 
 EXAMPLES = """\
   lender workloads
@@ -40,12 +44,12 @@ def run(args: argparse.Namespace) -> int:
     try:
         found, faults = catalogue.survey() if args.name is None else _one(catalogue, args.name)
     except CatalogueError as error:
-        raise CommandError(Exit.FAILED, printable(str(error))) from error
+        raise CommandError(Exit.FAILED, visible(str(error))) from error
     if args.json:
         print_json("workloads", {"workloads": [_fields(one, catalogue) for one in found]})
     else:
         say(_table(found, catalogue) if args.name is None else _in_words(found[0], catalogue))
-    complain(*(f"lender workloads: {printable(str(fault))}" for fault in faults))
+    complain(*(visible(f"lender workloads: {fault}") for fault in faults))
     return Exit.FAILED if faults else Exit.DONE
 
 
@@ -86,6 +90,7 @@ def _in_words(workload: Workload, catalogue: Catalogue) -> Iterator[str]:
         f"{duration(limits.time_s)}, {size(limits.output_bytes)} of value, "
         f"{size(limits.scratch_bytes)} of files"
     )
+    yield printable(f"  {'submit':<10} {_submitted(workload, place)}")
     yield f"  {'grant':<10} lender grant SUBMITTER {_granted(workload)} --expires 30d"
 
 
@@ -94,6 +99,27 @@ def _explained(what: str, meanings: Mapping[str, str]) -> Iterator[str]:
     for name, meaning in meanings.items():
         yield printable(f"  {what:<10} {name:<{width}}  {meaning}")
         what = ""
+
+
+def _submitted(workload: Workload, place: str) -> str:
+    """How to submit one; with its folder where it would not be found otherwise."""
+    name = workload.name
+    match workload.runtime:
+        case "python":
+            return f'from Python: client.submit_function(f, workload="{name}")'
+        case "oci":
+            return "by a client of the wire's: see docs/protocol.md"
+    words = ["lender submit", f"--workload {name}"]
+    if place and own_workloads() != workload.folder.parent:
+        words.append(f"--catalogue {quote(str(workload.folder.parent.absolute()))}")
+    if workload.runtime == "wasm" and workload.entry is None:
+        words.append("--wasm MODULE")
+    words += [
+        f"--in {one}" if one in plain(workload.arguments) else f"--in FILE={one}"
+        for one in workload.inputs
+        if not is_optional(one)
+    ]
+    return " ".join([*words, *(["--", *workload.arguments] if workload.arguments else [])])
 
 
 def _granted(workload: Workload) -> str:
@@ -109,5 +135,6 @@ def _fields(workload: Workload, catalogue: Catalogue) -> dict[str, Any]:
         "limits": workload.limits.model_dump(),
         "module": str(workload.module.absolute()) if workload.module else None,
         "folder": _place(workload, catalogue) or None,
+        "submit": _submitted(workload, _place(workload, catalogue)),
         "grant": _granted(workload),
     }

@@ -6,6 +6,7 @@ async with Client() as client:
 """
 
 from lender.client.blocking import BlockingClient, BlockingFunctionJob, BlockingJob
+from lender.client.catalogue import Catalogue
 from lender.client.client import Client
 from lender.client.collector import TaskRecord
 from lender.client.errors import (
@@ -33,6 +34,7 @@ from lender.client.functions import FunctionJob
 from lender.client.job import Job, JobResult
 from lender.client.log_pieces import LogPiece
 from lender.client.specs import Content, JobRequest, inputs_by_name
+from lender.client.workload import CatalogueError, Workload
 from lender.protocol.job import After, Array, Limits, Requires, Verify
 from lender.protocol.query import JobStatus
 from lender.protocol.result import TaskResult, Terminal
@@ -44,6 +46,8 @@ __all__ = [
     "BlockingFunctionJob",
     "BlockingJob",
     "Cancelled",
+    "Catalogue",
+    "CatalogueError",
     "Client",
     "ClientError",
     "Content",
@@ -77,6 +81,7 @@ __all__ = [
     "UntrustedResult",
     "UntrustedValue",
     "Verify",
+    "Workload",
     "error_of",
     "inputs_by_name",
 ]

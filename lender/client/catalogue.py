@@ -51,6 +51,17 @@ class Catalogue:
             raise _replaces(added[0])
         return read(self.product / name)
 
+    def __getitem__(self, name: str) -> Workload:
+        """Return the workload of that name.
+
+        Raises:
+            CatalogueError: nobody here has described it, or see `find`.
+        """
+        found = self.find(name)
+        if found is None:
+            raise CatalogueError(self.product, "", f"no workload {name!r} is known here")
+        return found
+
     def survey(self) -> tuple[list[Workload], list[CatalogueError]]:
         """Return all that can be used, by name, the product's first; and what is wrong with others.
 

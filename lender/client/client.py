@@ -12,6 +12,7 @@ from typing import Any, Self, Unpack
 from lender.client import functions
 from lender.client.contents import Contents
 from lender.client.errors import ClientError, KeyFault, NotAdmitted, Unreachable
+from lender.client.filling import filled
 from lender.client.functions import FunctionJob, FunctionOptions
 from lender.client.insistence import insist
 from lender.client.job import Job, Session
@@ -27,6 +28,7 @@ from lender.client.retrying import renewed, retry_spec, tasks_to_retry
 from lender.client.seals import Seal
 from lender.client.specs import DAY_S, Content, JobRequest, inputs_by_name, job_spec, payload_of
 from lender.client.trust import Trust
+from lender.client.workload import Workload
 from lender.link.api import JetStream
 from lender.link.blobs import Blobs
 from lender.link.connection import ConnectError, StrangerError, connect
@@ -141,7 +143,7 @@ class Client:
         outputs: Sequence[str] = (),
         array: int | Array | None = None,
         name: str = "",
-        workload: str | None = None,
+        workload: str | Workload | None = None,
         env: Mapping[str, str] | None = None,
         limits: Limits | None = None,
         requires: Requires | None = None,
@@ -167,7 +169,9 @@ class Client:
             array: number of tasks, or some of their indices; `{task}` in an argument becomes the
                 task's index.
             name: for people to read.
-            workload: what the owners' grants name; `command`, or `wasm` with a module.
+            workload: what the owners' grants name; `command`, or `wasm` with a module. One of the
+                catalogue (`Catalogue.of_user()["checksum"]`) also brings what its description
+                says: its module, limits and outputs; `argv` are its arguments then.
             env: environment of the task.
             limits: of one task.
             requires: what a machine must have.
@@ -199,7 +203,7 @@ class Client:
             outputs=outputs,
             array=array,
             name=name,
-            workload=workload,
+            workload=workload.name if isinstance(workload, Workload) else workload,
             env=env or {},
             limits=limits or Limits(),
             requires=requires or Requires(),
@@ -215,6 +219,8 @@ class Client:
             checkpoint=checkpoint,
             sealed=sealed,
         )
+        if isinstance(workload, Workload):
+            request = filled(request, workload)
         return await self.submit_request(request)
 
     async def submit_function(

@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr, StringConstraints, ValidationError
 
+from lender.client.arguments import order_fault
 from lender.protocol.codec import Closed
 from lender.protocol.ids import Sha256, WorkloadName
 from lender.protocol.job import Limits, Runtime
+from lender.service.bounded_text import read_bounded
 
 DESCRIPTION = "workload.toml"
 
@@ -86,7 +88,7 @@ def read(folder: Path) -> Workload:
     """
     path = folder / DESCRIPTION
     try:
-        workload = Workload.model_validate(tomllib.loads(path.read_text("utf-8")), context=folder)
+        workload = Workload.model_validate(tomllib.loads(read_bounded(path)), context=folder)
     except OSError as error:
         raise CatalogueError(path, "", error.strerror or str(error)) from error
     except ValidationError as error:
@@ -113,6 +115,8 @@ def _fault(workload: Workload) -> tuple[str, str] | None:
     for name in _LIMITS:
         if name not in workload.limits.model_fields_set:
             return f"limits.{name}", "is missing"
+    if fault := order_fault(workload.arguments):
+        return "arguments", fault
     if (workload.entry is None) != (workload.sha256 is None):
         return ("entry" if workload.entry is None else "sha256"), "is missing"
     return _entry_fault(workload)

@@ -12,6 +12,7 @@ from typing import get_args
 from lender.core.admission import CatalogueEntry
 from lender.protocol.ids import SHA256_PATTERN, WORKLOAD_PATTERN
 from lender.protocol.job import Runtime
+from lender.service.bounded_text import read_bounded
 
 _RUNTIMES: dict[object, Runtime] = {one: one for one in get_args(Runtime)}
 
@@ -40,7 +41,7 @@ def read_catalogue(folder: Path, *added: Path) -> dict[str, CatalogueEntry]:
 
 def _read(path: Path) -> tuple[str, CatalogueEntry]:
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        table = tomllib.loads(read_bounded(path))
     except (OSError, ValueError, RecursionError) as error:
         raise CatalogueError(f"{path}: {error}") from error
     name, runtime, sha256 = table.get("name"), table.get("runtime"), table.get("sha256")

@@ -8,6 +8,7 @@ import re
 import tomllib
 from pathlib import Path
 
+from lender.service.bounded_text import read_bounded
 from lender.state.grant_file import SHA256_PATTERN, WORKLOAD_PATTERN
 
 Programs = dict[str, str | None]
@@ -19,7 +20,7 @@ def read_programs(catalogue: Path) -> Programs:
     found: Programs = {}
     for path in sorted(catalogue.glob("*/workload.toml")):
         try:
-            table = tomllib.loads(path.read_text("utf-8"))
+            table = tomllib.loads(read_bounded(path))
         except (OSError, ValueError, RecursionError):
             continue
         name, sha256 = table.get("name"), table.get("sha256")

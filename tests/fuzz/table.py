@@ -42,7 +42,6 @@ NOT_FROM_OUTSIDE: Final[dict[str, str]] = {
     "lender.cli.job_file._request": _OWN_WORDS,
     "lender.cli.job_file.read_job_file": _OWN_WORDS,
     "lender.cli.job_options._predecessor": _OWN_WORDS,
-    "lender.cli.job_options.job_request": _OWN_WORDS,
     "lender.client.executor.outcomes._unpickled": "opened for a caller who trusts every lender",
     "lender.client.executor.program.program.call": "runs inside of the sandbox of the job itself",
     "lender.client.functions.FunctionJob.value": "passes on to lender.client.values.decode",

@@ -112,6 +112,8 @@ outputs = {{ stdout = "a word" }}
     # Of memory no less than a task asks for.
     assert f"--workload mine@{DIGEST} --cpu 2 --mem 2M --expires" in said
 
+    assert "lender submit --workload mine -- FILE [MODE]\n" in said
+
     assert listed("mine", "--json") == 0
     (told,) = json.loads(capsys.readouterr().out)["workloads"]
     assert (told["sha256"], told["module"]) == (DIGEST, str(own / "mine" / "sample.wasm"))
@@ -120,6 +122,25 @@ outputs = {{ stdout = "a word" }}
     every = {one["name"]: one for one in json.loads(capsys.readouterr().out)["workloads"]}
     assert every.keys() == {*load(), "mine"}
     assert every["checksum"]["folder"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "submit"),
+    [
+        ("checksum", "lender submit --workload checksum --in FILE -- FILE"),
+        ("wasm", "lender submit --workload wasm --wasm MODULE -- ..."),
+        ("python", 'client.submit_function(f, workload="python")'),
+        ("image", "docs/protocol.md"),
+        ("other", "lender submit --workload other --catalogue {} --in FILE=words"),
+    ],
+)
+def test_how_to_submit_one_is_told(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, submit: str
+) -> None:
+    del own
+    add(tmp_path / "more", "other", more='runtime = "process"\ninputs = {words = "a list"}')
+    assert listed(name, "--catalogue", str(tmp_path / "more")) == 0
+    assert submit.format(tmp_path / "more") in capsys.readouterr().out
 
 
 def test_a_folder_that_is_none_of_workloads_is_refused(own: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from lender.cli import run, validate
 from lender.cli.exits import CommandError
 from lender.cli.job_file import read_job_file
 from lender.cli.parsing import parse
-from lender.client import After, Array, JobRequest, Limits, Requires, Verify
+from lender.client import After, Array, Catalogue, JobRequest, Limits, Requires, Verify
 
 WHOLE = """\
 command = ["python3", "plot.py", "{task}"]
@@ -50,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 def read(folder: Path, text: str) -> JobRequest:
     path = folder / "job.toml"
     path.write_text(text)
-    return read_job_file(path)
+    return read_job_file(path, Catalogue())
 
 
 def test_all_that_it_says(folder: Path) -> None:
@@ -126,9 +126,9 @@ def test_a_file_that_cannot_be_read_is_told(folder: Path) -> None:
     for content in (b"\xff", b"[" * 100_000):
         (folder / "job.toml").write_bytes(content)
         with pytest.raises(CommandError, match=r"job\.toml: "):
-            read_job_file(folder / "job.toml")
+            read_job_file(folder / "job.toml", Catalogue())
     with pytest.raises(CommandError, match=r"can't read .*: No such file"):
-        read_job_file(folder / "none.toml")
+        read_job_file(folder / "none.toml", Catalogue())
 
 
 ESCAPE = r"\u001b]0;mine\u0007"
@@ -138,7 +138,7 @@ LIKE_A_TABLE = "[" + " " * 50_000 + "x"
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (b"x" * ((1 << 20) + 1), "a job file has at most"),
+        (b"x" * ((1 << 20) + 1), "such a file has at most"),
         (f"a{'.a' * 10_000} = 1".encode(), "nested too deeply"),
         (f"retries = {'9' * 5000}".encode(), "Exceeds the limit"),
         (f"wasm = '{'x' * 5000}'".encode(), "there is no file"),
@@ -152,7 +152,7 @@ def test_a_file_of_a_strangers_costs_no_more_than_any(
 ) -> None:
     (folder / "job.toml").write_bytes(content)
     with pytest.raises(CommandError, match=fault):
-        read_job_file(folder / "job.toml")
+        read_job_file(folder / "job.toml", Catalogue())
 
 
 @pytest.mark.parametrize(

@@ -230,3 +230,29 @@ def test_what_verifies_nothing_is_refused(
     with pytest.raises(SystemExit):
         request_of("--verify", text, "--", "true")
     assert said in capsys.readouterr().err
+
+
+def test_a_workload_brings_its_program_and_what_is_typed_goes_before_its_defaults(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ("--workload", "checksum", "--in", "file.bin", "--mem", "1G", "--", "file.bin")
+    request = request_of(*words)
+    assert isinstance(request.wasm, Path)
+    assert request.wasm.name == "checksum.wasm"
+    assert (request.limits.memory_bytes, request.limits.output_bytes) == (1 << 30, 4096)
+    # Also with its file behind it.
+    assert request_of("--workload", "checksum", "--", "a", "--in", "a").inputs == {"a": Path("a")}
+    for wrong, said in (
+        (("--workload", "checksum"), "arguments: checksum takes FILE"),
+        (("--workload", "checksum", "--", "a"), "--in: checksum reads a"),
+        (("--workload", "wasm", "--", "a"), "--wasm: wasm runs a module of yours"),
+        (("--workload", "image", "--", "a"), "--workload: image is of container images"),
+        (("--catalogue", "/absent", "--", "a"), "/absent: No such file"),
+    ):
+        with pytest.raises(CommandError, match=said) as caught:
+            request_of(*wrong)
+        assert caught.value.code == 2
+    capsys.readouterr()
+    # Lenders may know what is not known here.
+    assert request_of("--workload", "unheard-of", "--", "a").argv == ["a"]
+    assert "no workload 'unheard-of' is known here" in capsys.readouterr().err

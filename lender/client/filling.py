@@ -1,0 +1,78 @@
+"""What a workload's description says of a job, where the job says nothing itself. Pure."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from lender.client.arguments import bind, is_optional, plain
+from lender.client.errors import Rejected
+from lender.client.specs import JobRequest
+from lender.client.workload import Workload
+from lender.protocol.job import TASK_PLACEHOLDER, Limits
+
+STDOUT = "stdout"
+_SENT_OTHERWISE = {
+    "python": "is of Python functions: submit one from Python, see lender.client",
+    "oci": "is of container images: submit one as docs/protocol.md says",
+}
+
+
+def filled(request: JobRequest, workload: Workload) -> JobRequest:
+    """Return the request with the workload's module, default limits and outputs.
+
+    What the request says itself stays as it is: limits one by one, outputs all together.
+
+    Args:
+        request: its `argv` are the workload's arguments, where that describes its program.
+        workload: what it is to be a job of.
+
+    Raises:
+        Rejected: it is no job of this workload; the field is the request's.
+    """
+    if workload.runtime in _SENT_OTHERWISE:
+        raise Rejected("workload", f"{workload.name} {_SENT_OTHERWISE[workload.runtime]}")
+    wasm = workload.module if request.wasm is None else request.wasm
+    if wasm is None and workload.runtime == "wasm":
+        raise Rejected("wasm", f"{workload.name} runs a module of yours: name it")
+    if wasm is not None and workload.runtime != "wasm":
+        raise Rejected("wasm", f"{workload.name} runs no module: it is of {workload.runtime}")
+    said = _bound(request, workload)
+    _check_inputs(request, workload, said)
+    limits = workload.limits.model_dump(exclude_unset=True)
+    return replace(
+        request,
+        workload=workload.name,
+        wasm=wasm,
+        outputs=request.outputs or list(_outputs(workload, said)),
+        limits=Limits(**(limits | request.limits.model_dump(exclude_unset=True))),
+    )
+
+
+def _bound(request: JobRequest, workload: Workload) -> Mapping[str, str]:
+    """The arguments by name; none of a workload whose program is the submitter's."""
+    if workload.entry is None:
+        return {}
+    names = [*workload.arguments]
+    said = bind(names, request.argv)
+    if said is None:
+        takes = " ".join(names) or "no arguments"
+        meanings = "".join(f"\n  {name}: {what}" for name, what in workload.arguments.items())
+        raise Rejected("command", f"{workload.name} takes {takes}{meanings}")
+    return said
+
+
+def _check_inputs(request: JobRequest, workload: Workload, said: Mapping[str, str]) -> None:
+    left_out = {*plain(workload.arguments)} - said.keys()
+    for name, what in workload.inputs.items():
+        if is_optional(name) or name in left_out:
+            continue
+        file = said.get(name, name).removeprefix("/work/").removeprefix("./")
+        if TASK_PLACEHOLDER not in file and file not in request.inputs:
+            raise Rejected("inputs", f"{workload.name} reads {file} ({what}): name it as an input")
+
+
+def _outputs(workload: Workload, said: Mapping[str, str]) -> Iterator[str]:
+    """The files that a task leaves in any case."""
+    left_out = {STDOUT, *plain(workload.arguments)} - said.keys()
+    for name in workload.outputs:
+        if not is_optional(name) and name not in left_out:
+            yield said.get(name, name)

@@ -1,0 +1,84 @@
+"""Each workload of the catalogue, and one of somebody's own, by its name alone on a real fleet."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fleet import StandingFleet
+
+from deploy.local.fleet import Fleet
+from lender.client import BlockingClient, Catalogue, Client
+from lender.service.workload_folders import installed_workloads
+
+CONTENT = b"lend me your ears\n" * 10_000
+DIGEST = f"{hashlib.sha256(CONTENT).hexdigest()}  file.bin\n"
+WORKLOADS = ("checksum", "hash")
+
+# The first of them waits for a whole fleet, on a machine that may be busy.
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(scope="module")
+def added() -> Iterator[Path]:
+    """A folder with one workload of an owner's own, which the lenders' user can read."""
+    folder = Path(tempfile.mkdtemp(prefix="lender-test-"))
+    folder.chmod(0o755)
+    ours = installed_workloads() / "checksum"
+    shutil.copytree(ours, folder / "hash")
+    described = folder / "hash" / "workload.toml"
+    described.write_text(described.read_text().replace('"checksum"', '"hash"'))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def standing(added: Path) -> Iterator[StandingFleet]:
+    env = {"LENDERD_ADDED_WORKLOADS": json.dumps([str(added)])}
+    with StandingFleet("desk", "attic", workloads=WORKLOADS, env=env) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def fleet(standing: StandingFleet) -> Fleet:
+    fleet = standing.in_order()
+    (fleet.folder / "file.bin").write_bytes(CONTENT)
+    return fleet
+
+
+def test_a_workload_is_submitted_by_its_name_from_anywhere(fleet: Fleet) -> None:
+    said = fleet.submit("submit", "--workload", "checksum", "--in", "file.bin", "--", "file.bin")
+    assert (said.returncode, said.stdout) == (0, DIGEST), said.stderr
+    file = fleet.folder / "job.toml"
+    file.write_text('workload = "checksum"\ncommand = ["file.bin"]\ninputs = ["file.bin"]\n')
+    said = fleet.submit("run", str(file))
+    assert (said.returncode, said.stdout) == (0, DIGEST), said.stderr
+    with BlockingClient(Client(fleet.url, fleet.key)) as client:
+        checksum = Catalogue()["checksum"]
+        job = client.submit(["file.bin"], workload=checksum, inputs={"file.bin": CONTENT})
+        assert job.result(timeout_s=60).value.decode() == DIGEST
+
+
+def test_one_of_somebodys_own_runs_until_its_module_is_another(
+    fleet: Fleet, added: Path, tmp_path: Path
+) -> None:
+    words = ("submit", "--workload", "hash", "--in", "file.bin", "--queue-time", "2")
+    said = fleet.submit(*words, "--catalogue", str(added), "--", "file.bin")
+    assert (said.returncode, said.stdout) == (0, DIGEST), said.stderr
+    for lender in fleet.lenders.values():
+        (granted,) = (one for one in lender.status()["grants"] if one["workload"] == "hash")
+        assert granted["digest"] == Catalogue((added,))["hash"].sha256
+
+    # The submitter's own folder says what it sends, and lets nobody run it.
+    mine = shutil.copytree(added / "hash", tmp_path / "hash")
+    module = (mine / "checksum.wasm").read_bytes() + b"\0\x02\x01x"  # a section of its own
+    (mine / "checksum.wasm").write_bytes(module)
+    described = mine / "workload.toml"
+    before, after = Catalogue((added,))["hash"].sha256 or "", hashlib.sha256(module).hexdigest()
+    described.write_text(described.read_text().replace(before, after))
+    said = fleet.submit(*words, "--catalogue", str(tmp_path), "--", "file.bin")
+    assert (said.returncode, said.stdout) == (1, "")
+    assert "expired" in said.stderr
