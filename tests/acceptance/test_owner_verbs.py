@@ -104,9 +104,10 @@ def test_a_drain_hands_back_at_its_deadline_what_has_not_finished(
     job = submit(fleet, "sleep", "30")
     wait_until(desk.busy, "the task runs")
     owner(desk, "drain", "--deadline", "1s")
-    wait_until(lambda: not desk.status()["running"], "the task went back", within_s=10)
+    wait_until(lambda: not desk.status()["running"], "the task went back")
     assert state_of(fleet, job) in ("queued", "running"), "it costs the job nothing"
-    assert "time to finish is over" in desk.owner("log", job).stdout
+    told = lambda: desk.owner("log", job).stdout  # noqa: E731 - a question
+    wait_until(lambda: "time to finish is over" in told(), "the log tells of it")
 
 
 def test_revoke_and_grant(fleet: Fleet, desk: Lender) -> None:

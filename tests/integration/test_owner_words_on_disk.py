@@ -105,7 +105,7 @@ def test_what_a_pause_froze_that_was_cut_off_goes_on_after_a_resume(
     job = busy(fleet, desk, task_s=4)
     stopping.freeze(AttemptRecords(desk.state / "attempts").read_all().records)
     assert desk.owner("resume").returncode == 0
-    wait_until(lambda: idle(desk), "the task ends")
+    wait_until(lambda: idle(desk) and ends(desk.state, job) != [], "the task ends")
     assert ends(desk.state, job) == ["succeeded"]
 
 
