@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. The others are parts of them.
-.PHONY: help demo test test-attacks test-suites test-cgroups soak-sandbox chaos sim fuzz lock audit sbom check venv walls wasm schemas permissions footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-matching bench-arrays bench-flood bench-transfer bench-recovery bench-fleet clean
+.PHONY: help demo test test-attacks test-suites conformance test-cgroups soak-sandbox chaos sim fuzz lock audit sbom check venv walls wasm schemas permissions footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-matching bench-arrays bench-flood bench-transfer bench-recovery bench-fleet clean
 
 # Hundreds of processes start in a test run: none is to compile our modules once more.
 unexport PYTHONDONTWRITEBYTECODE
@@ -15,6 +15,7 @@ help:
 	@echo 'make test       everything that CI runs: style, types, import rules, tests'
 	@echo 'make test-attacks  every attack on the sandboxes, once more against an ordinary user'"'"'s lenderd'
 	@echo 'make test-suites   CPython'"'"'s own tests of executors and joblib'"'"'s of backends, which want a quiet machine'
+	@echo 'make conformance   submitters in Node.js and in shell, and the AsyncAPI document (asks the network)'
 	@echo 'make test-cgroups  limits by cgroup, in an emulated machine that has every controller'
 	@echo 'make soak-sandbox  10,000 sandboxed tasks with faults among them, and what is left of them'
 	@echo 'make chaos      20 lenders, two brokers and a NATS cluster under random faults: MINUTES=10 SEED=n'
@@ -73,6 +74,11 @@ test-attacks: venv walls
 test-suites: venv walls
 	@.ci/packages bubblewrap libpython3.11-testsuite
 	$(BIN)/pytest -rP $(SUITES)
+
+conformance: venv walls
+	@.ci/packages bubblewrap openssl
+	@.ci/conformance
+	$(BIN)/pytest tests/conformance
 
 test-cgroups: venv
 	@tests/vm/run
@@ -143,4 +149,5 @@ schemas: venv
 
 clean:
 	rm -f lender/sandbox/walls/enter
+	rm -rf tests/conformance/node/node_modules
 	rm -rf .venv .tools build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,6 +1,7 @@
 """The AsyncAPI document: as the code has it, whole in itself, and all that the table grants.
 
-The schema of AsyncAPI 3.0 itself is not at hand here without the network: these look at structure.
+These look at structure. Against AsyncAPI's own schema, which is not at hand without the network,
+`make conformance` holds it.
 """
 
 import importlib.util
