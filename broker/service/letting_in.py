@@ -122,6 +122,13 @@ async def _run(
     message = said_by(Approve, arguments, said)
     asked = AskLenders(key=one.key)
     before = (await desk.ask(subjects.ENROLMENT_LENDERS, asked)).lenders
+    said_now = any(hasattr(arguments, option) for option in BOUND_OPTIONS)
+    if one.role == "lender" and not said_now and any(map(_is_bound, before)):
+        # Whoever has its key can ask again at any time, and is to gain nothing by that.
+        raise LettingInError(
+            f"it was let in before, to work for {whom(before[0])}: say for whom now, "
+            "by --submitters and --pools; --submitters all for everybody"
+        )
     if not arguments.yes:
         _ask_person(one, message)
     await desk.ask(subjects.ENROLMENT_APPROVE, message)
@@ -160,6 +167,10 @@ def whom(bound: Whom | KnownLender) -> str:
     if bound.pools is not None:
         said += f", in the pool{'s' * (len(bound.pools) > 1)} {', '.join(bound.pools)}"
     return said
+
+
+def _is_bound(known: KnownLender) -> bool:
+    return (known.submitters, known.pools) != (None, None)
 
 
 def _same(bound: Whom, known: KnownLender) -> bool:
