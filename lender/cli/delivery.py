@@ -49,7 +49,8 @@ async def deliver_task(
     if error is None:
         return Exit.DONE
     print(visible(f"lender: {error}"), file=sys.stderr)
-    return (result.exit_code if result else None) or Exit.FAILED
+    code = (result.exit_code if result else None) or Exit.FAILED
+    return code if 0 < code < 256 else Exit.FAILED  # of any other the shell sees a part
 
 
 class ArrayDelivery:
