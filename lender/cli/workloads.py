@@ -82,6 +82,8 @@ def _in_words(workload: Workload, catalogue: Catalogue) -> Iterator[str]:
     yield printable(f"{workload.name}: {workload.title}")
     program = f"the program sha256:{workload.sha256}" if workload.sha256 else "whatever comes along"
     yield f"  {'runs':<10} {program}, by {workload.runtime}"
+    if workload.command:
+        yield printable(f"  {'command':<10} {' '.join(workload.command)}")
     yield f"  {'from':<10} {printable(place) or 'the product'}"
     for what in ("arguments", "inputs", "outputs"):
         yield from _explained(what, getattr(workload, what))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from lender.client.arguments import bind, is_optional, plain
+from lender.client.arguments import Bound, bind, expand, is_optional, plain
 from lender.client.errors import Rejected
 from lender.client.specs import JobRequest
 from lender.client.workload import Workload
@@ -17,12 +17,12 @@ _SENT_OTHERWISE = {
 
 
 def filled(request: JobRequest, workload: Workload) -> JobRequest:
-    """Return the request with the workload's module, default limits and outputs.
+    """Return the request with the workload's program, default limits and outputs.
 
     What the request says itself stays as it is: limits one by one, outputs all together.
 
     Args:
-        request: its `argv` are the workload's arguments, where that describes its program.
+        request: its `argv` are the workload's arguments, where that has its program.
         workload: what it is to be a job of.
 
     Raises:
@@ -35,44 +35,50 @@ def filled(request: JobRequest, workload: Workload) -> JobRequest:
         raise Rejected("wasm", f"{workload.name} runs a module of yours: name it")
     if wasm is not None and workload.runtime != "wasm":
         raise Rejected("wasm", f"{workload.name} runs no module: it is of {workload.runtime}")
-    said = _bound(request, workload)
-    _check_inputs(request, workload, said)
+    bound = _bound(request, workload)
+    _check_inputs(request, workload, bound.named)
     limits = workload.limits.model_dump(exclude_unset=True)
     return replace(
         request,
         workload=workload.name,
         wasm=wasm,
-        outputs=request.outputs or list(_outputs(workload, said)),
+        argv=[*expand(workload.command, workload.arguments, bound)] or request.argv,
+        outputs=request.outputs or [*_outputs(workload, bound.named)],
         limits=Limits(**(limits | request.limits.model_dump(exclude_unset=True))),
     )
 
 
-def _bound(request: JobRequest, workload: Workload) -> Mapping[str, str]:
-    """The arguments by name; none of a workload whose program is the submitter's."""
-    if workload.entry is None:
-        return {}
+def _bound(request: JobRequest, workload: Workload) -> Bound:
+    """The arguments; none of a workload whose program is the submitter's."""
+    if not workload.has_program:
+        return Bound({})
     names = [*workload.arguments]
-    said = bind(names, request.argv)
-    if said is None:
+    bound = bind(names, request.argv)
+    if bound is None:
         takes = " ".join(names) or "no arguments"
         meanings = "".join(f"\n  {name}: {what}" for name, what in workload.arguments.items())
         raise Rejected("command", f"{workload.name} takes {takes}{meanings}")
-    return said
+    return bound
 
 
-def _check_inputs(request: JobRequest, workload: Workload, said: Mapping[str, str]) -> None:
-    left_out = {*plain(workload.arguments)} - said.keys()
+def _check_inputs(request: JobRequest, workload: Workload, named: Mapping[str, str]) -> None:
+    left_out = {*plain(workload.arguments)} - named.keys()
     for name, what in workload.inputs.items():
         if is_optional(name) or name in left_out:
             continue
-        file = said.get(name, name).removeprefix("/work/").removeprefix("./")
+        file = named.get(name, name).removeprefix("/work/").removeprefix("./")
         if TASK_PLACEHOLDER not in file and file not in request.inputs:
             raise Rejected("inputs", f"{workload.name} reads {file} ({what}): name it as an input")
 
 
-def _outputs(workload: Workload, said: Mapping[str, str]) -> Iterator[str]:
+def _outputs(workload: Workload, named: Mapping[str, str]) -> Iterator[str]:
     """The files that a task leaves in any case."""
-    left_out = {STDOUT, *plain(workload.arguments)} - said.keys()
+    left_out = {STDOUT, *plain(workload.arguments)} - named.keys()
     for name in workload.outputs:
-        if not is_optional(name) and name not in left_out:
-            yield said.get(name, name)
+        if is_optional(name) or name in left_out:
+            continue
+        file = named.get(name, name)
+        if TASK_PLACEHOLDER in file:
+            reason = f"{name} has the same name in every task; it comes back into TASK.out/"
+            raise Rejected("command", reason)
+        yield file

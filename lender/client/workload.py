@@ -2,12 +2,13 @@
 
 import hashlib
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr, StringConstraints, ValidationError
 
-from lender.client.arguments import order_fault
+from lender.client.arguments import command_fault, order_fault
 from lender.protocol.codec import Closed
 from lender.protocol.ids import Sha256, WorkloadName
 from lender.protocol.job import Limits, Runtime
@@ -47,6 +48,8 @@ class Workload(Closed):
         runtime: how it is run.
         entry: file name of the module, or None where the submitter ships the program.
         sha256: digest of the entry, verified when it was read; None without an entry.
+        command: words of the command line, with arguments in braces; none where the submitter
+            says it.
         limits: defaults for a task.
         arguments: each argument and its meaning, in their order.
         inputs: each input's name and content.
@@ -58,6 +61,7 @@ class Workload(Closed):
     runtime: Runtime
     entry: Entry | None = None
     sha256: Sha256 | None = None
+    command: list[Text] = Field(default_factory=list)
     limits: Limits
     arguments: dict[str, Text] = Field(default_factory=dict)
     inputs: dict[str, Text] = Field(default_factory=dict)
@@ -73,6 +77,11 @@ class Workload(Closed):
     def folder(self) -> Path:
         """Where it is described."""
         return self._folder
+
+    @property
+    def has_program(self) -> bool:
+        """Whether it says what is run: a job's words are its arguments then."""
+        return bool(self.entry or self.command)
 
     @property
     def module(self) -> Path | None:
@@ -96,8 +105,7 @@ def read(folder: Path) -> Workload:
         raise CatalogueError(path, ".".join(map(str, first["loc"])), _reason(first)) from error
     except (ValueError, RecursionError) as error:  # of TOML or of UTF-8
         raise CatalogueError(path, "", str(error)) from error
-    fault = _fault(workload)
-    if fault is not None:
+    for fault in _faults(workload):
         raise CatalogueError(path, *fault)
     return workload
 
@@ -108,29 +116,33 @@ def _reason(fault: Any) -> str:  # noqa: ANN401 - pydantic's
     return str(fault["msg"]).removeprefix("Value error, ")
 
 
-def _fault(workload: Workload) -> tuple[str, str] | None:
-    """Which field is wrong beside the others, and why."""
+def _faults(workload: Workload) -> Iterator[tuple[str, str]]:
+    """Which fields are wrong beside the others, and why."""
     if workload.name != workload.folder.name:
-        return "name", "must be the folder's name"
+        yield "name", "must be the folder's name"
     for name in _LIMITS:
         if name not in workload.limits.model_fields_set:
-            return f"limits.{name}", "is missing"
+            yield f"limits.{name}", "is missing"
     if fault := order_fault(workload.arguments):
-        return "arguments", fault
+        yield "arguments", fault
     if (workload.entry is None) != (workload.sha256 is None):
-        return ("entry" if workload.entry is None else "sha256"), "is missing"
-    return _entry_fault(workload)
+        yield ("entry" if workload.entry is None else "sha256"), "is missing"
+    if workload.command and workload.runtime != "process":
+        yield "command", "only the process runtime has one"
+    if fault := command_fault(workload.command, [*workload.arguments]):
+        yield "command", fault
+    yield from _entry_faults(workload)
 
 
-def _entry_fault(workload: Workload) -> tuple[str, str] | None:
+def _entry_faults(workload: Workload) -> Iterator[tuple[str, str]]:
     if workload.module is None:
-        return None
+        return
     if workload.runtime != "wasm":
-        return "entry", "only the wasm runtime has one"
+        yield "entry", "only the wasm runtime has one"
     try:
         found = hashlib.sha256(workload.module.read_bytes()).hexdigest()
     except OSError as error:
-        return "entry", f"{workload.entry}: {error.strerror or error}"
+        yield "entry", f"{workload.entry}: {error.strerror or error}"
+        return
     if found != workload.sha256:
-        return "sha256", f"{workload.entry} has {found}; build it again or restore it"
-    return None
+        yield "sha256", f"{workload.entry} has {found}; build it again or restore it"

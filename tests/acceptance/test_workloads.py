@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,10 +17,16 @@ from lender.service.workload_folders import installed_workloads
 
 CONTENT = b"lend me your ears\n" * 10_000
 DIGEST = f"{hashlib.sha256(CONTENT).hexdigest()}  file.bin\n"
-WORKLOADS = ("checksum", "hash")
+WORKLOADS = ("checksum", "hash", "transcode")
 
 # The first of them waits for a whole fleet, on a machine that may be busy.
 pytestmark = pytest.mark.timeout(240)
+
+
+def needs(command: str, package: str) -> None:
+    """Skip where the sandbox has no such command; it sees no others than these."""
+    if shutil.which(command, path="/usr/bin:/bin") is None:
+        pytest.skip(f"{command} is not installed (Debian package: {package})")
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +89,24 @@ def test_one_of_somebodys_own_runs_until_its_module_is_another(
     said = fleet.submit(*words, "--catalogue", str(tmp_path), "--", "file.bin")
     assert (said.returncode, said.stdout) == (1, "")
     assert "expired" in said.stderr
+
+
+def test_transcode_keeps_every_sample_in_a_format_without_loss(fleet: Fleet) -> None:
+    needs("ffmpeg", "ffmpeg")
+    samples = b"".join((index * index % 20_000).to_bytes(2, "little") for index in range(4_000))
+    for task in range(2):
+        with wave.open(str(fleet.folder / f"{task}.wav"), "wb") as file:
+            file.setparams((1, 2, 8_000, 0, "NONE", ""))
+            file.writeframes(samples)
+    words = ("--workload", "transcode", "--in", "0.wav")
+    said = fleet.submit("submit", *words, "--", "0.wav", "a.flac", "-compression_level", "12")
+    assert said.returncode == 0, said.stderr
+    sound = (fleet.folder / "a.flac").read_bytes()
+    # The format keeps the digest of what was encoded (RFC 9639, 8.2).
+    assert (sound[:4], sound[26:42]) == (b"fLaC", hashlib.md5(samples).digest())
+
+    words = ("--array", "0-1", "--into", "out", *words, "--in", "1.wav")
+    said = fleet.submit("map", *words, "--", "{task}.wav", "a.flac")
+    assert said.returncode == 0, said.stderr
+    made = [(fleet.folder / "out" / f"{task}.out" / "a.flac").read_bytes() for task in range(2)]
+    assert [one[26:42] for one in made] == [sound[26:42]] * 2

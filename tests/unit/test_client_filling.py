@@ -10,7 +10,7 @@ from lender.cli.exits import CommandError
 from lender.cli.job_file import read_job_file
 from lender.cli.parsing import parse
 from lender.client import Catalogue, CatalogueError, JobRequest, Limits, Rejected, Workload
-from lender.client.arguments import bind, order_fault
+from lender.client.arguments import Bound, bind, command_fault, expand, order_fault
 from lender.client.filling import filled
 from lender.client.workload import read
 
@@ -121,13 +121,40 @@ def test_a_program_of_the_submitters_own_keeps_its_command_line() -> None:
 
 def test_arguments_are_told_apart_by_their_order() -> None:
     names = ["A", "[B]", "..."]
-    assert bind(names, ["1"]) == {"A": "1"}
-    assert bind(names, ["1", "2", "3", "4"]) == {"A": "1", "B": "2"}
+    assert bind(names, ["1"]) == Bound({"A": "1"})
+    assert bind(names, ["1", "2", "3", "4"]) == Bound({"A": "1", "B": "2"}, ("3", "4"))
     assert bind(names, []) is bind(["A"], ["1", "2"]) is None
-    assert bind([], []) == {}
+    assert bind([], []) == Bound({})
     assert order_fault(names) is None
     assert "[B], comes behind it" in (order_fault(["[B]", "A"]) or "")
     assert "nothing comes behind ..." in (order_fault(["...", "A"]) or "")
+
+
+def test_a_command_line_is_made_of_arguments(tmp_path: Path) -> None:
+    names = ["IN", "[OUT]", "..."]
+    command = ["tool", "-i{IN}", "--out={OUT}", "{task}", "{print $1}", "{...}", "end"]
+    assert command_fault(command, names) is None
+
+    def made(*words: str) -> list[str]:
+        return [*expand(command, names, bind(names, words) or Bound({}))]
+
+    assert made("a b") == ["tool", "-ia b", "{task}", "{print $1}", "end"]
+    # What was said is no template.
+    assert made("{OUT}", "o", "-x", "{IN}")[1:3] == ["-i{OUT}", "--out=o"]
+    assert made("{task}", "o", "-x", "{IN}")[-3:] == ["-x", "{IN}", "end"]
+    assert "{ABSENT}: there is no such" in (command_fault(["{ABSENT}"], names) or "")
+    for word, arguments in (("a{...}", names), ("{...}", ["IN"])):
+        assert "a word of its own" in (command_fault([word], arguments) or "")
+
+    program = SAMPLE.replace(
+        'runtime = "wasm"', 'runtime = "process"\ncommand = ["cat", "{SOURCE}"]'
+    )
+    program = "\n".join(one for one in program.splitlines() if one[:5] not in ("entry", "sha25"))
+    workload = described(tmp_path, text=program)
+    job = filled(request("a", "b"), workload)
+    assert (job.argv, job.wasm, job.outputs) == (["cat", "a"], None, ["b", "report"])
+    with pytest.raises(Rejected, match="TARGET has the same name in every task"):
+        filled(request("a", "{task}.out"), workload)
 
 
 def test_a_job_file_names_its_workload_and_its_faults_have_a_line(

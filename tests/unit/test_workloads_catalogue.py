@@ -103,6 +103,10 @@ def test_a_generic_workload_has_no_entry(sample: Path) -> None:
         ("scratch_bytes = 10", 'scratch_bytes = "10"', "limits.scratch_bytes"),
         ('"first"', "1", "arguments.zebra"),
         ("[limits]", "inputs = 1\n[limits]", "inputs"),
+        ("[limits]", 'command = ["x"]\n[limits]', "command"),
+        ("[limits]", 'command = ["{x}"]\n[limits]', "command"),
+        ("[limits]", 'command = "x"\n[limits]', "command"),
+        ("[arguments]", '[arguments]\n"[early]" = "x"', "arguments"),
         ("[limits]", "[other]", "limits"),
     ],
 )
@@ -154,6 +158,7 @@ def test_the_package_brings_its_catalogue() -> None:
         "image": ("oci", False),
         "python": ("python", False),
         "render": ("wasm", True),
+        "transcode": ("process", False),
         "wasm": ("wasm", False),
     }
 
