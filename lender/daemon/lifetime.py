@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lender.core.events import (
     CapabilitiesFound,
@@ -22,7 +22,7 @@ from lender.daemon import capabilities, leftovers
 from lender.daemon.agent_reports import AgentReports
 from lender.daemon.catalogue import read_catalogue
 from lender.daemon.clock import Clock
-from lender.daemon.control import ControlServer
+from lender.daemon.control import ControlServer, Handler
 from lender.daemon.core_config import StartError, catalogue_folder, core_config, machine_cores
 from lender.daemon.disk_space import DiskSpace
 from lender.daemon.execution import Machinery, OnLog
@@ -71,6 +71,9 @@ from lender.state.folder import StateFolder, default_state_path, read_pid, write
 from lender.state.purge import kept_submitters, purge
 from lender.state.receipts import ReceiptLog
 
+if TYPE_CHECKING:
+    from lender.daemon.metrics import DaemonMetrics
+
 log = logging.getLogger(__name__)
 
 REPORT_GRACE_S = 2.0
@@ -93,6 +96,14 @@ class Lifetime:
         self._runtimes: dict[str, dict[str, object]] = {}
         self._agents = AgentReports()
         self._cgroups: Subtree | None = None
+        self._metrics: DaemonMetrics | None = None
+        self._make_metrics: type[DaemonMetrics] | None = None
+        if settings.metrics is not None:
+            # Only now, since it is to cost nothing else; not later, when we may be somebody who
+            # can't read it.
+            from lender.daemon import metrics  # noqa: PLC0415
+
+            self._make_metrics = metrics.DaemonMetrics
 
     def stop(self) -> None:
         """Hand the work back and end; a second call does not wait for running work."""
@@ -183,7 +194,7 @@ class Lifetime:
             self._clock,
         )
         control = ControlServer(
-            self._state.control_socket, self._owner.handlers(), self._state.owner_uid()
+            self._state.control_socket, self._handlers(), self._state.owner_uid()
         )
         await self._test_sandboxes()
         self._recall_usage(log_of_receipts)
@@ -206,6 +217,17 @@ class Lifetime:
         finally:
             notify("STOPPING=1")
             await self._take_down(control)
+
+    def _handlers(self) -> dict[str, Handler]:
+        """Return the owner's verbs; where metrics are asked for, with what counts them."""
+        handlers = self._owner.handlers()
+        if self._settings.metrics is not None and self._make_metrics is not None:
+            slots = core_config(self._settings, self._public_key, self._workloads).slots
+            self._metrics = self._make_metrics(self._state.metrics, self._core, self._clock, slots)
+            self._shell.watch = self._metrics.watch
+            self._spawn(self._metrics.serve(self._settings.metrics))
+            handlers |= self._metrics.timed(handlers)
+        return handlers
 
     async def _until_stopped(self) -> None:
         stopping = asyncio.create_task(self._stopping.wait())
@@ -231,6 +253,8 @@ class Lifetime:
         await self._shell.close()
         await self._reporter.close()
         self._jobs_done.close()
+        if self._metrics is not None:
+            self._metrics.save()
         await control.close()
         await self._queues.close()
         await self._head.publish_now()

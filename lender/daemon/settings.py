@@ -13,7 +13,7 @@ from lender.link.membership import Membership
 from lender.protocol.bounds import LABELS_MAX
 from lender.protocol.ids import Label, PoolName
 from lender.protocol.job import Runtime
-from lender.service.settings import LogLevel
+from lender.service.settings import ListenAddress, LogLevel
 
 ImportName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 """Of a package or a module at the top level."""
@@ -76,6 +76,8 @@ class DaemonSettings(BaseSettings):
     user_is_dedicated: bool = False
     """Nothing but this lenderd runs as `user`, and nobody can log in as it: whatever of that user
     has left its sandbox is stopped and killed with it. On macOS tasks may start processes then."""
+    metrics: ListenAddress | None = None
+    """Where metrics are served, such as `127.0.0.1:9464`: docs/observability.md. None: nowhere."""
     log_level: LogLevel = "info"
 
     @field_validator("url")

@@ -48,7 +48,8 @@ class Shell:
     returns to a caller outside of the shell, a freeze or a kill that the event asked for has
     been verified. `stopped` holds the reports of the stops that the last `post` led to;
     `let_sleep` is called when everything was handed back before a sleep; `opened` is set with
-    every sandbox that is opened.
+    every sandbox that is opened. `watch`, if there is one, is told of each event and what
+    came of it, once that has been carried out.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Shell:
         self._timer: asyncio.TimerHandle | None = None
         self.stopped: list[tree.StopReport] = []
         self.let_sleep: Callable[[], None] = lambda: None
+        self.watch: Callable[[Event, list[Effect]], None] | None = None
         self.opened = asyncio.Event()
         self.finished = asyncio.Event()
 
@@ -115,12 +117,15 @@ class Shell:
         """Carry out every effect, whatever becomes of one: the core counts on all of them."""
         log.debug("event %s", event)
         fault: Exception | None = None
-        for effect in self._core.handle(self._clock(), event):
+        wanted = self._core.handle(self._clock(), event)
+        for effect in wanted:
             try:
                 self._perform(effect)
             except Exception as error:  # noqa: BLE001 - raised below
                 log.error("%s could not be carried out: %s", type(effect).__name__, error)  # noqa: TRY400
                 fault = fault or error
+        if self.watch is not None:
+            self.watch(event, wanted)
         if fault is not None:
             raise fault
 

@@ -6,9 +6,9 @@ client can make more of them.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
@@ -33,6 +33,9 @@ class Metric:
     def exposed(self) -> str:
         """The name under which it is queried."""
         return f"{self.name}_total" if self.kind == "counter" else self.name
+
+
+_AMOUNT_MAX = 1e18
 
 
 class _Spread:
@@ -80,6 +83,27 @@ class Registry:
         spread.counts[bisect_left(metric.bounds, value)] += 1
         spread.sum += value
 
+    def dump(self) -> dict[str, Any]:
+        """Return all values, as `absorb` takes them."""
+        spreads = {one.name: [*kept.counts, kept.sum] for one, kept in self._spreads.items()}
+        return {**{one.name: dict(values) for one, values in self._values.items()}, **spreads}
+
+    def absorb(self, dumped: Mapping[str, Any]) -> None:
+        """Add what was dumped, as far as it is of these metrics; what is damaged is left out."""
+        for metric, values in self._values.items():
+            found = dumped.get(metric.name)
+            for label, value in found.items() if isinstance(found, dict) else ():
+                if label in values and _is_amount(value):
+                    values[label] += value
+        for metric, spread in self._spreads.items():
+            row = dumped.get(metric.name)
+            if not isinstance(row, list) or len(row) != len(spread.counts) + 1:
+                continue
+            if all(map(_is_amount, row)):
+                *counts, total = row
+                spread.counts = [a + int(b) for a, b in zip(spread.counts, counts, strict=True)]
+                spread.sum += total
+
     def render(self) -> str:
         """Return all of it as a monitoring system reads it."""
         lines: list[str] = []
@@ -91,6 +115,10 @@ class Registry:
             lines += _head(metric)
             lines += _buckets(metric, spread)
         return "\n".join((*lines, "# EOF", ""))
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value < _AMOUNT_MAX
 
 
 def _head(metric: Metric) -> tuple[str, str]:

@@ -98,6 +98,8 @@ class MetricsServer:
     def _end(self, task: asyncio.Task[None]) -> None:
         self._answering.discard(task)
         self._room.release()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("metrics: no page: %s", error)
 
     async def _answer(self, connection: socket.socket) -> None:
         connection.setblocking(False)

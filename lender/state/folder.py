@@ -90,6 +90,11 @@ class StateFolder:
         return self.path / "spool"
 
     @property
+    def metrics(self) -> "Path":
+        """What was counted for those who watch this machine; only where its owner lets them."""
+        return self.path / "metrics.json"
+
+    @property
     def jobs_done(self) -> "Path":
         """How much of each job was done here, by digests of their names."""
         return self.path / "jobs-done"

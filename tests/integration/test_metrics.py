@@ -1,6 +1,7 @@
 """What an operator reads of a broker while a job runs."""
 
 import asyncio
+import json
 import re
 import urllib.request
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ __all__ = ["open_folder"]
 
 @pytest.fixture
 def fleet(open_folder: Path) -> Iterator[Fleet]:
-    one = Fleet(open_folder, ("desk",), workloads=("command",))
+    env = {"LENDERD_METRICS": "0"}
+    one = Fleet(open_folder, ("desk",), workloads=("command",), env=env)
     one.broker.env["LENDER_BROKER_METRICS"] = "0"
     with one as running:
         yield running
@@ -61,7 +63,13 @@ async def run_jobs(fleet: Fleet) -> None:
         assert str((await good.ended(timeout_s=20)).state) == "succeeded"
 
 
-def test_an_operator_sees_what_the_broker_does(fleet: Fleet) -> None:
+async def run_one(fleet: Fleet) -> None:
+    async with Client(fleet.url, fleet.key) as client:
+        job = await client.submit(["true"])
+        assert str((await job.ended(timeout_s=20)).state) == "succeeded"
+
+
+def test_what_broker_and_lender_tell_while_jobs_run(fleet: Fleet) -> None:
     asyncio.run(run_jobs(fleet))
     sees(fleet.broker, "lender_broker_jobs_ended_total.succeeded", 1)
     found = scrape(fleet.broker)
@@ -75,3 +83,27 @@ def test_an_operator_sees_what_the_broker_does(fleet: Fleet) -> None:
     assert found["lender_broker_results_sequence"] >= 3
     assert found["lender_broker_takeover_seconds"] > 0
     sees(fleet.broker, "lender_broker_jobs.running", 0)
+    tells_of_a_day_when_it_is_over(fleet)
+
+
+def tells_of_a_day_when_it_is_over(fleet: Fleet) -> None:
+    """A lending machine, at the same fleet: to start one takes seconds."""
+    desk = fleet.lenders["desk"]
+    sees(desk, "lenderd_connected", 1)
+    before = scrape(desk)
+    assert before["lenderd_slots"] == 1
+    asyncio.run(run_one(fleet))
+    assert desk.owner("pause").returncode == 0
+    assert desk.owner("resume").returncode == 0
+    assert scrape(desk) == before
+    desk.stop()
+    kept = json.loads((desk.state / "metrics.json").read_text())
+    kept["day"] -= 1
+    (desk.state / "metrics.json").write_text(json.dumps(kept))
+    desk.log.unlink()
+    desk.start()
+    wait_until(lambda: desk.lending() and "metrics: " in desk.said(), "a lender that is back")
+    found = scrape(desk)
+    assert found["lenderd_attempts_total.succeeded"] == 2
+    assert found["lenderd_pause_seconds_count"] == 1
+    assert found["lenderd_phase_seconds_total.lending"] > 0

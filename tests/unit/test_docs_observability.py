@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from broker.service import metrics as of_broker
+from lender.daemon import metrics as of_lenderd
 from lender.service.metrics import Metric
 
 PAGE = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
@@ -16,13 +17,15 @@ def row(metric: Metric) -> str:
     return f"| `{metric.exposed}` | {metric.kind} | {metric.help} | {label} |"
 
 
-@pytest.mark.parametrize("metrics", [of_broker.METRICS], ids=["broker"])
+@pytest.mark.parametrize(
+    "metrics", [of_broker.METRICS, of_lenderd.METRICS], ids=["broker", "lenderd"]
+)
 def test_the_page_lists_every_metric(metrics: tuple[Metric, ...]) -> None:
     missing = [row(one) for one in metrics if row(one) not in PAGE]
     assert not missing, "\n".join(missing)
 
 
 def test_the_page_lists_nothing_else() -> None:
-    known = {row(one) for one in of_broker.METRICS}
+    known = {row(one) for one in (*of_broker.METRICS, *of_lenderd.METRICS)}
     listed = {line for line in PAGE.splitlines() if line.startswith("| `lender")}
     assert listed == known

@@ -5,8 +5,9 @@ import math
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from broker.service.metrics import METRICS
+from broker.service.metrics import METRICS as OF_BROKER
 from broker.service.settings import BrokerSettings
+from lender.daemon.metrics import METRICS as OF_LENDERD
 from lender.service.metrics import OTHER, Metric, Registry
 from lender.service.metrics_http import HEAD_BYTES_MAX, judge
 from lender.service.settings import SettingsError, load
@@ -57,10 +58,33 @@ def test_no_value_of_a_label_makes_a_series_that_was_not_declared() -> None:
         registry.add(HEAT, 1, "maybe")
 
 
+def test_what_was_kept_is_added_and_what_is_damaged_is_not() -> None:
+    registry, kept = Registry((SAID, WAIT)), Registry((SAID, WAIT))
+    for one in (registry, kept):
+        one.add(SAID, 2, "yes")
+        one.observe(WAIT, 0.5)
+    dumped = kept.dump()
+    registry.absorb(dumped)
+    assert registry.dump() == {
+        "said": {"yes": 4, "no": 0, OTHER: 0},
+        "wait_seconds": [0, 2, 0, 1.0],
+    }
+    before = registry.render()
+    for damaged in (
+        {"said": 7, "wait_seconds": 7},
+        {"said": {"yes": "7", "no": -1, OTHER: math.nan, "new": 1}},
+        {"wait_seconds": [1, 2]},
+        {"wait_seconds": [1, 2, 3, math.inf]},
+        {"other": {"yes": 1}},
+    ):
+        registry.absorb(damaged)
+    assert registry.render() == before
+
+
 def test_names_follow_the_conventions() -> None:
-    names = [one.name for one in METRICS]
+    names = [one.name for one in (*OF_BROKER, *OF_LENDERD)]
     assert len(set(names)) == len(names)
-    for metric in METRICS:
+    for metric in (*OF_BROKER, *OF_LENDERD):
         assert not metric.name.endswith(("_total", "_ms", "_mib", "_count", "_sum"))
         assert metric.kind != "histogram" or metric.name.endswith("_seconds")
         assert (metric.label == "") == (metric.values == ())
