@@ -9,9 +9,13 @@ that every lender of the job is to be trusted with this very machine.
 import base64
 import json
 import pickle
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from lender.client.errors import ContentFault, UntrustedValue
+
+_SAME_HASH_MAX = 64
 
 
 def decode(content: bytes, *, trust: bool = False) -> Any:  # noqa: ANN401 - anything that a function returns
@@ -62,5 +66,21 @@ def _untagged(tree: Any) -> Any:  # noqa: ANN401 - see decode
         case "d", dict():
             return {key: _untagged(one) for key, one in content.items()}
         case "m", list():
-            return {_untagged(key): _untagged(one) for key, one in content}
+            pairs = [(_untagged(key), _untagged(one)) for key, one in content]
+            _check_spread(key for key, _ in pairs)
+            return dict(pairs)
     raise ValueError(f"unknown tag {tag!r}")
+
+
+def _check_spread(keys: Iterable[object]) -> None:
+    """See that few keys have the same hash: a dict of such keys takes the square of their time.
+
+    Numbers have the same hash in every process, so a liar can choose them: i * (2**61 - 1), all 0.
+    The hashes themselves are ints that differ in theirs.
+
+    Raises:
+        ValueError: they are many.
+    """
+    counted = Counter(map(hash, keys))
+    if counted and max(counted.values()) > _SAME_HASH_MAX:
+        raise ValueError("keys of a dict are chosen to collide")

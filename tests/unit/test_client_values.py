@@ -162,3 +162,14 @@ def test_arbitrary_bytes_are_read_or_refused(content: bytes) -> None:
 def test_a_tree_too_deep_to_read_is_refused() -> None:
     with pytest.raises(ContentFault):
         decode(b"j" + b"[" * 100_000 + b"]" * 100_000)
+
+
+def test_keys_that_a_liar_chose_to_collide_are_no_value() -> None:
+    # As a dict these took minutes, and a value of the largest size a day.
+    numbers = [i * ((1 << 61) - 1) for i in range(1, 60_000)]
+    for keys in (numbers, [{"t": [one]} for one in numbers]):
+        content = b"j" + json.dumps({"m": [[key, 0] for key in keys]}).encode()
+        with pytest.raises(ContentFault, match="chosen to collide"):
+            decode(content)
+    honest = {-1: "a", -2: "b", 1.5: "c", (1, 2): "d", **dict.fromkeys(range(1000), "e")}
+    assert decode(encode(honest)) == honest
