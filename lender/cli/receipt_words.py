@@ -45,6 +45,8 @@ def in_full(receipt: Receipt, names: dict[str, str], agreed: dict[str, float]) -
     ]
     if used:
         lines.append("  " + " · ".join(used))
+    if trace := _text(receipt, "traceparent"):
+        lines.append(f"  the submitter's trace: {trace}")
     lines.append(f"  ended {_moment(receipt, 'ended_at')}: {_text(receipt, 'outcome')}{why}")
     return lines
 

@@ -1,7 +1,9 @@
 """Submitting a job and, unless told otherwise, staying until its results are here."""
 
 import argparse
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from lender.cli.connect import with_client
@@ -12,6 +14,7 @@ from lender.cli.progress import Progress
 from lender.cli.strangers_words import Output, add_raw_option
 from lender.cli.waiting import attended
 from lender.client import Client, Job, JobRequest
+from lender.protocol.trace import TRACEPARENT_VARIABLE, is_traceparent
 
 
 def add_delivery_options(parser: argparse.ArgumentParser) -> None:
@@ -45,14 +48,22 @@ def submitted(args: argparse.Namespace, request: JobRequest) -> int:
     if is_array and request.outputs and args.into is None and not args.no_wait:
         raise CommandError(Exit.USAGE, "an array's output files need a folder: --into DIR")
 
+    traced = replace(request, traceparent=_traceparent())
+
     async def submit(client: Client) -> int:
-        job = await client.submit_request(request)
+        job = await client.submit_request(traced)
         if args.no_wait:
             print(job.id)
             return Exit.DONE
         return await (_array(client, job, args) if is_array else _task(client, job, args))
 
     return with_client(args, submit)
+
+
+def _traceparent() -> str | None:
+    """The span that this command is part of; what is none is passed over, as W3C has it."""
+    found = os.environ.get(TRACEPARENT_VARIABLE, "")
+    return found if is_traceparent(found) else None
 
 
 async def _task(client: Client, job: Job, args: argparse.Namespace) -> int:

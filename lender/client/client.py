@@ -158,6 +158,7 @@ class Client:
         verify: Verify | None = None,
         checkpoint: bool = False,
         sealed: bool = False,
+        traceparent: str | None = None,
     ) -> Job:
         """Upload what the job needs and have it accepted; returns without waiting for its end.
 
@@ -191,6 +192,8 @@ class Client:
             sealed: inputs, values, outputs, checkpoints and what tasks say are encrypted, to this
                 submitter and `trusted_lenders` (at most 64) alone; no other lender runs it. Not
                 sealed are the command line, the environment and a module.
+            traceparent: the caller's span, as W3C Trace Context writes it. Tasks find it in
+                TRACEPARENT, and owners' receipts name it.
 
         Raises:
             Rejected: a field breaks a rule of the protocol.
@@ -218,6 +221,7 @@ class Client:
             verify=verify,
             checkpoint=checkpoint,
             sealed=sealed,
+            traceparent=traceparent,
         )
         if isinstance(workload, Workload):
             request = filled(request, workload)

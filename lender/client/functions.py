@@ -77,6 +77,7 @@ class FunctionOptions(TypedDict, total=False):
     verify: Verify | None
     checkpoint: bool
     sealed: bool
+    traceparent: str
 
 
 class FunctionJob:

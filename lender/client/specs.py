@@ -53,6 +53,7 @@ class JobRequest:
         gang: all tasks of the array run at the same time, or none does.
         verify: how many owners' machines run each task, and how many have to agree.
         checkpoint: another attempt of a task goes on from what it left in `checkpoint/`.
+        traceparent: the caller's span, as W3C Trace Context writes it; tasks and receipts name it.
         sealed: nobody but this submitter and the lenders that it trusts reads inputs and results.
     """
 
@@ -78,6 +79,7 @@ class JobRequest:
     verify: Verify | None = None
     checkpoint: bool = False
     sealed: bool = False
+    traceparent: str | None = None
 
     @property
     def program(self) -> Content | None:
@@ -147,6 +149,7 @@ def job_spec(
             not_before=now + request.delay_s if request.delay_s else None,
             after=tuple(After(job=one) if isinstance(one, str) else one for one in request.after),
             queue_s=request.queue_s,
+            traceparent=request.traceparent,
             created_at=now,
             not_after=now + request.deadline_s,
         )

@@ -203,6 +203,7 @@ class WriteReceipt:
     network_attempts_blocked: int
     energy_wh: float
     energy_method: str
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

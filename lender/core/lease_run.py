@@ -276,6 +276,7 @@ class LeaseRun:
             network_attempts_blocked=meter.network_attempts_blocked,
             energy_wh=meter.usage.energy_wh,
             energy_method=meter.energy_method,
+            traceparent=spec.traceparent,
         )
 
 

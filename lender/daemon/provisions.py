@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lender.daemon.inputs import InputError, LeaseInputs
 from lender.daemon.seals import Seal, Seals
 from lender.protocol.job import BlobRef, Input, JobSpec
 from lender.protocol.sealing import SealBrokenError, purpose
+from lender.protocol.trace import TRACEPARENT_VARIABLE
 from lender.sandbox.files.scratch import remove
 from lender.sandbox.plan import Network
 from lender.sandbox.port import Limits, PrepareFailedError, SandboxPlan
@@ -99,7 +101,7 @@ class Provisions:
             task_count=spec.task_end,
             program=program,
             argv=spec.argv,
-            env=spec.env,
+            env=_environment(spec),
             inputs=inputs,
             outputs=spec.outputs,
             limits=Limits(
@@ -173,3 +175,10 @@ class Provisions:
                     raise
             finally:
                 self._fetching = None
+
+
+def _environment(spec: JobSpec) -> Mapping[str, str]:
+    """Return what the job says of its tasks' environment; its own word on the trace goes first."""
+    if spec.traceparent is None:
+        return spec.env
+    return {TRACEPARENT_VARIABLE: spec.traceparent, **spec.env}

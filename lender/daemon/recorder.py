@@ -99,4 +99,5 @@ def terms_of(
         cpu_before_s=cpu_before_s,
         network=spec.requires.net,
         moved_before=(moved_before.in_bytes, moved_before.out_bytes),
+        traceparent=spec.traceparent,
     )

@@ -12,6 +12,7 @@ from lender.protocol import bounds
 from lender.protocol.codec import Closed
 from lender.protocol.ids import JobId, Label, PoolName, PublicKey, Sha256, WorkloadName
 from lender.protocol.reach import PLACE_CHARS_MAX, PLACE_PATTERN, PLACES_MAX, check_place
+from lender.protocol.trace import Traceparent
 
 Runtime = Literal["wasm", "process", "python", "oci"]
 Arch = Literal["any", "x86_64", "aarch64"]
@@ -287,6 +288,9 @@ class JobSpec(Closed):
     queue_s: float | None = Field(default=None, gt=0, le=bounds.QUEUE_S_MAX)
     """The job expires unless a lender has begun one of its tasks within this, counted from when it
     may run: from `created_at`, from `not_before`, or from the end of the last of `after`."""
+    traceparent: Traceparent | None = None
+    """The submitter's span that asks for it (W3C Trace Context): tasks and receipts name it, and
+    nothing is decided by it."""
     created_at: float = Field(gt=0)
     not_after: float = Field(gt=0)
     """The job expires unless it has ended by then; at most a week after `created_at`."""

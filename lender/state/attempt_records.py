@@ -31,6 +31,7 @@ class AttemptTerms(NamedTuple):
         cpu_before_s: CPU time in its cgroup before it began: of earlier attempts.
         network: where it may get to.
         moved_before: bytes in and out over the network before it began: of earlier attempts.
+        traceparent: the submitter's span; None where it named none.
     """
 
     started_at: float
@@ -41,6 +42,7 @@ class AttemptTerms(NamedTuple):
     cpu_before_s: float = 0.0
     network: tuple[str, ...] = ()
     moved_before: tuple[int, int] = (0, 0)
+    traceparent: str | None = None
 
 
 class AttemptRecord(NamedTuple):
@@ -191,6 +193,7 @@ def _terms(content: Mapping[str, Any] | None) -> AttemptTerms | None:
         cpu_before_s=float(content.get("cpu_before_s", 0.0)),
         network=tuple(str(place) for place in content.get("network", ())),
         moved_before=_pair(content.get("moved_before", (0, 0))),
+        traceparent=None if content.get("traceparent") is None else str(content["traceparent"]),
     )
 
 

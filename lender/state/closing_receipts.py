@@ -56,6 +56,8 @@ def closing_receipt(
         fields["program_sha256"] = terms.program_sha256
         fields["inputs"] = [list(one) for one in terms.inputs]
         fields["bytes_in"] = terms.bytes_in
+        if terms.traceparent is not None:
+            fields["traceparent"] = terms.traceparent
     if moved is not None and terms is not None:
         fields["network"] = list(terms.network)
         fields["network_in_bytes"], fields["network_out_bytes"] = moved

@@ -15,8 +15,10 @@ from lender.protocol.job import Requires
 # Whole fleets start, on a machine that may be busy.
 pytestmark = pytest.mark.timeout(120)
 
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 TRIES = """
-import socket
+import os, socket
+print(os.environ["TRACEPARENT"])
 for address in ("192.0.2.1", "192.0.2.2", "127.0.0.1"):
     try:
         socket.create_connection((address, 80), 1)
@@ -32,13 +34,18 @@ def fleet(open_folder: Path) -> Iterator[Fleet]:
         yield running
 
 
-def test_a_receipt_tells_of_tries_to_reach_a_network_and_the_log_is_proven(fleet: Fleet) -> None:
+def test_a_receipt_tells_of_tries_to_reach_a_network_and_the_log_is_proven(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk = fleet.lenders["desk"]
+    monkeypatch.setenv("TRACEPARENT", TRACE)
     said = fleet.submit("submit", "--", "/usr/bin/python3", "-I", "-S", "-c", TRIES)
     assert said.returncode == 0, said.stderr
     wait_until(lambda: bool(receipts(desk)), "the receipt is written")
     (receipt,) = receipts(desk)
     assert receipt["outcome"] == "succeeded"
+    # From whoever called `lender submit` to the task, and to the machine's owner.
+    assert (said.stdout, receipt["traceparent"]) == (f"{TRACE}\n", TRACE)
     assert receipt["network_attempts_blocked"] == 3
     assert receipt["memory_peak_bytes"] > 1 << 20
     assert receipt["cpu_s"] > 0
@@ -46,6 +53,7 @@ def test_a_receipt_tells_of_tries_to_reach_a_network_and_the_log_is_proven(fleet
     told = desk.owner("log", receipt["job"]).stdout
     assert "network: blocked, 3 attempts" in told
     assert "files: scratch only" in told
+    assert f"the submitter's trace: {TRACE}" in told
     wait_until(lambda: proof(desk)["published"].get("seq") == 1, "the head is published")
     assert proof(desk)["findings"] == []
 
@@ -88,14 +96,14 @@ async def test_a_network_is_had_once_the_owner_agrees_and_the_receipt_says_so(fl
 async def test_what_a_killed_lenderd_ran_is_in_the_log_all_the_same(fleet: Fleet) -> None:
     desk = fleet.lenders["desk"]
     async with Client(fleet.url, fleet.key) as client:
-        job = await client.submit(["sleep", "60"])
+        job = await client.submit(["sleep", "60"], traceparent=TRACE)
         wait_until(desk.busy, "the task runs on desk")
         desk.kill()
         desk.start()
         wait_until(lambda: bool(receipts(desk)), "the receipt is written")
         (receipt, *_) = receipts(desk)
         assert (receipt["outcome"], receipt["ended"]) == ("lost", "lenderd died")
-        assert receipt["job"] == job.id
+        assert (receipt["job"], receipt["traceparent"]) == (job.id, TRACE)
         assert 0 < receipt["ended_at"] - receipt["started_at"] < 60
         assert receipt["cpu_s"] > 0, "a crash lifts no budget"
         await job.cancel()

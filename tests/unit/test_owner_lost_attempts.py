@@ -105,10 +105,11 @@ TERMS = AttemptTerms(900.0, 4, 5000, "ab" * 32, (("in.npz", "cd" * 32),))
 
 
 def test_a_crash_does_not_lift_a_budget(state: StateFolder) -> None:
-    left_behind(state, "L1", terms=TERMS)
+    left_behind(state, "L1", terms=TERMS._replace(traceparent="00-1-2-01"))
     log = ReceiptLog(state.receipts)
     leftovers.clear(state, log, 2000.0)
     (told,) = log.read()
+    assert told["traceparent"] == "00-1-2-01"
     assert (told["started_at"], told["ended_at"]) == (900.0, 2000.0)
     assert (told["program_sha256"], told["inputs"]) == ("ab" * 32, [["in.npz", "cd" * 32]])
     assert told["cpu_method"].startswith("estimate")

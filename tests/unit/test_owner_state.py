@@ -60,7 +60,11 @@ def test_records_are_read_as_they_were_written(state: StateFolder) -> None:
     records.write(record)
     assert records.read_all().records == (record,)
     terms = AttemptTerms(1000.5, 4, 12, "ab" * 32, (("in.npz", "cd" * 32),), 2.5)
-    for one in (terms, terms._replace(program_sha256=None, inputs=())):
+    for one in (
+        terms,
+        terms._replace(program_sha256=None, inputs=()),
+        terms._replace(traceparent="00-1-2-01"),
+    ):
         records.write(record._replace(terms=one))
         assert records.read_all().records == (record._replace(terms=one),)
     records.remove("L")
