@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from broker.core.effects import Commit
 from broker.core.events import Committed
+from broker.service.journal import named_job
 from lender.link.api import JetStream
 from lender.link.batch import (
     RECORDS_MAX,
@@ -195,5 +196,6 @@ class Committer:
             return records
         for record, first in zip(records, stored, strict=True):
             if first is not None:
-                logger.warning("%s is taken: its first record counts", record.subject)
+                about = {"job": named_job(record.subject)}
+                logger.warning("%s is taken: its first record counts", record.subject, extra=about)
         return [one for one, first in zip(records, stored, strict=True) if first is None]

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -25,6 +24,7 @@ from broker.service.submitters import SubmittersError, SubmittersFile
 from lender.link.errors import LinkError
 from lender.protocol.errors import ProtocolError
 from lender.protocol.signature import check_public_key
+from lender.service import logs
 from lender.service.places import NoHomeError
 from lender.service.quantities import size_bytes
 from lender.service.settings import SettingsError, find_file, given, load
@@ -58,7 +58,8 @@ EXAMPLES = """examples:
 
 Settings also come from a TOML file (--config) and from the environment:
   LENDER_BROKER_URL, _EMBEDDED, _PORT, _STORE, _STATE, _CREDENTIALS, _CA, _DEPLOYMENT, _SUBMITTERS,
-  _POOLS, _JOBS_BYTES, _RESULTS_BYTES, _REPLICAS, _METRICS, _LOG_LEVEL;
+  _POOLS, _JOBS_BYTES, _RESULTS_BYTES, _REPLICAS, _METRICS, _LOG_LEVEL,
+  _LOG_FORMAT;
   in the file, a table [submitters] with name = "U..." allows submitters, too.
 
 exit codes: 0 ended as asked, 1 something failed (stderr says what to do), 2 bad usage or setting
@@ -86,10 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, code=2)
     try:
         if arguments.command == "serve":
-            logging.basicConfig(
-                level=settings.log_level.upper(),
-                format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-            )
+            logs.set_up(settings.log_level, settings.log_format)
             uvloop.run(_serve(settings, arguments.ready_file))
         elif arguments.command in ("init", "revoke", "rotate"):
             print(_changed(arguments, settings))  # noqa: T201 - asked for
@@ -182,6 +180,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--metrics", metavar="ADDRESS", help="serve metrics there, such as 127.0.0.1:9463"
     )
     serve.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
+    serve.add_argument("--log-format", choices=("text", "json"))
     serve.add_argument(
         "--ready-file", type=Path, help="written when the broker serves: JSON with url and pid"
     )

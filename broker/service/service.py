@@ -39,7 +39,7 @@ from broker.core.events import (
     SubmittersChanged,
     TimePassed,
 )
-from broker.service import replay
+from broker.service import journal, replay
 from broker.service.buckets import Buckets
 from broker.service.clock import Clock
 from broker.service.committer import Committer
@@ -264,6 +264,7 @@ class Service:
 
     async def _carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:
+            journal.tell(effect)
             match effect:
                 case Commit():
                     self._committer.add(effect)

@@ -9,6 +9,7 @@ from lender.protocol import streams
 from lender.protocol.errors import ProtocolError
 from lender.protocol.ids import PoolName
 from lender.protocol.signature import check_public_key
+from lender.service.logs import LogFormat
 from lender.service.places import state_home
 from lender.service.settings import ListenAddress, LogLevel
 
@@ -60,6 +61,8 @@ class BrokerSettings(BaseSettings):
     metrics: ListenAddress | None = None
     """Where metrics are served, such as `127.0.0.1:9463`. None: nowhere. docs/observability.md"""
     log_level: LogLevel = "info"
+    log_format: LogFormat = "text"
+    """`json` writes an object a line: docs/observability.md."""
 
     @property
     def deployment_folder(self) -> Path:

@@ -296,7 +296,7 @@ class Execution:
                     self._tell(ended)
                     ended, flushed_at = [], clock()
         except ValidationError as error:
-            log.warning("lease %s: %s", self._lease, error)
+            log.warning("lease %s: %s", self._lease, error, extra=self._ids)
             reason = "the sandbox gave an answer that is none"
         except (SandboxGoneError, RefusedError, LinkError, OSError) as error:
             reason = self._told(error)
@@ -361,7 +361,7 @@ class Execution:
                 spec, seal = self._effect.spec, self._provisions.seal
                 saved = await self._machinery.results.save(spec, self._scratch, task, seal)
         except (CheckpointRefusedError, LinkError, OSError) as error:
-            log.warning("lease %s: its checkpoint is lost: %s", self._lease, error)
+            log.warning("lease %s: its checkpoint is lost: %s", self._lease, error, extra=self._ids)
         finally:
             if not self._abandoned:
                 self._machinery.post(CheckpointSaved(self._lease, saved))
@@ -382,11 +382,17 @@ class Execution:
         if self._saving is not None and not self._saving.cancelled():
             self._saving.result()  # a fault of ours, which nobody else looks at
 
+    @property
+    def _ids(self) -> dict[str, object]:
+        """What a line of the log is about."""
+        lease = self._effect.lease
+        return {"job": lease.job, "attempt": lease.attempt, "lease": lease.lease}
+
     def _told(self, error: Exception) -> str:
         """What others are told; the names of the owner's files are for the log alone."""
         if not isinstance(error, OSError):
             return str(error)
-        log.warning("lease %s: %s", self._lease, error)
+        log.warning("lease %s: %s", self._lease, error, extra=self._ids)
         return error.strerror or type(error).__name__
 
     def _failed(self, reason: str, *, invalid: bool, field: str) -> None:

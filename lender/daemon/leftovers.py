@@ -54,7 +54,8 @@ def clear(
         cpu_s[record.lease] = counted_s.get(leaf) or (total_s(record) if stands else 0.0)
         report = stopping.kill((record,))
         if report.processes:
-            log.warning("lease %s: killed %d leftover processes", record.lease, report.processes)
+            told, about = (record.lease, report.processes), _ids(record)
+            log.warning("lease %s: killed %d leftover processes", *told, extra=about)
     last_seen = _last_seen(state, now)
     # Who was killed between a receipt and the removal of the record has written it last.
     known = {one.get("lease") for one in receipts.read_back()} if reading.records else set()
@@ -66,13 +67,18 @@ def clear(
                 moved = moved_by(state, record)
                 receipts.append(_receipt(record, written_at, last_seen, now, used_s, moved))
         except OSError as error:
-            log.warning("lease %s: its receipt can't be written: %s", record.lease, error)
+            told_, about = (record.lease, error), _ids(record)
+            log.warning("lease %s: its receipt can't be written: %s", *told_, extra=about)
         else:
             records.remove(record.lease)
     forget_moved(state, records.read_all().records)
     opened = [state.opened(one) for one in kept_submitters(state)]
     for left in (*state.scratch.iterdir(), *filter(Path.is_dir, opened)):
         scratch.remove(left)
+
+
+def _ids(record: AttemptRecord) -> dict[str, object]:
+    return {"job": record.job, "lease": record.lease}
 
 
 def _receipt(

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import logging
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from lender.daemon.lifetime import Lifetime
 from lender.daemon.privilege import PrivilegeError
 from lender.daemon.settings import DaemonSettings
 from lender.link.credentials import CredentialsError
+from lender.service import logs
 from lender.service.places import NoHomeError
 from lender.service.settings import SettingsError, find_file, given, load
 from lender.state.folder import AlreadyRunningError
@@ -46,9 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"lenderd: {error}", file=sys.stderr)  # noqa: T201
         return 2
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logs.set_up(settings.log_level, settings.log_format)
     try:
         uvloop.run(_serve(settings))
     except _FAULTS as error:
@@ -84,4 +82,5 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--name", help="what people call this machine")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
+    parser.add_argument("--log-format", choices=("text", "json"))
     return parser.parse_args(argv)

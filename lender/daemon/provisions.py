@@ -156,7 +156,10 @@ class Provisions:
                 bound_to = purpose("checkpoint", task)
                 found[task] = await self._plain("checkpoints", blob, seal, bound_to)
             except PrepareFailedError as error:
-                log.warning("task %d of %s begins anew: %s", task, effect.spec.id, error)
+                lease = effect.lease
+                ids = {"job": lease.job, "attempt": lease.attempt, "lease": lease.lease}
+                about = {**ids, "task": task}
+                log.warning("task %d of %s begins anew: %s", task, lease.job, error, extra=about)
         return found
 
     async def _fetch(self, field: str, blob: BlobRef | Input) -> Path:

@@ -52,7 +52,10 @@ class Reporter:
         try:
             self._spool.put(spooled)
         except OSError as error:
-            log.error("report %d of lease %s is not on the disk: %s", number, lease, error)  # noqa: TRY400
+            about = {"job": report.job, "lease": lease}
+            log.error(  # noqa: TRY400 - told whole
+                "report %d of lease %s is not on the disk: %s", number, lease, error, extra=about
+            )
         self._queue(spooled)
 
     def purge(self, submitter: str) -> None:
@@ -104,7 +107,9 @@ class Reporter:
             try:
                 return await self._ask(report.payload)
             except BrokerSilentError as error:
-                log.info("report %d of lease %s: %s", report.number, report.lease, error)
+                about = {"lease": report.lease}
+                told = (report.number, report.lease, error)
+                log.info("report %d of lease %s: %s", *told, extra=about)
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, RETRY_S_MAX)
 

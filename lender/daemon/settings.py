@@ -13,6 +13,7 @@ from lender.link.membership import Membership
 from lender.protocol.bounds import LABELS_MAX
 from lender.protocol.ids import Label, PoolName
 from lender.protocol.job import Runtime
+from lender.service.logs import LogFormat
 from lender.service.settings import ListenAddress, LogLevel
 
 ImportName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -79,6 +80,8 @@ class DaemonSettings(BaseSettings):
     metrics: ListenAddress | None = None
     """Where metrics are served, such as `127.0.0.1:9464`: docs/observability.md. None: nowhere."""
     log_level: LogLevel = "info"
+    log_format: LogFormat = "text"
+    """`json` writes an object a line: docs/observability.md."""
 
     @field_validator("url")
     @classmethod

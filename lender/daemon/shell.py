@@ -27,6 +27,7 @@ from lender.daemon.reporter import Reporter
 from lender.daemon.result_signing import signed_report
 from lender.daemon.today import Today
 from lender.daemon.work_queues import WorkQueues
+from lender.protocol.lease import Lease
 from lender.protocol.signature import Signer
 from lender.sandbox.processes import stopping, tree
 from lender.state.consent_files import read_intent
@@ -115,10 +116,11 @@ class Shell:
 
     def _handle(self, event: Event) -> None:
         """Carry out every effect, whatever becomes of one: the core counts on all of them."""
-        log.debug("event %s", event)
+        _tell(event)
         fault: Exception | None = None
         wanted = self._core.handle(self._clock(), event)
         for effect in wanted:
+            _tell(effect)
             try:
                 self._perform(effect)
             except Exception as error:  # noqa: BLE001 - raised below
@@ -228,7 +230,8 @@ class Shell:
     def _freeze(self, lease: str) -> tree.StopReport:
         report = self._executions[lease].freeze()
         if not report.verified:
-            log.error("lease %s: processes %s do not stand still", lease, report.remaining)
+            told = (lease, report.remaining)
+            log.error("lease %s: processes %s do not stand still", *told, extra={"lease": lease})
         self.stopped.append(report)
         return report
 
@@ -254,9 +257,25 @@ class Shell:
             cleaning.add_done_callback(lambda _done: self._saving.pop(lease))
         self.stopped.append(report)
         if not report.verified:
-            log.error("lease %s: processes %s did not die", lease, report.remaining)
+            told = (lease, report.remaining)
+            log.error("lease %s: processes %s did not die", *told, extra={"lease": lease})
         self._cleaning.add(cleaning)
         cleaning.add_done_callback(self._cleaning.discard)
+
+
+def _tell(said: Event | Effect) -> None:
+    """Log what happens by its name and ids: the rest of it may be a submitter's secret."""
+    if not log.isEnabledFor(logging.DEBUG):
+        return
+    ids: dict[str, object] = {}
+    given = getattr(said, "lease", None)
+    if isinstance(given, Lease):
+        ids = {"job": given.job, "attempt": given.attempt, "lease": given.lease}
+    elif isinstance(given, str):
+        ids = {"lease": given}
+    if isinstance(said, effects.WriteReceipt):
+        ids |= {"job": said.job, "attempt": said.attempt}
+    log.debug(" ".join(map(str, (type(said).__name__, *ids.values()))), extra=ids)
 
 
 def _receipt(effect: effects.WriteReceipt) -> dict[str, object]:

@@ -13,22 +13,28 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from deploy.local.fleet import Fleet, Part, wait_until
 from lender.client.client import Client
+from lender.service.logs import ALWAYS, WHERE_KNOWN
 
 __all__ = ["open_folder"]
 
 
+SECRET = "s3cr3t-of-alice"
+
+
 @pytest.fixture
 def fleet(open_folder: Path) -> Iterator[Fleet]:
-    env = {"LENDERD_METRICS": "0"}
+    env = {"LENDERD_METRICS": "0", "LENDERD_LOG_FORMAT": "json", "LENDERD_LOG_LEVEL": "debug"}
     one = Fleet(open_folder, ("desk",), workloads=("command",), env=env)
     one.broker.env["LENDER_BROKER_METRICS"] = "0"
+    one.broker.env["LENDER_BROKER_LOG_FORMAT"] = "json"
+    one.broker.env["LENDER_BROKER_LOG_LEVEL"] = "debug"
     with one as running:
         yield running
 
 
 def address(part: Part) -> str:
     """Where a part of the fleet serves its metrics, as it says in its log."""
-    found = re.findall(r"metrics: (http://\S+)", part.log.read_text())
+    found = re.findall(r'metrics: (http://[^\s"]+)', part.log.read_text())
     return str(found[-1])
 
 
@@ -63,10 +69,27 @@ async def run_jobs(fleet: Fleet) -> None:
         assert str((await good.ended(timeout_s=20)).state) == "succeeded"
 
 
-async def run_one(fleet: Fleet) -> None:
+async def run_one(fleet: Fleet) -> str:
     async with Client(fleet.url, fleet.key) as client:
-        job = await client.submit(["true"])
+        job = await client.submit(["true"], env={"TOKEN": SECRET})
         assert str((await job.ended(timeout_s=20)).state) == "succeeded"
+        return job.id
+
+
+def both_tell_of(fleet: Fleet, job: str) -> None:
+    """The logs of both name the job and its attempt in fields, every line is JSON, no secret is."""
+    leases = []
+    for part in (fleet.broker, fleet.lenders["desk"]):
+        text = part.log.read_text()
+        lines = [json.loads(one) for one in text.splitlines()]
+        assert all({*one} <= {*ALWAYS, *WHERE_KNOWN} for one in lines)
+        named = [one for one in lines if one.get("job") == job]
+        leases += [{one["lease"] for one in named if one.get("attempt") == 1}]
+        seed = (fleet.lenders["desk"].state / "identity.nk").read_text().strip()
+        for secret in (SECRET, fleet.submitter_seed.decode(), seed):
+            assert secret not in text
+    assert len(leases[0]) == 1
+    assert leases[0] == leases[1]
 
 
 def test_what_broker_and_lender_tell_while_jobs_run(fleet: Fleet) -> None:
@@ -92,7 +115,7 @@ def tells_of_a_day_when_it_is_over(fleet: Fleet) -> None:
     sees(desk, "lenderd_connected", 1)
     before = scrape(desk)
     assert before["lenderd_slots"] == 1
-    asyncio.run(run_one(fleet))
+    both_tell_of(fleet, asyncio.run(run_one(fleet)))
     assert desk.owner("pause").returncode == 0
     assert desk.owner("resume").returncode == 0
     assert scrape(desk) == before

@@ -6,6 +6,7 @@ import pytest
 
 from broker.service import metrics as of_broker
 from lender.daemon import metrics as of_lenderd
+from lender.service.logs import ALWAYS, WHERE_KNOWN
 from lender.service.metrics import Metric
 
 PAGE = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
@@ -23,6 +24,11 @@ def row(metric: Metric) -> str:
 def test_the_page_lists_every_metric(metrics: tuple[Metric, ...]) -> None:
     missing = [row(one) for one in metrics if row(one) not in PAGE]
     assert not missing, "\n".join(missing)
+
+
+def test_the_page_lists_every_key_of_the_log() -> None:
+    rows = [line for line in PAGE.partition("## Logs")[2].splitlines() if line.startswith("| `")]
+    assert rows == [f"| `{key}` | {what} |" for key, what in {**ALWAYS, **WHERE_KNOWN}.items()]
 
 
 def test_the_page_lists_nothing_else() -> None:
