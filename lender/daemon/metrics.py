@@ -173,7 +173,7 @@ class DaemonMetrics:
             day, shown, held = int(kept["day"]), dict(kept["shown"]), dict(kept["held"])
         except FileNotFoundError:
             return
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             log.warning("metrics begin anew: %s can't be read: %s", self._path, error)
             return
         before = Registry(BY_DAY)

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from core_world import ALICE, make_grant
 
@@ -17,6 +18,7 @@ from lender.core.jobs_done import JobsDone
 from lender.core.signals import GpuSignal, Presence, Signals
 from lender.daemon import catalogue as daemon_catalogue
 from lender.daemon.jobs_done_file import JobsDoneFile
+from lender.daemon.metrics import DaemonMetrics
 from lender.daemon.reporter import _readable
 from lender.daemon.signal_history import SignalHistory
 from lender.daemon.signal_rows import BlockError, pack, unpack
@@ -166,6 +168,14 @@ def _jobs_done(data: bytes) -> None:
             file.close()
 
 
+def _metrics(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "metrics"
+        path.write_bytes(data)
+        core: Any = None  # not asked before the machine was sampled
+        DaemonMetrics(path, core, lambda: 0.0, 1, lambda: 1.8e9)
+
+
 def _readings(data: bytes) -> None:
     taken(BlockError, unpack, data)
     with tempfile.TemporaryDirectory() as folder:
@@ -291,6 +301,16 @@ TARGETS = (
         (b"ab" * 16 + b" 3 4\n" + b"cd" * 16 + b" 0 1\n",),
         ("lender.core.jobs_done.JobsDone.recall",),
         (b"\r", b"\x1c", b" 999999999999999999"),
+    ),
+    Target(
+        "owner-metrics",
+        _metrics,
+        (
+            b'{"day": 20833, "shown": {"lender_attempts": {"succeeded": 1}}, "held": {}}',
+            b'{"day": Infinity}',
+        ),
+        ("lender.daemon.metrics.DaemonMetrics._restore",),
+        (b"Infinity", b"NaN", b"1e999", b"null", b'"day":', b'"held":'),
     ),
     Target(
         "owner-readings",
