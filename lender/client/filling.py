@@ -17,7 +17,7 @@ _SENT_OTHERWISE = {
 
 
 def filled(request: JobRequest, workload: Workload) -> JobRequest:
-    """Return the request with the workload's program, default limits and outputs.
+    """Return the request with the workload's program, files, default limits and outputs.
 
     What the request says itself stays as it is: limits one by one, outputs all together.
 
@@ -43,6 +43,7 @@ def filled(request: JobRequest, workload: Workload) -> JobRequest:
         workload=workload.name,
         wasm=wasm,
         argv=[*expand(workload.command, workload.arguments, bound)] or request.argv,
+        inputs=workload.carried | dict(request.inputs),
         outputs=request.outputs or [*_outputs(workload, bound.named)],
         limits=Limits(**(limits | request.limits.model_dump(exclude_unset=True))),
     )

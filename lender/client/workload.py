@@ -21,6 +21,7 @@ _LIMITS = ("cpu", "memory_bytes", "time_s", "output_bytes", "scratch_bytes")
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 Entry = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+\.wasm$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
 class CatalogueError(Exception):
@@ -50,6 +51,7 @@ class Workload(Closed):
         sha256: digest of the entry, verified when it was read; None without an entry.
         command: words of the command line, with arguments in braces; none where the submitter
             says it.
+        files: names of files here that each job takes along, as inputs.
         limits: defaults for a task.
         arguments: each argument and its meaning, in their order.
         inputs: each input's name and content.
@@ -62,6 +64,7 @@ class Workload(Closed):
     entry: Entry | None = None
     sha256: Sha256 | None = None
     command: list[Text] = Field(default_factory=list)
+    files: list[FileName] = Field(default_factory=list)
     limits: Limits
     arguments: dict[str, Text] = Field(default_factory=dict)
     inputs: dict[str, Text] = Field(default_factory=dict)
@@ -82,6 +85,11 @@ class Workload(Closed):
     def has_program(self) -> bool:
         """Whether it says what is run: a job's words are its arguments then."""
         return bool(self.entry or self.command)
+
+    @property
+    def carried(self) -> dict[str, Path]:
+        """The paths of `files`, by name."""
+        return {name: self._folder / name for name in self.files}
 
     @property
     def module(self) -> Path | None:
@@ -127,11 +135,23 @@ def _faults(workload: Workload) -> Iterator[tuple[str, str]]:
         yield "arguments", fault
     if (workload.entry is None) != (workload.sha256 is None):
         yield ("entry" if workload.entry is None else "sha256"), "is missing"
+    yield from _command_faults(workload)
+    yield from _entry_faults(workload)
+
+
+def _command_faults(workload: Workload) -> Iterator[tuple[str, str]]:
     if workload.command and workload.runtime != "process":
         yield "command", "only the process runtime has one"
     if fault := command_fault(workload.command, [*workload.arguments]):
         yield "command", fault
-    yield from _entry_faults(workload)
+    if workload.files and not workload.command:
+        yield "files", "only a command line has some"
+    for name, path in workload.carried.items():
+        # A link may lead to what is not meant to be sent.
+        if path.is_symlink() or not path.is_file():
+            yield "files", f"{name} is no file in this folder"
+        if name in workload.inputs:
+            yield "files", f"{name} is an input already"
 
 
 def _entry_faults(workload: Workload) -> Iterator[tuple[str, str]]:

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import re
 import shutil
+import tarfile
 import tempfile
 import wave
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,7 @@ from lender.service.workload_folders import installed_workloads
 
 CONTENT = b"lend me your ears\n" * 10_000
 DIGEST = f"{hashlib.sha256(CONTENT).hexdigest()}  file.bin\n"
-WORKLOADS = ("checksum", "hash", "transcode")
+WORKLOADS = ("checksum", "hash", "transcode", "pytest-shard")
 
 # The first of them waits for a whole fleet, on a machine that may be busy.
 pytestmark = pytest.mark.timeout(240)
@@ -110,3 +113,35 @@ def test_transcode_keeps_every_sample_in_a_format_without_loss(fleet: Fleet) -> 
     assert said.returncode == 0, said.stderr
     made = [(fleet.folder / "out" / f"{task}.out" / "a.flac").read_bytes() for task in range(2)]
     assert [one[26:42] for one in made] == [sound[26:42]] * 2
+
+
+PYTEST = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
+"""It, and what it needs: `pip install --target .deps pytest` without an index."""
+
+
+def test_pytest_shard_runs_each_file_once_on_several_machines(fleet: Fleet, tmp_path: Path) -> None:
+    needs("python3", "python3")
+    names = ["test_a.py", "test_b.py", "deep/test_c.py", "deep/test_d.py", "test_e.py", "checks.py"]
+    (tmp_path / "deep").mkdir()
+    for name in names:
+        (tmp_path / name).write_text("import helper\n\ndef test_one():\n    assert helper.ANSWER\n")
+    (tmp_path / "test_b.py").write_text("def test_one():\n    assert 6 * 9 == 42\n")
+    (tmp_path / "helper.py").write_text("ANSWER = 42\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\npython_files = test_*.py checks.py\n")
+    with tarfile.open(fleet.folder / "tests.tgz", "w:gz", compresslevel=1) as archive:
+        archive.add(tmp_path, ".")
+        for name in PYTEST:
+            for file in metadata.files(name) or ():
+                if file.suffix == ".py" or file.name == "METADATA":
+                    archive.add(str(file.locate()), f".deps/{file}")
+
+    words = ("--workload", "pytest-shard", "--array", "0-2", "--in", "tests.tgz=suite.tar")
+    said = fleet.submit("map", "--json", *words, "--", "-v", within_s=120)
+    assert said.returncode == 1, "one of the tests fails"
+    tasks = [json.loads(line) for line in said.stdout.splitlines()]
+    ran = [re.findall(r"^(\S+)::test_one (\w+)", one["value"], re.MULTILINE) for one in tasks]
+    ended = dict(one for share in ran for one in share)
+    assert sum(map(len, ran)) == len(ended) == len(names)
+    assert ended == dict.fromkeys(names, "PASSED") | {"test_b.py": "FAILED"}
+    assert [len(share) > 0 for share in ran] == [True] * 3
+    assert {one["state"] for one in tasks} == {"succeeded", "failed"}

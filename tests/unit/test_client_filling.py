@@ -153,6 +153,11 @@ def test_a_command_line_is_made_of_arguments(tmp_path: Path) -> None:
     workload = described(tmp_path, text=program)
     job = filled(request("a", "b"), workload)
     assert (job.argv, job.wasm, job.outputs) == (["cat", "a"], None, ["b", "report"])
+    assert "tool.sh" not in job.inputs
+    (workload.folder / "tool.sh").touch()
+    text = program.replace("command =", 'files = ["tool.sh"]\ncommand =')
+    job = filled(request("a", "b"), described(tmp_path, text=text))
+    assert job.inputs == {"a": b"", "words": b"", "tool.sh": workload.folder / "tool.sh"}
     with pytest.raises(Rejected, match="TARGET has the same name in every task"):
         filled(request("a", "{task}.out"), workload)
 

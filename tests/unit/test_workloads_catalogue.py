@@ -106,6 +106,7 @@ def test_a_generic_workload_has_no_entry(sample: Path) -> None:
         ("[limits]", 'command = ["x"]\n[limits]', "command"),
         ("[limits]", 'command = ["{x}"]\n[limits]', "command"),
         ("[limits]", 'command = "x"\n[limits]', "command"),
+        ("[limits]", 'files = ["sample.wasm"]\n[limits]', "files"),
         ("[arguments]", '[arguments]\n"[early]" = "x"', "arguments"),
         ("[limits]", "[other]", "limits"),
     ],
@@ -150,12 +151,38 @@ def test_a_changed_module_is_refused(sample: Path) -> None:
         load(sample.parent)
 
 
+def test_only_what_lies_in_its_folder_is_taken_along(sample: Path, tmp_path: Path) -> None:
+    program = f'entry = "sample.wasm"\nsha256 = "{DIGEST}"\n'
+    rewrite(sample, program, 'command = ["sh", "x.sh"]\nfiles = ["x.sh"]\n')
+    rewrite(sample, '"wasm"', '"process"')
+    (sample / "x.sh").touch()
+    assert load(tmp_path)["sample"].carried == {"x.sh": sample / "x.sh"}
+    (tmp_path / "secret").touch()
+    for make, name in (
+        (lambda: (sample / "x.sh").symlink_to(tmp_path / "secret"), "x.sh"),
+        ((sample / "x.sh").mkdir, "x.sh"),
+        ((sample / "x.sh").touch, "../secret"),
+    ):
+        path = sample / "x.sh"
+        path.rmdir() if path.is_dir() else path.unlink()
+        make()
+        text = (sample / "workload.toml").read_text()
+        rewrite(sample, '["x.sh"]', f'["{name}"]')
+        with pytest.raises(CatalogueError, match="files"):
+            load(tmp_path)
+        (sample / "workload.toml").write_text(text)
+    rewrite(sample, "[arguments]", '[inputs]\n"x.sh" = "x"\n[arguments]')
+    with pytest.raises(CatalogueError, match=r"files: x\.sh is an input already"):
+        load(tmp_path)
+
+
 def test_the_package_brings_its_catalogue() -> None:
     found = load()
     assert {name: (one.runtime, one.entry is not None) for name, one in found.items()} == {
         "checksum": ("wasm", True),
         "command": ("process", False),
         "image": ("oci", False),
+        "pytest-shard": ("process", False),
         "python": ("python", False),
         "render": ("wasm", True),
         "transcode": ("process", False),
