@@ -9,6 +9,7 @@ from fuzz import (
     enrolling,
     lender,
     link,
+    metrics,
     owner_files,
     owner_verbs,
     sandbox,
@@ -19,7 +20,7 @@ from fuzz.target import Target
 TARGETS: Final[dict[str, Target]] = {
     one.name: one
     for room in (
-        *(wire, broker, enrolling, lender, link),
+        *(wire, broker, enrolling, lender, link, metrics),
         *(owner_files, owner_verbs, sandbox, client, desktop),
     )
     for one in room.TARGETS
