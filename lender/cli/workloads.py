@@ -92,8 +92,17 @@ def _in_words(workload: Workload, catalogue: Catalogue) -> Iterator[str]:
         f"{duration(limits.time_s)}, {size(limits.output_bytes)} of value, "
         f"{size(limits.scratch_bytes)} of files"
     )
+    if needs := [*_needs(workload)]:
+        yield f"  {'needs':<10} {', '.join(needs)}"
     yield printable(f"  {'submit':<10} {_submitted(workload, place)}")
     yield f"  {'grant':<10} lender grant SUBMITTER {_granted(workload)} --expires 30d"
+
+
+def _needs(workload: Workload) -> Iterator[str]:
+    needs = workload.requires
+    yield from (one for one in (needs.os, needs.arch) if one != "any")
+    if needs.gpu != "none":
+        yield f"a GPU ({needs.gpu}) with {size(needs.vram_bytes)} of its memory"
 
 
 def _explained(what: str, meanings: Mapping[str, str]) -> Iterator[str]:
@@ -126,14 +135,23 @@ def _submitted(workload: Workload, place: str) -> str:
 
 def _granted(workload: Workload) -> str:
     """What an owner agrees to who grants just this: the program, and what a task takes."""
-    limits = workload.limits
+    limits, needs = workload.limits, workload.requires
     name = f"{workload.name}@{workload.sha256}" if workload.sha256 else workload.name
-    return f"--workload {name} --cpu {limits.cpu} --mem {-(-limits.memory_bytes >> 20)}M"
+    words = f"--workload {name} --cpu {limits.cpu} --mem {_mebibytes(limits.memory_bytes)}"
+    if needs.gpu == "none":
+        return words
+    return f"{words} --gpu --vram {_mebibytes(max(needs.vram_bytes, 1))}"
+
+
+def _mebibytes(count: int) -> str:
+    """No less than so many bytes, as options take it."""
+    return f"{-(-count >> 20)}M"
 
 
 def _fields(workload: Workload, catalogue: Catalogue) -> dict[str, Any]:
     return {
-        **workload.model_dump(exclude={"limits"}),
+        **workload.model_dump(exclude={"limits", "requires"}),
+        "requires": workload.requires.model_dump(),
         "limits": workload.limits.model_dump(),
         "module": str(workload.module.absolute()) if workload.module else None,
         "folder": _place(workload, catalogue) or None,

@@ -7,7 +7,7 @@ from lender.client.arguments import Bound, bind, expand, is_optional, plain
 from lender.client.errors import Rejected
 from lender.client.specs import JobRequest
 from lender.client.workload import Workload
-from lender.protocol.job import TASK_PLACEHOLDER, Limits
+from lender.protocol.job import TASK_PLACEHOLDER, Limits, Requires
 
 STDOUT = "stdout"
 _SENT_OTHERWISE = {
@@ -17,9 +17,9 @@ _SENT_OTHERWISE = {
 
 
 def filled(request: JobRequest, workload: Workload) -> JobRequest:
-    """Return the request with the workload's program, files, default limits and outputs.
+    """Return the request with the workload's program, files, default limits, needs and outputs.
 
-    What the request says itself stays as it is: limits one by one, outputs all together.
+    What the request says itself stays as it is: limits and needs one by one, outputs all together.
 
     Args:
         request: its `argv` are the workload's arguments, where that has its program.
@@ -38,6 +38,7 @@ def filled(request: JobRequest, workload: Workload) -> JobRequest:
     bound = _bound(request, workload)
     _check_inputs(request, workload, bound.named)
     limits = workload.limits.model_dump(exclude_unset=True)
+    requires = workload.requires.model_dump(exclude_unset=True)
     return replace(
         request,
         workload=workload.name,
@@ -46,6 +47,7 @@ def filled(request: JobRequest, workload: Workload) -> JobRequest:
         inputs=workload.carried | dict(request.inputs),
         outputs=request.outputs or [*_outputs(workload, bound.named)],
         limits=Limits(**(limits | request.limits.model_dump(exclude_unset=True))),
+        requires=Requires(**(requires | request.requires.model_dump(exclude_unset=True))),
     )
 
 

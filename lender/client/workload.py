@@ -9,9 +9,10 @@ from typing import Annotated, Any
 from pydantic import Field, PrivateAttr, StringConstraints, ValidationError
 
 from lender.client.arguments import command_fault, order_fault
+from lender.protocol.bounds import MEMORY_BYTES_MAX
 from lender.protocol.codec import Closed
 from lender.protocol.ids import Sha256, WorkloadName
-from lender.protocol.job import Limits, Runtime
+from lender.protocol.job import Arch, Gpu, Limits, Os, Runtime
 from lender.service.bounded_text import read_bounded
 
 DESCRIPTION = "workload.toml"
@@ -40,6 +41,15 @@ class CatalogueError(Exception):
         self.reason = reason
 
 
+class Needs(Closed):
+    """What a machine must have, as in `Requires`."""
+
+    os: Os = "any"
+    arch: Arch = "any"
+    gpu: Gpu = "none"
+    vram_bytes: int = Field(default=0, ge=0, le=MEMORY_BYTES_MAX)
+
+
 class Workload(Closed):
     """A kind of work that can be granted.
 
@@ -52,6 +62,7 @@ class Workload(Closed):
         command: words of the command line, with arguments in braces; none where the submitter
             says it.
         files: names of files here that each job takes along, as inputs.
+        requires: of a machine, unless a job says otherwise.
         limits: defaults for a task.
         arguments: each argument and its meaning, in their order.
         inputs: each input's name and content.
@@ -65,6 +76,7 @@ class Workload(Closed):
     sha256: Sha256 | None = None
     command: list[Text] = Field(default_factory=list)
     files: list[FileName] = Field(default_factory=list)
+    requires: Needs = Needs()
     limits: Limits
     arguments: dict[str, Text] = Field(default_factory=dict)
     inputs: dict[str, Text] = Field(default_factory=dict)

@@ -20,7 +20,7 @@ from lender.service.workload_folders import installed_workloads
 
 CONTENT = b"lend me your ears\n" * 10_000
 DIGEST = f"{hashlib.sha256(CONTENT).hexdigest()}  file.bin\n"
-WORKLOADS = ("checksum", "hash", "transcode", "pytest-shard")
+WORKLOADS = ("checksum", "hash", "transcode", "pytest-shard", "nix-build")
 
 # The first of them waits for a whole fleet, on a machine that may be busy.
 pytestmark = pytest.mark.timeout(240)
@@ -145,3 +145,35 @@ def test_pytest_shard_runs_each_file_once_on_several_machines(fleet: Fleet, tmp_
     assert ended == dict.fromkeys(names, "PASSED") | {"test_b.py": "FAILED"}
     assert [len(share) > 0 for share in ran] == [True] * 3
     assert {one["state"] for one in tasks} == {"succeeded", "failed"}
+
+
+EXPRESSION = """\
+{ word }:
+derivation {
+  name = "greeting";
+  system = builtins.currentSystem;
+  builder = "/bin/sh";
+  args = [ "-c" "mkdir $out; echo hello $word > $out/greeting; cat ${./part} >> $out/greeting" ];
+  PATH = "/usr/bin:/bin";
+  inherit word;
+}
+"""
+
+
+def test_nix_build_brings_back_what_an_expression_describes(fleet: Fleet, tmp_path: Path) -> None:
+    needs("nix-build", "nix-bin")
+    (tmp_path / "default.nix").write_text(EXPRESSION)
+    (tmp_path / "part").write_text("and goodbye\n")
+    with tarfile.open(fleet.folder / "greeting.tar", "w") as archive:
+        archive.add(tmp_path, ".")
+    words = ("--workload", "nix-build", "--in", "greeting.tar=source.tar")
+    said = fleet.submit("submit", *words, "--", "--argstr", "word", "world", within_s=120)
+    assert said.returncode == 0, said.stderr
+    assert re.fullmatch(r"/work/nix/store/\w+-greeting\n", said.stdout)
+    with tarfile.open(fleet.folder / "result.tar") as archive:
+        file = archive.extractfile("result/greeting")
+        assert file is not None
+        assert file.read() == b"hello world\nand goodbye\n"
+    said = fleet.submit("submit", *words, "--", "--argstr", "number", "1", within_s=120)
+    assert said.returncode == 1, "an expression that takes no such argument"
+    assert "error: " in said.stderr

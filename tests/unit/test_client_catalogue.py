@@ -97,6 +97,7 @@ def test_one_is_told_with_all_that_an_owner_and_a_submitter_need(
 ) -> None:
     more = f"""\
 runtime = "wasm"
+requires = {{ gpu = "nvidia", vram_bytes = 1_048_577, os = "linux" }}
 entry = "sample.wasm"
 sha256 = "{DIGEST}"
 arguments = {{ FILE = "what it reads", "[MODE]" = "how" }}
@@ -110,7 +111,8 @@ outputs = {{ stdout = "a word" }}
     assert "[MODE]  how" in said
     assert "2 cores, 1.0 MiB of memory, 1m30s, 0 bytes of value, 1 KiB of files" in said
     # Of memory no less than a task asks for.
-    assert f"--workload mine@{DIGEST} --cpu 2 --mem 2M --expires" in said
+    assert f"--workload mine@{DIGEST} --cpu 2 --mem 2M --gpu --vram 2M --expires" in said
+    assert "needs      linux, a GPU (nvidia) with 1.0 MiB of its memory" in said
 
     assert "lender submit --workload mine -- FILE [MODE]\n" in said
 

@@ -9,7 +9,15 @@ from lender.cli import validate
 from lender.cli.exits import CommandError
 from lender.cli.job_file import read_job_file
 from lender.cli.parsing import parse
-from lender.client import Catalogue, CatalogueError, JobRequest, Limits, Rejected, Workload
+from lender.client import (
+    Catalogue,
+    CatalogueError,
+    JobRequest,
+    Limits,
+    Rejected,
+    Requires,
+    Workload,
+)
 from lender.client.arguments import Bound, bind, command_fault, expand, order_fault
 from lender.client.filling import filled
 from lender.client.workload import read
@@ -76,6 +84,15 @@ def test_what_a_job_says_itself_goes_before_it(tmp_path: Path) -> None:
     assert (job.wasm, job.outputs) == (b"own", ["x"])
     # A default that was said counts as well.
     assert (job.limits.cpu, job.limits.processes, job.limits.time_s) == (1, 3, 1.5)
+
+
+def test_what_a_machine_must_have_is_said_by_both(tmp_path: Path) -> None:
+    needs = 'requires = {gpu = "nvidia", vram_bytes = 5, os = "linux"}\n\n[limits]'
+    workload = described(tmp_path, text=SAMPLE.replace("[limits]", needs))
+    own = Requires(vram_bytes=7, labels=("ssd",))
+    assert filled(request("a", requires=own), workload).requires == Requires(
+        gpu="nvidia", vram_bytes=7, os="linux", labels=("ssd",)
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import hashlib
 import shutil
-from pathlib import Path
+import tomllib
+from pathlib import Path, PurePath
 
 import pytest
 
@@ -106,6 +107,8 @@ def test_a_generic_workload_has_no_entry(sample: Path) -> None:
         ("[limits]", 'command = ["x"]\n[limits]', "command"),
         ("[limits]", 'command = ["{x}"]\n[limits]', "command"),
         ("[limits]", 'command = "x"\n[limits]', "command"),
+        ("[limits]", "[requires]\ngpu = 1\n[limits]", "requires.gpu"),
+        ("[limits]", '[requires]\nlabels = ["x"]\n[limits]', "requires.labels"),
         ("[limits]", 'files = ["sample.wasm"]\n[limits]', "files"),
         ("[arguments]", '[arguments]\n"[early]" = "x"', "arguments"),
         ("[limits]", "[other]", "limits"),
@@ -183,11 +186,21 @@ def test_the_package_brings_its_catalogue() -> None:
         "command": ("process", False),
         "image": ("oci", False),
         "pytest-shard": ("process", False),
+        "nix-build": ("process", False),
         "python": ("python", False),
         "render": ("wasm", True),
         "transcode": ("process", False),
         "wasm": ("wasm", False),
     }
+
+
+def test_the_package_takes_along_whatever_its_workloads_name() -> None:
+    project = tomllib.loads((Path(workloads.__file__).parents[1] / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["workloads"]
+    for one in load().values():
+        for name in filter(None, ["workload.toml", one.entry, *one.files]):
+            path = PurePath(one.name, name)
+            assert any(path.match(pattern) for pattern in patterns), path
 
 
 def test_each_workload_of_the_package_explains_itself(tmp_path: Path) -> None:
