@@ -389,7 +389,7 @@ async def test_a_put_that_is_given_up_is_not_taken_for_whole(blobs: Blobs, js: J
     putting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await putting
-    assert asyncio.get_running_loop().time() - began < 2.0, "nothing is waited for"
+    assert asyncio.get_running_loop().time() - began < 8.0, "no answer is waited for: 10 s"
     assert await js.get_last(BUCKET, place(content, 59)) is None
     await blobs.put_bytes(ALICE, content)
     assert await blobs.get_bytes(ALICE, ref_of(content)) == content
