@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from generated import write_or_check
 from wire_channels import CHANNELS, MESSAGES, PARAMETERS, Channel, Message
 
 from lender.protocol.permissions import HOME, RIGHTS, STRANGERS_INBOX, Right, Role, pattern_of
@@ -187,20 +188,5 @@ def text() -> str:
     return json.dumps(document(), indent=2) + "\n"
 
 
-def is_stale() -> bool:
-    """Tell whether the file differs from what the code says."""
-    return not FILE.is_file() or FILE.read_text() != text()
-
-
-def main(arguments: list[str]) -> int:
-    """Write the file, or check it."""
-    if arguments != ["--check"]:
-        FILE.write_text(text())
-    elif is_stale():
-        sys.stderr.write(f"{FILE} is stale; run make schemas\n")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check(FILE, text(), sys.argv[1:]))

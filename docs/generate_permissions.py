@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from generated import write_or_check
+
 from lender.protocol.permissions import ANSWERS, HOME, RIGHTS, Role
 
 FILE = Path(__file__).parent / "permissions.md"
@@ -45,20 +47,5 @@ def _section(role: Role) -> str:
     return "\n".join([*lines, ""])
 
 
-def is_stale() -> bool:
-    """Tell whether the file differs from what the code says."""
-    return not FILE.is_file() or FILE.read_text() != text()
-
-
-def main(arguments: list[str]) -> int:
-    """Write the file, or check it."""
-    if arguments != ["--check"]:
-        FILE.write_text(text())
-    elif is_stale():
-        sys.stderr.write(f"{FILE} is stale; run make schemas\n")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check(FILE, text(), sys.argv[1:]))
