@@ -140,6 +140,13 @@ def _add_machine_options(machine: argparse._ArgumentGroup) -> None:
     )
     machine.add_argument("--os", choices=("linux", "macos"), help="only machines that run it")
     machine.add_argument("--arch", choices=("x86_64", "aarch64"), help="only such machines")
+    machine.add_argument("--gpu", action="store_true", help="only machines that lend an NVIDIA GPU")
+    machine.add_argument(
+        "--vram",
+        type=size_bytes,
+        metavar="SIZE",
+        help="GPU memory of a task, such as 2G; goes with --gpu",
+    )
     machine.add_argument(
         "--label",
         dest="labels",
@@ -224,6 +231,8 @@ def _said(args: argparse.Namespace, array: Array | None, *, gang: bool) -> JobRe
         "pool": args.pool,
         "os": args.os,
         "arch": args.arch,
+        "gpu": "nvidia" if args.gpu or args.vram else None,
+        "vram_bytes": args.vram,
         "labels": tuple(args.labels),
         "prefers": tuple(args.prefers),
         "net": args.net,

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+import matrices
 import pytest
 from fleet import StandingFleet
 
@@ -177,3 +178,21 @@ def test_nix_build_brings_back_what_an_expression_describes(fleet: Fleet, tmp_pa
     said = fleet.submit("submit", *words, "--", "--argstr", "number", "1", within_s=120)
     assert said.returncode == 1, "an expression that takes no such argument"
     assert "error: " in said.stderr
+
+
+def test_gpu_matmul_multiplies_exactly(fleet: Fleet) -> None:
+    if not Path("/dev/nvidiactl").exists():
+        pytest.skip("no NVIDIA GPU on this machine: there is no /dev/nvidiactl")
+    needs("python3", "python3")
+    a, b = matrices.sample(200, 130, 5), matrices.sample(130, 70, 3)
+    matrices.write(fleet.folder / "a.npy", a)
+    matrices.write(fleet.folder / "b.npy", b)
+    grant = ("--workload", "gpu-matmul", "--mem", "2G", "--gpu", "--when", "always")
+    for lender in fleet.lenders.values():
+        said = lender.owner("grant", f"demo={fleet.submitter}", *grant, "--expires", "1d", "--yes")
+        assert said.returncode == 0, said.stderr
+    words = ("--workload", "gpu-matmul", "--in", "a.npy", "--in", "b.npy", "--", "a.npy", "b.npy")
+    said = fleet.submit("submit", *words, "c.npy", within_s=120)
+    assert said.returncode == 0, said.stderr
+    assert ": 200 x 130 x 70 in " in said.stdout
+    assert matrices.read(fleet.folder / "c.npy") == matrices.product(a, b)

@@ -14,6 +14,9 @@ from core_world import ALICE, make_grant
 from fuzz.target import Target, taken
 from fuzz.wire import DONE
 from lender.client import workload
+from lender.client.errors import Rejected
+from lender.client.filling import filled
+from lender.client.specs import Content, JobRequest
 from lender.core.jobs_done import JobsDone
 from lender.core.signals import GpuSignal, Presence, Signals
 from lender.daemon import catalogue as daemon_catalogue
@@ -44,8 +47,10 @@ _READING = Signals(
     presence=Presence(idle_s=9.0),
     gpus=(GpuSignal("GPU-0", 7 << 30),),
 )
+_FILES: dict[str, Content] = dict.fromkeys(("a", "b", "c"), b"")
 _ROWS = [(1_700_000_000.0 + second, _READING) for second in range(3)]
 _CATALOGUE = (installed_workloads() / "checksum" / "workload.toml").read_bytes()
+_COMMAND = (installed_workloads() / "gpu-matmul" / "workload.toml").read_bytes()
 
 
 @contextmanager
@@ -126,7 +131,7 @@ def _holds(key: str, payload: bytes, signed: str) -> bool:
 
 
 def _workload(data: bytes) -> None:
-    """Each of the three that read a description."""
+    """Each of the three that read a description, and what becomes of a job by it."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "checksum"
         place.mkdir()
@@ -134,7 +139,11 @@ def _workload(data: bytes) -> None:
         (place / "checksum.wasm").write_bytes(b"")
         programs.read_programs(Path(folder))
         taken(daemon_catalogue.CatalogueError, daemon_catalogue.read_catalogue, Path(folder))
-        taken(workload.CatalogueError, workload.read, place)
+        (place / "matmul.py").touch()
+        (place / "matmul.ptx").touch()
+        found = taken(workload.CatalogueError, workload.read, place)
+        if found is not None:
+            taken(Rejected, filled, JobRequest(argv=("a", "b", "c"), inputs=_FILES), found)
 
 
 def _spooled(data: bytes) -> None:
@@ -281,13 +290,21 @@ TARGETS = (
     Target(
         "owner-workload",
         _workload,
-        (_CATALOGUE, b'name = "checksum"\ntitle = "t"\nruntime = "python"\n'),
+        (
+            _CATALOGUE,
+            _COMMAND.replace(b"gpu-matmul", b"checksum"),
+            b'name = "checksum"\ntitle = "t"\nruntime = "python"\n',
+        ),
         (
             "lender.daemon.catalogue._read",
             "lender.state.programs.read_programs",
             "lender.client.workload.read",
         ),
-        (b"[limits]", b"[inputs]", b"[outputs]", b"sha256 = ", b"entry = ", b"[[", b"1979-05-27"),
+        (
+            *(b"[limits]", b"[inputs]", b"[outputs]", b"requires.", b"files = ", b"command = "),
+            *(b"{...}", b"{A}", b'"..." = "x"', b'"[x]" = "x"'),
+            *(b"sha256 = ", b"entry = ", b"[[", b"1979-05-27"),
+        ),
     ),
     Target(
         "owner-report",

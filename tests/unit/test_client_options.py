@@ -83,6 +83,18 @@ def test_what_a_machine_must_be_reaches_the_job() -> None:
         request_of("--label", "Two words", "--", "true")
 
 
+def test_a_gpu_and_its_memory_reach_the_job() -> None:
+    for words, vram_bytes in ((("--gpu",), 0), (("--vram", "2G"), 2 << 30)):
+        requires = request_of(*words, "--", "true").requires
+        assert (requires.gpu, requires.vram_bytes) == ("nvidia", vram_bytes)
+    assert request_of("--", "true").requires.gpu == "none"
+    matmul = ("--workload", "gpu-matmul", "--in", "a", "--in", "b", "--vram", "1G")
+    request = request_of(*matmul, "--", "a", "b", "c")
+    assert (request.requires.gpu, request.requires.vram_bytes) == ("nvidia", 1 << 30)
+    assert request.inputs.keys() == {"matmul.py", "matmul.ptx", "a", "b"}
+    assert (request.argv[:2], request.outputs) == (["python3", "matmul.py"], ["c"])
+
+
 def test_when_it_runs_reaches_the_job() -> None:
     request = request_of("--priority", "-3", "--delay", "2h", "--expect", "30m", "--", "true")
     assert (request.priority, request.delay_s, request.expected_s) == (-3, 7200.0, 1800.0)

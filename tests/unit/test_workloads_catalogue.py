@@ -186,6 +186,7 @@ def test_the_package_brings_its_catalogue() -> None:
         "command": ("process", False),
         "image": ("oci", False),
         "pytest-shard": ("process", False),
+        "gpu-matmul": ("process", False),
         "nix-build": ("process", False),
         "python": ("python", False),
         "render": ("wasm", True),
