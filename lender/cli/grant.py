@@ -60,7 +60,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "submitter", help="public key (U…), NAME=KEY to give it a name, or a name given before"
     )
     parser.add_argument(
-        "--workload", "--class", required=True, metavar="NAME[@SHA256]", help="what may be run"
+        "--workload",
+        "--class",
+        required=True,
+        metavar="NAME[@SHA256]",
+        help="what may be run: see lender workloads",
     )
     parser.add_argument("--cpu", type=int, default=1, metavar="N", help="cores per task (1)")
     parser.add_argument(
