@@ -5,8 +5,7 @@
 unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
-# Tests mostly wait for processes: one more of them at a time than there are processors.
-PYTEST := $(BIN)/pytest -n $(shell expr $$(nproc 2>/dev/null || echo 2) + 1) --dist worksteal
+PYTEST := $(BIN)/pytest -n auto --dist worksteal
 AS_USER := tests/adversarial/test_as_ordinary_user.py
 # Their bounds of 5 s are not ours to change: on a busy machine they say nothing.
 SUITES := tests/external
