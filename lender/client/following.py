@@ -116,6 +116,10 @@ class Following:
             return []
         except (nats_errors.ConnectionClosedError, nats_errors.BadSubscriptionError) as error:
             raise closed() from error
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            # Until Python 3.12 a cancellation, so a timeout, that comes with a message is lost in
+            # asyncio.wait_for (CPython bpo-37658), by which nats-py waits.
+            raise asyncio.CancelledError
         headers = msg.headers or {}
         copied_from = headers.get(subjects.SUBJECT_HEADER, "")
         if not copied_from.startswith("res."):
