@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 
 from lender.cli.connect import add_connection_options, with_client
-from lender.cli.delivery import ArrayDelivery, deliver_task
+from lender.cli.delivery import deliver_task
 from lender.cli.exits import CommandError, Exit
-from lender.cli.progress import Progress
 from lender.cli.strangers_words import add_raw_option
+from lender.cli.submitting import deliver_array
 from lender.cli.waiting import attended
 from lender.client import Client
 
@@ -53,8 +53,6 @@ def run(args: argparse.Namespace) -> int:
             return await deliver_task(job, terminal, folder, as_json=args.json, raw=args.raw)
         if job.spec.outputs and args.into is None:
             print("lender: name a folder to get the output files as well", file=sys.stderr)
-        progress = Progress(job.spec.task_count, sys.stderr)
-        delivery = ArrayDelivery(job, args.into, progress, as_json=args.json, raw=args.raw)
-        return await attended(client, job, delivery.run())
+        return await deliver_array(client, job, args)
 
     return with_client(args, get)

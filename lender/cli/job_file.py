@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from lender.cli.array_indices import indices
 from lender.cli.catalogue_choice import described
 from lender.cli.exits import CommandError, Exit
-from lender.cli.job_options import verification
+from lender.cli.job_options import latest_end_s, verification
 from lender.cli.toml_lines import Place, line_of
 from lender.client import (
     Array,
@@ -27,8 +27,7 @@ from lender.client import (
     Requires,
     Verify,
 )
-from lender.client.specs import DAY_S, inputs_by_name, job_spec, payload_of
-from lender.protocol.bounds import QUEUE_S_MAX
+from lender.client.specs import inputs_by_name, job_spec, payload_of
 from lender.protocol.job import After, BlobRef, JobSpec
 from lender.protocol.reach import parse_reach
 from lender.protocol.strangers_text import visible
@@ -199,7 +198,6 @@ def _request(file: _JobFile, folder: Path) -> JobRequest:
     if wasm is not None and not _is_file(wasm):
         raise _MissingFileError(("wasm",), wasm)
     when = file.when
-    latest_s = QUEUE_S_MAX if when.after else min(DAY_S + when.delay, QUEUE_S_MAX)
     limits = file.limits.model_dump(by_alias=True, exclude_none=True)
     machine = file.machine.model_dump(by_alias=True, exclude_none=True)
     requires = {key: tuple(one) if isinstance(one, list) else one for key, one in machine.items()}
@@ -221,7 +219,7 @@ def _request(file: _JobFile, folder: Path) -> JobRequest:
         delay_s=when.delay,
         after=when.after,
         queue_s=when.queue_time,
-        deadline_s=latest_s if when.deadline is None else when.deadline,
+        deadline_s=latest_end_s(when.deadline, when.delay, when.after),
         gang=file.gang,
         checkpoint=file.checkpoint,
         sealed=file.seal,

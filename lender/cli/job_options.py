@@ -254,7 +254,7 @@ def _said(args: argparse.Namespace, array: Array | None, *, gang: bool) -> JobRe
         delay_s=args.delay,
         after=args.predecessors,
         queue_s=args.queue_time,
-        deadline_s=_deadline_s(args),
+        deadline_s=latest_end_s(args.deadline, args.delay, args.predecessors),
         gang=gang,
         checkpoint=args.checkpoint,
         sealed=args.seal,
@@ -271,12 +271,11 @@ def _predecessor(text: str) -> After:
         ) from error
 
 
-def _deadline_s(args: argparse.Namespace) -> float:
-    """Return when the job must have ended: unless said, a day after it may run."""
-    if args.deadline is not None:
-        deadline_s: float = args.deadline
-        return deadline_s
-    return QUEUE_S_MAX if args.predecessors else min(DAY_S + args.delay, QUEUE_S_MAX)
+def latest_end_s(said_s: float | None, delay_s: float, after: Sequence[After]) -> float:
+    """Return when a job must have ended: unless said, a day after it may run."""
+    if said_s is not None:
+        return said_s
+    return QUEUE_S_MAX if after else min(DAY_S + delay_s, QUEUE_S_MAX)
 
 
 def take_trailing_files(command: Sequence[str]) -> tuple[list[str], list[str], list[str]]:

@@ -55,7 +55,7 @@ def submitted(args: argparse.Namespace, request: JobRequest) -> int:
         if args.no_wait:
             print(job.id)
             return Exit.DONE
-        return await (_array(client, job, args) if is_array else _task(client, job, args))
+        return await (deliver_array(client, job, args) if is_array else _task(client, job, args))
 
     return with_client(args, submit)
 
@@ -82,7 +82,8 @@ async def _task(client: Client, job: Job, args: argparse.Namespace) -> int:
     )
 
 
-async def _array(client: Client, job: Job, args: argparse.Namespace) -> int:
+async def deliver_array(client: Client, job: Job, args: argparse.Namespace) -> int:
+    """Hand over an array's results as its tasks end, with `into`, `json` and `raw` of `args`."""
     progress = Progress(job.spec.task_count, sys.stderr)
     delivery = ArrayDelivery(job, args.into, progress, as_json=args.json, raw=args.raw)
     return await attended(client, job, delivery.run())

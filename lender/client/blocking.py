@@ -113,12 +113,7 @@ class BlockingClient(_Twin[Client]):
 
     def __enter__(self) -> Self:
         super().__init__(self._client or Client(), LoopThread("lender-client"))
-        try:
-            self._thread.run(self._twin.__aenter__())
-        except BaseException:
-            self._thread.stop()
-            self._thread.join()
-            raise
+        self._thread.open(self._twin.__aenter__())
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -44,6 +44,15 @@ class LoopThread:
             future.cancel()
             raise
 
+    def open(self, work: Coroutine[Any, Any, object]) -> None:
+        """Have done there what comes before all else; where that fails the thread ends."""
+        try:
+            self.run(work)
+        except BaseException:
+            self.stop()
+            self.join()
+            raise
+
     def iterate(self, items: AsyncIterator[Result]) -> Iterator[Result]:
         """Yield what an asynchronous iterator of there yields; it ends with this one."""
 

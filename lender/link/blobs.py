@@ -206,7 +206,7 @@ class Blobs:
         there: so many before the first that is found missing may be missing, too.
         """
         there, missing = -1, count
-        if await self._js.get_last(stream, subject(0)) is None:
+        if count <= _IN_FLIGHT or await self._js.get_last(stream, subject(0)) is None:
             return 0
         while missing - there > 1:
             middle = (there + missing) // 2

@@ -74,12 +74,7 @@ class LenderExecutor(Executor):
             self._thread.stop,
             trust=trust_results,
         )
-        try:
-            self._thread.run(self._dispatch.open())
-        except BaseException:
-            self._thread.stop()
-            self._thread.join()
-            raise
+        self._thread.open(self._dispatch.open())
         weakref.finalize(self, _abandon, self._thread, self._dispatch).atexit = False
         _open.add(self)
 
