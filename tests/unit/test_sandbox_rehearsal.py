@@ -1,5 +1,6 @@
 """What a process does that is kept ahead: it warms up, and nothing else."""
 
+import gc
 import os
 import sys
 from unittest import mock
@@ -18,6 +19,7 @@ def test_it_goes_the_way_of_a_task_and_leaves_nothing(monkeypatch: pytest.Monkey
 
     for name in _LEADS_OUT:
         monkeypatch.setattr(os, name, refuse)
+    gc.collect()  # what other tests left is not to be closed in between
     before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208 - without a descriptor of its own
     with mock.patch.object(command, "run", wraps=command.run) as run:
         rehearsal.rehearse()
