@@ -1,0 +1,137 @@
+"""Measured rows, and the one form in which every bench writes them for the joint table.
+
+{"bench": str, "machine": {...}, "command": str,
+ "rows": [{"system": str, "measure": str, "unit": str, "values": [float, ...],
+           "median": float, "note": str | null}]}
+"""
+
+import json
+import os
+import platform
+import shlex
+import statistics
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "build" / "bench"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure of one system, a value for each run."""
+
+    system: str
+    measure: str
+    unit: str
+    values: tuple[float, ...]
+    note: str | None = None
+
+    @property
+    def median(self) -> float:
+        """The middle of the runs."""
+        return statistics.median(self.values)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What one run of one bench found."""
+
+    bench: str
+    machine: Mapping[str, str | int | float]
+    command: str
+    rows: tuple[Row, ...]
+
+
+def machine() -> dict[str, str | int | float]:
+    """This machine, and what else keeps it busy just now."""
+    return {
+        "cpu": _processor(),
+        "cores": os.cpu_count() or 1,
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def command() -> str:
+    """How this bench was started, from the repository's root."""
+    script = Path(sys.argv[0]).resolve()
+    name = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script
+    return shlex.join(["python", str(name), *sys.argv[1:]])
+
+
+def write(
+    bench: str,
+    rows: Iterable[Row],
+    *,
+    on: Mapping[str, str | int | float] | None = None,
+    folder: Path = FOLDER,
+) -> Path:
+    """Write `folder/BENCH.json`.
+
+    Args:
+        bench: name of the bench and of its file.
+        rows: what it found so far; a later call replaces the file.
+        on: `machine()` as it was before the bench added its own load; now, if left out.
+        folder: where the tables lie.
+
+    Returns:
+        The file.
+    """
+    table = Table(bench, machine() if on is None else on, command(), tuple(rows))
+    written = {
+        **asdict(table),
+        "rows": [{**asdict(row), "median": row.median} for row in table.rows],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{bench}.json"
+    path.write_text(json.dumps(written, indent=1) + "\n")
+    return path
+
+
+def read(path: Path) -> Table:
+    """Return a table that `write` wrote.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none.
+    """
+    table = json.loads(path.read_text())
+    rows = tuple(
+        Row(
+            one["system"],
+            one["measure"],
+            one["unit"],
+            tuple(float(value) for value in one["values"]),
+            one.get("note"),
+        )
+        for one in table["rows"]
+    )
+    return Table(table["bench"], table["machine"], table["command"], rows)
+
+
+def line(row: Row) -> str:
+    """One row to print: median, least and most of its runs."""
+    least, most = min(row.values), max(row.values)
+    said = f"  {row.note}" if row.note else ""
+    return (
+        f"{row.system:<28} {row.measure:<44} {_figure(row.median):>9} "
+        f"{_figure(least):>9} {_figure(most):>9} {row.unit}{said}"
+    )
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    for found in info.read_text().splitlines() if info.exists() else ():
+        if found.startswith("model name"):
+            return found.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
