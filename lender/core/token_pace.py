@@ -31,6 +31,7 @@ class TokenPace:
         self._held: frozenset[str] | None = None
         self._answered: tuple[str, ...] | None = None
         self._wanted: tuple[str, ...] | None = None
+        self._beyond: frozenset[str] = frozenset()
         self._changed_at = -math.inf
         self._refused = False
         self._over = True
@@ -43,6 +44,11 @@ class TokenPace:
         if self._held is None:
             return frozenset()
         return frozenset(self._answered or ()).intersection(self._wanted or ()) - self._held
+
+    @property
+    def beyond(self) -> frozenset[str]:
+        """What the grants name and is never asked for, since no token holds so many."""
+        return frozenset() if self._held is None else self._beyond
 
     def read(self, held: frozenset[str] | None) -> None:
         """Take up a token that somebody has put there: the classes that it names; None: all."""
@@ -80,6 +86,7 @@ class TokenPace:
             wanted: what the owner's grants name; None: not known yet.
         """
         named = None if wanted is None else wanted[:ENROL_CLASSES_MAX]
+        self._beyond = frozenset(() if wanted is None else wanted[ENROL_CLASSES_MAX:])
         if named != self._wanted:
             self._wanted, self._changed_at = named, now
         if self._over or now < self._not_before:

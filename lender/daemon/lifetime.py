@@ -326,6 +326,7 @@ class Lifetime:
             "connected": self._queues.connected,
             "url": without_credentials(self._settings.url),
             "not_approved": sorted(self._keeper.not_approved),
+            "not_asked": sorted(self._keeper.not_asked),
             "runtimes": self._runtimes,
             "workloads": {name: entry.sha256 for name, entry in self._workloads.items()},
             "cgroup": str(self._cgroups.path) if self._cgroups else "",

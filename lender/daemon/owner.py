@@ -17,6 +17,7 @@ from lender.daemon.sampling import Sampler
 from lender.daemon.shell import Shell
 from lender.daemon.status_view import lending
 from lender.daemon.today import Today
+from lender.protocol.bounds import ENROL_CLASSES_MAX
 from lender.sandbox.processes.tree import StopReport
 from lender.state.consent_files import grant_fields, load_consent, read_intent, write_intent
 from lender.state.folder import StateFolder
@@ -27,6 +28,10 @@ Answer = Mapping[str, Any]
 
 _NOT_APPROVED = (
     "the operator has not approved this machine for them; ask for: lender-broker bound {} --add {}"
+)
+_NOT_ASKED = (
+    f"more is granted than what lets this machine in can name ({ENROL_CLASSES_MAX} kinds of work); "
+    "revoke what you need not grant"
 )
 
 
@@ -133,6 +138,8 @@ class OwnerVerbs:
             grant["now"] = status.closed.get(grant["id"], "")
             if (grant["submitter"], grant["workload"]) in facts["not_approved"]:
                 grant["now"] = _NOT_APPROVED.format(facts["lender"], grant["submitter"])
+            elif (grant["submitter"], grant["workload"]) in facts["not_asked"]:
+                grant["now"] = _NOT_ASKED
         held = {grant["submitter"] for grant in grants}
         gone = {
             grant.submitter

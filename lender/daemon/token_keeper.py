@@ -79,6 +79,11 @@ class TokenKeeper:
         """Whose work, and of which workload, is granted here and not approved by the operator."""
         return _work(self._pace.lacking) - _work(self._held or ())
 
+    @property
+    def not_asked(self) -> frozenset[tuple[str, str]]:
+        """Whose work, and of which workload, is granted here beyond what one token can name."""
+        return _work(self._pace.beyond) - _work(self._held or ())
+
     def keep(self, membership: Membership | None) -> None:
         """Look after these credentials; None: after none, since they are not ours to replace."""
         self._membership = membership

@@ -112,6 +112,12 @@ def test_it_asks_for_no_more_than_a_token_holds() -> None:
     assert asked == many[:-1]
     clock.pace.answered(clock.now, asked, frozenset(asked))
     assert clock.due(*many, after_s=1000) is None
+    assert clock.pace.beyond == {many[-1]}
+    clock.due(*many[1:])
+    assert clock.pace.beyond == NONE
+    everything = Clock(None)
+    everything.due(*many)
+    assert everything.pace.beyond == NONE
 
 
 @pytest.mark.parametrize("held", [None, frozenset("a")])

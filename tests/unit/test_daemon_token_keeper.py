@@ -21,6 +21,7 @@ from lender.link.credentials import credentials
 from lender.link.enrolling import Applicant, RefusedError
 from lender.link.errors import RequestTimeoutError
 from lender.link.membership import Membership
+from lender.protocol.bounds import ENROL_CLASSES_MAX
 from lender.protocol.signature import Signer, seed_from_entropy
 
 SEED = seed_from_entropy(bytes([7] * 32))
@@ -106,6 +107,15 @@ async def test_what_is_granted_is_fetched_kept_and_used(world: World) -> None:
     assert world.posted[-1] == TokenRead(frozenset((OURS,)))
     assert world.keeper.not_approved == {(BOB.public_key, BOBS.rpartition("_")[2])}
     assert world.membership.credentials.stat().st_mode & 0o777 == 0o600
+
+
+async def test_it_tells_of_what_is_granted_beyond_what_a_token_can_name(world: World) -> None:
+    joined(world)
+    world.granted = (OURS, *(f"x{n}" for n in range(ENROL_CLASSES_MAX - 1)), BOBS)
+    world.answer = lambda asked: token(*asked)
+    await until(lambda: world.came_back)
+    assert world.asked == [world.granted[:-1]]
+    assert world.keeper.not_asked == {(BOB.public_key, BOBS.rpartition("_")[2])}
 
 
 async def test_who_may_take_all_asks_for_nothing_and_nor_does_who_has_a_file_of_his_own(
