@@ -79,7 +79,7 @@ class EmbeddedServer:
     thread that called `start` must live on). macOS has no such thing: a parent killed by SIGKILL
     leaves the server behind, and the next `start` on the folder raises `StoreInUseError`.
 
-    Every publish is synced to disk before it is acknowledged (`sync_interval: always`).
+    Unless said otherwise every publish is synced to disk before it is acknowledged.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class EmbeddedServer:
         program: Path | None = None,
         extra_config: str = "",
         ready_timeout_s: float = 30.0,
+        sync_interval: str = "always",
     ) -> None:
         """Prepare; nothing starts yet.
 
@@ -102,6 +103,7 @@ class EmbeddedServer:
             program: the nats-server to use instead of the one `find_server` finds.
             extra_config: lines for the server's configuration (accounts, users, mqtt, ...).
             ready_timeout_s: bound on a start; recovering a large store takes a while.
+            sync_interval: how often files are synced to disk; what a power cut may cost.
         """
         self.folder = folder
         self.port = port
@@ -109,6 +111,7 @@ class EmbeddedServer:
         self._name = name
         self._program = program
         self._ready_timeout_s = ready_timeout_s
+        self._sync_interval = sync_interval
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -186,7 +189,7 @@ logfile_max_num: 2
 max_payload: {MAX_PAYLOAD_BYTES}
 jetstream {{
   store_dir: {_quoted(self.folder)}
-  sync_interval: always
+  sync_interval: {self._sync_interval}
 }}
 {self.extra_config}
 """
