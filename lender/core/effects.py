@@ -35,8 +35,8 @@ class OpenSandbox:
         spec: of the lease's job.
         grant: id of the grant that it is under.
         gpus: indices of the GPUs that it may use, in the order of the readings.
-        reuse: the lease of the same job whose kept sandbox it goes on in, and which is this
-            lease's from now on; None makes a new one.
+        reuse: the lease whose kept sandbox it goes on in, and which is this lease's from now on:
+            of the same job, or of one that asks for the same; None makes a new one.
     """
 
     lease: Lease

@@ -1,13 +1,35 @@
 """Sandboxes of finished leases that wait, idle, for more of the same: never for anybody else's."""
 
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from lender.core.admission import Plan
 from lender.core.effects import CloseSandbox, Effect
+from lender.protocol.job import JobSpec, Runtime
 
 KEEP_S: Final = 5.0
 """More of a job comes within milliseconds; a sandbox that is idle for longer holds memory only."""
+
+ANEW_FOR_EACH_TASK: Final[frozenset[Runtime]] = frozenset({"wasm", "process", "oci"})
+"""Runtimes whose tasks meet nothing that one before them left in the same sandbox."""
+
+MADE_OF: Final = (
+    "submitter",
+    "workload",
+    "runtime",
+    "program",
+    "argv",
+    "env",
+    "inputs",
+    "outputs",
+    "limits",
+    "requires",
+    "traceparent",
+)
+"""What of its job a sandbox is made of; beside that it knows the job's id and number of tasks."""
+
+_parts = attrgetter(*MADE_OF)
 
 
 class KeptSandbox(NamedTuple):
@@ -48,10 +70,11 @@ class KeptSandboxes:
     def take(self, plan: Plan) -> str | None:
         """Return the lease whose sandbox fits `plan`, the warmest of them; it is kept no longer.
 
-        It fits the same specification, so the same submitter and job, under the same grant.
+        It fits the same job, or one that asks for the same, of the same submitter and under the
+        same grant.
         """
         for one in reversed(self._kept.values()):
-            if (one.plan.spec, one.plan.grant.id) == (plan.spec, plan.grant.id):
+            if one.plan.grant.id == plan.grant.id and _fits(one.plan.spec, plan.spec):
                 del self._kept[one.lease]
                 return one.lease
         return None
@@ -70,3 +93,14 @@ class KeptSandboxes:
     def _close(self, one: KeptSandbox) -> Effect:
         del self._kept[one.lease]
         return CloseSandbox(one.lease)
+
+
+def _fits(kept: JobSpec, spec: JobSpec) -> bool:
+    """Tell whether a sandbox of the job `kept` is as good as a new one for `spec`."""
+    if kept.id == spec.id:
+        return kept == spec
+    if spec.runtime not in ANEW_FOR_EACH_TASK:
+        return False
+    # Keys, states and connections are one job's alone.
+    own = any(one.sealing or one.checkpoint or one.requires.net for one in (kept, spec))
+    return not own and bool(_parts(kept) == _parts(spec))

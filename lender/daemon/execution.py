@@ -131,8 +131,10 @@ class Execution:
         return stopping.alive(self)
 
     def take_over(self, effect: OpenSandbox) -> None:
-        """Work for another lease of the same job, in the sandbox as it stands."""
-        earlier = self._lease
+        """Work for another lease, of the same job or one that asks for the same, as it stands."""
+        earlier, spec = self._lease, effect.spec
+        if self._sandbox is not None and spec.id != self._effect.spec.id:
+            self._sandbox.begin_job(spec.id, spec.task_end)
         self._begin(effect)
         self._machinery.logs.close(earlier)
         self._cpu = CpuCounter(self)

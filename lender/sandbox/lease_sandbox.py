@@ -89,6 +89,7 @@ class LeaseSandbox:
         self._log_bytes = 0.0
         self._decoder = frames.Decoder(0)
         self._told_cpu_s = 0.0
+        self._untold = b""
         self._closed = False
 
     @property
@@ -207,6 +208,11 @@ class LeaseSandbox:
             raise SandboxGoneError("closed")
         return self._child
 
+    def begin_job(self, job: str, task_count: int) -> None:
+        """See `Sandbox.begin_job`."""
+        self._plan = self._plan._replace(job=job, task_count=task_count)
+        self._untold = frames.encode(Frame({"job": job, "task_count": task_count}))
+
     async def close(self) -> None:
         """See `Sandbox.close`."""
         self._closed = True
@@ -279,7 +285,10 @@ class LeaseSandbox:
             self._begin_log()
         watched = self._on_log is not None
         wanted = self._asked.want(task, ahead)
-        return b"".join(frames.encode(Frame({"task": one, "watched": watched})) for one in wanted)
+        untold, self._untold = self._untold, b""
+        return untold + b"".join(
+            frames.encode(Frame({"task": one, "watched": watched})) for one in wanted
+        )
 
     async def _answer_of(self, child: Child, questions: bytes, late_s: float) -> Frame | None:
         """The next answer; None when it is late, the time spent frozen not counted."""

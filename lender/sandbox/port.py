@@ -100,6 +100,13 @@ class Sandbox(Protocol):
         """
         ...
 
+    def begin_job(self, job: str, task_count: int) -> None:
+        """Have the tasks that follow be another job's, which asks for the same as the one before.
+
+        None of that is under way any more. Not for runtimes whose tasks meet what others left.
+        """
+        ...
+
     async def close(self) -> None:
         """Kill what is left and wipe the scratch folder's contents, nothing else. Idempotent."""
         ...

@@ -134,8 +134,15 @@ async def test_a_revoke_without_lenderd_finds_an_idle_sandbox(fleet: Fleet, desk
     assert [one["outcome"] for one in receipts(desk, job)] == ["succeeded"] * len(leases)
 
 
-async def test_another_job_gets_a_sandbox_of_its_own(fleet: Fleet, desk: Lender) -> None:
+async def test_another_job_goes_on_in_it_if_it_asks_for_the_same_and_is_told_its_own_names(
+    fleet: Fleet, desk: Lender
+) -> None:
+    tell = ("sh", "-c", "ls /work /tmp; touch /work/left /tmp/left; echo $LENDER_JOB")
     async with Client(fleet.url, fleet.key) as client:
         _job, first, _leases = await run_to_the_end(client, desk)
         _job, second, _leases = await run_to_the_end(client, desk)
-    assert not first & second
+        assert first == second
+        jobs = [await client.submit(tell) for _ in range(3)]
+        values = [(await job.result(60)).value.decode().split() for job in jobs]
+    assert [one[-1] for one in values] == [job.id for job in jobs]
+    assert not any("left" in one for one in values)

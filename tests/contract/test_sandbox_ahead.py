@@ -40,6 +40,20 @@ async def test_each_gives_its_own_outcome_in_order(workshop: Workshop, runtime: 
     assert (await sandbox.run(9)).task == 9, "any may follow once all are told"
 
 
+@both
+async def test_tasks_of_another_job_are_told_its_names_and_number(
+    workshop: Workshop, runtime: Runtime
+) -> None:
+    sandbox = await workshop.prepared(runtime, "show")
+    for job, count in (("job-00002", 7), ("job-00003", 1)):
+        sandbox.begin_job(job, count)
+        shown = (await sandbox.run(0, tuple(range(1, count)))).value.split(b"\0")
+        assert f"LENDER_JOB={job}".encode() in shown
+        assert f"LENDER_TASK_COUNT={count}".encode() in shown
+        for task in range(1, count):
+            assert (await sandbox.run(task, tuple(range(task + 1, count)))).state == "succeeded"
+
+
 @needs_bubblewrap
 async def test_an_outcome_does_not_wait_for_a_long_task_behind_it(workshop: Workshop) -> None:
     sandbox = await workshop.prepared("process", "[ $LENDER_TASK = 0 ] || sleep 3600")

@@ -143,6 +143,7 @@ class Machine(Actor):
         if kept is not None and not kept.dead:
             del self.sandboxes[effect.reuse or ""]
             kept.take_over(effect)
+            kept.job = self._job_of(effect.lease.submitter, effect.lease.job)
             box, takes_s = kept, REUSED_S
             box.frozen = False
         else:

@@ -11,6 +11,7 @@ from core_world import (
     BUSY,
     CALM,
     GIB,
+    LENDER,
     LIMITS,
     Bench,
     array_spec,
@@ -47,10 +48,11 @@ from lender.core.events import (
     SleepAnnounced,
     StandstillSeen,
 )
-from lender.core.kept_sandboxes import KEEP_S
+from lender.core.kept_sandboxes import ANEW_FOR_EACH_TASK, KEEP_S, MADE_OF
 from lender.core.policy import Policy
 from lender.core.schedule import parse_when
 from lender.core.signals import GpuSignal, Presence, Signals
+from lender.protocol.job import JobSpec
 
 CLOSED = [CloseSandbox(lease_id(1))]
 
@@ -102,7 +104,6 @@ def test_idle_for_too_long_it_is_closed() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"id": "job-00002"},
         {"argv": ("other",)},
         {"env": {"SEED": "2"}},
         {"limits": {"cpu": 2}},
@@ -111,6 +112,56 @@ def test_idle_for_too_long_it_is_closed() -> None:
 def test_what_was_asked_for_otherwise_gets_a_sandbox_of_its_own(changes: dict[str, object]) -> None:
     bench = warm()
     assert opened(bench.deliver(make_lease(make_spec(**changes), 2))) is None
+
+
+ALIKE: tuple[dict[str, object], ...] = (
+    {},
+    {"name": "another", "priority": 5, "retries": 2, "expected_s": 1.0, "queue_s": 60.0},
+    {"array": {"count": 5}},
+)
+
+
+@pytest.mark.parametrize("changes", ALIKE)
+def test_another_job_that_asks_for_the_same_goes_on_in_it(changes: dict[str, object]) -> None:
+    bench = warm()
+    spec = make_spec(id="job-00002", **changes)
+    assert opened(bench.deliver(make_lease(spec, 2))) == lease_id(1)
+    assert bench.lender.status(bench.now).warm == ()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"argv": ("other",)},
+        {"env": {"SEED": "2"}},
+        {"inputs": ()},
+        {"outputs": ("left",)},
+        {"limits": {"memory_bytes": GIB}},
+        {"checkpoint": True},
+        {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+    ],
+)
+def test_another_job_that_asks_for_something_else_does_not(changes: dict[str, object]) -> None:
+    bench = warm()
+    spec = make_spec(id="job-00002", **changes)
+    assert opened(bench.deliver(make_lease(spec, 2))) is None
+
+
+def test_what_two_jobs_must_not_share_is_not_handed_on() -> None:
+    sealing = {"keys": {LENDER: "A" * 107, ALICE.public_key: "B" * 107}}
+    both: tuple[dict[str, object], ...] = ({"checkpoint": True}, {"sealing": sealing})
+    for changes in both:
+        bench = warm(**changes)
+        assert opened(bench.deliver(make_lease(make_spec(id="job-00002", **changes), 2))) is None
+    assert "python" not in ANEW_FOR_EACH_TASK, "an interpreter remembers what ran in it"
+
+
+def test_a_new_field_of_jobs_is_either_a_part_of_sandboxes_or_known_to_be_none() -> None:
+    told_anew, own = {"id", "array"}, {"sealing", "checkpoint"}
+    of_the_broker = {"v", "name", "gang", "retries", "priority", "verify", "expected_s"}
+    of_time = {"not_before", "after", "queue_s", "created_at", "not_after"}
+    known = {*MADE_OF, *told_anew, *own, *of_the_broker, *of_time}
+    assert set(JobSpec.model_fields) == known
 
 
 def test_another_submitter_gets_a_sandbox_of_their_own() -> None:
@@ -236,7 +287,7 @@ def test_idle_sandboxes_make_room_for_work_before_it_begins() -> None:
     large = {"memory_bytes": 6 * GIB}
     bench = warm(limits=large)
     assert bench.lender.status(bench.now).memory_free_bytes == 11 * GIB
-    effects = bench.deliver(make_lease(make_spec(id="job-00002", limits=large), 2))
+    effects = bench.deliver(make_lease(make_spec(id="job-00002", argv=("other",), limits=large), 2))
     assert effects.index(CLOSED[0]) < effects.index(the(OpenSandbox, effects))
 
 
@@ -248,7 +299,7 @@ def test_what_is_warm_and_what_runs_never_hold_more_than_is_spare() -> None:
 
 def test_no_more_are_kept_than_there_are_slots_and_the_coldest_goes() -> None:
     bench = Bench(slots=2).ready()
-    specs = [make_spec(id=f"job-0000{number}") for number in range(3)]
+    specs = [make_spec(id=f"job-0000{number}", argv=(f"{number}",)) for number in range(3)]
     for number, spec in enumerate(specs):
         bench.run(make_lease(spec, number))
         effects = bench.end(0, number=number)
@@ -279,7 +330,7 @@ def test_a_lease_that_finds_no_slot_leaves_the_warm_ones_alone() -> None:
     bench = Bench(slots=1).ready()
     bench.run()
     bench.end(0)
-    bench.run(make_lease(make_spec(id="job-00002"), 2))
+    bench.run(make_lease(make_spec(id="job-00002", argv=("other",)), 2))
     effects = bench.deliver(make_lease(number=3))
     assert every(ReturnLease, effects)
     assert not every(CloseSandbox, effects)

@@ -65,6 +65,10 @@ class _OciRunner:
         if (program := enter.find()) is not None:
             self._brought[enter.PLACE] = program
 
+    def begin_job(self, job: str, task_count: int) -> None:
+        """See `Runner`."""
+        self._plan = self._plan._replace(job=job, task_count=task_count)
+
     def run(self, task: int) -> TaskOutcome:
         scratch.wipe(self._plan.scratch)
         soft_stop = self._reporter.soft_stop

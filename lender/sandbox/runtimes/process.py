@@ -58,6 +58,10 @@ class _ProcessRunner:
             self._rules.insert(0, ("-x", "/"))
         self._limits = bubblewrap.resource_limits(plan.limits, gpus=bool(gpus))
 
+    def begin_job(self, job: str, task_count: int) -> None:
+        """See `Runner`."""
+        self._plan = self._plan._replace(job=job, task_count=task_count)
+
     def run(self, task: int) -> TaskOutcome:
         scratch.wipe(self._plan.scratch)
         soft_stop = self._reporter.soft_stop

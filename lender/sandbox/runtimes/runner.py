@@ -2,9 +2,10 @@
 
 The daemon sends `{"plan": ...}` once and then `{"task": i, "watched": bool}`; it gets
 `{"prepared": true}` or `{"unprepared": reason, ...}`, and `{"outcome": ..., "last": bool}` for each
-task. Before the outcome of a task that is watched it gets `{"log": i}` with what came on standard
-error, as much of it as `TaskLog` lets through. It may send several tasks at once: they are run one
-after the other, and outcomes of short ones come together.
+task. `{"job": id, "task_count": n}` comes between them where the tasks behind it are another job's
+that asks for the same; nothing answers it. Before the outcome of a task that is watched it gets
+`{"log": i}` with what came on standard error, as much of it as `TaskLog` lets through. It may send
+several tasks at once: they are run one after the other, and outcomes of short ones come together.
 
 SIGTERM to this process asks for a soft end of the task that runs. Nothing is begun after it.
 """
@@ -41,6 +42,10 @@ class Runner(Protocol):
 
     def run(self, task: int) -> TaskOutcome:
         """Run one task to its end."""
+        ...
+
+    def begin_job(self, job: str, task_count: int) -> None:
+        """Run tasks of another job from here on, which asks for the same."""
         ...
 
 
@@ -140,6 +145,9 @@ def serve(sock: socket.socket, start: Callable[[SandboxPlan, Reporter], Runner])
     """
     wanted, reporter, runner = _Wanted(sock), Reporter(sock), None
     while (frame := wanted.take()) is not None:
+        if runner is not None and "job" in frame.header:
+            runner.begin_job(frame.header["job"], frame.header["task_count"])
+            continue
         if runner is not None:
             task = frame.header["task"]
             asked = reporter.soft_stop.asked

@@ -60,6 +60,10 @@ class SeatbeltRunner:
         self._inputs.restore()
         self._reporter = reporter
 
+    def begin_job(self, job: str, task_count: int) -> None:
+        """See `Runner`."""
+        self._plan = self._plan._replace(job=job, task_count=task_count)
+
     def run(self, task: int) -> TaskOutcome:
         """Run one task to its end."""
         reporter, inputs = self._reporter, self._inputs.names

@@ -99,6 +99,14 @@ class _WasmRunner:
         self._metered_s = time.process_time()
         reporter.when_idle = self._work_ahead
 
+    def begin_job(self, job: str, task_count: int) -> None:
+        """See `Runner`; what was made ahead was for a task of the one before."""
+        self._plan = self._plan._replace(job=job, task_count=task_count)
+        self._words = self._binding.Words(self._plan)
+        made, self._next = self._next, None
+        if made is not None:
+            made[1].close()
+
     def run(self, task: int) -> TaskOutcome:
         run = Run(task, Capture(self._plan.limits.output_bytes, self._reporter.add_log))
         exit_code, error = None, None
@@ -130,7 +138,7 @@ class _WasmRunner:
         if self._used_store is not None:
             self._used_store.close()
             self._used_store = None
-        if self._next is None:
+        if self._next is None and self._task + 1 < self._plan.task_count:
             # What can't be made now is told to the task that needs it.
             with contextlib.suppress(self._wasmtime.WasmtimeError):
                 self._next = (self._task + 1, self._store(self._task + 1))
