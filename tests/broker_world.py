@@ -252,9 +252,12 @@ class World:
         self.jobs.append((subject, {}, b""))
         self.do(CancelRequested(subject))
 
-    def query(self, job: str | None = None, signer: Signer = ALICE) -> QueryReply:
+    def query(
+        self, job: str | None = None, signer: Signer = ALICE, task: int | None = None
+    ) -> QueryReply:
         reply = self._reply_to()
-        self.do(QueryReceived(signer.public_key, {}, encode(Query(job=job)), reply))
+        question = encode(Query(job=job, task=task))
+        self.do(QueryReceived(signer.public_key, {}, question, reply))
         answer = self.replies[reply]
         assert isinstance(answer, QueryReply)
         return answer

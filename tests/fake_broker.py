@@ -13,7 +13,7 @@ from lender.link.api import JetStream, answer
 from lender.link.connection import Connection, connect
 from lender.protocol import codec, streams, subjects
 from lender.protocol.job import JobSpec
-from lender.protocol.query import JobStatus, QueryReply
+from lender.protocol.query import JobStatus, Query, QueryReply, TaskStatus
 from lender.protocol.result import Chunk, TaskResult, Terminal, TerminalState
 from lender.protocol.signature import SIGNATURE_HEADER, verify
 
@@ -135,6 +135,8 @@ class FakeBroker:
             await self.connection.nc.publish(msg.subject, msg.data, msg.reply)
 
     async def _on_query(self, msg: Msg) -> None:
+        query = codec.decode(Query, msg.data)
+        task = query.task
         statuses = tuple(
             JobStatus(
                 job=spec.id,
@@ -146,8 +148,10 @@ class FakeBroker:
                 tasks_running=0,
                 submitted_at=spec.created_at,
                 why="2 machines match it: 2 busy",
+                task=None if task is None else TaskStatus(task=task, state="waiting", why="rests"),
             )
             for spec in reversed(self.jobs)
+            if query.job in (None, spec.id)
         )
         await msg.respond(codec.encode(QueryReply(jobs=statuses)))
 

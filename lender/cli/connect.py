@@ -1,9 +1,8 @@
-"""What the submitter's verbs share: which server, which key, and errors as exit codes."""
+"""What the submitter's verbs share: a connected client, and errors as exit codes."""
 
 import argparse
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from lender.cli.exits import CommandError, Exit
 from lender.client import Client, ClientError, NotAdmitted, Unreachable
@@ -21,42 +20,6 @@ _CODES: dict[type[ClientError], Exit] = {
 
 class LeftBehind(Exception):  # noqa: N818 - nothing went wrong: the person left, the job goes on
     """The person has stopped waiting."""
-
-
-def add_connection_options(parser: argparse.ArgumentParser) -> None:
-    """Add --url, --creds and --key."""
-    parser.add_argument(
-        "--url", help="NATS server; default $LENDER_URL, else nats://127.0.0.1:4222"
-    )
-    parser.add_argument(
-        "--creds",
-        type=Path,
-        metavar="FILE",
-        help="what the server lets you in by, where that is not your key; default $LENDER_CREDS",
-    )
-    parser.add_argument(
-        "--ca",
-        type=Path,
-        metavar="FILE",
-        help="certificates of who may vouch for the server, for TLS; default $LENDER_CA",
-    )
-    parser.add_argument(
-        "--trust",
-        type=Path,
-        metavar="FILE",
-        help="results of the lenders in it alone count, a public key a line; default $LENDER_TRUST",
-    )
-    add_key_option(parser)
-
-
-def add_key_option(parser: argparse.ArgumentParser) -> None:
-    """Add --key."""
-    parser.add_argument(
-        "--key",
-        type=Path,
-        metavar="FILE",
-        help="your key; default $LENDER_KEY, else ~/.config/lender/submitter.nk",
-    )
 
 
 def with_client(args: argparse.Namespace, work: Callable[[Client], Awaitable[int]]) -> int:

@@ -12,7 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from lender.cli.connect import add_connection_options, with_client
+from lender.cli.connect import with_client
+from lender.cli.connection_options import add_connection_options
 from lender.cli.delivery import deliver_task
 from lender.cli.exits import CommandError, Exit
 from lender.cli.strangers_words import add_raw_option

@@ -7,7 +7,8 @@ import argparse
 import json
 import time
 
-from lender.cli.connect import add_connection_options, with_client
+from lender.cli.connect import with_client
+from lender.cli.connection_options import add_connection_options
 from lender.cli.exits import CommandError, Exit
 from lender.cli.words import printable
 from lender.client import Client, JobStatus

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from lender.cli.connect import add_key_option
+from lender.cli.connection_options import add_key_option
 from lender.cli.exits import CommandError, Exit
 from lender.client.errors import KeyFault
 from lender.client.keys import ENTROPY_BYTES, create_key, default_key_path, read_key

@@ -16,7 +16,8 @@ them as they are. In a pipe they always are.
 import argparse
 import sys
 
-from lender.cli.connect import add_connection_options, with_client
+from lender.cli.connect import with_client
+from lender.cli.connection_options import add_connection_options
 from lender.cli.exits import CommandError, Exit
 from lender.cli.log_printing import LogPrinter, piece_as_json, print_log
 from lender.cli.strangers_words import Output, add_raw_option

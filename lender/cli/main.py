@@ -18,7 +18,7 @@ from lender.cli.exits import CommandError, Exit
 
 VERBS = {
     "status": "what this machine lends right now, and to whom",
-    "why": "why it lends right now, or why not, with the numbers",
+    "why": "why it lends right now or not; why your job waits",
     "top": "your use against lent use, on one screen",
     "pause": "stop lending now; every process stands still before this returns",
     "resume": "clear a pause or a drain",

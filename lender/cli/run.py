@@ -26,7 +26,7 @@ import argparse
 from pathlib import Path
 
 from lender.cli.catalogue_choice import chosen
-from lender.cli.connect import add_connection_options
+from lender.cli.connection_options import add_connection_options
 from lender.cli.exits import CommandError, Exit
 from lender.cli.job_file import read_job_file
 from lender.cli.job_options import add_job_options, job_request

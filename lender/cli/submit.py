@@ -21,7 +21,7 @@ Ctrl-C says how to get the result later, and leaves; pressed twice, it cancels t
 import argparse
 
 from lender.cli.array_indices import indices
-from lender.cli.connect import add_connection_options
+from lender.cli.connection_options import add_connection_options
 from lender.cli.job_options import add_job_options, job_request
 from lender.cli.submitting import add_delivery_options, submitted
 

@@ -1,6 +1,13 @@
-"""Why this machine lends or does not lend right now, with the numbers and when they can change.
+"""Why this machine lends or not, or why a job of yours waits, with what can change it.
 
-A job's id asks for that job, a submitter's name or key for what is granted to them.
+Alone it is about this machine: whether it lends right now, with the numbers and when they can
+change. With a submitter's name or key it is about what you grant to them.
+
+With a job's id it is about the job. Of one that you have submitted the fleet is asked (with
+your key, see --url): what it waits for, where it runs, or what became of it; --task N asks for one
+task of an array. Of one that runs or ran on this machine it says what this machine does with it,
+and why; there the beginning of its id is enough. A job that is both gets both answers. --state DIR
+asks that lender alone.
 """
 
 import time
@@ -19,23 +26,40 @@ from lender.state.folder import StateFolder
 if TYPE_CHECKING:  # loads only where there is something to parse: see `main`
     import argparse
 
-EXAMPLES = """\
-  lender why
-  lender why alice
-  lender why J-7Q2
-  lender why --json"""
+    from lender.cli.job_why import Answer
 
-DEFAULTS = {**OWNER_DEFAULTS, "about": None}
+EXAMPLES = """\
+  lender why                                        (this machine)
+  lender why alice                                  (what you grant to alice)
+  lender why 01JD8Z0W3V6Y9QK2M4T7RXA5BC             (a job of yours, or one that runs here)
+  lender why 01JD8Z0W3V6Y9QK2M4T7RXA5BC --task 17   (of its tasks, this one)
+  lender why 01JD8Z0W3V6Y9QK2M4T7RXA5BC --json | jq -r .why"""
+
+_OF_A_FLEET = dict.fromkeys(("task", "url", "creds", "ca", "trust", "key"))
+
+DEFAULTS = {**OWNER_DEFAULTS, "about": None, **_OF_A_FLEET}
 
 
 def configure(parser: "argparse.ArgumentParser") -> None:
     """Add the options."""
+    from lender.cli.connection_options import add_connection_options  # noqa: PLC0415  # argparse
+
     parser.add_argument("about", nargs="?", metavar="JOB|SUBMITTER", help="only this one")
     add_options(parser)
+    fleet = parser.add_argument_group("of a job that you have submitted")
+    fleet.add_argument("--task", type=int, metavar="N", help="only this task of its array")
+    add_connection_options(fleet)
 
 
 def run(args: "argparse.Namespace") -> int:
-    """Ask lenderd once, and explain its answer."""
+    """Ask lenderd once, and explain its answer; of a submitter's own job ask the fleet."""
+    if args.about is not None and args.state is None:
+        from lender.cli import job_why  # noqa: PLC0415  # loads the client; owners need none of it
+
+        if job_why.is_meant(args):
+            return job_why.run(args, lambda: _here(args))
+    elif any(getattr(args, name) is not None for name in _OF_A_FLEET):
+        raise CommandError(Exit.USAGE, "a fleet is asked for a job: name its id, and no --state")
     choice = choose(args.state, as_guest=True)
     warn_of(choice.others(), choice.state)
     state = choice.state
@@ -50,6 +74,20 @@ def run(args: "argparse.Namespace") -> int:
     else:
         say(lines)
     return Exit.DONE if reading.answered else Exit.UNREACHABLE
+
+
+def _here(args: "argparse.Namespace") -> "Answer | None":
+    """What this machine knows of a job; None where it knows nothing of it, or lends nothing."""
+    from lender.cli.job_why import Answer  # noqa: PLC0415  # as above
+
+    try:
+        state = choose(None, as_guest=True).state
+        reading = read_status(state)
+        document = reasons.as_json(reading)
+        lines, selected = _about(state, reading, document, args.about)
+    except CommandError:
+        return None
+    return Answer(lines, document | selected)
 
 
 def _lines(reading: Reading, document: dict[str, Any]) -> list[str]:
@@ -155,7 +193,9 @@ def _ended(state: StateFolder, job: str) -> tuple[list[str], dict[str, Any]]:
                 receipt = one
     if receipt is None:
         raise CommandError(
-            Exit.FAILED, f"{job!r} neither runs nor ran here, and nothing is granted to it"
+            Exit.FAILED,
+            f"{job!r} neither runs nor ran here, and nothing is granted to it;"
+            " a job of yours has its whole id in `lender jobs`",
         )
     ended = printable(str(receipt.get("ended") or receipt.get("outcome")))
     at = receipt.get("ended_at")

@@ -79,6 +79,7 @@ class BlockingJob(_Twin[Job]):
     terminal = _waiting(Job.terminal)
     ended = _waiting(Job.ended)
     result = _waiting(Job.result)
+    task = _waiting(Job.task)
     results = _iterating(Job.results)
     log = _iterating(Job.log)
     log_so_far = _iterating(Job.log_so_far)

@@ -11,7 +11,7 @@ from typing import Any, Self, Unpack
 
 from lender.client import functions
 from lender.client.contents import Contents
-from lender.client.errors import ClientError, KeyFault, NotAdmitted, Unreachable
+from lender.client.errors import ClientError, KeyFault, NotAdmitted, Unreachable, outcome_of
 from lender.client.filling import filled
 from lender.client.functions import FunctionJob, FunctionOptions
 from lender.client.insistence import insist
@@ -36,6 +36,7 @@ from lender.link.credentials import CredentialsError, without_credentials
 from lender.link.membership import Membership, submitters_folder
 from lender.protocol import codec, subjects
 from lender.protocol.errors import ProtocolError
+from lender.protocol.ids import is_job_id
 from lender.protocol.job import After, Array, BlobRef, JobSpec, Limits, Requires, Verify
 from lender.protocol.query import JobStatus, Query, QueryReply
 from lender.protocol.sealing import KEY_BYTES, purpose
@@ -314,22 +315,40 @@ class Client:
         spec = retry_spec(old.spec, tasks, job=job_id(now, self._entropy(ENTROPY_BYTES)), now=now)
         return await self._submit(await renewed(spec, self._session.contents))
 
-    async def status(self, job: Job | str) -> JobStatus | None:
+    async def status(self, job: Job | str, task: int | None = None) -> JobStatus | None:
         """Return what the broker knows of a job: counts of its tasks, and which have failed.
 
         That costs the same however many tasks it has. None: the broker does not remember it.
+
+        Args:
+            job: or its id.
+            task: the status tells of this one, too, while it has no result.
         """
-        found = await self._ask(Query(job=job if isinstance(job, str) else job.id))
+        name = job if isinstance(job, str) else job.id
+        if not is_job_id(name):
+            return None
+        found = await self._ask(Query(job=name, task=task))
         return found[0] if found else None
 
     async def jobs(self) -> tuple[JobStatus, ...]:
         """Return what the broker knows of this submitter's jobs, newest first."""
         return await self._ask(Query())
 
-    async def why(self, job: Job | str) -> str:
-        """Say in words what a job waits for, or what became of it; empty if nobody knows it."""
-        found = await self.status(job)
-        return (found.why or found.state) if found else ""
+    async def why(self, job: Job | str, task: int | None = None) -> str:
+        """Say in words what a job waits for, or what became of it; empty if nobody knows it.
+
+        Args:
+            job: or its id.
+            task: say it of this one alone; of one with a result that is read from RESULTS.
+        """
+        found = await self.status(job, task)
+        if found is None or task is None:
+            return (found.why or found.state) if found else ""
+        if found.task is not None:
+            return found.task.why
+        handle = await self.get(job) if isinstance(job, str) else job
+        record = await handle.task(task)
+        return outcome_of(record.result) if record else ""
 
     async def _store(self, seal: Seal | None, bound_to: bytes, content: Content) -> BlobRef:
         with contextlib.ExitStack() as stack:

@@ -201,6 +201,11 @@ def error_of(terminal: Terminal) -> ClientError | None:
             return Rejected(terminal.field or "payload", terminal.reason or "no reason given")
 
 
+def outcome_of(result: TaskResult) -> str:
+    """Say in words what became of a task."""
+    return f"failed{_failure_of_task(result)}" if result.state == "failed" else "succeeded"
+
+
 def _failure_of(terminal: Terminal) -> str:
     result = terminal.result
     if result is None:

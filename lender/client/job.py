@@ -130,6 +130,22 @@ class Job:
                 for record in await following.more():
                     yield record
 
+    async def task(self, index: int) -> TaskRecord | None:
+        """Return the result of one task as of now, None while it has none.
+
+        Of an array that reads the results before it, too.
+
+        Raises:
+            NotAdmitted, Unreachable: it can't be read.
+            UntrustedResult: a result is not its lender's, or not one's to trust.
+        """
+        async with self._following(with_tasks=True) as following:
+            while following.is_reading:
+                for record in await following.more():
+                    if record.result.task == index:
+                        return record
+        return None
+
     async def log(self, task: int | None = None) -> AsyncIterator[LogPiece]:
         """Yield what the tasks write to standard error while they run, until the job has ended.
 

@@ -31,12 +31,17 @@ Label = Annotated[str, StringConstraints(pattern=LABEL_PATTERN)]
 _JOB_ID = re.compile(JOB_ID_PATTERN)
 
 
+def is_job_id(token: str) -> bool:
+    """Tell whether a job may be called so."""
+    return _JOB_ID.fullmatch(token) is not None
+
+
 def check_job_id(token: str) -> str:
     """Return `token` if it is a job id.
 
     Raises:
         ProtocolError: it is not; the field is `subject`.
     """
-    if _JOB_ID.fullmatch(token) is None:
+    if not is_job_id(token):
         raise ProtocolError("subject", "a job id is 8 to 64 characters of A-Z a-z 0-9 _ -")
     return token

@@ -10,6 +10,11 @@ from lender.protocol.codec import Open
 from lender.protocol.ids import JobId
 from lender.protocol.job import TaskRange
 
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled", "rejected", "expired"]
 
 
@@ -18,6 +23,16 @@ class Query(Open):
 
     v: Literal[1] = 1
     job: JobId | None = None
+    task: int | None = Field(default=None, ge=0, exclude_if=_is_none)
+    """Of that job: where this one of its tasks is."""
+
+
+class TaskStatus(Open):
+    """A task without a result: `why` says in words what it waits for, or where it runs."""
+
+    task: int
+    state: Literal["waiting", "running"]
+    why: str = ""
 
 
 class JobStatus(Open):
@@ -36,6 +51,8 @@ class JobStatus(Open):
         default=(), max_length=bounds.FAILED_RANGES_TOLD_MAX, exclude_if=operator.not_
     )
     """Of an array that was asked for by its id: the first of those that failed."""
+    task: TaskStatus | None = Field(default=None, exclude_if=_is_none)
+    """The task that was asked for; none for one that has its result, or that is not the job's."""
 
 
 class QueryReply(Open):

@@ -33,16 +33,21 @@ def test_jobs_are_submitted_followed_and_fetched(fleet: Fleet, tmp_path: Path) -
         assert [one.job for one in client.jobs()] == [job.id]
         status = client.status(job.id)
         assert status is not None
-        assert status.state == client.why(job.id) == "succeeded"
+        assert status.state == client.why(job.id) == client.why(job.id, 2) == "succeeded"
+        record = job.task(2)
+        assert record is not None
+        assert record.result == found[2]
 
         broken = client.submit(["false"])
         with pytest.raises(JobFailed):
             broken.result(WAIT_S)
         with pytest.raises(JobFailed):
             client.retry(broken.id).result(WAIT_S)
+        assert client.why(broken.id, 0) == "failed with exit code 1"
         endless = client.submit(["sleep", "1000"])
         with pytest.raises(TimeoutError):
             endless.result(0.01)
+        assert endless.task(0) is None
         endless.cancel()
         with pytest.raises(Cancelled):
             endless.result(WAIT_S)

@@ -56,6 +56,17 @@ def test_a_receipt_tells_of_tries_to_reach_a_network_and_the_log_is_proven(
     assert f"the submitter's trace: {TRACE}" in told
     wait_until(lambda: proof(desk)["published"].get("seq") == 1, "the head is published")
     assert proof(desk)["findings"] == []
+    # Who both submits and lends is told what the fleet says, and what this machine does.
+    monkeypatch.setenv("LENDER_STATE", str(desk.state))
+    both = fleet.submit("why", receipt["job"]).stdout
+    assert both.startswith("✓ ended: succeeded\n")
+    assert f"On this machine:\n○ {receipt['job']} ended" in both
+    told = json.loads(fleet.submit("why", "--json", receipt["job"]).stdout)
+    assert (told["schema"], told["receipt"]["job"]) == ("lender.why/1", receipt["job"])
+    assert (told["submitted"]["schema"], told["submitted"]["state"]) == (
+        "lender.why-job/1",
+        "succeeded",
+    )
 
 
 ASKS = """

@@ -237,7 +237,7 @@ TARGETS = (
         "broker-query",
         _query,
         (
-            written("query", {}, encode(Query(job="job-0001"))),
+            written("query", {}, encode(Query(job="job-0001", task=0))),
             written("query", {CONTENT_TYPE_HEADER: JSON}, b'{"v": 1}'),
         ),
         ("broker.core.answers.queries.answer",),

@@ -203,7 +203,7 @@ TARGETS = (
     ),
     _model(Done, DONE),
     _model(DoneReply, DoneReply(verdict="stale", reason="late")),
-    _model(Query, Query(job="job-00001")),
+    _model(Query, Query(job="job-00001", task=7)),
     _model(
         QueryReply,
         QueryReply(

@@ -167,6 +167,14 @@ async def test_a_job_is_listed_fetched_and_cancelled(nats: EmbeddedServer, shell
         assert job in listed.out.decode()
         assert "2 machines match it" in listed.out.decode()
         assert json.loads((await shell("jobs", "--json")).out)["jobs"][0]["name"] == "nightly"
+        why = (await shell("why", job)).out.decode()
+        assert why.startswith(f"○ waits: 2 machines match it: 2 busy\n  {job}  nightly\n")
+        assert (await shell("why", job, "--task", "0")).out.decode() == (
+            f"○ task 0 waits: rests\n  {job}: waits: 2 machines match it: 2 busy\n"
+        )
+        told = json.loads((await shell("why", job, "--task", "0", "--json")).out)
+        assert told["schema"] == "lender.why-job/1"
+        assert told["task"] == {"task": 0, "state": "waiting", "why": "rests"}
         waiting_ = await shell("get", job)
         assert waiting_.code == 1
         assert "has not ended" in waiting_.err
@@ -178,6 +186,13 @@ async def test_a_job_is_listed_fetched_and_cancelled(nats: EmbeddedServer, shell
         assert (await shell("get", "--wait", job)).out == b"done"
         assert "had ended before: succeeded" in (await shell("cancel", job)).err
         assert "no job nosuchjob" in (await shell("get", "nosuchjob")).err
+        for unknown in ("x", f"{job[:-4]}0000"):
+            for verb in (("jobs",), ("why", "--task", "0")):
+                said = await shell(*verb, unknown)
+                assert (said.code, said.out) == (1, b"")
+                assert f"no job {unknown}" in said.err
+        said = await shell("why", job, "--task", "1")
+        assert (said.code, said.err) == (2, f"lender why: job {job} has no task 1\n")
 
 
 async def test_what_failed_is_named_and_runs_once_more(nats: EmbeddedServer, shell: Shell) -> None:

@@ -2,6 +2,7 @@
 
 from itertools import chain, islice
 
+from broker.core.answers import tasks
 from broker.core.answers.why import Reasons
 from broker.core.copies import sharing, votes
 from broker.core.effects import Reply
@@ -70,7 +71,8 @@ def _jobs(state: State, now: float, submitter: str, query: Query) -> tuple[JobSt
     if job is not None:
         failed_tasks = job.failures.listed(bounds.FAILED_RANGES_TOLD_MAX)
         status = status_of(state, job, reasons)
-        return (status.model_copy(update={"failed_tasks": failed_tasks}),)
+        task = None if query.task is None else tasks.status_of(state, now, job, query.task, reasons)
+        return (status.model_copy(update={"failed_tasks": failed_tasks, "task": task}),)
     ended = state.history.get(key)
     return (ended,) if ended is not None else ()
 

@@ -67,7 +67,11 @@ class Reasons:
         if left := self._state.dependencies.left(job.key):
             return self._waits(job.key.submitter, tuple(left))
         if not job.pending and (resting := job.first_rested) is not None:
-            return self._rests(job, resting)
+            return self.rests(job, resting)
+        return self.not_leased(job)
+
+    def not_leased(self, job: Job) -> str:
+        """Return why no lender has the tasks of a job that might be leased now."""
         found = self._look(job)
         if found is None:
             return _NOT_LOOKED_INTO
@@ -120,7 +124,8 @@ class Reasons:
         others = f" and {more} more" if more else ""
         return f"waits for job {first} ({how}){others}"
 
-    def _rests(self, job: Job, resting: Resting) -> str:
+    def rests(self, job: Job, resting: Resting) -> str:
+        """Return why tasks of a job are not to be leased yet."""
         rest_s = max(0.0, resting.until - self._now)
         if resting.cause == "date":
             return f"not to begin for another {_time(rest_s)}"
