@@ -391,7 +391,7 @@ def test_a_gang_that_is_cancelled_lets_go_of_all() -> None:
     world.cancel("gang-0001")
     assert world.work == {}
     assert world.cancelled(L1) != []
-    assert len(world.broker.state.gangs) == 0
+    assert list(world.broker.state.gangs) == []
     world.cancel("gang-0002")
     world.submit(gang(2, "gang-0002"))
     end = world.terminal("gang-0002")

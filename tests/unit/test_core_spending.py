@@ -91,6 +91,14 @@ def test_a_weeks_budget_is_free_again_on_monday() -> None:
     assert spending.exhausted(MONDAY + WEEK_S, 0, "G-1", WEEKLY) is None
 
 
+def test_days_before_the_last_seven_are_forgotten() -> None:
+    spending = Spending()
+    for day in range(30):
+        spending.count("G-1", MONDAY + day * DAY_S, cpu(1), 0)
+    assert spending.used(MONDAY + 29 * DAY_S, 0, "week") == cpu(2)
+    assert spending.used(MONDAY, 0, "week") == cpu(7)
+
+
 def test_the_bound_that_is_free_again_last_is_told() -> None:
     spending = Spending()
     spending.count("G-1", MONDAY, Usage(cpu_s=36_000, moved_bytes=5 * 10**9), 0)

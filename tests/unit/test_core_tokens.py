@@ -77,6 +77,7 @@ def test_nothing_is_asked_for_by_who_may_take_all_or_was_told_nothing() -> None:
     fresh = TokenPace(lambda: 0.5)
     fresh.refused()
     assert fresh.due(0, ("a",)) is None
+    assert fresh.lacking == NONE
     clock = Clock(NONE)
     assert clock.pace.due(1000, None) is None, "grants and runtimes are not known yet"
     assert clock.pace.lacking == NONE

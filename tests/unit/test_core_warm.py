@@ -24,6 +24,7 @@ from core_world import (
     the,
 )
 
+from lender.core.admission import Plan
 from lender.core.consent import Intent
 from lender.core.effects import (
     CloseSandbox,
@@ -48,7 +49,7 @@ from lender.core.events import (
     SleepAnnounced,
     StandstillSeen,
 )
-from lender.core.kept_sandboxes import ANEW_FOR_EACH_TASK, KEEP_S, MADE_OF
+from lender.core.kept_sandboxes import ANEW_FOR_EACH_TASK, KEEP_S, MADE_OF, KeptSandboxes
 from lender.core.policy import Policy
 from lender.core.schedule import parse_when
 from lender.core.signals import GpuSignal, Presence, Signals
@@ -154,6 +155,14 @@ def test_what_two_jobs_must_not_share_is_not_handed_on() -> None:
         bench = warm(**changes)
         assert opened(bench.deliver(make_lease(make_spec(id="job-00002", **changes), 2))) is None
     assert "python" not in ANEW_FOR_EACH_TASK, "an interpreter remembers what ran in it"
+    kept = KeptSandboxes()
+    one, another = (
+        Plan(make_spec(id=name, workload="python", runtime="python"), make_grant())
+        for name in ("job-00001", "job-00002")
+    )
+    kept.keep(0.0, lease_id(1), one)
+    assert kept.take(another) is None
+    assert kept.take(one) == lease_id(1)
 
 
 def test_a_new_field_of_jobs_is_either_a_part_of_sandboxes_or_known_to_be_none() -> None:
