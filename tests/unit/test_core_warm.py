@@ -156,10 +156,8 @@ def test_what_two_jobs_must_not_share_is_not_handed_on() -> None:
         assert opened(bench.deliver(make_lease(make_spec(id="job-00002", **changes), 2))) is None
     assert "python" not in ANEW_FOR_EACH_TASK, "an interpreter remembers what ran in it"
     kept = KeptSandboxes()
-    one, another = (
-        Plan(make_spec(id=name, workload="python", runtime="python"), make_grant())
-        for name in ("job-00001", "job-00002")
-    )
+    python: dict[str, object] = {"runtime": "python", "requires": {"python": "3.11"}}
+    one, another = (Plan(make_spec(id=f"job-0000{n}", **python), make_grant()) for n in "12")
     kept.keep(0.0, lease_id(1), one)
     assert kept.take(another) is None
     assert kept.take(one) == lease_id(1)
