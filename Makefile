@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. The others are parts of them.
-.PHONY: help demo test test-attacks test-suites conformance test-cgroups soak-sandbox chaos sim fuzz lock audit sbom check venv walls wasm schemas permissions footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-matching bench-arrays bench-flood bench-transfer bench-recovery bench-throughput bench-fleet clean
+.PHONY: help demo test test-attacks test-suites conformance test-cgroups soak-sandbox chaos sim fuzz lock audit sbom check venv walls wasm schemas permissions footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-matching bench-arrays bench-flood bench-transfer bench-recovery bench-peers bench-throughput bench-fleet clean
 
 # Hundreds of processes start in a test run: none is to compile our modules once more.
 unexport PYTHONDONTWRITEBYTECODE
@@ -33,6 +33,7 @@ help:
 	@echo 'make bench-arrays   what ten million tasks of one array cost the broker and a client'
 	@echo 'make bench-flood    what one submitter'"'"'s 200,000 jobs do to another'"'"'s, and to the broker'
 	@echo 'make bench-transfer what files cost to and from a bucket: ARGS="--mib 2048 --runs 1"'
+	@echo 'make bench-peers    other systems beside this one, those that bench/peers/install has installed'
 	@echo 'make bench-throughput jobs and tasks per second, and how long one takes, beside raw JetStream'
 	@echo 'make bench-fleet    10,000 lenders, 10 million tasks, three days of theirs; less by ARGS="--days 1 ..."'
 	@echo 'make walls      build what the sandboxes have in C; the others do it by themselves'
@@ -127,6 +128,10 @@ bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-recove
 	@.ci/venv server
 	@.ci/packages bubblewrap
 	@PYTHONPATH=. $(BIN)/python bench/$*.py
+
+bench-peers: walls
+	@.ci/venv server
+	@$(BIN)/python -m bench.peers $(ARGS)
 
 bench-throughput: walls
 	@.ci/venv server

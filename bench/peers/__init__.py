@@ -1,0 +1,1 @@
+"""Other systems that run tasks, measured side by side with ours: see README.md."""

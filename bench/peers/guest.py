@@ -1,0 +1,147 @@
+"""The runner's end of one peer: asked with a bound, and ended with all below it."""
+
+import contextlib
+import ctypes
+import json
+import os
+import selectors
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+from bench.peers.known import ROOT, Known, search_path
+from bench.peers.port import WITH_PARENT
+
+_PR_SET_CHILD_SUBREAPER = 36
+_CLOSE_S = 15.0
+
+
+class GuestError(Exception):
+    """A peer did not do what it was asked, or not in time."""
+
+
+class Guest:
+    """One peer in a process of its own, with a folder that goes with it.
+
+    Whatever it starts, daemons of daemons included, falls to the runner and ends with the guest.
+    """
+
+    def __init__(self, known: Known, folder: Path) -> None:
+        self.known = known
+        self.folder = folder
+        self.folder.mkdir()
+        self.folder.chmod(0o711)  # lenders are another user
+        self._log = (self.folder / "host.log").open("wb")
+        self._process = subprocess.Popen(
+            [
+                *WITH_PARENT,
+                str(known.python),
+                "-m",
+                "bench.peers.host",
+                known.module,
+                str(self.folder),
+            ],
+            cwd=ROOT,
+            env={**os.environ, "PATH": search_path(), "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            start_new_session=True,  # Ctrl-C is the runner's
+        )
+
+    @property
+    def pid(self) -> int:
+        """The process that submits."""
+        return self._process.pid
+
+    def ask(self, do: str, within_s: float, **fields: object) -> dict[str, Any]:
+        """Have the host do something.
+
+        Raises:
+            GuestError: it could not, or has not answered in time; it is of no use then.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **fields}).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise GuestError(f"{do}: the host has ended: {self._said()}") from None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            if not selector.select(within_s):
+                raise GuestError(f"{do}: no answer within {within_s:g} s")
+        line = self._process.stdout.readline()
+        reply: dict[str, Any] = json.loads(line) if line else {"error": self._said()}
+        if "error" in reply:
+            raise GuestError(f"{do}: {reply['error']}")
+        return reply
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._process.stdin is not None
+        try:
+            if kind is None or not issubclass(kind, GuestError | KeyboardInterrupt):
+                self._process.stdin.close()
+                self._process.wait(_CLOSE_S)
+        except (subprocess.TimeoutExpired, BrokenPipeError):
+            pass
+        finally:
+            end_all()
+            self._process.wait()
+            assert self._process.stdout is not None
+            for end in (self._process.stdin, self._process.stdout, self._log):
+                with contextlib.suppress(BrokenPipeError):
+                    end.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _said(self) -> str:
+        lines = (self.folder / "host.log").read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+def adopt() -> None:
+    """Have what our children leave behind become ours (Linux), so that `end_all` finds it."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_all() -> None:
+    """Kill every process below this one, until there is none."""
+    while left := psutil.Process().children(recursive=True):
+        for one in left:
+            if one.is_running() and one.status() != psutil.STATUS_ZOMBIE:
+                one.kill()
+        psutil.wait_procs(left, timeout=1)
+        _reap()
+
+
+def family(roots: Iterable[int]) -> list[psutil.Process]:
+    """Return these processes and all below them that live."""
+    found: dict[int, psutil.Process] = {}
+    for pid in roots:
+        try:
+            root = psutil.Process(pid)
+            found.update({one.pid: one for one in (root, *root.children(recursive=True))})
+        except psutil.NoSuchProcess:
+            continue
+    return list(found.values())
+
+
+def _reap() -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
