@@ -38,3 +38,13 @@ def add_key_option(parser: argparse._ActionsContainer) -> None:
         metavar="FILE",
         help="your key; default $LENDER_KEY, else ~/.config/lender/submitter.nk",
     )
+
+
+def add_quiet_option(parser: argparse._ActionsContainer) -> None:
+    """Add --quiet."""
+    parser.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="don't tell how far files and tasks have come, nor what a job waits for",
+    )

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from lender.cli.connect import with_client
-from lender.cli.connection_options import add_connection_options
+from lender.cli.connection_options import add_connection_options, add_quiet_option
 from lender.cli.delivery import deliver_task
 from lender.cli.exits import CommandError, Exit
 from lender.cli.strangers_words import add_raw_option
@@ -33,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("into", nargs="?", type=Path, metavar="DIR", help="folder for files")
     parser.add_argument("--wait", action="store_true", help="wait until the job has ended")
     add_raw_option(parser)
+    add_quiet_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             )
         if job.spec.array is None:
             if terminal is None:
-                terminal = await attended(client, job, job.ended())
+                terminal = await attended(client, job, job.ended(), explains=not args.quiet)
             folder = args.into or Path()
             return await deliver_task(job, terminal, folder, as_json=args.json, raw=args.raw)
         if job.spec.outputs and args.into is None:

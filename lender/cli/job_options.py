@@ -28,7 +28,25 @@ from lender.protocol.reach import parse_reach
 from lender.protocol.strangers_text import visible
 from lender.service.quantities import duration_s, size_bytes
 
-_OPTIONS = {"inputs": "--in", "wasm": "--wasm", "workload": "--workload", "command": "arguments"}
+_OPTIONS = {
+    "inputs": "--in",
+    "outputs": "--out",
+    "wasm": "--wasm",
+    "workload": "--workload",
+    "command": "arguments",
+    "cpu": "--cpu",
+    "memory_bytes": "--mem",
+    "time_s": "--timeout",
+    "prepare_s": "--prepare-time",
+    "scratch_bytes": "--scratch",
+    "output_bytes": "--output",
+    "processes": "--processes",
+    "pool": "--pool",
+    "vram_bytes": "--vram",
+    "labels": "--label",
+    "prefers": "--prefer",
+    "net": "--net",
+}
 """What a fault of a request is of, as it was typed."""
 
 
@@ -53,9 +71,23 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument("--wasm", type=Path, metavar="FILE", help="run this WebAssembly module")
     limits = parser.add_argument_group("limits of a task")
-    limits.add_argument("--cpu", type=int, metavar="N", help="cores")
-    limits.add_argument("--mem", type=size_bytes, metavar="SIZE", help="memory, such as 512M")
-    limits.add_argument("--timeout", type=duration_s, metavar="S", help="running time, such as 5m")
+    limits.add_argument("--cpu", type=int, metavar="N", help="cores; default 1")
+    limits.add_argument(
+        "--mem", type=size_bytes, metavar="SIZE", help="memory, such as 2G; default 512M"
+    )
+    limits.add_argument(
+        "--timeout", type=duration_s, metavar="S", help="running time, such as 1h; default 5m"
+    )
+    limits.add_argument(
+        "--scratch", type=size_bytes, metavar="SIZE", help="disk space, such as 2G; default 256M"
+    )
+    limits.add_argument(
+        "--output",
+        type=size_bytes,
+        metavar="SIZE",
+        help="of what it writes to standard output; default 1M",
+    )
+    limits.add_argument("--processes", type=int, metavar="N", help="processes and threads")
     limits.add_argument(
         "--prepare-time",
         type=duration_s,
@@ -204,7 +236,9 @@ def job_request(
         request = described(_said(args, array, gang=gang), chosen(args.catalogue))
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
-        raise CommandError(Exit.USAGE, f"{fault['loc'][0]}: {fault['msg']}") from error
+        field = str(fault["loc"][0])
+        told = f"{_OPTIONS.get(field, field)}: {fault['msg'].removeprefix('Value error, ')}"
+        raise CommandError(Exit.USAGE, visible(told)) from error
     except Rejected as error:
         fault_of = _OPTIONS.get(error.field, error.field)
         raise CommandError(Exit.USAGE, visible(f"{fault_of}: {error.reason}")) from error
@@ -226,6 +260,9 @@ def _said(args: argparse.Namespace, array: Array | None, *, gang: bool) -> JobRe
         "memory_bytes": args.mem,
         "time_s": args.timeout,
         "prepare_s": args.prepare_time,
+        "scratch_bytes": args.scratch,
+        "output_bytes": args.output,
+        "processes": args.processes,
     }
     requires = {
         "pool": args.pool,

@@ -19,8 +19,15 @@ class Progress:
     """Counts task results and shows them, not more often than a person reads."""
 
     def __init__(
-        self, total: int, stream: TextIO, clock: Callable[[], float] = time.monotonic
+        self,
+        total: int,
+        stream: TextIO,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        quiet: bool = False,
     ) -> None:
+        """Prepare; where it is `quiet` it only says what it is told to."""
+        self._quiet = quiet
         self._total = total
         self._stream = stream
         self._clock = clock
@@ -39,6 +46,8 @@ class Progress:
         self._by_lender[record.lender] += 1
         self._failed += record.result.state == "failed"
         pause_s = _REDRAW_S if self._terminal else _LINE_EVERY_S
+        if self._quiet:
+            return
         if self.done == self._total or self._clock() - self._shown_at >= pause_s:
             self._show()
 
@@ -48,7 +57,7 @@ class Progress:
 
     def close(self) -> None:
         """End the bar's line."""
-        if self._terminal and self.done:
+        if self._terminal and self.done and not self._quiet:
             self._show()
             self._print("\n")
 

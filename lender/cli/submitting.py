@@ -1,12 +1,14 @@
 """Submitting a job and, unless told otherwise, staying until its results are here."""
 
 import argparse
+import asyncio
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from lender.cli.connect import with_client
+from lender.cli.connection_options import add_quiet_option
 from lender.cli.delivery import ArrayDelivery, deliver_task
 from lender.cli.exits import CommandError, Exit
 from lender.cli.log_printing import LogPrinter, followed
@@ -15,6 +17,11 @@ from lender.cli.strangers_words import Output, add_raw_option
 from lender.cli.waiting import attended
 from lender.client import Client, Job, JobRequest
 from lender.protocol.trace import TRACEPARENT_VARIABLE, is_traceparent
+
+_LEFT_EARLY = (
+    "interrupted before the job was accepted; what has been sent of its files by now is not sent "
+    "again with the same command"
+)
 
 
 def add_delivery_options(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +38,7 @@ def add_delivery_options(parser: argparse.ArgumentParser) -> None:
         "--follow", action="store_true", help="show a task's standard error while it runs"
     )
     add_raw_option(parser)
+    add_quiet_option(parser)
     parser.add_argument(
         "--json", action="store_true", help="print the result as JSON; of an array a line per task"
     )
@@ -51,7 +59,11 @@ def submitted(args: argparse.Namespace, request: JobRequest) -> int:
     traced = replace(request, traceparent=_traceparent())
 
     async def submit(client: Client) -> int:
-        job = await client.submit_request(traced)
+        try:
+            job = await client.submit_request(traced)
+        except asyncio.CancelledError:
+            print(f"\nlender: {_LEFT_EARLY}", file=sys.stderr)
+            raise
         if args.no_wait:
             print(job.id)
             return Exit.DONE
@@ -69,9 +81,10 @@ def _traceparent() -> str | None:
 async def _task(client: Client, job: Job, args: argparse.Namespace) -> int:
     if args.follow:
         printer = LogPrinter(Output(sys.stderr, raw=args.raw), with_tasks=False)
-        terminal = await attended(client, job, followed(job, printer))
+        work = followed(job, printer)
     else:
-        terminal = await attended(client, job, job.ended())
+        work = job.ended()
+    terminal = await attended(client, job, work, explains=not args.quiet)
     return await deliver_task(
         job,
         terminal,
@@ -83,7 +96,8 @@ async def _task(client: Client, job: Job, args: argparse.Namespace) -> int:
 
 
 async def deliver_array(client: Client, job: Job, args: argparse.Namespace) -> int:
-    """Hand over an array's results as its tasks end, with `into`, `json` and `raw` of `args`."""
-    progress = Progress(job.spec.task_count, sys.stderr)
+    """Hand over an array's results as its tasks end, as the options have it."""
+    client.on_transfer = None  # the bar counts tasks
+    progress = Progress(job.spec.task_count, sys.stderr, quiet=args.quiet)
     delivery = ArrayDelivery(job, args.into, progress, as_json=args.json, raw=args.raw)
-    return await attended(client, job, delivery.run())
+    return await attended(client, job, delivery.run(), explains=not args.quiet)

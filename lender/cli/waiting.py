@@ -19,8 +19,12 @@ _EXPLAIN_EVERY_S = 3.0
 Result = TypeVar("Result")
 
 
-async def attended(client: Client, job: Job, work: Awaitable[Result]) -> Result:
+async def attended(
+    client: Client, job: Job, work: Awaitable[Result], *, explains: bool = True
+) -> Result:
     """Return what `work` returns, while minding the person who waits for it.
+
+    Unless told otherwise it says what the job waits for.
 
     The first Ctrl-C says how to get or cancel the job, and leaves it alone after five seconds;
     a second one within them cancels it and waits for its end; a third leaves at once.
@@ -29,7 +33,7 @@ async def attended(client: Client, job: Job, work: Awaitable[Result]) -> Result:
         LeftBehind: the person left; the job goes on, or its cancellation does.
     """
     running = asyncio.ensure_future(work)
-    explaining = asyncio.create_task(_explain(client, job))
+    explaining = asyncio.create_task(_explain(client, job) if explains else asyncio.sleep(0))
     interrupts: asyncio.Queue[None] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, interrupts.put_nowait, None)

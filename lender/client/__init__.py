@@ -9,6 +9,7 @@ from lender.client.blocking import BlockingClient, BlockingFunctionJob, Blocking
 from lender.client.catalogue import Catalogue
 from lender.client.client import Client
 from lender.client.collector import TaskRecord
+from lender.client.contents import Transfer
 from lender.client.errors import (
     Cancelled,
     ClientError,
@@ -77,6 +78,7 @@ __all__ = [
     "TaskRecord",
     "TaskResult",
     "Terminal",
+    "Transfer",
     "Unreachable",
     "UntrustedResult",
     "UntrustedValue",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self, Unpack
 
 from lender.client import functions
-from lender.client.contents import Contents
+from lender.client.contents import Contents, Transfer
 from lender.client.errors import ClientError, KeyFault, NotAdmitted, Unreachable, outcome_of
 from lender.client.filling import filled
 from lender.client.functions import FunctionJob, FunctionOptions
@@ -62,6 +62,7 @@ class Client:
         trusted_lenders: Iterable[str] | None = None,
         timeout_s: float = 30.0,
         connect_timeout_s: float = 5.0,
+        on_transfer: Callable[[Transfer], None] | None = None,
         now: Callable[[], float] = time.time,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -80,6 +81,8 @@ class Client:
                 `$LENDER_TRUST` names, else those of any, also unsigned.
             timeout_s: bound on each exchange with server or broker, repetitions included.
             connect_timeout_s: bound on reaching a server at first.
+            on_transfer: called in the event loop while contents are sent and fetched, some times
+                a second; may be set later, too.
             now: the clock, seconds since the epoch.
             entropy: returns so many random bytes, for job ids.
         """
@@ -98,6 +101,7 @@ class Client:
         self._trust = Trust(trusted_lenders)
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
+        self.on_transfer = on_transfer
         self._now = now
         self._entropy = entropy
         self._session: Session
@@ -124,7 +128,7 @@ class Client:
             connection,
             jetstream,
             Ledger(connection, jetstream, signer, self._timeout_s),
-            Contents(connection, self._blobs, signer.public_key, self._timeout_s),
+            Contents(connection, self._blobs, signer.public_key, self._timeout_s, self._moved),
             self._timeout_s,
             self._trust,
             signer,
@@ -281,7 +285,7 @@ class Client:
             if program is None
             else await self._store(of_program, purpose("program"), program),
             inputs={
-                name: await self._store(seal, purpose("input", name), one)
+                name: await self._store(seal, purpose("input", name), one, name)
                 for name, one in request.inputs.items()
             },
             sealing=sealing,
@@ -350,11 +354,17 @@ class Client:
         record = await handle.task(task)
         return outcome_of(record.result) if record else ""
 
-    async def _store(self, seal: Seal | None, bound_to: bytes, content: Content) -> BlobRef:
+    def _moved(self, transfer: Transfer) -> None:
+        if self.on_transfer is not None:
+            self.on_transfer(transfer)
+
+    async def _store(
+        self, seal: Seal | None, bound_to: bytes, content: Content, name: str = ""
+    ) -> BlobRef:
         with contextlib.ExitStack() as stack:
             if seal is not None:
                 content = await asyncio.to_thread(seal.content, bound_to, content, stack)
-            return await self._session.contents.store(content)
+            return await self._session.contents.store(content, name)
 
     async def _submit(self, spec: JobSpec) -> Job:
         payload = payload_of(spec)

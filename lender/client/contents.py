@@ -4,13 +4,14 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from lender.client.errors import ContentFault, NotAdmitted
 from lender.client.insistence import insist
 from lender.client.specs import Content
-from lender.link.blobs import BlobError, Blobs, BucketFullError, Reference
+from lender.link.blobs import BlobError, Blobs, BucketFullError, Reference, Told
 from lender.link.connection import Connection
 from lender.link.errors import NoRespondersError
 from lender.protocol.job import BlobRef
@@ -27,6 +28,21 @@ _STORED, _LEFT = "blob.", "out."
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """How far a content has come on its way to the fleet, or from there.
+
+    Attributes:
+        name: of its file here; empty for what is none (a value, a function).
+        to_fleet: it is being stored, not fetched.
+    """
+
+    name: str
+    to_fleet: bool
+    done_bytes: int
+    total_bytes: int
+
+
 class Contents:
     """Stores and fetches contents of one submitter's jobs.
 
@@ -37,22 +53,36 @@ class Contents:
     """
 
     def __init__(
-        self, connection: Connection, blobs: Blobs, submitter: str, timeout_s: float
+        self,
+        connection: Connection,
+        blobs: Blobs,
+        submitter: str,
+        timeout_s: float,
+        told: Callable[[Transfer], None],
     ) -> None:
-        """Prepare; `timeout_s` is allowed for a transfer, plus time for its size."""
+        """Prepare; `timeout_s` is allowed for a transfer, plus time for its size.
+
+        `told` is called from time to time while one goes on, and at its end.
+        """
+        self._told = told
         self._connection = connection
         self._blobs = blobs
         self._submitter = submitter
         self._timeout_s = timeout_s
 
-    async def store(self, content: Content) -> BlobRef:
-        """Store a file, or bytes, and return its name; what is there already is not sent again."""
+    async def store(self, content: Content, name: str = "") -> BlobRef:
+        """Store a file, or bytes, and return its name; what is there already is not sent again.
+
+        `name` is what people call it, where that is not its file's name.
+        """
         blobs, mine = self._blobs, self._submitter
         if isinstance(content, bytes):
-            return await self._insist(lambda: blobs.put_bytes(mine, content), len(content), _STORED)
+            size, told = len(content), self._teller(name, len(content), to_fleet=True)
+            return await self._insist(lambda: blobs.put_bytes(mine, content, told), size, _STORED)
         try:
             size = content.stat().st_size
-            return await self._insist(lambda: blobs.put_file(mine, content), size, _STORED)
+            told = self._teller(name or content.name, size, to_fleet=True)
+            return await self._insist(lambda: blobs.put_file(mine, content, told), size, _STORED)
         except OSError as error:
             raise ContentFault(
                 f"can't read {content}: {error.strerror}", "name a file that you can read"
@@ -61,13 +91,15 @@ class Contents:
     async def fetch(self, blob: Reference) -> bytes:
         """Return a content whole and verified."""
         blobs, mine, place = self._blobs, self._submitter, _LEFT if blob.by else _STORED
-        return await self._insist(lambda: blobs.get_bytes(mine, blob), blob.size_bytes, place)
+        told = self._teller("", blob.size_bytes, to_fleet=False)
+        return await self._insist(lambda: blobs.get_bytes(mine, blob, told), blob.size_bytes, place)
 
     async def fetch_into(self, blob: Reference, path: Path) -> None:
         """Write a content to `path`, whole and verified or not at all."""
         blobs, mine, place = self._blobs, self._submitter, _LEFT if blob.by else _STORED
+        told = self._teller(path.name, blob.size_bytes, to_fleet=False)
         try:
-            await self._insist(lambda: blobs.get_to(mine, blob, path), blob.size_bytes, place)
+            await self._insist(lambda: blobs.get_to(mine, blob, path, told), blob.size_bytes, place)
         except OSError as error:
             raise ContentFault(
                 f"can't write {path}: {error.strerror}", "choose another folder"
@@ -81,6 +113,9 @@ class Contents:
             return await self.store(folder / blob.sha256)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    def _teller(self, name: str, total_bytes: int, *, to_fleet: bool) -> Told:
+        return lambda done_bytes: self._told(Transfer(name, to_fleet, done_bytes, total_bytes))
 
     async def _insist(
         self, transfer: Callable[[], Awaitable[Result]], size_bytes: int, place: str

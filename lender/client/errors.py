@@ -2,8 +2,17 @@
 
 # ruff: noqa: N818  # these read as what happened, and asyncio has a CancelledError already
 
-from lender.protocol.result import TaskResult, Terminal
+from lender.protocol.result import LimitName, TaskResult, Terminal
 from lender.protocol.strangers_text import visible
+
+_SAID_BY: dict[LimitName, tuple[str, str]] = {
+    "memory": ("--mem", "limits.memory_bytes"),
+    "time": ("--timeout", "limits.time_s"),
+    "output": ("--output", "limits.output_bytes"),
+    "disk": ("--scratch", "limits.scratch_bytes"),
+    "processes": ("--processes", "limits.processes"),
+}
+"""Where a limit is said: on the command line, and by a program."""
 
 
 class ClientError(Exception):
@@ -226,5 +235,9 @@ def _mend_of(result: TaskResult | None) -> str:
     if result is None:
         return "read the failed tasks' standard error in their results"
     if result.limit is not None:
-        return f"raise the {result.limit} limit of the job, or make the task smaller"
+        option, field = _SAID_BY[result.limit]
+        return (
+            f"raise the {result.limit} limit of the job ({option}, {field}), "
+            "or make the task smaller"
+        )
     return "read its standard error"

@@ -244,7 +244,7 @@ class Job:
             await fetch(output, path)
             return
         with tempfile.TemporaryDirectory(prefix="lender-sealed-") as folder:
-            sealed = Path(folder) / "sealed"
+            sealed = Path(folder) / path.name
             await fetch(output, sealed)
             try:
                 await asyncio.to_thread(self._seal.open_output, task, output.name, sealed, path)

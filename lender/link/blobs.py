@@ -44,6 +44,12 @@ _AGAIN_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 10.0)
 
 Source = io.BufferedReader | io.BytesIO
 Subject = Callable[[int], str]
+Told = Callable[[int], None]
+"""Called with how many bytes of a content have come through by now."""
+
+
+def nobody(_done_bytes: int) -> None:
+    """Nobody is told."""
 
 
 class BlobError(LinkError):
@@ -126,8 +132,10 @@ class Blobs:
         """Stop; a put still under way fails as unknown."""
         self._publisher.close()
 
-    async def put_file(self, submitter: str, path: Path) -> BlobRef:
+    async def put_file(self, submitter: str, path: Path, told: Told = nobody) -> BlobRef:
         """Store a file's content in a submitter's bucket, unless it is there; returns its name.
+
+        `told` hears first of none of it: the file is read through before anything is sent.
 
         What was stored in another week is not looked for: it may be gone before it is read.
 
@@ -137,27 +145,29 @@ class Blobs:
             BucketFullError: no more fits in.
         """
         with path.open("rb") as file:
-            return await self._put(submitter, file)
+            return await self._put(submitter, file, told)
 
-    async def put_bytes(self, submitter: str, content: bytes) -> BlobRef:
+    async def put_bytes(self, submitter: str, content: bytes, told: Told = nobody) -> BlobRef:
         """Store the bytes, as `put_file` does."""
-        return await self._put(submitter, io.BytesIO(content))
+        return await self._put(submitter, io.BytesIO(content), told)
 
     async def put_stream(self, submitter: str, source: io.BufferedReader) -> BlobRef:
         """Store what a seekable file holds from its start, as `put_file` does."""
-        return await self._put(submitter, source)
+        return await self._put(submitter, source, nobody)
 
-    async def get_bytes(self, submitter: str, blob: Reference) -> bytes:
+    async def get_bytes(self, submitter: str, blob: Reference, told: Told = nobody) -> bytes:
         """Return a content from a submitter's bucket, whole and verified.
 
         Raises:
             BlobMissingError, BlobCorruptError.
         """
         content = io.BytesIO()
-        await self._get(submitter, blob, content)
+        await self._get(submitter, blob, content, told)
         return content.getvalue()
 
-    async def get_to(self, submitter: str, blob: Reference, path: Path) -> None:
+    async def get_to(
+        self, submitter: str, blob: Reference, path: Path, told: Told = nobody
+    ) -> None:
         """Write a content to `path`, whole and verified or not at all.
 
         Raises:
@@ -168,14 +178,15 @@ class Blobs:
         try:
             # Opened right here: a thread would open it even after a cancellation.
             with part.open("xb") as file:
-                await self._get(submitter, blob, file)
+                await self._get(submitter, blob, file, told)
                 await asyncio.to_thread(_sync, file)
             await asyncio.to_thread(part.replace, path)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
 
-    async def _put(self, submitter: str, source: Source) -> BlobRef:
+    async def _put(self, submitter: str, source: Source, told: Told) -> BlobRef:
+        told(0)
         outline = await asyncio.to_thread(_outline, source)
         by = None if submitter == self._author else self._author
         week = week_of(self._now())
@@ -184,11 +195,12 @@ class Blobs:
         last = len(outline.pieces) - 1
         if last > 0:
             if await self._is_whole(stream, subject(last), outline):
+                told(ref.size_bytes)
                 return ref
             first = await self._first_missing(stream, subject, last)
-            await self._store(source, subject, outline, range(first, last))
+            await self._store(source, subject, outline, range(first, last), told)
         if last >= 0:
-            await self._store(source, subject, outline, range(last, last + 1))
+            await self._store(source, subject, outline, range(last, last + 1), told)
         return ref
 
     async def _is_whole(self, stream: str, last: str, outline: _Outline) -> bool:
@@ -217,24 +229,32 @@ class Blobs:
         return max(0, missing - _IN_FLIGHT)
 
     async def _store(
-        self, source: Source, subject: Subject, outline: _Outline, numbers: range
+        self, source: Source, subject: Subject, outline: _Outline, numbers: range, told: Told
     ) -> None:
         """Store pieces, a bounded number in flight; returns when all are there."""
         in_flight: deque[asyncio.Future[int]] = deque()
+        there = numbers.start
+
+        async def take_oldest() -> None:
+            nonlocal there
+            await _stored(in_flight[0], outline.sha256)
+            in_flight.popleft()
+            there += 1
+            told(min(there * PIECE_BYTES, outline.size_bytes))
+
         try:
             for first in numbers[::_READ_AT_ONCE]:
                 some = range(first, min(first + _READ_AT_ONCE, numbers.stop))
                 for number, piece in await asyncio.to_thread(_pieces, source, outline, some):
                     in_flight.append(await self._publisher.publish(subject(number), piece))
                     while in_flight and in_flight[0].done():
-                        await _stored(in_flight.popleft(), outline.sha256)
+                        await take_oldest()
             while in_flight:
-                await _stored(in_flight[0], outline.sha256)
-                in_flight.popleft()
+                await take_oldest()
         finally:
             _disown(in_flight)
 
-    async def _get(self, submitter: str, blob: Reference, target: BinaryIO) -> None:
+    async def _get(self, submitter: str, blob: Reference, target: BinaryIO, told: Told) -> None:
         """Append a content to `target`, verified."""
         stream, subject = _place(submitter, blob)
         count = -(-blob.size_bytes // PIECE_BYTES)
@@ -253,6 +273,7 @@ class Blobs:
                 reading.extend(map(asyncio.ensure_future, islice(asked, 1)))
                 size_bytes = min(PIECE_BYTES, blob.size_bytes - number * PIECE_BYTES)
                 await asyncio.to_thread(take, _piece(blob.sha256, number, message, size_bytes))
+                told(number * PIECE_BYTES + size_bytes)
         finally:
             for one in reading:
                 one.cancel()

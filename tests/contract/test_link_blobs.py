@@ -120,11 +120,17 @@ async def test_a_put_that_broke_off_goes_on_where_it_was(
         payload = content[piece * PIECE_BYTES : (piece + 1) * PIECE_BYTES]
         await (await blobs._publisher.publish(place(content, piece), payload))
     sent = blobs._js._connection.nc.stats["out_bytes"]
-    await blobs.put_file(ALICE, tmp_path / "a")
+    told: list[int] = []
+    await blobs.put_file(ALICE, tmp_path / "a", told.append)
+    assert told[0] == 0
+    assert told[1] > 22 * PIECE_BYTES, "as if it began anew"
+    assert told[1:] == list(range(told[1], 65 * PIECE_BYTES, PIECE_BYTES))
     pieces = (blobs._js._connection.nc.stats["out_bytes"] - sent) / PIECE_BYTES
     assert 22 <= pieces < 41, "what is there is sent again"
     assert await count(js) == 64
-    assert await blobs.get_bytes(ALICE, ref_of(content)) == content
+    told.clear()
+    assert await blobs.get_bytes(ALICE, ref_of(content), told.append) == content
+    assert told == list(range(PIECE_BYTES, 65 * PIECE_BYTES, PIECE_BYTES))
 
 
 async def test_a_transfer_outlives_the_restart_of_its_server(

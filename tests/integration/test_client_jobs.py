@@ -17,6 +17,7 @@ from lender.client import (
     LedgerFull,
     NoSuchJob,
     Rejected,
+    Transfer,
     Unreachable,
 )
 from lender.client.keys import create_key
@@ -25,7 +26,7 @@ from lender.link.api import JetStream
 from lender.link.connection import Connected
 from lender.link.embedded import EmbeddedServer
 from lender.protocol import streams, subjects
-from lender.protocol.bounds import WEEK_S
+from lender.protocol.bounds import PIECE_BYTES, WEEK_S
 from lender.protocol.job import JobSpec
 from lender.protocol.result import TaskResult
 
@@ -65,6 +66,7 @@ async def test_what_is_tried_again_later_names_contents_that_live_as_long_as_new
         Client(nats.url, key, now=lambda: today) as me,
     ):
         first = await me.submit(["x"], wasm=b"program", inputs={"in": b"content", "on": b"content"})
+        await first.ended(TIME_S)
         sooner = await me.retry(first)
         assert (sooner.spec.program, sooner.spec.inputs) == (first.spec.program, first.spec.inputs)
         today += WEEK_S
@@ -80,6 +82,29 @@ async def test_what_is_tried_again_later_names_contents_that_live_as_long_as_new
         assert [await contents.fetch(one) for one in later.spec.inputs] == [b"content"] * 2
         with pytest.raises(ContentFault, match="does not hold it"):
             await me.retry(first)
+
+
+async def test_who_asks_is_told_how_far_files_have_come(
+    nats: EmbeddedServer, key: Path, tmp_path: Path
+) -> None:
+    told: list[Transfer] = []
+
+    async def leave(broker: FakeBroker, spec: JobSpec) -> None:
+        one = spec.inputs[-1]
+        await broker.succeed(spec, outputs=(one.model_dump() | {"name": "out"},))
+
+    async with fake_broker(nats.url, leave), Client(nats.url, key, on_transfer=told.append) as me:
+        files = {"a": b"small", "in": bytes(PIECE_BYTES + 1)}
+        job = await me.submit(["x"], inputs=files, outputs=["out"])
+        total = {"total_bytes": PIECE_BYTES + 1}
+        assert told[2] == Transfer("in", to_fleet=True, done_bytes=0, **total)
+        assert told[-1] == Transfer("in", to_fleet=True, done_bytes=PIECE_BYTES + 1, **total)
+        told.clear()
+        result = (await job.result()).terminal.result
+        assert result is not None
+        await job.download(result, tmp_path / "out")
+        assert [one.done_bytes for one in told] == [PIECE_BYTES, PIECE_BYTES + 1]
+        assert told[0] == Transfer("out", to_fleet=False, done_bytes=PIECE_BYTES, **total)
 
 
 async def test_a_result_whose_event_was_lost_is_read(nats: EmbeddedServer, key: Path) -> None:

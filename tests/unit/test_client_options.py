@@ -11,7 +11,7 @@ from lender.cli import submit
 from lender.cli.exits import CommandError
 from lender.cli.job_options import job_request, take_trailing_files
 from lender.cli.progress import Progress
-from lender.client import After, Array, JobRequest, TaskRecord, TaskResult, Verify
+from lender.client import After, Array, JobRequest, Limits, TaskRecord, TaskResult, Verify
 from lender.service.quantities import duration_s, size_bytes
 
 
@@ -79,7 +79,7 @@ def test_what_a_machine_must_be_reaches_the_job() -> None:
     requires = request_of(*words.split()).requires
     assert (requires.pool, requires.os, requires.arch) == ("lab", "linux", "aarch64")
     assert (requires.labels, requires.prefers) == (("ssd", "site:lab"), ("fast",))
-    with pytest.raises(CommandError, match="labels"):
+    with pytest.raises(CommandError, match="--label: "):
         request_of("--label", "Two words", "--", "true")
 
 
@@ -123,9 +123,15 @@ def test_what_it_waits_for_and_how_long_reaches_the_job(
 
 
 def test_limits_reach_the_job() -> None:
-    request = request_of("--cpu", "2", "--mem", "1G", "--timeout", "5m", "--", "true")
-    limits = request.limits
-    assert (limits.cpu, limits.memory_bytes, limits.time_s) == (2, 1 << 30, 300.0)
+    words = ("--cpu", "2", "--mem", "1G", "--timeout", "5m", "--scratch", "2G", "--output", "4K")
+    assert request_of(*words, "--processes", "9", "--", "true").limits == Limits(
+        cpu=2,
+        memory_bytes=1 << 30,
+        time_s=300.0,
+        scratch_bytes=2 << 30,
+        output_bytes=4096,
+        processes=9,
+    )
 
 
 def test_an_input_may_be_renamed_and_a_clash_is_refused(
@@ -142,7 +148,11 @@ def test_an_input_may_be_renamed_and_a_clash_is_refused(
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [((), "no command"), (("--cpu", "0", "--", "true"), "cpu: "), (("--mem", "1K", "x"), "memory")],
+    [
+        ((), "no command"),
+        (("--cpu", "0", "--", "true"), "cpu: "),
+        (("--mem", "1K", "x"), "--mem: "),
+    ],
 )
 def test_what_makes_no_job_is_a_usage_error(words: tuple[str, ...], message: str) -> None:
     with pytest.raises(CommandError, match=message) as caught:
