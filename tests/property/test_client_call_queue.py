@@ -1,5 +1,6 @@
 """The executor's queue: no call is lost, sent twice, or kept waiting while there is room."""
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -16,6 +17,8 @@ from lender.client.executor.call_queue import (
     DropCalls,
     Event,
     Finish,
+    Remind,
+    Reminded,
     SendBatch,
 )
 
@@ -29,10 +32,11 @@ class QueueMachine(RuleBasedStateMachine):
         self.made = 0
         self.waiting: set[int] = set()
         self.sending: tuple[int, set[int]] | None = None
+        self.took_s: float | None = None
         self.running: dict[int, set[int]] = {}
         self.unwanted: set[int] = set()
         self.cancelled: set[int] = set()
-        self.closed = self.finished = False
+        self.closed = self.finished = self.reminding = False
 
     def happen(self, event: Event) -> None:
         for effect in self.queue.handle(event):
@@ -51,6 +55,9 @@ class QueueMachine(RuleBasedStateMachine):
                 case DropCalls(calls):
                     self.waiting.difference_update(calls)
                     self.unwanted.update(calls)
+                case Remind():
+                    assert not self.reminding
+                    self.reminding = True
                 case Finish():
                     self.finished = True
 
@@ -87,14 +94,23 @@ class QueueMachine(RuleBasedStateMachine):
             self.happen(CallEnded(call))
 
     @precondition(lambda self: self.running)
-    @rule(data=st.data())
-    def end(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), took_s=st.sampled_from([0.0, 1.0, 10.0]))
+    def end(self, data: st.DataObject, took_s: float) -> None:
         batch = data.draw(st.sampled_from(sorted(self.running)))
         call = data.draw(st.sampled_from(sorted(self.running[batch])))
         self.running[batch].discard(call)
         if not self.running[batch]:
             del self.running[batch]
-        self.happen(CallEnded(call))
+        self.took_s = took_s if self.took_s is None else self.took_s * 7 / 8 + took_s / 8
+        self.happen(CallEnded(call, took_s))
+
+    @precondition(lambda self: self.reminding)
+    @rule()
+    def remind(self) -> None:
+        self.reminding = False
+        before = self.sending, len(self.in_flight), bool(self.waiting)
+        self.happen(Reminded())
+        assert self.sending or before[1] == _IN_FLIGHT_MAX or not before[2]
 
     @precondition(lambda self: self.made)
     @rule(data=st.data())
@@ -114,8 +130,13 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def room_is_used_and_not_exceeded(self) -> None:
         assert len(self.in_flight) <= _IN_FLIGHT_MAX
-        if self.sending is None and len(self.in_flight) < _IN_FLIGHT_MAX:
-            assert not self.waiting
+        room = _IN_FLIGHT_MAX - len(self.in_flight)
+        if self.sending is None and room and self.waiting:
+            # More wait than can go, and most of what may be in flight is.
+            assert self.reminding
+            assert room < len(self.waiting)
+            assert room < _IN_FLIGHT_MAX / 2
+            assert room * (self.took_s or 0) < 2
 
     @invariant()
     def what_nobody_wants_is_cancelled(self) -> None:
@@ -129,3 +150,23 @@ class QueueMachine(RuleBasedStateMachine):
 
 TestCallQueue = QueueMachine.TestCase
 TestCallQueue.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.parametrize(("took_s", "batches_max"), [(0.0, 25), (0.001, 25), (0.1, 70), (5.0, 950)])
+def test_short_calls_go_together_and_long_ones_at_once(took_s: float, batches_max: int) -> None:
+    queue = CallQueue(in_flight_max=100)
+    batches: list[tuple[int, ...]] = []
+    in_flight: list[int] = []
+
+    def happen(event: Event) -> None:
+        for effect in queue.handle(event):
+            if isinstance(effect, SendBatch):
+                batches.append(effect.calls)
+                in_flight.extend(effect.calls)
+                happen(BatchAccepted(effect.batch))
+
+    happen(CallsMade(dict.fromkeys(range(1000), 1)))
+    while in_flight:
+        happen(CallEnded(in_flight.pop(0), took_s))
+    assert sorted(call for calls in batches for call in calls) == list(range(1000))
+    assert batches_max / 3 < len(batches) <= batches_max

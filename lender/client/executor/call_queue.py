@@ -1,7 +1,9 @@
 """Which calls go to the fleet next, and together. Pure.
 
 While one submission is under way the calls that come gather, and go as one array: the first call
-never waits for others, and a thousand of them cost few jobs.
+never waits for others, and a thousand of them cost few jobs. Where more wait than may be in flight,
+those that follow go when there is room for so many that they are worth a job's own cost, or after
+a moment: else each that ends would be followed by a job of one call.
 """
 
 from collections import deque
@@ -12,6 +14,12 @@ from typing import Literal, NamedTuple
 BATCH_CALLS_MAX = 10_000
 BATCH_BYTES_MAX = 32 * 1024 * 1024
 """A batch with more ends there, unless it is a single call."""
+
+_WORTH_A_JOB_S = 2.0
+"""A job costs its lender a tenth of a second, whatever is in it."""
+
+_WEIGHT = 1 / 8
+"""Of the newest call in how long calls take."""
 
 
 class CallsMade(NamedTuple):
@@ -27,15 +35,24 @@ class BatchAccepted(NamedTuple):
 
 
 class CallEnded(NamedTuple):
-    """There is a result of a call, or there never will be."""
+    """There is a result of a call, or there never will be.
+
+    Attributes:
+        took_s: as its lender says.
+    """
 
     call: int
+    took_s: float | None = None
 
 
 class CallDropped(NamedTuple):
     """Nobody wants a call's result any more."""
 
     call: int
+
+
+class Reminded(NamedTuple):
+    """The moment that `Remind` asked for has passed."""
 
 
 class Closed(NamedTuple):
@@ -67,12 +84,16 @@ class DropCalls(NamedTuple):
     calls: tuple[int, ...]
 
 
+class Remind(NamedTuple):
+    """Say Reminded in a moment: then goes what there is room for, however little."""
+
+
 class Finish(NamedTuple):
     """Nothing is left, and nothing will come."""
 
 
-Event = CallsMade | BatchAccepted | CallEnded | CallDropped | Closed
-Effect = SendBatch | CancelBatch | DropCalls | Finish
+Event = CallsMade | BatchAccepted | CallEnded | CallDropped | Reminded | Closed
+Effect = SendBatch | CancelBatch | DropCalls | Remind | Finish
 
 
 @dataclass
@@ -98,6 +119,8 @@ class CallQueue:
     _batch_of: dict[int, int] = field(default_factory=dict)
     _last_batch: int = 0
     _sending: int | None = None
+    _reminding: bool = False
+    _call_s: float | None = None
     _closed: bool = False
     _finished: bool = False
 
@@ -110,13 +133,16 @@ class CallQueue:
                 self._sizes_bytes.update(sizes_bytes)
             case BatchAccepted(batch):
                 self._accepted(batch, effects)
-            case CallEnded(call):
+            case CallEnded(call, took_s):
+                self._learn(took_s)
                 self._ended(call, effects)
             case CallDropped(call):
                 self._dropped(call, effects)
+            case Reminded():
+                self._reminding = False
             case Closed(drop):
                 self._close(drop, effects)
-        self._send(effects)
+        self._send(effects, gather=not isinstance(event, Reminded))
         if self._closed and not (self._finished or self._sizes_bytes or self._batches):
             self._finished = True
             effects.append(Finish())
@@ -166,9 +192,14 @@ class CallQueue:
             batch.cancelled = True
             effects.append(CancelBatch(number))
 
-    def _send(self, effects: list[Effect]) -> None:
+    def _send(self, effects: list[Effect], *, gather: bool) -> None:
         room = self.in_flight_max - len(self._batch_of)
         if self._sending is not None or room <= 0:
+            return
+        if gather and len(self._sizes_bytes) > room and room < self._worth_a_job():
+            if not self._reminding:
+                self._reminding = True
+                effects.append(Remind())
             return
         calls = tuple(self._taken(min(room, BATCH_CALLS_MAX)))
         if not calls:
@@ -178,6 +209,16 @@ class CallQueue:
         self._batches[self._sending] = _Batch(set(calls), set(calls))
         self._batch_of.update(dict.fromkeys(calls, self._sending))
         effects.append(SendBatch(self._sending, calls))
+
+    def _learn(self, took_s: float | None) -> None:
+        if took_s is not None:
+            known_s = took_s if self._call_s is None else self._call_s
+            self._call_s = known_s + _WEIGHT * (took_s - known_s)
+
+    def _worth_a_job(self) -> float:
+        """So many calls; at most half of what may be in flight: machines go on meanwhile."""
+        half = self.in_flight_max / 2
+        return min(half, _WORTH_A_JOB_S / self._call_s) if self._call_s else half
 
     def _taken(self, count_max: int) -> Iterable[int]:
         """Take what goes next from what waits; a call that was dropped has no size any more."""

@@ -21,6 +21,8 @@ from lender.client.executor.call_queue import (
     Effect,
     Event,
     Finish,
+    Remind,
+    Reminded,
     SendBatch,
 )
 from lender.client.executor.outcomes import outcome
@@ -30,6 +32,9 @@ from lender.client.job import Job
 from lender.client.loop_thread import LoopThread
 from lender.protocol.result import TaskResult
 from lender.protocol.strangers_text import visible
+
+_MOMENT_S = 1.0
+"""See `Remind`."""
 
 
 class CallFuture(Future[Any]):
@@ -116,6 +121,8 @@ class Dispatch:
             case DropCalls(calls):
                 for number in calls:
                     self._forget(number)
+            case Remind():
+                asyncio.get_running_loop().call_later(_MOMENT_S, self._on, Reminded())
             case Finish():
                 self._start(self._finish())
 
@@ -168,7 +175,7 @@ class Dispatch:
                 _show(sys.stdout, came.printed, self._trust)
                 self._resolve(number, came.value, came.error)
         # Nothing in here may hold a value longer than its future does.
-        self._on(CallEnded(number))
+        self._on(CallEnded(number, result.duration_s))
 
     def _fail(self, left: dict[int, int], error: Exception) -> None:
         for number in left.values():
