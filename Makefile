@@ -64,7 +64,7 @@ check: venv
 	$(BIN)/lint-imports
 
 test: check walls
-	@.ci/packages bubblewrap crun dbus xvfb xdotool
+	@.ci/packages bubblewrap crun dbus systemd xvfb xdotool
 	@# Of the cores' coverage every line is owed to an example: properties cost double under it.
 	$(PYTEST) --cov=lender.core --cov=lender.protocol --cov=broker.core --cov-report= tests/unit
 	$(BIN)/coverage report --include='lender/core/*,lender/protocol/*,broker/core/*' --fail-under=100

@@ -32,7 +32,7 @@ from lender.link.embedded import EmbeddedServer
 from lender.link.errors import LinkError, passing
 from lender.protocol.streams import FORMER_BLOBS, stream_configs
 from lender.service.metrics_http import Address, MetricsServer
-from lender.service.notify import notify
+from lender.service.notify import feed_watchdog, notify
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +67,9 @@ class Lifetime:
             serving = tasks.create_task(self._serve())
             stopping = tasks.create_task(self._stop.wait())
             telling = tasks.create_task(self._serve_metrics())
+            feeding = tasks.create_task(feed_watchdog())
             await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
-            for task in (serving, stopping, telling):
+            for task in (serving, stopping, telling, feeding):
                 task.cancel()
         notify("STOPPING=1")
 

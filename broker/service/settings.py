@@ -11,7 +11,7 @@ from lender.protocol.ids import PoolName
 from lender.protocol.signature import check_public_key
 from lender.service.logs import LogFormat
 from lender.service.places import state_home
-from lender.service.settings import ListenAddress, LogLevel
+from lender.service.settings import ListenAddress, LogLevel, handed_over
 
 DEFAULT_PORT = 4222
 
@@ -42,8 +42,9 @@ class BrokerSettings(BaseSettings):
     """Folder of the embedded server. None: `nats` in the state folder."""
     state: Path = Field(default_factory=default_state)
     """Folder of `submitters.toml`, which `allow` and `forbid` write."""
-    credentials: Path | None = None
-    """File that the NATS server lets us in by, where it asks for one: see README.md."""
+    credentials: Path | None = Field(default_factory=lambda: handed_over("lender-broker.creds"))
+    """File that the NATS server lets us in by, where it asks for one: see README.md. By default
+    what the service manager hands over, if that is anything."""
     ca: Path | None = None
     """Certificates of who may vouch for the NATS server, for TLS. None: a deployment's, if any."""
     deployment: Path | None = None

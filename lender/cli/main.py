@@ -29,6 +29,8 @@ VERBS = {
     "log": "what ran here, for whom, and why it stopped",
     "policy": "your limits, and what others would have lent",
     "agent": "tell lenderd, from your session, whether you are here",
+    "install": "make lenderd a service, which starts by itself",
+    "uninstall": "undo that",
     "doctor": "check this machine, read-only, with a mend for each fault",
     "preflight": "look before you join a fleet, read-only, with a mend for each fault",
     "completion": "print a shell's completion script",

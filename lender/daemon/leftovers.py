@@ -8,10 +8,10 @@ from types import MappingProxyType
 from lender.daemon.cpu_counter import total_s
 from lender.daemon.signal_history import BLOCK_S
 from lender.sandbox.files import scratch
-from lender.sandbox.processes import stopping
+from lender.sandbox.processes import stopping, tree
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
 from lender.state.closing_receipts import closing_receipt
-from lender.state.folder import StateFolder
+from lender.state.folder import StateFolder, read_account, read_pid
 from lender.state.moved_bytes import MovedBytes, forget_moved, moved_by
 from lender.state.purge import kept_submitters
 from lender.state.receipts import ReceiptLog
@@ -75,6 +75,27 @@ def clear(
     opened = [state.opened(one) for one in kept_submitters(state)]
     for left in (*state.scratch.iterdir(), *filter(Path.is_dir, opened)):
         scratch.remove(left)
+
+
+def end(state: StateFolder) -> bool:
+    """Kill what a lenderd that is gone has left; the next one accounts for it and wipes it.
+
+    Does nothing while a lenderd serves the folder, or where there never was one.
+
+    Returns:
+        Whether nothing is left, by the kernel's word.
+    """
+    if not state.attempts.is_dir() or read_pid(state) is not None:
+        return True
+    tree.enclose(read_account(state))
+    reading = AttemptRecords(state.attempts).read_all()
+    report = stopping.kill(reading.records)
+    log.info("leftovers: %d processes killed", report.processes)
+    for path in reading.unreadable:
+        log.warning("%s can't be read: what it names may be left", path)
+    if report.remaining:
+        log.error("leftovers: these processes could not be ended: %s", report.remaining)
+    return report.verified and not reading.unreadable
 
 
 def _ids(record: AttemptRecord) -> dict[str, object]:

@@ -64,7 +64,7 @@ from lender.sandbox.processes.subtree import Subtree
 from lender.sensors import memory
 from lender.sensors.machine import MachineSensors
 from lender.sensors.presence import PresenceSensors, machine_sources
-from lender.service.notify import notify, watchdog_interval_s
+from lender.service.notify import ask_for_time, notify, watchdog_interval_s
 from lender.state.attempt_records import AttemptRecords
 from lender.state.consent_files import load_consent
 from lender.state.folder import StateFolder, default_state_path, read_pid, write_pid
@@ -78,6 +78,9 @@ log = logging.getLogger(__name__)
 
 REPORT_GRACE_S = 2.0
 """After the drain's deadline: for the last reports to be answered."""
+
+TAKE_DOWN_S = 20.0
+"""After that: to end what still runs, and write down what it was."""
 
 
 class Lifetime:
@@ -238,6 +241,7 @@ class Lifetime:
             self._failure.result()
         drain_s = self._settings.drain_s
         log.info("stopping; running work has %.0f s", drain_s)
+        ask_for_time(drain_s + REPORT_GRACE_S + TAKE_DOWN_S)
         self._post(DrainRequested(self._clock() + drain_s))
         ends = [asyncio.create_task(one.wait()) for one in (self._shell.finished, self._hurried)]
         await asyncio.wait(

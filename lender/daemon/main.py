@@ -9,16 +9,17 @@ from pathlib import Path
 
 import uvloop
 
+from lender.daemon import leftovers
 from lender.daemon.catalogue import CatalogueError
 from lender.daemon.core_config import StartError
 from lender.daemon.lifetime import Lifetime
-from lender.daemon.privilege import PrivilegeError
+from lender.daemon.privilege import PrivilegeError, become_owner_of
 from lender.daemon.settings import DaemonSettings
 from lender.link.credentials import CredentialsError
 from lender.service import logs
 from lender.service.places import NoHomeError
 from lender.service.settings import SettingsError, find_file, given, load
-from lender.state.folder import AlreadyRunningError
+from lender.state.folder import AlreadyRunningError, StateFolder, default_state_path
 
 EXAMPLES = """examples:
   lenderd                                 lend to the fleet at nats://127.0.0.1:4222
@@ -48,11 +49,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     logs.set_up(settings.log_level, settings.log_format)
     try:
+        if arguments.end_leftovers:
+            return 0 if _end_leftovers(settings) else 1
         uvloop.run(_serve(settings))
     except _FAULTS as error:
         print(f"lenderd: {error}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
+
+
+def _end_leftovers(settings: DaemonSettings) -> bool:
+    """End them as the user whose they are; returns whether nothing is left."""
+    path = Path(settings.state or default_state_path()).absolute()
+    if not path.exists():
+        return True
+    become_owner_of(path)
+    return leftovers.end(StateFolder(path))
 
 
 async def _serve(settings: DaemonSettings) -> None:
@@ -83,4 +95,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", help="what people call this machine")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     parser.add_argument("--log-format", choices=("text", "json"))
+    parser.add_argument(
+        "--end-leftovers",
+        action="store_true",
+        help="kill what a lenderd that died has left here, and end; for its unit",
+    )
     return parser.parse_args(argv)

@@ -14,7 +14,7 @@ from lender.protocol.bounds import LABELS_MAX
 from lender.protocol.ids import Label, PoolName
 from lender.protocol.job import Runtime
 from lender.service.logs import LogFormat
-from lender.service.settings import ListenAddress, LogLevel
+from lender.service.settings import ListenAddress, LogLevel, handed_over
 
 ImportName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 """Of a package or a module at the top level."""
@@ -27,8 +27,9 @@ class DaemonSettings(BaseSettings):
 
     url: str = "nats://127.0.0.1:4222"
     """Where the fleet's NATS server is."""
-    credentials: Path | None = None
-    """File that the NATS server lets us in by, where it asks for one: see README.md."""
+    credentials: Path | None = Field(default_factory=lambda: handed_over("lenderd.creds"))
+    """File that the NATS server lets us in by, where it asks for one: see README.md. By default
+    what the service manager hands over, if that is anything."""
     ca: Path | None = None
     """Certificates of who may vouch for that server, for TLS: `ca.pem` of a deployment."""
     state: Path | None = None

@@ -1,5 +1,6 @@
 """sd_notify(3): tells systemd about readiness and life, over a datagram socket."""
 
+import asyncio
 import os
 import socket
 
@@ -19,9 +20,29 @@ def notify(state: str) -> bool:
     return True
 
 
+def ask_for_time(seconds: float) -> bool:
+    """Say that the end, begun or to begin now, may take so long: a unit's own bound steps back.
+
+    Returns:
+        False where nobody asked for such words.
+    """
+    return notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
+
+
 def watchdog_interval_s() -> float | None:
     """Return how often to send `WATCHDOG=1`: half of what systemd waits for."""
     usec = os.environ.get("WATCHDOG_USEC", "")
     if not usec.isdecimal() or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     return int(usec) / 2e6
+
+
+async def feed_watchdog() -> None:
+    """Show systemd that the loop that this runs on goes round, for ever: one that hangs does not.
+
+    Ends at once where nobody waits for it.
+    """
+    interval_s = watchdog_interval_s()
+    while interval_s is not None:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(interval_s)

@@ -94,6 +94,17 @@ def find_file(named: Path | None, usual: str) -> Path | None:
     return found if found.exists() else None
 
 
+def handed_over(credential: str, environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the file of a secret that the service manager hands over; None: there is none.
+
+    Args:
+        credential: its name (systemd.exec(5), "Credentials").
+        environment: of this process.
+    """
+    path = Path(environment.get("CREDENTIALS_DIRECTORY", ""), credential)
+    return path if path.is_absolute() and path.is_file() else None
+
+
 def given(model: type[BaseSettings], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the command line says about settings of `model`."""
     known = model.model_fields

@@ -1,5 +1,7 @@
 """Small parts of lenderd: the words to systemd, the catalogue, today's sum, the user to become."""
 
+import asyncio
+import contextlib
 import os
 import pwd
 import socket
@@ -17,7 +19,7 @@ from lender.daemon.identity import load_or_create
 from lender.daemon.privilege import PrivilegeError, drop_to
 from lender.daemon.today import Today
 from lender.protocol.errors import ProtocolError
-from lender.service.notify import notify, watchdog_interval_s
+from lender.service.notify import ask_for_time, feed_watchdog, notify, watchdog_interval_s
 from lender.service.workload_folders import installed_workloads
 
 
@@ -32,6 +34,8 @@ def test_systemd_hears_that_the_daemon_is_ready(
         monkeypatch.setenv("NOTIFY_SOCKET", name)
         assert notify("READY=1")
         assert listener.recv(100) == b"READY=1"
+        assert ask_for_time(32.5)
+        assert listener.recv(100) == b"STOPPING=1\nEXTEND_TIMEOUT_USEC=32500000"
 
 
 def test_without_systemd_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,3 +165,25 @@ def test_root_needs_an_ordinary_user_to_become(monkeypatch: pytest.MonkeyPatch) 
     assert drop_to("nobody") == (nobody.pw_uid, nobody.pw_gid)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert drop_to(None) is None
+
+
+async def test_the_brokers_loop_feeds_its_watchdog_and_one_that_hangs_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "10000")
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+        feeding = asyncio.create_task(feed_watchdog())
+        loop = asyncio.get_running_loop()
+        for _ in range(2):
+            assert await asyncio.wait_for(loop.sock_recv(systemd, 100), 20) == b"WATCHDOG=1"
+        with contextlib.suppress(BlockingIOError):
+            while systemd.recv(100):
+                pass
+        time.sleep(0.1)  # noqa: ASYNC251 - the loop hangs
+        with pytest.raises(BlockingIOError):
+            systemd.recv(100)
+        feeding.cancel()

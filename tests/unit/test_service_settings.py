@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.service.settings import BrokerSettings
 from lender.daemon.settings import DaemonSettings
 from lender.service.settings import SettingsError, load
 
@@ -98,3 +99,14 @@ def test_a_missing_file_says_so(tmp_path: Path) -> None:
 )
 def test_the_fleets_hosts_are_read_from_its_url(url: str, hosts: tuple[str, ...]) -> None:
     assert DaemonSettings(url=url).hosts == hosts
+
+
+def test_a_secret_that_the_service_manager_hands_over_is_found_without_a_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert read(tmp_path, "").credentials is None
+    (tmp_path / "lenderd.creds").write_text("alice:secret")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert read(tmp_path, "").credentials == tmp_path / "lenderd.creds"
+    assert read(tmp_path, 'credentials = "/mine"').credentials == Path("/mine")
+    assert BrokerSettings().credentials is None, "that is another's"

@@ -1,0 +1,163 @@
+"""Make lenderd, or with --broker the broker, a service: it starts by itself, now and later.
+
+Writes the unit (systemd) or the property list (launchd), and switches it on. Run again, it does
+what is missing; after an upgrade it writes the unit anew, and leaves alone what you changed. It
+grants nothing: nothing runs here before you type `lender grant`. `lender uninstall` undoes it.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from lender.cli.exits import CommandError, Exit
+from lender.cli.installing import host, launchd, systemd, templates
+from lender.cli.installing.carrying_out import carry_out
+from lender.cli.installing.plan import Name, Plan, Target, as_json, told
+from lender.cli.owner import print_json
+from lender.cli.words import say
+
+EXAMPLES = """\
+  lender install                           lenderd for you, as long as you are logged in
+  lender install --dry-run                 only say what would be done
+  sudo lender install --system             lenderd for a machine that nobody logs in to
+  sudo lender install --system --broker    the broker for such a machine"""
+
+UNITS = Path(__file__).with_name("installing") / "units"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    add_options(parser)
+    parser.add_argument(
+        "--replace", action="store_true", help="also a unit that was edited; a copy of it is kept"
+    )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `lender uninstall` takes, too."""
+    whose = parser.add_mutually_exclusive_group()
+    whose.add_argument(
+        "--user", action="store_false", dest="system", help="a service of your own (the default)"
+    )
+    whose.add_argument(
+        "--system", action="store_true", help="one of the machine, for an account of its own"
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--broker", action="store_true", help="the broker instead of lenderd")
+    what.add_argument(
+        "--agent",
+        action="store_true",
+        help="what tells the machine's lenderd whether you are here: see lender agent",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead")
+    parser.set_defaults(system=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look, tell, do, tell."""
+    target = target_of(args)
+    manager = host.manager()
+    if not (args.dry_run and target.system):
+        host.check_who(target, os.getuid(), os.environ)
+    programs = host.programs()
+    if target.system:
+        for path in (programs[target.name], sys.executable):
+            host.check_reach(path)
+    try:
+        if manager == "systemd":
+            plan = _for_systemd(target, programs, replace=args.replace)
+        else:
+            plan = _for_launchd(target, programs, replace=args.replace)
+    except templates.PathError as error:
+        raise CommandError(Exit.FAILED, str(error)) from error
+    finish(args, "install", f"{target.name} as {target.whose}, by {manager}", plan)
+    if not args.json:
+        say(_closing(target, dry=args.dry_run))
+    return Exit.DONE
+
+
+def target_of(args: argparse.Namespace) -> Target:
+    """Return what the options mean.
+
+    Raises:
+        CommandError: there is no such thing.
+    """
+    name: Name = "lenderd"
+    if args.broker:
+        name = "lender-broker"
+    elif args.agent:
+        name = "lender-agent"
+        if args.system:
+            raise CommandError(Exit.USAGE, "an agent belongs to a user: without --system")
+    return Target(name, args.system)
+
+
+def finish(args: argparse.Namespace, verb: str, headline: str, plan: Plan) -> None:
+    """Say what will be done, do it unless it is only to be said, and say what was.
+
+    Raises:
+        CommandError: a step failed.
+    """
+    if not args.json:
+        say([headline, *(f"→ {told(step)}" for step in plan.steps)])
+    if not args.dry_run:
+        carry_out(plan, (lambda _: None) if args.json else (lambda line: say([line])))
+    if args.json:
+        steps = {"steps": as_json(plan.steps), "notes": list(plan.notes)}
+        print_json(verb, {"dry_run": args.dry_run, **steps})
+        return
+    if args.dry_run:
+        say([*_notes(plan), "Nothing was changed: that is what would be done."])
+    elif not plan.steps:
+        say([*_notes(plan), "✓ it is so already"])
+    else:
+        say(_notes(plan))
+
+
+def launchd_source(target: Target) -> str:
+    """Return which property list belongs to a target.
+
+    Raises:
+        CommandError: there is none.
+    """
+    source = launchd.source(target)
+    if source is None:
+        raise CommandError(Exit.USAGE, f"on macOS {target.name} is not {target.whose}")
+    return source
+
+
+def _for_systemd(target: Target, programs: dict[str, str], *, replace: bool) -> Plan:
+    shipped = UNITS / "systemd"
+    units = {
+        name: templates.unit((shipped / path).read_text(), programs)
+        for name, path in systemd.sources(target).items()
+    }
+    accounts = (shipped / systemd.ACCOUNTS).resolve()
+    found = host.systemd_service(target)
+    return systemd.install(target, units, accounts, found, replace=replace)
+
+
+def _for_launchd(target: Target, programs: dict[str, str], *, replace: bool) -> Plan:
+    source = launchd_source(target)
+    shipped = (UNITS / "launchd" / source).read_text()
+    text = templates.plist(shipped, programs, str(Path.home()))
+    return launchd.install(target, text, host.launchd_service(target, source), replace=replace)
+
+
+def _notes(plan: Plan) -> list[str]:
+    return [f"! {note}" for note in plan.notes]
+
+
+def _closing(target: Target, *, dry: bool) -> list[str]:
+    if dry:
+        return []
+    sudo = "sudo " if target.system else ""
+    if target.name == "lender-broker":
+        return [
+            "Its settings: broker.toml; `embedded = true` there has it run a NATS server itself."
+        ]
+    if target.name == "lender-agent":
+        return ["It tells lenderd whether you are here, and nobody else anything."]
+    return [f"Nothing runs here until you agree: {sudo}lender grant. What is wrong: lender doctor."]

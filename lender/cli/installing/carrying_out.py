@@ -1,0 +1,79 @@
+"""Carries a plan out, step by step, and says so."""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from lender.cli.exits import CommandError, Exit
+from lender.cli.installing.plan import Plan, Remove, Run, Step, Wipe, Write, told
+from lender.cli.state_choice import serves
+from lender.sandbox.files import scratch
+from lender.state.folder import StateFolder
+
+_RUN_S = 400.0
+"""Longer than units may take to start."""
+
+
+def carry_out(plan: Plan, say: Callable[[str], None]) -> None:
+    """Do all of it in order.
+
+    Args:
+        plan: what.
+        say: told of each step that was done.
+
+    Raises:
+        CommandError: a step failed; the earlier ones stand, and running it again goes on.
+    """
+    for step in plan.steps:
+        try:
+            _do(step)
+        except OSError as error:
+            raise CommandError(Exit.FAILED, f"could not {told(step)}: {error}") from error
+        say(f"✓ {told(step)}")
+
+
+def _do(step: Step) -> None:
+    match step:
+        case Write(path, content, kept):
+            _write(path, content, kept)
+        case Remove(path, kept):
+            if kept is None:
+                path.unlink(missing_ok=True)
+            else:
+                path.replace(kept)
+        case Run(command, may_fail):
+            _run(command, may_fail=may_fail)
+        case Wipe(path):
+            _wipe(path)
+
+
+def _write(path: Path, content: str, kept: Path | None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kept is not None:
+        path.replace(kept)
+    # Whole or not at all: a half unit would be what starts at boot.
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "w") as file:
+        os.fchmod(handle, 0o644)
+        file.write(content)
+    Path(draft).replace(path)
+
+
+def _run(command: tuple[str, ...], *, may_fail: bool) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_RUN_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise CommandError(Exit.FAILED, f"{' '.join(command)}: no end after {_RUN_S} s") from error
+    if done.returncode and not may_fail:
+        said = (done.stderr or done.stdout).strip()
+        raise CommandError(Exit.FAILED, f"{' '.join(command)}: {said}")
+
+
+def _wipe(path: Path) -> None:
+    if not path.is_dir() or path.is_symlink():
+        return
+    if serves(StateFolder(path)):
+        raise CommandError(Exit.FAILED, f"{path} stays: a lenderd still serves it")
+    scratch.remove(path)

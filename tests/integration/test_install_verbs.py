@@ -1,0 +1,84 @@
+"""`lender install` and `lender uninstall` as typed, beside a systemctl that only takes notes."""
+
+from pathlib import Path
+
+import pytest
+
+from lender.cli.installing import host
+from lender.cli.main import main
+
+# Tells of the service what was last ordered of it.
+SYSTEMCTL = """#!/bin/sh
+echo "$@" >>{folder}/ran
+case "$2" in
+  is-enabled) cat {folder}/enabled 2>/dev/null ;;
+  is-active) cat {folder}/active 2>/dev/null ;;
+  enable) echo enabled >{folder}/enabled ;;
+  start) echo active >{folder}/active ;;
+  disable) rm -f {folder}/enabled {folder}/active ;;
+esac
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "systemctl").write_text(SYSTEMCTL.format(folder=tools))
+    (tools / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools), prepend=":")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(host, "manager", lambda: "systemd")
+    monkeypatch.setattr(host, "check_who", lambda *_: None)
+    return tmp_path
+
+
+def changed(home: Path) -> list[str]:
+    """What was asked for that is no question."""
+    ran = (home / "tools" / "ran").read_text().splitlines()
+    return [line.removeprefix("--user ") for line in ran if " is-" not in line]
+
+
+def test_it_says_what_it_will_do_does_it_once_and_undoes_it(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    units = home / "config" / "systemd" / "user"
+    assert main(["install", "--dry-run"]) == 0
+    assert "Nothing was changed" in capsys.readouterr().out
+    assert (units.exists(), changed(home)) == (False, [])
+
+    assert main(["install"]) == 0
+    said = capsys.readouterr().out
+    assert said.index(f"→ write {units}/lenderd.service") < said.index("✓ write")
+    assert "✓ run systemctl --user start lenderd.service" in said
+    assert "until you agree: lender grant" in said
+    assert not (home / "state").exists(), "nothing is granted, and nobody enrolled"
+    before = changed(home)
+
+    assert main(["install"]) == 0
+    assert "it is so already" in capsys.readouterr().out
+    assert changed(home) == before
+
+    grants = home / "state" / "lender" / "grants"
+    grants.mkdir(parents=True)
+    (grants / "G-1.toml").write_text("")
+    assert main(["uninstall"]) == 0
+    assert f"{grants.parent} stays" in capsys.readouterr().out
+    assert not list(units.iterdir())
+    assert "disable --now lenderd.service" in changed(home)
+    assert (grants / "G-1.toml").exists()
+
+
+def test_purge_deletes_the_state_folder_once_its_owner_says_yes(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = home / "state" / "lender"
+    (state / "grants").mkdir(parents=True)
+    monkeypatch.setattr("sys.stdin.readline", lambda: "\n")
+    assert main(["uninstall", "--purge"]) == 1
+    assert state.exists()
+    assert main(["uninstall", "--purge", "--yes", "--json"]) == 0
+    assert not state.exists()
+    assert '"do": "wipe"' in capsys.readouterr().out
+    assert main(["uninstall", "--broker", "--purge", "--yes"]) == 2, "a fleet's keys"

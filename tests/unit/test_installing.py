@@ -1,0 +1,236 @@
+"""What `lender install` and `lender uninstall` would do, from what they find."""
+
+import plistlib
+import re
+from pathlib import Path
+
+import pytest
+
+from lender.cli.exits import CommandError, Exit
+from lender.cli.install import UNITS
+from lender.cli.installing import host, launchd, systemd, templates
+from lender.cli.installing.plan import Plan, Remove, Run, Target, Write
+
+PROGRAMS = {name: f"/opt/lender/bin/{name}" for name in ("lender", "lenderd", "lender-broker")}
+MINE, MACHINES = Target("lenderd", system=False), Target("lenderd", system=True)
+FOLDER = Path("/units")
+ACCOUNTS = Path("/shipped/sysusers.d/lender.conf")
+PLISTS = sorted((UNITS / "launchd").glob("*/*.plist"))
+
+
+def units(target: Target, programs: dict[str, str] = PROGRAMS) -> dict[str, str]:
+    shipped = UNITS / "systemd"
+    texts = {name: (shipped / path).read_text() for name, path in systemd.sources(target).items()}
+    return {name: templates.unit(text, programs) for name, text in texts.items()}
+
+
+def found(
+    files: dict[Path, str], *, enabled: bool = False, active: bool = False, accounts: bool = True
+) -> systemd.Found:
+    return systemd.Found(FOLDER, files.get, enabled, active, accounts)
+
+
+def carried_out(files: dict[Path, str], plan: Plan) -> tuple[dict[Path, str], list[str]]:
+    """The files afterwards, and the commands that were run."""
+    files, ran = dict(files), []
+    for step in plan.steps:
+        match step:
+            case Write(path, content, kept):
+                if kept is not None:
+                    files[kept] = files[path]
+                files[path] = content
+            case Remove(path, kept):
+                content = files.pop(path)
+                if kept is not None:
+                    files[kept] = content
+            case Run(command):
+                ran.append(" ".join(command))
+    return files, ran
+
+
+def installed(target: Target = MINE, programs: dict[str, str] = PROGRAMS) -> dict[Path, str]:
+    plan = systemd.install(target, units(target, programs), ACCOUNTS, found({}), replace=False)
+    return carried_out({}, plan)[0]
+
+
+def test_a_first_time_writes_the_units_and_starts_them_now_and_later() -> None:
+    plan = systemd.install(MINE, units(MINE), ACCOUNTS, found({}), replace=False)
+    files, ran = carried_out({}, plan)
+    assert set(files) == {FOLDER / "lenderd.service", FOLDER / "lender.slice"}
+    assert "\nExecStart=/opt/lender/bin/lenderd\n" in files[FOLDER / "lenderd.service"]
+    assert ran == [
+        "systemctl --user daemon-reload",
+        "systemctl --user enable lenderd.service",
+        "systemctl --user reset-failed lenderd.service",
+        "systemctl --user start lenderd.service",
+    ]
+
+
+def test_a_machines_service_gets_its_account_before_all_else() -> None:
+    nobody = found({}, accounts=False)
+    plan = systemd.install(MACHINES, units(MACHINES), ACCOUNTS, nobody, replace=False)
+    assert plan.steps[0] == Run(("systemd-sysusers", str(ACCOUNTS)))
+    assert "User=lender\n" in carried_out({}, plan)[0][FOLDER / "lenderd.service"]
+
+
+def test_a_second_time_does_nothing() -> None:
+    running = found(installed(), enabled=True, active=True)
+    plan = systemd.install(MINE, units(MINE), ACCOUNTS, running, replace=False)
+    assert (plan.steps, plan.notes) == ((), ())
+
+
+def test_a_new_version_is_written_and_started_anew_and_drop_ins_stay() -> None:
+    override = FOLDER / "lenderd.service.d" / "override.conf"
+    files = {**installed(), override: "[Service]\nMemoryMax=2G\n"}
+    moved = {name: path.replace("/opt", "/srv") for name, path in PROGRAMS.items()}
+    running = found(files, enabled=True, active=True)
+    plan = systemd.install(MINE, units(MINE, moved), ACCOUNTS, running, replace=False)
+    after, ran = carried_out(files, plan)
+    assert "ExecStart=/srv/lender/bin/lenderd" in after[FOLDER / "lenderd.service"]
+    assert after[override] == files[override]
+    assert ran == ["systemctl --user daemon-reload", "systemctl --user restart lenderd.service"]
+
+
+@pytest.mark.parametrize("theirs", ["[Service]\nExecStart=/bin/true\n", "edited"])
+def test_a_unit_that_is_not_as_we_wrote_it_is_left_alone_unless_told(theirs: str) -> None:
+    service = FOLDER / "lenderd.service"
+    files = installed()
+    files[service] = files[service].replace("Sec=60", "Sec=90") if theirs == "edited" else theirs
+    running = found(files, enabled=True, active=True)
+    plan = systemd.install(MINE, units(MINE), ACCOUNTS, running, replace=False)
+    assert not plan.steps
+    assert "systemctl --user edit lenderd.service" in plan.notes[0]
+    plan = systemd.install(MINE, units(MINE), ACCOUNTS, running, replace=True)
+    after, _ = carried_out(files, plan)
+    assert after[service] == installed()[service]
+    assert after[service.with_name("lenderd.service.kept")] == files[service]
+
+
+def test_the_unit_of_a_package_is_switched_on_and_not_written_once_more() -> None:
+    packaged = {
+        Path("/usr/lib/systemd/system", name): text for name, text in units(MACHINES).items()
+    }
+    plan = systemd.install(MACHINES, units(MACHINES), ACCOUNTS, found(packaged), replace=False)
+    files, ran = carried_out(packaged, plan)
+    assert files == packaged
+    assert ran[0] == "systemctl enable lenderd.service"
+    on = found(packaged, enabled=True, active=True)
+    plan = systemd.uninstall(MACHINES, on)
+    assert carried_out(packaged, plan)[0] == packaged
+    assert plan.notes == ("lenderd.service of a package stays, switched off",)
+
+
+def test_uninstall_leaves_nothing_but_what_is_the_owners() -> None:
+    override = FOLDER / "lenderd.service.d" / "override.conf"
+    files = {**installed(), override: "[Service]\n"}
+    plan = systemd.uninstall(MINE, found(files, enabled=True, active=True))
+    after, ran = carried_out(files, plan)
+    assert set(after) == {override}
+    assert ran[0] == "systemctl --user disable --now lenderd.service"
+    assert plan.notes == ("your changes in /units/lenderd.service.d stay",)
+    assert not systemd.uninstall(MINE, found(after)).steps, "and does nothing the next time"
+
+
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [
+        ("/a b/lenderd", '"/a b/lenderd"'),
+        ("/100%/lenderd", '"/100%%/lenderd"'),
+        ("/ünï/lenderd", '"/ünï/lenderd"'),
+    ],
+)
+def test_odd_folders_are_written_as_systemd_reads_them(path: str, word: str) -> None:
+    texts = units(MINE, {**PROGRAMS, "lenderd": path})
+    assert re.findall(r"^Exec\w+=.*$", texts["lenderd.service"], re.MULTILINE) == [
+        f"ExecStart={word}",
+        f"ExecStopPost={word} --end-leftovers",
+    ]
+
+
+@pytest.mark.parametrize("path", ["/a\nUser=root/lenderd", '/a"b/lenderd', "/$HOME/lenderd"])
+def test_folders_that_a_unit_can_not_name_are_refused(path: str) -> None:
+    with pytest.raises(templates.PathError, match="another folder"):
+        units(MINE, {**PROGRAMS, "lenderd": path})
+
+
+def test_where_nobody_manages_services_that_is_said(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"docs/installing\.md"):
+        host.manager(tmp_path, "linux")
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "version").write_text("Linux version 6.6.1-microsoft-standard-WSL2")
+    with pytest.raises(CommandError, match=r"/etc/wsl\.conf"):
+        host.manager(tmp_path, "linux")
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    assert (host.manager(tmp_path, "linux"), host.manager(tmp_path, "darwin")) == (
+        "systemd",
+        "launchd",
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "uid", "code"),
+    [(MACHINES, 1000, Exit.NOT_PERMITTED), (MINE, 0, Exit.USAGE), (MINE, 1000, Exit.FAILED)],
+)
+def test_who_can_not_have_such_a_service_is_told_who_can(
+    target: Target, uid: int, code: Exit
+) -> None:
+    with pytest.raises(CommandError) as caught:
+        host.check_who(target, uid, {})
+    assert caught.value.code == code
+    assert "sudo" in str(caught.value)
+
+
+def test_a_program_that_the_account_can_not_reach_is_no_service_of_the_machine() -> None:
+    with pytest.raises(CommandError, match="all users"):
+        host.check_reach("/home/pi/.venv/bin/lenderd")
+
+
+KEYS = {
+    "Label": str, "ProgramArguments": list, "RunAtLoad": bool, "KeepAlive": dict,
+    "ThrottleInterval": int, "ExitTimeOut": int, "ProcessType": str, "LowPriorityIO": bool,
+    "Nice": int, "Umask": int, "EnvironmentVariables": dict, "StandardOutPath": str,
+    "StandardErrorPath": str,
+}  # fmt: skip
+"""Of launchd.plist(5), those that we use: launchd ignores a key that it does not know."""
+
+
+@pytest.mark.parametrize("path", PLISTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_property_lists_say_what_launchd_knows(path: Path) -> None:
+    text = templates.marked(templates.plist(path.read_text(), PROGRAMS, "/Users/a & b"))
+    said = plistlib.loads(text.encode())
+    assert {key: type(value) for key, value in said.items()} == {key: KEYS[key] for key in said}
+    assert said["Label"] == path.stem
+    assert said["ProgramArguments"][0] in PROGRAMS.values()
+    assert said["KeepAlive"] == {"Crashed": True, "SuccessfulExit": False}
+    assert (said["ProcessType"], said["ThrottleInterval"]) == ("Background", 30)
+    logs = "/Library/Logs/" if path.parent.name == "daemon" else "/Users/a & b/Library/Logs/"
+    assert said["StandardErrorPath"].startswith(logs)
+    variables = said["EnvironmentVariables"]
+    assert all(isinstance(value, str) for value in variables.values())
+    # As root it never runs work: it turns into an account, or does not start.
+    assert ("LENDERD_USER" in variables) == (path.parent.name == "daemon")
+
+
+def test_a_mac_gets_its_agent_once_and_loses_it_whole() -> None:
+    source = launchd.source(MINE)
+    assert source is not None
+    text = templates.plist((UNITS / "launchd" / source).read_text(), PROGRAMS, "/Users/a")
+    file = Path("/Users/a/Library/LaunchAgents/lender.lenderd.plist")
+    plan = launchd.install(MINE, text, launchd.Found(file, None, False, 501), replace=False)
+    files, ran = carried_out({}, plan)
+    assert ran == [
+        "launchctl enable gui/501/lender.lenderd",
+        f"launchctl bootstrap gui/501 {file}",
+    ]
+    there = launchd.Found(file, files[file], loaded=True, uid=501)
+    assert not launchd.install(MINE, text, there, replace=False).steps
+    newer = text.replace("<integer>30<", "<integer>60<")
+    _, ran = carried_out(files, launchd.install(MINE, newer, there, replace=False))
+    assert ran[0] == "launchctl bootout gui/501/lender.lenderd"
+    after, ran = carried_out(files, launchd.uninstall(MINE, there))
+    assert (after, ran) == ({}, ["launchctl bootout gui/501/lender.lenderd"])
+
+
+def test_on_a_mac_a_broker_is_nobodys_daemon() -> None:
+    assert launchd.source(Target("lender-broker", system=True)) is None
+    assert launchd.source(Target("lender-broker", system=False)) == "agent/lender.broker.plist"
