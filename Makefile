@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. The others are parts of them.
-.PHONY: help demo test test-attacks test-suites conformance test-cgroups soak-sandbox chaos sim fuzz lock audit sbom check venv walls wasm schemas permissions footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-matching bench-arrays bench-flood bench-transfer bench-recovery bench-peers bench-throughput bench-fleet clean
+.PHONY: help demo test test-attacks test-suites conformance test-cgroups soak-sandbox chaos sim fuzz lock audit sbom check venv walls wasm schemas permissions footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-matching bench-arrays bench-flood bench-transfer bench-recovery bench-kills bench-peers bench-throughput bench-fleet clean
 
 # Hundreds of processes start in a test run: none is to compile our modules once more.
 unexport PYTHONDONTWRITEBYTECODE
@@ -29,6 +29,7 @@ help:
 	@echo 'make bench-startup  what the owner waits for status and pause, beside a bare Python'
 	@echo 'make bench-sandbox  what a sandboxed task costs, beside a bare fork and exec'
 	@echo 'make bench-recovery how long a fleet is without a broker after a kill, with many live jobs'
+	@echo 'make bench-kills    how long work stands still after kill -9 of a lenderd, a NATS server, a node'
 	@echo 'make bench-matching what a placement costs the broker, by queue, fleet, groups and submitters'
 	@echo 'make bench-arrays   what ten million tasks of one array cost the broker and a client'
 	@echo 'make bench-flood    what one submitter'"'"'s 200,000 jobs do to another'"'"'s, and to the broker'
@@ -140,6 +141,11 @@ bench-throughput: walls
 
 bench-matching bench-arrays: bench-%: venv
 	@$(BIN)/python bench/$*.py
+
+bench-kills: walls
+	@.ci/venv server,dev
+	@.ci/packages bubblewrap
+	@PYTHONPATH=.:tests $(BIN)/python bench/kills.py $(ARGS)
 
 bench-transfer: venv
 	@PYTHONPATH=.:tests $(BIN)/python bench/transfer.py $(ARGS)

@@ -28,7 +28,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import rows as bench_rows
 
 from deploy.local.fleet import Fleet, FleetError, Lender, command, wait_until
 from lender.sandbox.processes import cgroup
@@ -96,15 +98,28 @@ def main() -> int:
         print(json.dumps(FOREGROUNDS[args.foreground](args.seconds)))
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the fleet ends with this process
-    rows = []
+    rows, on = [], bench_rows.machine()
     for policy in (args.policy,) if args.policy else POLICIES:
         for guest in (args.guests,) if args.guests else GUESTS:
             with lending(policy, guest) as desk:
                 kinds = (args.measure,) if args.measure else MEASURES
                 rows += [measured(desk, policy, guest, kind, args) for kind in kinds]
+    bench_rows.write("comfort", [_row(row) for row in rows], on=on)
     if args.json:
         print(json.dumps({"schema": "lender.bench.comfort/2", "cores": CORES, "rows": rows}))
     return int(any(row["policy"] == "defaults" and not row["holds"] for row in rows))
+
+
+def _row(row: dict[str, Any]) -> bench_rows.Row:
+    """For the joint table."""
+    return bench_rows.Row(
+        "lender",
+        f"{row['foreground']}, {row['measure']}: slower beside {row['guest']} guests, "
+        f"policy {row['policy']}",
+        "%",
+        (row["percent"],),
+        f"95 % between {row['low']:.1f} and {row['high']:.1f}; goal {row['goal_percent']:g}",
+    )
 
 
 @contextmanager

@@ -13,6 +13,8 @@ BOINC 7.20.5 pauses in 696 ms (median), 1027 ms (max), measured on the same kind
 
     python bench/owner.py [--runs 200] [--quick] [--sweep] [--floor] [--only NAME,...]
                           [--lenderd STATE,...]
+
+Writes build/bench/owner.json.
 """
 
 import argparse
@@ -29,6 +31,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import rows
 from owner_stand import WORKLOADS
 
 from lender.daemon.control_client import UnreachableError, ask
@@ -304,6 +307,20 @@ def _print(workload: str, daemon: str, found: Measured) -> None:
         print(f"{workload:<8} {daemon:<8} FAULT {fault}", flush=True)
 
 
+def _rows(workload: str, daemon: str, found: Measured) -> list[rows.Row]:
+    """For the joint table; the floors are the kernel's."""
+    return [
+        rows.Row(
+            "kernel" if name == "SIGSTOP" or name.startswith("floor") else "lender",
+            f"{name}: {workload}, lenderd {daemon}",
+            "ms",
+            tuple(round(ms, 3) for ms in times),
+            f"{len(found.faults)} faults" if found.faults else None,
+        )
+        for name, times in found.times.items()
+    ]
+
+
 def main() -> None:
     """Print the table; exit with 1 where a stop was not verified or not true."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -318,6 +335,8 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="lender-owner-"))
     folder.chmod(0o711)
     runs, faults, started = 5 if args.quick else args.runs, 0, time.monotonic()
+    table: list[rows.Row] = []
+    on = rows.machine()
     bench = Bench(folder, "sweep" if args.sweep else "cgroup")
     print(f"{runs} runs each, load average {os.getloadavg()[0]:.1f} at the start; milliseconds")
     print(f"{'workload':<8} {'lenderd':<8} {'what':<16} {'p50':>9} {'p99':>9} {'max':>9}")
@@ -327,6 +346,8 @@ def main() -> None:
                 found = measure(bench, workload, daemon, runs, floor=args.floor)
                 faults += len(found.faults)
                 _print(workload, daemon, found)
+                table += _rows(workload, daemon, found)
+                rows.write("owner", table, on=on)
     finally:
         bench.close()
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,6 +6,8 @@ them, in the same run, what it costs to read the stream JOBS alone. And the proc
 in the broker, which other load on the machine changes less.
 
     python bench/recovery.py [--jobs 100000] [--runs 5]
+
+Writes build/bench/recovery.json.
 """
 
 import argparse
@@ -19,11 +21,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import rows
+
 from lender.link.connection import Connection, connect
 from lender.link.embedded import EmbeddedServer
 from lender.link.publisher import Publisher
@@ -101,7 +107,7 @@ async def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     asked = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="lender-recovery-"))
-    server = EmbeddedServer(folder / "nats")
+    server, on = EmbeddedServer(folder / "nats"), rows.machine()
     brokers: list[Broker] = []
     try:
         await server.start()
@@ -112,7 +118,7 @@ async def main() -> None:
             broker.kill()
         server.kill()
         shutil.rmtree(folder, ignore_errors=True)
-    _report(took, asked.jobs, asked.runs)
+    _report(took, asked.jobs, asked.runs, on)
 
 
 async def _measure(
@@ -182,18 +188,31 @@ async def _read(connection: Connection) -> float:
     return time.monotonic() - started
 
 
-def _report(took: dict[str, list[float]], jobs: int, runs: int) -> None:
+def _report(took: dict[str, list[float]], jobs: int, runs: int, on: Mapping[str, Any]) -> None:
     print(f"{jobs} live jobs, {runs} runs, load {os.getloadavg()[0]:.2f}; seconds")
     print(f"{'what':<20} {'median':>8} {'least':>8} {'most':>8} {'µs a job':>9}")
-    rows = {}
+    found = {}
     for name, times in took.items():
         median = statistics.median(times)
-        rows[name] = round(median, 3)
+        found[name] = round(median, 3)
         print(
             f"{name:<20} {median:>8.2f} {min(times):>8.2f} {max(times):>8.2f} "
             f"{1e6 * median / jobs:>9.1f}"
         )
-    print(json.dumps(rows))
+    print(json.dumps(found))
+    rows.write(
+        "recovery",
+        (
+            rows.Row(
+                "floor" if name.startswith("reading") else "lender",
+                f"a broker is killed, {jobs:,} live jobs: {name}",
+                "s",
+                tuple(times),
+            )
+            for name, times in took.items()
+        ),
+        on=on,
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ argparse, and one that imports what such a verb needs of the standard library. A
 nothing answers; `lender resume`, not measured, follows each pause.
 
     python bench/startup.py [runs]
+
+Writes build/bench/startup.json.
 """
 
 import json
@@ -19,6 +21,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import rows
+
 from deploy.local.fleet import Fleet, Lender, command
 
 RUNS = 25
@@ -67,18 +71,25 @@ def _report(took: dict[str, list[float]], runs: int) -> None:
     )
     print(f"{'command':<30} {'median ms':>10} {'least ms':>10} {'most ms':>10} {'over pass':>10}")
     floor_ms = statistics.median(took["python -c pass"])
-    rows = {}
+    found = {}
     for name, times in took.items():
         median_ms = statistics.median(times)
-        rows[name] = {
+        found[name] = {
             "median_ms": round(median_ms, 1),
             "min_ms": round(min(times), 1),
             "max_ms": round(max(times), 1),
             "over_floor_ms": round(median_ms - floor_ms, 1),
         }
         figures = "{median_ms:>10} {min_ms:>10} {max_ms:>10} {over_floor_ms:>10}"
-        print(f"{name:<30}", figures.format(**rows[name]))
-    print(json.dumps(rows))
+        print(f"{name:<30}", figures.format(**found[name]))
+    print(json.dumps(found))
+    rows.write(
+        "startup",
+        (
+            rows.Row("lender" if name.startswith("lender") else "floor", name, "ms", tuple(times))
+            for name, times in took.items()
+        ),
+    )
 
 
 if __name__ == "__main__":
