@@ -1,14 +1,18 @@
 """What the kernel offers for comfort; nothing of it is needed to lend."""
 
+import platform
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from lender.cli.checks import boot_line
 from lender.cli.checks.check import Check
 from lender.sandbox.processes import cgroup, controllers
 from lender.state.folder import StateFolder, read_pid
 
 _V1_MEND = "boot with systemd.unified_cgroup_hierarchy=1"
-_PI_MEND = "on a Raspberry Pi: cgroup_enable=memory in /boot/firmware/cmdline.txt, then reboot"
+_MEMORY_ON = ("cgroup_enable=memory", "cgroup_memory=1")
+"""The second is for Raspberry Pi kernels before 6.1; later ones pass over it."""
 _DELEGATE_MEND = "start lenderd from a systemd unit with Delegate=yes"
 _ALONE_MEND = f"{_DELEGATE_MEND}, or by: systemd-run --user --scope -p Delegate=yes lenderd"
 _USER_MEND = (
@@ -17,6 +21,8 @@ _USER_MEND = (
 # Less would have a pause wait for its turn: see `cgroup.yield_to_owner`.
 _UNIT_MEND = "CPUWeight=10 in lenderd's unit"
 _SLICE_MEND = "Slice=lender.slice in lenderd's unit, and CPUWeight=10 in that slice"
+_BITS = 64
+_BITS_MEND = "a 64-bit system, which a Raspberry Pi 3 and later can run"
 # What a controller limits, and what there is without it.
 _LIMITS = {
     "cpu": ("cores", "a sandbox can take more of them than its job asked for"),
@@ -28,14 +34,36 @@ _ORDINARY_WEIGHT = 100
 
 def system(state: StateFolder) -> Iterator[Check]:
     """All of them."""
+    yield from word_size(platform.machine(), sys.maxsize.bit_length() + 1)
     yield from cgroups(state)
     yield from pressure()
 
 
+def word_size(machine: str, bits: int) -> Iterator[Check]:
+    """What a 32-bit system lacks; nothing to say of others.
+
+    Args:
+        machine: its kernel's name for it (`uname -m`).
+        bits: of this Python.
+    """
+    if bits < _BITS:
+        text = (
+            f"this Python is of a 32-bit system (kernel {machine}): no wasm, as wasmtime has no "
+            "build for it, and no filter of system calls around commands"
+        )
+        yield Check("system.32bit", "warning", text, _BITS_MEND)
+
+
 def cgroups(
-    state: StateFolder, mount: Path | None = None, cmdline: Path = Path("/proc/cmdline")
+    state: StateFolder, mount: Path | None = None, root: Path = Path("/")
 ) -> Iterator[Check]:
-    """Whether limits and freezing can be the kernel's work, for lenderd as it runs now."""
+    """Whether limits and freezing can be the kernel's work, for lenderd as it runs now.
+
+    Args:
+        state: of that lenderd, if there is one.
+        mount: where cgroup v2 is mounted; None: look.
+        root: of the file system, for what the machine says of itself.
+    """
     mount = mount or cgroup.mount()
     if mount is None:
         text = "no cgroup v2: processes are frozen and killed one by one, and that is verified"
@@ -46,13 +74,14 @@ def cgroups(
         text = "cgroup v2 has no controllers here: version 1, or who runs this container, kept them"
         yield Check("cgroup.memory", "info", text, _V1_MEND)
     elif "memory" not in offered:
-        off = "cgroup_disable=memory" in cmdline.read_text()
+        off = "cgroup_disable=memory" in (root / "proc/cmdline").read_text()
         why = " (cgroup_disable=memory on its command line)" if off else ""
-        yield Check("cgroup.memory", "info", f"the kernel has no memory cgroup{why}", _PI_MEND)
+        text = f"the kernel has no memory cgroup{why}: a sandbox's memory is watched instead"
+        yield Check("cgroup.memory", "info", text, boot_line.mend(_MEMORY_ON, root))
     else:
         yield Check("cgroup", "ok", f"cgroup v2 with {', '.join(sorted(offered))}")
-    root = read_pid(state) if state.path.exists() else None
-    folder = None if root is None else cgroup.of(root.pid)
+    lenderd = read_pid(state) if state.path.exists() else None
+    folder = None if lenderd is None else cgroup.of(lenderd.pid)
     if folder is not None:
         yield from delegation(folder, mount)
 
@@ -116,12 +145,16 @@ def _weight(own: Path, mount: Path) -> Iterator[Check]:
     yield Check("cgroup.weight", "info", f"{text}, until lenderd steps back", mend)
 
 
-def pressure(folder: Path = Path("/proc/pressure")) -> Iterator[Check]:
-    """Whether the kernel says how long programs wait (PSI): the best sign of a busy machine."""
+def pressure(root: Path = Path("/")) -> Iterator[Check]:
+    """Whether the kernel says how long programs wait (PSI): the best sign of a busy machine.
+
+    Args:
+        root: of the file system.
+    """
     try:
-        (folder / "cpu").read_text()
+        (root / "proc/pressure/cpu").read_text()
     except OSError:
-        mend = "psi=1 on the kernel's command line, then reboot"
-        yield Check("pressure", "info", "the kernel reports no pressure", mend)
+        text = "the kernel reports no pressure (PSI): a busy machine is seen later, by its cores"
+        yield Check("pressure", "info", text, boot_line.mend(("psi=1",), root))
     else:
         yield Check("pressure", "ok", "the kernel reports pressure")
