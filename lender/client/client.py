@@ -24,6 +24,7 @@ from lender.client.keys import (
     read_trusted,
 )
 from lender.client.ledger import Ledger
+from lender.client.news import News
 from lender.client.retrying import renewed, retry_spec, tasks_to_retry
 from lender.client.seals import Seal
 from lender.client.specs import DAY_S, Content, JobRequest, inputs_by_name, job_spec, payload_of
@@ -128,6 +129,7 @@ class Client:
             connection,
             jetstream,
             Ledger(connection, jetstream, signer, self._timeout_s),
+            News(connection, signer.public_key),
             Contents(connection, self._blobs, signer.public_key, self._timeout_s, self._moved),
             self._timeout_s,
             self._trust,
@@ -137,6 +139,7 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         self._blobs.close()
+        self._session.news.close()
         await self._session.connection.close()
 
     async def submit(
@@ -368,6 +371,7 @@ class Client:
 
     async def _submit(self, spec: JobSpec) -> Job:
         payload = payload_of(spec)
+        self._session.news.expect(spec.id)
         await self._session.ledger.submit(spec.id, payload)
         return Job(self._session, spec, payload)
 

@@ -5,13 +5,10 @@ import logging
 from collections.abc import Callable
 from typing import Self
 
-from nats import errors as nats_errors
-from nats.aio.subscription import Subscription
-
 from lender.client.collector import Collector, Sweep, TaskRecord
 from lender.client.errors import ContentFault, UntrustedResult
 from lender.client.insistence import check_allowed
-from lender.client.listening import closed, listen
+from lender.client.news import Hearing, News
 from lender.client.records import Record, decode_record, read_record
 from lender.link.api import JetStream
 from lender.link.connection import Connection
@@ -27,15 +24,15 @@ Look = Callable[[Record], tuple[Record, frozenset[int]]]
 UntrustedResult."""
 
 _SILENCE_S = 1.0
-_EVENTS_PENDING_MAX = 1024
-_EVENT_BYTES_PENDING_MAX = 64 * 1024 * 1024
+_SILENCE_S_MAX = 8.0
 
 
 class Following:
     """One watch over one job.
 
-    Events are subscribed before RESULTS is first read, so nothing falls between the two. After
-    that, a second of silence makes it read again: a lost event costs time, never a result. It
+    Events are heard before RESULTS is first read, so nothing falls between the two; where they were
+    heard since before the job was submitted, there is nothing to read yet. After that silence makes
+    it read again, of a second first and then longer: a lost event costs time, never a result. It
     survives whatever the network does by trying again; the caller bounds the time. Entering it
     raises Unreachable where the connection was closed for good.
     """
@@ -44,6 +41,7 @@ class Following:
         self,
         connection: Connection,
         jetstream: JetStream,
+        news: News,
         spec: JobSpec,
         look: Look,
         *,
@@ -53,13 +51,15 @@ class Following:
         self._look = look
         self._connection = connection
         self._jetstream = jetstream
+        self._news = news
         self._submitter, self._job = spec.submitter, spec.id
         # A job without array has its one task's result in the terminal record.
         self._chunked = with_tasks and spec.array is not None
         self._collector = Collector(spec.task_ranges if self._chunked else ((0, 1),))
         self._terminal_looked_for = False
         self._sweep: Sweep | None = Sweep(self._collector)
-        self._events: Subscription
+        self._silence_s = _SILENCE_S
+        self._hearing: Hearing
 
     @property
     def terminal(self) -> Terminal | None:
@@ -69,7 +69,7 @@ class Following:
     @property
     def is_reading(self) -> bool:
         """What RESULTS holds by now has not all been seen."""
-        return self._sweep is not None
+        return self._sweep is not None or self._hearing.is_pending
 
     @property
     def complete(self) -> bool:
@@ -77,17 +77,13 @@ class Following:
         return self._collector.complete if self._chunked else self.terminal is not None
 
     async def __aenter__(self) -> Self:
-        self._events = await listen(
-            self._connection,
-            subjects.event(self._submitter, self._job),
-            pending_msgs_limit=_EVENTS_PENDING_MAX,
-            pending_bytes_limit=_EVENT_BYTES_PENDING_MAX,
-        )
+        self._hearing = await self._news.follow(self._job)
+        if self._hearing.whole:
+            self._sweep = None
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if not self._connection.nc.is_closed:
-            await self._events.unsubscribe()
+        await self._news.leave(self._job, self._hearing)
 
     async def more(self) -> list[TaskRecord]:
         """Wait for news; returns the task results that are new, which may be none.
@@ -109,17 +105,12 @@ class Following:
             return []
 
     async def _listen(self) -> list[TaskRecord]:
-        try:
-            msg = await self._events.next_msg(timeout=_SILENCE_S)
-        except nats_errors.TimeoutError:
+        msg = await self._hearing.next(self._silence_s)
+        if msg is None:
+            self._silence_s = min(2 * self._silence_s, _SILENCE_S_MAX)
             self._start_sweep()
             return []
-        except (nats_errors.ConnectionClosedError, nats_errors.BadSubscriptionError) as error:
-            raise closed() from error
-        if (task := asyncio.current_task()) is not None and task.cancelling():
-            # Until Python 3.12 a cancellation, so a timeout, that comes with a message is lost in
-            # asyncio.wait_for (CPython bpo-37658), by which nats-py waits.
-            raise asyncio.CancelledError
+        self._silence_s = _SILENCE_S
         headers = msg.headers or {}
         copied_from = headers.get(subjects.SUBJECT_HEADER, "")
         if not copied_from.startswith("res."):

@@ -16,6 +16,7 @@ from lender.client.insistence import insist
 from lender.client.ledger import Ledger
 from lender.client.log_following import LogFollowing, assembly_of
 from lender.client.log_pieces import LogPiece
+from lender.client.news import News
 from lender.client.records import Record, read_record
 from lender.client.seals import Seal
 from lender.client.trust import Trust
@@ -48,6 +49,7 @@ class Session:
     connection: Connection
     jetstream: JetStream
     ledger: Ledger
+    news: News
     contents: Contents
     timeout_s: float
     trust: Trust
@@ -256,7 +258,9 @@ class Job:
     def _following(self, *, with_tasks: bool) -> Following:
         session = self._session
         return Following(
-            session.connection, session.jetstream, self.spec, self._look, with_tasks=with_tasks
+            *(session.connection, session.jetstream, session.news),
+            *(self.spec, self._look),
+            with_tasks=with_tasks,
         )
 
     def _look(self, record: Record) -> tuple[Record, frozenset[int]]:

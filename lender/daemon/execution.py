@@ -24,12 +24,14 @@ from lender.core.events import (
     TaskTerminated,
     UsageMetered,
 )
+from lender.core.kept_sandboxes import ANEW_FOR_EACH_TASK
 from lender.daemon.cpu_counter import CpuCounter, total_s
 from lender.daemon.inputs import InputCache
 from lender.daemon.network_meter import NetworkMeter
 from lender.daemon.provisions import Provisions
 from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.recorder import Recorder, terms_of
+from lender.daemon.rest import SOON_S, Rest
 from lender.daemon.results import ResultMaker
 from lender.daemon.seals import Seals
 from lender.daemon.task_logs import TaskLogs
@@ -107,6 +109,7 @@ class Execution:
         )
         self._sandbox: Sandbox | None = None
         self._closed = self._abandoned = False
+        self._rest = Rest(self)
         self._recorder = Recorder(machinery.state, machinery.records, machinery.receipts)
         self._saving: asyncio.Task[None] | None = None
         self._cpu: CpuCounter | None = None
@@ -133,6 +136,7 @@ class Execution:
     def take_over(self, effect: OpenSandbox) -> None:
         """Work for another lease, of the same job or one that asks for the same, as it stands."""
         earlier, spec = self._lease, effect.spec
+        self._rest.call_off()
         if self._sandbox is not None and spec.id != self._effect.spec.id:
             self._sandbox.begin_job(spec.id, spec.task_end)
         self._begin(effect)
@@ -147,10 +151,10 @@ class Execution:
     def keep(self) -> None:
         """Stand still until `take_over`; the record of the last lease still names the processes.
 
-        What a task left running is paid for by no lease.
+        What a task left running is paid for by no lease: where it can't, that may wait a moment.
         """
         self.idle = True
-        stopping.freeze((self,))
+        self._rest.begin(SOON_S if self._effect.spec.runtime in ANEW_FOR_EACH_TASK else 0)
 
     def freeze(self) -> tree.StopReport:
         """Stop every process, and keep what is about to start from starting."""
@@ -179,6 +183,7 @@ class Execution:
         With `save` it uploads the checkpoint of the task that was in work before, and tells it.
         """
         self._closed = True
+        self._rest.call_off()
         self._machinery.logs.close(self._lease)
         self._provisions.close()
         self._work.cancel()
@@ -273,7 +278,7 @@ class Execution:
             self._failed(self._told(error), invalid=False, field="")
             return
         self._recorder.forget_earlier()
-        stopping.thaw((self,))
+        self._rest.end()
         self._post(SandboxPrepared(self._lease))
 
     async def _record(self, roots: tuple[tree.Root, ...]) -> None:

@@ -9,7 +9,7 @@ from lender.daemon.receipt_writer import ReceiptWriter
 from lender.sandbox.port import SandboxGoneError
 from lender.sandbox.processes.stopping import Target
 from lender.state.attempt_records import AttemptRecord, AttemptRecords, AttemptTerms
-from lender.state.consent_files import read_consent, read_intent
+from lender.state.consent_files import is_revoked, read_intent
 from lender.state.folder import StateFolder
 from lender.state.moved_bytes import MovedBytes
 
@@ -56,7 +56,7 @@ class Recorder:
         self._records.write(record)
         if lease not in self._leases:
             self._leases.append(lease)
-        if effect.grant in read_consent(self._state).revoked:
+        if is_revoked(self._state, effect.grant):
             raise SandboxGoneError(f"grant {effect.grant} was revoked")
         if read_intent(self._state).stops(time.time()):
             raise SandboxGoneError("the owner paused lending")

@@ -25,6 +25,8 @@ from lender.state.grant_file import (
 )
 from lender.state.intent_file import StoredIntent, read_stored, write_stored
 
+_GRANT_ID = re.compile(GRANT_ID_PATTERN)
+
 
 @dataclass(frozen=True, slots=True)
 class IgnoredFile:
@@ -80,6 +82,12 @@ def load_consent(state: StateFolder) -> ConsentReading:
     consent = Consent(tuple(grants), frozenset(revoked))
     ban = f"{bans[0].path.name}: {bans[0].reason}" if bans else ""
     return ConsentReading(consent, names, (*ignored, *bans), ban)
+
+
+def is_revoked(state: StateFolder, grant_id: str) -> bool:
+    """Whether a grant was withdrawn, as `read_consent` says of it, by the tombstones alone."""
+    revoked, bans = _read_tombstones(state, any_grant=True)
+    return bool(bans) or grant_id in revoked
 
 
 def grant_fields(grant: Grant, name: str) -> dict[str, Any]:
@@ -188,13 +196,14 @@ def _grant_files(state: StateFolder) -> tuple[list[Path], list[IgnoredFile]]:
 
 def _read_tombstones(state: StateFolder, *, any_grant: bool) -> tuple[set[str], list[IgnoredFile]]:
     try:
-        paths = _listed(state.tombstones, "")
+        found = sorted(os.listdir(state.tombstones))  # noqa: PTH208 - a task waits for this
     except OSError as error:
         # Without a single grant file a missing folder is just one that was not made yet.
         return set(), [IgnoredFile(state.tombstones, _reason(error))] if any_grant else []
-    strange = [p for p in paths if re.fullmatch(GRANT_ID_PATTERN, p.name) is None]
+    names = [name for name in found if not name.startswith(".")]
+    strange = [state.tombstones / name for name in names if not _GRANT_ID.fullmatch(name)]
     bans = [IgnoredFile(path, "names no grant: remove it if it is not yours") for path in strange]
-    return {path.name for path in paths}, bans
+    return set(names), bans
 
 
 def _listed(folder: Path, suffix: str) -> list[Path]:

@@ -1,43 +1,170 @@
-"""Waiting for a job's end, where a timeout comes together with a message."""
+"""Hearing of jobs: what is waited for, what is lost, and how few subscriptions it takes."""
 
 import asyncio
-import contextlib
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
-from core_world import array_spec
+from core_world import ALICE, array_spec
 
+from lender.client.errors import Unreachable
 from lender.client.following import Following
+from lender.client.news import EXPECTED_BYTES_MAX, EXPECTED_MAX, MANY, UNREAD_MAX, News
 from lender.link.api import JetStream
-from lender.link.connection import Connection
+from lender.link.connection import Closed, Connected, Connection, Disconnected, Listener
+
+LONG_S = 60.0
 
 
-class _Events:
-    """As nats-py waits on Python 3.11: a message that is there goes before a cancellation."""
+class _Line:
+    """A connection, as far as news need one."""
 
-    async def next_msg(self, timeout: float) -> SimpleNamespace:  # noqa: ASYNC109 - nats-py's
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(10 * timeout)
-        return SimpleNamespace(headers=None, data=b"")
+    def __init__(self) -> None:
+        self.nc = self
+        self.subjects: list[str] = []
+        self.listeners: list[Listener] = []
+        self.handler: Any = None
+
+    async def subscribe(self, subject: str) -> SimpleNamespace:
+        self.subjects.append(subject)
+
+        async def unsubscribe() -> None:
+            self.subjects.remove(subject)
+
+        return SimpleNamespace(unsubscribe=unsubscribe)
+
+    def handle_at_once(self, _: object, handler: object) -> None:
+        self.handler = handler
+
+    def watch(self, listener: Listener) -> Any:  # noqa: ANN401 - what ends it
+        self.listeners.append(listener)
+        return lambda: self.listeners.remove(listener)
+
+    def tell(self, job: str, data: bytes = b"") -> None:
+        """As the server delivers: to each subscription that wants it."""
+        for wanted in self.subjects:
+            if wanted in (event(job), event("*")):
+                self.handler(SimpleNamespace(subject=event(job), data=data, headers=None))
 
 
-async def test_a_timeout_that_comes_with_a_message_is_not_lost() -> None:
-    nothing = SimpleNamespace()
+def event(job: str) -> str:
+    return f"event.{ALICE.public_key}.{job}"
+
+
+@pytest.fixture
+def line() -> _Line:
+    return _Line()
+
+
+@pytest.fixture
+def news(line: _Line) -> News:
+    return News(cast("Connection", line), ALICE.public_key)
+
+
+async def many(news: News) -> None:
+    for number in range(MANY):
+        await news.follow(f"other-{number}")
+
+
+async def test_a_few_jobs_are_heard_of_one_by_one_and_many_together(
+    line: _Line, news: News
+) -> None:
+    first = await news.follow("job-1")
+    again = await news.follow("job-1")
+    assert line.subjects == [event("job-1")]
+    await many(news)
+    assert line.subjects.count(event("*")) == 1
+    assert len(line.subjects) == MANY
+    line.tell("job-1", b"one")
+    for hearing in (first, again):
+        msg = await hearing.next(LONG_S)
+        assert msg is not None
+        assert msg.data == b"one"
+    await news.leave("job-1", first)
+    assert event("job-1") in line.subjects
+    await news.leave("job-1", again)
+    assert event("job-1") not in line.subjects
+    for number in range(MANY):
+        (hearing,) = news._followed[f"other-{number}"]
+        await news.leave(f"other-{number}", hearing)
+    assert line.subjects == []
+
+
+async def test_who_hears_of_all_has_the_news_of_what_is_followed_later(
+    line: _Line, news: News
+) -> None:
+    news.expect("job-1")
+    assert not (await news.follow("job-1")).whole, "nobody listened"
+    await many(news)
+    news.expect("job-2")
+    line.tell("job-2", b"early")
+    hearing = await news.follow("job-2")
+    assert hearing.whole
+    msg = await hearing.next(LONG_S)
+    assert msg is not None
+    assert msg.data == b"early"
+    assert not (await news.follow("job-2")).whole, "only who came first has all"
+
+
+async def test_what_nobody_follows_takes_little_and_is_forgotten(line: _Line, news: News) -> None:
+    await many(news)
+    for number in range(EXPECTED_MAX + 1):
+        news.expect(f"job-{number}")
+    assert not (await news.follow("job-0")).whole
+    for _ in range(3):
+        line.tell("job-1", bytes(EXPECTED_BYTES_MAX))
+    hearing = await news.follow("job-1")
+    assert not hearing.whole
+    assert await hearing.next(LONG_S) is not None
+    assert await hearing.next(0.001) is None
+
+
+async def test_too_many_and_a_broken_line_are_known_to_have_cost_news(
+    line: _Line, news: News
+) -> None:
+    await many(news)
+    news.expect("job-1")
+    hearing = await news.follow("job-1")
+    for _ in range(UNREAD_MAX):
+        line.tell("job-1")
+    assert hearing.whole
+    line.tell("job-1")
+    assert not hearing.whole
+    news.expect("job-2")
+    for listener in line.listeners:
+        listener(Disconnected())
+        listener(Connected())
+    assert not (await news.follow("job-2")).whole
+
+
+async def test_a_line_that_is_closed_for_good_ends_the_wait(line: _Line, news: News) -> None:
+    hearing = await news.follow("job-1")
+    waiting = asyncio.create_task(hearing.next(LONG_S))
+    await asyncio.sleep(0)
+    line.listeners[0](Closed("revoked"))
+    with pytest.raises(Unreachable):
+        await waiting
+    with pytest.raises(Unreachable):
+        await hearing.next(LONG_S)
+    news.close()
+    assert line.listeners == []
+
+
+async def test_a_timeout_that_comes_with_a_message_is_not_lost(line: _Line, news: News) -> None:
     following = Following(
-        cast("Connection", nothing),
-        cast("JetStream", nothing),
+        cast("Connection", line),
+        cast("JetStream", None),
+        news,
         array_spec(2),
         lambda record: (record, frozenset()),
         with_tasks=False,
     )
-    following._sweep = None
-    following._events = _Events()  # type: ignore[assignment] # as far as it is asked
-
-    async def follow() -> None:
-        async with asyncio.timeout(0.01):
-            while True:
-                await following.more()
-
-    with pytest.raises(TimeoutError):
-        await follow()
+    async with following:
+        following._sweep = None
+        waiting = asyncio.create_task(following.more())
+        await asyncio.sleep(0)
+        line.tell(array_spec(2).id)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert await following.more() == [], "the message is still there, and says nothing"

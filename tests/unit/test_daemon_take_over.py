@@ -196,7 +196,7 @@ async def test_there_is_a_record_at_every_moment_and_the_old_one_waits_for_its_r
 async def test_an_idle_sandbox_stands_still_and_goes_on_with_its_next_lease(world: World) -> None:
     execution = await world.first()
     execution.keep()
-    assert tree.stopped(world.sandbox.root_pids[0])
+    await until(lambda: tree.stopped(world.sandbox.root_pids[0]))
     execution.take_over(more(2))
     execution.freeze()  # before it went on: then it does not
     with pytest.raises(TimeoutError):
