@@ -1,6 +1,7 @@
 """End a job: what runs is stopped, what waits never starts, what is done stays done."""
 
 import argparse
+import json
 
 from lender.cli.connect import with_client
 from lender.cli.connection_options import add_connection_options
@@ -17,6 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_connection_options(parser)
     parser.add_argument("job", metavar="JOB", help="the job's id")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,8 +35,12 @@ def run(args: argparse.Namespace) -> int:
                 f"the cancellation of {job.id} is stored, but no broker has confirmed it yet; "
                 "it will when it runs: see lender jobs",
             ) from None
-        if terminal.state == "cancelled":
+        if args.json:
+            fields = {"job": job.id, "state": terminal.state}
+            print(json.dumps({"schema": "lender.cancel/1", **fields}))
+        elif terminal.state == "cancelled":
             print(f"cancelled {job.id}")
+        if terminal.state == "cancelled":
             return Exit.DONE
         raise CommandError(Exit.FAILED, f"job {job.id} had ended before: {terminal.state}")
 

@@ -145,6 +145,8 @@ class ArrayDelivery:
 
     async def _print(self, record: TaskRecord | bytes) -> None:
         value = record if isinstance(record, bytes) else await self._job.value(record.result)
+        if sys.stdout.isatty():
+            self._progress.give_way()
         if self._as_json and not isinstance(record, bytes):
             self._print_record(record, value)
         else:

@@ -23,7 +23,7 @@ from lender.client import (
 )
 from lender.client.specs import DAY_S
 from lender.protocol.bounds import QUEUE_S_MAX
-from lender.protocol.job import After
+from lender.protocol.job import After, JobSpec
 from lender.protocol.reach import parse_reach
 from lender.protocol.strangers_text import visible
 from lender.service.quantities import duration_s, size_bytes
@@ -46,6 +46,15 @@ _OPTIONS = {
     "labels": "--label",
     "prefers": "--prefer",
     "net": "--net",
+    "priority": "--priority",
+    "retries": "--retries",
+    "name": "--name",
+    "array": "--array",
+    "expected_s": "--expect",
+    "queue_s": "--queue-time",
+    "not_before": "--delay",
+    "not_after": "--deadline",
+    "argv": "command",
 }
 """What a fault of a request is of, as it was typed."""
 
@@ -240,13 +249,21 @@ def job_request(
         told = f"{_OPTIONS.get(field, field)}: {fault['msg'].removeprefix('Value error, ')}"
         raise CommandError(Exit.USAGE, visible(told)) from error
     except Rejected as error:
-        fault_of = _OPTIONS.get(error.field, error.field)
-        raise CommandError(Exit.USAGE, visible(f"{fault_of}: {error.reason}")) from error
+        raise fault_of(error) from error
     except CatalogueError as error:
         raise CommandError(Exit.USAGE, visible(str(error))) from error
     if request.wasm is None and not request.argv:
         raise CommandError(Exit.USAGE, "no command: put it behind --, or name a module by --wasm")
     return request
+
+
+def fault_of(error: Rejected) -> CommandError:
+    """Return what breaks a rule, as it was typed."""
+    field, reason = error.field, error.reason.removeprefix("Value error, ")
+    if field == JobSpec.__name__ and ": " in reason:  # of several fields: names one itself
+        field, reason = reason.split(": ", 1)
+    field = field.rpartition(".")[2]
+    return CommandError(Exit.USAGE, visible(f"{_OPTIONS.get(field, field)}: {reason}"))
 
 
 def _said(args: argparse.Namespace, array: Array | None, *, gang: bool) -> JobRequest:

@@ -134,7 +134,9 @@ def _next(job: Job, terminal: Terminal | None) -> str:
         return f"  [lender logs -f {job.id}; lender get --wait {job.id}; lender cancel {job.id}]"
     if terminal.state == "succeeded":
         return f"  [lender get {job.id}]"
-    return f"  [lender get {job.id}; lender retry {job.id}]"
+    retry = f"lender retry {job.id}"
+    is_worth_it = terminal.result or terminal.tasks_succeeded
+    return f"  [lender get {job.id}; {retry}]" if is_worth_it else f"  [{retry}]"
 
 
 async def _of_task(job: Job, task: int, status: JobStatus | None) -> Answer:

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import NoReturn
 
 _COLUMNS = 100
 
@@ -16,7 +17,7 @@ def parse(verb: str, module: ModuleType, arguments: Sequence[str]) -> argparse.N
 
 def parser_of(verb: str, module: ModuleType) -> argparse.ArgumentParser:
     """Return the parser that a verb's module configures."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"lender {verb}",
         description=module.__doc__,
         epilog=f"examples:\n{module.EXAMPLES}",
@@ -25,6 +26,18 @@ def parser_of(verb: str, module: ModuleType) -> argparse.ArgumentParser:
     module.configure(parser)
     parser.set_defaults(**getattr(module, "DEFAULTS", {}))
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, not below the list of all options."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with 2."""
+        if message.startswith("unrecognized") and any(
+            one.dest == "command" for one in self._actions
+        ):
+            message += f"; what belongs to the command goes behind --: {self.prog} -- CMD ARGS"
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

@@ -53,7 +53,13 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print a line without tearing the bar."""
-        self._print(f"\r\x1b[K{text}\n" if self._terminal else f"{text}\n")
+        self.give_way()
+        self._print(f"{text}\n")
+
+    def give_way(self) -> None:
+        """Take the bar away until it is drawn again: something else is printed there."""
+        if self._terminal and not self._quiet:
+            self._print("\r\x1b[K")
 
     def close(self) -> None:
         """End the bar's line."""

@@ -7,6 +7,7 @@ results.
 """
 
 import argparse
+import json
 import sys
 
 from lender.cli.connect import with_client
@@ -23,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_connection_options(parser)
     parser.add_argument("job", metavar="JOB", help="the ended job's id")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
         if again.spec.gang:
             tasks = f"all {tasks}" if count > 1 else tasks
         print(f"lender: {tasks} of {job.id} once more", file=sys.stderr)
-        print(again.id)
+        fields = {"schema": "lender.job/1", "job": again.id, "retries": job.id}
+        print(json.dumps(fields) if args.json else again.id)
         return Exit.DONE
 
     return with_client(args, retry)

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import json
 import os
 import sys
 from dataclasses import replace
@@ -11,11 +12,12 @@ from lender.cli.connect import with_client
 from lender.cli.connection_options import add_quiet_option
 from lender.cli.delivery import ArrayDelivery, deliver_task
 from lender.cli.exits import CommandError, Exit
+from lender.cli.job_options import fault_of
 from lender.cli.log_printing import LogPrinter, followed
 from lender.cli.progress import Progress
 from lender.cli.strangers_words import Output, add_raw_option
 from lender.cli.waiting import attended
-from lender.client import Client, Job, JobRequest
+from lender.client import Client, Job, JobRequest, Rejected
 from lender.protocol.trace import TRACEPARENT_VARIABLE, is_traceparent
 
 _LEFT_EARLY = (
@@ -33,7 +35,13 @@ def add_delivery_options(parser: argparse.ArgumentParser) -> None:
         help="where output files go, and the values of an array; unless said, output files come"
         " into this folder, and an array's values to standard output",
     )
-    parser.add_argument("--no-wait", action="store_true", help="print the job's id and leave")
+    parser.add_argument(
+        "--wait",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="stay until it has ended, and end with its exit code (that is the default); --no-wait"
+        " prints the job's id and leaves",
+    )
     parser.add_argument(
         "--follow", action="store_true", help="show a task's standard error while it runs"
     )
@@ -53,7 +61,7 @@ def submitted(args: argparse.Namespace, request: JobRequest) -> int:
     is_array = request.array is not None
     if is_array and args.follow:
         raise CommandError(Exit.USAGE, "an array is followed by its id: `lender logs -f JOB`")
-    if is_array and request.outputs and args.into is None and not args.no_wait:
+    if is_array and request.outputs and args.into is None and args.wait:
         raise CommandError(Exit.USAGE, "an array's output files need a folder: --into DIR")
 
     traced = replace(request, traceparent=_traceparent())
@@ -61,11 +69,13 @@ def submitted(args: argparse.Namespace, request: JobRequest) -> int:
     async def submit(client: Client) -> int:
         try:
             job = await client.submit_request(traced)
+        except Rejected as error:
+            raise fault_of(error) from error
         except asyncio.CancelledError:
             print(f"\nlender: {_LEFT_EARLY}", file=sys.stderr)
             raise
-        if args.no_wait:
-            print(job.id)
+        if not args.wait:
+            print(json.dumps({"schema": "lender.job/1", "job": job.id}) if args.json else job.id)
             return Exit.DONE
         return await (deliver_array(client, job, args) if is_array else _task(client, job, args))
 

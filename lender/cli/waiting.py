@@ -41,9 +41,10 @@ async def attended(
         if await _first(running, interrupts, None):
             return await running
         _say(
-            f"job {job.id} goes on. Its result: lender get {job.id}   Its end: lender cancel "
-            f"{job.id}\nCtrl-C again cancels it; without, this command leaves in "
-            f"{LEAVE_AFTER_S:.0f} s."
+            f"job {job.id} goes on.\n"
+            f"  its result: lender get --wait {job.id}\n"
+            f"  its end:    lender cancel {job.id}\n"
+            f"Ctrl-C again cancels it; without, this command leaves in {LEAVE_AFTER_S:.0f} s."
         )
         if await _first(running, interrupts, LEAVE_AFTER_S):
             return await running
@@ -92,4 +93,5 @@ async def _explain(client: Client, job: Job) -> None:
 
 
 def _say(text: str) -> None:
-    print(visible(text), file=sys.stderr, flush=True)
+    over_a_bar = "\r\x1b[K" if sys.stderr.isatty() else ""
+    print(over_a_bar + visible(text), file=sys.stderr, flush=True)

@@ -187,11 +187,12 @@ class Expired(JobEnded):
 
     def __init__(self, terminal: Terminal) -> None:
         waited = f" ({terminal.reason})" if terminal.reason else ""
+        is_queue = terminal.field == "queue_s"
+        said_by = "--queue-time, queue_s" if is_queue else "--deadline, deadline_s"
         super().__init__(
             terminal,
             f"expired{waited}",
-            f"give it more time ({'queue_s' if terminal.field == 'queue_s' else 'deadline_s'}), "
-            "or ask an owner to grant its workload",
+            f"give it more time ({said_by}), or ask an owner to grant its workload",
         )
 
 
@@ -218,8 +219,10 @@ def outcome_of(result: TaskResult) -> str:
 def _failure_of(terminal: Terminal) -> str:
     result = terminal.result
     if result is None:
-        counts = f" {terminal.tasks_failed} of {terminal.tasks_total} tasks"
-        return counts + (f" ({terminal.reason})" if terminal.reason else "")
+        counts = f"{terminal.tasks_failed} of {terminal.tasks_total} tasks"
+        # Brokers say as much in the reason, too.
+        more = terminal.reason and terminal.reason != f"{counts} failed"
+        return f" in {counts}" + (f" ({terminal.reason})" if more else "")
     return _failure_of_task(result)
 
 
@@ -233,7 +236,7 @@ def _failure_of_task(result: TaskResult) -> str:
 
 def _mend_of(result: TaskResult | None) -> str:
     if result is None:
-        return "read the failed tasks' standard error in their results"
+        return "read the failed tasks' standard error in their results (`lender logs JOB`)"
     if result.limit is not None:
         option, field = _SAID_BY[result.limit]
         return (

@@ -161,8 +161,8 @@ async def test_map_prints_values_in_task_order(nats: EmbeddedServer, shell: Shel
 
 async def test_a_job_is_listed_fetched_and_cancelled(nats: EmbeddedServer, shell: Shell) -> None:
     async with fake_broker(nats.url, forget) as broker:
-        said = await shell("submit", "--no-wait", "--name", "nightly", "--", "x")
-        job = said.out.decode().strip()
+        said = await shell("submit", "--no-wait", "--json", "--name", "nightly", "--", "x")
+        job = json.loads(said.out)["job"]
         listed = await shell("jobs")
         assert job in listed.out.decode()
         assert "2 machines match it" in listed.out.decode()
@@ -180,6 +180,8 @@ async def test_a_job_is_listed_fetched_and_cancelled(nats: EmbeddedServer, shell
         assert "has not ended" in waiting_.err
         cancelled = await shell("cancel", job)
         assert (cancelled.code, cancelled.out.decode()) == (0, f"cancelled {job}\n")
+        again = json.loads((await shell("cancel", "--json", job)).out)
+        assert again == {"schema": "lender.cancel/1", "job": job, "state": "cancelled"}
         assert (await shell("get", job)).code == 1
         broker.on_job = echo
         job = (await shell("submit", "--no-wait", "--", "done")).out.decode().strip()
@@ -213,11 +215,15 @@ async def test_what_failed_is_named_and_runs_once_more(nats: EmbeddedServer, she
         job = said.out.decode().strip()
         told = await shell("jobs", job)
         assert b"tasks      8: 0 succeeded, 0 failed, 0 run, 8 wait" in told.out
-        said = await shell("retry", job)
+        said = await shell("retry", "--json", job)
         assert said.code == 0, said.err
         assert "3 tasks" in said.err
         again = broker.jobs[-1]
-        assert said.out.decode().strip() == again.id
+        assert json.loads(said.out) == {
+            "schema": "lender.job/1",
+            "job": again.id,
+            "retries": job,
+        }
         assert again.array == Array(count=8, tasks=((1, 2), (5, 1)))
         said = await shell("get", "--wait", again.id)
         assert said.out == b"v1\nv2\nv5\n"
@@ -236,6 +242,14 @@ async def test_what_is_missing_is_named(shell: Shell, tmp_path: Path) -> None:
     said = await shell("submit", "--in", "none", "--", "x")
     assert said.code == 1
     assert "can't read none" in said.err
+    for words, told in {
+        ("ls", "-l"): "-l; what belongs to the command goes behind --: lender submit -- CMD ARGS",
+        ("--priority", "2000", "--", "x"): "--priority: Input should be less than",
+        ("--delay", "8d", "--", "x"): "--delay: must be before not_after",
+    }.items():
+        said = await shell("submit", *words)
+        assert (said.code, said.out) == (2, b"")
+        assert told in said.err
 
 
 async def test_keygen_makes_a_private_key_once(shell: Shell, tmp_path: Path) -> None:
@@ -274,7 +288,7 @@ async def test_one_interrupt_leaves_the_job_alone(
             await attending
         assert await (await client.get(job)).terminal() is None
     said = capsys.readouterr().err
-    assert f"lender get {job}" in said
+    assert f"lender get --wait {job}" in said
     assert f"lender cancel {job}" in said
 
 

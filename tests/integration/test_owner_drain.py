@@ -162,7 +162,7 @@ def test_lenderd_hears_the_end_of_a_pause_that_could_not_be_saved(machine: Machi
 def test_what_makes_no_sense_changes_nothing(machine: Machine, arguments: tuple[str, ...]) -> None:
     done = machine.lender(*arguments)
     assert done.returncode == 2
-    assert "usage: lender" in done.stderr
+    assert f"see lender {arguments[0]} --help" in done.stderr
     assert not machine.state.intent.exists()
 
 

@@ -87,4 +87,4 @@ def test_who_wants_it_quiet_is_told_of_failures_alone() -> None:
     progress.count(TaskRecord(TaskResult(task=0, state="failed"), "U", 1))
     progress.say("task 0 failed")
     progress.close()
-    assert stream.getvalue() == "\r\x1b[Ktask 0 failed\n"
+    assert stream.getvalue() == "task 0 failed\n"
