@@ -174,10 +174,10 @@ TARGETS = (
         "client-outcome",
         _outcome,
         (
-            encode({"printed": "said", "value": _VALUE}),
-            encode({"printed": "", "raised": _RAISED}),
+            encode({"printed": b"said", "value": _VALUE}),
+            encode({"printed": b"", "raised": _RAISED}),
             encode(
-                {"printed": "", "raised": {**_RAISED, "name": "OSError", "args": [2, "a", "b"]}}
+                {"printed": b"", "raised": {**_RAISED, "name": "OSError", "args": [2, "a", "b"]}}
             ),
         ),
         ("lender.client.executor.outcomes.outcome",),

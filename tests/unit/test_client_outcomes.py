@@ -4,6 +4,7 @@ import json
 import pickle
 import sys
 import traceback
+from collections.abc import Callable
 
 import cloudpickle
 import pytest
@@ -13,6 +14,8 @@ from lender.client.executor import RemoteError, RemoteTraceback
 from lender.client.executor.outcomes import Outcome, outcome
 from lender.client.executor.program import program
 from lender.sandbox.runtimes.python_inside import encode
+
+OUTPUT_BYTES = 1 << 20
 
 
 class Unknown(Exception):  # noqa: N818 - a module of the submitter's
@@ -27,10 +30,10 @@ class Unknown(Exception):  # noqa: N818 - a module of the submitter's
 def came_of(function: object, *arguments: object, **named: object) -> bytes:
     """What a lender sends back of a call."""
     call = cloudpickle.dumps((function, arguments, named))
-    return encode(pickle.loads(program([b"", call]))(1))
+    return encode(pickle.loads(program([b"", call], OUTPUT_BYTES))(1))
 
 
-def fail(kind: type[Exception], *arguments: object) -> None:
+def fail(kind: Callable[..., Exception], *arguments: object) -> None:
     raise kind(*arguments)
 
 
@@ -46,18 +49,52 @@ def test_values_and_what_was_printed() -> None:
 
 
 def test_very_much_that_was_printed_is_cut() -> None:
-    printed = outcome(came_of(speak, "x" * 3_000_000), trust=True).printed
-    assert printed.endswith("xx\n[1951425 more bytes]\n")
-    assert len(printed) < 1_100_000
+    content = came_of(print, "x" * 3_000_000)
+    assert len(content) < OUTPUT_BYTES / 2
+    assert outcome(content, trust=True).printed.endswith("xx\n[2737857 more bytes]\n")
 
 
 def test_pythons_own_exceptions_come_back_without_a_pickle() -> None:
-    for wanted in (KeyError("k", 1), OSError(2, "gone", "file"), ValueError()):
-        error = outcome(came_of(fail, type(wanted), *wanted.args), trust=False).error
+    for kind, arguments in (
+        (KeyError, ("k", 1)),
+        (OSError, (2, "gone", "file", None, "other")),
+        (OSError, (2, "gone", "file")),
+        (ValueError, ()),
+    ):
+        wanted = kind(*arguments)
+        error = outcome(came_of(fail, kind, *arguments), trust=False).error
         assert type(error) is type(wanted)
-        assert error.args == wanted.args
+        assert (error.args, str(error)) == (wanted.args, str(wanted))
         assert isinstance(error.__cause__, RemoteTraceback)
         assert "raise kind(*arguments)" in str(error.__cause__)
+
+
+class Wordless(Exception):  # noqa: N818 - as Unknown
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def itself() -> list[object]:
+    held: list[object] = []
+    held.append(held)
+    return held
+
+
+@pytest.mark.parametrize(
+    ("kind", "argument", "told"),
+    [
+        (Wordless, "", f"{__name__}.Wordless: it can't be put in words"),
+        (ValueError, itself(), "builtins.ValueError: [[...]]"),
+        (ValueError, "\U0001f600" * 10_000_000, "[9991808 more characters]"),
+    ],
+    ids=["wordless", "it holds itself", "many words"],
+)
+def test_whatever_is_raised_is_told(kind: type[Exception], argument: object, told: str) -> None:
+    content = came_of(fail, kind, argument)
+    error = outcome(content, trust=False).error
+    assert told in str(error)
+    assert "raise kind(*arguments)" in str(error and error.__cause__)
+    assert len(content) < OUTPUT_BYTES
 
 
 def test_others_are_told_in_words_unless_lenders_are_trusted() -> None:
@@ -100,7 +137,7 @@ def told(**fields: object) -> bytes:
         "traceback": "",
         "pickle": b"",
     }
-    return encode({"printed": "", "raised": {**raised, **fields}})
+    return encode({"printed": b"", "raised": {**raised, **fields}})
 
 
 @pytest.mark.parametrize(
@@ -126,11 +163,11 @@ def test_a_liar_has_nothing_called_but_exceptions(fields: dict[str, object]) -> 
         b"j1",
         encode({"value": 1}),
         encode({"printed": 1, "value": 1}),
-        encode({"printed": "", "raised": {}}),
+        encode({"printed": b"", "raised": {}}),
         told(text=1),
         told(args="no"),
         told(pickle="no"),
-        b"j" + json.dumps({"d": {"printed": "", "raised": {"d": {}}}}).encode(),
+        b"j" + json.dumps({"d": {"printed": {"b": ""}, "raised": {"d": {}}}}).encode(),
     ],
 )
 def test_what_is_no_outcome_is_a_fault_of_its_content(content: bytes) -> None:

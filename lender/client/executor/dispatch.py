@@ -30,6 +30,7 @@ from lender.client.executor.program import program
 from lender.client.functions import FunctionOptions
 from lender.client.job import Job
 from lender.client.loop_thread import LoopThread
+from lender.protocol.job import Limits
 from lender.protocol.result import TaskResult
 from lender.protocol.strangers_text import visible
 
@@ -76,6 +77,7 @@ class Dispatch:
     ) -> None:
         self._client = client
         self._options = options
+        self._output_bytes = (options.get("limits") or Limits()).output_bytes
         self._on_finished = on_finished
         self._trust = trust
         self._queue = CallQueue(in_flight_max)
@@ -137,7 +139,7 @@ class Dispatch:
         pickles = [self._calls.pop(number, b"") for number in calls]
         try:
             job = self._jobs[batch] = await self._client.submit_program(
-                program(pickles), len(calls), self._options
+                program(pickles, self._output_bytes), len(calls), self._options
             )
             del pickles
             self._on(BatchAccepted(batch))

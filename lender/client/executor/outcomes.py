@@ -79,14 +79,20 @@ def outcome(content: bytes, *, trust: bool) -> Outcome:
     """
     came = decode(content, trust=trust)
     match came:
-        case {"printed": str(printed), "value": value}:
-            return Outcome(printed, value)
-        case {"printed": str(printed), "raised": dict(raised)}:
+        case {"printed": bytes(printed), "value": value}:
+            return Outcome(_text(printed), value)
+        case {"printed": bytes(printed), "raised": dict(raised)}:
             try:
-                return Outcome(printed, error=_error(_Raised.model_validate(raised), trust=trust))
+                error = _error(_Raised.model_validate(raised), trust=trust)
             except ValidationError:
                 pass
+            else:
+                return Outcome(_text(printed), error=error)
     raise ContentFault("the call's outcome is of no known form", "update this client")
+
+
+def _text(printed: bytes) -> str:
+    return printed.decode(errors="backslashreplace")
 
 
 def _error(raised: _Raised, *, trust: bool) -> BaseException:

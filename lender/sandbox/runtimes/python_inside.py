@@ -21,6 +21,7 @@ import os
 import pickle
 import signal
 import sys
+from itertools import repeat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ REQUEST_BYTES = 4
 _WORK = "/work"
 _MAIN_FILE = "__init__.py"
 _PLAIN = frozenset({type(None), bool, int, float, str})
+_LARGE_BITS = 4096
 _TOO_LARGE = 27  # EFBIG: a file would exceed its limit
 _json = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 
@@ -219,35 +221,39 @@ def encode(value: object) -> bytes:
     """A value as `lender.client.values.decode` reads it.
 
     A letter says how the rest is to be read. b: bytes. j: JSON, in which a list is a list, and an
-    object of one entry stands for what JSON lacks: t a tuple, b bytes in base64, d a dict with
-    strings as keys, m one with any keys, as pairs. p: a pickle, for all that has another type.
+    object of one entry stands for what JSON lacks: t a tuple, b bytes in base64, i a large int in
+    hexadecimal, d a dict with strings as keys, m one with any keys, as pairs. p: a pickle, for all
+    that has another type.
     """
     if type(value) is bytes:
         return b"b" + value
-    try:
-        return b"j" + _json.encode(_tagged(value)).encode()
-    except (TypeError, ValueError, RecursionError):
-        # cloudpickle, where the program came by it: it takes what the program itself defines.
-        pickler: Any = sys.modules.get("cloudpickle", pickle)
-        return b"p" + bytes(pickler.dumps(value))
+    with contextlib.suppress(TypeError, ValueError, RecursionError):
+        try:
+            return b"j" + _json.encode(_tagged(value, _PLAIN)).encode()
+        except ValueError:  # Python writes no int of more than 4300 digits in decimal
+            return b"j" + _json.encode(_tagged(value, _PLAIN - {int})).encode()
+    # cloudpickle, where the program came by it: it takes what the program itself defines.
+    pickler: Any = sys.modules.get("cloudpickle", pickle)
+    return b"p" + bytes(pickler.dumps(value))
 
 
-def _tagged(value: Any) -> object:  # noqa: ANN401 - anything that a function returns
+def _tagged(value: Any, plain: frozenset[type]) -> object:  # noqa: ANN401 - see decode
     kind = type(value)
-    if kind in _PLAIN:
+    if kind in plain or (kind is int and value.bit_length() < _LARGE_BITS):
         return value
     if kind is list:
         # One look at all types is far cheaper than a call for each item.
-        return value if _PLAIN.issuperset(map(type, value)) else [*map(_tagged, value)]
+        is_plain = plain.issuperset(map(type, value))
+        return value if is_plain else [*map(_tagged, value, repeat(plain))]
     if kind is tuple:
-        return {"t": _tagged([*value])}
-    if kind is bytes:
-        return {"b": base64.b64encode(value).decode()}
+        return {"t": _tagged([*value], plain)}
+    if kind is bytes or kind is int:
+        return {"b": base64.b64encode(value).decode()} if kind is bytes else {"i": hex(value)}
     if kind is not dict:
         raise TypeError(kind)
     if all(type(key) is str for key in value):
-        return {"d": {key: _tagged(one) for key, one in value.items()}}
-    return {"m": [[_tagged(key), _tagged(one)] for key, one in value.items()]}
+        return {"d": {key: _tagged(one, plain) for key, one in value.items()}}
+    return {"m": [[_tagged(key, plain), _tagged(one, plain)] for key, one in value.items()]}
 
 
 def _end(_number: int, _frame: FrameType | None) -> NoReturn:
