@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self, Unpack
 
 from lender.client import functions
-from lender.client.contents import Contents, Transfer
+from lender.client.contents import Contents, Transfer, check_is_file
 from lender.client.errors import ClientError, KeyFault, NotAdmitted, Unreachable, outcome_of
 from lender.client.filling import filled
 from lender.client.functions import FunctionJob, FunctionOptions
@@ -364,6 +364,8 @@ class Client:
     async def _store(
         self, seal: Seal | None, bound_to: bytes, content: Content, name: str = ""
     ) -> BlobRef:
+        if isinstance(content, Path):
+            check_is_file(content)
         with contextlib.ExitStack() as stack:
             if seal is not None:
                 content = await asyncio.to_thread(seal.content, bound_to, content, stack)

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import stat
 import tempfile
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -32,6 +33,8 @@ _KNOWN_BYTES_MAX = 1 << 20
 _STORED, _LEFT = "blob.", "out."
 """Begin the subjects of what submitters store, and of what lenders leave."""
 
+_NAME_ANOTHER = "name a file that you can read"
+
 Result = TypeVar("Result")
 
 
@@ -48,6 +51,22 @@ class Transfer:
     to_fleet: bool
     done_bytes: int
     total_bytes: int
+
+
+def check_is_file(path: Path) -> None:
+    """See that it can be read twice, from its start to an end: a pipe can't, nor /dev/zero.
+
+    Raises:
+        ContentFault: it is none, or is not there.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: no file can be called so
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ContentFault(f"can't read {path}: {reason}", _NAME_ANOTHER) from error
+    if not stat.S_ISREG(mode):
+        reason = "Is a directory" if stat.S_ISDIR(mode) else "it is a pipe, a device or a socket"
+        raise ContentFault(f"can't read {path}: {reason}", _NAME_ANOTHER)
 
 
 class Contents:
@@ -93,9 +112,7 @@ class Contents:
             told = self._teller(name or content.name, size, to_fleet=True)
             return await self._insist(lambda: blobs.put_file(mine, content, told), size, _STORED)
         except OSError as error:
-            raise ContentFault(
-                f"can't read {content}: {error.strerror}", "name a file that you can read"
-            ) from error
+            raise ContentFault(f"can't read {content}: {error.strerror}", _NAME_ANOTHER) from error
 
     async def _store_once(self, content: bytes, name: str) -> BlobRef:
         digest, now = sha256(content).digest(), asyncio.get_running_loop().time()

@@ -81,6 +81,21 @@ class JobRequest:
     sealed: bool = False
     traceparent: str | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what would be taken for something else, or fail far from here.
+
+        Raises:
+            Rejected: naming the field.
+        """
+        for name in ("argv", "outputs", "after"):
+            if isinstance(getattr(self, name), str | bytes):
+                raise Rejected(name, "must be a list, and is one text: put it into brackets")
+        contents = {f"inputs.{name}": one for name, one in self.inputs.items()}
+        for name, content in {**contents, "wasm": self.wasm or b""}.items():
+            if not isinstance(content, Path | bytes):
+                kind = type(content).__name__
+                raise Rejected(name, f"must be a pathlib.Path or bytes, and is a {kind}")
+
     @property
     def program(self) -> Content | None:
         """What the lenders are to run, where that is no command of their own."""
@@ -99,13 +114,21 @@ def inputs_by_name(files: Iterable[str | Path]) -> dict[str, Content]:
 
     `data/x.npz` stays `data/x.npz`; `/srv/x.npz` and `../x.npz` become `x.npz`, so that a command
     that names the first works unchanged.
+
+    Raises:
+        Rejected: two would have the same name.
     """
-    named: dict[str, Content] = {}
-    for file in files:
-        path = PurePath(file)
-        outside = path.is_absolute() or ".." in path.parts
-        named[path.name if outside else path.as_posix()] = Path(file)
-    return named
+    if isinstance(files, str | PurePath):
+        raise Rejected("inputs", "must be a list, and is one file: put it into brackets")
+    named: dict[str, Path] = {}
+    for file in map(Path, files):
+        outside = file.is_absolute() or ".." in file.parts
+        name = file.name if outside else file.as_posix()
+        if named.setdefault(name, file) != file:
+            raise Rejected(
+                "inputs", f"{named[name]} and {file} would both be {name}: say which name each has"
+            )
+    return {**named}
 
 
 def job_spec(

@@ -1,12 +1,15 @@
 """What a submitter says becomes a specification, or an error that names the field."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from lender.client.contents import check_is_file
 from lender.client.errors import (
     Cancelled,
     ClientError,
+    ContentFault,
     Expired,
     JobFailed,
     Rejected,
@@ -38,6 +41,41 @@ def test_a_command_becomes_a_process_job() -> None:
     assert (spec.runtime, spec.workload, spec.argv) == ("process", "command", ("ls",))
     assert (spec.inputs[0].name, spec.outputs, spec.not_after) == ("a", ("b",), 105.0)
     assert decode(JobSpec, payload_of(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("field", "one"),
+    [
+        ("argv", {"argv": "ls -l"}),
+        ("outputs", {"outputs": "ab"}),
+        ("after", {"after": "job-0001"}),
+        ("inputs.a", {"inputs": {"a": "b"}}),
+        ("inputs.a", {"inputs": {"a": bytearray()}}),
+        ("wasm", {"wasm": "b.wasm"}),
+    ],
+)
+def test_what_would_be_taken_for_something_else_is_refused(
+    field: str, one: dict[str, object]
+) -> None:
+    with pytest.raises(Rejected) as refused:
+        JobRequest(**{"argv": ["ls"], **one})  # type: ignore[arg-type] # as who has no types
+    assert refused.value.field == field
+
+
+def test_no_input_takes_the_place_of_another() -> None:
+    assert inputs_by_name(["x", "./x", "/a/y"]) == {"x": Path("x"), "y": Path("/a/y")}
+    for files in (["/a/x", "/b/x"], ["x", "../x"], "x", Path("x")):
+        with pytest.raises(Rejected, match=r"both be x|brackets"):
+            inputs_by_name(files)  # type: ignore[arg-type] # the last one
+
+
+def test_what_has_no_end_or_comes_once_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    check_is_file(tmp_path / "file")
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path, tmp_path / "a\0b"):
+        with pytest.raises(ContentFault, match="can't read"):
+            check_is_file(path)
 
 
 def test_a_module_becomes_a_wasm_job_and_an_array_has_a_count() -> None:
