@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. The others are parts of them.
-.PHONY: help demo test test-attacks test-suites conformance test-cgroups soak-sandbox chaos sim fuzz lock audit sbom check venv walls wasm schemas permissions footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-matching bench-arrays bench-flood bench-transfer bench-recovery bench-kills bench-peers bench-throughput bench-fleet clean
+.PHONY: help demo recording test test-attacks test-suites conformance test-cgroups soak-sandbox chaos sim fuzz lock audit sbom check venv walls wasm schemas permissions footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-matching bench-arrays bench-flood bench-transfer bench-recovery bench-kills bench-peers bench-throughput bench-fleet clean
 
 # Hundreds of processes start in a test run: none is to compile our modules once more.
 unexport PYTHONDONTWRITEBYTECODE
@@ -12,6 +12,7 @@ SUITES := tests/external
 
 help:
 	@echo 'make demo       lend three machines, run real work on them, pause one, revoke another'
+	@echo 'make recording  what a submitter sees: submit, logs -f, why, cancel, on a terminal of its own'
 	@echo 'make test       everything that CI runs: style, types, import rules, tests'
 	@echo 'make test-attacks  every attack on the sandboxes, once more against an ordinary user'"'"'s lenderd'
 	@echo 'make test-suites   CPython'"'"'s own tests of executors and joblib'"'"'s of backends, which want a quiet machine'
@@ -49,6 +50,11 @@ help:
 demo:
 	@.ci/venv server
 	@$(BIN)/python -m deploy.local.demo
+
+recording:
+	@.ci/venv server
+	@.ci/packages bubblewrap tmux
+	@$(BIN)/python -m deploy.local.recording
 
 venv:
 	@.ci/venv server,dev
