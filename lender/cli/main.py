@@ -31,6 +31,7 @@ VERBS = {
     "agent": "tell lenderd, from your session, whether you are here",
     "install": "make lenderd a service, which starts by itself",
     "uninstall": "undo that",
+    "home": "let your home automation pause this machine: its key, and what to paste",
     "doctor": "check this machine, read-only, with a mend for each fault",
     "preflight": "look before you join a fleet, read-only, with a mend for each fault",
     "completion": "print a shell's completion script",

@@ -72,6 +72,7 @@ def _from_files(state: StateFolder) -> Fields:
         "paused_until": intent.until,
         "finish_by": intent.finish_by,
         "paused_by": intent.said_by,
+        "paused_by_mqtt": intent.by_mqtt,
         "grants": [grants.entry(grant, reading, now) for grant in held],
         "withdrawn": [
             {"submitter": key, "name": reading.names.get(key, "")}

@@ -32,6 +32,8 @@ def lines(reading: Reading) -> list[str]:
     said += _section("Allowed", _allowed(status, names, now))
     said += _section("Budget", [" · ".join(_budgets(status))] if _budgets(status) else None)
     said += _section("Today", _today(status))
+    if home := status.get("home"):
+        said += _section("Home", [_home(home)])
     said += _faults(status)
     said.append("  Stop everything now:  lender revoke --all")
     return said
@@ -150,7 +152,7 @@ def who_paused(status: Fields) -> str:
     """Return `you`, or whose word it was: anyone on the machine may say it."""
     uid = status.get("paused_by")
     if uid is None:
-        return "you"
+        return "your home automation" if status.get("paused_by_mqtt") else "you"
     try:
         import pwd  # noqa: PLC0415  # a pause of somebody else's is rare
 
@@ -227,6 +229,18 @@ def _faults(status: Fields) -> list[str]:
     said += [f"! {printable(str(fault))}" for fault in status.get("faults", [])]
     fault = (status.get("receipts") or {}).get("fault")
     return [*said, f"! receipts: {printable(str(fault))}"] if fault else said
+
+
+def _home(home: Fields) -> str:
+    """Your house's MQTT server, if lenderd has one."""
+    server = printable(str(home.get("server")))
+    if not home.get("connected"):
+        return f"no line to {server}: {printable(str(home.get('fault') or 'not yet'))}"
+    said = f"connected to {server} as {printable(str(home.get('node')))}"
+    if not home.get("key"):
+        return f"{said}; follows no command: lender home"
+    refused = home.get("refused")
+    return f"{said}; last command not followed: {printable(str(refused))}" if refused else said
 
 
 def _section(title: str, entries: list[str] | None) -> list[str]:

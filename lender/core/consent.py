@@ -153,6 +153,7 @@ class Intent:
         finish_by: running work may go on until then, and is evicted after it; None: it stands
             still at once.
         said_by: uid of who said it; None: this machine's owner.
+        by_mqtt: it came by MQTT alone, so that MQTT may end it.
     """
 
     paused: bool = False
@@ -160,6 +161,7 @@ class Intent:
     until: float | None = None
     finish_by: float | None = None
     said_by: int | None = None
+    by_mqtt: bool = False
 
     def by_clock(self, ahead_s: float) -> "Intent":
         """Return the same word by a clock that is `ahead_s` ahead of the one it was said by."""

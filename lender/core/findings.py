@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from lender.core.conditions import UNHEARD, unmet
 from lender.core.policy import Finding, Limits, Rung, Steps, Threshold
-from lender.core.signals import PresenceState, Signals
+from lender.core.signals import OutsideReading, PresenceState, Signals
 
 CORES_MIN: Final = 0.1
 """Less is not worth the stopping and starting."""
@@ -86,6 +87,7 @@ def find(limits: Limits, reading: Reading, *, back: bool) -> tuple[Finding, ...]
         *judge.heat_and_power(),
         *judge.gpu(),
         *judge.network(),
+        *judge.outside(),
     ]
     return tuple(sorted(found, key=lambda finding: finding.rung))
 
@@ -219,6 +221,15 @@ class _Judge:
         if self._signals.metered and not self._limits.metered:
             text = "the network is paid by volume: nothing new is taken"
             yield Finding("metered", Rung.FULL, text, 1.0, 0.0, cores=self._most, bars="new work")
+
+    def outside(self) -> Iterator[Finding]:
+        """What the house says, against the owner's conditions."""
+        heard = {one.name: one for one in self._signals.outside}
+        for condition in self._limits.conditions:
+            reading = heard.get(condition.name, OutsideReading(condition.name, None, UNHEARD))
+            finding = unmet(condition, reading, back=self._back)
+            if finding is not None:
+                yield finding
 
     def _battery(self, charge: float | None) -> Iterator[Finding]:
         enough = self._limits.battery_enough

@@ -4,7 +4,7 @@
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Literal
 
@@ -26,8 +26,8 @@ class Finding:
     """One reason to step back: what was read, and the limit that it crosses.
 
     Attributes:
-        signal: the limit's name in `Limits`; `stay` while calm must last, `unmeasured` without
-            a reading.
+        signal: the limit's name in `Limits`; `mqtt` and a condition's name; `stay` while calm must
+            last, `unmeasured` without a reading.
         rung: what it asks for of all lent work; FULL only of what `bars` a part of it.
         text: in words, with its numbers.
         value: what was read, in the signal's unit; 1 for what is just so.
@@ -124,6 +124,34 @@ NEVER = Steps()
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """What has to hold for anything lent to run: of a value from elsewhere, exactly one of these.
+
+    Attributes:
+        name: what the owner calls it.
+        below: it is this much at most; less again at `back`.
+        above: it is this much at least; more again at `back`.
+        equals: it is one of these texts.
+
+    Raises:
+        ValueError: none or several, or a twin on the wrong side.
+    """
+
+    name: str
+    below: Threshold | None = None
+    above: Threshold | None = None
+    equals: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if sum((self.below is not None, self.above is not None, bool(self.equals))) != 1:
+            raise ValueError(f"{self.name}: name one of below, above and equals")
+        if self.below is not None and self.below.back > self.below.at:
+            raise ValueError(f"{self.name}: back must not be above at")
+        if self.above is not None and self.above.back < self.above.at:
+            raise ValueError(f"{self.name}: back must not be below at")
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What the owner can bear; the defaults bear everything.
 
@@ -148,6 +176,7 @@ class Limits:
         inhibited: asked for while a film or a call keeps the screen awake.
         metered: new work is also taken where the network is paid by volume.
         hours: when lent work may run; FROZEN outside.
+        conditions: all of them have to hold; frozen else.
         reduced_share: of the cores, where REDUCED names no number of its own; over 0, up to 1.
         stay_s: how long calm must hold unbroken before each step up.
 
@@ -174,6 +203,7 @@ class Limits:
     inhibited: Rung = Rung.FULL
     metered: bool = True
     hours: When = ALWAYS
+    conditions: tuple[Condition, ...] = ()
     reduced_share: float = 0.5
     stay_s: float = 10.0
 
@@ -230,6 +260,14 @@ class Policy:
     in_use: Limits = Limits()
     away: Limits = Limits()
     presence: PresenceRule = PresenceRule()
+
+    def under(self, conditions: tuple[Condition, ...]) -> "Policy":
+        """Return the same limits, with these conditions on all of them."""
+        return replace(
+            self,
+            in_use=replace(self.in_use, conditions=conditions),
+            away=replace(self.away, conditions=conditions),
+        )
 
     def limits(self, presence: PresenceState) -> Limits:
         """Return the limits that hold at `presence`."""

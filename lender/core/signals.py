@@ -50,6 +50,21 @@ class GpuSignal:
 
 
 @dataclass(frozen=True, slots=True)
+class OutsideReading:
+    """What was heard of one of the owner's conditions.
+
+    Attributes:
+        name: of the condition.
+        value: a number or a short text, as the condition asks; None: it is not known.
+        fault: why it is not, in words.
+    """
+
+    name: str
+    value: float | str | None
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Signals:
     """One reading of all sensors.
 
@@ -73,6 +88,7 @@ class Signals:
         utc_offset_s: of the owner's local time.
         joules_per_cpu_s: energy that a second of CPU time takes now.
         energy_method: where that figure comes from, in words.
+        outside: what the house says, where the owner asks for it: one for each condition.
     """
 
     cpu_others: float
@@ -95,6 +111,7 @@ class Signals:
     utc_offset_s: int = 0
     joules_per_cpu_s: float = 0.0
     energy_method: str = "not measurable"
+    outside: tuple[OutsideReading, ...] = ()
 
     @property
     def energy_measured(self) -> bool:

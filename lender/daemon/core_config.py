@@ -31,6 +31,8 @@ def core_config(
         reserve_memory_bytes=settings.reserve_memory_bytes,
         yield_cpu_others=settings.yield_cpu_others,
     )
+    if settings.mqtt is not None:
+        policy = policy.under(settings.mqtt.conditions())
     return Config(
         lender=public_key,
         name=settings.name,

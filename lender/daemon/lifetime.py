@@ -72,6 +72,7 @@ from lender.state.purge import kept_submitters, purge
 from lender.state.receipts import ReceiptLog
 
 if TYPE_CHECKING:
+    from lender.daemon.home import Home
     from lender.daemon.metrics import DaemonMetrics
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,14 @@ class Lifetime:
             from lender.daemon import metrics  # noqa: PLC0415
 
             self._make_metrics = metrics.DaemonMetrics
+        self._home: Home | None = None
+        if settings.mqtt is not None:
+            from lender.daemon import home  # noqa: PLC0415 - for the same reasons
+
+            self._home = home.Home(
+                *(settings.mqtt, settings.name, self._state, self._clock),
+                lambda: self._core.status(self._clock()),
+            )
 
     def stop(self) -> None:
         """Hand the work back and end; a second call does not wait for running work."""
@@ -213,6 +222,8 @@ class Lifetime:
             self._spawn(self._join_fleet())
             self._spawn(self._keeper.run())
             self._spawn(self._end_when_out())
+            if self._home is not None:
+                self._spawn(self._home.run(self._owner))
             self._spawn(self._watch())
             notify("READY=1")
             log.info("lender %s serves %s", signer.public_key, self._state.path)
@@ -334,6 +345,7 @@ class Lifetime:
             "runtimes": self._runtimes,
             "workloads": {name: entry.sha256 for name, entry in self._workloads.items()},
             "cgroup": str(self._cgroups.path) if self._cgroups else "",
+            **({"home": self._home.facts()} if self._home is not None else {}),
         }
 
     def _sampler(self) -> Sampler:
@@ -351,6 +363,7 @@ class Lifetime:
             self._clock,
             lambda: self._owner.load_changed(),  # noqa: PLW0108 - it is made with this
             self._disk,
+            self._home.outside if self._home is not None else tuple,
         )
 
     def _recall_usage(self, receipts: ReceiptLog) -> None:

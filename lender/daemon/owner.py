@@ -102,10 +102,14 @@ class OwnerVerbs:
         self._marks = marks(self._state)
         self._follow_clock()
         self._shell.post(ConsentLoaded(load_consent(self._state).consent))
+        self._shell.post(IntentLoaded(self.word()))
+
+    def word(self) -> Intent:
+        """Return the word that counts: what is stored, or a pause that could not be."""
         intent = read_intent(self._state)
         if self._unsaved is not None and self._unsaved[0] == intent:
-            intent = self._unsaved[1]
-        self._shell.post(IntentLoaded(intent))
+            return self._unsaved[1]
+        return intent
 
     def load_changed(self) -> None:
         """Read them again if the files have changed since: whoever changed them may not tell us.
@@ -175,10 +179,19 @@ class OwnerVerbs:
                 # It waited while we stood still; the owner has said something since.
                 self.load()
                 return {"report": _report([], 0), "overtaken": True}
-        elif stored.paused and (stored.until, stored.finish_by) == (None, None):
-            intent = stored
+        elif stored == Intent(True, stored.paused_at, said_by=stored.said_by):
+            intent = stored  # it has no end already, and is the machine's to lift
         else:
             intent = Intent(paused=True, paused_at=time.time(), said_by=peer.uid)
+        return {"report": self.obey(intent)}
+
+    def obey(self, intent: Intent) -> Answer:
+        """Carry a pause out, then keep it durably; tells what stands still.
+
+        Raises:
+            OSError: it holds, but could not be saved.
+        """
+        stored = read_intent(self._state)
         jobs = sum(not one.idle for one in self._shell.executions.values())
         # First what the owner sees: a full disk must not keep anything running.
         self._unsaved = stored, intent
@@ -188,7 +201,16 @@ class OwnerVerbs:
         if read_intent(self._state) != intent:
             write_intent(self._state, intent)
         self._unsaved = None
-        return {"report": _report(stopped, jobs)}
+        return _report(stopped, jobs)
+
+    def resume(self, intent: Intent) -> None:
+        """Keep that lending goes on, and carry it out as a `lender resume` is.
+
+        Raises:
+            OSError: it could not be saved; nothing has changed.
+        """
+        write_intent(self._state, intent)
+        self.load()
 
     def reload(self, _request: dict[str, Any], _peer: Peer) -> Answer:
         """Read consent and intent again."""

@@ -91,13 +91,14 @@ Floor = Annotated[
         lambda value: Threshold(0, 0) if value is False else _threshold(value, _quarter_more)
     ),
 ]
+Level = Annotated[Threshold, PlainValidator(lambda value: _threshold(value, lambda at: at))]
 Charge = Annotated[
     Threshold, PlainValidator(lambda value: _threshold(value, lambda at: min(1.0, at + 0.1)))
 ]
 AskedRung = Annotated[Rung, PlainValidator(_rung)]
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
     """Refuses a key that it does not know, and names the nearest: a misspelt limit is none."""
 
     model_config = ConfigDict(extra="forbid")
@@ -115,7 +116,7 @@ class _Table(BaseModel):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
-class LimitsSettings(_Table):
+class LimitsSettings(Table):
     """`[policy.in_use]` and `[policy.away]`; what each limit means: `lender.core.policy.Limits`."""
 
     cores: float = 0.0
@@ -146,7 +147,7 @@ class LimitsSettings(_Table):
         return self
 
 
-class PresenceSettings(_Table):
+class PresenceSettings(Table):
     """`[policy.presence]`: when somebody counts as there."""
 
     idle_after_s: float = PresenceRule().idle_after_s
@@ -164,7 +165,7 @@ class PresenceSettings(_Table):
         return PresenceRule(**self.model_dump())
 
 
-class PolicySettings(_Table):
+class PolicySettings(Table):
     """When lent work steps back, and how far."""
 
     defaults: Literal["usual", "dedicated"] = "usual"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from lender.core.events import MachineSampled
-from lender.core.signals import Signals
+from lender.core.signals import OutsideReading, Signals
 from lender.daemon.agent_reports import AgentReports
 from lender.daemon.clock import Clock
 from lender.daemon.disk_space import DiskSpace
@@ -41,6 +41,7 @@ class Sampler:
         clock: Clock,
         look: Callable[[], None],
         disk: DiskSpace,
+        outside: Callable[[], tuple[OutsideReading, ...]] = tuple,
     ) -> None:
         self._look = look
         self._clock = clock
@@ -50,6 +51,7 @@ class Sampler:
         self._presence = presence
         self._agents = agents
         self._history = history
+        self._outside = outside
         self._own_pids = (os.getpid(), launcher_pid)
         self.faults: tuple[str, ...] = ()
 
@@ -106,4 +108,5 @@ class Sampler:
             game=surroundings.game,
             metered=surroundings.metered,
             utc_offset_s=time.localtime().tm_gmtoff,
+            outside=self._outside(),
         )

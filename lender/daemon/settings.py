@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lender.daemon.home_settings import MqttSettings
 from lender.daemon.policy_settings import PolicySettings
 from lender.link.membership import Membership
 from lender.protocol.bounds import LABELS_MAX
@@ -80,6 +81,8 @@ class DaemonSettings(BaseSettings):
     has left its sandbox is stopped and killed with it. On macOS tasks may start processes then."""
     metrics: ListenAddress | None = None
     """Where metrics are served, such as `127.0.0.1:9464`: docs/observability.md. None: nowhere."""
+    mqtt: MqttSettings | None = None
+    """The house's MQTT server, such as Home Assistant's: docs/home-automation.md. None: none."""
     log_level: LogLevel = "info"
     log_format: LogFormat = "text"
     """`json` writes an object a line: docs/observability.md."""

@@ -69,6 +69,7 @@ def _intent(intent: Intent | None, now: float) -> dict[str, Any]:
         "paused_until": intent.until,
         "finish_by": intent.finish_by,
         "paused_by": intent.said_by,
+        "paused_by_mqtt": intent.by_mqtt,
     }
 
 

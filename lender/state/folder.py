@@ -136,6 +136,11 @@ class StateFolder:
         return self.path / "identity.nk"
 
     @property
+    def home_key(self) -> "Path":
+        """What commands of the owner's home automation are signed by."""
+        return self.path / "home-key"
+
+    @property
     def membership(self) -> "Path":
         """What lets the lender into its fleet, as `lender enroll` has left it."""
         return self.path / "fleet"

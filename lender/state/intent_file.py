@@ -24,6 +24,7 @@ class StoredIntent(NamedTuple):
     until: float | None = None
     finish_by: float | None = None
     said_by: int | None = None
+    by_mqtt: bool = False
 
     def holds(self, now: float) -> bool:
         """Tell whether nothing new may be taken at `now`."""
@@ -53,6 +54,8 @@ def read_stored(state: StateFolder) -> StoredIntent:
                 until,
                 finish_by,
                 _uid(content.get("said_by")),
+                # A word whose way is not told is the machine's own: MQTT must not end it.
+                content.get("by_mqtt") is True,
             )
     except FileNotFoundError:
         return StoredIntent()

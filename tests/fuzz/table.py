@@ -7,6 +7,7 @@ from fuzz import (
     client,
     desktop,
     enrolling,
+    home,
     lender,
     link,
     metrics,
@@ -20,7 +21,7 @@ from fuzz.target import Target
 TARGETS: Final[dict[str, Target]] = {
     one.name: one
     for room in (
-        *(wire, broker, enrolling, lender, link, metrics),
+        *(wire, broker, enrolling, home, lender, link, metrics),
         *(owner_files, owner_verbs, sandbox, client, desktop),
     )
     for one in room.TARGETS

@@ -92,7 +92,17 @@ def test_what_takes_too_long_is_cut_off_and_named(
 
 def test_what_is_not_come_to_in_time_is_named(machine: Machine) -> None:
     left_out = [one for one in examine(machine.state, 0.0) if one.text.startswith("not checked")]
-    names = ["state", "consent", "receipts", "daemon", "nats", "presence", "python", "clock"]
+    names = [
+        "state",
+        "consent",
+        "receipts",
+        "daemon",
+        "nats",
+        "home",
+        "presence",
+        "python",
+        "clock",
+    ]
     assert [one.name for one in left_out] == [*names, "system", "runtimes", "rehearsal"]
     assert {one.level for one in left_out} == {"warning"}
 

@@ -31,6 +31,7 @@ def examine(state: StateFolder, within_s: float = WITHIN_S) -> list[Check]:
         "receipts": lambda _: files.receipts(state),
         "daemon": lambda _: daemon.lenderd(told),
         "nats": lambda _: daemon.nats(told),
+        "home": lambda _: daemon.home(told),
         "presence": lambda _: daemon.presence(told),
         "python": lambda _: runtimes.python(),
         "clock": lambda _: clock.clock(state),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from lender.cli.checks.check import Check
 from lender.cli.checks.places import not_there, places_of
 from lender.cli.owner import Told
+from lender.cli.words import printable
 
 _CONNECT_S = 2.0
 
@@ -38,6 +39,26 @@ def nats(told: Told) -> Iterator[Check]:
     else:
         text = f"{url} can be reached, but lenderd is not connected to it"
         yield Check("nats", "blocker", text, "lenderd's log says what the server refuses")
+
+
+def home(told: Told) -> Iterator[Check]:
+    """Whether the house's MQTT server is reached, where the owner has named one."""
+    home = told.reply.get("home")
+    if not isinstance(home, dict):
+        return
+    server = home.get("server")
+    if home.get("connected"):
+        yield Check("home", "ok", f"connected to the MQTT server {server} as {home.get('node')}")
+    else:
+        fault = printable(str(home.get("fault") or "not yet"))
+        text = f"not connected to the MQTT server {server}: {fault}"
+        yield Check("home", "warning", text, "see [mqtt] in lenderd.toml; docs/home-automation.md")
+    if not home.get("key"):
+        text = "there is no key for commands by MQTT, so none is followed"
+        yield Check("home-key", "info", text, "lender home")
+    elif home.get("refused_strange"):
+        text = f"a command by MQTT was not followed: {printable(str(home['refused_strange']))}"
+        yield Check("home-command", "warning", text, "lender home prints the key that counts")
 
 
 def presence(told: Told) -> Iterator[Check]:
