@@ -13,6 +13,7 @@ from lender.client.client import Client
 from lender.client.functions import FunctionJob
 from lender.client.job import Job
 from lender.client.loop_thread import LoopThread
+from lender.protocol.job import JobSpec
 
 Twin = TypeVar("Twin")
 Blocking = TypeVar("Blocking", bound="_Twin[Any]")
@@ -76,6 +77,11 @@ class BlockingJob(_Twin[Job]):
         """The job's id."""
         return self._twin.id
 
+    @property
+    def spec(self) -> JobSpec:
+        """What was submitted."""
+        return self._twin.spec
+
     terminal = _waiting(Job.terminal)
     ended = _waiting(Job.ended)
     result = _waiting(Job.result)
@@ -123,6 +129,11 @@ class BlockingClient(_Twin[Client]):
         finally:
             self._thread.stop()
             self._thread.join()
+
+    @property
+    def public_key(self) -> str:
+        """The submitter's, known once the client was entered."""
+        return self._twin.public_key
 
     submit = _waiting_for(BlockingJob, Client.submit)
     submit_request = _waiting_for(BlockingJob, Client.submit_request)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import Any, Protocol, Self, Unpack
 
 from lender.client import functions
 from lender.client.contents import Contents, Transfer, check_is_file
@@ -43,6 +43,14 @@ from lender.protocol.query import JobStatus, Query, QueryReply
 from lender.protocol.sealing import KEY_BYTES, purpose
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
+
+
+class AnyJob(Protocol):
+    """A handle on a job, of either kind."""
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
 
 
 class Client:
@@ -305,7 +313,7 @@ class Client:
         """
         return Job(self._session, *await self._session.ledger.read(job))
 
-    async def retry(self, job: Job | str) -> Job:
+    async def retry(self, job: AnyJob | str) -> Job:
         """Submit anew what of an ended job has not succeeded; see `tasks_to_retry`.
 
         Raises:
@@ -314,7 +322,7 @@ class Client:
             Rejected: its failed tasks are too many ranges.
             ContentFault: the program or an input is gone: they are kept for 16 days.
         """
-        old = await self.get(job) if isinstance(job, str) else job
+        old = await self._handle(job)
         terminal = await old.terminal()
         if terminal is None:
             raise ClientError(f"job {old.id} has not ended", "wait for it, or cancel it")
@@ -322,7 +330,7 @@ class Client:
         spec = retry_spec(old.spec, tasks, job=job_id(now, self._entropy(ENTROPY_BYTES)), now=now)
         return await self._submit(await renewed(spec, self._session.contents))
 
-    async def status(self, job: Job | str, task: int | None = None) -> JobStatus | None:
+    async def status(self, job: AnyJob | str, task: int | None = None) -> JobStatus | None:
         """Return what the broker knows of a job: counts of its tasks, and which have failed.
 
         That costs the same however many tasks it has. None: the broker does not remember it.
@@ -341,7 +349,7 @@ class Client:
         """Return what the broker knows of this submitter's jobs, newest first."""
         return await self._ask(Query())
 
-    async def why(self, job: Job | str, task: int | None = None) -> str:
+    async def why(self, job: AnyJob | str, task: int | None = None) -> str:
         """Say in words what a job waits for, or what became of it; empty if nobody knows it.
 
         Args:
@@ -353,9 +361,13 @@ class Client:
             return (found.why or found.state) if found else ""
         if found.task is not None:
             return found.task.why
-        handle = await self.get(job) if isinstance(job, str) else job
-        record = await handle.task(task)
+        record = await (await self._handle(job)).task(task)
         return outcome_of(record.result) if record else ""
+
+    async def _handle(self, job: AnyJob | str) -> Job:
+        if isinstance(job, Job):
+            return job
+        return await self.get(job if isinstance(job, str) else job.id)
 
     def _moved(self, transfer: Transfer) -> None:
         if self.on_transfer is not None:

@@ -42,8 +42,8 @@ def test_jobs_are_submitted_followed_and_fetched(fleet: Fleet, tmp_path: Path) -
         with pytest.raises(JobFailed):
             broken.result(WAIT_S)
         with pytest.raises(JobFailed):
-            client.retry(broken.id).result(WAIT_S)
-        assert client.why(broken.id, 0) == "failed with exit code 1"
+            client.retry(broken).result(WAIT_S)
+        assert client.why(broken, 0) == "failed with exit code 1"
         endless = client.submit(["sleep", "1000"])
         with pytest.raises(TimeoutError):
             endless.result(0.01)
