@@ -74,7 +74,10 @@ class LinuxLibproc:
         fields = stat_of(pid)
         if fields is None or fields[0] in "ZX":
             return 0
-        threads = [stat_of(int(one.name), pid) for one in Path(f"/proc/{pid}/task").iterdir()]
+        try:
+            threads = [stat_of(int(one.name), pid) for one in Path(f"/proc/{pid}/task").iterdir()]
+        except OSError:  # it has ended since
+            return 0
         still = all(one is None or one[0] in "TtZX" for one in threads)
         info = AllInfo()
         info.pbsd.status = 4 if fields[0] in "Tt" else 3
