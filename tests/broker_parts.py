@@ -96,7 +96,7 @@ class BrokerProcess:
 COMMAND = [
     sys.executable,
     "-c",
-    "import sys; from broker.service.main import main; sys.exit(main())",
+    "from broker.service.command import command; command()",
 ]
 
 
