@@ -54,6 +54,9 @@ from lender.protocol.lease import LEASE_TTL_S
 
 MALFORMED_DELAY_S: Final = 10.0
 
+_ENDS_NOTHING: Final = (ClassesOpened, PullEnded, ReportAnswered, SandboxPrepared, TimeAdvanced)
+"""Events that change nothing by which something could have to end now that had not before."""
+
 
 class Lender:
     """One lender's state. Every rule is level-triggered: it holds after each event, whichever.
@@ -118,7 +121,8 @@ class Lender:
         effects = end_overdue(now, self._situation, self._regulation)
         effects += self._handlers[type(event)](now, event)
         self._count_spent(now)
-        effects += end_overdue(now, self._situation, self._regulation)
+        if not isinstance(event, _ENDS_NOTHING):
+            effects += end_overdue(now, self._situation, self._regulation)
         metered = isinstance(event, MachineSampled)
         effects += share_out(now, self._leases.attempts, self._restraint, metered=metered)
         effects += self._settle(now)

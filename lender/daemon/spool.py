@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lender.daemon.deletion import delete_soon
+from lender.state.durable import write_whole
 from lender.state.folder import StateFolder
 from lender.state.grant_file import SUBMITTER_PATTERN
 
@@ -35,14 +36,11 @@ class Spool:
             OSError: it could not be written.
         """
         path = self._path(report)
-        draft = path.with_suffix(".new")
         try:
-            draft.write_bytes(report.payload)
-            draft.replace(path)
+            write_whole(path, report.payload, durable=False)
         except FileNotFoundError:  # the submitter's first, or the folder was just purged
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            draft.write_bytes(report.payload)
-            draft.replace(path)
+            write_whole(path, report.payload, durable=False)
 
     def remove(self, report: Spooled) -> None:
         """Forget a report that was answered."""

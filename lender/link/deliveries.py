@@ -37,8 +37,14 @@ class Deliveries:
         self._subscription: Subscription | None = None
         self._closing: asyncio.Task[None] | None = None
 
+    def hand_to(self, handler: Handler) -> None:
+        """Call another handler from now on."""
+        self._handler = handler
+
     async def open(self) -> None:
-        """Subscribe; nats-py subscribes again by itself after a reconnect."""
+        """Subscribe, if that was not done; nats-py does it again by itself after a reconnect."""
+        if self._subscription is not None:
+            return
         self._subscription = await self._nc.subscribe(
             self.subject,
             cb=self._route,

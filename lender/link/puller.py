@@ -31,6 +31,9 @@ class PullEnd(Enum):
     SILENT = "silent"  # neither messages nor an end; given up after its time
 
 
+_CLEAN = (PullEnd.COMPLETE, PullEnd.EXPIRED, PullEnd.EMPTY)
+"""Ends behind which the server has nothing more to send."""
+
 _ENDS = {"404": PullEnd.EMPTY, "408": PullEnd.EXPIRED, "503": PullEnd.NO_CONSUMER}
 
 
@@ -99,7 +102,7 @@ class Delivery:
 
 
 class _Pull:
-    """One pull under way, with a subscription of its own: what comes there is its doing."""
+    """One pull under way, with a subscription for itself: what comes there is its doing."""
 
     def __init__(self, puller: "Puller", wanted: int) -> None:
         self._puller = puller
@@ -107,7 +110,8 @@ class _Pull:
         self._delivered = 0
         self._handing_back: list[asyncio.Task[None]] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._deliveries = Deliveries(puller.connection.nc, self._receive)
+        self._deliveries = puller.take_subscription()
+        self._deliveries.hand_to(self._receive)
 
     async def start(self, subject: str, request: bytes, timeout_s: float) -> None:
         await self._deliveries.open()
@@ -124,6 +128,8 @@ class _Pull:
             if reason is PullEnd.SILENT:
                 # On a slow line the server may have sent what nobody waits for any more.
                 self._puller.hand_back(self)
+            elif reason in _CLEAN:
+                self._puller.keep_subscription(self._deliveries)
             else:
                 self._deliveries.close()
             self._puller.on_end(PullEnded(reason, self._delivered, detail))
@@ -181,7 +187,20 @@ class Puller:
         self.pulls: set[_Pull] = set()
         self._handing_back: set[asyncio.Task[None]] = set()
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._kept: Deliveries | None = None
         self._unwatch = connection.watch(self._on_state)
+
+    def take_subscription(self) -> Deliveries:
+        """Return one that nothing comes to any more, or has not come to yet."""
+        kept, self._kept = self._kept, None
+        return kept or Deliveries(self.connection.nc, lambda _: None)
+
+    def keep_subscription(self, deliveries: Deliveries) -> None:
+        """Take back the one of a pull that has ended cleanly: the next may have it."""
+        deliveries.hand_to(lambda _: None)
+        if self._kept is not None:
+            self._kept.close()
+        self._kept = deliveries
 
     async def pull(self, batch: int, expires_s: float) -> None:
         """Ask for up to `batch` messages within `expires_s`; 0 takes only what is there.
@@ -207,6 +226,8 @@ class Puller:
     async def close(self) -> None:
         """End every pull without calling `on_end`; what was sent already is handed back."""
         self._unwatch()
+        if self._kept is not None:
+            self._kept.close()
         for pull in tuple(self.pulls):
             self.hand_back(pull)
         await asyncio.gather(*self._handing_back)

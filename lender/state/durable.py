@@ -31,11 +31,15 @@ def write_whole(path: StrPath, content: bytes, mode: int = 0o600, *, durable: bo
     draft = os.path.join(folder, f".{name}.{os.getpid()}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        with os.fdopen(os.open(draft, flags, mode), "wb") as file:
-            file.write(content)
-            file.flush()
+        handle = os.open(draft, flags, mode)
+        try:
+            left = memoryview(content)
+            while left:
+                left = left[os.write(handle, left) :]
             if durable:
-                sync(file.fileno())
+                sync(handle)
+        finally:
+            os.close(handle)
         os.replace(draft, path)
     except OSError:
         with contextlib.suppress(OSError):

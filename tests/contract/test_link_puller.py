@@ -246,3 +246,21 @@ async def test_hostile_headers_do_not_end_a_pull(connection: Connection) -> None
     got = Collected(connection)
     await got.pull(2)
     assert await got.ended() == [PullEnded(PullEnd.COMPLETE, 2)]
+
+
+async def test_a_pull_takes_over_the_subscription_of_one_that_ended_cleanly(
+    connection: Connection,
+) -> None:
+    got = Collected(connection)
+    await feed(connection, 3)
+    subscriptions = set()
+    for number in range(1, 4):
+        await got.pull(1)
+        await got.ended(number)
+        subscriptions.add(frozenset(connection.nc._subs))
+    await got.pull(1, 0)
+    assert (await got.ended(4))[-1].reason is PullEnd.EMPTY
+    subscriptions.add(frozenset(connection.nc._subs))
+    assert len(subscriptions) == 1
+    await got.puller.close()
+    await until(lambda: len(connection.nc._subs) < len(*subscriptions))

@@ -1,5 +1,6 @@
 """Tells this boot of the machine from any other. Standard library only."""
 
+import functools
 import sys
 
 
@@ -16,7 +17,7 @@ def _mac() -> str:
     return sysctl.text("kern.bootsessionuuid")
 
 
-_read = _mac if sys.platform == "darwin" else _linux
+_read = functools.cache(_mac if sys.platform == "darwin" else _linux)
 
 
 def boot_id() -> str:
