@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. The others are parts of them.
-.PHONY: help demo recording test test-attacks test-suites conformance test-cgroups soak-sandbox chaos sim fuzz lock audit sbom check venv walls wasm schemas permissions footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-matching bench-arrays bench-flood bench-transfer bench-recovery bench-kills bench-peers bench-throughput bench-fleet clean
+.PHONY: help demo recording test test-attacks test-suites conformance test-cgroups soak-sandbox chaos sim fuzz lock audit sbom check venv walls wasm schemas permissions bench footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-matching bench-arrays bench-flood bench-transfer bench-recovery bench-kills bench-scale bench-peers bench-throughput bench-fleet clean
 
 # Hundreds of processes start in a test run: none is to compile our modules once more.
 unexport PYTHONDONTWRITEBYTECODE
@@ -24,6 +24,7 @@ help:
 	@echo 'make permissions  who may do what, as a real server has it'
 	@echo 'make check      style, types and import rules only'
 	@echo 'make footprint  memory and CPU of an idle lenderd'
+	@echo 'make bench      everything measured, beside other systems, as one table: an hour; ARGS=--quick'
 	@echo 'make bench-owner    how fast pause and revoke stop whatever runs'
 	@echo 'make bench-comfort  what lending costs the work in the foreground'
 	@echo 'make bench-sensors  what each reading of the machine costs'
@@ -31,6 +32,7 @@ help:
 	@echo 'make bench-sandbox  what a sandboxed task costs, beside a bare fork and exec'
 	@echo 'make bench-recovery how long a fleet is without a broker after a kill, with many live jobs'
 	@echo 'make bench-kills    how long work stands still after kill -9 of a lenderd, a NATS server, a node'
+	@echo 'make bench-scale    what a job costs broker and server, by the fleet and by the queue'
 	@echo 'make bench-matching what a placement costs the broker, by queue, fleet, groups and submitters'
 	@echo 'make bench-arrays   what ten million tasks of one array cost the broker and a client'
 	@echo 'make bench-flood    what one submitter'"'"'s 200,000 jobs do to another'"'"'s, and to the broker'
@@ -147,6 +149,13 @@ bench-throughput: walls
 
 bench-matching bench-arrays: bench-%: venv
 	@$(BIN)/python bench/$*.py
+
+bench: venv walls
+	@.ci/packages bubblewrap
+	@$(BIN)/python -m bench $(ARGS)
+
+bench-scale: venv
+	@PYTHONPATH=.:tests $(BIN)/python bench/scale.py $(ARGS)
 
 bench-kills: walls
 	@.ci/venv server,dev

@@ -1,4 +1,4 @@
-"""Line charts as SVG: by n or by the hour, with values on a plain or a logarithmic axis."""
+"""Charts as SVG: lines by n or by the hour, on a plain or a logarithmic axis; and bars."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -29,6 +29,14 @@ class Panel:
     along: Literal["decades", "days"] = "decades"
     """What n is: a number, on a logarithmic axis; or days, on a plain one."""
     up: Literal["plain", "decades"] = "plain"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One value, which is positive, of one system."""
+
+    name: str
+    value: float
 
 
 class _Axis:
@@ -69,6 +77,32 @@ def write_svg(path: Path, panels: list[Panel], width: int = 460) -> None:
     for number, panel in enumerate(panels):
         drawn = _panel(panel, width, per_row)
         parts.append(f'<g transform="translate({number * width} 0)">{drawn}</g>')
+    path.write_text("\n".join([*parts, "</svg>", ""]))
+
+
+def write_bars(path: Path, title: str, bars: Sequence[Bar], width: int = 720) -> None:
+    """Write a bar for each value below the last one, their lengths by the logarithm."""
+    axis = _Axis("decades", [bar.value for bar in bars])
+    left, right, height = 3 * _MARGIN, width - 1.5 * _MARGIN, 22
+    below = _MARGIN + height * len(bars)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{below + 8}">',
+        "<style>text { font: 11px sans-serif }</style>",
+        '<rect width="100%" height="100%" fill="white"/>',
+        f'<text x="{left}" y="18" font-weight="bold">{escape(title)}</text>',
+    ]
+    for tick in axis.ticks:
+        x = left + axis.at(tick) * (right - left)
+        parts.append(f'<path d="M{x:.1f} 44V{below}" stroke="#ddd"/>')
+        parts.append(f'<text x="{x:.1f}" y="38" text-anchor="middle">{axis.label(tick)}</text>')
+    for number, bar in enumerate(bars):
+        y, size = 48 + number * height, axis.at(bar.value) * (right - left)
+        ours = _COLOURS[1] if bar.name == "lender" else _COLOURS[0]
+        parts += [
+            f'<text x="{left - 6}" y="{y + 12}" text-anchor="end">{escape(bar.name)}</text>',
+            f'<rect x="{left}" y="{y}" width="{size:.1f}" height="{height - 6}" fill="{ours}"/>',
+            f'<text x="{left + size + 4:.1f}" y="{y + 12}">{bar.value:,.4g}</text>',
+        ]
     path.write_text("\n".join([*parts, "</svg>", ""]))
 
 

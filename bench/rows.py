@@ -63,6 +63,8 @@ def command() -> str:
     """How this bench was started, from the repository's root."""
     script = Path(sys.argv[0]).resolve()
     name = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script
+    if script.name == "__main__.py":
+        return shlex.join(["python", "-m", ".".join(name.parent.parts), *sys.argv[1:]])
     return shlex.join(["python", str(name), *sys.argv[1:]])
 
 

@@ -80,7 +80,8 @@ def _run(guest: Guest, effort: measures.Effort, samples: Samples, turn: str) -> 
     print(f"[{turn}] {name}", file=sys.stderr, end="", flush=True)
     try:
         with guest:
-            samples.describe(name, _words(guest.ask("about", effort.limit_s)))
+            about = guest.ask("about", effort.limit_s)
+            samples.describe(name, _words(about), about["durable"])
             guest.ask("start", START_S)
             for finding in measures.all_of(guest, effort):
                 samples.add(name, finding)
@@ -93,7 +94,7 @@ def _run(guest: Guest, effort: measures.Effort, samples: Samples, turn: str) -> 
 
 
 def _words(about: dict[str, str]) -> str:
-    said = [about["versions"], about["configuration"], f"durable: {about['durable']}"]
+    said = [about["versions"], about["configuration"]]
     if about["no_stop"]:
         said.append(f"stop: {about['no_stop']}")
     if about["no_recovery"]:

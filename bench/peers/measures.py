@@ -32,7 +32,7 @@ class Effort:
     tasks_s: float = 2.5
     idle_s: float = 3.0
     trips: int = 100
-    recovery_s: float = 45.0
+    recovery_s: float = 35.0
     limit_s: float = 90.0
 
 

@@ -96,7 +96,13 @@ class Peer(ABC):
         said = [f"{name} {version(name)}" for name in self.PACKAGES]
         for argv in self.PROGRAMS:
             done = subprocess.run(argv, capture_output=True, text=True, check=False)
-            said.append((done.stdout or done.stderr).strip().splitlines()[0].partition(" sha=")[0])
+            said.append(
+                (done.stdout or done.stderr)
+                .strip()
+                .splitlines()[0]
+                .partition(" sha=")[0]
+                .partition(" - ")[0]
+            )
         return ", ".join(said)
 
     def spawn(

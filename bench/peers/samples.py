@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from bench.peers.measures import Finding
 from bench.rows import Row
 
-RUNS = "runs"
-"""The measure that says how a peer was run, or why it was not."""
+RUNS, DURABLE = "runs", "durable"
+"""Measures that say how a peer was run, or why not; and what of its tasks outlives a crash."""
 
 
 @dataclass
@@ -17,11 +17,13 @@ class Samples:
     _notes: dict[tuple[str, str, str], str] = field(default_factory=dict)
     _runs: dict[str, int] = field(default_factory=dict)
     _about: dict[str, str] = field(default_factory=dict)
+    _durable: dict[str, str] = field(default_factory=dict)
 
-    def describe(self, system: str, about: str) -> None:
-        """Say with which versions and in which configuration a peer runs."""
+    def describe(self, system: str, about: str, durable: str) -> None:
+        """Say with which versions and in which configuration a peer runs, and what survives."""
         self._runs.setdefault(system, 0)
         self._about[system] = about
+        self._durable[system] = durable
 
     def add(self, system: str, finding: Finding) -> None:
         """Take a value."""
@@ -46,6 +48,9 @@ class Samples:
         rows = []
         for system, runs in self._runs.items():
             rows.append(Row(system, RUNS, "", (float(runs),), self._about.get(system)))
+            if durable := self._durable.get(system):
+                survives = float(not durable.startswith("no"))
+                rows.append(Row(system, DURABLE, "", (survives,), durable))
             rows += [
                 Row(system, measure, unit, tuple(values), self._notes.get((system, measure, unit)))
                 for (of, measure, unit), values in self._values.items()

@@ -38,7 +38,7 @@ def test_a_percentile_is_one_of_the_values() -> None:
 
 def test_findings_of_many_runs_become_rows_of_the_joint_form(tmp_path: Path) -> None:
     samples = Samples()
-    samples.describe("one", "one 1.0; two workers")
+    samples.describe("one", "one 1.0; two workers", "yes, in files")
     for value in (3.0, 1.0, 2.0):
         samples.add("one", Finding("tasks", "1/s", value))
         samples.ran("one")
@@ -49,6 +49,7 @@ def test_findings_of_many_runs_become_rows_of_the_joint_form(tmp_path: Path) -> 
     written = json.loads(path.read_text())["rows"]
     assert [(row["system"], row["measure"], row["median"], row["note"]) for row in written] == [
         ("one", "runs", 3.0, "one 1.0; two workers"),
+        ("one", "durable", 1.0, "yes, in files"),
         ("one", "tasks", 2.0, None),
         ("one", "recovery", 45.0, "not within 45 s"),
         ("two", "runs", 0.0, "not run: not installed: two"),
@@ -57,10 +58,11 @@ def test_findings_of_many_runs_become_rows_of_the_joint_form(tmp_path: Path) -> 
 
 def test_a_run_that_breaks_off_is_told_of_and_what_it_found_is_kept() -> None:
     samples = Samples()
-    samples.describe("one", "one 1.0")
+    samples.describe("one", "one 1.0", "no")
     samples.add("one", Finding("tasks", "1/s", 5.0))
     samples.failed("one", "no answer within 90 s")
-    runs, tasks = samples.rows()
+    runs, durable, tasks = samples.rows()
+    assert durable.values == (0.0,)
     assert (runs.values, runs.note) == ((0.0,), "one 1.0; a run broke off: no answer within 90 s")
     assert tasks.values == (5.0,)
 
