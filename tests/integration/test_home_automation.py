@@ -221,7 +221,6 @@ async def test_it_is_seen_paused_resumed_and_revoked_and_by_nobody_else(house: H
     assert house.paused
     assert read_intent(house.state).until is None
     await house.owner("resume")
-    await house.until(lending="on", phase="lending")
 
     # Revoked: the job is dead, no grant holds, and no resume brings any of it back.
     submitted = await asyncio.to_thread(
@@ -229,6 +228,7 @@ async def test_it_is_seen_paused_resumed_and_revoked_and_by_nobody_else(house: H
     )
     assert submitted.returncode == 0, submitted.stderr
     await come_true(lambda: asyncio.to_thread(house.desk.busy))
+    await house.say("0.9", PRICE)
     await house.say(house.signed("revoke"))
     await house.until(phase="unconsented")
     status = await house.status()
@@ -240,19 +240,17 @@ async def test_it_is_seen_paused_resumed_and_revoked_and_by_nobody_else(house: H
     await house.refused("refused", "nothing is granted")
 
     # The price presses on the machine, in the owner's words.
-    await house.say("0.9", PRICE)
-
     async def presses() -> bool:
         return "power price: 0.9, over 0.3" in (await house.status())["comfort"]["reason"]
 
     await come_true(presses)
 
-    # The key was never said, and the end is.
+    # The key was never said, and a sudden end is.
     log = b"".join(payload for _, payload in house.log)
     assert key.inner.encode() not in log
     assert key.outer.encode() not in log
     assert key.inner not in house.desk.said()
-    await asyncio.to_thread(house.desk.stop)
+    await asyncio.to_thread(house.desk.kill)
 
     async def is_gone() -> bool:
         return house.seen[AVAILABLE] == b"offline"

@@ -14,8 +14,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from lender.core.effects import Effect
 from lender.core.events import Event, MachineSampled
-from lender.core.policy import Policy, Rung
-from lender.core.signals import Signals
+from lender.core.policy import Condition, Policy, Rung
+from lender.core.signals import OutsideReading, Signals
 from lender.daemon.metrics import DAY_S, DaemonMetrics
 from lender.daemon.peer import Peer
 
@@ -159,3 +159,22 @@ def test_lenderd_loads_nothing_of_it_unless_asked() -> None:
     look = "import sys, lender.daemon.main; print([one for one in sys.modules if 'metrics' in one])"
     said = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert said.stdout == "[]\n"
+
+
+def test_what_the_house_says_is_not_counted(tmp_path: Path) -> None:
+    """A condition may be on who is at home."""
+    limits = replace(LIMITS, conditions=(Condition("presence at home", equals=("away",)),))
+
+    def page(name: str, *said: str) -> str:
+        world, day = Bench(policy=Policy(limits, limits)), [NOON]
+        metrics = DaemonMetrics(tmp_path / name, world.lender, lambda: world.now, 3, lambda: day[0])
+        world.ready()
+        for one in said:
+            heard = (OutsideReading("presence at home", one),)
+            event = MachineSampled(replace(CALM.signals, outside=heard))
+            metrics.watch(event, world.tell(event, 5.0))
+        assert (world.lender.status(world.now).verdict.rung == Rung.FULL) == (said[-1] == "away")
+        day[0] += DAY_S
+        return asyncio.run(metrics.page())
+
+    assert page("in", "away", "away", "home") == page("out", "away", "away", "away")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
-from lender.cli.checks import clock, pins, runtimes, server, system
+from lender.cli.checks import clock, daemon, pins, runtimes, server, system
 from lender.cli.checks.check import Check
 from lender.cli.checks.running import WITHIN_S, Part, carry_out
 from lender.cli.checks.server import Visit
@@ -33,6 +33,7 @@ def examine(
         "python": lambda _: runtimes.python(),
         "clock": lambda _: clock.clock(state),
         "server": partial(server.visit_all, visit),
+        "home": lambda _: daemon.home(told),
         "pins.key": lambda _: pins.own_key(mine, visit.way_in),
     }
     if (ca := visit.ca) is not None:
