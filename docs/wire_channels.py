@@ -8,6 +8,7 @@ Who may use a channel is not said here: that is the table of permissions
 from typing import Any, NamedTuple
 
 from broker.core.durable.records import SUMMARY_HEADER
+from broker.core.endpoints import ERROR_CODE_HEADER, ERROR_HEADER
 from broker.core.leasing.feed import COPY_HEADER, FAILURES_HEADER
 from broker.core.leasing.holding import STATE_HEADER
 from broker.core.leasing.locality import NEAR_HEADER
@@ -68,6 +69,10 @@ _EITHER: dict[str, str | tuple[str, ...]] = {CONTENT_TYPE_HEADER: (JSON, MSGPACK
 _PACKED: dict[str, str | tuple[str, ...]] = {CONTENT_TYPE_HEADER: (MSGPACK,)}
 _SIGNED = {SIGNATURE_HEADER: "unpadded base64url of the Ed25519 signature over the payload's bytes"}
 _KEPT = {SUMMARY_HEADER: "the broker's summary as JSON, for its own replay; others ignore it"}
+_FAULT = {
+    ERROR_HEADER: "what is wrong, where the answer is an error (ADR-32)",
+    ERROR_CODE_HEADER: "400, or 403 for who is not let in",
+}
 _OF = {SUBJECT_HEADER: "the subject in RESULTS that the event is a copy of"}
 _OWN = "the brokers' own, which may change with any version"
 _OBJECT = {"type": "object"}
@@ -101,14 +106,16 @@ MESSAGES: dict[str, Message] = {
         content_type="application/octet-stream",
     ),
     "Query": Message("a question about jobs", "Query", _EITHER),
-    "QueryReply": Message("what the broker knows, in the query's type", "QueryReply", _EITHER),
+    "QueryReply": Message(
+        "what the broker knows, in the query's type", "QueryReply", _EITHER | _FAULT
+    ),
     "EnrolRequest": Message(
         "who asks to be let in; the server adds from which line",
         "EnrolRequest",
         _PACKED | _SIGNED,
         (SIGNATURE_HEADER,),
     ),
-    "EnrolAnswer": Message("what became of it so far", "EnrolAnswer", _PACKED),
+    "EnrolAnswer": Message("what became of it so far", "EnrolAnswer", _PACKED | _FAULT),
     "Offer": Message("what a lender can run now; its heartbeat", "Offer", _PACKED),
     "Control": Message("what has work, what to stop and to start", "Control", _PACKED),
     "Lease": Message(
@@ -122,7 +129,7 @@ MESSAGES: dict[str, Message] = {
         },
     ),
     "Done": Message("results of a lease, or its end", "Done", _PACKED),
-    "DoneReply": Message("whether they are committed", "DoneReply", _PACKED),
+    "DoneReply": Message("whether they are committed", "DoneReply", _PACKED | _FAULT),
     "LogHead": Message(
         "the last line of a log of receipts",
         "LogHead",

@@ -11,10 +11,14 @@ from lender.protocol import subjects
 from lender.protocol.enrolment import EnrolAnswer
 from lender.protocol.lease import DoneReply
 from lender.protocol.query import QueryReply
+from lender.protocol.strangers_text import visible
 from lender.protocol.version import PROTOCOL
 
 Answer = DoneReply | QueryReply | OperatorAnswer | EnrolAnswer
 
+ERROR_HEADER, ERROR_CODE_HEADER = "Nats-Service-Error", "Nats-Service-Error-Code"
+
+_ERROR_CHARS_MAX = 500
 _TYPE = "io.nats.micro.v1.{}_response"
 _DESCRIPTION = "gives submitters' jobs to the machines that lend"
 
@@ -26,12 +30,16 @@ class Endpoint(NamedTuple):
     subject: str
     fault: str
     """Said of the last request that was answered by an error: none of a stranger's words."""
+    code: str
+    """Of an answer that is an error, in a header; as HTTP has it."""
 
 
-QUERY = Endpoint("query", subjects.QUERY_FILTER, "a question was malformed, or one too many")
-DONE = Endpoint("done", subjects.DONE_FILTER, "a report was malformed")
-ENROLL = Endpoint("enroll", subjects.ENROL, "somebody was refused")
-COMMAND = Endpoint("command", subjects.ENROLMENT_FILTER, "a command of the operator's failed")
+QUERY = Endpoint("query", subjects.QUERY_FILTER, "a question was malformed, or one too many", "400")
+DONE = Endpoint("done", subjects.DONE_FILTER, "a report was malformed", "400")
+ENROLL = Endpoint("enroll", subjects.ENROL, "somebody was refused", "403")
+COMMAND = Endpoint(
+    "command", subjects.ENROLMENT_FILTER, "a command of the operator's failed", "400"
+)
 
 ENDPOINTS = (QUERY, DONE, ENROLL, COMMAND)
 
@@ -71,10 +79,16 @@ class Endpoints:
         count.requests += 1
         count.spent_s += took_s
 
-    def answered(self, answer: Answer) -> None:
-        """Look at an answer: it may be an error."""
-        if _is_error(answer):
-            self._counts[_ANSWERED_BY[type(answer)]].errors += 1
+    def answered(self, answer: Answer) -> dict[str, str]:
+        """Look at an answer, which may be an error; returns the headers that say so (ADR-32)."""
+        error = _error_of(answer)
+        if error is None:
+            return {}
+        endpoint = _ANSWERED_BY[type(answer)]
+        self._counts[endpoint].errors += 1
+        line = visible(error or endpoint.fault)[:_ERROR_CHARS_MAX].replace("\n", " ")
+        text = line.encode("ascii", "backslashreplace").decode()
+        return {ERROR_HEADER: text, ERROR_CODE_HEADER: endpoint.code}
 
     def told(self, verb: str, instance: Instance, *, leads: bool) -> dict[str, Any] | None:
         """Return the answer to a verb of ADR-32; None where it is none.
@@ -101,14 +115,15 @@ class Endpoints:
         return told
 
 
-def _is_error(answer: Answer) -> bool:
+def _error_of(answer: Answer) -> str | None:
+    """Return what is said of an error, None of what is none."""
     match answer:
         case DoneReply():
-            return answer.verdict == "malformed"
+            return answer.reason if answer.verdict == "malformed" else None
         case EnrolAnswer():
-            return answer.state == "refused"
+            return answer.reason if answer.state == "refused" else None
         case _:
-            return bool(answer.error)
+            return answer.error or None
 
 
 def _named(endpoint: Endpoint) -> dict[str, Any]:

@@ -290,11 +290,9 @@ class EnrolmentDesk:
         self._core.handle(time.time(), SubmittersNamed(names))
 
     async def _publish(self, reply_to: str, message: OperatorAnswer | EnrolAnswer) -> None:
-        self._endpoints.answered(message)
+        headers = self._endpoints.answered(message) | {CONTENT_TYPE_HEADER: MSGPACK}
         try:
-            await self._connection.publish(
-                reply_to, encode(message), {CONTENT_TYPE_HEADER: MSGPACK}
-            )
+            await self._connection.publish(reply_to, encode(message), headers)
         except LinkError as error:
             logger.info("%s is not told: %s", reply_to, error)
 

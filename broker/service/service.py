@@ -273,8 +273,8 @@ class Service:
                 case DeleteWork():
                     self._feeder.delete(effect)
                 case Reply():
-                    self._endpoints.answered(effect.message)
-                    headers = {CONTENT_TYPE_HEADER: effect.content_type}
+                    headers = self._endpoints.answered(effect.message)
+                    headers[CONTENT_TYPE_HEADER] = effect.content_type
                     payload = encode(effect.message, effect.content_type)
                     await self._publish(effect.reply_to, payload, headers)
                 case PublishEvent():

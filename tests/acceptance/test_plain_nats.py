@@ -302,6 +302,11 @@ async def test_a_job_that_nobody_lends_for_waits_and_can_be_cancelled(
                 answer = await me._nc.request(f"query.{me.key}", question, headers=headers)
                 status = next(iter(encoding.load(answer.data).get("jobs", ())), {})
         assert status["state"] == "queued"
+        malformed = encoding.dump({"v": 1, "job": "?"})
+        answer = await me._nc.request(f"query.{me.key}", malformed, headers=headers)
+        error = encoding.load(answer.data)["error"]
+        assert answer.headers["Nats-Service-Error"] == error
+        assert answer.headers["Nats-Service-Error-Code"] == "400"
         await me._nc.jetstream().publish(f"cancel.{me.key}.{spec['id']}", b"")
         assert (await me.terminal(spec["id"]))["state"] == "cancelled"
 

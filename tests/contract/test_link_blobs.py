@@ -228,6 +228,24 @@ async def test_what_is_used_daily_is_there_whenever_a_job_that_names_it_may_run(
     blobs.close()
 
 
+async def test_what_has_aged_out_is_missing_and_can_be_stored_anew(
+    blobs: Blobs, js: JetStream
+) -> None:
+    """As after 16 days; the server itself drops it."""
+    content = os.urandom(PIECE_BYTES + 1)
+    ref = await blobs.put_bytes(ALICE, content)
+    aged = {"max_age": 10**9, "duplicate_window": 10**9}
+    await js.ensure_stream(streams.bucket_config(ALICE) | aged)
+    async with asyncio.timeout(30):
+        while await count(js):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.05)
+    with pytest.raises(BlobMissingError):
+        await blobs.get_bytes(ALICE, ref)
+    await js.ensure_stream(streams.bucket_config(ALICE))
+    assert await blobs.put_bytes(ALICE, content) == ref
+    assert await blobs.get_bytes(ALICE, ref) == content
+
+
 async def test_what_an_earlier_version_has_stored_is_read(
     blobs: Blobs, connection: Connection
 ) -> None:

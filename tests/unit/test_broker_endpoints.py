@@ -13,7 +13,7 @@ ME = Instance("id-1", "1.2.3", "2026-01-01T00:00:00Z")
 
 def refused() -> EnrolAnswer:
     key = "U" + "A" * 55
-    return EnrolAnswer.model_construct(key=key, commitment="ab" * 32, state="refused")
+    return EnrolAnswer.model_construct(key=key, commitment="ab" * 32, state="refused", reason="")
 
 
 @pytest.mark.parametrize("leads", [True, False])
@@ -57,3 +57,19 @@ def test_requests_errors_and_times_are_counted_by_endpoint() -> None:
         one.fault for one in (QUERY, DONE, ENROLL, COMMAND)
     ]
     assert Endpoints().told("STATS", ME, leads=True) != told
+
+
+def test_an_answer_that_is_an_error_says_so_in_its_headers_too() -> None:
+    """A header is one line of ASCII, whatever a stranger wrote."""
+    answered = Endpoints().answered
+    for fine in (QueryReply(), DoneReply(verdict="stale", reason="no"), OperatorAnswer()):
+        assert answered(fine) == {}
+    assert answered(QueryReply(error="job: caf\u00e9\r\nNats-Evil: 1\x1b")) == {
+        "Nats-Service-Error": "job: caf\\xe9\\r Nats-Evil: 1\\x1b",
+        "Nats-Service-Error-Code": "400",
+    }
+    assert answered(refused()) == {
+        "Nats-Service-Error": "somebody was refused",
+        "Nats-Service-Error-Code": "403",
+    }
+    assert len(answered(OperatorAnswer(error="x" * 10_000))["Nats-Service-Error"]) == 500

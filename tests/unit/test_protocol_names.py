@@ -205,6 +205,7 @@ def test_what_is_in_a_bucket_stays() -> None:
     assert "allow_rollup_hdrs" not in config
     assert (config["max_bytes"], config["num_replicas"]) == (1 << 30, 3)
     assert bucket_config(S)["max_bytes"] == -1
+    assert config["max_age"] == bounds.CONTENT_KEPT_S * 1e9 == 16 * 86_400e9
     assert config["max_msg_size"] > bounds.PIECE_BYTES
 
 
