@@ -5,9 +5,10 @@ pulls, reports and acks (scale_lender.py). The lenders' tasks take no time, and 
 events, so that what is left is broker and server alone. Costs are processor time, which other load
 on the machine changes less than the clock.
 
-Fleet: 1 to 1,000 lenders, first idle, then with as many jobs as they take. What they cost idle
-in the same time is taken off, and told by itself. Queue: 10^3 to 10^6 jobs of twelve submitters
-(each may have 100,000) wait; what taking them in costs, and then what running a few of them does.
+Fleet: 1 to 1,000 lenders, idle, then with as many jobs as they take, then with one job at a time.
+What they cost idle in the same time is taken off, and told by itself. Queue: 10^3 to 10^6 jobs of
+twelve submitters (each may have 100,000) wait; what taking them in costs, and then what running a
+few of them does.
 
     python bench/scale.py [--quick] [--runs 1] [--fleet 1,10,100,1000] [--queue 1000,...,1000000]
 
@@ -46,7 +47,7 @@ from lender.protocol.signature import SIGNATURE_HEADER, Signer, seed_from_entrop
 
 FLEETS, QUEUES = (1, 10, 100, 1000), (1000, 10_000, 100_000, 1_000_000)
 SUBMITTERS = 12
-FLEET_JOBS, QUEUE_JOBS, QUEUE_LENDERS = 4000, 2000, 10
+FLEET_JOBS, SINGLE_JOBS, QUEUE_JOBS, QUEUE_LENDERS = 4000, 200, 2000, 10
 IDLE_S = 10.0
 WITHIN_S = 900.0
 DESCRIPTORS = 8192
@@ -222,10 +223,19 @@ async def by_fleet(folder: Path, fleets: Sequence[int], found: Found) -> None:
             await stand.submit(FLEET_JOBS, 1)
             await stand.until_committed(2 * lenders + FLEET_JOBS)
             busy = stand.spent() - begun
+            begun = stand.spent()
+            for number in range(SINGLE_JOBS):
+                await stand.submit(1, 1)
+                await stand.until_committed(2 * lenders + FLEET_JOBS + number + 1)
+            single = stand.spent() - begun
             for name in ("broker", "server"):
-                idle_s, busy_s = getattr(idle, name), getattr(busy, name)
-                job_s = (busy_s - idle_s * busy.at / idle.at) / FLEET_JOBS
-                found.add("fleet", f"a job, {name}", lenders, "CPU µs", 1e6 * job_s)
+                idle_s = getattr(idle, name)
+                for line, spent, jobs in (
+                    ("a job of many", busy, FLEET_JOBS),
+                    ("a job alone", single, SINGLE_JOBS),
+                ):
+                    job_s = (getattr(spent, name) - idle_s * spent.at / idle.at) / jobs
+                    found.add("fleet", f"{line}, {name}", lenders, "CPU µs", 1e6 * job_s)
                 second_s = idle_s / idle.at / lenders
                 found.add("fleet", f"an idle lender, {name}", lenders, "CPU µs/s", 1e6 * second_s)
             found.add("fleet", "jobs", lenders, "1/s", FLEET_JOBS / busy.at)

@@ -13,6 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
+
 from bench import rows
 from bench.peers import measures
 from bench.peers.guest import Guest, GuestError, adopt, end_all
@@ -87,7 +89,7 @@ def _run(guest: Guest, effort: measures.Effort, samples: Samples, turn: str) -> 
                 samples.add(name, finding)
                 print(".", file=sys.stderr, end="", flush=True)
         samples.ran(name)
-    except (GuestError, TimeoutError) as error:
+    except (GuestError, TimeoutError, OSError, psutil.Error) as error:
         samples.failed(name, str(error) or type(error).__name__)
         print(f" {error}", file=sys.stderr, end="")
     print(f" {time.monotonic() - begun:.0f} s", file=sys.stderr)

@@ -58,4 +58,5 @@ PEERS = (
     Known("HyperQueue", "hyperqueue", "hyperqueue"),
     Known("huey, Redis AOF", "huey_redis", "huey", ("redis-server",)),
     Known("dramatiq, Redis AOF", "dramatiq_redis", "dramatiq", ("redis-server",)),
+    Known("Slurm", "slurm", programs=("slurmctld", "slurmd", "munged", "srun")),
 )

@@ -114,7 +114,7 @@ def _idle(guest: Guest, effort: Effort) -> Iterator[Finding]:
     after = _processor_s(guest, effort)
     for role, processes in _processes(guest, effort).items():
         if role != "client" and processes:
-            resident = sum(one.memory_info().rss for one in processes)
+            resident = sum(map(_resident_bytes, processes))
             spent_s = after[role] - before[role]
             yield Finding(f"idle memory, {role}", "MiB", resident / 2**20)
             yield Finding(f"idle CPU, {role}", "%", 100 * spent_s / effort.idle_s)
@@ -194,15 +194,24 @@ def _processor_s(guest: Guest, effort: Effort) -> dict[str, float]:
     spent = {}
     for role, processes in _processes(guest, effort).items():
         if processes:
-            times = [one.cpu_times() for one in processes]
-            own_children = role != "client"
-            spent[role] = sum(
-                one.user
-                + one.system
-                + ((one.children_user + one.children_system) if own_children else 0.0)
-                for one in times
-            )
+            spent[role] = sum(map(_spent_s, processes))
     return spent
+
+
+def _spent_s(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:  # a sandbox, say: who waited for it has its time now
+        return 0.0
+    return sum((times.user, times.system, times.children_user, times.children_system))
+
+
+def _resident_bytes(process: psutil.Process) -> int:
+    try:
+        size: int = process.memory_info().rss
+    except psutil.NoSuchProcess:
+        return 0
+    return size
 
 
 def _wait(condition: Callable[[], bool], within_s: float) -> None:
