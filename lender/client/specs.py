@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from lender.client.errors import Rejected
 from lender.protocol import bounds, codec
@@ -25,6 +27,8 @@ Content = Path | bytes
 """A file to be read, or the bytes themselves."""
 
 DAY_S = 86_400.0
+
+Part = TypeVar("Part", bound=BaseModel)
 
 _WORKLOADS: Mapping[Runtime, str] = {"process": "command", "wasm": "wasm", "python": "python"}
 """What stands for any work of a runtime, in the catalogue that comes with the lender."""
@@ -146,6 +150,17 @@ def job_spec(
     Raises:
         Rejected: a field breaks a rule of the wire; nothing was sent.
     """
+    inputs_named = [
+        _part("inputs", Input, name, name=name, **blob.model_dump())
+        for name, blob in inputs.items()
+    ]
+    after = [
+        _part("after", After, one, job=one) if isinstance(one, str) else one
+        for one in request.after
+    ]
+    array = request.array
+    if isinstance(array, int):
+        array = _part("array", Array, array, count=array)
     try:
         return JobSpec(
             v=1,
@@ -157,9 +172,9 @@ def job_spec(
             program=program,
             argv=tuple(request.argv),
             env=dict(request.env),
-            inputs=tuple(Input(name=name, **blob.model_dump()) for name, blob in inputs.items()),
+            inputs=tuple(inputs_named),
             outputs=tuple(request.outputs),
-            array=Array(count=request.array) if isinstance(request.array, int) else request.array,
+            array=array,
             limits=request.limits,
             requires=request.requires,
             gang=request.gang,
@@ -170,16 +185,28 @@ def job_spec(
             priority=request.priority,
             expected_s=request.expected_s,
             not_before=now + request.delay_s if request.delay_s else None,
-            after=tuple(After(job=one) if isinstance(one, str) else one for one in request.after),
+            after=tuple(after),
             queue_s=request.queue_s,
             traceparent=request.traceparent,
             created_at=now,
             not_after=now + request.deadline_s,
         )
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
+        fault = _first_fault(error)
         place = ".".join(str(part) for part in fault["loc"]) or error.title
         raise Rejected(place, fault["msg"]) from error
+
+
+def _part(place: str, kind: type[Part], said: object, **fields: object) -> Part:
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        reason = _first_fault(error)["msg"].removeprefix("Value error, ")
+        raise Rejected(place, f"{said!r}: {reason}") from error
+
+
+def _first_fault(error: ValidationError) -> ErrorDetails:
+    return error.errors(include_url=False, include_input=False)[0]
 
 
 def payload_of(spec: JobSpec) -> bytes:

@@ -108,9 +108,10 @@ def test_a_function_becomes_a_python_job_of_a_version() -> None:
 @pytest.mark.parametrize(
     ("request_", "field"),
     [
-        (JobRequest(argv=["x"], array=0), "count"),
-        (JobRequest(argv=["x"], array=10_000_001), "count"),
-        (JobRequest(argv=["x"], inputs={"../up": b""}), "name"),
+        (JobRequest(argv=["x"], array=0), "array"),
+        (JobRequest(argv=["x"], array=10_000_001), "array"),
+        (JobRequest(argv=["x"], inputs={"../up": b""}), "inputs"),
+        (JobRequest(argv=["x"], after=["x"]), "after"),
         (JobRequest(argv=["x"], outputs=["/etc/passwd"]), "outputs.0"),
         (JobRequest(argv=["x"], retries=99), "retries"),
         (JobRequest(argv=["x"], workload="No Such"), "workload"),
