@@ -133,7 +133,7 @@ def test_a_grant_for_other_hours_assigns_nothing_now(fleet: Fleet, desk: Lender)
 def test_a_used_up_budget_stops_the_work_and_assigns_no_more(fleet: Fleet, desk: Lender) -> None:
     owner(desk, "revoke", "--all")
     verb = ("grant", f"demo={fleet.submitter}", "--workload", "command", "--expires", "1d", "--yes")
-    owner(desk, *verb, "--when", "always", "--budget", "0.0005cpuh/day")
+    owner(desk, *verb, "--when", "always", "--budget", "0.0001cpuh/day")
     job = submit(fleet, "sh", "-c", "while :; do :; done")
     # What is lent gets little of a processor that others keep busy.
     stopped = lambda: not desk.status()["running"] and "CPU" in desk.owner("why").stdout  # noqa: E731 - a question
