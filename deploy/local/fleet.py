@@ -1,8 +1,9 @@
 """Starts a broker with an embedded NATS server and lenders, each with its own state and consent.
 
-Everything runs as real processes through the commands that people use, and is gone when the
-fleet is closed or its maker killed. Started as root, the lenders become an ordinary user: sandboxes
-never run as root.
+Everything runs as real processes by the commands that people use, and is gone when the fleet is
+closed or its maker killed; what `lender keygen` and `lender-broker allow` write is written without
+them, which would be a third of a small fleet's start. Started as root, the lenders become an
+ordinary user: sandboxes never run as root.
 """
 
 import json
@@ -18,8 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from broker.service.submitters import SubmittersFile
 from deploy.local.guard import Guard
 from lender.client import catalogue
+from lender.client.keys import ENTROPY_BYTES, create_key
 from lender.daemon.control_client import UnreachableError, ask
 from lender.state.folder import StateFolder
 
@@ -322,18 +325,10 @@ class Fleet:
         return part
 
     def _new_key(self) -> str:
-        said = subprocess.run(
-            [command("lender"), "keygen", "--key", str(self.key), "--json"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        public_key: str = json.loads(said.stdout)["public_key"]
-        return public_key
+        return create_key(self.key, os.urandom(ENTROPY_BYTES)).public_key
 
     def _allow(self, name: str, public_key: str) -> None:
-        allow = ("allow", "--state", str(self.folder / "broker"), name, public_key)
-        subprocess.run([command("lender-broker"), *allow], check=True)
+        SubmittersFile(self.folder / "broker").allow(name, public_key)
 
     def _wait(self, part: Part, condition: Callable[[], bool]) -> None:
         def ready_or_dead() -> bool:

@@ -104,7 +104,7 @@ async def client(nats: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Client]:
     key = tmp_path / "submitter.nk"
     alice = create_key(key, bytes(range(32)))
     broker = BrokerProcess(tmp_path / "broker", nats.url)
-    assert broker.run("allow", "alice", alice.public_key).returncode == 0
+    broker.allow("alice", alice.public_key)
     await broker.start()
     async with Client(nats.url, key, trusted_lenders=[DESK.public_key]) as opened:
         yield opened

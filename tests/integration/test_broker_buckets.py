@@ -57,7 +57,7 @@ async def test_who_is_allowed_has_a_bucket_bounded_as_the_operator_says(
     nats: EmbeddedServer, tmp_path: Path
 ) -> None:
     broker = BrokerProcess(tmp_path / "broker", nats.url)
-    broker.run("allow", "alice", ALICE.public_key)
+    broker.allow("alice", ALICE.public_key)
     try:
         await broker.start()
         assert await bytes_max(nats.url, ALICE.public_key) == -1, "before it says that it serves"
@@ -83,7 +83,7 @@ async def test_a_bucket_that_went_with_its_server_is_made_again(tmp_path: Path) 
     server = EmbeddedServer(tmp_path / "nats")
     await server.start()
     broker = BrokerProcess(tmp_path / "broker", server.url)
-    broker.run("allow", "alice", ALICE.public_key)
+    broker.allow("alice", ALICE.public_key)
     try:
         await broker.start()
         server.kill()
@@ -101,7 +101,7 @@ async def test_a_bucket_that_the_server_has_no_room_for_is_told_and_stops_nobody
 ) -> None:
     broker = BrokerProcess(tmp_path / "broker", nats.url)
     broker.run("allow", "alice", ALICE.public_key, "--stored", str(1 << 52))
-    broker.run("allow", "mallory", MALLORY.public_key)
+    broker.allow("mallory", MALLORY.public_key)
     try:
         await broker.start()
         await until(lambda: f"{ALICE.public_key} has no bucket" in broker.log(), "the word")
@@ -144,7 +144,7 @@ async def test_the_bucket_of_an_earlier_version_becomes_two_when_a_broker_starts
     place = subjects.former_blob(me, MALLORY.public_key, "ab" * 32, 0)
     await connection.request(place, b"left")
     broker = BrokerProcess(tmp_path / "broker", nats.url)
-    broker.run("allow", "alice", me)
+    broker.allow("alice", me)
     try:
         await broker.start()
         assert await bytes_max(nats.url, me) == -1
@@ -172,7 +172,7 @@ async def test_who_comes_before_its_bucket_waits_for_it_or_is_told_what_to_do(
             submitting = asyncio.create_task(client.submit(["x"], inputs={"in": b"content"}))
             await asyncio.sleep(0.5)
             assert not submitting.done()
-            broker.run("allow", "alice", alice.public_key)
+            broker.allow("alice", alice.public_key)
             assert (await submitting).spec.inputs[0].by is None
             broker.run("allow", "alice", "--stored", str(MIB))
             await becomes(partial(bytes_max, nats.url, alice.public_key), MIB)

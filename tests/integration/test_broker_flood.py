@@ -32,7 +32,7 @@ JOBS_MAX = 100
 @pytest.fixture
 async def broker(nats: EmbeddedServer, tmp_path: Path) -> AsyncIterator[BrokerProcess]:
     process = BrokerProcess(tmp_path / "broker", nats.url)
-    assert process.run("allow", "alice", ALICE.public_key).returncode == 0
+    process.allow("alice", ALICE.public_key)
     allowed = process.run("allow", "mallory", MALLORY.public_key, "--jobs", str(JOBS_MAX))
     assert allowed.returncode == 0
     await process.start()

@@ -26,7 +26,7 @@ async def test_results_wait_for_room(nats: EmbeddedServer, tmp_path: Path) -> No
         BrokerProcess(tmp_path / "broker", nats.url, *said)
         for said in (("--jobs-bytes", "2000000", "--results-bytes", str(BYTES_MIN)), ())
     )
-    bounded.run("allow", "alice", ALICE.public_key)
+    bounded.allow("alice", ALICE.public_key)
     try:
         await bounded.start()
         nc = await connect(nats.url)
@@ -50,7 +50,7 @@ async def test_results_wait_for_room(nats: EmbeddedServer, tmp_path: Path) -> No
 
 async def test_a_broker_that_serves_waits_for_room(nats: EmbeddedServer, tmp_path: Path) -> None:
     broker = BrokerProcess(tmp_path / "broker", nats.url, "--results-bytes", str(BYTES_MIN))
-    broker.run("allow", "alice", ALICE.public_key)
+    broker.allow("alice", ALICE.public_key)
     try:
         await broker.start()
         nc = await connect(nats.url)

@@ -54,7 +54,7 @@ class Pool:
         self.broker = BrokerProcess(self.folder / "state", url, "--config", str(config))
         stack.callback(self.broker.kill)
         submitter = self.keys["submitter"]
-        assert self.broker.run("allow", self.name, submitter.public_key).returncode == 0
+        self.broker.allow(self.name, submitter.public_key)
         await self.broker.start()
         lines = {}
         for role in ROLES:

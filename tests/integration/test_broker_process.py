@@ -29,7 +29,7 @@ from lender.protocol import bounds
 @pytest.fixture
 async def broker(nats: EmbeddedServer, tmp_path: Path) -> AsyncIterator[BrokerProcess]:
     process = BrokerProcess(tmp_path / "broker", nats.url)
-    assert process.run("allow", "alice", ALICE.public_key).returncode == 0
+    process.allow("alice", ALICE.public_key)
     await process.start()
     yield process
     process.kill()

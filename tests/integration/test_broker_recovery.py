@@ -25,7 +25,7 @@ async def array_survives(
     nats: EmbeddedServer, broker: BrokerProcess, disaster: Callable[[], Awaitable[None]]
 ) -> None:
     """Run an array on two lenders, let disaster strike in its middle; every task counts once."""
-    assert broker.run("allow", "alice", ALICE.public_key).returncode == 0
+    broker.allow("alice", ALICE.public_key)
     await broker.start()
     connections = [await connect(nats.url) for _ in range(3)]
     alice = Submitter(connections[0])
@@ -82,7 +82,7 @@ async def test_nats_killed_in_the_middle_of_an_array(nats: EmbeddedServer, tmp_p
 
 async def test_an_embedded_server_that_is_killed_comes_back(tmp_path: Path) -> None:
     broker = BrokerProcess(tmp_path / "broker", "nats://127.0.0.1:1", "--embedded", "--port", "0")
-    broker.run("allow", "alice", ALICE.public_key)
+    broker.allow("alice", ALICE.public_key)
     try:
         await broker.start()
         nc = await connect(broker.url)
@@ -103,7 +103,7 @@ async def test_an_id_whose_result_outlived_its_job_keeps_the_first_result(
     nats: EmbeddedServer, tmp_path: Path
 ) -> None:
     broker = BrokerProcess(tmp_path / "broker", nats.url)
-    broker.run("allow", "alice", ALICE.public_key)
+    broker.allow("alice", ALICE.public_key)
     try:
         await broker.start()
         nc = await connect(nats.url)

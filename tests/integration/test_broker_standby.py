@@ -57,7 +57,7 @@ async def brokers(nats: EmbeddedServer, tmp_path: Path) -> AsyncIterator[list[Br
     both = [BrokerProcess(tmp_path / name, nats.url) for name in ("one", "two")]
     try:
         for broker in both:
-            broker.run("allow", "alice", ALICE.public_key)
+            broker.allow("alice", ALICE.public_key)
         await both[0].start()
         both[1].spawn()
         for sign in (STANDING_BY, HAS_READ):
@@ -182,7 +182,7 @@ async def test_who_stands_by_reads_on_beside_a_submitter_that_has_its_most(
     connections = [await connect(nats.url) for _ in range(2)]
     alice, bob = Submitter(connections[0]), Submitter(connections[0], BOB)
     for broker in brokers:
-        broker.run("allow", "bob", BOB.public_key)
+        broker.allow("bob", BOB.public_key)
     for number in range(MOST):
         await alice.submit(spec_fields(f"job-000{number}"))
     await asyncio.sleep(2 * FOLLOW_S)  # nothing tells how far another broker has read
@@ -271,7 +271,7 @@ async def test_a_leader_without_its_key_goes_on_when_the_server_is_back(
 ) -> None:
     """The key is kept in the server's memory: a restart of it must not cost a replay."""
     broker = BrokerProcess(tmp_path / "broker", nats.url)
-    broker.run("allow", "alice", ALICE.public_key)
+    broker.allow("alice", ALICE.public_key)
     try:
         await broker.start()
         nats.kill()

@@ -34,7 +34,7 @@ async def test_each_is_let_in_by_the_file_that_it_names(
     async with EmbeddedServer(tmp_path / "nats", extra_config=USERS) as server:
         broker = BrokerProcess(tmp_path / "broker", server.url, "--creds", str(theirs))
         try:
-            assert broker.run("allow", "alice", ALICE.public_key).returncode == 0
+            broker.allow("alice", ALICE.public_key)
             await broker.start()
             async with Client(server.url, key, credentials=right) as client:
                 job = await client.submit(["true"])

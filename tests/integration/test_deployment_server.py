@@ -74,7 +74,7 @@ class HandRun:
 async def by_hand(tmp_path: Path) -> AsyncIterator[HandRun]:
     one = HandRun(tmp_path)
     try:
-        assert one.broker.run("allow", "alice", ALICE.public_key).returncode == 0
+        one.broker.allow("alice", ALICE.public_key)
         await one.broker.start()
         yield one
     finally:
@@ -137,7 +137,7 @@ async def test_a_submitter_enrols_by_tls_and_then_needs_no_settings(by_hand: Han
 async def test_another_broker_takes_over_with_the_same_rights(by_hand: HandRun) -> None:
     deployment = ("--deployment", str(by_hand.deployment.folder))
     second = BrokerProcess(by_hand.folder / "second", by_hand.url, *deployment)
-    assert second.run("allow", "alice", ALICE.public_key).returncode == 0
+    second.allow("alice", ALICE.public_key)
     second.spawn()
     try:
         await until(lambda: "standing by: broker" in second.log(), 20)

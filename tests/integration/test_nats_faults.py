@@ -109,7 +109,7 @@ async def stage(nats: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Stage]:
         broker_line = await stack.enter_async_context(FaultProxy(nats.port))
         broker = BrokerProcess(tmp_path / "broker", broker_line.url)
         stack.callback(broker.kill)
-        broker.run("allow", "alice", ALICE.public_key)
+        broker.allow("alice", ALICE.public_key)
         await broker.start()
         set_up = Stage(broker, Submitter(await connected(stack, nats.url)))
         set_up.broker_line = broker_line
@@ -235,7 +235,7 @@ async def test_the_node_of_a_cluster_that_answers_for_the_results_is_killed(
     broker = BrokerProcess(tmp_path / "broker", cluster.url)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(broker.kill)
-        broker.run("allow", "alice", ALICE.public_key)
+        broker.allow("alice", ALICE.public_key)
         await broker.start()
         clients = []
         for _ in range(3):
@@ -305,7 +305,7 @@ async def test_a_lenderd_behind_a_line_that_is_cut_and_says_things_twice_runs_ea
         line = await stack.enter_async_context(FaultProxy(nats.port, doubled=doubled))
         broker = BrokerProcess(tmp_path / "broker", nats.url)
         stack.callback(broker.kill)
-        broker.run("allow", "alice", ALICE.public_key)
+        broker.allow("alice", ALICE.public_key)
         await broker.start()
         alice = Submitter(await connected(stack, nats.url))
         lenderd = await asyncio.to_thread(desk, line.url)
