@@ -71,6 +71,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="say what would be run")
     asked = parser.parse_args()
     steps = chosen(asked.only)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     failed: list[str] = []
     try:
         for number, step in enumerate(steps, 1):
@@ -104,20 +105,26 @@ def chosen(only: str) -> Sequence[Step]:
 def run(argv: Sequence[str], limit_s: float) -> str:
     """Run a bench; say what was wrong, or nothing."""
     folders = os.pathsep.join((str(ROOT), str(Path(ROOT, "tests"))))
-    process = subprocess.Popen(argv, cwd=ROOT, env={**os.environ, "PYTHONPATH": folders})
+    # A session of its own: Ctrl-C comes to it once, from us, and it cleans up. So does our death.
+    process = subprocess.Popen(
+        ["setpriv", "--pdeathsig", "INT", "--", *argv],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": folders},
+        start_new_session=True,
+    )
     try:
         status = process.wait(limit_s)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
         _end(process)
         return f"ended after {limit_s:.0f} s"
     except KeyboardInterrupt:
-        _end(process)  # it has had the signal from the terminal as well
+        _end(process)
         raise
     return f"failed with {status}" if status else ""
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGINT)
     try:
         process.wait(_END_S)
     except subprocess.TimeoutExpired:
