@@ -124,6 +124,8 @@ class BlockingClient(_Twin[Client]):
         return self
 
     def __exit__(self, *_: object) -> None:
+        if not self._thread.is_here:
+            return  # a child that was forked ends; the connection is its parent's
         try:
             self._thread.run(self._twin.__aexit__())
         finally:

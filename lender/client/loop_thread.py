@@ -4,6 +4,7 @@ import asyncio
 import atexit
 import contextlib
 import importlib
+import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
@@ -26,6 +27,7 @@ class LoopThread:
         # Taken once more by what is collected as garbage meanwhile.
         self._lock = threading.RLock()
         self._stopped = False
+        self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -35,7 +37,7 @@ class LoopThread:
         An interruption (Ctrl-C) of the wait cancels it.
 
         Raises:
-            RuntimeError: the thread was stopped.
+            RuntimeError: the thread was stopped, or is another process's.
         """
         future = self._start(work)
         try:
@@ -71,6 +73,20 @@ class LoopThread:
                 with contextlib.suppress(RuntimeError):
                     self._start(items.aclose())
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this process has started it: a fork takes no thread along."""
+        return os.getpid() == self._pid
+
+    def check_here(self) -> None:
+        """See that it is here: else whoever waits for it would do so for ever.
+
+        Raises:
+            RuntimeError: it is that of the process that this one was forked from.
+        """
+        if not self.is_here:
+            raise RuntimeError("it belongs to another process: make one after the fork")
+
     def call(self, function: Callable[..., object], *arguments: object) -> None:
         """Have it called there, soon; never where the thread was stopped."""
         with self._lock:
@@ -89,9 +105,13 @@ class LoopThread:
 
     def _start(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
         with self._lock:
-            if self._stopped:
+            try:
+                self.check_here()
+                if self._stopped:
+                    raise RuntimeError("it was closed")  # noqa: TRY301 - as the line before
+            except RuntimeError:
                 work.close()
-                raise RuntimeError("it was closed")
+                raise
             return asyncio.run_coroutine_threadsafe(work, self.loop)
 
     def _run(self) -> None:

@@ -84,7 +84,7 @@ class LenderExecutor(Executor):
         What can't be pickled is the future's exception (`Rejected`).
 
         Raises:
-            RuntimeError: the executor was shut down.
+            RuntimeError: the executor was shut down, or this process forked from its own.
         """
         return self._submit([(fn, args, kwargs)])[0]
 
@@ -162,6 +162,7 @@ class LenderExecutor(Executor):
         with self._lock:
             if self._is_shut_down:
                 raise RuntimeError("cannot schedule new futures after shutdown")
+            self._thread.check_here()
             if made:
                 self._thread.call(self._dispatch.take, made)
         return futures
