@@ -29,7 +29,9 @@ class LogPrinter:
         """Print what can be printed of it."""
         task, before = piece.task, self._attempts.get(piece.task, piece.attempt)
         if before != piece.attempt:
-            self._note(task, f"begun anew, attempt {piece.attempt}")
+            begun = f"begun anew, attempt {piece.attempt}"
+            ended = f"the end of what attempt {piece.attempt} wrote, whose result counts"
+            self._note(task, ended if piece.last else begun)
         if piece.missed_bytes is None:
             self._note(task, "some of it left out")
         elif piece.missed_bytes:

@@ -41,6 +41,7 @@ class LogFollowing:
 
     def __init__(self, connection: Connection, spec: JobSpec) -> None:
         self._connection = connection
+        self._now = asyncio.get_running_loop().time
         self._subject = subjects.task_log_filter(spec.submitter, spec.id)
         self._assembly = assembly_of(spec)
         self._messages: deque[Msg] = deque(maxlen=_UNREAD_MAX)
@@ -69,8 +70,7 @@ class LogFollowing:
                 await self._changed.wait()
                 self._changed.clear()
                 while self._messages:
-                    piece = self._read(self._messages.popleft())
-                    if piece is not None and task in (None, piece.task):
+                    for piece in self._read(self._messages.popleft(), task):
                         yield piece
                 if self._subscription.pending_msgs and self._heard < self._before_news:
                     # What was published before the news comes before them; what came after may
@@ -79,10 +79,8 @@ class LogFollowing:
                     await asyncio.sleep(0)
                 elif news.done():
                     records = news.result()
-                    for record in records:
-                        piece = self._assembly.end(record)
-                        if piece is not None and task in (None, piece.task):
-                            yield piece
+                    for piece in self._told(records, task):
+                        yield piece
                     if following.complete or any(one.result.task == task for one in records):
                         return
                     check_allowed(self._connection, self._subject)
@@ -106,11 +104,22 @@ class LogFollowing:
             self._messages.append(msg)
         self._changed.set()
 
-    def _read(self, msg: Msg) -> LogPiece | None:
+    def _told(self, records: list[TaskRecord], task: int | None) -> list[LogPiece]:
+        """Return the last pieces of tasks that have ended, and what was held of others."""
+        ends = [piece for one in records if (piece := self._assembly.end(one)) is not None]
+        return _of(task, [*ends, *self._assembly.overdue(self._now())])
+
+    def _read(self, msg: Msg, task: int | None) -> list[LogPiece]:
         try:
             content_type = codec.content_type_of((msg.headers or {}).get(codec.CONTENT_TYPE_HEADER))
             message = codec.decode(TaskLogPiece, msg.data, content_type)
         except ProtocolError as error:
             logger.info("a piece of a log is passed over: %s", error)
-            return None
-        return self._assembly.take(subjects.last_token(msg.subject), message)
+            return []
+        lender = subjects.last_token(msg.subject)
+        return _of(task, self._assembly.take(lender, message, self._now()))
+
+
+def _of(task: int | None, pieces: list[LogPiece]) -> list[LogPiece]:
+    """Return those of one task, or all."""
+    return pieces if task is None else [one for one in pieces if one.task == task]

@@ -105,5 +105,7 @@ def test_what_is_missing_stands_on_a_line_of_its_own() -> None:
         b"abc\n[lender: 7 bytes left out]\nd\n[lender: begun anew, attempt 2]\n"
         b"[lender: some of it left out]\nend\n"
     )
+    of_first = shown(piece(b"ONE\n", attempt=2), piece(b"one\n", last=True))
+    assert of_first == b"ONE\n[lender: the end of what attempt 1 wrote, whose result counts]\none\n"
     of_many = shown(piece(b"ab", 1), piece(b"c\n", 1, missed_bytes=7), with_tasks=True)
     assert of_many == b"1: ab\n1: [lender: 7 bytes left out]\n1: c\n"
