@@ -101,7 +101,7 @@ def write_bars(path: Path, title: str, bars: Sequence[Bar], width: int = 720) ->
         parts += [
             f'<text x="{left - 6}" y="{y + 12}" text-anchor="end">{escape(bar.name)}</text>',
             f'<rect x="{left}" y="{y}" width="{size:.1f}" height="{height - 6}" fill="{ours}"/>',
-            f'<text x="{left + size + 4:.1f}" y="{y + 12}">{bar.value:,.4g}</text>',
+            f'<text x="{left + size + 4:.1f}" y="{y + 12}">{_short(bar.value)}</text>',
         ]
     path.write_text("\n".join([*parts, "</svg>", ""]))
 
@@ -146,6 +146,10 @@ def _panel(panel: Panel, width: int, per_row: int) -> str:
 
 def _shown(line: Line, panel: Panel) -> list[tuple[float, float]]:
     return [(n, value) for n, value in line.points if value > 0 or panel.up == "plain"]
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _round_up(value: float) -> float:

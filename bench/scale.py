@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -49,6 +50,7 @@ FLEETS, QUEUES = (1, 10, 100, 1000), (1000, 10_000, 100_000, 1_000_000)
 SUBMITTERS = 12
 FLEET_JOBS, SINGLE_JOBS, QUEUE_JOBS, QUEUE_LENDERS = 4000, 200, 2000, 10
 IDLE_S = 10.0
+AT_A_TIME = 10_000
 WITHIN_S = 900.0
 DESCRIPTORS = 8192
 
@@ -114,6 +116,10 @@ class Stand:
         broker, server = (one.memory_info().rss / 2**20 for one in (self._broker, self._server))
         return broker, server
 
+    def offers(self) -> int:
+        """How many the fleet has sent."""
+        return sum(lender.offers for lender in self.lenders)
+
     def classes(self, submitters: int) -> list[str]:
         """The classes of so many submitters."""
         return [class_token(spec_fields("job-0000", one)) for one in self.signers[:submitters]]
@@ -135,8 +141,11 @@ class Stand:
     async def submit(self, count: int, submitters: int) -> None:
         """Publish so many jobs, in turns of their submitters."""
         publisher = Publisher(self._connection)
-        waiting = []
+        waiting: list[asyncio.Future[int]] = []
         for _ in range(count):
+            if len(waiting) == AT_A_TIME:
+                await asyncio.gather(*waiting)
+                waiting.clear()
             signer = self.signers[self._sent % submitters]
             job = f"job-{self._sent:08d}"
             self._sent += 1
@@ -200,7 +209,7 @@ class Found:
         panels = []
         for curve, title in (("fleet", "lenders"), ("queue", "waiting jobs")):
             lines = [
-                Line(name, points)
+                Line(name.removeprefix("a job ").removeprefix("is "), points)
                 for name, points in self.curves[curve].items()
                 if name.startswith("a job")
             ]
@@ -219,15 +228,18 @@ async def by_fleet(folder: Path, fleets: Sequence[int], found: Found) -> None:
             begun = stand.spent()
             await asyncio.sleep(IDLE_S)
             idle = stand.spent() - begun
-            begun = stand.spent()
+            begun, told = stand.spent(), [stand.offers()]
             await stand.submit(FLEET_JOBS, 1)
             await stand.until_committed(2 * lenders + FLEET_JOBS)
             busy = stand.spent() - begun
-            begun = stand.spent()
+            begun, told = stand.spent(), [*told, stand.offers()]
             for number in range(SINGLE_JOBS):
                 await stand.submit(1, 1)
                 await stand.until_committed(2 * lenders + FLEET_JOBS + number + 1)
             single = stand.spent() - begun
+            many, alone = (after - before for before, after in pairwise([*told, stand.offers()]))
+            found.add("fleet", "offers, a job of many", lenders, "1/job", many / FLEET_JOBS)
+            found.add("fleet", "offers, a job alone", lenders, "1/job", alone / SINGLE_JOBS)
             for name in ("broker", "server"):
                 idle_s = getattr(idle, name)
                 for line, spent, jobs in (

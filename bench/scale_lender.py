@@ -33,6 +33,8 @@ class SimLender:
         self.key = key
         self.classes = tuple(sorted(classes))
         self._allowed = frozenset(classes)
+        self.offers = 0
+        """So many were sent."""
         self._on_done = on_done
         self._held: dict[str, HeldLease] = {}
         self._pace, self._pulls = OfferPace(), Pulls("none")
@@ -76,6 +78,7 @@ class SimLender:
                 pass
 
     async def _offer(self, free: int, leases: tuple[HeldLease, ...]) -> None:
+        self.offers += 1
         offer = Offer(
             lender=self.key,
             name="sim",
