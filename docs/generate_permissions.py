@@ -10,6 +10,7 @@ from typing import get_args
 
 from generated import write_or_check
 
+from lender.protocol.house_rights import HOUSE_RIGHTS
 from lender.protocol.permissions import ANSWERS, HOME, RIGHTS, Role
 
 FILE = Path(__file__).parent / "permissions.md"
@@ -32,7 +33,22 @@ import of exactly that subject ([0026](decisions/0026-identity.md)).
 
 def text() -> str:
     """Return the whole file."""
-    return "\n".join([_HEAD, *(_section(role) for role in get_args(Role))])
+    return "\n".join([_HEAD, *(_section(role) for role in get_args(Role)), _house()])
+
+
+def _house() -> str:
+    lines = [
+        "## The house",
+        "",
+        "lenderd on the MQTT server of its owner's house ([home automation](home-automation.md)).",
+        "That is no role of a deployment, whose servers take no MQTT: whoever runs the house's",
+        "server gives these rights, and to subscribe to each topic of the owner's signals.",
+        "",
+        "| May | Topic | Why |",
+        "|---|---|---|",
+        *(f"| {one.verb} | `{one.topic}` | {one.why} |" for one in HOUSE_RIGHTS),
+    ]
+    return "\n".join([*lines, ""])
 
 
 def _section(role: Role) -> str:

@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--new-key", action="store_true", help="make another key; the one before counts no more"
     )
     parser.add_argument(
-        "--config", type=Path, help="lenderd's TOML file, where lenderd does not run"
+        "--config", type=Path, metavar="FILE", help="lenderd's TOML file, while it does not run"
     )
     add_options(parser)
 

@@ -181,7 +181,8 @@ class HomeLine:
         )
 
     async def _subscribe(self, client: Client) -> None:
-        answers = await client.subscribe([(topic, 1) for topic in self._topics])
+        # What is lost with a connection is old by the next: no server needs to keep any for us.
+        answers = await client.subscribe([(topic, 0) for topic in self._topics])
         refused = [
             topic
             for topic, code in zip(self._topics, answers, strict=False)

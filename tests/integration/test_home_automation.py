@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from aiomqtt import Client
@@ -16,6 +16,7 @@ from aiomqtt import Client
 from deploy.local.fleet import Fleet
 from lender.core.home_commands import CommandKey
 from lender.link.embedded import EmbeddedServer
+from lender.protocol.house_rights import house_topics, nats_subject
 from lender.state.consent_files import read_intent
 from lender.state.folder import StateFolder
 from lender.state.home_key import read_home_key
@@ -24,6 +25,7 @@ WITHIN_S = 30.0
 SET, STATE, AVAILABLE = "lender/desk/set", "lender/desk/state", "lender/desk/available"
 DISCOVERY = "homeassistant/device/lender_desk/config"
 PRICE = "energy/price"
+VERBS: tuple[Literal["publish", "subscribe"], ...] = ("publish", "subscribe")
 
 
 def free_port() -> int:
@@ -118,10 +120,10 @@ async def house(folder: Path) -> AsyncIterator[House]:
     credentials = folder / "mqtt"
     credentials.write_text("desk:of-the-house\n")
     credentials.chmod(0o600)
-    rights = """
-        publish: ["lender.desk.>", "homeassistant.device.lender_desk.config"]
-        subscribe: ["lender.desk.set", "energy.price", "$MQTT.sub.>"]
-    """
+    rights = "\n".join(
+        f"{verb}: {json.dumps([nats_subject(one) for one in house_topics(verb, 'desk', [PRICE])])}"
+        for verb in VERBS
+    )
     extra = f"""
 mqtt {{ host: "127.0.0.1", port: {port} }}
 authorization {{ users = [

@@ -24,7 +24,7 @@ authorization { users = [
   { user: everybody, password: plug }
   { user: desk, password: d, permissions: {
     publish: ["lender.desk.>"]
-    subscribe: ["lender.desk.set", "$MQTT.sub.>"]
+    subscribe: ["lender.desk.set"]
   } }
 ] }
 no_auth_user: everybody

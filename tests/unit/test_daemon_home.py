@@ -15,6 +15,11 @@ import jinja2.sandbox
 import pytest
 from core_world import ALICE, Bench, make_grant
 
+from lender.cli.checks.daemon import home as check_home
+from lender.cli.main import main
+from lender.cli.owner import Told
+from lender.cli.reading import Reading
+from lender.cli.status_lines import lines
 from lender.core.consent import Intent
 from lender.core.home_commands import (
     CommandCame,
@@ -33,6 +38,7 @@ from lender.daemon.home_settings import MqttSettings, node_name
 from lender.daemon.owner import OwnerVerbs
 from lender.daemon.peer import Peer
 from lender.daemon.settings import DaemonSettings
+from lender.protocol.house_rights import house_topics, nats_subject
 from lender.service.settings import SettingsError, load
 from lender.state import withdrawal
 from lender.state.consent_files import load_consent, read_intent, write_intent
@@ -130,6 +136,15 @@ def test_the_discovery_message_has_what_home_assistant_asks_for_and_no_key() -> 
     assert (phase["device_class"], "unit_of_measurement" in phase) == ("enum", False)
     # What is signed is never kept by the server.
     assert not any(one.get("retain") for one in components.values())
+
+
+def test_the_topics_are_those_of_the_table_of_rights() -> None:
+    topics = Topics.of("desk", "homeassistant")
+    published = {topics.state, topics.available, topics.discovery}
+    assert {*house_topics("publish", "desk", ["energy/price"])} == published
+    heard = (topics.commands, "energy/price")
+    assert house_topics("subscribe", "desk", ["energy/price"]) == heard
+    assert [nats_subject(one) for one in heard] == ["lender.desk.set", "energy.price"]
 
 
 def test_the_state_says_only_what_home_assistant_shows() -> None:
@@ -252,6 +267,72 @@ def test_a_key_that_others_can_read_or_that_is_none_counts_as_none(state: StateF
     target = state.home_key.rename(state.path / "elsewhere")
     state.home_key.symlink_to(target)
     assert read_home_key(state) is None
+
+
+def lender(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[str, str]:
+    assert main(["home", *words]) == 0
+    said = capsys.readouterr()
+    return said.out, said.err
+
+
+def test_the_verb_makes_a_key_once_and_says_what_to_do(
+    state: StateFolder,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = tmp_path / "lenderd.toml"
+    config.write_text('name = "Attic"\n')
+    words = ("--state", str(state.path), "--config", str(config))
+    printed, advice = lender(capsys, *words)
+    key = read_home_key(state)
+    assert key is not None
+    assert printed == macro("attic", key)
+    assert "custom_templates/lender_attic.jinja" in advice
+    assert key.inner not in advice
+    again, _ = lender(capsys, *words)
+    assert again == printed
+    config.write_text('name = "Attic"\nmqtt = { url = "mqtt://house.lan", node = "top" }\n')
+    document = json.loads(lender(capsys, *words, "--new-key", "--json")[0])
+    assert (document["schema"], document["node"], document["made"]) == (
+        "lender.home/1",
+        "top",
+        True,
+    )
+    assert read_home_key(state) != key
+
+
+@pytest.mark.parametrize(
+    ("facts", "line", "checks"),
+    [
+        (
+            {"connected": False, "fault": "\x1b[2Jrefused", "key": True},
+            "no line to mqtt://h:1: ",
+            ["warning"],
+        ),
+        ({"connected": True, "key": True}, "connected to mqtt://h:1 as desk", ["ok"]),
+        ({"connected": True, "key": False}, "follows no command: lender home", ["ok", "info"]),
+        (
+            {"connected": True, "key": True, "refused": "it was paused at the machine"},
+            "last command not followed: it was paused",
+            ["ok"],
+        ),
+        (
+            {"connected": True, "key": True, "refused_strange": "not signed"},
+            "connected to mqtt://h:1 as desk",
+            ["ok", "warning"],
+        ),
+    ],
+)
+def test_status_and_doctor_tell_of_the_line(
+    facts: dict[str, object], line: str, checks: list[str]
+) -> None:
+    fields = {"server": "mqtt://h:1", "node": "desk", **facts}
+    told = Told("answered", {"home": fields})
+    (said,) = [one for one in lines(Reading(told, {"home": fields})) if "mqtt://" in one]
+    assert line in said
+    assert "\x1b" not in said
+    assert [one.level for one in check_home(told)] == checks
+    assert list(check_home(Told("answered", {}))) == []
 
 
 # Beside the owner's verbs.
