@@ -67,7 +67,7 @@ class LogAssembly:
         self._tail_bytes = tail_bytes
         self._ended = bytearray(task_count)
         self._seen: dict[int, _Seen] = {}
-        self._tails: dict[int, bytes] = {}  # of the tasks that wrote last
+        self._tails: dict[int, bytes] = {}  # since the last gap, of the tasks that wrote last
         self._held: dict[int, list[tuple[str, TaskLogPiece]]] = {}
         self._held_bytes = 0
 
@@ -125,6 +125,8 @@ class LogAssembly:
             return None
         missed_bytes = max(0, message.offset_bytes - seen.bytes, message.left_out_bytes)
         content = message.content[again_bytes:]
+        if message.offset_bytes > seen.bytes:
+            self._tails.pop(task, None)
         seen.bytes = message.offset_bytes + len(message.content)
         self._keep_tail(task, content)
         return LogPiece(task, attempt, lender, content, missed_bytes)
@@ -141,9 +143,11 @@ class LogAssembly:
             missed_bytes = None if len(tail) >= self._tail_bytes else 0
             if not tail:
                 return None
+        elif len(tail) < self._tail_bytes:  # it is all that was written
+            missed_bytes, tail = 0, tail[seen.bytes :]
         else:
-            known_bytes = _overlap_bytes(tail_seen, tail)
-            missed_bytes = None if tail and not known_bytes else 0
+            known_bytes = _known_bytes(tail_seen, tail)
+            missed_bytes = None if not known_bytes else 0
             tail = tail[known_bytes:]
         return LogPiece(task, record.attempt, record.lender, tail, missed_bytes, last=True)
 
@@ -157,12 +161,13 @@ def _size_bytes(message: TaskLogPiece) -> int:
     return len(message.content) + 256  # and what holds it
 
 
-def _overlap_bytes(seen: bytes, tail: bytes) -> int:
-    """Return how much of the beginning of `tail` is the end of what was seen.
+def _known_bytes(seen: bytes, tail: bytes) -> int:
+    """Return how much of the beginning of `tail`, which was cut, comes no later than what was seen.
 
-    Where the tail was cut, its beginning may stand there by chance: a few bytes prove nothing.
+    What was seen may stand in the middle of it, or its end at the tail's beginning: there by
+    chance, maybe, where it is a few bytes.
     """
-    shortest = _PROOF_BYTES if len(tail) >= STDERR_TAIL_BYTES_MAX else 1
-    longest = min(len(seen), len(tail))
-    sizes = range(longest, shortest - 1, -1)
+    if len(seen) >= _PROOF_BYTES and (found := tail.find(seen)) >= 0:
+        return found + len(seen)
+    sizes = range(min(len(seen), len(tail)), _PROOF_BYTES - 1, -1)
     return next((size for size in sizes if seen.endswith(tail[:size])), 0)

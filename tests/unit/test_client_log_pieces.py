@@ -134,6 +134,17 @@ def test_where_the_cut_end_joins_nothing_that_was_seen_some_is_missing() -> None
     assert log.end(ended(tail, task=2)) == LogPiece(2, 1, L, tail[-12:], last=True)
 
 
+def test_who_comes_late_is_told_nothing_twice() -> None:
+    log = LogAssembly(2)
+    late = take(log, L, said(b"two\n", 4))
+    assert late == LogPiece(0, 1, L, b"two\n", missed_bytes=4)
+    assert log.end(ended(b"one\ntwo\nthree\n")) == LogPiece(0, 1, L, b"three\n", last=True)
+    tail = b"".join(b"%07d\n" % number for number in range(STDERR_TAIL_BYTES_MAX // 8))
+    take(log, L, said(b"long before\n", task=1))
+    take(log, L, said(tail[800:4000], 20_000, task=1))
+    assert log.end(ended(tail, task=1)) == LogPiece(1, 1, L, tail[4000:], last=True)
+
+
 def test_a_task_that_the_job_does_not_have_is_passed_over() -> None:
     log = LogAssembly(2)
     assert take(log, L, said(b"x", task=2)) is None
@@ -151,7 +162,8 @@ def test_who_writes_for_every_task_fills_no_memory() -> None:
     finally:
         tracemalloc.stop()
     assert kept_bytes < 64 << 20
-    first = log.end(ended(b"more\n", task=0))
-    assert first == LogPiece(0, 1, L, b"more\n", missed_bytes=None, last=True)
+    more = b"%8192d" % count
+    first = log.end(ended(more, task=0))
+    assert first == LogPiece(0, 1, L, more, missed_bytes=None, last=True)
     last = log.end(ended(b"%8192d" % (count - 1), task=count - 1))
     assert last == LogPiece(count - 1, 1, L, b"", last=True)
