@@ -17,14 +17,13 @@ from broker.deployment.folder import Deployment, DeploymentError
 from broker.deployment.revocation import revoke
 from broker.service import bounding, letting_in
 from broker.service.allowances import Allowance
-from broker.service.lifetime import Lifetime
-from broker.service.service import ConnectionClosedError
+from broker.service.errors import ConnectionClosedError
 from broker.service.settings import BrokerSettings
 from broker.service.submitters import SubmittersError, SubmittersFile
 from lender.link.errors import LinkError
 from lender.protocol.errors import ProtocolError
 from lender.protocol.signature import check_public_key
-from lender.service import logs
+from lender.service import logs, program
 from lender.service.places import NoHomeError
 from lender.service.quantities import size_bytes
 from lender.service.settings import SettingsError, find_file, given, load
@@ -133,6 +132,10 @@ def _of_submitters(arguments: argparse.Namespace, settings: BrokerSettings) -> N
 
 
 async def _serve(settings: BrokerSettings, ready_file: Path | None) -> None:
+    with program.loading():
+        # A fifth of the start of all other commands, which need none of it.
+        from broker.service.lifetime import Lifetime  # noqa: PLC0415
+
     lifetime = Lifetime(settings, ready_file)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

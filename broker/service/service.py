@@ -43,6 +43,7 @@ from broker.service import journal, replay
 from broker.service.buckets import Buckets
 from broker.service.clock import Clock
 from broker.service.committer import Committer
+from broker.service.errors import ConnectionClosedError
 from broker.service.feeder import Feeder
 from broker.service.intake import Intake
 from broker.service.left_out import LeftOut
@@ -73,10 +74,6 @@ _FILE_S = 1.0
 _TURN_S = 0.005
 _TOO_MANY = "too many of your questions wait already: ask again when they are answered"
 _LENDERS_PENDING_MAX = 65_536
-
-
-class ConnectionClosedError(Exception):
-    """The NATS server refuses us for good."""
 
 
 class Service:

@@ -83,7 +83,7 @@ class Launcher:
         cls,
         *,
         drop_to: tuple[int, int] | None = None,
-        preload: Sequence[Runtime] = (),
+        preload: Sequence[Runtime] | None = None,
         spare: bool = False,
         enclosed: bool = False,
     ) -> "Launcher":
@@ -91,8 +91,9 @@ class Launcher:
 
         Args:
             drop_to: uid and gid to switch to; needed when this process is root.
-            preload: runtimes to load at once rather than when first used. With `drop_to` it is
-                all of them, since their files may be out of that user's reach.
+            preload: runtimes to load at once rather than when first used, and with `drop_to` all
+                that can be: their files may be out of that user's reach. None: with `drop_to` all
+                of them, else none.
             spare: from the first process on, keep one ahead, which no launch has to wait for.
             enclosed: nothing else runs as that user, see `processes.account`.
 
@@ -113,10 +114,19 @@ class Launcher:
                 start_new_session=True,
             )
         launcher = cls(process, ours, drop_to)
-        wanted = list(preload if drop_to is None else RUNTIMES)
+        if preload is None:
+            preload = () if drop_to is None else RUNTIMES
         try:
-            options = {"drop_to": drop_to, "preload": wanted, "spare": spare, "enclosed": enclosed}
-            await launcher._ask(0, {"do": "configure", **options})
+            await launcher._ask(
+                0,
+                {
+                    "do": "configure",
+                    "drop_to": drop_to,
+                    "preload": list(preload),
+                    "spare": spare,
+                    "enclosed": enclosed,
+                },
+            )
         except (LauncherGoneError, asyncio.CancelledError):
             await launcher.close()
             raise
