@@ -15,7 +15,7 @@ from lender.cli.array_indices import indices
 from lender.cli.catalogue_choice import described
 from lender.cli.exits import CommandError, Exit
 from lender.cli.job_options import latest_end_s, verification
-from lender.cli.toml_lines import Place, line_of
+from lender.cli.toml_lines import Place, line_of, line_of_fault
 from lender.client import (
     Array,
     Catalogue,
@@ -152,6 +152,9 @@ def read_job_file(path: Path, catalogue: Catalogue) -> JobRequest:
         tree = tomllib.loads(text)
     except OSError as error:
         raise CommandError(Exit.USAGE, f"can't read {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        line, reason = line_of_fault(text, str(error))
+        raise CommandError(Exit.USAGE, f"{path}:{line}: {visible(reason)}") from error
     except (ValueError, RecursionError) as error:  # also of numbers that are too long
         reason = visible(str(error)) or "nested too deeply"
         raise CommandError(Exit.USAGE, f"{path}: {reason}") from error

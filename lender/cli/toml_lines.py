@@ -20,3 +20,13 @@ def line_of(text: str, place: Place) -> int:
             if ".".join(names) == whole or ".".join(names).startswith(f"{whole}."):
                 return number
     return found
+
+
+def line_of_fault(text: str, message: str) -> tuple[int, str]:
+    """Return the line that a fault of the parser's names at its end, and what it says before."""
+    said = re.fullmatch(
+        r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", message, re.DOTALL
+    )
+    if said is None:
+        return 1, message
+    return int(said[2] or max(1, len(text.splitlines()))), said[1]

@@ -85,7 +85,9 @@ def test_files_lie_beside_it_and_may_have_other_names(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("command = [", "Invalid value (at end of document)"),
+        ("command = [", "1: Invalid value"),
+        ('name = "x"\ncommand = ["x"\n', "2: Unclosed array"),
+        ('name = "x"\n\ncommand = "x\n', "3: Illegal character"),
         ("name = 'x'", "1: command: say what to run"),
         ("command = ['x']\nnmae = 'y'", "2: nmae: there is no such key"),
         ("command = ['x']\n[limits]\ncpu = 2\nmem = '2X'", "4: limits.mem: '2X' is no size"),
@@ -125,7 +127,7 @@ def test_a_fault_names_line_and_key(folder: Path, text: str, fault: str) -> None
 def test_a_file_that_cannot_be_read_is_told(folder: Path) -> None:
     for content in (b"\xff", b"[" * 100_000):
         (folder / "job.toml").write_bytes(content)
-        with pytest.raises(CommandError, match=r"job\.toml: "):
+        with pytest.raises(CommandError, match=r"job\.toml:(1:)? "):
             read_job_file(folder / "job.toml", Catalogue())
     with pytest.raises(CommandError, match=r"can't read .*: No such file"):
         read_job_file(folder / "none.toml", Catalogue())
