@@ -34,7 +34,8 @@ FLOOD_AWAY_S: Final = 60.0
 CALM_S: Final = 0.5
 """Between two that are told at once."""
 
-_KEEPALIVE_S: Final = 20
+_KEEPALIVE_S: Final = 10
+"""Also the bound of a TLS handshake, which holds a thread that our own end waits for."""
 _ANSWER_S: Final = 10.0
 _GOODBYE_S: Final = 1.0
 _FIRST_PAUSE_S: Final = 1.0

@@ -175,7 +175,9 @@ class OwnerVerbs:
             intent = Intent(paused=True, paused_at=time.time())
             if "intent" in request:
                 intent = _intent(request["intent"])
-            if intent.paused_at < stored.paused_at <= time.time():
+            # Not by MQTT, whose pause may have been written in the same moment.
+            later = not stored.by_mqtt and intent.paused_at < stored.paused_at
+            if later and stored.paused_at <= time.time():
                 # It waited while we stood still; the owner has said something since.
                 self.load()
                 return {"report": _report([], 0), "overtaken": True}

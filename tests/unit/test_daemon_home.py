@@ -450,6 +450,14 @@ def test_a_pause_that_is_written_while_mqtt_resumes_is_the_later_word(
     assert (desk.intent.paused, desk.intent.by_mqtt, desk.phase) == (True, False, "paused")
 
 
+def test_a_pause_that_mqtt_pauses_over_at_the_same_moment_stays_the_machines(desk: Desk) -> None:
+    said_at = time.time() - 0.001
+    desk.say("pause")  # `lender pause` has written its own right before
+    asked = {"intent": {"paused_at": said_at}}
+    assert "overtaken" not in desk.verbs.pause(asked, Peer(desk.state.owner_uid(), 1))
+    assert "paused at the machine" in desk.say("resume")
+
+
 def test_a_pause_at_the_machine_that_could_not_be_saved_is_not_lifted(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
