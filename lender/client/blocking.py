@@ -7,7 +7,7 @@ plain one. A client may be used by several threads. Ctrl-C ends a wait, and not 
 
 import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Generic, Never, ParamSpec, Self, TypeVar
 
 from lender.client.client import Client
 from lender.client.functions import FunctionJob
@@ -117,6 +117,11 @@ class BlockingClient(_Twin[Client]):
             client: as whom, where to; not entered. `Client()`, unless said.
         """
         self._client = client
+
+    def __getattr__(self, name: str) -> Never:
+        if name in ("_twin", "_thread"):
+            raise RuntimeError("it is not open: enter it first, `with BlockingClient() as client`")
+        raise AttributeError(name)
 
     def __enter__(self) -> Self:
         super().__init__(self._client or Client(), LoopThread("lender-client"))

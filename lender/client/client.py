@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, Self, Unpack
+from typing import Any, Protocol, Self, TypeVar, Unpack
 
 from lender.client import functions
 from lender.client.contents import Contents, Transfer, check_is_file
@@ -41,6 +41,8 @@ from lender.protocol.ids import is_job_id
 from lender.protocol.job import After, Array, BlobRef, JobSpec, Limits, Requires, Verify
 from lender.protocol.query import JobStatus, Query, QueryReply
 from lender.protocol.sealing import KEY_BYTES, purpose
+
+Known = TypeVar("Known")
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
 
@@ -113,11 +115,21 @@ class Client:
         self.on_transfer = on_transfer
         self._now = now
         self._entropy = entropy
-        self._session: Session
+        self._public_key: str | None = None
+        self._opened: Session | None = None
+
+    @property
+    def public_key(self) -> str:
+        """The submitter's, known once the client was entered."""
+        return _entered(self._public_key)
+
+    @property
+    def _session(self) -> Session:
+        return _entered(self._opened)
 
     async def __aenter__(self) -> Self:
         signer = read_key(self._key_path)
-        self.public_key = signer.public_key
+        self._public_key = signer.public_key
         try:
             connection = await connect(
                 self.url,
@@ -133,7 +145,7 @@ class Client:
             raise self._connect_fault(error) from error
         jetstream = JetStream(connection)
         self._blobs = Blobs(connection, signer.public_key, now=self._now)
-        self._session = Session(
+        self._opened = Session(
             connection,
             jetstream,
             Ledger(connection, jetstream, signer, self._timeout_s),
@@ -430,3 +442,9 @@ class Client:
             f"no NATS server at {place}",
             "start one (`lender-broker serve --embedded`), or name another by --url or LENDER_URL",
         )
+
+
+def _entered(what: Known | None) -> Known:
+    if what is None:
+        raise RuntimeError("it is not connected: enter it first, `async with Client() as client`")
+    return what

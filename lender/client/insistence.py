@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
 from lender.client.errors import NotAdmitted, Unreachable
+from lender.client.listening import closed
 from lender.link.connection import Connection
 from lender.link.errors import LinkError
 
@@ -32,7 +33,8 @@ async def insist(
 
     Raises:
         NotAdmitted: the server forbids this subject to us.
-        Unreachable: time is up; the outcome of the last attempt may be unknown.
+        Unreachable: time is up, or the connection is closed for good; the outcome of the last
+            attempt may be unknown.
     """
     complaint = connection.last_error
     last: LinkError | None = None
@@ -47,6 +49,8 @@ async def insist(
                             check_allowed(connection, subject)
                     return await trying
                 except LinkError as error:
+                    if connection.nc.is_closed:
+                        raise closed() from error
                     last = error
                 finally:
                     trying.cancel()

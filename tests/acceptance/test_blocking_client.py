@@ -1,5 +1,6 @@
 """The client of programs that have no event loop."""
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -67,10 +68,28 @@ def test_several_threads_share_a_client_and_one_may_stop_half_way(fleet: Fleet) 
     assert not [one for one in threading.enumerate() if one.name == "lender-client"]
 
 
-def test_a_server_that_is_not_there_leaves_no_thread(fleet: Fleet) -> None:
+def test_what_is_not_there_or_not_open_says_so_at_once(fleet: Fleet) -> None:
     with (
         pytest.raises(Unreachable),
         BlockingClient(Client("nats://127.0.0.1:1", fleet.key)),
     ):
         raise AssertionError
     assert not [one for one in threading.enumerate() if one.name == "lender-client"]
+
+    blocking = BlockingClient(Client(fleet.url, fleet.key))
+    with pytest.raises(RuntimeError, match="with BlockingClient"):
+        blocking.jobs()
+
+    async def use_too_early_and_too_late() -> None:
+        client = Client(fleet.url, fleet.key)
+        for ask in (client.jobs, lambda: client.submit(["true"]), lambda: client.get("job-0001")):
+            with pytest.raises(RuntimeError, match="async with Client"):
+                await ask()
+        async with client:
+            pass
+        async with asyncio.timeout(WAIT_S / 3):  # sooner than the client's own timeout
+            for ask in (client.jobs, lambda: client.submit(["true"])):
+                with pytest.raises(Unreachable, match="closed"):
+                    await ask()
+
+    asyncio.run(use_too_early_and_too_late())
