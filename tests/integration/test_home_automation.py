@@ -167,7 +167,10 @@ def credentials_of(fleet: Fleet, path: Path) -> None:
 
 
 async def test_it_is_seen_paused_resumed_and_revoked_and_by_nobody_else(house: House) -> None:
-    await house.until(lending="on", mode="lending", phase="lending")
+    async def is_there() -> bool:
+        return house.seen.get(AVAILABLE) == b"online"
+
+    await come_true(is_there)
 
     # What the server had kept since before is no command.
     await house.refused("refused_strange", "the server had kept it")
@@ -224,13 +227,20 @@ async def test_it_is_seen_paused_resumed_and_revoked_and_by_nobody_else(house: H
     assert read_intent(house.state).until is None
     await house.owner("resume")
 
-    # Revoked: the job is dead, no grant holds, and no resume brings any of it back.
     submitted = await asyncio.to_thread(
         house.fleet.submit, "submit", "--no-wait", "--", "sleep", "600"
     )
     assert submitted.returncode == 0, submitted.stderr
     await come_true(lambda: asyncio.to_thread(house.desk.busy))
+    # The price presses on the machine, in the owner's words.
     await house.say("0.9", PRICE)
+
+    async def presses() -> bool:
+        return "power price: 0.9, over 0.3" in (await house.status())["comfort"]["reason"]
+
+    await come_true(presses)
+
+    # Revoked: the job is dead, no grant holds, and no resume brings any of it back.
     await house.say(house.signed("revoke"))
     await house.until(phase="unconsented")
     status = await house.status()
@@ -240,12 +250,6 @@ async def test_it_is_seen_paused_resumed_and_revoked_and_by_nobody_else(house: H
     await house.until(mode="paused")
     await house.say(house.signed("resume"))
     await house.refused("refused", "nothing is granted")
-
-    # The price presses on the machine, in the owner's words.
-    async def presses() -> bool:
-        return "power price: 0.9, over 0.3" in (await house.status())["comfort"]["reason"]
-
-    await come_true(presses)
 
     # The key was never said, and a sudden end is.
     log = b"".join(payload for _, payload in house.log)

@@ -45,7 +45,7 @@ authorization {{ users = [
         (tmp_path / "desk").chmod(0o600)
         # By NATS's own protocol, which knows more subjects, the user is not let in at all.
         with pytest.raises(ConnectError, match="uthoriz"):
-            await connect(server.url, name="x", credentials=tmp_path / "desk", timeout_s=3)
+            await connect(server.url, name="x", credentials=tmp_path / "desk", timeout_s=2)
         yield mqtt
 
 
