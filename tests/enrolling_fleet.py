@@ -10,11 +10,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from broker_command import broker_command
+
 from broker.deployment.folder import Deployment
+from broker.service.submitters import SubmittersFile
 from deploy.local.fleet import Fleet, Lender, command
 
 WITHIN_S = 60.0
 _ASKING = ("requests", "approve", "token", "bound", "rotate", "revoke")
+
+
+def make_deployment(state: Path) -> None:
+    """Run `lender-broker init`, without a process for it."""
+    said = broker_command("init", "--state", str(state))
+    assert said.returncode == 0, said.stderr
 
 
 class EnrollingFleet(Fleet):
@@ -26,10 +35,9 @@ class EnrollingFleet(Fleet):
 
     def start(self) -> None:
         """Make the deployment, then as any fleet."""
-        said = self.broker_verb("init")
-        assert said.returncode == 0, said.stderr
+        make_deployment(self.folder / "broker")
         super().start()
-        assert self.broker_verb("forbid", "demo").returncode == 0
+        SubmittersFile(self.folder / "broker").forbid("demo")
 
     def broker_verb(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a verb of `lender-broker` as the fleet's operator."""

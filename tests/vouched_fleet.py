@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from enrolling_fleet import make_deployment
+
 from broker.deployment.folder import Deployment
 from broker.deployment.tokens import Key
 from deploy.local.fleet import ORDINARY_USER, Fleet, command
@@ -50,8 +52,7 @@ class VouchedFleet(Fleet):
 
     def start(self) -> None:
         """Make the deployment, then as any fleet."""
-        said = self.broker_verb("init")
-        assert said.returncode == 0, said.stderr
+        make_deployment(self.folder / "broker")
         super().start()
 
     def _add(self, name: str) -> None:

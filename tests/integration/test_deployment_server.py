@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from broker_command import broker_command
 from broker_parts import ALICE, GUARD, BrokerProcess
 from enrolling_fleet import Enrolling
 from nats_server import until
@@ -38,7 +39,7 @@ class HandRun:
         self.url = f"nats://127.0.0.1:{port}"
         self.folder = folder
         self.broker = BrokerProcess(folder / "broker", self.url)
-        said = self.broker.run("init", "--port", str(port))
+        said = broker_command("init", "--state", str(self.broker.folder), "--port", str(port))
         assert said.returncode == 0, said.stderr
         self.deployment = Deployment(folder / "broker" / "deployment")
         self.ca = self.deployment.folder / contents.AUTHORITY
@@ -181,7 +182,7 @@ async def test_where_tls_was_asked_for_nothing_is_said_without(
 
 def test_a_fleet_that_is_not_there_is_told_by_revoke(tmp_path: Path) -> None:
     broker = BrokerProcess(tmp_path, "nats://127.0.0.1:1")
-    assert broker.run("init").returncode == 0
+    assert broker_command("init", "--state", str(broker.folder)).returncode == 0
     said = broker.run("revoke", ALICE.public_key, "--url", f"nats://127.0.0.1:{free_port()}")
     assert said.returncode == 1
     assert "no NATS server" in said.stderr

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from broker_command import broker_command
 from broker_parts import BrokerProcess
 from enrolment_world import signer
 from nats_server import until
@@ -42,7 +43,7 @@ class Fleet:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         state = folder / "broker"
-        made = BrokerProcess(state, "").run("init")
+        made = broker_command("init", "--state", str(state))
         assert made.returncode == 0, made.stderr
         self.deployment = Deployment(state / "deployment")
         store = folder / "nats"

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from broker_command import broker_command
 from broker_parts import ALICE, COMMAND, MALLORY
 
 from broker.core.intake.quotas import DEFAULT
@@ -17,6 +18,8 @@ from lender.service.settings import SettingsError, load
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    if arguments[0] != "serve" and not environment:
+        return broker_command(*arguments)
     return subprocess.run(
         [*COMMAND, *arguments],
         capture_output=True,

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from broker_command import broker_command
 from broker_parts import COMMAND
 
 from broker.deployment import claims, contents
@@ -35,13 +36,7 @@ def deployment(tmp_path: Path) -> Deployment:
 
 
 def init(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, "init", "--state", str(state), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    return broker_command("init", "--state", str(state), *arguments)
 
 
 def test_a_token_says_what_was_signed_and_shows_any_change() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self, cast
 
 import pytest
-from broker_parts import COMMAND
+from broker_command import broker_command
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -231,13 +231,7 @@ def test_addresses_of_either_kind_are_hosts(tmp_path: Path) -> None:
 
 
 def init(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, "init", "--state", str(state), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    return broker_command("init", "--state", str(state), *arguments)
 
 
 OLD = """
