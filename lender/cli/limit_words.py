@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from lender.cli.words import size
-from lender.core.policy import Limits, Policy, Rung, Steps, Threshold
+from lender.core.policy import Condition, Limits, Policy, Rung, Steps, Threshold
 from lender.core.schedule import When
 
 
@@ -47,6 +47,8 @@ def limit_lines(policy: Policy) -> Iterator[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    # They are the same whether or not you are there.
+    yield from (f"Lends only while {_condition(one)}." for one in policy.away.conditions)
     rule = policy.presence
     yield (
         f"You are here until {rule.idle_after_s / 60:g} min without input, then idle; "
@@ -77,6 +79,14 @@ def _steps(steps: Steps, number: Callable[[float], str]) -> str:
     named = (("reduced", steps.reduced), ("frozen", steps.frozen), ("evicted", steps.evicted))
     parts = [f"{name} {_twins(step, number)}" for name, step in named if step is not None]
     return ", ".join(parts) or "no matter"
+
+
+def _condition(one: Condition) -> str:
+    if one.equals:
+        return f"{one.name} is {' or '.join(one.equals)}"
+    limit, most = one.below or one.above, one.below is not None
+    said = _twins(limit, "{:g}".format) if limit is not None else ""
+    return f"{one.name} is {said} at {'most' if most else 'least'}"
 
 
 def _twins(threshold: Threshold, number: Callable[[float], str]) -> str:

@@ -49,7 +49,10 @@ def run(args: argparse.Namespace) -> int:
     changed = _read(args.config) if args.config else None
     cores = float(os.cpu_count() or 1)
     if args.what == "show":
-        policy = _policy(changed or today, cores)
+        shown = changed or today
+        policy = _policy(shown, cores)
+        if shown.mqtt is not None:
+            policy = policy.under(shown.mqtt.conditions())
         file, variables = args.config or usual, sorted(filter(_is_setting, os.environ))
         if args.json:
             told = {"cores": cores, "file": file and str(file), "environment": variables}

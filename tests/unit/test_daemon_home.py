@@ -239,6 +239,31 @@ expires_s = 3600
     assert [one.source().numeric for one in settings.mqtt.signals] == [True, False]
 
 
+def test_policy_show_says_under_which_conditions_anything_is_lent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "lenderd.toml"
+    path.write_text(
+        """
+[mqtt]
+url = "mqtt://house.lan"
+signals = [
+  { topic = "a", kind = "price", below = 0.3, expires_s = 60 },
+  { topic = "b", kind = "surplus", above = { at = 500, back = 800 }, expires_s = 60 },
+  { topic = "c", kind = "presence", equals = ["away", "out"], expires_s = 60 },
+]
+"""
+    )
+    assert main(["policy", "show", "--config", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "Lends only while power price is 0.3 at most." in said
+    assert "Lends only while power surplus is 500 / 800 at least." in said
+    assert "Lends only while presence at home is away or out." in said
+    assert main(["policy", "show", "--json", "--config", str(path)]) == 0
+    away = json.loads(capsys.readouterr().out)["policy"]["away"]
+    assert away["conditions"][0]["name"] == "power price"
+
+
 def test_without_the_table_nothing_of_it_is_loaded() -> None:
     script = (
         "import sys, lender.daemon.main; "
