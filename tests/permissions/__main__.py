@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
+from permissions import house
 from permissions.people import PEOPLE, lines
 from permissions.trial import trial
 
@@ -30,7 +31,23 @@ async def measure() -> list[str]:
         "  ".join(f"{name:^5}" for name in ("brok.", "lend.", "lend2", "subm.", "subm2", "obs.")),
         *rows,
     ]
-    return [*head, "A stranger, who has no token, is not let in at all."]
+    return [
+        *head,
+        "A stranger, who has no token, is not let in at all.",
+        "",
+        "lenderd on a house's MQTT server:",
+        *await _of_the_house(),
+    ]
+
+
+async def _of_the_house() -> list[str]:
+    with tempfile.TemporaryDirectory(prefix="lender-permissions-") as folder:
+        async with house.house(Path(folder)) as one:
+            published, subscribed = await house.taken(one)
+    return [
+        f"{'P' if topic in published else '.'} {'S' if topic in subscribed else '.'}  {topic}"
+        for topic in house.tried("subscribe")
+    ]
 
 
 def _short(subject: str) -> str:
