@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
 from lender.core.conditions import OutsideWatch
 from lender.core.consent import Intent
@@ -33,6 +33,9 @@ from lender.state.home_key import read_home_key
 from lender.state.withdrawal import settle, withdraw_everything
 
 log = logging.getLogger(__name__)
+
+WARN_S: Final = 60.0
+"""Between two lines in the log of what strangers say."""
 
 
 class Home:
@@ -74,6 +77,7 @@ class Home:
         self._line = HomeLine(access, self._topics.available, heard, self.hear, self._told)
         self._owner: OwnerVerbs | None = None
         self._refused = {"theirs": "", "unknown": ""}
+        self._warned_at = -WARN_S
         self._settling: set[asyncio.Task[None]] = set()
 
     async def run(self, owner: OwnerVerbs) -> None:
@@ -122,9 +126,11 @@ class Home:
                 self._line.nudge()
 
     def _refuse(self, effect: Refuse) -> None:
+        now = time.monotonic()
         # Anybody on that server can have it said again and again.
-        if self._refused[effect.kind] != effect.reason:
+        if effect.kind == "theirs" or now - self._warned_at >= WARN_S:
             log.warning("a command that came by MQTT is not followed: %s", effect.reason)
+            self._warned_at = now
         self._refused[effect.kind] = effect.reason
         if effect.kind == "theirs":
             self._line.nudge()  # the switch shows again what is so

@@ -552,6 +552,17 @@ def test_what_the_house_says_is_read_as_signals(desk: Desk) -> None:
     assert desk.home.outside()[0].value is None
 
 
+def test_strangers_do_not_fill_the_log(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(50):
+        desk.home.hear("lender/desk/set", b"x" * number, bool(number % 2))
+    assert len(caplog.records) == 1
+    assert desk.home.facts()["refused_strange"]
+    caplog.clear()
+    desk.home._refused["unknown"] = ""
+    desk.say("resume")  # the owner's own is told of each time
+    assert "nothing is paused" in caplog.text
+
+
 def test_a_fault_of_ours_ends_no_lenderd(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(_state: StateFolder) -> None:
         raise RuntimeError("ours")
