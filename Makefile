@@ -66,11 +66,18 @@ walls:
 	@.ci/walls
 
 check: venv
+	@$(MAKE) --no-print-directory --output-sync -j $(shell nproc) types types-mac style
+
+style:
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/mypy
-	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	$(BIN)/lint-imports
+
+types:
+	$(BIN)/mypy
+
+types-mac:
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 
 test: check walls
 	@.ci/packages bubblewrap crun dbus systemd xvfb xdotool
