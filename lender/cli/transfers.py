@@ -24,7 +24,8 @@ class Transfers:
         self._terminal = stream.isatty()
         self._current: tuple[str, bool, int] | None = None
         self._began_at = self._shown_at = 0.0
-        self._began_with_bytes = 0
+        self._flows_from: tuple[float, int] | None = None
+        """When the first of it had come through, and how much; before that its file is read."""
         self._shown = False
 
     def take(self, one: Transfer) -> None:
@@ -34,10 +35,12 @@ class Transfers:
         if which != self._current:
             self.close()
             self._current, self._began_at, self._shown_at = which, now, now
-            self._began_with_bytes = one.done_bytes
+            self._flows_from = (now, one.done_bytes) if one.done_bytes else None
             if self._terminal and one.total_bytes >= _LARGE_BYTES:
                 self._show(one, now)
             return
+        if self._flows_from is None:
+            self._flows_from = now, one.done_bytes
         if one.done_bytes >= one.total_bytes:
             self._end(one, now)
         elif now - self._shown_at >= (_REDRAW_S if self._terminal else _LINE_EVERY_S):
@@ -59,10 +62,10 @@ class Transfers:
 
     def _show(self, one: Transfer, now: float) -> None:
         self._shown, self._shown_at = True, now
-        seconds = max(now - self._began_at, 1e-3)
         counts = f"{size(one.done_bytes)} of {size(one.total_bytes)}"
-        if one.done_bytes > self._began_with_bytes:
-            counts += f", {size((one.done_bytes - self._began_with_bytes) / seconds)}/s"
+        since, from_bytes = self._flows_from or (now, 0)
+        if now > since:
+            counts += f", {size((one.done_bytes - from_bytes) / (now - since))}/s"
         what = _what(one, "sending", "fetching")
         if self._terminal:
             filled = _BAR_CHARS * one.done_bytes // max(one.total_bytes, 1)
