@@ -18,7 +18,7 @@ from deploy.local.fleet import Fleet, FleetError, command
 from deploy.local.screen import COLUMNS, Screen
 
 RECORDING = Path(__file__).resolve().parents[2] / "build" / "recording.txt"
-FILE_MIB = 256
+FILE_MIB = 64
 CHATTY = "'for n in 1 2 3 4 5 6 7 8 9; do echo line $n >&2; sleep 1; done'"
 
 
@@ -102,11 +102,13 @@ def _follow_and_cancel(screen: Screen, recording: Recording) -> None:
 def _interrupted(screen: Screen, recording: Recording) -> None:
     """Ctrl-C asks once, and cancels on the second."""
     screen.clear()
-    screen.type(f"lender submit --follow -- sh -c {CHATTY}; echo $?")
+    screen.type(f"lender submit --follow -- sh -c {CHATTY}")
     screen.until("line 2")
     screen.press("C-c")
     recording.frame("Ctrl-C while waiting", screen.until("Ctrl-C again cancels it"))
     screen.press("C-c")
+    screen.until_prompt()
+    screen.type("echo $?")
     recording.frame("Ctrl-C once more", screen.until_prompt())
 
 

@@ -51,6 +51,10 @@ VERBS = {
 }
 
 
+_INTERRUPTED = 130
+"""128 + SIGINT, as shells have it."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -71,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         words.complain(f"lender {verb}: {error}")
         status = error.code
     except KeyboardInterrupt:
-        status = 130
+        status = _INTERRUPTED
     except BrokenPipeError:
         status = Exit.FAILED
     except OSError as error:
@@ -93,7 +97,17 @@ def command() -> NoReturn:
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             sys.stderr.flush()
+    if status == _INTERRUPTED:
+        _end_by_signal()
     os._exit(status)
+
+
+def _end_by_signal() -> None:
+    """End as who was interrupted: a shell then ends its loop, and begins a new line (bash(1))."""
+    import signal  # noqa: PLC0415  # 1 ms, for those who are
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def _load(verb: str) -> ModuleType:

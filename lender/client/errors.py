@@ -128,7 +128,9 @@ class Rejected(ClientError):
 
     def __init__(self, field: str, reason: str) -> None:
         mend = "mend that field and submit under a new job id"
-        if field == "quota":
+        if field == "submitter":
+            mend = "then submit again, under a new job id"
+        elif field == "quota":
             mend = "then submit under a new job id, or ask the operator for more"
         super().__init__(f"rejected, {field}: {reason}", mend)
         self.field = field
