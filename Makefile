@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. The others are parts of them.
-.PHONY: help demo recording test test-attacks test-suites conformance test-cgroups soak-sandbox chaos sim fuzz lock audit sbom check venv walls wasm schemas permissions bench footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-matching bench-arrays bench-flood bench-transfer bench-recovery bench-kills bench-scale bench-peers bench-throughput bench-fleet clean
+.PHONY: help demo recording test test-attacks test-suites conformance test-cgroups test-systemd soak-sandbox chaos sim fuzz lock audit sbom check venv walls wasm schemas permissions bench footprint bench-owner bench-comfort bench-sensors bench-startup bench-sandbox bench-matching bench-arrays bench-flood bench-transfer bench-recovery bench-kills bench-scale bench-peers bench-throughput bench-fleet clean
 
 # Hundreds of processes start in a test run: none is to compile our modules once more.
 unexport PYTHONDONTWRITEBYTECODE
@@ -18,6 +18,7 @@ help:
 	@echo 'make test-suites   CPython'"'"'s own tests of executors and joblib'"'"'s of backends, which want a quiet machine'
 	@echo 'make conformance   submitters in Node.js and in shell, and the AsyncAPI document (asks the network)'
 	@echo 'make test-cgroups  limits by cgroup, in an emulated machine that has every controller'
+	@echo 'make test-systemd   the package on a Debian that systemd boots in a container: as root, a minute or two'
 	@echo 'make soak-sandbox  10,000 sandboxed tasks with faults among them, and what is left of them'
 	@echo 'make chaos      20 lenders, two brokers and a NATS cluster under random faults: MINUTES=10 SEED=n'
 	@echo 'make sim        the cores of broker and lenders in a simulated world: SEED=n, or SEEDS=1..1000'
@@ -101,6 +102,9 @@ conformance: venv walls
 
 test-cgroups: venv
 	@tests/vm/run
+
+test-systemd: venv walls
+	@tests/vm/run-systemd
 
 soak-sandbox: venv walls
 	@.ci/packages bubblewrap

@@ -1,5 +1,6 @@
 """What lenderd and the broker write while they run: lines for people, or JSON for a log store."""
 
+import faulthandler
 import json
 import logging
 import sys
@@ -65,7 +66,12 @@ class JsonLines(logging.Formatter):
 
 
 def set_up(level: str, form: str) -> None:
-    """Have everything that this process logs written to standard error."""
+    """Have everything that this process logs written to standard error.
+
+    And where it was, should it crash or be ended by SIGABRT, as systemd's watchdog does.
+    """
+    if not faulthandler.is_enabled() and sys.__stderr__ is not None:
+        faulthandler.enable(file=sys.__stderr__)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if form == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler])

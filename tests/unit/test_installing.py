@@ -71,6 +71,10 @@ def test_a_machines_service_gets_its_account_before_all_else() -> None:
     plan = systemd.install(MACHINES, units(MACHINES), ACCOUNTS, nobody, replace=False)
     assert plan.steps[0] == Run(("systemd-sysusers", str(ACCOUNTS)))
     assert "User=lender\n" in carried_out({}, plan)[0][FOLDER / "lenderd.service"]
+    shipped = UNITS / "systemd"
+    for name, account in systemd.RUNS_AS.items():
+        assert f"\nUser={account}\n" in (shipped / "system" / f"{name}.service").read_text()
+        assert f"u {account} " in (shipped / systemd.ACCOUNTS).read_text()
 
 
 def test_a_second_time_does_nothing() -> None:
@@ -205,7 +209,7 @@ def test_property_lists_say_what_launchd_knows(path: Path) -> None:
     assert (said["ProcessType"], said["ThrottleInterval"]) == ("Background", 30)
     logs = "/Library/Logs/" if path.parent.name == "daemon" else "/Users/a & b/Library/Logs/"
     assert said["StandardErrorPath"].startswith(logs)
-    variables = said["EnvironmentVariables"]
+    variables = said.get("EnvironmentVariables", {})
     assert all(isinstance(value, str) for value in variables.values())
     # As root it never runs work: it turns into an account, or does not start.
     assert ("LENDERD_USER" in variables) == (path.parent.name == "daemon")

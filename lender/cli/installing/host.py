@@ -134,7 +134,7 @@ def systemd_service(target: Target) -> systemd.Found:
         read=read,
         enabled=_says(target, "is-enabled") == "enabled",
         active=_says(target, "is-active") in ("active", "activating", "reloading"),
-        accounts=_is_account(target.name),
+        accounts=not target.system or _is_account(systemd.RUNS_AS[target.name]),
         lingers=Path("/var/lib/systemd/linger", user).exists(),
     )
 

@@ -15,6 +15,8 @@ PACKAGED = {
 }
 """Where packages put theirs (systemd.unit(5), "Unit File Load Path")."""
 ACCOUNTS = "sysusers.d/lender.conf"
+RUNS_AS = {"lenderd": "lender", "lender-broker": "lender-broker"}
+"""Whom system units run as."""
 
 Reader = Callable[[Path], str | None]
 """Returns a file's text; None where there is none."""
