@@ -12,7 +12,7 @@ import pytest
 from lender.client import ContentFault, UntrustedValue
 from lender.client.executor import RemoteError, RemoteTraceback
 from lender.client.executor.outcomes import Outcome, outcome
-from lender.client.executor.program import program
+from lender.client.executor.program import Call, calls_of, program
 from lender.sandbox.runtimes.python_inside import encode
 
 OUTPUT_BYTES = 1 << 20
@@ -30,7 +30,7 @@ class Unknown(Exception):  # noqa: N818 - a module of the submitter's
 def came_of(function: object, *arguments: object, **named: object) -> bytes:
     """What a lender sends back of a call."""
     call = cloudpickle.dumps((function, arguments, named))
-    return encode(pickle.loads(program([b"", call], OUTPUT_BYTES))(1))
+    return encode(pickle.loads(program([Call(b""), Call(call)], OUTPUT_BYTES))(1))
 
 
 def fail(kind: Callable[..., Exception], *arguments: object) -> None:
@@ -46,6 +46,21 @@ def test_values_and_what_was_printed() -> None:
     assert outcome(came_of(divmod, 7, 2), trust=False) == Outcome("", (3, 1))
     assert outcome(came_of(speak, "hé", "ho"), trust=False) == Outcome("hé ho\n", "hé ho")
     assert outcome(came_of(dict, a=1), trust=False).value == {"a": 1}
+
+
+def test_what_a_function_holds_is_sent_and_opened_once_for_many_calls() -> None:
+    held = [bytes(100_000)]
+
+    def take(number: int) -> tuple[int, int]:
+        held.append(b"")
+        return number, len(held)
+
+    call = calls_of(take)
+    calls = [Call(cloudpickle.dumps((pow, (2, 3), {}))), *(call((one,)) for one in range(100))]
+    content = program(calls, OUTPUT_BYTES)
+    assert len(content) < 200_000
+    run = pickle.loads(content)
+    assert [run(task)["value"] for task in (0, 1, 100)] == [8, (0, 2), (99, 3)]
 
 
 def test_very_much_that_was_printed_is_cut() -> None:

@@ -26,7 +26,7 @@ from lender.client.executor.call_queue import (
     SendBatch,
 )
 from lender.client.executor.outcomes import outcome
-from lender.client.executor.program import program
+from lender.client.executor.program import Call, program
 from lender.client.functions import FunctionOptions
 from lender.client.job import Job
 from lender.client.loop_thread import LoopThread
@@ -36,6 +36,9 @@ from lender.protocol.strangers_text import visible
 
 _MOMENT_S = 1.0
 """See `Remind`."""
+
+_NOTHING = Call(b"")
+"""In place of a call that was dropped after it had been taken."""
 
 
 class CallFuture(Future[Any]):
@@ -81,7 +84,7 @@ class Dispatch:
         self._on_finished = on_finished
         self._trust = trust
         self._queue = CallQueue(in_flight_max)
-        self._calls: dict[int, bytes] = {}
+        self._calls: dict[int, Call] = {}
         self._futures: dict[int, CallFuture] = {}
         self._jobs: dict[int, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -94,12 +97,12 @@ class Dispatch:
         """
         await self._client.__aenter__()
 
-    def take(self, made: dict[int, tuple[bytes, CallFuture]]) -> None:
-        """Calls that were made: number -> pickle, and whose result it is."""
+    def take(self, made: dict[int, tuple[Call, CallFuture]]) -> None:
+        """Calls that were made: number -> what is sent, and whose result it is."""
         for number, (call, future) in made.items():
             self._calls[number] = call
             self._futures[number] = future
-        self._on(CallsMade({number: len(call) for number, (call, _) in made.items()}))
+        self._on(CallsMade({number: len(call.content) for number, (call, _) in made.items()}))
 
     def drop(self, number: int) -> None:
         """A future was cancelled."""
@@ -136,7 +139,7 @@ class Dispatch:
     async def _run(self, batch: int, calls: tuple[int, ...]) -> None:
         """Have a batch run as one array, until all of its calls have ended."""
         left = dict(enumerate(calls))
-        pickles = [self._calls.pop(number, b"") for number in calls]
+        pickles = [self._calls.pop(number, _NOTHING) for number in calls]
         try:
             job = self._jobs[batch] = await self._client.submit_program(
                 program(pickles, self._output_bytes), len(calls), self._options

@@ -13,12 +13,14 @@ from typing import Any, Literal, TypeVar, Unpack
 from lender.client.client import Client
 from lender.client.errors import Rejected
 from lender.client.executor.dispatch import CallFuture, Dispatch
+from lender.client.executor.program import Call, calls_of
 from lender.client.functions import FunctionOptions, pickled
 from lender.client.loop_thread import LoopThread, before_threads_end
 
 IN_FLIGHT_MAX = 1_000
 
 Value = TypeVar("Value")
+Said = TypeVar("Said")
 
 _open: weakref.WeakSet["LenderExecutor"] = weakref.WeakSet()
 
@@ -86,7 +88,7 @@ class LenderExecutor(Executor):
         Raises:
             RuntimeError: the executor was shut down, or this process forked from its own.
         """
-        return self._submit([(fn, args, kwargs)])[0]
+        return self._submit([(fn, args, kwargs)], lambda call: Call(pickled(call)))[0]
 
     def map(
         self,
@@ -97,6 +99,8 @@ class LenderExecutor(Executor):
         buffersize: int | None = None,
     ) -> Iterator[Value]:
         """Return the values of `fn(*one)` for each of what the iterables give, in order.
+
+        The function is pickled once, as it is now; what it holds is sent once with many calls.
 
         Args:
             fn: see `submit`.
@@ -146,17 +150,15 @@ class LenderExecutor(Executor):
         if wait:
             self._thread.join()
 
-    def _submit(
-        self, calls: Iterable[tuple[Callable[..., Any], tuple[object, ...], dict[str, object]]]
-    ) -> list[Future[Any]]:
+    def _submit(self, said: Iterable[Said], call_of: Callable[[Said], Call]) -> list[Future[Any]]:
         futures: list[Future[Any]] = []
-        made: dict[int, tuple[bytes, CallFuture]] = {}
-        for call in calls:
+        made: dict[int, tuple[Call, CallFuture]] = {}
+        for call in said:
             number = next(self._numbers)
             future = CallFuture(self._thread, self._dispatch, number)
             futures.append(future)
             try:
-                made[number] = pickled(call), future
+                made[number] = call_of(call), future
             except Rejected as error:
                 future.set_exception(error)
         with self._lock:
@@ -174,16 +176,15 @@ class LenderExecutor(Executor):
         ends_at: float | None,
         ahead: int | None,
     ) -> Iterator[Any]:
-        futures = deque(self._submit((fn, one, {}) for one in itertools.islice(arguments, ahead)))
+        call_of = calls_of(fn)
+        futures = deque(self._submit(itertools.islice(arguments, ahead), call_of))
 
         def values() -> Iterator[Any]:
             try:
                 while futures:
                     # No name holds the value, nor the future: it goes when its taker lets go.
                     yield _result(futures.popleft(), ends_at)
-                    futures.extend(
-                        self._submit((fn, one, {}) for one in itertools.islice(arguments, 1))
-                    )
+                    futures.extend(self._submit(itertools.islice(arguments, 1), call_of))
             finally:
                 for future in futures:
                     future.cancel()

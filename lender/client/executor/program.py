@@ -5,23 +5,56 @@ import for tasks, nor anything but the standard library for sure.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from lender.client.functions import pickled
 
 
-def program(calls: Sequence[bytes], output_bytes: int) -> bytes:
+class Call(NamedTuple):
+    """One call, pickled: alone, or with many of the same function beside it.
+
+    Attributes:
+        content: (function, arguments, keyword arguments), or (arguments, keyword arguments).
+        function: the function, where it is not in there.
+    """
+
+    content: bytes
+    function: bytes | None = None
+
+
+def calls_of(function: Callable[..., Any]) -> Callable[[tuple[Any, ...]], Call]:
+    """Return what makes calls of one function: whatever it holds is pickled and sent once.
+
+    What is returned raises Rejected where something can't be pickled.
+    """
+    once: bytes | None = None
+
+    def call(arguments: tuple[Any, ...]) -> Call:
+        nonlocal once
+        if once is None:
+            once = pickled(function)
+        return Call(pickled((arguments, {})), once)
+
+    return call
+
+
+def program(calls: Sequence[Call], output_bytes: int) -> bytes:
     """Return the program of an array whose tasks are these calls.
 
     A task's value is a dict: `printed`, what it wrote to sys.stdout, and either `value` or
     `raised`, which `outcomes.outcome` reads.
 
     Args:
-        calls: a pickle of (function, arguments, keyword arguments) each.
+        calls: as they were made.
         output_bytes: of a task at most; what is printed takes a third of it, an exception the rest.
     """
     printed_bytes_max = output_bytes // 4  # they travel as base64
     told = _teller(output_bytes)
+    contents = [one.content for one in calls]
+    functions = list(dict.fromkeys(one.function for one in calls))
+    places = {function: place for place, function in enumerate(functions)}
+    function_of = [places[one.function] for one in calls]
+    opened: dict[int, Any] = {}
 
     def call(task: int) -> dict[str, Any]:
         import contextlib  # noqa: PLC0415 - on the lender
@@ -33,7 +66,13 @@ def program(calls: Sequence[bytes], output_bytes: int) -> bytes:
         came: dict[str, Any]
         with contextlib.redirect_stdout(text):
             try:
-                function, arguments, named = pickle.loads(calls[task])  # noqa: S301 - the submitter's own
+                called = pickle.loads(contents[task])  # noqa: S301 - the submitter's own
+                shared = functions[place := function_of[task]]
+                if shared is not None:
+                    if place not in opened:
+                        opened[place] = pickle.loads(shared)  # noqa: S301 - as above
+                    called = opened[place], *called
+                function, arguments, named = called
                 came = {"value": function(*arguments, **named)}
             except SystemExit:
                 raise  # it was asked to end, or ends itself: the task has no outcome
