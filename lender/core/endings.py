@@ -56,5 +56,7 @@ def _ending_soon(now: float, situation: Situation) -> Iterator[tuple[LeaseRun, H
 def _let_cool(now: float, situation: Situation) -> list[Effect]:
     """Close kept sandboxes: too long idle, more than may be, or not under plain lending."""
     kept = situation.leases.attempts.kept
+    if not kept:
+        return []
     effects = kept.close(unless=lambda one: now < one.until and situation.may_keep(now, one.plan))
     return effects + kept.shrink(situation.spare.slots_total, situation.memory_free_bytes)

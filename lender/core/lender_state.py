@@ -3,14 +3,12 @@
 Every state may follow every other: what is derived has no history.
 """
 
-from dataclasses import dataclass, fields
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from lender.protocol.lease import LenderPhase
 
 
-@dataclass(frozen=True, slots=True)
-class Grounds:
+class Grounds(NamedTuple):
     """Why the lender might not lend, in words; None where it does not hold.
 
     The order of the fields is the precedence: the first that holds names the state, so the
@@ -25,13 +23,12 @@ class Grounds:
     lending: str
 
 
-PRECEDENCE: Final = cast("tuple[LenderPhase, ...]", tuple(one.name for one in fields(Grounds)))
+PRECEDENCE: Final = cast("tuple[LenderPhase, ...]", Grounds._fields)
 
 
 def derive(grounds: Grounds) -> tuple[LenderPhase, str]:
     """Return the state and the reason for it, in words."""
-    for phase in PRECEDENCE[:-1]:
-        reason = getattr(grounds, phase)
+    for phase, reason in zip(PRECEDENCE[:-1], grounds, strict=False):
         if reason is not None:
             return phase, reason
     return "lending", grounds.lending

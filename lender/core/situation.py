@@ -81,7 +81,10 @@ class Situation:
 
     def slots_free(self, now: float) -> int:
         """Return how many more cores could be lent at `now`."""
-        if self.state(now)[0] != "lending" or len(self.leases) >= HELD_MAX:
+        return self._slots_free(self.state(now)[0])
+
+    def _slots_free(self, phase: LenderPhase) -> int:
+        if phase != "lending" or len(self.leases) >= HELD_MAX:
             return 0
         running = self.leases.attempts
         return self.spare.slots_free(running.cpu_committed, running.memory_committed_bytes)
@@ -131,7 +134,8 @@ class Situation:
         """Return the offer, if one is due."""
         if not self.online:
             return []
-        (phase, reason), slots_free = self.state(now), self.slots_free(now)
+        phase, reason = self.state(now)
+        slots_free = self._slots_free(phase)
         consent, leases = self.consent, self.leases
         blobs = self.disk.blobs if self.disk is not None else ()
         classes = self.classes
