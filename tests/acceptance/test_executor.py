@@ -113,6 +113,20 @@ def test_ctrl_c_ends_what_runs(pythons: Fleet, tmp_path: Path) -> None:
     wait_until(lambda: not sleeping(pythons), "it was ended")
 
 
+@pytest.mark.usefixtures("pythons")
+def test_what_was_submitted_is_done_also_where_nobody_holds_its_executor() -> None:
+    program = "from lender.client import LenderExecutor; LenderExecutor().submit(print, 'done')"
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=True,
+    )
+    assert (ended.stdout, ended.stderr) == ("done\n", "")
+
+
 def test_a_fleet_that_is_not_there_is_told_at_once(
     pythons: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

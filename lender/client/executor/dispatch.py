@@ -213,8 +213,10 @@ class Dispatch:
     async def _finish(self) -> None:
         others = self._tasks - {asyncio.current_task()}
         await asyncio.gather(*others, return_exceptions=True)
-        await self._client.__aexit__(None, None, None)
-        self._on_finished()
+        try:
+            await self._client.__aexit__(None, None, None)
+        finally:
+            self._on_finished()
 
 
 def _show(stream: TextIO | None, text: str, trust: bool) -> None:  # noqa: FBT001 - one caller

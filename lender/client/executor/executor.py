@@ -7,6 +7,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypeVar, Unpack
 
@@ -23,6 +24,8 @@ Value = TypeVar("Value")
 Said = TypeVar("Said")
 
 _open: weakref.WeakSet["LenderExecutor"] = weakref.WeakSet()
+_threads: set[LoopThread] = set()
+"""Those of calls that have not ended; of some the executor may be gone."""
 
 
 class LenderExecutor(Executor):
@@ -73,10 +76,11 @@ class LenderExecutor(Executor):
             client or Client(),
             max_workers or IN_FLIGHT_MAX,
             options,
-            self._thread.stop,
+            partial(_end, self._thread),
             trust=trust_results,
         )
         self._thread.open(self._dispatch.open())
+        _threads.add(self._thread)
         weakref.finalize(self, _abandon, self._thread, self._dispatch).atexit = False
         _open.add(self)
 
@@ -215,9 +219,16 @@ def _abandon(thread: LoopThread, dispatch: Dispatch) -> None:
     thread.call(dispatch.close, "nothing")
 
 
+def _end(thread: LoopThread) -> None:
+    thread.stop()
+    _threads.discard(thread)
+
+
 def _wait_for_all() -> None:
     for executor in list(_open):
         executor.shutdown()
+    for thread in list(_threads):
+        thread.join()
 
 
 before_threads_end(_wait_for_all)
