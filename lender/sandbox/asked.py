@@ -18,6 +18,9 @@ class Asked:
         ahead_max: how many tasks it may know of behind the one that it works at.
         known_max: how many may have been asked for behind the one that is waited for, those with
             an answer included.
+
+    Attributes:
+        early_bytes: what the bodies of answers take that nobody has taken yet.
     """
 
     def __init__(self, ahead_max: int, known_max: int) -> None:
@@ -25,6 +28,7 @@ class Asked:
         self._known_max = known_max
         self._asked = deque[int]()
         self._early = deque[Frame]()
+        self.early_bytes = 0
 
     @property
     def at_work(self) -> int | None:
@@ -57,6 +61,7 @@ class Asked:
         if len(self._early) >= len(self._asked):
             return False
         self._early.append(answer)
+        self.early_bytes += len(answer.body)
         return True
 
     def take(self) -> Frame | None:
@@ -64,9 +69,12 @@ class Asked:
         if not self._early:
             return None
         self._asked.popleft()
-        return self._early.popleft()
+        answer = self._early.popleft()
+        self.early_bytes -= len(answer.body)
+        return answer
 
     def forget(self) -> None:
         """Nobody is left who would answer."""
         self._asked.clear()
         self._early.clear()
+        self.early_bytes = 0

@@ -68,8 +68,9 @@ def encode(frame: Frame) -> bytes:
 class Decoder:
     """Bytes and descriptors in, frames out."""
 
-    def __init__(self, body_bytes_max: int) -> None:
+    def __init__(self, body_bytes_max: int, header_bytes_max: int = HEADER_BYTES_MAX) -> None:
         self._body_bytes_max = body_bytes_max
+        self._header_bytes_max = header_bytes_max
         self._buffer = bytearray()
         self._fds: list[int] = []
 
@@ -90,7 +91,7 @@ class Decoder:
         if len(self._buffer) < _PREFIX.size:
             return None
         header_bytes, body_bytes, fd_count = _PREFIX.unpack_from(self._buffer)
-        if header_bytes > HEADER_BYTES_MAX or body_bytes > self._body_bytes_max:
+        if header_bytes > self._header_bytes_max or body_bytes > self._body_bytes_max:
             raise FrameError(f"frame of {header_bytes} + {body_bytes} bytes")
         end = _PREFIX.size + header_bytes + body_bytes
         if len(self._buffer) < end:

@@ -42,8 +42,9 @@ from lender.sandbox.processes.tree import Root
 # The runner ends its own tasks; one that is this late has been taken over by its guest.
 _LATE_S = 5.0
 _LOOK_S = 1.0
-# Values that wait for the daemon are its memory.
+# Values that wait for the daemon are its memory: with more of them nothing is read.
 _EARLY_BYTES_MAX = 16 << 20
+_ANSWER_HEADER_BYTES_MAX = 1 << 18
 
 
 class LeaseSandbox:
@@ -80,8 +81,8 @@ class LeaseSandbox:
         self._loop = asyncio.get_running_loop()
         self._spawning: asyncio.Future[Child] | None = None
         self._child: Child | None = None
-        known_max = _EARLY_BYTES_MAX // max(1, plan.limits.output_bytes)
-        self._asked = Asked(AHEAD_MAX, min(KNOWN_MAX, known_max))
+        self._asked = Asked(AHEAD_MAX, KNOWN_MAX)
+        self._reads = True
         self._answer: asyncio.Future[bool] | None = None
         self._clock: asyncio.TimerHandle | None = None
         self._left_s = 0.0
@@ -101,7 +102,9 @@ class LeaseSandbox:
         """See `Sandbox.prepare`."""
         self._check_open()
         answer_bytes = self._plan.limits.output_bytes + STDERR_TAIL_BYTES
-        self._decoder = frames.Decoder(max(answer_bytes, TOLD_BYTES_MAX))
+        body_bytes_max = max(answer_bytes, TOLD_BYTES_MAX)
+        self._decoder = frames.Decoder(body_bytes_max, _ANSWER_HEADER_BYTES_MAX)
+        self._reads = True
         if self._cgroups is not None:
             try:
                 self._cgroups.make(self._plan.lease, self._plan.limits)
@@ -297,6 +300,9 @@ class LeaseSandbox:
         while (answer := self._asked.take()) is None:
             if child.channel.fileno() < 0:
                 raise SandboxGoneError("the sandbox is dead")
+            if not self._reads:
+                self._reads = True
+                self._loop.add_reader(child.channel, self._on_readable, child)
             if self._clock is None:
                 self._clock = self._loop.call_later(_LOOK_S, self._look, child)
             self._answer = self._loop.create_future()
@@ -346,6 +352,9 @@ class LeaseSandbox:
             data = b""
         if not data:
             self._on_gone(child)
+        elif self._asked.early_bytes > _EARLY_BYTES_MAX:
+            self._reads = False
+            self._loop.remove_reader(child.channel)
 
     def _hear_log(self, frame: Frame) -> None:
         """Pass on what a runner tells.

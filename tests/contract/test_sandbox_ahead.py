@@ -55,6 +55,24 @@ async def test_tasks_of_another_job_are_told_its_names_and_number(
 
 
 @needs_bubblewrap
+async def test_values_that_nobody_takes_stop_it_and_none_is_lost(workshop: Workshop) -> None:
+    size = 1 << 20
+    limits = LIMITS._replace(output_bytes=size)
+    sandbox = await workshop.prepared("process", f"head -c {size} /dev/zero", limits=limits)
+    tasks = range(24)
+    first = await sandbox.run(0, tasks[1:])
+    await until(lambda: not sandbox._reads, "it is read no more")
+    waiting_bytes = sandbox._asked.early_bytes
+    assert 16 * size < waiting_bytes < 18 * size
+    await asyncio.sleep(0.1)
+    assert sandbox._asked.early_bytes == waiting_bytes
+    rest = [await sandbox.run(task, tasks[task + 1 :]) for task in tasks[1:]]
+    assert {len(one.value) for one in (first, *rest)} == {size}
+    assert [one.task for one in (first, *rest)] == list(tasks)
+    assert sandbox._asked.early_bytes == 0
+
+
+@needs_bubblewrap
 async def test_an_outcome_does_not_wait_for_a_long_task_behind_it(workshop: Workshop) -> None:
     sandbox = await workshop.prepared("process", "[ $LENDER_TASK = 0 ] || sleep 3600")
     assert (await asyncio.wait_for(sandbox.run(0, (1, 2)), 15)).state == "succeeded"

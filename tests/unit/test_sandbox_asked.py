@@ -40,10 +40,14 @@ def test_those_behind_are_asked_for_in_batches() -> None:
 def test_answers_wait_until_they_are_wanted() -> None:
     asked = Asked(4, 8)
     asked.want(0, [1])
-    assert asked.hear(FIRST)
+    assert asked.hear(FIRST._replace(body=b"123"))
     assert asked.hear(SECOND)
+    assert asked.early_bytes == 3
     assert asked.at_work is None
-    assert (asked.take(), asked.want(1), asked.take(), asked.take()) == (FIRST, [], SECOND, None)
+    first = asked.take()
+    assert first is not None
+    assert (first.body, asked.early_bytes) == (b"123", 0)
+    assert (asked.want(1), asked.take(), asked.take()) == ([], SECOND, None)
 
 
 def test_what_is_answered_already_keeps_it_from_no_work() -> None:
