@@ -21,6 +21,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -306,6 +307,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(DESCRIPTORS, most), most))
     folder, found = Path(tempfile.mkdtemp(prefix="lender-scale-")), Found()
     print(f"load {os.getloadavg()[0]:.2f}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         for run in range(asked.runs):
             (folder / str(run)).mkdir()

@@ -19,6 +19,7 @@ from bench.peers.port import WITH_PARENT
 
 _PR_SET_CHILD_SUBREAPER = 36
 _CLOSE_S = 15.0
+_SHARED = "/dev/shm"
 
 
 class GuestError(Exception):
@@ -47,7 +48,12 @@ class Guest:
                 str(self.folder),
             ],
             cwd=ROOT,
-            env={**os.environ, "PATH": search_path(), "PYTHONPATH": str(ROOT)},
+            env={
+                **os.environ,
+                "PATH": search_path(),
+                "PYTHONPATH": str(ROOT),
+                "TMPDIR": str(folder),
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -92,6 +98,7 @@ class Guest:
         trace: TracebackType | None,
     ) -> None:
         assert self._process.stdin is not None
+        shared = shared_memory(family([self.pid]))
         try:
             if kind is None or not issubclass(kind, GuestError | KeyboardInterrupt):
                 self._process.stdin.close()
@@ -105,6 +112,7 @@ class Guest:
             for end in (self._process.stdin, self._process.stdout, self._log):
                 with contextlib.suppress(BrokenPipeError):
                     end.close()
+            unlink(shared)
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _said(self) -> str:
@@ -125,6 +133,23 @@ def end_all() -> None:
                 one.kill()
         psutil.wait_procs(left, timeout=1)
         _reap()
+
+
+def shared_memory(processes: Iterable[psutil.Process]) -> set[Path]:
+    """Return what they have in /dev/shm: who is killed leaves it there."""
+    found = set()
+    for one in processes:
+        with contextlib.suppress(OSError):
+            lines = Path(f"/proc/{one.pid}/maps").read_text().splitlines()
+            names = (line.split(maxsplit=5)[-1] for line in lines if _SHARED in line)
+            found |= {Path(name) for name in names if Path(name).parent == Path(_SHARED)}
+    return found
+
+
+def unlink(files: Iterable[Path]) -> None:
+    """Remove those that are still there."""
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def family(roots: Iterable[int]) -> list[psutil.Process]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import psutil
 
 from bench.peers import tasks
-from bench.peers.guest import Guest, family
+from bench.peers.guest import Guest, family, shared_memory, unlink
 
 _WARM_UP = 20
 _COUNT_MAX = 200_000
@@ -155,9 +155,11 @@ def _recovery(guest: Guest, effort: Effort) -> Iterator[Finding]:
     _wait(lambda: bool(tasks.starts(path)), effort.limit_s)
     (pid, _), *_rest = tasks.starts(path)
     victims = _worker_of(pid, guest.ask("processes", effort.limit_s)["workers"])
+    shared = shared_memory(victims)
     killed = time.monotonic()
     for one in victims:
         os.kill(one.pid, signal.SIGKILL)
+    unlink(shared)
     measure = "second start of a killed worker's task"
     try:
         _wait(lambda: len(tasks.starts(path)) > 1, effort.recovery_s)

@@ -85,6 +85,10 @@ class Ours(Peer):
             self._loop.run(self._client.__aexit__())
             self._loop.close()
         if hasattr(self, "_fleet"):
+            for lender in self._fleet.lenders.values():
+                if not lender.alive():  # what it has left behind is its own to remove
+                    lender.start()
+                    self.until(lender.answers, f"{lender.name} again")
             self._fleet.stop()
         super().stop()
 
