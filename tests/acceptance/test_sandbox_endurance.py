@@ -339,7 +339,7 @@ def _of_sessions(sessions: set[int]) -> int:
 
 
 @needs_bubblewrap
-@pytest.mark.timeout(60 if TASKS <= 300 else 4 * 3600)
+@pytest.mark.timeout(240 if TASKS <= 300 else 4 * 3600)
 async def test_nothing_is_left_of_thousands_of_tasks(open_folder: Path) -> None:
     soak = Soak(open_folder, random.Random(SEED))
     await soak.start()
