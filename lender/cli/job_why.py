@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from lender.cli.connect import with_client
 from lender.cli.exits import CommandError, Exit
-from lender.cli.owner import print_json
 from lender.cli.words import complain, key, printable, say
 from lender.client import Client, Job, JobStatus, KeyFault, Terminal, error_of
 from lender.client.errors import outcome_of
@@ -67,11 +66,10 @@ def run(args: argparse.Namespace, here: Callable[[], Answer | None]) -> int:
 
 
 def _print_documents(fleet: Answer | None, local: Answer | None) -> None:
-    submitted = {"schema": "lender.why-job/1", **fleet.document} if fleet else None
-    if local is None:
-        print(json.dumps(submitted, indent=2))
-    else:
-        print_json("why", {**local.document, "submitted": submitted})
+    """The fleet's answer is the document, whether or not this machine has one as well."""
+    here = {"schema": "lender.why/1", **local.document} if local else None
+    told = {"schema": "lender.why-job/1", **fleet.document, "here": here} if fleet else here
+    print(json.dumps(told, indent=2))
 
 
 def _ask(args: argparse.Namespace) -> Answer:
@@ -94,7 +92,8 @@ def _has(job: Job, task: int) -> bool:
 
 async def _answer(client: Client, job: Job, task: int | None) -> Answer:
     terminal = await job.terminal()
-    status = None if terminal else await client.status(job, task)
+    asked = 0 if task is None and job.spec.array is None else task
+    status = None if terminal else await client.status(job, asked)
     told = _of_job(job, terminal, status)
     if task is None:
         return told
@@ -114,6 +113,8 @@ def _of_job(job: Job, terminal: Terminal | None, status: JobStatus | None) -> An
         head = f"○ waits: {why}"
     else:
         state, why = status.state, status.why
+        if job.spec.array is None and status.task is not None and status.task.state == "running":
+            why = status.task.why  # with whom
         head = f"● runs{': ' * bool(why)}{why}" if status.tasks_running else f"○ waits: {why}"
     fields: dict[str, Any] = {"job": job.id, "name": job.spec.name, "state": state, "why": why}
     counts = terminal or status
@@ -125,18 +126,18 @@ def _of_job(job: Job, terminal: Terminal | None, status: JobStatus | None) -> An
     if job.spec.array is not None and counts is not None:
         line += f"  {counts.tasks_total} tasks: {counts.tasks_succeeded} succeeded, "
         line += f"{counts.tasks_failed} failed, {running} run"
-    return Answer([printable(head), printable(line), _next(job, terminal)], fields)
+    return Answer([printable(head), printable(line), *_next(job, terminal)], fields)
 
 
-def _next(job: Job, terminal: Terminal | None) -> str:
-    """Name the verbs that go on from here."""
+def _next(job: Job, terminal: Terminal | None) -> list[str]:
+    """Name the verbs that go on from here, to be copied."""
     if terminal is None:
-        return f"  [lender logs -f {job.id}; lender get --wait {job.id}; lender cancel {job.id}]"
-    if terminal.state == "succeeded":
-        return f"  [lender get {job.id}]"
-    retry = f"lender retry {job.id}"
-    is_worth_it = terminal.result or terminal.tasks_succeeded
-    return f"  [lender get {job.id}; {retry}]" if is_worth_it else f"  [{retry}]"
+        verbs = ["logs -f", "get --wait", "cancel"]
+    elif terminal.state == "succeeded":
+        verbs = ["get"]
+    else:
+        verbs = ["get", "retry"] if terminal.result or terminal.tasks_succeeded else ["retry"]
+    return [f"    lender {verb} {job.id}" for verb in verbs]
 
 
 async def _of_task(job: Job, task: int, status: JobStatus | None) -> Answer:
