@@ -6,8 +6,8 @@ change. With a submitter's name or key it is about what you grant to them.
 With a job's id it is about the job. Of one that you have submitted the fleet is asked (with
 your key, see --url): what it waits for, where it runs, or what became of it; --task N asks for one
 task of an array. Of one that runs or ran on this machine it says what this machine does with it,
-and why; there the beginning of its id is enough. A job that is both gets both answers. --state DIR
-asks that lender alone.
+and why; there the beginning of its id is enough. A job that is both gets both answers; in JSON the
+fleet's is the document, and this machine's is `here`. --state DIR asks that lender alone.
 """
 
 import time
