@@ -178,18 +178,19 @@ async def test_headers_that_hide_the_servers_word_let_nobody_wait(fleet: Fleet, 
     reader, writer = await asyncio.open_connection(server.hostname, server.port)
     try:
         writer.write(b'CONNECT {"headers":true,"verbose":false}\r\n')
-        for number in range(2 * waiting.OF_LINE_MAX):
-            one = applicant(number + 10)
-            for _ in range(2):
+        applicants = {f"{n}": applicant(n + 10) for n in range(2 * waiting.OF_LINE_MAX)}
+        inbox = f"_INBOX_stranger.hides.{os.urandom(4).hex()}"
+        writer.write(f"SUB {inbox}.* 1\r\n".encode())
+        for _ in range(2):
+            for number, one in applicants.items():
                 payload, headers = one.request()
-                inbox = f"_INBOX_stranger.hides.{number}{os.urandom(4).hex()}"
-                writer.write(f"SUB {inbox} 1\r\nUNSUB 1 1\r\n".encode())
                 said = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-                block = f"NATS/1.0\r\n{said}{hides.replace('NUMBER', str(number))}".encode()
+                block = f"NATS/1.0\r\n{said}{hides.replace('NUMBER', number)}".encode()
                 sizes = f"{len(block)} {len(block) + len(payload)}"
-                writer.write(f"HPUB {subjects.ENROL} {inbox} {sizes}\r\n".encode())
+                writer.write(f"HPUB {subjects.ENROL} {inbox}.{number} {sizes}\r\n".encode())
                 writer.write(block + payload + b"\r\n")
-                one.take(await _payload(reader))
+            async for number, answer in _answers(reader):
+                applicants[number].take(answer)
         assert await fleet.requests() == ()
         assert fleet.broker.alive
     finally:
@@ -216,18 +217,23 @@ async def test_strangers_take_the_lines_of_strangers_alone(fleet: Fleet) -> None
             writer.close()
 
 
-async def _payload(reader: asyncio.StreamReader) -> bytes:
-    """What comes within a second, if anything does."""
-    try:
-        async with asyncio.timeout(1):
-            while True:
+async def _answers(reader: asyncio.StreamReader) -> AsyncIterator[tuple[str, bytes]]:
+    """What comes within a second, if anything does: the last token of its subject, the payload."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + 1
+    while True:
+        try:
+            async with asyncio.timeout_at(end):
                 line = await reader.readline()
-                if line.startswith((b"MSG", b"HMSG")):
-                    sizes = [int(one) for one in line.split()[1:] if one.isdigit()]
-                    before = sizes[-2] if line.startswith(b"HMSG") else 0
-                    return (await reader.readexactly(sizes[-1] + 2))[before:-2]
-    except TimeoutError:
-        return b""
+                if not line.startswith((b"MSG", b"HMSG")):
+                    continue
+                words = line.decode().split()
+                # MSG subject sid bytes; HMSG subject sid bytes-of-headers bytes
+                before = int(words[-2]) if words[0] == "HMSG" else 0
+                payload = (await reader.readexactly(int(words[-1]) + 2))[before:-2]
+        except TimeoutError:
+            return
+        yield words[1].rpartition(".")[2], payload
 
 
 async def test_garbage_is_answered_by_nothing_and_too_much_of_it_by_the_server(
