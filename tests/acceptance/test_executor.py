@@ -135,3 +135,5 @@ def test_a_fleet_that_is_not_there_is_told_at_once(
         LenderExecutor(client=Client("nats://127.0.0.1:1", pythons.key))
     with pytest.raises(ValueError, match="max_workers must be greater than 0"):
         LenderExecutor(0)
+    with pytest.raises(TypeError, match=r"no option \['cpu'\], but .*'limits'"):
+        LenderExecutor(cpu=2)  # type: ignore[call-arg] # what is typed at a prompt

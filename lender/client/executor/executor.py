@@ -64,10 +64,14 @@ class LenderExecutor(Executor):
 
         Raises:
             ValueError: max_workers is not positive.
+            TypeError: there is no such option.
             KeyFault, NotAdmitted, Unreachable: see `Client`.
         """
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
+        if unknown := options.keys() - FunctionOptions.__annotations__.keys():
+            names, known = sorted(unknown), sorted(FunctionOptions.__annotations__)
+            raise TypeError(f"LenderExecutor has no option {names}, but {known}")
         self._lock = threading.Lock()
         self._is_shut_down = False
         self._numbers = itertools.count()
