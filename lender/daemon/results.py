@@ -49,21 +49,23 @@ class ResultMaker:
             outcome = seal.outcome(outcome)
         elif seal is not None:
             outcome = await asyncio.to_thread(seal.outcome, outcome)
+        is_inline = len(outcome.value) <= INLINE_VALUE_BYTES_MAX
         result = TaskResult(
             task=outcome.task,
             state=outcome.state,
             exit_code=outcome.exit_code,
+            value=outcome.value if is_inline else b"",
             stderr_tail=outcome.stderr_tail,
             limit=outcome.limit,
             error=outcome.error,
             cpu_s=outcome.cpu_s,
             duration_s=outcome.duration_s,
         )
+        if is_inline and not spec.outputs:
+            return result
         changes: dict[str, object] = {}
         try:
-            if len(outcome.value) <= INLINE_VALUE_BYTES_MAX:
-                changes["value"] = outcome.value
-            else:
+            if not is_inline:
                 stored = await self._blobs.put_bytes(spec.submitter, outcome.value)
                 changes["value_blob"] = ValueBlob(**stored.model_dump())
             if spec.outputs and outcome.state == "succeeded":
