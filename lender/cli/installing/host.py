@@ -84,7 +84,7 @@ def check_who(target: Target, uid: int, environment: Mapping[str, str]) -> None:
 
 
 def programs(typed: str = sys.argv[0]) -> dict[str, str]:
-    """Return where the programs are: beside the command that was typed, or on PATH.
+    """Return where the programs are: beside the command that was typed, or its Python, or on PATH.
 
     Not what links lead to: those stay the same when a new version comes.
 
@@ -92,11 +92,10 @@ def programs(typed: str = sys.argv[0]) -> dict[str, str]:
         CommandError: one is missing.
     """
     own = typed if "/" in typed else shutil.which(typed)
-    beside = Path(own).absolute().parent if own else None
+    places = [str(Path(one).absolute().parent) for one in (own, sys.executable) if one]
     found: dict[str, str] = {}
     for name in _PROGRAMS:
-        path = None if beside is None else shutil.which(name, path=str(beside))
-        path = path or shutil.which(name)
+        path = shutil.which(name, path=os.pathsep.join(places)) or shutil.which(name)
         if path is None:
             raise CommandError(Exit.FAILED, f"{name} is not installed beside {typed}, nor on PATH")
         found[name] = str(Path(path).absolute())

@@ -4,6 +4,7 @@ One story, in this order, as root. Nothing but the package and pytest is there.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import pwd
@@ -24,6 +25,8 @@ WITHIN_S = 300.0
 """An emulated processor is slow."""
 CONTROLLERS = "memory" in Path("/sys/fs/cgroup/cgroup.controllers").read_text()
 """A container has only those of cgroup v2 that its host does not use otherwise."""
+
+RUNTIMES = ("runtime.wasm", "runtime.process", "runtime.python", "runtime.oci")
 
 
 def run(*command: str, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:  # noqa: ANN401
@@ -112,10 +115,27 @@ def leaf() -> str:
     return "lender.slice/lenderd.service" + ("/daemon" if CONTROLLERS else "")
 
 
-def holds(checks: dict[str, dict[str, str]], *names: str) -> None:
-    for name in names:
-        if CONTROLLERS or name not in ("cgroup.limits", "cgroup.weight"):
-            assert checks[name]["level"] == "ok", checks[name]
+def holds(*names: str, of: tuple[str, ...] = ()) -> dict[str, dict[str, str]]:
+    """See that the doctor is content; sandboxes that were cut off in their test are tried again."""
+    names = tuple(
+        one for one in names if CONTROLLERS or one not in ("cgroup.limits", "cgroup.weight")
+    )
+    found: dict[str, dict[str, str]] = {}
+
+    def well() -> bool:
+        found.update(doctor(*of))
+        return all(found[name]["level"] == "ok" for name in names)
+
+    until(well, f"{names}")
+    return found
+
+
+def walls_hold(checks: dict[str, dict[str, str]]) -> None:
+    """No unit takes Landlock away: asked of this process, which no unit hardens."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(444, None, 0, 1) >= 2:  # landlock_create_ruleset(2), its version
+        for name in ("runtime.wasm", "runtime.process"):
+            assert "no second wall" not in checks[name]["text"], checks[name]
 
 
 def alive(pids: set[int]) -> set[int]:
@@ -155,9 +175,8 @@ def test_lenderd_becomes_ready_in_a_leaf_of_its_own_with_sandboxes_that_start() 
     assert place(main).endswith(f"/{leaf()}")
     assert (STATE / "control.sock").exists()
     assert status()["phase"] == "unconsented"
-    checks = doctor()
-    holds(checks, "daemon", "cgroup.delegated", "cgroup.limits", "cgroup.weight", "rehearsal")
-    holds(checks, "runtime.wasm", "runtime.process", "runtime.python")
+    checks = holds("daemon", "cgroup.delegated", "cgroup.limits", "cgroup.weight", *RUNTIMES)
+    walls_hold(checks)
     if CONTROLLERS:
         assert "cores, memory, processes" in checks["cgroup.limits"]["text"]
     assert "it is so already" in run("lender", "install", "--system").stdout
@@ -272,9 +291,7 @@ def test_a_user_has_a_service_of_their_own() -> None:
     assert run(*control, "is-active", UNIT).stdout.strip() == "active"
     main = int(run(*control, "show", "--value", "-p", "MainPID", UNIT).stdout)
     assert place(main).endswith(f"/user@1000.service/{leaf()}")
-    checks = doctor(*me)
-    holds(checks, "cgroup.delegated", "cgroup.limits", "cgroup.weight")
-    holds(checks, "runtime.wasm", "runtime.process", "runtime.python")
+    walls_hold(holds("cgroup.delegated", "cgroup.limits", "cgroup.weight", *RUNTIMES, of=me))
     run(*me, "lender", "uninstall")
     assert run(*control, "is-active", UNIT, check=False).stdout.strip() == "inactive"
     assert Path(f"/proc/{main}").exists() is False
