@@ -27,7 +27,7 @@ from broker.service.service import Service
 from broker.service.settings import BrokerSettings
 from broker.service.submitters import SubmittersFile
 from lender.link.api import JetStream
-from lender.link.connection import connect
+from lender.link.connection import Connection, connect
 from lender.link.embedded import EmbeddedServer
 from lender.link.errors import LinkError, passing
 from lender.protocol.streams import FORMER_BLOBS, stream_configs
@@ -52,6 +52,7 @@ class Lifetime:
         self._endpoints = Endpoints()
         self._stop = asyncio.Event()
         self._metrics = BrokerMetrics()
+        self._line: Connection | None = None
 
     def stop(self) -> None:
         """End in good order."""
@@ -110,6 +111,7 @@ class Lifetime:
                     desk.cancel()
 
             me = secrets.token_urlsafe(16)
+            self._line = connection
             notify("READY=1\nSTATUS=standing by")
             candidate = Candidate(connection, me, settings.replicas, serve)
             discovery = Discovery(connection, me, self._endpoints, candidate.leads)
@@ -125,11 +127,16 @@ class Lifetime:
         """
         if self._settings.metrics is None:
             return
-        server = MetricsServer(Address.of(self._settings.metrics), self._metrics.page)
+        address = Address.of(self._settings.metrics)
+        server = MetricsServer(address, self._metrics.page, self._can_take_over)
         listener = server.listen()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(server.run(listener))
             tasks.create_task(self._metrics.measure_lag())
+
+    def _can_take_over(self) -> bool:
+        """Tell whether the line to the NATS server stands, and its streams were found."""
+        return self._line is not None and self._line.connected
 
     async def _let_in(
         self,

@@ -66,6 +66,8 @@ class SubmittersFile:
     ) -> None:
         """Add a submitter, or change what is said of one; what is not named stays as it was.
 
+        Where that is what the file says already, it is left alone, and may be read-only.
+
         Args:
             name: what people call it; `default` for what holds where nothing else is said.
             key: its public key; None for one that is there, and for `default`.
@@ -77,7 +79,8 @@ class SubmittersFile:
         """
         if not _NAME.fullmatch(name):
             raise SubmittersError(f"{name!r} is no name: use letters, digits, and . _ @ -")
-        tables = self.read().dump()
+        before = self.read()
+        tables = before.dump()
         if name == DEFAULT_TABLE and key is not None:
             raise SubmittersError(f"{name!r} stands for all others: name it without a key")
         if name != DEFAULT_TABLE and key is None and name not in tables:
@@ -87,7 +90,8 @@ class SubmittersFile:
             changed = Submitters.parse(tables)
         except ValueError as error:
             raise SubmittersError(str(error)) from error
-        self._write(changed)
+        if changed.dump() != before.dump():
+            self._write(changed)
 
     def forbid(self, name: str) -> None:
         """Remove a submitter. Its accepted jobs go on; it submits no more.

@@ -11,7 +11,7 @@ import contextlib
 import ipaddress
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ WITHIN_S = 2.0
 PAGE_S = 1.0
 """A page is made anew after as long."""
 PATH = "/metrics"
+READY_PATH = "/ready"
 
 
 class Address(NamedTuple):
@@ -45,17 +46,25 @@ class Address(NamedTuple):
 
 
 class MetricsServer:
-    """Answers `GET /metrics`, and nothing else."""
+    """Answers `GET /metrics`, `GET /ready` where there is such a thing, and nothing else."""
 
-    def __init__(self, address: Address, page: Callable[[], Awaitable[str]]) -> None:
+    def __init__(
+        self,
+        address: Address,
+        page: Callable[[], Awaitable[str]],
+        is_ready: Callable[[], bool] | None = None,
+    ) -> None:
         """Prepare.
 
         Args:
             address: to listen at.
             page: makes the page; called at most once in `PAGE_S`, never twice at a time.
+            is_ready: tells whether the program can do its work. None: nobody is told.
         """
         self._address = address
         self._page = page
+        self._is_ready = is_ready
+        self._paths = (PATH,) if is_ready is None else (PATH, READY_PATH)
         self._made: tuple[float, bytes] | None = None
         self._making = asyncio.Lock()
         self._room = asyncio.Semaphore(CONNECTIONS_MAX)
@@ -107,10 +116,10 @@ class MetricsServer:
         with connection, contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(WITHIN_S):
                 head = await _read_head(connection)
-                status = judge(head, self._address.host)
+                status = judge(head, self._address.host, self._paths)
                 body = b""
                 if status is HTTPStatus.OK:
-                    body = await self._body()
+                    status, body = await self._told(head)
                 answer = _answer_head(status, len(body))
                 if not head.startswith(b"HEAD "):
                     answer += body
@@ -118,6 +127,11 @@ class MetricsServer:
                 connection.shutdown(socket.SHUT_WR)
                 while await loop.sock_recv(connection, HEAD_BYTES_MAX):
                     pass  # closed with something unread, our answer would be lost with it
+
+    async def _told(self, head: bytes) -> tuple[HTTPStatus, bytes]:
+        if self._is_ready is None or _target(head.decode("latin-1")) == PATH:
+            return HTTPStatus.OK, await self._body()
+        return (HTTPStatus.OK if self._is_ready() else HTTPStatus.SERVICE_UNAVAILABLE), b""
 
     async def _body(self) -> bytes:
         async with self._making:
@@ -127,12 +141,13 @@ class MetricsServer:
             return self._made[1]
 
 
-def judge(head: bytes, own_name: str) -> HTTPStatus:
+def judge(head: bytes, own_name: str, paths: Collection[str] = (PATH,)) -> HTTPStatus:
     """Return what a request is answered with.
 
     Args:
         head: the request to the end of its headers; without that end, it was too long or cut off.
         own_name: a name that we may be called by, beside all addresses and `localhost`.
+        paths: what may be asked for.
     """
     if b"\r\n\r\n" not in head:
         too_long = len(head) >= HEAD_BYTES_MAX
@@ -141,15 +156,20 @@ def judge(head: bytes, own_name: str) -> HTTPStatus:
     words = first.split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):
         return HTTPStatus.BAD_REQUEST
-    method, target, _ = words
+    method = words[0]
     hosts = [one.partition(":")[2].strip() for one in fields if one.lower().startswith("host:")]
     if len(hosts) != 1:
         return HTTPStatus.BAD_REQUEST
     if not _is_ours(hosts[0], own_name):
         return HTTPStatus.MISDIRECTED_REQUEST
-    if target.partition("?")[0] != PATH:
+    if _target(first) not in paths:
         return HTTPStatus.NOT_FOUND
     return HTTPStatus.OK if method in ("GET", "HEAD") else HTTPStatus.METHOD_NOT_ALLOWED
+
+
+def _target(head: str) -> str:
+    """Return what a request of three words in its first line asks for."""
+    return head.split(" ", 2)[1].partition("?")[0]
 
 
 async def _read_head(connection: socket.socket) -> bytes:

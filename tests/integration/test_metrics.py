@@ -105,6 +105,9 @@ def test_what_broker_and_lender_tell_while_jobs_run(fleet: Fleet) -> None:
     assert found["lender_broker_records_stored_total"] >= 2
     assert found["lender_broker_results_sequence"] >= 3
     assert found["lender_broker_takeover_seconds"] > 0
+    ready = address(fleet.broker).replace("/metrics", "/ready")
+    with urllib.request.urlopen(ready, timeout=20) as answer:
+        assert answer.status == 200
     sees(fleet.broker, "lender_broker_jobs.running", 0)
     tells_of_a_day_when_it_is_over(fleet)
 

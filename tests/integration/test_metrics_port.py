@@ -19,7 +19,8 @@ class Port:
 
     def __init__(self) -> None:
         self.made = 0
-        self.server = MetricsServer(Address("127.0.0.1", 0), self._page)
+        self.ready = False
+        self.server = MetricsServer(Address("127.0.0.1", 0), self._page, lambda: self.ready)
         self.listener = self.server.listen()
         self.port: int = self.listener.getsockname()[1]
 
@@ -61,6 +62,14 @@ async def test_requests_are_answered_by_what_they_are(port: Port) -> None:
     assert b"421 " in (await port.ask(GOOD.replace(b"127.0.0.1", b"evil.example")))[:16]
     too_long = GOOD[:-2] + b"X: " + b"x" * metrics_http.HEAD_BYTES_MAX
     assert b"431 " in (await port.ask(too_long))[:16]
+
+
+async def test_who_asks_whether_it_is_ready_is_told_as_it_is_now(port: Port) -> None:
+    asked = GOOD.replace(b"/metrics", b"/ready")
+    assert (await port.ask(asked)).startswith(b"HTTP/1.1 503 ")
+    port.ready = True
+    assert (await port.ask(asked)).startswith(b"HTTP/1.1 200 ")
+    assert not port.made
 
 
 async def test_clients_that_dawdle_hold_up_nobody_for_long(port: Port) -> None:

@@ -9,7 +9,7 @@ from broker.service.metrics import METRICS as OF_BROKER
 from broker.service.settings import BrokerSettings
 from lender.daemon.metrics import METRICS as OF_LENDERD
 from lender.service.metrics import OTHER, Metric, Registry
-from lender.service.metrics_http import HEAD_BYTES_MAX, judge
+from lender.service.metrics_http import HEAD_BYTES_MAX, PATH, READY_PATH, judge
 from lender.service.settings import SettingsError, load
 
 SAID = Metric("said", "counter", 'What was "said" \\ \n heard.', "word", ("yes", "no", OTHER))
@@ -116,6 +116,13 @@ def test_only_a_get_by_an_address_or_our_own_name_is_answered(
 ) -> None:
     head = f"{request_line}\r\nHost: {host}\r\n\r\n".encode("latin-1")
     assert judge(head, "broker.lab") == status
+
+
+def test_readiness_is_told_by_whom_there_is_one_to_tell() -> None:
+    head = b"GET /ready HTTP/1.1\r\nHost: 10.42.0.7:9463\r\n\r\n"
+    assert judge(head, "x") == 404
+    assert judge(head, "x", (PATH, READY_PATH)) == 200
+    assert judge(head.replace(b"10.42.0.7", b"evil.example"), "x", (PATH, READY_PATH)) == 421
 
 
 def test_a_request_without_an_end_or_with_two_hosts_is_refused() -> None:
