@@ -82,6 +82,7 @@ types-mac:
 
 test: check walls
 	@.ci/packages bubblewrap crun dbus systemd xvfb xdotool
+	@.ci/manifests
 	@# Of the cores' coverage every line is owed to an example: properties cost double under it.
 	$(PYTEST) --cov=lender.core --cov=lender.protocol --cov=broker.core --cov-report= tests/unit
 	$(BIN)/coverage report --include='lender/core/*,lender/protocol/*,broker/core/*' --fail-under=100
