@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -40,6 +41,7 @@ def main() -> None:
     adopt()
     effort = measures.QUICK if asked.quick else measures.Effort()
     on, samples = rows.machine(), Samples()
+    late: set[str] = set()
     present = []
     for known in wanted:
         if lacks := known.lacks():
@@ -53,7 +55,8 @@ def main() -> None:
     try:
         for run in range(runs):
             for known in present:
-                _run(Guest(known, folder / known.module), effort, samples, f"{run + 1}/{runs}")
+                guest = Guest(known, folder / known.module)
+                _run(guest, effort, samples, late, f"{run + 1}/{runs}")
                 rows.write("peers", samples.rows(), on=on)
     except KeyboardInterrupt:
         print("\nended; rows so far:", file=sys.stderr)
@@ -77,8 +80,12 @@ def _chosen(only: str) -> list[Known]:
     return chosen
 
 
-def _run(guest: Guest, effort: measures.Effort, samples: Samples, turn: str) -> None:
+def _run(
+    guest: Guest, effort: measures.Effort, samples: Samples, late: set[str], turn: str
+) -> None:
     begun, name = time.monotonic(), guest.known.name
+    if name in late:  # that it is late is known now
+        effort = replace(effort, recovery_s=0.0)
     print(f"[{turn}] {name}", file=sys.stderr, end="", flush=True)
     try:
         with guest:
@@ -87,6 +94,8 @@ def _run(guest: Guest, effort: measures.Effort, samples: Samples, turn: str) -> 
             guest.ask("start", START_S)
             for finding in measures.all_of(guest, effort):
                 samples.add(name, finding)
+                if (finding.note or "").startswith(measures.LATE):
+                    late.add(name)
                 print(".", file=sys.stderr, end="", flush=True)
         samples.ran(name)
     except (GuestError, TimeoutError, OSError, psutil.Error) as error:

@@ -1,5 +1,6 @@
-"""HyperQueue as its Python package brings it: server and two workers in the client's process."""
+"""HyperQueue as its Python package brings it: server, workers and client are one process."""
 
+import os
 import time
 from pathlib import Path
 
@@ -49,6 +50,10 @@ class HyperQueue(Peer):
     def busy(self, path: Path) -> None:
         """Not asked for: it could not be stopped."""
         raise NotImplementedError
+
+    def servers(self) -> list[int]:
+        """Return our own process: server, workers and client are one."""
+        return [os.getpid()]
 
     def stop(self) -> None:
         """End the cluster."""
