@@ -133,6 +133,7 @@ def test_nats_takes_the_charts_values_with_the_accounts(made: Deployment, tmp_pa
         certificate = paths["nats-routes"][f"nats-{number}.pem"]
         host = f"nats-{number}.nats-headless.lender.svc.cluster.local"
         assert certificate.parent.name == host, "routes are called by that name"
+        assert env["ROUTE_ADVERTISE"] == f"{host}:6222", "as a certificate has it"
 
 
 def chart_config(values: Manifest) -> Manifest:
@@ -143,8 +144,9 @@ def chart_config(values: Manifest) -> Manifest:
     said = values["config"]
     cluster, nats, jetstream = said["cluster"], said["nats"], said["jetstream"]
     assert cluster["noAdvertise"]
+    assert jetstream["memoryStore"]["enabled"], "who leads is kept there"
     domain = "nats-headless.lender.svc.cluster.local"
-    tls = nats["tls"]
+    tls, memory = nats["tls"], jetstream["memoryStore"]
     return {
         "server_name": "<< $SERVER_NAME >>",
         "port": 4222,
@@ -156,9 +158,10 @@ def chart_config(values: Manifest) -> Manifest:
             "no_advertise": True,
             "routes": [f"tls://nats-{n}.{domain}:6222" for n in range(cluster["replicas"])],
             "tls": cluster["tls"]["merge"],
+            **cluster["merge"],
         },
         "jetstream": {
-            "max_memory_store": 0,
+            "max_memory_store": f"<< {memory['maxSize']} >>" if memory["enabled"] else 0,
             "store_dir": "/etc/data",
             "max_file_store": f"<< {jetstream['fileStore']['maxSize']} >>",
             **jetstream["merge"],
