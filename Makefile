@@ -18,7 +18,7 @@ help:
 	@echo 'make test-suites   CPython'"'"'s own tests of executors and joblib'"'"'s of backends, which want a quiet machine'
 	@echo 'make conformance   submitters in Node.js and in shell, and the AsyncAPI document (asks the network)'
 	@echo 'make test-cgroups  limits by cgroup, in an emulated machine that has every controller'
-	@echo 'make test-systemd   the package on a Debian that systemd boots in a container: as root, a minute or two'
+	@echo 'make test-systemd   the package on a Debian that systemd boots in a container: as root, some minutes'
 	@echo 'make soak-sandbox  10,000 sandboxed tasks with faults among them, and what is left of them'
 	@echo 'make chaos      20 lenders, two brokers and a NATS cluster under random faults: MINUTES=10 SEED=n'
 	@echo 'make sim        the cores of broker and lenders in a simulated world: SEED=n, or SEEDS=1..1000'

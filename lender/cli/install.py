@@ -15,7 +15,10 @@ from lender.cli.installing import host, launchd, systemd, templates
 from lender.cli.installing.carrying_out import carry_out
 from lender.cli.installing.plan import Name, Plan, Target, as_json, told
 from lender.cli.owner import print_json
+from lender.cli.state_choice import serves
 from lender.cli.words import say
+from lender.service.places import state_home
+from lender.state.folder import SYSTEM_STATE, StateFolder
 
 EXAMPLES = """\
   lender install                           lenderd for you, as long as you are logged in
@@ -116,6 +119,13 @@ def finish(args: argparse.Namespace, verb: str, headline: str, plan: Plan) -> No
         say(_notes(plan))
 
 
+def state_of(target: Target) -> Path:
+    """Return where a service keeps its state, unless its settings name another place."""
+    system = Path(SYSTEM_STATE)
+    folder = system if target.system else Path(state_home(), system.name)
+    return folder.with_name("lender-broker") if target.name == "lender-broker" else folder
+
+
 def launchd_source(target: Target) -> str:
     """Return which property list belongs to a target.
 
@@ -128,6 +138,18 @@ def launchd_source(target: Target) -> str:
     return source
 
 
+def _check_alone(target: Target, *, runs: bool) -> None:
+    """See that no lenderd that is no service holds the folder that the service would serve.
+
+    Raises:
+        CommandError: one does.
+    """
+    state = state_of(target)
+    if target.name == "lenderd" and not runs and serves(StateFolder(state)):
+        text = f"a lenderd that is no service serves {state}: end it first, then run this again"
+        raise CommandError(Exit.FAILED, text)
+
+
 def _for_systemd(target: Target, programs: dict[str, str], *, replace: bool) -> Plan:
     shipped = UNITS / "systemd"
     units = {
@@ -136,6 +158,7 @@ def _for_systemd(target: Target, programs: dict[str, str], *, replace: bool) -> 
     }
     accounts = (shipped / systemd.ACCOUNTS).resolve()
     found = host.systemd_service(target)
+    _check_alone(target, runs=found.active)
     return systemd.install(target, units, accounts, found, replace=replace)
 
 
@@ -143,7 +166,9 @@ def _for_launchd(target: Target, programs: dict[str, str], *, replace: bool) -> 
     source = launchd_source(target)
     shipped = (UNITS / "launchd" / source).read_text()
     text = templates.plist(shipped, programs, str(Path.home()))
-    return launchd.install(target, text, host.launchd_service(target, source), replace=replace)
+    found = host.launchd_service(target, source)
+    _check_alone(target, runs=found.loaded)
+    return launchd.install(target, text, found, replace=replace)
 
 
 def _notes(plan: Plan) -> list[str]:

@@ -14,8 +14,6 @@ from lender.cli import install
 from lender.cli.exits import CommandError, Exit
 from lender.cli.installing import host, launchd, systemd
 from lender.cli.installing.plan import Plan, Target, Wipe
-from lender.service.places import state_home
-from lender.state.folder import SYSTEM_STATE
 
 EXAMPLES = """\
   lender uninstall --dry-run
@@ -49,26 +47,19 @@ def run(args: argparse.Namespace) -> int:
         plan = launchd.uninstall(target, found)
     plan = _with_state(target, plan, purge=args.purge)
     if args.purge and not args.yes and not args.dry_run:
-        _ask(_state(target))
+        _ask(install.state_of(target))
     headline = f"{target.name} is no longer {target.whose}, by {manager}"
     install.finish(args, "uninstall", headline, plan)
     return Exit.DONE
 
 
 def _with_state(target: Target, plan: Plan, *, purge: bool) -> Plan:
-    state = _state(target)
+    state = install.state_of(target)
     if target.name == "lender-agent" or not state.is_dir():
         return plan
     if purge:
         return Plan((*plan.steps, Wipe(state)), plan.notes)
     return Plan(plan.steps, (*plan.notes, f"{state} stays, with all that is in it"))
-
-
-def _state(target: Target) -> Path:
-    """Where the service keeps its state, unless it was told another place: then that stays."""
-    system = Path(SYSTEM_STATE)
-    folder = system if target.system else Path(state_home(), system.name)
-    return folder.with_name("lender-broker") if target.name == "lender-broker" else folder
 
 
 def _ask(state: Path) -> None:

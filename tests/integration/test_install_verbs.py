@@ -6,6 +6,7 @@ import pytest
 
 from lender.cli.installing import host
 from lender.cli.main import main
+from lender.state.folder import StateFolder, write_pid
 
 # Tells of the service what was last ordered of it.
 SYSTEMCTL = """#!/bin/sh
@@ -82,3 +83,14 @@ def test_purge_deletes_the_state_folder_once_its_owner_says_yes(
     assert not state.exists()
     assert '"do": "wipe"' in capsys.readouterr().out
     assert main(["uninstall", "--broker", "--purge", "--yes"]) == 2, "a fleet's keys"
+
+
+def test_a_lenderd_that_was_started_by_hand_is_to_end_first(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = StateFolder(home / "state" / "lender")
+    state.create()
+    with write_pid(state):
+        assert main(["install"]) == 1
+    assert f"serves {state.path}: end it first" in capsys.readouterr().err
+    assert changed(home) == []
