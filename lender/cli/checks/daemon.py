@@ -16,12 +16,8 @@ def lenderd(told: Told) -> Iterator[Check]:
     if told.outcome == "answered":
         yield Check("daemon", "ok", f"lenderd answers: {told.reply.get('phase')}")
     elif told.outcome == "absent":
-        yield Check(
-            "daemon",
-            "blocker",
-            f"lenderd does not run ({told.reason})",
-            "lender install, or start lenderd by hand",
-        )
+        mend = "lender install, or start lenderd by hand"
+        yield Check("daemon", "blocker", f"lenderd does not run ({told.reason})", mend)
     else:
         mend = "restart lenderd; its log says why"
         yield Check("daemon", "blocker", f"lenderd gives no answer ({told.reason})", mend)
