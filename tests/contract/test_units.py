@@ -48,10 +48,10 @@ def analyze(*arguments: str, tmp_path: Path) -> subprocess.CompletedProcess[str]
 def test_systemd_has_nothing_to_say_against_them(
     folders: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
-    """What it does not know it only warns of, with rc 0."""
+    """What it does not know it only warns of, with rc 0; others' units may have faults."""
     units = sorted(map(str, folders[kind].iterdir()))
     done = analyze("verify", f"--{kind}", "--man=no", *units, tmp_path=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, [one for one in done.stderr.splitlines() if "lend" in one]) == (0, [])
 
 
 @needs_analyze
