@@ -189,6 +189,15 @@ def test_a_program_that_the_account_can_not_reach_is_no_service_of_the_machine()
         host.check_reach("/home/pi/.venv/bin/lenderd")
 
 
+@pytest.mark.parametrize(("mode", "reason"), [(0o700, "can't get to"), (0o757, "can change")])
+def test_nor_one_that_somebody_else_could_replace(tmp_path: Path, mode: int, reason: str) -> None:
+    program = tmp_path / "lenderd"
+    program.touch()
+    program.chmod(mode)
+    with pytest.raises(CommandError, match=reason):
+        host.check_reach(str(program))
+
+
 KEYS = {
     "Label": str, "ProgramArguments": list, "RunAtLoad": bool, "KeepAlive": dict,
     "ThrottleInterval": int, "ExitTimeOut": int, "ProcessType": str, "LowPriorityIO": bool,
