@@ -115,16 +115,20 @@ def test_ctrl_c_ends_what_runs(pythons: Fleet, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("pythons")
 def test_what_was_submitted_is_done_also_where_nobody_holds_its_executor() -> None:
-    program = "from lender.client import LenderExecutor; LenderExecutor().submit(print, 'done')"
+    program = "from lender.client import LenderExecutor; LenderExecutor().submit(print, 'dóne')"
     ended = subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PYTHONIOENCODING": "ascii",
+        },
         capture_output=True,
         text=True,
         timeout=WAIT_S,
         check=True,
     )
-    assert (ended.stdout, ended.stderr) == ("done\n", "")
+    assert (ended.stdout, ended.stderr) == ("d\\xf3ne\n", "")
 
 
 def test_a_fleet_that_is_not_there_is_told_at_once(

@@ -224,6 +224,8 @@ def _show(stream: TextIO | None, text: str, trust: bool) -> None:  # noqa: FBT00
     if stream is None or not text:
         return
     text = text if trust else visible(text)
+    if encoding := getattr(stream, "encoding", None):  # what it lacks is not to lose the rest
+        text = text.encode(encoding, "backslashreplace").decode(encoding)
     with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
         stream.write(text)
         stream.flush()
