@@ -71,7 +71,8 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="say what would be run")
     asked = parser.parse_args()
     steps = chosen(asked.only)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores the first
+        signal.signal(number, signal.default_int_handler)
     failed: list[str] = []
     try:
         for number, step in enumerate(steps, 1):

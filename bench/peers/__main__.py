@@ -51,7 +51,8 @@ def main() -> None:
     runs = min(asked.runs, 2) if asked.quick else asked.runs
     folder = Path(tempfile.mkdtemp(prefix="bench-peers-"))
     folder.chmod(0o711)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores the first
+        signal.signal(number, signal.default_int_handler)
     try:
         for run in range(runs):
             for known in present:
