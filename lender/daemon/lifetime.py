@@ -135,10 +135,7 @@ class Lifetime:
             check_dedicated(self._settings.user)
             if ids is not None and read_pid(self._state) is None:
                 account.end_everything_of(*ids)  # what an earlier lenderd has left
-        offered = None if ids is None else self._settings.runtimes
-        self._launcher = await Launcher.start(
-            drop_to=ids, preload=offered, spare=True, enclosed=enclosed
-        )
+        self._launcher = await Launcher.start(drop_to=ids, spare=True, enclosed=enclosed)
         try:
             # As root still: an ordinary user can be given cgroups, not take them.
             self._cgroups = subtree.claim(self._state.path, self._launcher.pid, ids)

@@ -83,7 +83,7 @@ class Launcher:
         cls,
         *,
         drop_to: tuple[int, int] | None = None,
-        preload: Sequence[Runtime] | None = None,
+        preload: Sequence[Runtime] = (),
         spare: bool = False,
         enclosed: bool = False,
     ) -> "Launcher":
@@ -91,9 +91,9 @@ class Launcher:
 
         Args:
             drop_to: uid and gid to switch to; needed when this process is root.
-            preload: runtimes to load at once rather than when first used, and with `drop_to` all
-                that can be: their files may be out of that user's reach. None: with `drop_to` all
-                of them, else none.
+            preload: runtimes to load at once rather than when first used. With `drop_to` it is
+                all of them, since their files may be out of that user's reach: of some also those
+                that another runtime loads late, such as archives for checkpoints.
             spare: from the first process on, keep one ahead, which no launch has to wait for.
             enclosed: nothing else runs as that user, see `processes.account`.
 
@@ -114,19 +114,10 @@ class Launcher:
                 start_new_session=True,
             )
         launcher = cls(process, ours, drop_to)
-        if preload is None:
-            preload = () if drop_to is None else RUNTIMES
+        wanted = list(preload if drop_to is None else RUNTIMES)
         try:
-            await launcher._ask(
-                0,
-                {
-                    "do": "configure",
-                    "drop_to": drop_to,
-                    "preload": list(preload),
-                    "spare": spare,
-                    "enclosed": enclosed,
-                },
-            )
+            options = {"drop_to": drop_to, "preload": wanted, "spare": spare, "enclosed": enclosed}
+            await launcher._ask(0, {"do": "configure", **options})
         except (LauncherGoneError, asyncio.CancelledError):
             await launcher.close()
             raise

@@ -22,6 +22,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
@@ -95,8 +96,6 @@ class _Launcher:
                     for frame in self._decoder.feed(data, fds):
                         self._handle(frame.header)
         except Exception as error:
-            import traceback  # noqa: PLC0415 - a tenth of our start, for nothing where all is well
-
             # Nobody reads our standard error; say it where the daemon can log it.
             with contextlib.suppress(OSError):
                 self._report("broken", error="".join(traceback.format_exception(error)))
