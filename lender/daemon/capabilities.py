@@ -1,8 +1,9 @@
 """What this machine can run: the self-test of each runtime, and what of it the owner offers."""
 
+import asyncio
 import logging
 import platform
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from lender.core.events import Capabilities
@@ -19,8 +20,8 @@ log = logging.getLogger(__name__)
 _LEFT_OUT = selftest.Unavailable("your settings leave it out", "")
 _OS = {"Linux": "linux", "Darwin": "macos"}
 
-FIRST_PAUSE_S = 30.0
-LAST_PAUSE_S = 3600.0
+_FIRST_PAUSE_S = 30.0
+_LAST_PAUSE_S = 3600.0
 
 
 class Trials:
@@ -52,6 +53,19 @@ class Trials:
     def told(self) -> dict[str, dict[str, object]]:
         """A verdict on every runtime, in words."""
         return {one: selftest.told(self._verdicts.get(one, _LEFT_OUT)) for one in RUNTIMES}
+
+    async def tell(self, whom: Callable[[Capabilities], None]) -> None:
+        """Try what is doubtful, and tell what the machine can run if that is news."""
+        if (found := await self.run()) is not None:
+            whom(found)
+
+    async def tell_later(self, whom: Callable[[Capabilities], None]) -> None:
+        """Do so again, ever less often, until nothing is doubtful."""
+        pause_s = _FIRST_PAUSE_S
+        while self.doubtful:
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LAST_PAUSE_S)
+            await self.tell(whom)
 
     async def run(self) -> Capabilities | None:
         """Try what is doubtful; return what the machine can run, None if that is no news."""

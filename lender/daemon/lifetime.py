@@ -2,13 +2,12 @@
 
 import asyncio
 import logging
-import os
 import time
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lender.core.events import (
+    Capabilities,
     CapabilitiesFound,
     DrainRequested,
     Event,
@@ -18,20 +17,22 @@ from lender.core.events import (
 )
 from lender.core.lender import Lender
 from lender.core.schedule import week_s
-from lender.daemon import capabilities, leftovers
+from lender.daemon import leftovers
 from lender.daemon.agent_reports import AgentReports
+from lender.daemon.background import Background
+from lender.daemon.capabilities import Trials
 from lender.daemon.catalogue import read_catalogue
 from lender.daemon.clock import Clock
 from lender.daemon.control import ControlServer, Handler
 from lender.daemon.core_config import StartError, catalogue_folder, core_config, machine_cores
 from lender.daemon.disk_space import DiskSpace
 from lender.daemon.execution import Machinery, OnLog
+from lender.daemon.footing import footing
 from lender.daemon.identity import load_or_create
 from lender.daemon.inputs import InputCache
 from lender.daemon.jobs_done_file import JobsDoneFile
 from lender.daemon.joining import join
 from lender.daemon.owner import OwnerVerbs
-from lender.daemon.privilege import become, check_dedicated, drop_to
 from lender.daemon.receipt_head import HeadPublisher
 from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.reporter import Reporter
@@ -54,20 +55,16 @@ from lender.link.connection import Closed, Connection, State
 from lender.link.credentials import without_credentials
 from lender.protocol.errors import ProtocolError
 from lender.protocol.lease import DoneReply
-from lender.sandbox.launcher import Launcher
 from lender.sandbox.lease_sandbox import LeaseSandbox
 from lender.sandbox.plan import SandboxPlan
 from lender.sandbox.port import RecordRoots
-from lender.sandbox.processes import account, subtree, tree
-from lender.sandbox.processes.account import Account
-from lender.sandbox.processes.subtree import Subtree
 from lender.sensors import memory
 from lender.sensors.machine import MachineSensors
 from lender.sensors.presence import PresenceSensors, machine_sources
 from lender.service.notify import ask_for_time, notify, watchdog_interval_s
 from lender.state.attempt_records import AttemptRecords
 from lender.state.consent_files import load_consent
-from lender.state.folder import StateFolder, default_state_path, read_pid, write_pid
+from lender.state.folder import StateFolder, default_state_path
 from lender.state.purge import kept_submitters, purge
 from lender.state.receipts import ReceiptLog
 
@@ -94,12 +91,9 @@ class Lifetime:
         self._clock = Clock()
         self._stopping = asyncio.Event()
         self._hurried = asyncio.Event()
-        self._background: set[asyncio.Task[None]] = set()
-        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._background = Background()
         self._connection: Connection | None = None
-        self._runtimes: dict[str, dict[str, object]] = {}
         self._agents = AgentReports()
-        self._cgroups: Subtree | None = None
         self._metrics: DaemonMetrics | None = None
         self._make_metrics: type[DaemonMetrics] | None = None
         if settings.metrics is not None:
@@ -129,32 +123,8 @@ class Lifetime:
         Raises:
             PrivilegeError, AlreadyRunning, CatalogueError, StartError: what to mend.
         """
-        ids = drop_to(self._settings.user)
-        enclosed = self._settings.user_is_dedicated
-        if enclosed:
-            check_dedicated(self._settings.user)
-            if ids is not None and read_pid(self._state) is None:
-                account.end_everything_of(*ids)  # what an earlier lenderd has left
-        self._launcher = await Launcher.start(drop_to=ids, spare=True, enclosed=enclosed)
-        try:
-            # As root still: an ordinary user can be given cgroups, not take them.
-            self._cgroups = subtree.claim(self._state.path, self._launcher.pid, ids)
-            if ids is not None:
-                become(ids, self._state.path)
-            self._state.create()
-            ours = self._account() if enclosed else None
-            with write_pid(self._state, ours):
-                tree.enclose(ours)
-                await self._serve()
-        finally:
-            await self._launcher.close()
-            if self._cgroups is not None:
-                self._cgroups.close()
-
-    def _account(self) -> Account:
-        """Of us and the launcher: nothing else is to run as this user."""
-        spared = tree.identify(os.getpid()), tree.identify(self._launcher.pid)
-        return Account(os.getuid(), spared)
+        async with footing(self._settings, self._state) as (self._launcher, self._cgroups):
+            await self._serve()
 
     async def _serve(self) -> None:
         try:
@@ -208,7 +178,10 @@ class Lifetime:
         control = ControlServer(
             self._state.control_socket, self._handlers(), self._state.owner_uid()
         )
-        await self._test_sandboxes()
+        self._trials = Trials(
+            *(self._launcher, self._state.scratch, self._cgroups, self._settings.runtimes)
+        )
+        await self._trials.tell(self._tell_capabilities)
         self._recall_usage(log_of_receipts)
         self._post(JobsRecalled(tuple(self._jobs_done.read())))
         self._owner.load()
@@ -217,14 +190,15 @@ class Lifetime:
         sleep = SleepGrace(self._post, self._clock).watch
         self._shell.let_sleep = sleep.release
         try:
-            self._spawn(sampler.run())
-            self._spawn(sleep.run())
-            self._spawn(self._join_fleet())
-            self._spawn(self._keeper.run())
-            self._spawn(self._end_when_out())
+            self._background.spawn(self._trials.tell_later(self._tell_capabilities))
+            self._background.spawn(sampler.run())
+            self._background.spawn(sleep.run())
+            self._background.spawn(self._join_fleet())
+            self._background.spawn(self._keeper.run())
+            self._background.spawn(self._end_when_out())
             if self._home is not None:
-                self._spawn(self._home.run(self._owner))
-            self._spawn(self._watch())
+                self._background.spawn(self._home.run(self._owner))
+            self._background.spawn(self._watch())
             notify("READY=1")
             log.info("lender %s serves %s", signer.public_key, self._state.path)
             await self._until_stopped()
@@ -239,17 +213,18 @@ class Lifetime:
             slots = core_config(self._settings, self._public_key, self._workloads).slots
             self._metrics = self._make_metrics(self._state.metrics, self._core, self._clock, slots)
             self._shell.watch = self._metrics.watch
-            self._spawn(self._metrics.serve(self._settings.metrics))
+            self._background.spawn(self._metrics.serve(self._settings.metrics))
             handlers |= self._metrics.timed(handlers)
         return handlers
 
     async def _until_stopped(self) -> None:
         stopping = asyncio.create_task(self._stopping.wait())
-        waiting: set[asyncio.Future[Any]] = {stopping, self._failure}
+        failure = self._background.failure
+        waiting: set[asyncio.Future[Any]] = {stopping, failure}
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        if self._failure.done():
+        if failure.done():
             stopping.cancel()
-            self._failure.result()
+            failure.result()
         drain_s = self._settings.drain_s
         log.info("stopping; running work has %.0f s", drain_s)
         ask_for_time(drain_s + REPORT_GRACE_S + TAKE_DOWN_S)
@@ -262,9 +237,7 @@ class Lifetime:
             end.cancel()
 
     async def _take_down(self, control: ControlServer) -> None:
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._background.close()
         await self._shell.close()
         await self._reporter.close()
         self._jobs_done.close()
@@ -299,29 +272,13 @@ class Lifetime:
         )
         self._shell.equip(machinery)
         await self._queues.start(connection)
-        self._spawn(self._head.run(connection))
-        self._spawn(logs.run(connection))
+        self._background.spawn(self._head.run(connection))
+        self._background.spawn(logs.run(connection))
         if left := self._reporter.resume():
             log.info("%d reports of an earlier run are sent again", left)
 
-    async def _test_sandboxes(self) -> None:
-        trials = capabilities.Trials(
-            self._launcher, self._state.scratch, self._cgroups, self._settings.runtimes
-        )
-        await self._try_runtimes(trials)
-        self._spawn(self._try_again(trials))
-
-    async def _try_again(self, trials: capabilities.Trials) -> None:
-        pause_s = capabilities.FIRST_PAUSE_S
-        while trials.doubtful:
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, capabilities.LAST_PAUSE_S)
-            await self._try_runtimes(trials)
-
-    async def _try_runtimes(self, trials: capabilities.Trials) -> None:
-        found, self._runtimes = await trials.run(), trials.told
-        if found is not None:
-            self._post(CapabilitiesFound(found))
+    def _tell_capabilities(self, found: Capabilities) -> None:
+        self._post(CapabilitiesFound(found))
 
     async def _watch(self) -> None:
         """Feed systemd's watchdog from this very loop; notice the launcher's death."""
@@ -330,7 +287,7 @@ class Lifetime:
             notify("WATCHDOG=1")
             if not self._launcher.alive:
                 error = StartError("the launcher died, and every sandbox with it; restart lenderd")
-                self._failure.set_exception(error)
+                self._background.fail(error)
                 return
             await asyncio.sleep(min(interval_s, 1.0))
 
@@ -342,7 +299,7 @@ class Lifetime:
             "url": without_credentials(self._settings.url),
             "not_approved": sorted(self._keeper.not_approved),
             "not_asked": sorted(self._keeper.not_asked),
-            "runtimes": self._runtimes,
+            "runtimes": self._trials.told,
             "workloads": {name: entry.sha256 for name, entry in self._workloads.items()},
             "cgroup": str(self._cgroups.path) if self._cgroups else "",
             **({"home": self._home.facts()} if self._home is not None else {}),
@@ -404,16 +361,5 @@ class Lifetime:
         self._end_refused(await self._keeper.out)
 
     def _end_refused(self, reason: str) -> None:
-        if not self._failure.done():
-            error = StartError(f"the NATS server closed the connection for good: {reason}")
-            self._failure.set_exception(error)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._on_background_end)
-
-    def _on_background_end(self, task: asyncio.Task[None]) -> None:
-        self._background.discard(task)
-        if not task.cancelled() and (error := task.exception()) and not self._failure.done():
-            self._failure.set_exception(error)
+        error = StartError(f"the NATS server closed the connection for good: {reason}")
+        self._background.fail(error)
