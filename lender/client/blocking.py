@@ -138,6 +138,11 @@ class BlockingClient(_Twin[Client]):
             self._thread.join()
 
     @property
+    def url(self) -> str:
+        """Of the NATS server."""
+        return self._twin.url
+
+    @property
     def public_key(self) -> str:
         """The submitter's, known once the client was entered."""
         return self._twin.public_key

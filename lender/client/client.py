@@ -11,30 +11,23 @@ from typing import Any, Protocol, Self, TypeVar, Unpack
 
 from lender.client import functions
 from lender.client.contents import Contents, Transfer, check_is_file
-from lender.client.errors import ClientError, KeyFault, NotAdmitted, Unreachable, outcome_of
+from lender.client.errors import ClientError, outcome_of
 from lender.client.filling import filled
 from lender.client.functions import FunctionJob, FunctionOptions
 from lender.client.insistence import insist
 from lender.client.job import Job, Session
 from lender.client.job_ids import ENTROPY_BYTES, job_id
-from lender.client.keys import (
-    default_key_path,
-    named_path,
-    read_key,
-    read_trusted,
-)
+from lender.client.keys import named_path, read_trusted
 from lender.client.ledger import Ledger
 from lender.client.news import News
 from lender.client.retrying import renewed, retry_spec, tasks_to_retry
 from lender.client.seals import Seal
 from lender.client.specs import DAY_S, Content, JobRequest, inputs_by_name, job_spec, payload_of
 from lender.client.trust import Trust
+from lender.client.way_in import WayIn
 from lender.client.workload import Workload
 from lender.link.api import JetStream
 from lender.link.blobs import Blobs
-from lender.link.connection import ConnectError, StrangerError, connect
-from lender.link.credentials import CredentialsError, without_credentials
-from lender.link.membership import Membership, submitters_folder
 from lender.protocol import codec, subjects
 from lender.protocol.errors import ProtocolError
 from lender.protocol.ids import is_job_id
@@ -43,8 +36,6 @@ from lender.protocol.query import JobStatus, Query, QueryReply
 from lender.protocol.sealing import KEY_BYTES, purpose
 
 Known = TypeVar("Known")
-
-DEFAULT_URL = "nats://127.0.0.1:4222"
 
 
 class AnyJob(Protocol):
@@ -97,16 +88,7 @@ class Client:
             now: the clock, seconds since the epoch.
             entropy: returns so many random bytes, for job ids.
         """
-        self._key_path = key or default_key_path(os.environ)
-        url = url or os.environ.get("LENDER_URL")
-        enrolled = Membership.read(submitters_folder(self._key_path))
-        if enrolled is not None and url not in (None, enrolled.url):
-            enrolled = None  # that is in another fleet
-        self.url = url or (enrolled.url if enrolled else DEFAULT_URL)
-        credentials = credentials or named_path(os.environ, "LENDER_CREDS")
-        self._credentials = credentials or (enrolled.credentials if enrolled else self._key_path)
-        ca = ca or named_path(os.environ, "LENDER_CA")
-        self._ca = ca or (enrolled.ca if enrolled else None)
+        self._way_in = WayIn(url, key, credentials, ca)
         if trusted_lenders is None and (path := named_path(os.environ, "LENDER_TRUST")):
             trusted_lenders = read_trusted(path)
         self._trust = Trust(trusted_lenders)
@@ -119,6 +101,11 @@ class Client:
         self._opened: Session | None = None
 
     @property
+    def url(self) -> str:
+        """Of the NATS server."""
+        return self._way_in.url
+
+    @property
     def public_key(self) -> str:
         """The submitter's, known once the client was entered."""
         return _entered(self._public_key)
@@ -128,21 +115,9 @@ class Client:
         return _entered(self._opened)
 
     async def __aenter__(self) -> Self:
-        signer = read_key(self._key_path)
+        signer = self._way_in.signer()
         self._public_key = signer.public_key
-        try:
-            connection = await connect(
-                self.url,
-                name="lender-client",
-                credentials=self._credentials,
-                ca=self._ca,
-                inbox_prefix=f"_INBOX_{signer.public_key}",
-                timeout_s=self._connect_timeout_s,
-            )
-        except CredentialsError as error:
-            raise KeyFault(str(error), "or name another file by --creds") from error
-        except ConnectError as error:
-            raise self._connect_fault(error) from error
+        connection = await self._way_in.connect(signer.public_key, self._connect_timeout_s)
         jetstream = JetStream(connection)
         self._blobs = Blobs(connection, signer.public_key, now=self._now)
         self._opened = Session(
@@ -419,29 +394,6 @@ class Client:
         if reply.error:
             raise ClientError(f"the broker refused the question ({reply.error})", "ask another")
         return reply.jobs
-
-    def _connect_fault(self, error: ConnectError) -> ClientError:
-        text, place = str(error).lower(), without_credentials(self.url)
-        if isinstance(error, StrangerError):
-            return NotAdmitted(
-                f"the server at {place} does not know this key",
-                f"ask to be let in: `lender enroll {place} --role submitter`",
-            )
-        # The server resets the connection right behind its refusal, which may then be lost.
-        if "authorization" in text or "reset by peer" in text:
-            if self._credentials != self._key_path:
-                return NotAdmitted(
-                    f"the server at {place} does not take {self._credentials}",
-                    "ask its operator for others",
-                )
-            return NotAdmitted(
-                f"the server at {place} does not know this key",
-                f"have its operator run `lender-broker allow NAME {self.public_key}`",
-            )
-        return Unreachable(
-            f"no NATS server at {place}",
-            "start one (`lender-broker serve --embedded`), or name another by --url or LENDER_URL",
-        )
 
 
 def _entered(what: Known | None) -> Known:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lender.client import Client
+from lender.client.way_in import WayIn
 from lender.daemon.settings import DaemonSettings
 from lender.link.membership import Membership, MembershipError, submitters_folder
 
@@ -60,18 +60,26 @@ def test_a_place_that_can_not_be_written_is_told(tmp_path: Path) -> None:
 def test_a_client_finds_its_fleet_by_its_key_and_goes_by_what_it_is_told(
     key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert Client(key=key)._credentials == key
+    def way_in(
+        url: str | None = None,
+        by: Path = key,
+        credentials: Path | None = None,
+        ca: Path | None = None,
+    ) -> WayIn:
+        return WayIn(url, by, credentials, ca)
+
+    assert way_in().credentials == key
     found = Membership.write(submitters_folder(key), URL, "creds", b"pem")
-    for one in (Client(key=key), Client(URL, key)):
-        assert (one.url, one._credentials, one._ca) == (URL, found.credentials, found.ca)
-    elsewhere = Client(OTHER, key)
-    assert (elsewhere.url, elsewhere._credentials, elsewhere._ca) == (OTHER, key, None)
+    for one in (way_in(), way_in(URL)):
+        assert (one.url, one.credentials, one.ca) == (URL, found.credentials, found.ca)
+    elsewhere = way_in(OTHER)
+    assert (elsewhere.url, elsewhere.credentials, elsewhere.ca) == (OTHER, key, None)
     said = tmp_path / "said"
-    assert Client(key=key, credentials=said)._credentials == said
-    assert Client(key=key, ca=said)._ca == said
-    assert Client(key=tmp_path / "bob.nk").url != URL
+    assert way_in(credentials=said).credentials == said
+    assert way_in(ca=said).ca == said
+    assert way_in(by=tmp_path / "bob.nk").url != URL
     monkeypatch.setenv("LENDER_URL", OTHER)
-    assert Client(key=key)._credentials == key
+    assert way_in().credentials == key
 
 
 def test_lenderd_goes_by_enrolment_where_its_settings_say_nothing(tmp_path: Path) -> None:
