@@ -17,6 +17,7 @@ Writes build/bench/scale.json and build/bench/scale.svg.
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import resource
@@ -42,6 +43,7 @@ import rows
 
 from lender.link import connection as link
 from lender.link.embedded import EmbeddedServer
+from lender.link.errors import LinkError
 from lender.link.publisher import Publisher
 from lender.protocol import subjects
 from lender.protocol.codec import CONTENT_TYPE_HEADER, JSON
@@ -164,9 +166,10 @@ class Stand:
         subject, headers = subjects.query(signer.public_key), {CONTENT_TYPE_HEADER: JSON}
         async with asyncio.timeout(WITHIN_S):
             while True:
-                reply = await self._connection.request(subject, query, headers, timeout_s=60)
-                if json.loads(reply.data)["jobs"]:
-                    return
+                with contextlib.suppress(LinkError):  # it reads, and answers later
+                    reply = await self._connection.request(subject, query, headers, timeout_s=60)
+                    if json.loads(reply.data)["jobs"]:
+                        return
                 await asyncio.sleep(0.25)
 
     async def until_committed(self, total: int) -> None:
