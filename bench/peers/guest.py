@@ -7,7 +7,7 @@ import os
 import selectors
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -38,6 +38,7 @@ class Guest:
         self.folder.mkdir()
         self.folder.chmod(0o711)  # lenders are another user
         self._log = (self.folder / "host.log").open("wb")
+        self._others = psutil.Process().children(recursive=True)
         self._process = subprocess.Popen(
             [
                 *WITH_PARENT,
@@ -106,7 +107,7 @@ class Guest:
         except (subprocess.TimeoutExpired, BrokenPipeError):
             pass
         finally:
-            end_all()
+            end_all(self._others)
             self._process.wait()
             assert self._process.stdout is not None
             for end in (self._process.stdin, self._process.stdout, self._log):
@@ -125,9 +126,9 @@ def adopt() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def end_all() -> None:
-    """Kill every process below this one, until there is none."""
-    while left := psutil.Process().children(recursive=True):
+def end_all(spared: Collection[psutil.Process] = ()) -> None:
+    """Kill every process below this one, but for these, until there is none."""
+    while left := [one for one in psutil.Process().children(recursive=True) if one not in spared]:
         for one in left:
             if one.is_running() and one.status() != psutil.STATUS_ZOMBIE:
                 one.kill()

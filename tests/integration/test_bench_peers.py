@@ -30,6 +30,16 @@ def test_a_pool_of_processes_is_measured(tmp_path: Path) -> None:
     assert found["idle memory, workers"].value > 0
 
 
+def test_what_ran_before_a_guest_goes_on_after_it(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "100"]) as bystander:
+        try:
+            with Guest(Known("ProcessPoolExecutor", "pool"), tmp_path / "pool"):
+                pass
+            assert bystander.poll() is None
+        finally:
+            bystander.kill()
+
+
 def test_ctrl_c_ends_every_process_and_folder(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "bench.peers", "--only", "process", "--runs", "1000"]
     program = (
