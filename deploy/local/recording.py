@@ -77,7 +77,7 @@ def _submit(screen: Screen, recording: Recording) -> None:
     recording.frame("and its digest", screen.until_prompt())
     screen.clear()
     screen.type("lender map --array 0-29 --into values -- sh -c 'sleep 0.2; echo {task}'")
-    recording.frame("an array under way", screen.until("] 10/30"))
+    recording.frame("an array under way", screen.until(r"\] [12]\d/30"))
     screen.until_prompt()
     screen.type("cat values/? | xargs")
     recording.frame("and its values", screen.until("0 1 2 3"))

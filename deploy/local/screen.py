@@ -1,5 +1,6 @@
 """A terminal that a program types into: tmux, on a socket of its own, gone with who started it."""
 
+import re
 import shlex
 import subprocess
 import time
@@ -62,14 +63,20 @@ class Screen:
         """Return what stands there, without the empty lines below it."""
         return self._tmux("capture-pane", "-p").rstrip()
 
-    def until(self, text: str) -> str:
-        """Wait until it stands there; returns all that does.
+    def until(self, pattern: str) -> str:
+        """Wait until what matches a regular expression stands there; returns all that does then.
 
         Raises:
             FleetError: it does not come.
         """
-        wait_until(lambda: text in self.shown(), f"{text!r} on the screen", WITHIN_S)
-        return self.shown()
+        seen: list[str] = []
+
+        def stands() -> bool:
+            seen.append(self.shown())
+            return re.search(pattern, seen[-1]) is not None
+
+        wait_until(stands, f"{pattern!r} on the screen", WITHIN_S)
+        return seen[-1]
 
     def until_prompt(self) -> str:
         """Wait until the shell asks for more; returns what stands above."""
