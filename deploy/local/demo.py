@@ -9,16 +9,14 @@ import hashlib
 import os
 import pwd
 import shutil
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from deploy.local.bars import Bars
 from deploy.local.fleet import ORDINARY_USER, Fleet, FleetError, Lender, wait_until
+from deploy.local.stage import end_on_sigterm, temporary_folder
 from lender.client import catalogue
 from lender.client.client import Client
 from lender.client.job import Job
@@ -34,10 +32,10 @@ PICTURE = ROOT / "build" / "demo" / "picture.png"
 
 def main() -> int:
     """Run the demo; 0 when everything that it promises held."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_on_sigterm()
     started = time.monotonic()
     try:
-        with _folder() as folder, Fleet(folder, MACHINES) as fleet:
+        with temporary_folder("demo") as folder, Fleet(folder, MACHINES) as fleet:
             _introduce(fleet)
             good = asyncio.run(_show(fleet))
             _receipts(fleet)
@@ -50,21 +48,6 @@ def main() -> int:
     print(f"\nDone in {time.monotonic() - started:.1f} s; every process and file is gone but")
     print(f"the picture: {PICTURE}")
     return 0 if good else 1
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    """A temporary folder that the lenders' user may enter."""
-    folder = Path(tempfile.mkdtemp(prefix="lender-demo-"))
-    folder.chmod(0o711)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _introduce(fleet: Fleet) -> None:

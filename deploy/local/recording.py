@@ -7,15 +7,12 @@ the end, also of an interrupt or a kill.
 
 import os
 import shutil
-import signal
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from deploy.local.fleet import Fleet, FleetError, command
 from deploy.local.screen import COLUMNS, Screen
+from deploy.local.stage import end_on_sigterm, temporary_folder
 
 RECORDING = Path(__file__).resolve().parents[2] / "build" / "recording.txt"
 FILE_MIB = 64
@@ -42,14 +39,14 @@ class Recording:
 
 def main() -> int:
     """Record; 0 when all that was expected came on the screen."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_on_sigterm()
     if not shutil.which("tmux"):
         print("recording: tmux is missing (sudo apt-get install tmux)", file=sys.stderr)
         return 1
     recording = Recording()
     try:
         with (
-            _folder() as folder,
+            temporary_folder("recording") as folder,
             Fleet(folder, ("desk", "attic"), workloads=("command",)) as fleet,
             Screen(_home(folder), _environment(fleet, folder)) as screen,
         ):
@@ -130,21 +127,6 @@ def _home(folder: Path) -> Path:
         for _ in range(FILE_MIB):
             file.write(os.urandom(1 << 20))
     return home
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    """A temporary folder that the lenders' user may enter."""
-    folder = Path(tempfile.mkdtemp(prefix="lender-recording-"))
-    folder.chmod(0o711)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

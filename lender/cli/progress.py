@@ -1,16 +1,13 @@
 """Progress of an array on standard error: a bar on a terminal, a line now and then in a pipe."""
 
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import TextIO
 
+from lender.cli.status_line import StatusLine, bar
 from lender.client import TaskRecord
 
-_BAR_CHARS = 30
-_REDRAW_S = 0.1
-_LINE_EVERY_S = 2.0
 _LENDERS_SHOWN_MAX = 4
 _KEY_CHARS_SHOWN = 8
 
@@ -29,11 +26,10 @@ class Progress:
         """Prepare; where it is `quiet` it only says what it is told to."""
         self._quiet = quiet
         self._total = total
-        self._stream = stream
+        self._status = StatusLine(stream)
         self._clock = clock
         self._by_lender: Counter[str] = Counter()
         self._failed = 0
-        self._terminal = stream.isatty()
         self._started = self._shown_at = clock()
 
     @property
@@ -45,36 +41,30 @@ class Progress:
         """Take a result in."""
         self._by_lender[record.lender] += 1
         self._failed += record.result.state == "failed"
-        pause_s = _REDRAW_S if self._terminal else _LINE_EVERY_S
         if self._quiet:
             return
-        if self.done == self._total or self._clock() - self._shown_at >= pause_s:
+        if self.done == self._total or self._clock() - self._shown_at >= self._status.pause_s:
             self._show()
 
     def say(self, text: str) -> None:
         """Print a line without tearing the bar."""
         self.give_way()
-        self._print(f"{text}\n")
+        self._status.print(f"{text}\n")
 
     def give_way(self) -> None:
         """Take the bar away until it is drawn again: something else is printed there."""
-        if self._terminal and not self._quiet:
-            self._print("\r\x1b[K")
+        if not self._quiet:
+            self._status.clear()
 
     def close(self) -> None:
         """End the bar's line."""
-        if self._terminal and self.done and not self._quiet:
+        if self._status.on_terminal and self.done and not self._quiet:
             self._show()
-            self._print("\n")
+            self._status.print("\n")
 
     def _show(self) -> None:
         self._shown_at = self._clock()
-        line = self._line()
-        if self._terminal:
-            columns = shutil.get_terminal_size().columns
-            self._print(f"\r\x1b[K{line[: columns - 1]}")
-        else:
-            self._print(f"{line}\n")
+        self._status.show(self._line())
 
     def _line(self) -> str:
         seconds = max(self._clock() - self._started, 1e-3)
@@ -85,11 +75,6 @@ class Progress:
         counts = f"{self.done}/{self._total}{failed}  {self.done / seconds:.0f}/s  {lenders}"
         if more:
             counts += f"  and {more} more"
-        if not self._terminal:
+        if not self._status.on_terminal:
             return counts
-        filled = _BAR_CHARS * self.done // self._total
-        return f"[{'#' * filled}{'.' * (_BAR_CHARS - filled)}] {counts}"
-
-    def _print(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+        return f"{bar(self.done, self._total)} {counts}"

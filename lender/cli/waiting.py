@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from lender.cli.connect import LeftBehind
+from lender.cli.status_line import ERASE
 from lender.client import Client, ClientError, Job
 from lender.protocol.strangers_text import visible
 
@@ -93,5 +94,5 @@ async def _explain(client: Client, job: Job) -> None:
 
 
 def _say(text: str) -> None:
-    over_a_bar = "\r\x1b[K" if sys.stderr.isatty() else ""
+    over_a_bar = ERASE if sys.stderr.isatty() else ""
     print(over_a_bar + visible(text), file=sys.stderr, flush=True)
