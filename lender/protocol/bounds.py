@@ -34,6 +34,9 @@ FAILED_RANGES_MAX = 1_000
 FAILED_RANGES_TOLD_MAX = 100
 """The same, of an answer to a question."""
 
+EACH_MAX = 1_000
+"""Tasks of an array that each have a command line of their own."""
+
 GANG_TASKS_MAX = 256
 CHUNK_RESULTS_MAX = 1_000
 

@@ -45,3 +45,23 @@ def check_job_id(token: str) -> str:
     if not is_job_id(token):
         raise ProtocolError("subject", "a job id is 8 to 64 characters of A-Z a-z 0-9 _ -")
     return token
+
+
+_TASK_NAME = re.compile(r"(?P<job>[A-Za-z0-9_-]{8,56})-(?P<task>0|[1-9][0-9]{0,6})")
+
+
+def task_name(job: str, task: int) -> str:
+    """Return how a task of an array is called where a job's id is asked for.
+
+    Of jobs that were submitted together, as tasks of one array, it is the id of each.
+    """
+    return f"{job}-{task}"
+
+
+def task_named(name: str) -> tuple[str, int] | None:
+    """Return the array and the index that a name may mean; None where it can't be a task's.
+
+    It may be a job's own id as well, and then means that: whoever looks it up asks for that first.
+    """
+    found = _TASK_NAME.fullmatch(name)
+    return (found["job"], int(found["task"])) if found else None

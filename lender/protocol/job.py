@@ -113,6 +113,10 @@ TaskRange = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]]
 """(first task index, number of tasks)."""
 
 
+ArgvEntry = Annotated[str, Field(max_length=bounds.ARGV_ENTRY_CHARS_MAX, pattern=r"^[^\x00]*$")]
+Words = Annotated[tuple[ArgvEntry, ...], Field(max_length=bounds.ARGV_ENTRIES_MAX)]
+
+
 class Array(Closed):
     """Makes a job of `count` tasks, with indices from 0; or of those of them that are named."""
 
@@ -121,6 +125,13 @@ class Array(Closed):
         default=(), max_length=bounds.ARRAY_RANGES_MAX, exclude_if=operator.not_
     )
     """Only these of the indices, in ascending order; none named: all."""
+    each: tuple[Words, ...] = Field(
+        default=(), max_length=bounds.EACH_MAX, exclude_if=operator.not_
+    )
+    """What follows `argv` in the command line of each task; none: nothing does."""
+    separate: bool = Field(default=False, exclude_if=operator.not_)
+    """Its tasks are jobs that were submitted together: each is told that it is task 0 of 1 of the
+    job that `ids.task_name` calls it."""
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -131,6 +142,14 @@ class Array(Closed):
                     "tasks: must be ascending ranges of indices below count that do not touch"
                 )
             end = first + count
+        return self
+
+    @model_validator(mode="after")
+    def _of_each(self) -> Self:
+        if self.each and len(self.each) != self.count:
+            raise ValueError("each: must be as many as count, also where only some are to run")
+        if self.separate and self.count > bounds.EACH_MAX:
+            raise ValueError(f"separate: at most {bounds.EACH_MAX} jobs go together")
         return self
 
 
@@ -235,7 +254,6 @@ _PROGRAMS: Mapping[Runtime, str] = MappingProxyType(
 JobName = Annotated[str, Field(max_length=120), AfterValidator(_check_printable)]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 EnvValue = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")]
-ArgvEntry = Annotated[str, Field(max_length=bounds.ARGV_ENTRY_CHARS_MAX, pattern=r"^[^\x00]*$")]
 
 
 class JobSpec(Closed):
@@ -257,7 +275,7 @@ class JobSpec(Closed):
     workload: WorkloadName
     runtime: Runtime
     program: BlobRef | None = None
-    argv: tuple[ArgvEntry, ...] = Field(default=(), max_length=bounds.ARGV_ENTRIES_MAX)
+    argv: Words = ()
     env: dict[EnvName, EnvValue] = Field(default_factory=dict, max_length=bounds.ENV_ENTRIES_MAX)
     inputs: tuple[Input, ...] = Field(default=(), max_length=bounds.INPUTS_MAX)
     outputs: tuple[RelativePath, ...] = Field(default=(), max_length=bounds.OUTPUTS_MAX)
@@ -299,15 +317,24 @@ class JobSpec(Closed):
     def _consistent(self) -> Self:
         if self.program is None and self.runtime in _PROGRAMS:
             raise ValueError(f"program: {_PROGRAMS[self.runtime]}")
-        if self.runtime == "process" and not self.argv:
-            raise ValueError("argv: a process job is a command line")
-        if self.runtime == "python" and self.argv:
-            raise ValueError("argv: a python job has none; its function carries its arguments")
+        self._check_words(self.array.each if self.array else ())
         if (self.runtime == "python") != (self.requires.python is not None):
             raise ValueError("requires.python: a python job names its version, and no other does")
         if self.requires.net and self.runtime not in NETWORKED:
             raise ValueError(f"requires.net: a {self.runtime} job can't have a network")
         return self if not self.inputs else self._with_consistent_inputs()
+
+    def _check_words(self, each: tuple[tuple[str, ...], ...]) -> None:
+        if self.runtime == "process" and not (self.argv or (each and all(each))):
+            raise ValueError("argv: a process job is a command line")
+        if self.runtime == "python" and (self.argv or each):
+            raise ValueError("argv: a python job has none; its function carries its arguments")
+        if len(self.argv) + max(map(len, each), default=0) > bounds.ARGV_ENTRIES_MAX:
+            raise ValueError(f"array.each: with argv at most {bounds.ARGV_ENTRIES_MAX} words")
+        if self.array is not None and self.array.separate and (self.gang or self.checkpoint):
+            raise ValueError("array.separate: not of a gang, and without checkpoints")
+        if self.array is not None and self.array.separate and self.runtime == "python":
+            raise ValueError("array.separate: a python job's function is called with its index")
 
     def _with_consistent_inputs(self) -> Self:
         names = [one.name for one in self.inputs]

@@ -49,6 +49,8 @@ class TaskResult(Open):
     stderr_tail: Bytes = Field(default=b"", max_length=bounds.STDERR_TAIL_BYTES_MAX)
     limit: LimitName | None = None
     error: str | None = Field(default=None, max_length=2000)
+    cancelled: bool = Field(default=False, exclude_if=operator.not_)
+    """It counts as failed, and nobody has run it to its end: its submitter took it back."""
     cpu_s: float = Field(default=0.0, ge=0, le=bounds.MEASURED_S_MAX)
     duration_s: float = Field(default=0.0, ge=0, le=bounds.MEASURED_S_MAX)
 
@@ -70,13 +72,16 @@ class ReportProof(Open):
 
 
 class Chunk(Open):
-    """Results of some tasks of an array, committed at `res.S.J.<first task>`."""
+    """Results of some tasks of an array, committed at `res.S.J.<first task>`.
+
+    Of tasks that were cancelled the broker itself says so: then there is no lease, attempt, lender.
+    """
 
     v: Literal[1] = 1
     job: JobId
-    lease: LeaseId
-    attempt: int
-    lender: PublicKey
+    lease: LeaseId | None = None
+    attempt: int | None = None
+    lender: PublicKey | None = None
     results: tuple[TaskResult, ...]
     proof: ReportProof | None = None
     """None: the lender has not signed them."""

@@ -6,8 +6,15 @@ import pytest
 from core_world import ALICE, BOB, LENDER, PROGRAM, START, array_spec, make_spec
 from pydantic import ValidationError
 
-from lender.protocol.bounds import CONTENT_KEPT_S, GANG_TASKS_MAX, QUEUE_S_MAX, WEEK_S
+from lender.protocol.bounds import (
+    CONTENT_KEPT_S,
+    EACH_MAX,
+    GANG_TASKS_MAX,
+    QUEUE_S_MAX,
+    WEEK_S,
+)
 from lender.protocol.codec import JSON, decode, encode
+from lender.protocol.ids import task_name, task_named
 from lender.protocol.job import BlobRef, JobSpec, week_of
 from lender.protocol.lease import Lease
 
@@ -294,3 +301,52 @@ def test_a_job_is_sealed_to_its_submitter_and_some_lenders(
 
 def test_nobody_on_the_way_can_compare_what_is_sealed() -> None:
     refused("nobody on the way", sealing=SEALED, verify={})
+
+
+def test_each_task_of_an_array_may_have_words_of_its_own() -> None:
+    spec = make_spec(argv=("x",), array={"count": 2, "each": (("a", "b"), ())})
+    assert spec.array is not None
+    assert spec.array.each == (("a", "b"), ())
+    assert "each" not in array_spec(7).model_dump()["array"]
+    assert "separate" not in array_spec(7).model_dump()["array"]
+
+
+def test_words_of_each_task_are_as_many_as_there_are_tasks() -> None:
+    refused("as many as count", array={"count": 3, "each": (("a",), ("b",))})
+    refused("each", array={"count": EACH_MAX + 1, "each": (("a",),) * (EACH_MAX + 1)})
+    refused(
+        "at most 256 words",
+        argv=("x",),
+        array={"count": 1, "each": (("y",) * 256,)},
+    )
+
+
+def test_a_command_line_may_be_of_each_tasks_own_words_alone() -> None:
+    process: dict[str, object] = {"runtime": "process", "workload": "command", "program": None}
+    assert make_spec(**process, argv=(), array={"count": 1, "each": (("true",),)})  # type: ignore[arg-type]
+    refused("argv: a process", **process, argv=(), array={"count": 2, "each": (("true",), ())})
+    python = {"runtime": "python", "requires": {"python": "3.11"}}
+    refused("argv: a python", **python, array={"count": 1, "each": (("x",),)})
+
+
+def test_jobs_that_go_together_are_few_and_need_nothing_of_an_array() -> None:
+    assert make_spec(array={"count": EACH_MAX, "separate": True}).task_count == EACH_MAX
+    refused("separate: at most", array={"count": EACH_MAX + 1, "separate": True})
+    refused("separate: not of a gang", array={"count": 2, "separate": True}, gang=True)
+    refused("separate: not of a gang", array={"count": 2, "separate": True}, checkpoint=True)
+    python = {"runtime": "python", "requires": {"python": "3.11"}}
+    refused("separate: a python", **python, array={"count": 2, "separate": True})
+
+
+@pytest.mark.parametrize("name", ["job-00001", "12345678-0", "a-b-c-de-1-9999999"])
+def test_a_tasks_name_is_its_arrays_and_its_index(name: str) -> None:
+    found = task_named(f"{name}-17")
+    assert found == (name, 17)
+    assert task_name(*found) == f"{name}-17"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "job", "job-00001", "1234567-1", "12345678-01", "12345678-", "12345678-10000000"]
+)
+def test_what_can_not_be_a_tasks_name_is_none(name: str) -> None:
+    assert task_named(name) is None

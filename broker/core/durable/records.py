@@ -201,7 +201,7 @@ def chunk_record(submitter: str, chunk: Chunk, content_type: ContentType) -> Rec
         {
             CONTENT_TYPE_HEADER: content_type,
             SUMMARY_HEADER: ChunkSummary(
-                tasks.pairs(), len(failed), chunk.attempt, failed.pairs()
+                tasks.pairs(), len(failed), chunk.attempt or 0, failed.pairs()
             ).dump(),
         },
         encode(chunk, content_type),
