@@ -22,7 +22,15 @@ from lender.client.ledger import Ledger
 from lender.client.news import News
 from lender.client.retrying import renewed, retry_spec, tasks_to_retry
 from lender.client.seals import Seal
-from lender.client.specs import DAY_S, Content, JobRequest, inputs_by_name, job_spec, payload_of
+from lender.client.specs import (
+    DAY_S,
+    Content,
+    JobRequest,
+    array_of_each,
+    inputs_by_name,
+    job_spec,
+    payload_of,
+)
 from lender.client.trust import Trust
 from lender.client.way_in import WayIn
 from lender.client.workload import Workload
@@ -145,6 +153,7 @@ class Client:
         inputs: Mapping[str, Content] | Iterable[str | Path] = (),
         outputs: Sequence[str] = (),
         array: int | Array | None = None,
+        each: Sequence[Sequence[str]] | None = None,
         name: str = "",
         workload: str | Workload | None = None,
         env: Mapping[str, str] | None = None,
@@ -172,6 +181,8 @@ class Client:
             outputs: files that the task leaves and that are to come back.
             array: number of tasks, or some of their indices; `{task}` in an argument becomes the
                 task's index.
+            each: an array, and what follows `argv` in the command line of each task:
+                `[["a.csv"], ["b.csv"]]` is one of two; at most 1,000.
             name: for people to read.
             workload: what the owners' grants name; `command`, or `wasm` with a module. One of the
                 catalogue (`Catalogue.of_user()["checksum"]`) also brings what its description
@@ -207,7 +218,7 @@ class Client:
             wasm=wasm,
             inputs=inputs if isinstance(inputs, Mapping) else inputs_by_name(inputs),
             outputs=outputs,
-            array=array,
+            array=array if each is None else array_of_each(each, array),
             name=name,
             workload=workload.name if isinstance(workload, Workload) else workload,
             env=env or {},

@@ -54,7 +54,8 @@ def retry_spec(spec: JobSpec, tasks: tuple[TaskRange, ...], *, job: str, now: fl
     try:
         if spec.array is not None:
             every = ((0, spec.array.count),)
-            fields["array"] = Array(count=spec.array.count, tasks=() if tasks == every else tasks)
+            named = {"tasks": () if tasks == every else tasks}
+            fields["array"] = Array(**dict(spec.array) | named)
         return JobSpec(**fields)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]

@@ -135,6 +135,27 @@ def inputs_by_name(files: Iterable[str | Path]) -> dict[str, Content]:
     return {**named}
 
 
+def array_of_each(each: Sequence[Sequence[str]], array: int | Array | None = None) -> Array:
+    """Return an array whose tasks have words of their own behind the command line.
+
+    Args:
+        each: those of each task, in its order.
+        array: their number, or which of them are to run; None: all.
+
+    Raises:
+        Rejected: there are none or too many, they are not lists, or not as many as `array` says.
+    """
+    if not each:
+        raise Rejected("each", "is empty: there is nothing to run")
+    if any(isinstance(words, str | bytes) for words in each):
+        raise Rejected("each", "each must be a list, and one is a text: put it into brackets")
+    if len(each) > bounds.EACH_MAX:
+        raise Rejected("each", f"{len(each)}, at most {bounds.EACH_MAX} in a job: submit several")
+    said = {"count": len(each) if array is None else array}
+    fields = dict(array) if isinstance(array, Array) else said
+    return _part("each", Array, len(each), **fields | {"each": tuple(map(tuple, each))})
+
+
 def job_spec(
     request: JobRequest,
     *,

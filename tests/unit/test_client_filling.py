@@ -10,6 +10,7 @@ from lender.cli.exits import CommandError
 from lender.cli.job_file import read_job_file
 from lender.cli.parsing import parse
 from lender.client import (
+    Array,
     Catalogue,
     CatalogueError,
     JobRequest,
@@ -20,6 +21,7 @@ from lender.client import (
 )
 from lender.client.arguments import Bound, bind, command_fault, expand, order_fault
 from lender.client.filling import filled
+from lender.client.specs import array_of_each
 from lender.client.workload import read
 
 MODULE = b"\0asm\1\0\0\0"
@@ -112,6 +114,29 @@ def test_what_is_missing_is_told_before_anything_is_sent(
         filled(request(*argv, inputs=dict.fromkeys(inputs, b"")), workload)
     assert told.value.field == field
     assert said in told.value.reason
+
+
+def test_each_task_may_have_arguments_of_its_own(tmp_path: Path) -> None:
+    job = filled(request("a", array=array_of_each([["b"], ["b"]])), described(tmp_path))
+    assert (job.argv, job.outputs) == (("a",), ["b", "report"])
+    with pytest.raises(Rejected, match="the same name in each"):
+        filled(request("a", array=array_of_each([["b"], ["c"]])), described(tmp_path))
+    with pytest.raises(Rejected, match="takes SOURCE"):
+        filled(request("a", array=array_of_each([[], ["b", "c"]])), described(tmp_path))
+    with pytest.raises(Rejected, match="reads x"):
+        filled(request(array=array_of_each([["a"], ["x"]])), described(tmp_path))
+
+
+def test_a_command_line_is_made_for_each_task(tmp_path: Path) -> None:
+    text = SAMPLE.replace('"wasm"', '"process"')
+    text = text.replace('entry = "sample.wasm"', 'command = ["cat", "{SOURCE}", "-"]')
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("sha256"))
+    inputs = {"a": b"", "b": b"", "words": b""}
+    array = array_of_each([["a"], ["b"]])
+    job = filled(request(array=array, inputs=inputs), described(tmp_path, text=text))
+    assert job.argv == ()
+    assert isinstance(job.array, Array)
+    assert job.array.each == (("cat", "a", "-"), ("cat", "b", "-"))
 
 
 def test_an_input_of_each_task_is_not_looked_for(tmp_path: Path) -> None:

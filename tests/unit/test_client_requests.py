@@ -16,9 +16,9 @@ from lender.client.errors import (
     TaskFailed,
     error_of,
 )
-from lender.client.specs import JobRequest, inputs_by_name, job_spec, payload_of
+from lender.client.specs import JobRequest, array_of_each, inputs_by_name, job_spec, payload_of
 from lender.protocol.codec import decode
-from lender.protocol.job import After, BlobRef, JobSpec, Limits, Requires
+from lender.protocol.job import After, Array, BlobRef, JobSpec, Limits, Requires
 from lender.protocol.result import TaskResult, Terminal, TerminalState
 
 SUBMITTER = "U" + "A" * 55
@@ -81,6 +81,36 @@ def test_what_has_no_end_or_comes_once_is_not_read(tmp_path: Path) -> None:
 def test_a_module_becomes_a_wasm_job_and_an_array_has_a_count() -> None:
     spec = spec_of(JobRequest(wasm=b"", array=12, workload="render"), program=BLOB)
     assert (spec.runtime, spec.workload, spec.task_count) == ("wasm", "render", 12)
+
+
+def test_tasks_of_an_array_have_words_of_their_own() -> None:
+    array = array_of_each([["a b", "c"], []])
+    spec = spec_of(JobRequest(argv=["echo"], array=array))
+    assert (spec.argv, spec.task_count) == (("echo",), 2)
+    assert spec.array is not None
+    assert spec.array.each == (("a b", "c"), ())
+    some = array_of_each([["a"], ["b"], ["c"]], Array(count=3, tasks=((1, 2),)))
+    assert (some.tasks, len(some.each)) == (((1, 2),), 3)
+
+
+@pytest.mark.parametrize(
+    ("each", "array", "said"),
+    [
+        ([], None, "nothing to run"),
+        (["a", "b"], None, "brackets"),
+        ("ab", None, "brackets"),
+        ([["a"]] * 1001, None, "1001, at most 1000 in a job"),
+        ([["a"]], 2, "as many as count"),
+        ([["a"]], -1, "greater than"),
+        ([["a\0"]], None, "match"),
+    ],
+)
+def test_words_that_are_no_lists_or_not_as_many_are_refused(
+    each: list[list[str]], array: int | None, said: str
+) -> None:
+    with pytest.raises(Rejected, match=said) as refused:
+        array_of_each(each, array)
+    assert refused.value.field == "each"
 
 
 def test_a_job_keeps_checkpoints_only_if_it_says_so() -> None:

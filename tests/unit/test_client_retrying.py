@@ -113,6 +113,13 @@ def test_the_new_job_is_as_the_old_one_was_but_for_its_tasks_and_time() -> None:
     assert retry_spec(job_spec(), ((0, 1),), job="job-0002", now=START).array is None
 
 
+def test_each_task_keeps_its_words() -> None:
+    array = Array(count=2, each=(("a",), ("b",)), separate=True)
+    old = job_spec().model_copy(update={"array": array})
+    new = retry_spec(old, ((1, 1),), job="job-0002", now=START).array
+    assert new == array.model_copy(update={"tasks": ((1, 1),)})
+
+
 def test_what_is_scattered_too_far_is_refused() -> None:
     old = job_spec(count=bounds.ARRAY_COUNT_MAX)
     tasks = tuple((2 * number, 1) for number in range(bounds.ARRAY_RANGES_MAX + 1))
