@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -71,7 +72,8 @@ class Home:
         self._about = json.dumps(about).encode()
         access = Access(
             *(settings.place, settings.credentials, settings.ca),
-            identifier=f"lender-{self._node}",
+            # Whoever has a password there can end a connection by taking its name as a client.
+            identifier=f"lender-{self._node}-{secrets.token_hex(8)}",
         )
         heard = [self._topics.commands, *self._signals]
         self._line = HomeLine(access, self._topics.available, heard, self.hear, self._told)

@@ -62,7 +62,8 @@ class Access(NamedTuple):
         place: of it.
         credentials: a file; None: it asks for none.
         authorities: who may vouch for it; None: those that the system trusts.
-        identifier: ours, the same at every connection: then the server ends the one before.
+        identifier: ours, the same at every connection: then the server ends the one before. Known
+            to nobody else, who could end ours in that way.
     """
 
     place: Place

@@ -4,6 +4,8 @@ import asyncio
 import tempfile
 from pathlib import Path
 
+from house_server import WITNESS, HouseServer
+
 from permissions import house
 from permissions.people import PEOPLE, lines
 from permissions.trial import trial
@@ -42,7 +44,7 @@ async def measure() -> list[str]:
 
 async def _of_the_house() -> list[str]:
     with tempfile.TemporaryDirectory(prefix="lender-permissions-") as folder:
-        async with house.house(Path(folder)) as one:
+        async with HouseServer(Path(folder), WITNESS) as one:
             published, subscribed = await house.taken(one)
     return [
         f"{'P' if topic in published else '.'} {'S' if topic in subscribed else '.'}  {topic}"
