@@ -91,14 +91,15 @@ class Attempts:
 
     def count(self, run: LeaseRun) -> None:
         """Have what an attempt used up since it was last asked count as spent."""
-        self._spent.append((run.plan.grant.id, run.meter.untold()))
+        if run.meter.has_untold:
+            self._spent.append((run.plan.grant.id, run.meter.untold()))
 
     def take_spent(self) -> list[tuple[str, Usage]]:
         """Return what was used up since the last call, with the grants that pay for it."""
         for run in self:
             self.count(run)
         spent, self._spent = self._spent, []
-        return [(grant, usage) for grant, usage in spent if usage != Usage()]
+        return spent
 
     def state_of(self, lease: str) -> LeaseState:
         """Return what others hear of a lease that is held."""

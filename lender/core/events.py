@@ -203,13 +203,15 @@ class GangGathered:
 class LeaseDelivered:
     """A pull brought a lease. `delivery` is the shell's handle of the queue message.
 
-    `times` is how often the queue has given it to anybody so far, as far as it knows.
+    `times` is how often the queue has given it to anybody so far, as far as it knows; `ends_pull`:
+    the pull has brought with it all that was asked for.
     """
 
     work_class: str
     delivery: int
     lease: Lease
     times: int = 1
+    ends_pull: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,10 +255,11 @@ class PreparationFailed:
 
 @dataclass(frozen=True, slots=True)
 class TasksEnded:
-    """Some tasks of a lease ended, in the order of the lease."""
+    """Some tasks of a lease ended, in the order of the lease; `used` has been until then."""
 
     lease: str
     results: tuple[TaskResult, ...]
+    used: UsageMetered | None = None
 
 
 @dataclass(frozen=True, slots=True)

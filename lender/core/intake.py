@@ -25,6 +25,8 @@ FOR_OTHERS_TIMES: Final = 16
 def take_up(now: float, event: LeaseDelivered, situation: Situation, pulls: Pulls) -> list[Effect]:
     """Decide on a delivered lease; one that may run here at all is begun if there is room."""
     pulls.brought(event.work_class)
+    if event.ends_pull:
+        pulls.ended(now, event.work_class, refused=False)
     delivery, lease, leases = event.delivery, event.lease, situation.leases
     known = leases.delivered_again(now, delivery, lease)
     if known is not None:
@@ -33,7 +35,7 @@ def take_up(now: float, event: LeaseDelivered, situation: Situation, pulls: Pull
         return [ReturnLease(delivery, _for_others_s(event.times))]  # untouched: others may take it
     if len(leases) >= HELD_MAX:
         return [ReturnLease(delivery, NO_SLOT_DELAY_S)]
-    phase, reason = situation.state(now)
+    phase, reason = state = situation.state(now)
     outcome: Outcome
     if phase != "lending" or situation.capabilities is None:
         outcome = "refused" if phase == "unconsented" else "evicted"
@@ -47,7 +49,7 @@ def take_up(now: float, event: LeaseDelivered, situation: Situation, pulls: Pull
         if not isinstance(admit(now, lease, event.work_class, whole), Refused):
             outcome, why = "evicted", NEEDED_HERE  # closed, or no GPU work, for now
         return leases.hand_back(now, delivery, lease, outcome, why)
-    return _begin(now, event, plan, situation, pulls)
+    return _begin(now, event, plan, situation, situation.slots_free(state), pulls)
 
 
 def _for_others_s(times: int) -> float:
@@ -57,7 +59,12 @@ def _for_others_s(times: int) -> float:
 
 
 def _begin(
-    now: float, event: LeaseDelivered, plan: Plan, situation: Situation, pulls: Pulls
+    now: float,
+    event: LeaseDelivered,
+    plan: Plan,
+    situation: Situation,
+    slots_free: int,
+    pulls: Pulls,
 ) -> list[Effect]:
     """Run an admitted lease, or return it until there is room; refuse what was done before."""
     delivery, leases = event.delivery, situation.leases
@@ -67,7 +74,7 @@ def _begin(
     requires, limits, free_bytes = plan.spec.requires, plan.spec.limits, situation.memory_free_bytes
     disk_bytes = situation.disk_free_bytes(attempts.disk_committed_bytes)
     no_disk = disk_bytes is not None and limits.scratch_bytes > disk_bytes
-    if limits.cpu > situation.slots_free(now) or limits.memory_bytes > free_bytes or no_disk:
+    if limits.cpu > slots_free or limits.memory_bytes > free_bytes or no_disk:
         pulls.turned_away(event.work_class)
         return [ReturnLease(delivery, NO_SLOT_DELAY_S)]
     gpu = None

@@ -73,7 +73,8 @@ class Lender:
         self._exited = False
         self._let_sleep = False
         self._regulation = Regulation()
-        self._now = -math.inf
+        self._deadline: float | None = None
+        self._quiet_until = -math.inf
         self._pulls = Pulls(situation.own_queue)
         self._pace = OfferPace()
         self._handlers: dict[type, Callable[[float, Any], list[Effect]]] = {
@@ -116,9 +117,10 @@ class Lender:
 
     def handle(self, now: float, event: Event) -> list[Effect]:
         """Take up `event` at `now` (seconds since the epoch, never going back)."""
-        self._now = now
-        # What time has ended ends first: an event can't begin anything under what is over.
-        effects = end_overdue(now, self._situation, self._regulation)
+        effects: list[Effect] = []
+        if now >= self._quiet_until:
+            # What time has ended ends first: an event can't begin anything under what is over.
+            effects += end_overdue(now, self._situation, self._regulation)
         effects += self._handlers[type(event)](now, event)
         self._count_spent(now)
         if not isinstance(event, _ENDS_NOTHING):
@@ -126,26 +128,12 @@ class Lender:
         metered = isinstance(event, MachineSampled)
         effects += share_out(now, self._leases.attempts, self._restraint, metered=metered)
         effects += self._settle(now)
+        self._look_ahead(now)
         return effects
 
     def next_deadline(self) -> float | None:
         """Return when time alone changes something; the shell then tells `TimeAdvanced`."""
-        if self._exited:
-            return None
-        situation = self._situation
-        soft_ends = [at - GRACE_S for at, _ in situation.ends(self._now)]
-        deadlines = [
-            *(at for at in soft_ends if at > self._now),
-            self._consent.until,
-            situation.drain_deadline,
-            self._restraint.next_deadline(self._now),
-            self._regulation.next_deadline,
-            self._leases.next_deadline(situation.config.frozen_handback_s),
-            self._pulls.next_deadline(),
-            self._pace.next_deadline() if situation.online else None,
-        ]
-        at = min(one for one in deadlines if one is not None)
-        return None if math.isinf(at) else at
+        return self._deadline
 
     def status(self, now: float) -> LenderStatus:
         """Return the view that `lender status` shows."""
@@ -163,6 +151,27 @@ class Lender:
 
     # What holds after every event.
 
+    def _look_ahead(self, now: float) -> None:
+        """Find when time alone changes something."""
+        situation = self._situation
+        soft_ends = [at - GRACE_S for at, _ in situation.ends(now)]
+        deadlines = (
+            *(at for at in soft_ends if at > now),
+            self._consent.until,
+            situation.drain_deadline,
+            self._restraint.next_deadline(now),
+            self._regulation.next_deadline,
+            self._leases.next_deadline(situation.config.frozen_handback_s),
+            self._pulls.next_deadline(),
+            self._pace.next_deadline() if situation.online else None,
+        )
+        at = min(one for one in deadlines if one is not None)
+        self._deadline = None if self._exited or math.isinf(at) else at
+        # Near a known end each task that begins may have to end again; of hours and budgets only
+        # a look tells when they end.
+        looks = bool(soft_ends) or self._restraint.by_the_clock
+        self._quiet_until = -math.inf if looks else at
+
     def _settle(self, now: float) -> list[Effect]:
         restraint, situation = self._restraint, self._situation
         effects = self._regulation.settle(
@@ -173,8 +182,9 @@ class Lender:
             Hold(restraint.comfort.verdict.reason),
         )
         effects += self._leases.due(now)
-        effects += situation.offer(now, self._pace)
-        effects += self._pulls.next(now, situation.queues, situation.slots_free(now))
+        state = situation.state(now)
+        effects += situation.offer(now, self._pace, state)
+        effects += self._pulls.next(now, situation.queues, situation.slots_free(state))
         if restraint.asleep and not self._let_sleep and not self._leases:
             self._let_sleep = True
             effects.append(LetSleep())
@@ -223,6 +233,8 @@ class Lender:
         return []
 
     def _on_tasks_ended(self, now: float, event: TasksEnded) -> list[Effect]:
+        if event.used is not None:
+            self._on_metered(now, event.used)
         run = self._leases.attempts.get(event.lease)
         keep = run is not None and self._situation.may_keep(now, run.plan)
         rate = self._restraint.energy_rate

@@ -34,6 +34,7 @@ class Meter:
         vram_peak_bytes: the most GPU memory that was seen at once.
         network_in_bytes: what its tasks fetched from the network themselves.
         network_out_bytes: what they sent there.
+        has_untold: something came since `untold` was called last.
     """
 
     def __init__(self, bytes_in: int) -> None:
@@ -52,6 +53,7 @@ class Meter:
         self._charged_cpu_s = 0.0
         self._cpu_energy_wh = 0.0
         self._told = Usage()
+        self.has_untold = True
 
     def metered(self, event: UsageMetered, rate: EnergyRate) -> None:
         """Take up a reading of the sandbox; all of it is cumulative."""
@@ -63,17 +65,20 @@ class Meter:
         self._gpu_joules = max(self._gpu_joules, event.gpu_joules)
         self.network_in_bytes = max(self.network_in_bytes, event.network_in_bytes)
         self.network_out_bytes = max(self.network_out_bytes, event.network_out_bytes)
+        self.has_untold = True
         self._charge(rate)
 
     def result(self, cpu_s: float, bytes_out: int, rate: EnergyRate) -> None:
         """Take up what a task's result says."""
         self._results_cpu_s += cpu_s
         self._bytes_out += bytes_out
+        self.has_untold = True
         self._charge(rate)
 
     def saved(self, size_bytes: int) -> None:
         """Take up what was uploaded beside results."""
         self._bytes_out += size_bytes
+        self.has_untold = True
 
     @property
     def usage(self) -> Usage:
@@ -110,7 +115,7 @@ class Meter:
     def untold(self) -> Usage:
         """Return what came since the last call."""
         now, told = self.usage, self._told
-        self._told = now
+        self._told, self.has_untold = now, False
         return Usage(
             now.cpu_s - told.cpu_s,
             now.moved_bytes - told.moved_bytes,

@@ -24,6 +24,8 @@ def share_out(
         metered: all were read just now.
     """
     networked = [run for run in runs if run.has_network]
+    if not networked:
+        return []
     under = Counter(run.plan.grant.id for run in networked)
     effects: list[Effect] = []
     for run in networked:

@@ -70,6 +70,10 @@ class OfferPace:
         """Offer as soon as possible: a broker is listening anew."""
         self._asked = True
 
+    def waits(self, now: float) -> bool:
+        """Tell whether none is due whatever it says: the last is too young for a change."""
+        return self._changed and not self._asked and now < self._sent_at + CHANGED_S
+
     def due(self, now: float, says: object, *, holding: bool) -> bool:
         """Tell whether an offer that `says` this is to be sent now, and count it as sent."""
         self._changed = says != self._said

@@ -15,7 +15,7 @@ from lender.core.lease_run import LeaseRun
 from lender.core.metering import EnergyRate
 from lender.core.policy import Rung, Verdict
 from lender.core.schedule import week_s
-from lender.core.signals import Signals
+from lender.core.signals import PresenceState, Signals
 from lender.core.spending import Spending
 
 UNMEASURED: Final = (
@@ -52,6 +52,7 @@ class Restraint:
         closed: why a grant that holds allows nothing right now, by id.
         energy_rate: what a second of CPU time takes, as last read.
         energy_measured: whether that is known.
+        by_the_clock: time alone may close a grant, or open one: by its hours, or by a budget.
     """
 
     def __init__(self, config: Config) -> None:
@@ -66,6 +67,9 @@ class Restraint:
         self._zone_s = 0
         self.energy_rate = EnergyRate()
         self.energy_measured = False
+        self.by_the_clock = True
+        self._grants: Mapping[str, Grant] = {}
+        self._read: tuple[PresenceState, bool] | None = None
 
     def sampled(self, now: float, signals: Signals) -> None:
         """Take up a reading."""
@@ -96,22 +100,36 @@ class Restraint:
         self.comfort.forget()
 
     def close_grants(self, now: float, grants: Mapping[str, Grant]) -> frozenset[str]:
-        """Find the grants that allow nothing at `now`; return their ids, see `closed`."""
-        self.closed = {}
+        """Find the grants that allow nothing at `now`; return their ids, see `closed`.
+
+        Where time alone changes nothing, they are found once for a reading and for `grants`, which
+        nobody changes in place.
+        """
+        read = self.comfort.verdict.presence, self.energy_measured
+        if self.by_the_clock or grants is not self._grants or read != self._read:
+            self._grants, self._read = grants, read
+            self.by_the_clock = bool(self._config.budget) or any(
+                one.budget or one.when.kind == "hours" for one in grants.values()
+            )
+            self.closed = self._found_closed(now, grants)
+        return frozenset(self.closed)
+
+    def _found_closed(self, now: float, grants: Mapping[str, Grant]) -> dict[str, Hold]:
+        closed: dict[str, Hold] = {}
         machine = self.spending.exhausted_in_all(now, self.utc_offset_s, self._config.budget)
         at = week_s(now, self.utc_offset_s)
         for id_, grant in grants.items():
             spent = machine or self.spending.exhausted(now, self.utc_offset_s, id_, grant.budget)
             if spent is not None:
-                self.closed[id_] = Hold(spent, evict=True)
+                closed[id_] = Hold(spent, evict=True)
             elif self._changed(grant):
-                self.closed[id_] = Hold(changed(grant), evict=True)
+                closed[id_] = Hold(changed(grant), evict=True)
             elif not self.energy_measured and bounds_energy(self._config.budget + grant.budget):
                 # It stands still: a meter that is silent for a moment costs no work.
-                self.closed[id_] = Hold(f"grant {id_}: {UNMEASURED}")
+                closed[id_] = Hold(f"grant {id_}: {UNMEASURED}")
             elif not grant.when.holds(self.comfort.verdict.presence, at):
-                self.closed[id_] = Hold(f"grant {id_} holds {grant.when.text}")
-        return frozenset(self.closed)
+                closed[id_] = Hold(f"grant {id_} holds {grant.when.text}")
+        return closed
 
     def stay_s(self, now: float, grants: Iterable[Grant]) -> float | None:
         """Return when the first of these grants ends by the clock, in seconds; None without any.

@@ -16,6 +16,9 @@ from lender.protocol.bounds import OFFERED_BYTES_MAX
 from lender.protocol.classes import own_queue
 from lender.protocol.lease import LenderPhase, Offer
 
+State = tuple[LenderPhase, str]
+"""A lender's state, and the reason for it in words."""
+
 
 class Situation:
     """All that decides what may be lent. Events change its parts; what is derived is read anew.
@@ -79,12 +82,9 @@ class Situation:
         spare_bytes = self.disk.free_bytes - self.config.disk_kept_bytes - committed_bytes
         return max(0, min(spare_bytes, OFFERED_BYTES_MAX))
 
-    def slots_free(self, now: float) -> int:
-        """Return how many more cores could be lent at `now`."""
-        return self._slots_free(self.state(now)[0])
-
-    def _slots_free(self, phase: LenderPhase) -> int:
-        if phase != "lending" or len(self.leases) >= HELD_MAX:
+    def slots_free(self, state: State) -> int:
+        """Return how many more cores could be lent in this state, that of now."""
+        if state[0] != "lending" or len(self.leases) >= HELD_MAX:
             return 0
         running = self.leases.attempts
         return self.spare.slots_free(running.cpu_committed, running.memory_committed_bytes)
@@ -110,7 +110,7 @@ class Situation:
         )
         return [(at, why) for at, why in ends if at is not None]
 
-    def state(self, now: float) -> tuple[LenderPhase, str]:
+    def state(self, now: float) -> State:
         """Return the lender's state at `now`, and the reason for it in words."""
         consent, restraint = self.consent, self.restraint
         paused, draining = restraint.word(now, any_run=len(self.leases.attempts) > 0)
@@ -130,12 +130,12 @@ class Situation:
         )
         return derive(grounds)
 
-    def offer(self, now: float, pace: OfferPace) -> list[SendOffer]:
-        """Return the offer, if one is due."""
-        if not self.online:
+    def offer(self, now: float, pace: OfferPace, state: State) -> list[SendOffer]:
+        """Return the offer, if one is due; `state` is that of `now`."""
+        if not self.online or pace.waits(now):
             return []
-        phase, reason = self.state(now)
-        slots_free = self._slots_free(phase)
+        phase, reason = state
+        slots_free = self.slots_free(state)
         consent, leases = self.consent, self.leases
         blobs = self.disk.blobs if self.disk is not None else ()
         classes = self.classes
@@ -170,14 +170,14 @@ class Situation:
 
     def status(self, now: float) -> LenderStatus:
         """Return the view that `lender status` shows."""
-        phase, reason = self.state(now)
+        phase, reason = state = self.state(now)
         consent, restraint, leases = self.consent, self.restraint, self.leases
         return LenderStatus(
             phase=phase,
             reason=reason,
             connected=self.connected,
             slots_total=self.spare.slots_total,
-            slots_free=self.slots_free(now),
+            slots_free=self.slots_free(state),
             cpu_free=self.spare.cpu_free(leases.attempts.cpu_committed),
             memory_free_bytes=self.memory_free_bytes,
             attempts=tuple(AttemptStatus.of(run) for run in leases.attempts),

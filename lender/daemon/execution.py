@@ -6,8 +6,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -26,15 +25,11 @@ from lender.core.events import (
 )
 from lender.core.kept_sandboxes import ANEW_FOR_EACH_TASK
 from lender.daemon.cpu_counter import CpuCounter, total_s
-from lender.daemon.inputs import InputCache
+from lender.daemon.machinery import Machinery
 from lender.daemon.network_meter import NetworkMeter
 from lender.daemon.provisions import Provisions
-from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.recorder import Recorder, terms_of
 from lender.daemon.rest import SOON_S, Rest
-from lender.daemon.results import ResultMaker
-from lender.daemon.seals import Seals
-from lender.daemon.task_logs import TaskLogs
 from lender.link.errors import LinkError
 from lender.protocol.lease import TaskCheckpoint
 from lender.protocol.result import TaskResult
@@ -43,51 +38,19 @@ from lender.sandbox.files.checkpoint import CheckpointRefusedError
 from lender.sandbox.port import (
     KNOWN_MAX,
     PrepareFailedError,
-    RecordRoots,
     RefusedError,
     Sandbox,
     SandboxGoneError,
-    SandboxPlan,
     TaskOutcome,
 )
 from lender.sandbox.processes import stopping, tree
 from lender.sensors.metering import Metered
-from lender.state.attempt_records import AttemptRecords
-from lender.state.folder import StateFolder
 from lender.state.moved_bytes import MovedBytes, counters_path
 
 log = logging.getLogger(__name__)
 
 FLUSH_S = 0.02
 """Results of short tasks are told in batches about this far apart."""
-
-OnLog = Callable[[int, bytes], None]
-"""Hears what a task writes while it runs."""
-
-OpenPort = Callable[[SandboxPlan, RecordRoots, Path, OnLog], Sandbox]
-"""A plan, what writes down its processes, what keeps them from starting if it exists, and who
-hears what its tasks write."""
-
-
-@dataclass(frozen=True, slots=True)
-class Machinery:
-    """What every execution works with.
-
-    `post` takes the daemon's events. `reread_consent` has the core hear what the owner's files
-    say now: a sandbox that is gone may have been killed by `lender revoke`, which tells the
-    daemon last.
-    """
-
-    open_sandbox: OpenPort
-    state: StateFolder
-    records: AttemptRecords
-    inputs: InputCache
-    results: ResultMaker
-    seals: Seals
-    receipts: ReceiptWriter
-    logs: TaskLogs
-    post: Callable[[Event], None]
-    reread_consent: Callable[[], None]
 
 
 class Execution:
@@ -355,8 +318,7 @@ class Execution:
 
     def _tell(self, ended: list[TaskResult]) -> None:
         used = UsageMetered(self._lease, 0.0, self._memory_peak_bytes, self._network_attempts)
-        self._post(self._with_network(used))
-        self._post(TasksEnded(self._lease, tuple(ended)))
+        self._post(TasksEnded(self._lease, tuple(ended), self._with_network(used)))
 
     async def _save(self, task: int | None) -> None:
         """Upload what a task has left, and tell of it; no process of the sandbox is left."""

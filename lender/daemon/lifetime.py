@@ -26,12 +26,12 @@ from lender.daemon.clock import Clock
 from lender.daemon.control import ControlServer, Handler
 from lender.daemon.core_config import StartError, catalogue_folder, core_config, machine_cores
 from lender.daemon.disk_space import DiskSpace
-from lender.daemon.execution import Machinery, OnLog
 from lender.daemon.footing import footing
 from lender.daemon.identity import load_or_create
 from lender.daemon.inputs import InputCache
 from lender.daemon.jobs_done_file import JobsDoneFile
 from lender.daemon.joining import join
+from lender.daemon.machinery import Machinery, OnLog
 from lender.daemon.owner import OwnerVerbs
 from lender.daemon.receipt_head import HeadPublisher
 from lender.daemon.receipt_writer import ReceiptWriter

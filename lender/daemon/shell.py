@@ -20,8 +20,9 @@ from lender.core.events import (
     TimeAdvanced,
 )
 from lender.core.lender import Lender
-from lender.daemon.execution import Execution, Machinery
+from lender.daemon.execution import Execution
 from lender.daemon.jobs_done_file import JobsDoneFile
+from lender.daemon.machinery import Machinery
 from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.reporter import Reporter
 from lender.daemon.result_signing import signed_report

@@ -120,8 +120,9 @@ class WorkQueues:
             self._on_delivery(work_class, delivery)
 
         def end(ended: puller.PullEnded) -> None:
-            refused = ended.reason in (PullEnd.NO_CONSUMER, PullEnd.REFUSED)
-            self._post(PullEnded(work_class, refused))
+            if ended.reason is not PullEnd.COMPLETE:  # else its last delivery has told
+                refused = ended.reason in (PullEnd.NO_CONSUMER, PullEnd.REFUSED)
+                self._post(PullEnded(work_class, refused))
 
         if work_class not in self._pullers:
             self._pullers[work_class] = Puller(self._line, WORK, work_class, deliver, end)
@@ -134,8 +135,11 @@ class WorkQueues:
             lease = codec.decode(Lease, delivery.payload)
         except ProtocolError as error:
             self._post(LeaseMalformed(work_class, number, str(error)))
+            if delivery.ends_pull:
+                self._post(PullEnded(work_class, refused=False))
         else:
-            self._post(LeaseDelivered(work_class, number, lease, delivery.num_delivered))
+            times, ends_pull = delivery.num_delivered, delivery.ends_pull
+            self._post(LeaseDelivered(work_class, number, lease, times, ends_pull))
 
     async def _on_control(self, msg: Msg) -> None:
         try:

@@ -52,18 +52,22 @@ class Delivery:
     A server that was killed may have forgotten that it delivered: then it delivers again, to
     anybody, with `num_delivered` 1, and ignores (never answers) what is said about the earlier
     delivery. What was acknowledged with `ack_sync` stays gone.
+
+    Attributes:
+        ends_pull: the last that its pull has asked for.
     """
 
-    __slots__ = ("_ack_subject", "_connection", "headers", "num_delivered", "payload", "sequence",
-                 "subject")  # fmt: skip
+    __slots__ = ("_ack_subject", "_connection", "ends_pull", "headers", "num_delivered", "payload",
+                 "sequence", "subject")  # fmt: skip
 
-    def __init__(self, connection: Connection, msg: Msg) -> None:
+    def __init__(self, connection: Connection, msg: Msg, *, ends_pull: bool = False) -> None:
         info = delivery_info(msg.reply)
         self.subject = msg.subject
         self.payload = msg.data
         self.headers: dict[str, str] = msg.headers or {}
         self.num_delivered = info.num_delivered
         self.sequence = info.stream_sequence
+        self.ends_pull = ends_pull
         self._ack_subject = msg.reply
         self._connection = connection
 
@@ -156,8 +160,9 @@ class _Pull:
             self._handing_back.append(asyncio.get_running_loop().create_task(nak))
         else:
             self._delivered += 1
-            self._puller.on_delivery(Delivery(self._puller.connection, msg))
-            if self._delivered == self._wanted:
+            last = self._delivered == self._wanted
+            self._puller.on_delivery(Delivery(self._puller.connection, msg, ends_pull=last))
+            if last:
                 self.end(PullEnd.COMPLETE)
 
     def _on_status(self, headers: dict[str, str]) -> None:

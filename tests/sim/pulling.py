@@ -100,10 +100,10 @@ class Queues:
             return  # given up: its queue delivers again
         match sent:
             case Delivered():
-                self._deliver(pull.work_class, sent)
                 pull.wanted -= 1
+                self._deliver(pull.work_class, sent, ends_pull=not pull.wanted)
                 if not pull.wanted:
-                    self._end(number)
+                    del self._pulls[number]
             case PullExpired():
                 self._end(number)
             case Fault.NO_RESPONDERS:
@@ -111,15 +111,18 @@ class Queues:
             case _:
                 raise AssertionError(sent)
 
-    def _deliver(self, work_class: str, sent: Delivered) -> None:
+    def _deliver(self, work_class: str, sent: Delivered, *, ends_pull: bool) -> None:
         self._handles += 1
         self._deliveries[self._handles] = sent
         try:
             lease = codec.decode(Lease, sent.message.payload)
         except ProtocolError as error:
             self._shell.post(LeaseMalformed(work_class, self._handles, str(error)))
+            if ends_pull:
+                self._shell.post(PullEnded(work_class, refused=False))
         else:
-            self._shell.post(LeaseDelivered(work_class, self._handles, lease))
+            delivered = LeaseDelivered(work_class, self._handles, lease, ends_pull=ends_pull)
+            self._shell.post(delivered)
 
     def _end(self, number: int, *, refused: bool = False) -> None:
         pull = self._pulls.pop(number, None)

@@ -48,6 +48,7 @@ from lender.core.events import (
     SleepAnnounced,
     TasksEnded,
     TaskTerminated,
+    TimeAdvanced,
     UsageMetered,
     WokenUp,
 )
@@ -191,6 +192,14 @@ def test_where_it_would_have_to_stand_still_at_once_there_is_no_grace() -> None:
     bench.tell(DrainRequested(bench.now + 9.0))
     assert ends(bench.tell(BUSY)) == [FreezeSandbox(lease_id(1))]
     assert ends(bench.wait(9.0 - SAVE_ROOM_S)) == SAVED
+
+
+def test_what_begins_shortly_before_a_known_end_is_asked_at_once() -> None:
+    bench = Bench().ready()
+    bench.deliver(make_lease(array_spec(3, checkpoint=True)))
+    bench.tell(DrainRequested(bench.now + 9.0))
+    assert ends(bench.tell(SandboxPrepared(lease_id(1)), 1.0)) == []
+    assert ends(bench.tell(TimeAdvanced(), 0.1)) == ASKED
 
 
 def test_frozen_work_is_saved_as_it_stands_when_it_is_handed_back() -> None:

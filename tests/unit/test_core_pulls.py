@@ -20,6 +20,7 @@ from lender.core.events import (
     BrokerConnected,
     BrokerDisconnected,
     CapabilitiesFound,
+    LeaseDelivered,
     LeaseMalformed,
     PullEnded,
     SandboxPrepared,
@@ -51,6 +52,13 @@ def test_a_pull_that_brought_work_is_followed_by_the_next() -> None:
     bench.open()
     bench.deliver()
     assert pulled(bench.tell(PullEnded(RENDER, refused=False))) == [(RENDER, 3)]
+
+
+def test_the_last_that_a_pull_has_asked_for_ends_it() -> None:
+    bench = Bench().ready()
+    bench.open()
+    delivered = LeaseDelivered(RENDER, 1, make_lease(), ends_pull=True)
+    assert pulled(bench.tell(delivered)) == [(RENDER, 3)]
 
 
 def test_a_pull_that_brought_nothing_is_followed_after_a_rest() -> None:

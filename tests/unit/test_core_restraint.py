@@ -19,6 +19,7 @@ from core_world import (
     make_grant,
     make_lease,
     make_spec,
+    results,
     the,
 )
 
@@ -47,6 +48,7 @@ from lender.core.events import (
     MachineSampled,
     SandboxPrepared,
     SleepAnnounced,
+    TasksEnded,
     UsageMetered,
     UsageRecalled,
     WallClockRead,
@@ -110,6 +112,14 @@ def test_a_grant_of_a_program_that_the_catalogue_has_replaced_is_closed_until_as
 
 
 # Budgets.
+
+
+def test_what_tasks_have_used_may_be_told_with_their_results() -> None:
+    bench = Bench().ready()
+    bench.run()
+    used = UsageMetered(lease_id(1), 3.0, 7 * GIB)
+    receipt = the(WriteReceipt, bench.tell(TasksEnded(lease_id(1), results(0), used)))
+    assert (receipt.cpu_s, receipt.memory_peak_bytes, receipt.tasks_run) == (3.0, 7 * GIB, 1)
 
 
 def test_work_goes_as_soon_as_its_grant_has_used_up_its_budget_and_may_begin_tomorrow() -> None:
@@ -451,6 +461,21 @@ def test_hours_go_by_the_wall_clock() -> None:
     bench.run()
     assert sandboxes(bench.tell(WallClockRead(BEHIND_S))) == [FreezeSandbox(lease_id(1))]
     assert sandboxes(bench.tell(CALM)) == []
+
+
+def test_hours_begin_and_end_between_two_readings() -> None:
+    midnight = START - START % DAY_S + DAY_S
+    bench = Bench().ready(make_grant(when=parse_when("00:00-06:00")))
+    bench.now = midnight - 0.5
+    bench.tell(CALM)
+    assert the(SendReport, bench.deliver()).report.outcome == "evicted"
+    bench.now = midnight
+    assert every(OpenSandbox, bench.deliver(make_lease(number=2)))
+    bench.now = midnight + 6 * 3600.0 - 0.1
+    bench.tell(CALM)
+    assert every(OpenSandbox, bench.deliver(make_lease(number=3)))
+    assert sandboxes(bench.tell(BrokerGreeted(), 0.1)) == [FreezeSandbox(lease_id(3))]
+    assert the(SendReport, bench.deliver(make_lease(number=4))).report.outcome == "evicted"
 
 
 def test_the_owners_limits_go_by_the_wall_clock_too() -> None:

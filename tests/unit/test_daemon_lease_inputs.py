@@ -10,8 +10,9 @@ from core_world import make_lease, make_spec
 
 from lender.core.effects import OpenSandbox
 from lender.core.events import Event, PreparationFailed, SandboxPrepared
-from lender.daemon.execution import Execution, Machinery
+from lender.daemon.execution import Execution
 from lender.daemon.inputs import InputCache, InputError
+from lender.daemon.machinery import Machinery
 from lender.daemon.seals import Seals
 from lender.daemon.task_logs import TaskLogs
 from lender.link.blobs import BlobMissingError, Reference

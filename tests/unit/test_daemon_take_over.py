@@ -20,7 +20,8 @@ from lender.core.events import (
     TaskTerminated,
     UsageMetered,
 )
-from lender.daemon.execution import Execution, Machinery, OnLog
+from lender.daemon.execution import Execution
+from lender.daemon.machinery import Machinery, OnLog
 from lender.daemon.results import ResultMaker
 from lender.daemon.seals import Seals
 from lender.daemon.task_logs import TaskLogs
@@ -232,10 +233,10 @@ async def test_results_and_use_go_to_the_lease_that_they_are_of(world: World) ->
     assert await world.told.get() == SandboxPrepared(lease_id(2))
     execution.run((2,))
     world.sandbox.outcomes.put_nowait(TaskOutcome(2, "succeeded", 0, memory_peak_bytes=7))
-    assert await world.told.get() == UsageMetered(lease_id(2), 0.0, 7, 0)
     ended = await world.told.get()
     assert isinstance(ended, TasksEnded)
     assert (ended.lease, ended.results[0].task) == (lease_id(2), 2)
+    assert ended.used == UsageMetered(lease_id(2), 0.0, 7, 0)
     execution.close()
 
 
