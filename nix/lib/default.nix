@@ -1,0 +1,5 @@
+{lib}: {
+  systemd = import ./systemd-unit.nix {inherit lib;};
+  launchd = import ./plist.nix {inherit lib;};
+  options = import ./options.nix {inherit lib;};
+}

@@ -1,0 +1,32 @@
+# As much of Home Manager as our module speaks of.
+{lib, ...}: let
+  inherit (lib) types;
+  inherit (import ./shared.nix {inherit lib;}) assertions files flag of packages section set;
+  units = of (types.attrsOf (types.submodule {
+    options = {
+      Unit = section;
+      Service = section;
+      Slice = section;
+      Install = section;
+    };
+  })) {};
+in {
+  options = {
+    inherit assertions;
+    home = {
+      inherit packages;
+      homeDirectory = of types.str "/home/ann";
+    };
+    xdg.configFile = files;
+    systemd.user = {
+      services = units;
+      slices = units;
+    };
+    launchd.agents = of (types.attrsOf (types.submodule {
+      options = {
+        enable = flag;
+        config = set;
+      };
+    })) {};
+  };
+}
