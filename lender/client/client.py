@@ -9,17 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, Unpack
 
+from pydantic import ValidationError
+
 from lender.client import functions
 from lender.client.contents import Contents, Transfer, check_is_file
-from lender.client.errors import ClientError, outcome_of
+from lender.client.errors import ClientError, NoSuchJob, Rejected, outcome_of
 from lender.client.filling import filled
 from lender.client.functions import FunctionJob, FunctionOptions
+from lender.client.gathering import Gathering, may_go_together
 from lender.client.insistence import insist
 from lender.client.job import Job, Session
 from lender.client.job_ids import ENTROPY_BYTES, job_id
 from lender.client.keys import named_path, read_trusted
 from lender.client.ledger import Ledger
 from lender.client.news import News
+from lender.client.one_of_many import Many
 from lender.client.retrying import renewed, retry_spec, tasks_to_retry
 from lender.client.seals import Seal
 from lender.client.specs import (
@@ -38,7 +42,7 @@ from lender.link.api import JetStream
 from lender.link.blobs import Blobs
 from lender.protocol import codec, subjects
 from lender.protocol.errors import ProtocolError
-from lender.protocol.ids import is_job_id
+from lender.protocol.ids import is_job_id, task_named
 from lender.protocol.job import After, Array, BlobRef, JobSpec, Limits, Requires, Verify
 from lender.protocol.query import JobStatus, Query, QueryReply
 from lender.protocol.sealing import KEY_BYTES, purpose
@@ -70,6 +74,7 @@ class Client:
         credentials: Path | None = None,
         ca: Path | None = None,
         trusted_lenders: Iterable[str] | None = None,
+        together: bool = True,
         timeout_s: float = 30.0,
         connect_timeout_s: float = 5.0,
         on_transfer: Callable[[Transfer], None] | None = None,
@@ -89,6 +94,8 @@ class Client:
             trusted_lenders: public keys of the machines whose results count; a result that none
                 of them has signed raises UntrustedResult. None: those that the file
                 `$LENDER_TRUST` names, else those of any, also unsigned.
+            together: jobs that are submitted at the same time, and ask for the same but for the
+                command line, go to the fleet in one message; else each goes in its own.
             timeout_s: bound on each exchange with server or broker, repetitions included.
             connect_timeout_s: bound on reaching a server at first.
             on_transfer: called in the event loop while contents are sent and fetched, some times
@@ -107,6 +114,7 @@ class Client:
         self._entropy = entropy
         self._public_key: str | None = None
         self._opened: Session | None = None
+        self._gathering = Gathering(self._submit_each) if together else None
 
     @property
     def url(self) -> str:
@@ -279,6 +287,30 @@ class Client:
 
     async def submit_request(self, request: JobRequest) -> Job:
         """Like `submit`, for a request that was put together elsewhere."""
+        if self._gathering is not None and may_go_together(request):
+            return await self._gathering.submit(request)
+        return await self._submit_alone(request)
+
+    async def _submit_each(
+        self, request: JobRequest, lines: Sequence[Sequence[str]]
+    ) -> Sequence[Job]:
+        """Submit a request with each of these command lines; see `Gathering`."""
+        if len(lines) == 1:
+            return [await self._submit_alone(replace(request, argv=lines[0]))]
+        for line in lines:
+            replace(request, argv=line)  # it says what is none
+        alike = all(line == lines[0] for line in lines)
+        try:
+            array = Array(
+                count=len(lines), each=() if alike else tuple(map(tuple, lines)), separate=True
+            )
+        except ValidationError as error:
+            raise Rejected("argv", str(error)) from error
+        argv = lines[0] if alike else ()
+        many = Many(await self._submit_alone(replace(request, argv=argv, array=array)))
+        return [many.one(index) for index in range(len(lines))]
+
+    async def _submit_alone(self, request: JobRequest) -> Job:
         seal = Seal(self._entropy(KEY_BYTES)) if request.sealed else None
         sealing = None
         if seal is not None:
@@ -302,14 +334,24 @@ class Client:
         return await self._submit(spec)
 
     async def get(self, job: str) -> Job:
-        """Return a handle on a job of this submitter's.
+        """Return a handle on a job of this submitter's, or on one task of an array: `JOB-17`.
 
         Raises:
             NoSuchJob: the ledger holds none under this id.
             Rejected: what it holds breaks the protocol.
             Forged: it is not what this submitter signed as this job.
         """
-        return Job(self._session, *await self._session.ledger.read(job))
+        session = self._session
+        try:
+            return Job(session, *await session.ledger.read(job))
+        except NoSuchJob:
+            named = task_named(job)
+            if named is None:
+                raise
+        whole = Job(session, *await session.ledger.read(named[0]))
+        if whole.spec.array is None or not whole.spec.has_task(named[1]):
+            raise NoSuchJob(job)
+        return Many(whole).one(named[1])
 
     async def retry(self, job: AnyJob | str) -> Job:
         """Submit anew what of an ended job has not succeeded; see `tasks_to_retry`.

@@ -23,6 +23,8 @@ Look = Callable[[Record], tuple[Record, frozenset[int]]]
 """Returns a record as its submitter reads it, and which tasks' results in it are signed; raises
 UntrustedResult."""
 
+OnUntrusted = Callable[[Record, UntrustedResult], None]
+
 _SILENCE_S = 1.0
 _SILENCE_S_MAX = 8.0
 
@@ -46,9 +48,22 @@ class Following:
         look: Look,
         *,
         with_tasks: bool,
+        on_untrusted: OnUntrusted | None = None,
     ) -> None:
-        """Prepare to follow the job; `with_tasks` asks for an array's every task result."""
+        """Prepare to follow the job.
+
+        Args:
+            connection: the submitter's.
+            jetstream: of it.
+            news: of it.
+            spec: the job's.
+            look: at each record.
+            with_tasks: whether an array's every task result is asked for.
+            on_untrusted: told of a record that is not to be trusted, which then counts as seen;
+                else `more` raises.
+        """
         self._look = look
+        self._on_untrusted = on_untrusted
         self._connection = connection
         self._jetstream = jetstream
         self._news = news
@@ -143,7 +158,14 @@ class Following:
         return [task for record in found for task in self._take(record)]
 
     def _take(self, record: Record) -> list[TaskRecord]:
-        return self._collector.take(*self._look(record))
+        try:
+            return self._collector.take(*self._look(record))
+        except UntrustedResult as error:
+            if self._on_untrusted is None:
+                raise
+            self._on_untrusted(record, error)
+            self._collector.take(record)
+            return []
 
     def _start_sweep(self) -> None:
         self._sweep = Sweep(self._collector)

@@ -11,7 +11,7 @@ from lender.client.collector import TaskRecord
 from lender.client.contents import Contents
 from lender.client.destinations import destination
 from lender.client.errors import ContentFault, error_of
-from lender.client.following import Following
+from lender.client.following import Following, OnUntrusted
 from lender.client.insistence import insist
 from lender.client.ledger import Ledger
 from lender.client.log_following import LogFollowing, assembly_of
@@ -60,7 +60,7 @@ class Job:
     """A handle: holds no state of the job, so that any number of them may be made and dropped."""
 
     def __init__(self, session: Session, spec: JobSpec, payload: bytes) -> None:
-        self.spec = spec
+        self._spec = spec
         self._session = session
         self._spec_sha256 = sha256(payload).digest()
         self._seal = Seal.of(spec, session.signer)
@@ -69,6 +69,11 @@ class Job:
     def id(self) -> str:
         """The job's id."""
         return self.spec.id
+
+    @property
+    def spec(self) -> JobSpec:
+        """What was submitted."""
+        return self._spec
 
     async def terminal(self) -> Terminal | None:
         """Return the job's last word as of now, None while it goes on.
@@ -97,7 +102,7 @@ class Job:
             TimeoutError: it has not ended within `timeout_s`; it goes on.
             Unreachable: the connection was closed for good.
         """
-        async with asyncio.timeout(timeout_s), self._following(with_tasks=False) as following:
+        async with asyncio.timeout(timeout_s), self.following(with_tasks=False) as following:
             while (terminal := following.terminal) is None:
                 await following.more()
         return terminal
@@ -127,7 +132,7 @@ class Job:
         Raises:
             UntrustedResult: a result is not its lender's, or not one's to trust.
         """
-        async with self._following(with_tasks=True) as following:
+        async with self.following(with_tasks=True) as following:
             while not following.complete:
                 for record in await following.more():
                     yield record
@@ -141,7 +146,7 @@ class Job:
             NotAdmitted, Unreachable: it can't be read.
             UntrustedResult: a result is not its lender's, or not one's to trust.
         """
-        async with self._following(with_tasks=True) as following:
+        async with self.following(with_tasks=True) as following:
             while following.is_reading:
                 for record in await following.more():
                     if record.result.task == index:
@@ -163,7 +168,7 @@ class Job:
         Raises:
             NotAdmitted, Unreachable: it can't be read.
         """
-        following = self._following(with_tasks=True)
+        following = self.following(with_tasks=True)
         async with following, LogFollowing(self._session.connection, self.spec) as log:
             async for piece in log.pieces(following, task):
                 yield piece
@@ -178,7 +183,7 @@ class Job:
             NotAdmitted, Unreachable: they can't be read.
         """
         assembly = assembly_of(self.spec)
-        async with self._following(with_tasks=True) as following:
+        async with self.following(with_tasks=True) as following:
             while following.is_reading:
                 for record in await following.more():
                     piece = assembly.end(record)
@@ -255,12 +260,14 @@ class Job:
                     f"can't write {path}: {error.strerror}", "choose another folder"
                 ) from error
 
-    def _following(self, *, with_tasks: bool) -> Following:
+    def following(self, *, with_tasks: bool, on_untrusted: OnUntrusted | None = None) -> Following:
+        """Return a watch over the job, not entered yet."""
         session = self._session
         return Following(
             *(session.connection, session.jetstream, session.news),
             *(self.spec, self._look),
             with_tasks=with_tasks,
+            on_untrusted=on_untrusted,
         )
 
     def _look(self, record: Record) -> tuple[Record, frozenset[int]]:

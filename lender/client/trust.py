@@ -41,7 +41,8 @@ class Trust:
         Raises:
             UntrustedResult: something in it was changed, or is nobody's whom we trust.
         """
-        results = _results_of(record)
+        # That a task was cancelled is the broker's to say, as of a whole job.
+        results = [one for one in _results_of(record) if not _is_taken_back(one)]
         try:
             signed = _signed(spec_sha256, record, results)
         except ProtocolError as error:
@@ -65,6 +66,10 @@ def _results_of(record: Record) -> tuple[TaskResult, ...]:
     if isinstance(record, Terminal):
         return () if record.result is None else (record.result,)
     return record.results
+
+
+def _is_taken_back(result: TaskResult) -> bool:
+    return result.cancelled and not (result.value or result.value_blob or result.outputs)
 
 
 def _signed(spec_sha256: bytes, record: Record, results: Iterable[TaskResult]) -> frozenset[int]:

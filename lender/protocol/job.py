@@ -402,6 +402,10 @@ class JobSpec(Closed):
         """Number of tasks: 1 without an array."""
         return 1 if self.array is None else sum([count for _, count in self.task_ranges])
 
+    def has_task(self, index: int) -> bool:
+        """Tell whether one of its tasks has this index."""
+        return any(first <= index < first + count for first, count in self.task_ranges)
+
     @property
     def task_end(self) -> int:
         """The lowest number above all indices that the array could have."""

@@ -1,0 +1,131 @@
+"""Submissions that come while an earlier one is under way, and ask for the same: they go together.
+
+The first never waits for others. Each kind is sent by itself, one submission at a time, and what
+has come meanwhile is the next: so much goes together as comes in the time that a submission takes.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+
+from lender.client.errors import Rejected
+from lender.client.job import Job
+from lender.client.specs import JobRequest
+from lender.protocol.bounds import EACH_MAX, SPEC_BYTES_MAX
+
+Words = Sequence[str]
+Send = Callable[[JobRequest, Sequence[Words]], Awaitable[Sequence[Job]]]
+"""Submits a request with each of these command lines; returns a handle on each."""
+
+WORDS_BYTES_MAX = SPEC_BYTES_MAX // 2
+"""Of command lines that go together: what is around them has room beside."""
+
+_WORD_BYTES = 4
+"""What stands around a word of a command line, and around the line itself, at most about."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    words: Words
+    handle: asyncio.Future[Job]
+
+
+@dataclass(slots=True)
+class _Kind:
+    request: JobRequest
+    waiting: deque[_Asked] = field(default_factory=deque)
+    sending: asyncio.Task[None] | None = None
+
+
+class Gathering:
+    """The submissions of one client."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._kinds: dict[Hashable, list[_Kind]] = {}
+
+    async def submit(self, request: JobRequest) -> Job:
+        """Submit a request, by itself or together with others; raises what `send` raises."""
+        kind = self._kind_of(request)
+        asked = _Asked(request.argv, asyncio.get_running_loop().create_future())
+        kind.waiting.append(asked)
+        if kind.sending is None:
+            kind.sending = asyncio.ensure_future(self._send_all(kind))
+        return await asked.handle
+
+    def _kind_of(self, request: JobRequest) -> _Kind:
+        wanted = replace(request, argv=())
+        alike = self._kinds.setdefault(_key(wanted), [])
+        for kind in alike:
+            if kind.request == wanted:
+                return kind
+        alike.append(kind := _Kind(wanted))
+        return kind
+
+    async def _send_all(self, kind: _Kind) -> None:
+        """Send what waits until nothing does."""
+        try:
+            while kind.waiting:
+                await self._send_some(kind.request, next_together(kind.waiting))
+        finally:
+            alike = self._kinds[_key(kind.request)]
+            alike.remove(kind)
+            if not alike:
+                del self._kinds[_key(kind.request)]
+
+    async def _send_some(self, request: JobRequest, asked: Sequence[_Asked]) -> None:
+        asked = [one for one in asked if not one.handle.done()]  # else nobody waits any more
+        if not asked:
+            return
+        try:
+            handles = await self._send(request, [one.words for one in asked])
+        except Exception as error:  # noqa: BLE001 - whatever it is, who asked is told
+            await self._refuse(request, asked, error)
+        else:
+            for one, handle in zip(asked, handles, strict=True):
+                if not one.handle.done():
+                    one.handle.set_result(handle)
+
+    async def _refuse(self, request: JobRequest, asked: Sequence[_Asked], error: Exception) -> None:
+        if isinstance(error, Rejected) and len(asked) > 1:
+            for one in asked:  # each is told of its own faults alone
+                await self._send_some(request, [one])
+            return
+        for one in asked:
+            if not one.handle.done():
+                one.handle.set_exception(error)
+
+
+def may_go_together(request: JobRequest) -> bool:
+    """Tell whether a job can be one of several that were submitted together."""
+    alone = request.array is not None or request.function is not None or request.verify is not None
+    return not (alone or request.sealed or request.checkpoint or request.gang)
+
+
+def next_together(waiting: deque[_Asked]) -> list[_Asked]:
+    """Take those that go next: in their order, as many as fit into one specification."""
+    taken = [waiting.popleft()]
+    size_bytes = _size_bytes(taken[0].words)
+    while waiting and len(taken) < EACH_MAX:
+        size_bytes += _size_bytes(waiting[0].words)
+        if size_bytes > WORDS_BYTES_MAX:
+            break
+        taken.append(waiting.popleft())
+    return taken
+
+
+def _size_bytes(words: Words) -> int:
+    """Return about what a command line takes when it is sent; what is none is refused later."""
+    return _WORD_BYTES + sum(_WORD_BYTES + 4 * len(str(word)) for word in words)
+
+
+def _key(request: JobRequest) -> Hashable:
+    """Return what differs where requests do, in most cases; what can't be looked at is one kind."""
+    try:
+        inputs = tuple(request.inputs.items())
+        key = (request.name, request.workload, request.wasm, inputs)
+        hash(key)
+    except TypeError:
+        return None
+    return key

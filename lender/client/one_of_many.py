@@ -1,0 +1,218 @@
+"""A job that was submitted together with others, or one task of any array: a handle of its own.
+
+Such jobs are the tasks of one array: one watch over that serves all who wait for some of them.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import cached_property
+from time import time
+from weakref import WeakValueDictionary
+
+from lender.client.collector import TaskRecord
+from lender.client.errors import UntrustedResult
+from lender.client.job import Job
+from lender.client.log_pieces import LogPiece
+from lender.client.records import Record
+from lender.protocol.ids import task_name
+from lender.protocol.job import Array, JobSpec
+from lender.protocol.result import TaskResult, Terminal
+
+
+class Many:
+    """The jobs that are tasks of one array, as far as there are handles on them."""
+
+    def __init__(self, whole: Job) -> None:
+        """Take the array; nothing is followed until somebody waits."""
+        self.whole = whole
+        self._handles: WeakValueDictionary[int, OneOfMany] = WeakValueDictionary()
+        self._watch: asyncio.Task[None] | None = None
+
+    def one(self, index: int) -> "OneOfMany":
+        """Return the handle on one of them."""
+        found = self._handles.get(index)
+        if found is None:
+            found = self._handles[index] = OneOfMany(self, index)
+        return found
+
+    def watch(self) -> None:
+        """See that all handles hear how theirs has ended."""
+        if self._watch is None or self._watch.done():
+            self._watch = asyncio.ensure_future(self._follow())
+
+    async def _follow(self) -> None:
+        try:
+            following = self.whole.following(with_tasks=True, on_untrusted=self._distrust)
+            async with following:
+                # Whoever still waits holds a handle.
+                while self._handles and not following.complete:
+                    for record in await following.more():
+                        if (handle := self._handles.get(record.result.task)) is not None:
+                            handle.settle(handle.last_word(record))
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody is to wait for ever
+            self._fail(error)
+        else:
+            if following.terminal is not None:
+                self._end(following.terminal)
+
+    def _end(self, whole: Terminal) -> None:
+        for handle in list(self._handles.values()):
+            handle.settle(handle.last_word_without_result(whole))
+
+    def _distrust(self, record: Record, error: UntrustedResult) -> None:
+        if isinstance(record, Terminal):
+            self._fail(error)
+            return
+        for result in record.results:
+            if (handle := self._handles.get(result.task)) is not None:
+                handle.distrust(error)
+
+    def _fail(self, error: Exception) -> None:
+        for handle in list(self._handles.values()):
+            handle.fail(error)
+
+
+class OneOfMany(Job):
+    """A handle on one task of an array; it keeps how that has ended.
+
+    Of jobs that were submitted together it shows nothing but the job itself: no array, task 0.
+    """
+
+    def __init__(self, many: Many, index: int) -> None:
+        self._many = many
+        self._index = index
+        self._session, self._seal = many.whole._session, many.whole._seal  # noqa: SLF001 - its base
+        array = many.whole.spec.array
+        self._shown = 0 if array is not None and array.separate else index
+        self._terminal: Terminal | None = None
+        self._untrusted: UntrustedResult | None = None
+        self._waiting: list[asyncio.Future[None]] = []
+
+    @cached_property
+    def id(self) -> str:
+        """The job's id: the array's, and the index."""
+        return task_name(self._many.whole.id, self._index)
+
+    @cached_property
+    def spec(self) -> JobSpec:
+        """What was submitted, of this one alone."""
+        spec = self._many.whole.spec
+        array = spec.array
+        if array is None or not array.separate:
+            count = self._index + 1 if array is None else array.count
+            each = () if array is None else array.each
+            array = Array(count=count, tasks=((self._index, 1),), each=each)
+            return spec.model_copy(update={"array": array})
+        words = array.each[self._index] if array.each else ()
+        fields = {"id": self.id, "array": None, "argv": (*spec.argv, *words)}
+        return spec.model_copy(update=fields)
+
+    async def terminal(self) -> Terminal | None:
+        """See `Job.terminal`."""
+        if self._terminal is None:
+            whole = await self._many.whole.terminal()
+            record = await self._many.whole.task(self._index)
+            if record is not None:
+                self._terminal = self.last_word(record)
+            elif whole is not None:
+                self._terminal = self.last_word_without_result(whole)
+        return self._terminal
+
+    async def ended(self, timeout_s: float | None = None) -> Terminal:
+        """See `Job.ended`."""
+        async with asyncio.timeout(timeout_s):
+            while self._terminal is None:
+                if self._untrusted is not None:
+                    raise self._untrusted
+                self._many.watch()
+                waiting = asyncio.get_running_loop().create_future()
+                self._waiting.append(waiting)
+                try:
+                    await waiting
+                finally:
+                    self._waiting.remove(waiting)
+        return self._terminal
+
+    async def results(self) -> AsyncIterator[TaskRecord]:
+        """See `Job.results`."""
+        terminal = await self.ended()
+        if terminal.result is not None:
+            signed = terminal.proof is not None
+            yield TaskRecord(terminal.result, terminal.lender or "", terminal.attempt or 0, signed)
+
+    async def task(self, index: int) -> TaskRecord | None:
+        """See `Job.task`."""
+        if index != self._shown:
+            return None
+        record = await self._many.whole.task(self._index)
+        return record and replace(record, result=self._as_shown(record.result))
+
+    async def log(self, task: int | None = None) -> AsyncIterator[LogPiece]:
+        """See `Job.log`."""
+        if task in (None, self._shown):
+            async for piece in self._many.whole.log(self._index):
+                yield replace(piece, task=self._shown)
+
+    async def log_so_far(self, task: int | None = None) -> AsyncIterator[LogPiece]:
+        """See `Job.log_so_far`."""
+        if task in (None, self._shown):
+            async for piece in self._many.whole.log_so_far(self._index):
+                yield replace(piece, task=self._shown)
+
+    def last_word(self, record: TaskRecord) -> Terminal:
+        """Return what a job of its own would have ended with, had it this result."""
+        result = self._as_shown(record.result)
+        succeeded = result.state == "succeeded"
+        failed = ((self._shown, 1),) if self.spec.array is not None and not succeeded else ()
+        return Terminal(
+            job=self.id,
+            state="cancelled" if result.cancelled else result.state,
+            reason=result.error,
+            tasks_succeeded=int(succeeded),
+            tasks_failed=int(not succeeded),
+            tasks_total=1,
+            failed_tasks=failed,
+            result=result,
+            lender=record.lender or None,
+            attempt=record.attempt or None,
+            finished_at=time(),
+        )
+
+    def last_word_without_result(self, whole: Terminal) -> Terminal:
+        """Return how it has ended with all others that had no result by then."""
+        return Terminal(
+            job=self.id,
+            state="failed" if whole.state == "succeeded" else whole.state,
+            field=whole.field,
+            reason=whole.reason,
+            tasks_total=1,
+            finished_at=whole.finished_at,
+        )
+
+    def settle(self, terminal: Terminal) -> None:
+        """Take how it has ended."""
+        if self._terminal is None and self._untrusted is None:
+            self._terminal = terminal
+            self._tell(None)
+
+    def distrust(self, error: UntrustedResult) -> None:
+        """Take that its result is none to trust, which stays so."""
+        self._untrusted = error
+        self._tell(error)
+
+    def fail(self, error: Exception) -> None:
+        """Let nobody wait on: its end can't be had now."""
+        self._tell(error)
+
+    def _tell(self, error: Exception | None) -> None:
+        for one in self._waiting:
+            if not one.done():
+                one.set_exception(error) if error else one.set_result(None)
+
+    def _as_shown(self, result: TaskResult) -> TaskResult:
+        return (
+            result.model_copy(update={"task": self._shown})
+            if self._shown != result.task
+            else result
+        )
