@@ -12,6 +12,7 @@ from nats.aio.msg import Msg
 from lender.link.api import JetStream, answer
 from lender.link.connection import Connection, connect
 from lender.protocol import codec, streams, subjects
+from lender.protocol.ids import task_named
 from lender.protocol.job import JobSpec
 from lender.protocol.query import JobStatus, Query, QueryReply, TaskStatus
 from lender.protocol.result import Chunk, TaskResult, Terminal, TerminalState
@@ -124,6 +125,10 @@ class FakeBroker:
         for spec in self.jobs:
             if spec.id == parsed.job:
                 await self.finish(spec, "cancelled", tasks_total=spec.task_count)
+            elif task_named(parsed.job) in [(spec.id, task) for task in range(spec.task_end)]:
+                task = int(parsed.job.rpartition("-")[2])
+                result = TaskResult(task=task, state="failed", cancelled=True)
+                await self.commit_record(spec, Chunk(job=spec.id, results=(result,)))
 
     async def _on_blob(self, msg: Msg) -> None:
         """Make the buckets that the first piece is for: nobody has told who is allowed."""

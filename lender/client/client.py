@@ -1,7 +1,5 @@
 """The submitter's way in: submit jobs, follow them, ask about them."""
 
-import asyncio
-import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,32 +7,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, Unpack
 
-from pydantic import ValidationError
-
 from lender.client import functions
-from lender.client.contents import Contents, Transfer, check_is_file
-from lender.client.errors import ClientError, NoSuchJob, Rejected, outcome_of
+from lender.client.contents import Contents, Transfer
+from lender.client.errors import ClientError, NoSuchJob, outcome_of
 from lender.client.filling import filled
 from lender.client.functions import FunctionJob, FunctionOptions
-from lender.client.gathering import Gathering, may_go_together
 from lender.client.insistence import insist
 from lender.client.job import Job, Session
-from lender.client.job_ids import ENTROPY_BYTES, job_id
 from lender.client.keys import named_path, read_trusted
 from lender.client.ledger import Ledger
 from lender.client.news import News
 from lender.client.one_of_many import Many
 from lender.client.retrying import renewed, retry_spec, tasks_to_retry
-from lender.client.seals import Seal
 from lender.client.specs import (
     DAY_S,
     Content,
     JobRequest,
     array_of_each,
     inputs_by_name,
-    job_spec,
-    payload_of,
 )
+from lender.client.submissions import Submissions
 from lender.client.trust import Trust
 from lender.client.way_in import WayIn
 from lender.client.workload import Workload
@@ -43,9 +35,8 @@ from lender.link.blobs import Blobs
 from lender.protocol import codec, subjects
 from lender.protocol.errors import ProtocolError
 from lender.protocol.ids import is_job_id, task_named
-from lender.protocol.job import After, Array, BlobRef, JobSpec, Limits, Requires, Verify
+from lender.protocol.job import After, Array, Limits, Requires, Verify
 from lender.protocol.query import JobStatus, Query, QueryReply
-from lender.protocol.sealing import KEY_BYTES, purpose
 
 Known = TypeVar("Known")
 
@@ -74,7 +65,7 @@ class Client:
         credentials: Path | None = None,
         ca: Path | None = None,
         trusted_lenders: Iterable[str] | None = None,
-        together: bool = True,
+        together: bool = False,
         timeout_s: float = 30.0,
         connect_timeout_s: float = 5.0,
         on_transfer: Callable[[Transfer], None] | None = None,
@@ -114,7 +105,8 @@ class Client:
         self._entropy = entropy
         self._public_key: str | None = None
         self._opened: Session | None = None
-        self._gathering = Gathering(self._submit_each) if together else None
+        self._together = together
+        self._opened_submissions: Submissions | None = None
 
     @property
     def url(self) -> str:
@@ -129,6 +121,10 @@ class Client:
     @property
     def _session(self) -> Session:
         return _entered(self._opened)
+
+    @property
+    def _submissions(self) -> Submissions:
+        return _entered(self._opened_submissions)
 
     async def __aenter__(self) -> Self:
         signer = self._way_in.signer()
@@ -145,6 +141,9 @@ class Client:
             self._timeout_s,
             self._trust,
             signer,
+        )
+        self._opened_submissions = Submissions(
+            self._opened, self._now, self._entropy, together=self._together
         )
         return self
 
@@ -287,51 +286,7 @@ class Client:
 
     async def submit_request(self, request: JobRequest) -> Job:
         """Like `submit`, for a request that was put together elsewhere."""
-        if self._gathering is not None and may_go_together(request):
-            return await self._gathering.submit(request)
-        return await self._submit_alone(request)
-
-    async def _submit_each(
-        self, request: JobRequest, lines: Sequence[Sequence[str]]
-    ) -> Sequence[Job]:
-        """Submit a request with each of these command lines; see `Gathering`."""
-        if len(lines) == 1:
-            return [await self._submit_alone(replace(request, argv=lines[0]))]
-        for line in lines:
-            replace(request, argv=line)  # it says what is none
-        alike = all(line == lines[0] for line in lines)
-        try:
-            array = Array(
-                count=len(lines), each=() if alike else tuple(map(tuple, lines)), separate=True
-            )
-        except ValidationError as error:
-            raise Rejected("argv", str(error)) from error
-        argv = lines[0] if alike else ()
-        many = Many(await self._submit_alone(replace(request, argv=argv, array=array)))
-        return [many.one(index) for index in range(len(lines))]
-
-    async def _submit_alone(self, request: JobRequest) -> Job:
-        seal = Seal(self._entropy(KEY_BYTES)) if request.sealed else None
-        sealing = None
-        if seal is not None:
-            sealing = seal.sealed_to(self.public_key, self._trust.lenders)
-        program, of_program = request.program, seal if request.runtime == "python" else None
-        now = self._now()
-        spec = job_spec(
-            request,
-            job=job_id(now, self._entropy(ENTROPY_BYTES)),
-            submitter=self.public_key,
-            now=now,
-            program=None
-            if program is None
-            else await self._store(of_program, purpose("program"), program),
-            inputs={
-                name: await self._store(seal, purpose("input", name), one, name)
-                for name, one in request.inputs.items()
-            },
-            sealing=sealing,
-        )
-        return await self._submit(spec)
+        return await self._submissions.submit(request)
 
     async def get(self, job: str) -> Job:
         """Return a handle on a job of this submitter's, or on one task of an array: `JOB-17`.
@@ -367,8 +322,8 @@ class Client:
         if terminal is None:
             raise ClientError(f"job {old.id} has not ended", "wait for it, or cancel it")
         tasks, now = await tasks_to_retry(old, terminal), self._now()
-        spec = retry_spec(old.spec, tasks, job=job_id(now, self._entropy(ENTROPY_BYTES)), now=now)
-        return await self._submit(await renewed(spec, self._session.contents))
+        spec = retry_spec(old.spec, tasks, job=self._submissions.new_id(now), now=now)
+        return await self._submissions.submit_spec(await renewed(spec, self._session.contents))
 
     async def status(self, job: AnyJob | str, task: int | None = None) -> JobStatus | None:
         """Return what the broker knows of a job: counts of its tasks, and which have failed.
@@ -412,22 +367,6 @@ class Client:
     def _moved(self, transfer: Transfer) -> None:
         if self.on_transfer is not None:
             self.on_transfer(transfer)
-
-    async def _store(
-        self, seal: Seal | None, bound_to: bytes, content: Content, name: str = ""
-    ) -> BlobRef:
-        if isinstance(content, Path):
-            check_is_file(content)
-        with contextlib.ExitStack() as stack:
-            if seal is not None:
-                content = await asyncio.to_thread(seal.content, bound_to, content, stack)
-            return await self._session.contents.store(content, name)
-
-    async def _submit(self, spec: JobSpec) -> Job:
-        payload = payload_of(spec)
-        self._session.news.expect(spec.id)
-        await self._session.ledger.submit(spec.id, payload)
-        return Job(self._session, spec, payload)
 
     async def _ask(self, query: Query) -> tuple[JobStatus, ...]:
         subject = subjects.query(self.public_key)

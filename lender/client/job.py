@@ -102,7 +102,7 @@ class Job:
             TimeoutError: it has not ended within `timeout_s`; it goes on.
             Unreachable: the connection was closed for good.
         """
-        async with asyncio.timeout(timeout_s), self.following(with_tasks=False) as following:
+        async with asyncio.timeout(timeout_s), self._following(with_tasks=False) as following:
             while (terminal := following.terminal) is None:
                 await following.more()
         return terminal
@@ -132,7 +132,7 @@ class Job:
         Raises:
             UntrustedResult: a result is not its lender's, or not one's to trust.
         """
-        async with self.following(with_tasks=True) as following:
+        async with self._following(with_tasks=True) as following:
             while not following.complete:
                 for record in await following.more():
                     yield record
@@ -146,7 +146,7 @@ class Job:
             NotAdmitted, Unreachable: it can't be read.
             UntrustedResult: a result is not its lender's, or not one's to trust.
         """
-        async with self.following(with_tasks=True) as following:
+        async with self._following(with_tasks=True) as following:
             while following.is_reading:
                 for record in await following.more():
                     if record.result.task == index:
@@ -168,7 +168,7 @@ class Job:
         Raises:
             NotAdmitted, Unreachable: it can't be read.
         """
-        following = self.following(with_tasks=True)
+        following = self._following(with_tasks=True)
         async with following, LogFollowing(self._session.connection, self.spec) as log:
             async for piece in log.pieces(following, task):
                 yield piece
@@ -183,7 +183,7 @@ class Job:
             NotAdmitted, Unreachable: they can't be read.
         """
         assembly = assembly_of(self.spec)
-        async with self.following(with_tasks=True) as following:
+        async with self._following(with_tasks=True) as following:
             while following.is_reading:
                 for record in await following.more():
                     piece = assembly.end(record)
@@ -260,7 +260,7 @@ class Job:
                     f"can't write {path}: {error.strerror}", "choose another folder"
                 ) from error
 
-    def following(self, *, with_tasks: bool, on_untrusted: OnUntrusted | None = None) -> Following:
+    def _following(self, *, with_tasks: bool, on_untrusted: OnUntrusted | None = None) -> Following:
         """Return a watch over the job, not entered yet."""
         session = self._session
         return Following(

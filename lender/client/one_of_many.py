@@ -43,7 +43,9 @@ class Many:
 
     async def _follow(self) -> None:
         try:
-            following = self.whole.following(with_tasks=True, on_untrusted=self._distrust)
+            following = self.whole._following(  # noqa: SLF001 - its base
+                with_tasks=True, on_untrusted=self._distrust
+            )
             async with following:
                 # Whoever still waits holds a handle.
                 while self._handles and not following.complete:
