@@ -24,7 +24,7 @@ from lender.cli.consent_words import (
 )
 from lender.cli.exits import CommandError, Exit
 from lender.cli.owner import add_options, become_owner, is_owner, print_json, tell, warn_of
-from lender.cli.revocation import Outcome, Selection, revoke
+from lender.cli.revocation import Outcome, revoke
 from lender.cli.state_choice import choose
 from lender.cli.submitter_key import is_public_key
 from lender.cli.words import key, moment, say, size
@@ -38,6 +38,7 @@ from lender.state.folder import StateFolder
 from lender.state.grant_file import NAME_PATTERN, SHA256_PATTERN, WORKLOAD_PATTERN
 from lender.state.grant_writing import write_grant
 from lender.state.programs import Programs
+from lender.state.withdrawal import Selection
 
 EXAMPLES = """\
   lender grant alice=UDXU4RCS… --workload render --cpu 4 --mem 2G --expires 30d

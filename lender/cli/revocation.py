@@ -6,7 +6,6 @@ that they outlive a power cut is seen to after it, because on a busy disk that t
 """
 
 import contextlib
-import re
 import time
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -14,67 +13,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lender.cli.owner import tell
-from lender.core.consent import Grant
 from lender.sandbox.processes import account, cgroup, stopping, tree
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
 from lender.state.closing_receipts import closing_receipt
-from lender.state.consent_files import (
-    load_consent,
-    sync_tombstones,
-    withdraw_grants,
-    write_tombstones,
-)
 from lender.state.folder import StateFolder, read_account, read_pid
-from lender.state.grant_claims import GrantClaim, claims
-from lender.state.grant_file import GRANT_ID_PATTERN
 from lender.state.moved_bytes import forget_moved, moved_by
-from lender.state.purge import kept_submitters, purge, remove
+from lender.state.purge import remove
 from lender.state.receipts import ReceiptLog
+from lender.state.withdrawal import Selection, Withdrawal, forget, save, withdraw
 
 _KILL_S = 5.0
 _RECENT = 1000  # receipts that are looked at for one of ours
 _KILL_AGAIN_S = 1.0  # after a kill that ran into its bound
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What to withdraw; several restrictions narrow it."""
-
-    everything: bool = False
-    submitters: frozenset[str] | None = None
-    workload: str | None = None
-    grant: str | None = None
-
-    def ends(self, grant: Grant) -> bool:
-        """Whether this grant is among them."""
-        return self._matches(grant.id, grant.submitter, grant.workload)
-
-    def stops(self, attempt: AttemptRecord) -> bool:
-        """Whether this attempt is, also where its grant's file is gone."""
-        return self._matches(attempt.grant, attempt.submitter, attempt.workload)
-
-    def may_end(self, claim: GrantClaim) -> bool:
-        """Whether a faulty grant is among them, or can't be shown to be another's."""
-        return self.everything or (
-            (self.grant is None or self.grant in claim.ids)
-            and (self.submitters is None or claim.submitter in {"", *self.submitters})
-            and self.workload in {None, claim.workload or self.workload}
-        )
-
-    def is_sure_of(self, claim: GrantClaim) -> bool:
-        """Whether all that was asked for is known of a faulty grant."""
-        asks = (self.submitters is not None, self.workload is not None)
-        return self.everything or all(
-            said or not asked
-            for said, asked in zip((claim.submitter, claim.workload), asks, strict=True)
-        )
-
-    def _matches(self, grant: str, submitter: str, workload: str) -> bool:
-        return self.everything or (
-            self.grant in (None, grant)
-            and (self.submitters is None or submitter in self.submitters)
-            and self.workload in (None, workload)
-        )
 
 
 @dataclass(slots=True)
@@ -84,7 +34,7 @@ class Outcome:
     Attributes:
         grants: ids withdrawn.
         unclear: files of grants that don't count and don't say whose they are: withdrawn too.
-        not_withdrawn: what may hold a grant, but shows no id that could be withdrawn, and why.
+        not_withdrawn: what may hold a grant and was not withdrawn, and why.
         saved_at: when the withdrawal was durable, seconds since the epoch; 0 if it is not.
         not_saved: why no tombstone is durable; empty if they all are.
         set_aside: grants whose file was put out of the way instead.
@@ -125,6 +75,12 @@ class Outcome:
     daemon: Literal["answered", "killed", "absent", "silent"] = "absent"
     daemon_reason: str = ""
 
+    def take(self, withdrawal: Withdrawal) -> None:
+        """Have it say what became of the grants."""
+        self.grants, self.unclear = withdrawal.grants, withdrawal.unclear
+        self.not_withdrawn, self.not_saved = withdrawal.not_withdrawn, withdrawal.not_saved
+        self.set_aside = withdrawal.set_aside
+
     @property
     def complete(self) -> bool:
         """Whether all of it was done, durable and verified."""
@@ -145,11 +101,12 @@ def revoke(state: StateFolder, selection: Selection) -> Outcome:
     tree.enclose(read_account(state))
     attempts = _Attempts(state, selection)
     attempts.freeze()
-    submitters = _withdraw(state, selection, outcome)
+    withdrawal = withdraw(state, selection, time.time())
     first = attempts.kill(outcome, _KILL_S)
     if first.verified:
         outcome.killed_s = time.monotonic() - started
-    _save(state, outcome)
+    outcome.take(saved := save(state, withdrawal))
+    outcome.saved_at = 0.0 if saved.not_saved else time.time()
     _tell(state, outcome, attempts.unreadable)
     # Once more: what was being launched when the tombstones came has a record by now.
     last = attempts.kill(outcome, _KILL_S if first.verified else _KILL_AGAIN_S)
@@ -166,69 +123,11 @@ def revoke(state: StateFolder, selection: Selection) -> Outcome:
     outcome.stopped_at, outcome.stopped_s = time.time(), time.monotonic() - started
     if last.verified:
         attempts.wipe(outcome)
-        _purge(state, selection, submitters | attempts.submitters, outcome)
+        whose = withdrawal.submitters | attempts.submitters
+        outcome.purged_bytes, outcome.purge_left = forget(state, selection, whose, time.time())
         if outcome.daemon != "answered":
             attempts.account()
     return outcome
-
-
-def _withdraw(state: StateFolder, selection: Selection, outcome: Outcome) -> set[str]:
-    """Withdraw for every reader, with tombstones or, on a full disk, without the grants' files.
-
-    Returns the submitters of the grants that end.
-    """
-    reading = load_consent(state)
-    ended = [grant for grant in reading.consent.grants if selection.ends(grant)]
-    kept = {grant.id for grant in reading.consent.grants} - {grant.id for grant in ended}
-    ids = {grant.id for grant in ended}
-    submitters = {grant.submitter for grant in ended} | (selection.submitters or frozenset())
-    # A faulty grant file might be mended later: what it would allow then is withdrawn too.
-    for fault, claim in claims(state, reading):
-        if not selection.may_end(claim):
-            continue
-        ids |= claim.ids - kept
-        submitters |= {claim.submitter} - {""}
-        if not claim.ids:
-            outcome.not_withdrawn += (f"{fault.path} ({fault.reason})",)
-        elif not selection.is_sure_of(claim):
-            outcome.unclear += (f"{fault.path} ({fault.reason})",)
-    if any(fault.path == state.grants for fault in reading.ignored):
-        ids |= {selection.grant or ""}
-    outcome.grants = tuple(sorted(i for i in ids if re.fullmatch(GRANT_ID_PATTERN, i)))
-    try:
-        write_tombstones(state, outcome.grants, time.time())
-    except OSError as error:
-        _set_aside(state, outcome, error)
-    return submitters
-
-
-def _save(state: StateFolder, outcome: Outcome) -> None:
-    """Make the withdrawal survive a power cut."""
-    if outcome.not_saved:
-        return
-    try:
-        sync_tombstones(state, outcome.grants)
-    except OSError as error:
-        _set_aside(state, outcome, error)
-    else:
-        outcome.saved_at = time.time()
-
-
-def _set_aside(state: StateFolder, outcome: Outcome, error: OSError) -> None:
-    outcome.not_saved = error.strerror or str(error)
-    with contextlib.suppress(OSError):
-        outcome.set_aside = withdraw_grants(state, outcome.grants)
-
-
-def _purge(
-    state: StateFolder, selection: Selection, submitters: set[str], outcome: Outcome
-) -> None:
-    """Delete what is kept of those who may do nothing here any more."""
-    doomed = kept_submitters(state)
-    if not selection.everything:
-        held = load_consent(state).consent.valid(time.time())
-        doomed &= submitters - {grant.submitter for grant in held}
-    outcome.purged_bytes, outcome.purge_left = purge(state, sorted(doomed))
 
 
 class _Attempts:

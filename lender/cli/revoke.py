@@ -12,13 +12,14 @@ import time
 
 from lender.cli.exits import CommandError, Exit
 from lender.cli.owner import add_options, open_state, print_json
-from lender.cli.revocation import Outcome, Selection, revoke
+from lender.cli.revocation import Outcome, revoke
 from lender.cli.words import clock, count, duration, say, size
 from lender.state.attempt_records import AttemptReading, AttemptRecords
 from lender.state.consent_files import ConsentReading, load_consent
 from lender.state.folder import StateFolder
 from lender.state.grant_claims import claims
 from lender.state.purge import kept_submitters
+from lender.state.withdrawal import Selection
 
 EXAMPLES = """\
   lender revoke --all

@@ -23,6 +23,7 @@ from lender.cli.top_screen import ASCII, Glyphs, Rates, Style, screen
 from lender.cli.words import count, duration
 from lender.state.folder import StateFolder
 from lender.state.intent_file import StoredIntent
+from lender.state.withdrawal import EVERYTHING
 
 if TYPE_CHECKING:
     import argparse
@@ -182,7 +183,7 @@ class _Top:
         return " ".join(resume.lines_of(told, after))
 
     def _revoke(self) -> str:
-        outcome = revocation.revoke(self._state, revocation.Selection(everything=True))
+        outcome = revocation.revoke(self._state, EVERYTHING)
         mark = "✓" if outcome.complete else "!" if outcome.verified else "✗"
         return (
             f"{mark} {count(len(outcome.grants), 'grant')} withdrawn, "

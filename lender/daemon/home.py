@@ -31,7 +31,7 @@ from lender.daemon.owner import OwnerVerbs
 from lender.state.consent_files import read_consent
 from lender.state.folder import StateFolder
 from lender.state.home_key import read_home_key
-from lender.state.withdrawal import settle, withdraw_everything
+from lender.state.withdrawal import EVERYTHING, Withdrawal, forget, save, withdraw
 
 log = logging.getLogger(__name__)
 
@@ -157,15 +157,18 @@ class Home:
     def _revoke(self, owner: OwnerVerbs) -> None:
         """Withdraw everything; when this returns, nothing runs any more."""
         now = time.time()
-        withdrawn = withdraw_everything(self._state, now)
+        withdrawn = withdraw(self._state, EVERYTHING, now)
         owner.load()
         if read_consent(self._state).valid(now):
             owner.obey(Intent(paused=True, paused_at=now))  # a disk that takes no word
-        for fault in withdrawn.faults:
-            log.error("could not be withdrawn: %s", fault)
+        for fault in _faults(withdrawn):
+            log.error("the revocation is not complete: %s", fault)
 
         async def rest() -> None:
-            for fault in await asyncio.to_thread(settle, self._state, withdrawn):
+            saved = await asyncio.to_thread(save, self._state, withdrawn)
+            _, kept = await asyncio.to_thread(forget, self._state, EVERYTHING, (), now)
+            new = [fault for fault in _faults(saved) if fault not in _faults(withdrawn)]
+            for fault in (*new, *(f"could not be deleted: {one}" for one in kept)):
                 log.error("the revocation is not complete, type `lender revoke --all`: %s", fault)
 
         task = asyncio.create_task(rest())
@@ -181,3 +184,11 @@ def _word(effect: KeepIntent | RevokeAll) -> str:
     if isinstance(effect, RevokeAll):
         return "revoke everything"
     return "pause" if effect.intent.paused else "resume"
+
+
+def _faults(withdrawal: Withdrawal) -> list[str]:
+    faults = [f"could not be withdrawn: {one}" for one in withdrawal.not_withdrawn]
+    if withdrawal.not_saved:
+        aside = f"the files of {len(withdrawal.set_aside)} grants were set aside instead"
+        faults.append(f"no tombstone could be saved ({withdrawal.not_saved}); {aside}")
+    return faults

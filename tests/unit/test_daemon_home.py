@@ -542,6 +542,21 @@ async def test_where_no_tombstone_can_be_written_nothing_runs_either(
     await asyncio.gather(*desk.home._settling)
 
 
+async def test_where_no_tombstone_outlives_a_power_cut_the_files_of_grants_are_set_aside(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(withdrawal, "sync_tombstones", fails)
+    desk.say("revoke")
+    await asyncio.gather(*desk.home._settling)
+    for tombstone in desk.state.tombstones.iterdir():
+        tombstone.unlink()  # as the power cut
+    assert load_consent(desk.state).consent.valid(time.time()) == ()
+    assert "no tombstone could be saved (Input/output error)" in caplog.text
+
+
 def test_what_the_house_says_is_read_as_signals(desk: Desk) -> None:
     assert desk.home.outside()[0].value is None
     desk.home.hear("energy/price", b"0.25", True)

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lender.cli.checks.check import Check
-from lender.cli.revocation import Selection, revoke
+from lender.cli.revocation import revoke
 from lender.cli.words import count, duration
 from lender.core.consent import Grant
 from lender.sandbox.processes import tree
 from lender.state.attempt_records import AttemptRecord, AttemptRecords
 from lender.state.folder import StateFolder
 from lender.state.grant_writing import write_grant
+from lender.state.withdrawal import EVERYTHING
 
 _PROCESSES = 9
 _READY_S = 5.0
@@ -57,7 +58,7 @@ def _play(folder: Path, ready_s: float) -> Check:
             "rehearsal", "rehearsal", _ACTOR, "rehearsal", grant.id, (root,), str(scratch)
         )
         AttemptRecords(state.attempts).write(record)
-        outcome = revoke(state, Selection(everything=True))
+        outcome = revoke(state, EVERYTHING)
     finally:
         tree.kill([root])
         actor.communicate()
