@@ -491,6 +491,7 @@ def picture(world: World) -> dict[str, object]:
             [(one.until, one.step, list(one.tasks), one.cause) for one in job.resting],
             {one: list(state.leases[one].open) for one in job.leases},
             (job.succeeded, job.failed, job.failures.listed(1_000)),
+            list(job.failures.cancelled),
             None if job.checkpoints is None else job.checkpoints.of(RangeSet(job.tasks)),
             {task: dict(shared.votes) for task, shared in job.shared.items()},
             sorted(state.dependencies.left(job.key).items()),
@@ -522,6 +523,8 @@ def check_places(world: World) -> None:
             assert not waiting, f"{job.key} waits for others and is handed out"
             assert not leases, f"{job.key} waits for others and is handed out"
             waiting = _counted([RangeSet(job.tasks)])
+            for task in _counted([job.failures.cancelled]):
+                del waiting[task]
         open_in: dict[int, list[LiveLease]] = {}
         for lease in leases:
             for task in _counted([lease.open]):

@@ -35,7 +35,7 @@ from broker.core.events import (
 from broker.core.figures import Figures
 from broker.core.gangs import gathering
 from broker.core.gangs import turns as gang_turns
-from broker.core.jobs import following, lifecycle, queue_time
+from broker.core.jobs import following, lifecycle, queue_time, task_cancel
 from broker.core.jobs.job import JobKey
 from broker.core.leasing import feed, leftovers, presence, reports
 from broker.core.leasing.holding import set_back
@@ -127,7 +127,7 @@ class Broker:
             case JobSubmitted():
                 lifecycle.submit(state, now, event.subject, event.headers, event.payload)
             case CancelRequested():
-                lifecycle.cancel(state, now, event.subject)
+                task_cancel.cancel(state, now, event.subject)
             case OfferReceived():
                 presence.hear_offer(state, now, event.lender, event.payload)
             case DoneReported():

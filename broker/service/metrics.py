@@ -54,7 +54,7 @@ REJECTED = Metric(
 )
 TASKS_ENDED = Metric(
     *("lender_broker_tasks_ended", "counter", "Tasks with a result, by its state."),
-    *("state", ("succeeded", "failed")),
+    *("state", ("succeeded", "failed", "cancelled")),
 )
 PLACED = Metric("lender_broker_leases_placed", "counter", "Leases put into a work queue.")
 TASKS_PLACED = Metric("lender_broker_tasks_placed", "counter", "Tasks of these leases: attempts.")

@@ -39,9 +39,11 @@ from hypothesis.stateful import (
 from broker.core.events import ClockJumped, FeedFailed, HearingLost, HearingRestored
 from broker.core.jobs.job import JobKey
 from lender.protocol.codec import decode
+from lender.protocol.ids import task_name
 from lender.protocol.job import After, AfterOn, BlobRef, JobSpec, Verify
 from lender.protocol.lease import Lease
 from lender.protocol.signature import Signer
+from lender.protocol.subjects import cancel
 
 SIGNERS = (ALICE, BOB)
 LENDER_IDS = (L1, L2, L3)
@@ -152,6 +154,18 @@ class BrokerMachine(RuleBasedStateMachine):
     def cancel(self, signer: Signer, at: float) -> None:
         number = round(at * (self.numbers["job"] + 1))
         self.world.cancel(f"job-{number:05d}", signer)
+
+    @precondition(lambda self: any(self.accepted.values()))
+    @rule(data=st.data(), at=fractions)
+    def cancel_task(self, data: st.DataObject, at: float) -> None:
+        """Cancel a task of an array, or one that it does not have."""
+        arrays = sorted(key for key, count in self.accepted.items() if count)
+        submitter, job = data.draw(st.sampled_from(arrays))
+        signer = next(one for one in SIGNERS if one.public_key == submitter)
+        before = len(self.world.controls)
+        task = round(at * self.accepted[submitter, job])
+        self.world.cancel(task_name(job, task), signer)
+        self._obey(before)
 
     # lenders
 
@@ -412,6 +426,12 @@ class BrokerMachine(RuleBasedStateMachine):
                 assert result.task not in done, "a task has two results"
                 assert result.task < self.accepted[submitter, job]
                 done.add(result.task)
+                if result.cancelled:
+                    name = task_name(job, result.task)
+                    assert any(one == cancel(submitter, name) for one, _, _ in self.world.jobs)
+        for lease in self.world.broker.state.leases:
+            results = self.done.get(lease.job, set())
+            assert not any(task in lease.open for task in results), "it has its result"
 
     @invariant()
     def a_new_lease_carries_the_newest_checkpoints(self) -> None:

@@ -74,6 +74,8 @@ class Ledger:
         self.subjects: dict[str, None] = {}
         self.results: dict[tuple[str, str], dict[int, str]] = {}
         self.terminals: dict[tuple[str, str], Terminal] = {}
+        self.cancelled = 0
+        """Tasks, one by one."""
         self.votes: dict[tuple[str, str, int], dict[str, str]] = {}
         self.failures: dict[tuple[str, str, int], int] = {}
         """How often the work of tasks has failed that are tried again, as is noted."""
@@ -159,6 +161,10 @@ class Ledger:
             raise ViolationError(one, f"{job.plan.id}/{result.task} has two results")
         if result.task not in job.indices:
             raise ViolationError(one, f"{job.plan.id} has no task {result.task}")
+        if result.cancelled:
+            self._taken_back(job, result)
+            done[result.task] = "failed"
+            return
         self._agreed(key, result)
         if result.state == "succeeded" and result.value != job.value(result.task):
             raise ViolationError(one, f"{job.plan.id}/{result.task}: another's value")
@@ -169,6 +175,14 @@ class Ledger:
                 f" has {job.plan.retries} retries, and is given up",
             )
         done[result.task] = result.state
+
+    def _taken_back(self, job: Job, result: TaskResult) -> None:
+        """Only what its submitter took back, and never of a gang, whose tasks need each other."""
+        self.cancelled += 1
+        asked = any(task == result.task for _, task in job.plan.tasks_cancelled)
+        if not asked or job.plan.gang:
+            text = f"{job.plan.id}/{result.task}"
+            raise ViolationError("who takes a task back has asked for it", text)
 
     def _ended(self, key: tuple[str, str], end: Terminal) -> None:
         job = self._jobs[key]

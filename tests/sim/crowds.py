@@ -20,6 +20,7 @@ _CROWDED_SHARE = 0.25
 _POOLED_SHARE = 0.25
 _SPARSE_SHARE = 0.3
 _RETRIED_SHARE = 0.3
+_THINNED_SHARE = 0.35
 _SPREAD = 100
 
 
@@ -100,6 +101,17 @@ def sparse(seed: int, job: JobPlan) -> JobPlan:
     tasks = RangeSet.of(rng.sample(range(count), job.count)).pairs()
     every: tuple[tuple[TaskRange, ...], ...] = (((0, count),), ())
     return job._replace(count=count, tasks=() if tasks in every else tasks, retried=retried)
+
+
+def thinned(seed: int, job: JobPlan) -> JobPlan:
+    """Cancel some tasks of some arrays, now and then all of them, or one that is not there."""
+    rng = random.Random(f"thinned/{seed}/{job.id}")
+    if job.count is None or rng.random() >= _THINNED_SHARE:
+        return job
+    tasks = rng.sample(range(job.count + 1), rng.choice((1, 2, 5, job.count)) % (job.count + 1))
+    at_s = rng.uniform(-0.5, 6.0)
+    cancels = [(max(0.0, at_s + rng.choice((0.0, rng.uniform(0.0, 3.0)))), one) for one in tasks]
+    return job._replace(tasks_cancelled=tuple(cancels))
 
 
 def _quota(rng: random.Random) -> Quota:

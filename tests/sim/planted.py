@@ -18,6 +18,7 @@
 | the oldest lane goes first | `broker.core.intake.lanes.Lanes.take`: whatever it has cost |
 | jobs of any pool are taken | `broker.core.intake.admission._check_pool`: nothing |
 | an array's every index runs | `lender.protocol.job.JobSpec.task_ranges`: all of them |
+| a cancelled task waits on | `broker.core.jobs.job.Job.take_back`: nothing |
 """
 
 import contextlib
@@ -105,6 +106,7 @@ PLANTED: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "the oldest lane goes first": (Lanes, "take", _take_oldest),
     "jobs of any pool are taken": (admission, "_check_pool", lambda *_: None),
     "an array's every index runs": (JobSpec, "task_ranges", property(_every_index)),
+    "a cancelled task waits on": (Job, "take_back", lambda *_: None),
 }
 
 

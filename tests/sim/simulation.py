@@ -207,6 +207,7 @@ class Simulation:
         check_end(self)
         for end in self.ledger.terminals.values():
             self.world.stats[f"jobs {end.state}"] += 1
+        self.world.stats["tasks cancelled"] += self.ledger.cancelled
 
     def _begin_fault(self, fault: FaultPlan) -> None:
         if fault.target < len(self.shells):

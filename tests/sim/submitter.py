@@ -16,6 +16,7 @@ from broker.core.containers.ranges import RangeSet
 from lender.client.retrying import retry_spec
 from lender.protocol import subjects
 from lender.protocol.codec import CONTENT_TYPE_HEADER, MSGPACK, decode, encode
+from lender.protocol.ids import task_name
 from lender.protocol.job import (
     PREPARE_S,
     After,
@@ -70,6 +71,8 @@ class JobPlan(NamedTuple):
     pool: str = "default"
     tasks: tuple[TaskRange, ...] = ()
     """Of an array: these indices alone."""
+    tasks_cancelled: tuple[tuple[float, int], ...] = ()
+    """Of an array: when after its submission which task is."""
     retried: bool = False
     """Whether what has not succeeded of it is submitted once more when it has ended."""
 
@@ -102,7 +105,9 @@ class Job:
         """Return a new job of what has not succeeded of this one; `now` in simulated seconds."""
         id_ = f"again-{self.plan.id.replace('-', '')}-1"
         spec = retry_spec(self.spec, tasks, job=id_, now=EPOCH + now)
-        plan = self.plan._replace(id=id_, at=now, cancel_after_s=None, tasks=tasks, retried=False)
+        plan = self.plan._replace(
+            id=id_, at=now, cancel_after_s=None, tasks=tasks, tasks_cancelled=(), retried=False
+        )
         return Job(plan, self.signer, spec)
 
     def _make_spec(self) -> JobSpec:
@@ -172,9 +177,13 @@ class Submitter(Actor):
         """Submit a job at its time, and cancel it if that is planned."""
         at = job.plan.at
         self.world.at(at, self, self._publish, job.record, job)
+        submitter, name = job.key
+        cancels = [(after_s, task_name(name, task)) for after_s, task in job.plan.tasks_cancelled]
         if job.plan.cancel_after_s is not None:
-            cancel = Record(subjects.cancel(*job.key), b"")
-            self.world.at(at + job.plan.cancel_after_s, self, self._publish, cancel, None)
+            cancels.append((job.plan.cancel_after_s, name))
+        for after_s, cancelled in cancels:
+            cancel = Record(subjects.cancel(submitter, cancelled), b"")
+            self.world.at(at + after_s, self, self._publish, cancel, None)
         if job.plan.retried:
             self.owed[job.plan.id] = None
             self.world.at(at + LOOK_S, self, self._look, job)

@@ -61,7 +61,10 @@ class Summary(ABC):
 
 @dataclass(frozen=True, slots=True)
 class ChunkSummary(Summary):
-    """Which tasks of an array a chunk ends, in which attempt, and which of them have failed."""
+    """Which tasks of an array a chunk ends, in which attempt, and which of them have failed.
+
+    The attempt is 0 where they were cancelled.
+    """
 
     tasks: tuple[TaskRange, ...]
     failed: int

@@ -23,7 +23,6 @@ from broker.core.jobs.checkpoints import Checkpoints
 from broker.core.jobs.failures import Failures
 from broker.core.jobs.job import FIRST_STEP, Job, JobKey, Step
 from broker.core.jobs.lifecycle import (
-    cancel,
     end,
     end_of_array,
     key_of,
@@ -32,6 +31,7 @@ from broker.core.jobs.lifecycle import (
     take_up,
 )
 from broker.core.jobs.retries import Retries
+from broker.core.jobs.task_cancel import cancel, named_task
 from broker.core.leasing.feed import COPY_HEADER, FAILURES_HEADER
 from broker.core.leasing.leases import Lease
 from broker.core.leasing.locality import NEAR_HEADER
@@ -62,6 +62,8 @@ _Take = Callable[[NoteSubject, ResultReplayed], None]
 class _Progress:
     """What RESULTS holds of a job that has no terminal record."""
 
+    begun: bool = False
+    """Whether a lender has: no task is cancelled in an attempt of it."""
     tasks: RangeSet = field(default_factory=RangeSet)
     failed: int = 0
     failures: Failures = field(default_factory=Failures)
@@ -143,7 +145,7 @@ class Replay:
                 return
         begun = parse_begun_subject(event.subject)
         if begun is not None:
-            self._progress_of(JobKey(*begun))
+            self._progress_of(JobKey(*begun)).begun = True
             return
         try:
             subject = parse_job_subject(event.subject)
@@ -157,7 +159,10 @@ class Replay:
             progress = self._noted(key, chunk.attempt)
             progress.tasks.add_all(chunk.tasks)
             progress.failed += chunk.failed
-            progress.failures.add(chunk.failed_tasks)
+            if chunk.attempt:
+                progress.failures.add(chunk.failed_tasks)
+            else:
+                progress.failures.cancel(chunk.tasks)
 
     def job(self, event: JobReplayed) -> bool:
         """Take a submission of JOBS; False where its submitter has too many for that."""
@@ -219,7 +224,7 @@ class Replay:
         cancelled, self._cancelled = self._cancelled, []
         for subject in cancelled:
             key = key_of(subject)
-            if key in state.jobs:
+            if key in state.jobs or named_task(state, key) is not None:
                 self._cancelled.append(subject)
             elif key not in state.history:
                 state.history.note_early_cancel(key)
@@ -269,8 +274,9 @@ class Replay:
             progress.checkpoints.restore(note.number, summary.checkpoints)
 
     def _noted(self, key: JobKey, attempt: int) -> _Progress:
-        """Return the progress of a job of which an attempt is known by now."""
+        """Return the progress of a job of which an attempt is known by now, unless it is 0."""
         progress = self._progress_of(key)
+        progress.begun = progress.begun or attempt > 0
         progress.attempt = max(progress.attempt, attempt)
         return progress
 
@@ -324,7 +330,8 @@ class Replay:
             job.failed = progress.failed
             job.failures = progress.failures
             job.succeeded = len(progress.tasks) - progress.failed
-            job.enter("running")
+            if progress.begun:
+                job.enter("running")
             if job.checkpoints is not None:
                 progress.checkpoints.keep(unsettled)
                 job.checkpoints = progress.checkpoints

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from broker.core.containers.ranges import RangeSet
 from broker.core.durable.records import TerminalSummary, cut_job_token, event_of, terminal_record
@@ -37,6 +38,9 @@ class Ending:
     proof: ReportProof | None = None
 
 
+CANCELLED: Final = Ending("cancelled", reason="cancelled by its submitter")
+
+
 def submit(state: State, now: float, subject: str, headers: Headers, payload: bytes) -> None:
     """Take up a submission, or commit why not. One that is known already changes nothing."""
     key = key_of(subject)
@@ -49,7 +53,7 @@ def submit(state: State, now: float, subject: str, headers: Headers, payload: by
         return
     job = take_up(state, admitted)
     if state.history.was_cancelled_early(key):
-        end(state, now, job, _CANCELLED)
+        end(state, now, job, CANCELLED)
     elif job.after:
         state.dependencies.add(key, job.after)
     else:
@@ -58,7 +62,9 @@ def submit(state: State, now: float, subject: str, headers: Headers, payload: by
 
 def release(state: State, now: float, job: Job) -> None:
     """Let a new job be handed out: what it waited for has ended."""
-    job.begin(now, FIRST_STEP, RangeSet(job.tasks))
+    tasks = RangeSet(job.tasks)
+    tasks.remove_all(job.failures.cancelled)
+    job.begin(now, FIRST_STEP, tasks)
     queue_time.start(state, job)
     state.enqueue(job)
 
@@ -95,16 +101,6 @@ def take_up(state: State, admission: Admission) -> Job:
     return job
 
 
-def cancel(state: State, now: float, subject: str) -> None:
-    """End a live job; one that is not known yet will end when it comes."""
-    key = key_of(subject)
-    job = state.jobs.get(key)
-    if job is not None:
-        end(state, now, job, _CANCELLED)
-    elif key not in state.history:
-        state.history.note_early_cancel(key)
-
-
 def verified(state: State, now: float, job: Job) -> bool:
     """Tell whether the job's signature holds, which a replay leaves open; end the job if not."""
     if not job.verified:
@@ -130,10 +126,19 @@ def expire_queued(state: State, now: float, key: JobKey) -> None:
 
 
 def end_of_array(job: Job) -> Ending:
-    """Return how a job ends whose tasks all have their results."""
-    if job.failed:
+    """Return how a job ends whose tasks all have their results.
+
+    One whose every task was cancelled was cancelled itself; else each of those counts as failed.
+    """
+    cancelled = len(job.failures.cancelled)
+    if cancelled == job.total:
+        return CANCELLED
+    if not job.failed:
+        return Ending("succeeded")
+    if not cancelled:
         return Ending("failed", reason=f"{job.failed} of {job.total} tasks failed")
-    return Ending("succeeded")
+    failed = f", {job.failed - cancelled} failed" if job.failed > cancelled else ""
+    return Ending("failed", reason=f"{cancelled} of {job.total} tasks were cancelled{failed}")
 
 
 def end(state: State, now: float, job: Job, ending: Ending, records: Iterable[Record] = ()) -> None:
@@ -248,6 +253,3 @@ def _let_go(state: State, job: Job) -> None:
             state.outbox.after_commit(DeleteWork(lease.sequence))
         state.forget_lease(lease, finished=False)
     tell_holders(state.outbox, "cancel", cancelled)
-
-
-_CANCELLED = Ending("cancelled", reason="cancelled by its submitter")

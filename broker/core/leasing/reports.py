@@ -95,6 +95,8 @@ def _check(lease: Lease, job: Job, done: Done) -> None:
             raise ProtocolError(f"results.{number}.task", "is not a task of the lease")
         if result.task in seen:
             raise ProtocolError(f"results.{number}.task", "is reported twice")
+        if result.cancelled:
+            raise ProtocolError(f"results.{number}.cancelled", "is its submitter's to say")
         seen.add(result.task)
     if done.checkpoints and job.checkpoints is None:
         raise ProtocolError("checkpoints", "the job declares none")
