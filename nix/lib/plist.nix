@@ -70,6 +70,10 @@
 in rec {
   parse = text: (value (tokens text)).value;
 
+  # What an owner says in the same option goes before ours, but for the name: the modules of others
+  # have a usual one, too.
+  defaults = plist: builtins.mapAttrs (_: lib.mkDefault) plist // {inherit (plist) Label;};
+
   # file, folder of programs, the user's home -> the same, with full paths
   read = file: bin: home: let
     shipped = parse (builtins.readFile file);

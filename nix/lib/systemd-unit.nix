@@ -61,6 +61,12 @@ in rec {
     serviceConfig = ours unit.Service;
   };
 
-  # A unit as Home Manager has it.
-  home = unit: builtins.mapAttrs (_: builtins.mapAttrs (_: lib.mkDefault)) unit;
+  # A unit as Home Manager has it, which makes links of what stands in Install.
+  home = unit:
+    builtins.mapAttrs (name:
+      builtins.mapAttrs (_: value:
+        if name == "Install"
+        then words value
+        else lib.mkDefault value))
+    unit;
 }

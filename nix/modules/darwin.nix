@@ -6,7 +6,7 @@
   pkgs,
   ...
 }: let
-  inherit (lib) mkDefault mkEnableOption mkIf mkOption types;
+  inherit (lib) mkEnableOption mkIf mkOption types;
   ours = import ../lib {inherit lib;};
   cfg = config.services.lender;
   toml = pkgs.formats.toml {};
@@ -62,6 +62,6 @@ in {
       groups.${account}.gid = cfg.uid;
     };
 
-    launchd.daemons.lenderd.serviceConfig = builtins.mapAttrs (_: mkDefault) plist;
+    launchd.daemons.lenderd.serviceConfig = ours.launchd.defaults plist;
   };
 }

@@ -5,7 +5,7 @@
   pkgs,
   ...
 }: let
-  inherit (lib) mkDefault mkEnableOption mkIf mkMerge types;
+  inherit (lib) mkEnableOption mkIf mkMerge types;
   inherit (pkgs.stdenv.hostPlatform) isDarwin isLinux;
   ours = import ../lib {inherit lib;};
   inherit (ours) launchd systemd;
@@ -73,7 +73,7 @@ in {
       ];
       launchd.agents.lenderd = {
         enable = true;
-        config = builtins.mapAttrs (_: mkDefault) agent;
+        config = launchd.defaults agent;
       };
     })
     (mkIf (cfg.agent.enable && isLinux) {

@@ -15,6 +15,9 @@ in {
       users = set;
       groups = set;
     };
-    launchd.daemons = of (types.attrsOf (types.submodule {options.serviceConfig = set;})) {};
+    launchd.daemons = of (types.attrsOf (types.submodule {
+      options.serviceConfig = set;
+      config.serviceConfig.Label = lib.mkDefault "org.nixos.job";
+    })) {};
   };
 }

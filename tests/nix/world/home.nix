@@ -7,7 +7,7 @@
       Unit = section;
       Service = section;
       Slice = section;
-      Install = section;
+      Install = of (types.attrsOf (types.listOf types.str)) {};
     };
   })) {};
 in {
@@ -27,6 +27,7 @@ in {
         enable = flag;
         config = set;
       };
+      config.config.Label = lib.mkDefault "org.nix-community.home.job";
     })) {};
   };
 }
