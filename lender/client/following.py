@@ -48,6 +48,7 @@ class Following:
         look: Look,
         *,
         with_tasks: bool,
+        fresh: bool = False,
         on_untrusted: OnUntrusted | None = None,
     ) -> None:
         """Prepare to follow the job.
@@ -59,10 +60,12 @@ class Following:
             spec: the job's.
             look: at each record.
             with_tasks: whether an array's every task result is asked for.
+            fresh: the job is submitted after this was entered: there is nothing to read yet.
             on_untrusted: told of a record that is not to be trusted, which then counts as seen;
                 else `more` raises.
         """
         self._look = look
+        self._fresh = fresh
         self._on_untrusted = on_untrusted
         self._connection = connection
         self._jetstream = jetstream
@@ -92,7 +95,7 @@ class Following:
         return self._collector.complete if self._chunked else self.terminal is not None
 
     async def __aenter__(self) -> Self:
-        self._hearing = await self._news.follow(self._job)
+        self._hearing = await self._news.follow(self._job, fresh=self._fresh)
         if self._hearing.whole:
             self._sweep = None
         return self

@@ -7,7 +7,8 @@ has come meanwhile is the next: so much goes together as comes in the time that 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 
 from lender.client.errors import Rejected
 from lender.client.job import Job
@@ -31,9 +32,17 @@ class _Asked:
     handle: asyncio.Future[Job]
 
 
+_Kept = tuple[object, ...]
+_kept: Callable[[JobRequest], _Kept] = attrgetter(
+    *(one.name for one in fields(JobRequest) if one.name != "argv")
+)
+"""What has to be the same of requests that go together."""
+
+
 @dataclass(slots=True)
 class _Kind:
     request: JobRequest
+    kept: _Kept
     waiting: deque[_Asked] = field(default_factory=deque)
     sending: asyncio.Task[None] | None = None
 
@@ -55,12 +64,11 @@ class Gathering:
         return await asked.handle
 
     def _kind_of(self, request: JobRequest) -> _Kind:
-        wanted = replace(request, argv=())
-        alike = self._kinds.setdefault(_key(wanted), [])
+        alike, kept = self._kinds.setdefault(_key(request), []), _kept(request)
         for kind in alike:
-            if kind.request == wanted:
+            if kind.kept == kept:
                 return kind
-        alike.append(kind := _Kind(wanted))
+        alike.append(kind := _Kind(request, kept))
         return kind
 
     async def _send_all(self, kind: _Kind) -> None:

@@ -260,13 +260,16 @@ class Job:
                     f"can't write {path}: {error.strerror}", "choose another folder"
                 ) from error
 
-    def _following(self, *, with_tasks: bool, on_untrusted: OnUntrusted | None = None) -> Following:
+    def _following(
+        self, *, with_tasks: bool, fresh: bool = False, on_untrusted: OnUntrusted | None = None
+    ) -> Following:
         """Return a watch over the job, not entered yet."""
         session = self._session
         return Following(
             *(session.connection, session.jetstream, session.news),
             *(self.spec, self._look),
             with_tasks=with_tasks,
+            fresh=fresh,
             on_untrusted=on_untrusted,
         )
 

@@ -114,13 +114,13 @@ class News:
             if len(self._expected) > EXPECTED_MAX:
                 self._expected.popitem(last=False)
 
-    async def follow(self, job: str) -> Hearing:
-        """Hear of a job from now on.
+    async def follow(self, job: str, *, fresh: bool = False) -> Hearing:
+        """Hear of a job from now on; `fresh`: it was not submitted yet, so that nothing is missed.
 
         Raises:
             Unreachable: the connection was closed for good.
         """
-        hearing = self._expected.pop(job, None) or Hearing()
+        hearing = self._expected.pop(job, None) or Hearing(expected=fresh)
         hearing.bytes_max = UNREAD_BYTES_MAX
         self._followed.setdefault(job, []).append(hearing)
         try:

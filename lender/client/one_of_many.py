@@ -36,17 +36,30 @@ class Many:
             found = self._handles[index] = OneOfMany(self, index)
         return found
 
+    async def listen(self) -> None:
+        """Hear of them from now on, before they are submitted: then nothing has to be read."""
+        entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._watch = asyncio.ensure_future(self._follow(entered))
+        await asyncio.wait((entered, self._watch), return_when=asyncio.FIRST_COMPLETED)
+
     def watch(self) -> None:
         """See that all handles hear how theirs has ended."""
         if self._watch is None or self._watch.done():
             self._watch = asyncio.ensure_future(self._follow())
 
-    async def _follow(self) -> None:
+    def close(self) -> None:
+        """Hear of them no more."""
+        if self._watch is not None:
+            self._watch.cancel()
+
+    async def _follow(self, entered: asyncio.Future[None] | None = None) -> None:
+        following = self.whole._following(  # noqa: SLF001 - its base
+            with_tasks=True, fresh=entered is not None, on_untrusted=self._distrust
+        )
         try:
-            following = self.whole._following(  # noqa: SLF001 - its base
-                with_tasks=True, on_untrusted=self._distrust
-            )
             async with following:
+                if entered is not None:
+                    entered.set_result(None)
                 # Whoever still waits holds a handle.
                 while self._handles and not following.complete:
                     for record in await following.more():
@@ -86,7 +99,8 @@ class OneOfMany(Job):
         self._index = index
         self._session, self._seal = many.whole._session, many.whole._seal  # noqa: SLF001 - its base
         array = many.whole.spec.array
-        self._shown = 0 if array is not None and array.separate else index
+        self._is_separate = array is not None and array.separate
+        self._shown = 0 if self._is_separate else index
         self._terminal: Terminal | None = None
         self._untrusted: UntrustedResult | None = None
         self._waiting: list[asyncio.Future[None]] = []
@@ -123,6 +137,8 @@ class OneOfMany(Job):
 
     async def ended(self, timeout_s: float | None = None) -> Terminal:
         """See `Job.ended`."""
+        if self._terminal is not None:
+            return self._terminal
         async with asyncio.timeout(timeout_s):
             while self._terminal is None:
                 if self._untrusted is not None:
@@ -166,7 +182,7 @@ class OneOfMany(Job):
         """Return what a job of its own would have ended with, had it this result."""
         result = self._as_shown(record.result)
         succeeded = result.state == "succeeded"
-        failed = ((self._shown, 1),) if self.spec.array is not None and not succeeded else ()
+        failed = ((self._shown, 1),) if not (succeeded or self._is_separate) else ()
         return Terminal(
             job=self.id,
             state="cancelled" if result.cancelled else result.state,

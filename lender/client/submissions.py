@@ -69,17 +69,30 @@ class Submissions:
         if all(line == first for line in lines):
             together = replace(request, argv=first, array=array)
         else:
-            together = replace(request, array=array_of_each(lines, array))
-        many = Many(await self._submit_one(together))
-        return [many.one(index) for index in range(count)]
+            together = replace(request, argv=(), array=array_of_each(lines, array))
+        spec = await self._specify(together)
+        payload = payload_of(spec)
+        many = Many(Job(self._session, spec, payload))
+        handles = [many.one(index) for index in range(count)]
+        await many.listen()
+        try:
+            await self._session.ledger.submit(spec.id, payload)
+        except BaseException:
+            many.close()
+            raise
+        return handles
 
     async def _submit_one(self, request: JobRequest) -> Job:
+        return await self.submit_spec(await self._specify(request))
+
+    async def _specify(self, request: JobRequest) -> JobSpec:
+        """Store what the job needs, and return its specification."""
         session, now = self._session, self._now()
         submitter = session.signer.public_key
         seal = Seal(self._entropy(KEY_BYTES)) if request.sealed else None
         sealing = None if seal is None else seal.sealed_to(submitter, session.trust.lenders)
         program, of_program = request.program, seal if request.runtime == "python" else None
-        spec = job_spec(
+        return job_spec(
             request,
             job=self.new_id(now),
             submitter=submitter,
@@ -93,7 +106,6 @@ class Submissions:
             },
             sealing=sealing,
         )
-        return await self.submit_spec(spec)
 
     async def _store(
         self, seal: Seal | None, bound_to: bytes, content: Content, name: str = ""
