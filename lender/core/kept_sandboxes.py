@@ -27,7 +27,8 @@ MADE_OF: Final = (
     "requires",
     "traceparent",
 )
-"""What of its job a sandbox is made of; beside that it knows the job's id and number of tasks."""
+"""What of its job a sandbox is made of. Beside that it is told the job's id, its number of tasks,
+and with each task the words that are its own."""
 
 _parts = attrgetter(*MADE_OF)
 

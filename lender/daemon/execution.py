@@ -27,7 +27,7 @@ from lender.core.kept_sandboxes import ANEW_FOR_EACH_TASK
 from lender.daemon.cpu_counter import CpuCounter, total_s
 from lender.daemon.machinery import Machinery
 from lender.daemon.network_meter import NetworkMeter
-from lender.daemon.provisions import Provisions
+from lender.daemon.provisions import ALONE, Provisions
 from lender.daemon.recorder import Recorder, terms_of
 from lender.daemon.rest import SOON_S, Rest
 from lender.link.errors import LinkError
@@ -101,7 +101,10 @@ class Execution:
         earlier, spec = self._lease, effect.spec
         self._rest.call_off()
         if self._sandbox is not None and spec.id != self._effect.spec.id:
-            self._sandbox.begin_job(spec.id, spec.task_end)
+            array = spec.array or ALONE
+            self._sandbox.begin_job(
+                spec.id, spec.task_end, separate=array.separate, each=array.each
+            )
         self._begin(effect)
         self._machinery.logs.close(earlier)
         self._cpu = CpuCounter(self)

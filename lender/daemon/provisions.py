@@ -10,7 +10,7 @@ from pathlib import Path
 from lender.core.effects import OpenSandbox
 from lender.daemon.inputs import InputError, LeaseInputs
 from lender.daemon.seals import Seal, Seals
-from lender.protocol.job import BlobRef, Input, JobSpec
+from lender.protocol.job import Array, BlobRef, Input, JobSpec
 from lender.protocol.sealing import SealBrokenError, purpose
 from lender.protocol.trace import TRACEPARENT_VARIABLE
 from lender.sandbox.files.scratch import remove
@@ -18,6 +18,9 @@ from lender.sandbox.plan import Network
 from lender.sandbox.port import Limits, PrepareFailedError, SandboxPlan
 
 log = logging.getLogger(__name__)
+
+ALONE = Array(count=1)
+"""What a job without an array is to its sandbox."""
 
 
 class Provisions:
@@ -82,7 +85,7 @@ class Provisions:
             LinkError: the store can't be reached now.
             OSError: something can't be kept.
         """
-        spec, limits = effect.spec, effect.spec.limits
+        spec, limits, array = effect.spec, effect.spec.limits, effect.spec.array or ALONE
         seal = self.seal = self._seal(spec)
         program = None
         if spec.program is not None:
@@ -119,6 +122,8 @@ class Provisions:
             checkpoint=spec.checkpoint,
             checkpoints=checkpoints,
             network=Network(spec.requires.net) if spec.requires.net else None,
+            separate=array.separate,
+            each=array.each,
         )
 
     def _seal(self, spec: JobSpec) -> Seal | None:

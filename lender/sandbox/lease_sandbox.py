@@ -211,10 +211,20 @@ class LeaseSandbox:
             raise SandboxGoneError("closed")
         return self._child
 
-    def begin_job(self, job: str, task_count: int) -> None:
+    def begin_job(
+        self,
+        job: str,
+        task_count: int,
+        *,
+        separate: bool = False,
+        each: Sequence[Sequence[str]] = (),
+    ) -> None:
         """See `Sandbox.begin_job`."""
-        self._plan = self._plan._replace(job=job, task_count=task_count)
-        self._untold = frames.encode(Frame({"job": job, "task_count": task_count}))
+        self._plan = self._plan._replace(
+            job=job, task_count=task_count, separate=separate, each=each
+        )
+        told = {"job": job, "task_count": task_count, "separate": separate}
+        self._untold = frames.encode(Frame(told))
 
     async def close(self) -> None:
         """See `Sandbox.close`."""
@@ -290,8 +300,13 @@ class LeaseSandbox:
         wanted = self._asked.want(task, ahead)
         untold, self._untold = self._untold, b""
         return untold + b"".join(
-            frames.encode(Frame({"task": one, "watched": watched})) for one in wanted
+            frames.encode(Frame({"task": one, "watched": watched} | self._words(one)))
+            for one in wanted
         )
+
+    def _words(self, task: int) -> dict[str, Sequence[str]]:
+        """What is a task's own: it crosses with the task, that of the others doesn't."""
+        return {"words": self._plan.each[task]} if self._plan.each else {}
 
     async def _answer_of(self, child: Child, questions: bytes, late_s: float) -> Frame | None:
         """The next answer; None when it is late, the time spent frozen not counted."""

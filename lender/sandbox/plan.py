@@ -4,7 +4,7 @@ They cross from the daemon into the sandbox's own process, whose start must stay
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
@@ -16,8 +16,8 @@ RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 STDERR_TAIL_BYTES = 8192
 ERROR_CHARS_MAX = 4096
 WORK_FOLDER = "/work"
-TASK_NAME, TASK_WORD = "LENDER_TASK", "{task}"
-"""Where the index of a task is put: the value of that name, and in place of that word."""
+JOB_NAME, TASK_NAME, TASK_WORD = "LENDER_JOB", "LENDER_TASK", "{task}"
+"""Where a task's job and index are put: values of these names; the index in place of that word."""
 # One file may be this much larger than the whole folder may: then the folder is seen to be over.
 FILE_MARGIN_BYTES = 1 << 16
 
@@ -105,6 +105,10 @@ class SandboxPlan(NamedTuple):
         grace_s: how long a task may go on after SIGTERM; time spent frozen does not count.
         packages: import names of the lender's own packages that a python task may import.
         network: where it may get to; None: it has no way out.
+        separate: each task is a job of its own to itself: task 0 of 1, of a job that is called by
+            `job` and its index (`ids.task_name`).
+        each: what follows `argv` in the command line of each task; () where nothing does. It stays
+            with who asks: a sandbox knows whether there is any, and is told a task's with the task.
     """
 
     lease: str
@@ -125,20 +129,31 @@ class SandboxPlan(NamedTuple):
     grace_s: float = 10.0
     packages: tuple[str, ...] = ("cloudpickle",)
     network: Network | None = None
+    separate: bool = False
+    each: Sequence[Sequence[str]] = ()
 
-    def argv_of(self, task: int) -> list[str]:
-        """The command line of one task."""
-        return [entry.replace(TASK_WORD, str(task)) for entry in self.argv]
+    def argv_of(self, task: int, words: Sequence[str] = ()) -> list[str]:
+        """The command line of one task, with the words that are its own."""
+        index = self.index_of(task)
+        return [entry.replace(TASK_WORD, index) for entry in (*self.argv, *words)]
 
     def env_of(self, task: int) -> dict[str, str]:
         """The environment of one task; ours wins over the job's."""
         return {
             **(PROXY_ENVIRONMENT if self.network is not None else {}),
             **self.env,
-            "LENDER_JOB": self.job,
-            TASK_NAME: str(task),
-            "LENDER_TASK_COUNT": str(self.task_count),
+            JOB_NAME: self.job_of(task),
+            TASK_NAME: self.index_of(task),
+            "LENDER_TASK_COUNT": "1" if self.separate else str(self.task_count),
         }
+
+    def job_of(self, task: int) -> str:
+        """What a task is told that its job is called."""
+        return f"{self.job}-{task}" if self.separate else self.job
+
+    def index_of(self, task: int) -> str:
+        """What a task is told that its index is."""
+        return "0" if self.separate else str(task)
 
 
 class TaskOutcome(NamedTuple):
@@ -179,9 +194,10 @@ class TaskOutcome(NamedTuple):
 
 
 def plan_to_wire(plan: SandboxPlan) -> dict[str, Any]:
-    """The plan as JSON values."""
+    """The plan as JSON values, without the words of each task."""
     return {
         **plan._asdict(),
+        "each": ((),) if plan.each else (),
         "limits": plan.limits._asdict(),
         "env": dict(plan.env),
         "inputs": {name: str(path) for name, path in plan.inputs.items()},

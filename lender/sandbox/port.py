@@ -100,10 +100,23 @@ class Sandbox(Protocol):
         """
         ...
 
-    def begin_job(self, job: str, task_count: int) -> None:
+    def begin_job(
+        self,
+        job: str,
+        task_count: int,
+        *,
+        separate: bool = False,
+        each: Sequence[Sequence[str]] = (),
+    ) -> None:
         """Have the tasks that follow be another job's, which asks for the same as the one before.
 
         None of that is under way any more. Not for runtimes whose tasks meet what others left.
+
+        Args:
+            job: see `SandboxPlan`, as for all of them.
+            task_count: of that job.
+            separate: its tasks are jobs of their own.
+            each: the words of each of its tasks.
         """
         ...
 

@@ -119,6 +119,8 @@ ALIKE: tuple[dict[str, object], ...] = (
     {},
     {"name": "another", "priority": 5, "retries": 2, "expected_s": 1.0, "queue_s": 60.0},
     {"array": {"count": 5}},
+    {"array": {"count": 2, "each": (("a",), ("b",))}},
+    {"array": {"count": 2, "each": (("a",), ("b",)), "separate": True}},
 )
 
 

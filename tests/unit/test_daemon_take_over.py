@@ -69,6 +69,10 @@ class Sandbox:
         self.root_pids = (tree.identify(pid),)
         self.outcomes: asyncio.Queue[TaskOutcome] = asyncio.Queue()
         self.began = asyncio.Event()
+        self.jobs: list[tuple[object, ...]] = []
+
+    def begin_job(self, job: str, task_count: int, *, separate: bool, each: object) -> None:
+        self.jobs.append((job, task_count, separate, each))
 
     def open(self, plan: SandboxPlan, record: Any, _: object, on_log: OnLog) -> Any:  # noqa: ANN401 - part of a sandbox
         self.plan, self._record, self.on_log = plan, record, on_log
@@ -225,6 +229,24 @@ async def test_the_owners_word_that_lenderd_has_not_heard_ends_a_take_over(
     assert isinstance(failed, PreparationFailed)
     assert (failed.lease, failed.invalid) == (lease_id(2), False)
     execution.close()
+
+
+async def test_the_next_job_brings_the_words_of_its_own_tasks(world: World) -> None:
+    execution = await world.first()
+    assert (world.sandbox.plan.separate, world.sandbox.plan.each) == (False, ())
+    each = (("a",), ("b",))
+    array = {"count": 2, "each": each, "separate": True}
+    spec = SPEC.model_validate(
+        SPEC.model_dump() | {"id": "job-00002", "array": array, "checkpoint": False}
+    )
+    execution.take_over(OpenSandbox(make_lease(spec, 2), spec, "G-1", reuse=lease_id(1)))
+    assert await world.told.get() == SandboxPrepared(lease_id(2))
+    assert world.sandbox.jobs == [("job-00002", 2, True, each)]
+    execution.close()
+    other = Execution(world.machinery, OpenSandbox(make_lease(spec, 3), spec, "G-1"))
+    assert await world.told.get() == SandboxPrepared(lease_id(3))
+    assert (world.sandbox.plan.separate, world.sandbox.plan.each) == (True, each)
+    other.close()
 
 
 async def test_results_and_use_go_to_the_lease_that_they_are_of(world: World) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lender.protocol.ids import task_name
 from lender.sandbox import frames
 from lender.sandbox.files import scratch
 from lender.sandbox.frames import Decoder, Frame, FrameError
@@ -59,6 +60,21 @@ def test_plan_and_outcome_cross_the_socket_unchanged(tmp_path: Path) -> None:
     assert plan_from_wire(plan_to_wire(plan)) == plan
     outcome = TaskOutcome(3, "failed", 1, b"value", b"stderr", "time", "why", 1.0, 2, 3, 4.0, 5.0)
     assert outcome_from_wire(*outcome_to_wire(outcome)) == outcome
+
+
+def test_of_the_words_of_each_task_a_plan_takes_along_none(tmp_path: Path) -> None:
+    each = (("private",), ())
+    plan = SandboxPlan(
+        *("l", "wasm", "job-00001", 2, None, ("a",), {}, {}, (), LIMITS, tmp_path),
+        separate=True,
+        each=each,
+    )
+    wired = plan_to_wire(plan)
+    assert "private" not in repr(wired)
+    crossed = plan_from_wire(wired)
+    assert crossed == plan._replace(each=((),))
+    assert crossed.argv_of(1, each[0]) == ["a", "private"]
+    assert crossed.job_of(1) == task_name("job-00001", 1)
 
 
 def test_running_time_leaves_out_what_was_frozen() -> None:

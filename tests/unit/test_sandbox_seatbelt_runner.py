@@ -145,6 +145,18 @@ def test_a_task_sees_its_folder_and_its_own_environment_only(
     assert outcome.network_attempts_blocked is None
 
 
+def test_a_task_is_called_with_its_own_words(tmp_path: Path) -> None:
+    script = 'printf "%s|" "$@" "$LENDER_JOB" "$LENDER_TASK" "$LENDER_TASK_COUNT"'
+    runner = runner_for(plan_for(tmp_path, "sh", "-c", script, "sh", "all"))
+    assert runner.run(1, ["a b", "{task}"]).value == b"all|a b|1|j|1|2|"
+    assert runner.run(0).value == b"all|j|0|2|"
+    runner.begin_job("job-00002", 7, separate=True)
+    assert runner.run(3, ["{task}"]).value == b"all|0|job-00002-3|0|1|"
+    own = runner_for(plan_for(tmp_path)._replace(each=((),)))
+    assert own.run(0, ["echo", "own"]).value == b"own\n"
+    assert own.run(1).error == "not started: no command"
+
+
 def test_who_watches_hears_what_it_says(tmp_path: Path) -> None:
     way = Way()
     runner_for(plan_for(tmp_path, "sh", "-c", "echo said >&2"), way).run(0)

@@ -159,6 +159,17 @@ def run(
     return watch.outcome(task, started.reap())
 
 
+def checked(argv: list[str]) -> list[str]:
+    """The command line of a task.
+
+    Raises:
+        PrepareFailedError: it is none.
+    """
+    if not argv:
+        raise PrepareFailedError("no command", invalid=True, field="argv")
+    return argv
+
+
 class _Watch:
     """One running task and all that was seen of it."""
 

@@ -9,6 +9,8 @@ behind when it is killed, and moves its containers to cgroups where our freeze a
 """
 
 import os
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from lender.sandbox.files import checkpoint, rootfs, scratch
@@ -51,7 +53,7 @@ class _OciRunner:
         self._filter = seccomp.program()
         self._inputs = {name: os.path.realpath(path) for name, path in plan.inputs.items()}
         self._rootfs, self._image = _unpacked(plan)
-        if not (plan.argv or self._image.argv):
+        if not (plan.argv or plan.each or self._image.argv):
             reason = "neither the job nor its image has a command"
             raise PrepareFailedError(reason, invalid=True, field="argv")
         needed = [os.path.realpath(plan.scratch), self._crun.path, *self._inputs.values()]
@@ -65,23 +67,24 @@ class _OciRunner:
         if (program := enter.find()) is not None:
             self._brought[enter.PLACE] = program
 
-    def begin_job(self, job: str, task_count: int) -> None:
+    def begin_job(self, job: str, task_count: int, *, separate: bool) -> None:
         """See `Runner`."""
-        self._plan = self._plan._replace(job=job, task_count=task_count)
+        self._plan = self._plan._replace(job=job, task_count=task_count, separate=separate)
 
-    def run(self, task: int) -> TaskOutcome:
+    def run(self, task: int, words: Sequence[str] = ()) -> TaskOutcome:
         scratch.wipe(self._plan.scratch)
-        soft_stop = self._reporter.soft_stop
-        return command.run(task, self._plan, self._start, soft_stop, (), self._reporter)
+        soft_stop, start = self._reporter.soft_stop, partial(self._start, words)
+        return command.run(task, self._plan, start, soft_stop, (), self._reporter)
 
-    def _start(self, task: int) -> ContainedTask:
+    def _start(self, words: Sequence[str], task: int) -> ContainedTask:
         plan, image = self._plan, self._image
+        argv = command.checked(plan.argv_of(task, words) or [*image.argv])
         checkpoint.place(plan, task)
         host_view = self._rootfs is None
         configuration = container.configuration(
             root=container.HOST_VIEW if self._rootfs is None else str(self._rootfs.root),
             scratch=os.path.realpath(plan.scratch),
-            argv=self._entered(plan.argv_of(task) or [*image.argv]),
+            argv=self._entered(argv),
             env={"PATH": container.PATH, **image.env, "HOME": WORK_FOLDER, **plan.env_of(task)},
             folder=image.folder if image.folder.rstrip("/") else WORK_FOLDER,
             inputs=self._inputs,
@@ -89,8 +92,7 @@ class _OciRunner:
             seccomp=self._filter,
             brought=self._brought,
         )
-        name = (plan.argv or image.argv)[0]
-        return self._crun.start(configuration, self._state_folder, name, host_view=host_view)
+        return self._crun.start(configuration, self._state_folder, argv[0], host_view=host_view)
 
     def _entered(self, argv: list[str]) -> list[str]:
         """The command behind the second wall around its files, where there is one."""

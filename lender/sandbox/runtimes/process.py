@@ -3,7 +3,8 @@
 This process is the sandbox's supervisor and never runs a byte of the job's.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ def start(plan: SandboxPlan, reporter: Reporter) -> Runner:
 class _ProcessRunner:
     def __init__(self, plan: SandboxPlan, reporter: Reporter) -> None:
         self._bubblewrap = Bubblewrap(plan.network)
-        if not plan.argv:
+        if not (plan.argv or plan.each):
             raise PrepareFailedError("no command", invalid=True, field="argv")
         scratch.check_inputs(plan.inputs)
         self._plan = plan
@@ -58,17 +59,18 @@ class _ProcessRunner:
             self._rules.insert(0, ("-x", "/"))
         self._limits = bubblewrap.resource_limits(plan.limits, gpus=bool(gpus))
 
-    def begin_job(self, job: str, task_count: int) -> None:
+    def begin_job(self, job: str, task_count: int, *, separate: bool) -> None:
         """See `Runner`."""
-        self._plan = self._plan._replace(job=job, task_count=task_count)
+        self._plan = self._plan._replace(job=job, task_count=task_count, separate=separate)
 
-    def run(self, task: int) -> TaskOutcome:
+    def run(self, task: int, words: Sequence[str] = ()) -> TaskOutcome:
         scratch.wipe(self._plan.scratch)
-        soft_stop = self._reporter.soft_stop
-        return command.run(task, self._plan, self._start, soft_stop, (), self._reporter)
+        soft_stop, start = self._reporter.soft_stop, partial(self._start, words)
+        return command.run(task, self._plan, start, soft_stop, (), self._reporter)
 
-    def _start(self, task: int) -> BubblewrappedTask:
+    def _start(self, words: Sequence[str], task: int) -> BubblewrappedTask:
         plan = self._plan
+        argv = command.checked(plan.argv_of(task, words))
         checkpoint.place(plan, task)
         options = bubblewrap.options(
             str(plan.scratch),
@@ -79,8 +81,8 @@ class _ProcessRunner:
             self._extra,
             self._view,
         )
-        words = enter.command(plan.argv_of(task), self._limits, self._rules)
-        return self._bubblewrap.start(options, words, plan.argv[0])
+        line = enter.command(argv, self._limits, self._rules)
+        return self._bubblewrap.start(options, line, argv[0])
 
 
 def _unpacked(archive: Path, plan: SandboxPlan) -> "Rootfs":

@@ -5,7 +5,7 @@ what is shown to it is the runtime's own to say.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from lender.sandbox.files import scratch
@@ -45,12 +45,12 @@ class PythonRunner:
         self._load()
         reporter.when_idle = self._tidy
 
-    def begin_job(self, job: str, task_count: int) -> None:
+    def begin_job(self, job: str, task_count: int, *, separate: bool) -> None:
         """See `Runner`; never asked for: what a task leaves in memory is its own job's alone."""
-        raise NotImplementedError(job, task_count)
+        raise NotImplementedError(job, task_count, separate)
 
-    def run(self, task: int) -> TaskOutcome:
-        """Run one task to its end."""
+    def run(self, task: int, _words: Sequence[str] = ()) -> TaskOutcome:
+        """Run one task to its end; a function has no words."""
         plan, soft_stop = self._plan, self._reporter.soft_stop
         if not self._interpreter.alive:
             # The task before has left what could not be cleaned up.
@@ -71,7 +71,7 @@ class PythonRunner:
         self._reporter.send(outcome, last=True)
         os._exit(0)
 
-    def _tidy(self) -> None:
+    def _tidy(self, _: object) -> None:
         """Clean up behind a task while its outcome is on the way."""
         if self._interpreter.alive and not self._interpreter.settle():
             self._interpreter.end()

@@ -1,9 +1,10 @@
 """The inside of every sandbox process: one plan, then one task after another, over one socket.
 
-The daemon sends `{"plan": ...}` once and then `{"task": i, "watched": bool}`; it gets
-`{"prepared": true}` or `{"unprepared": reason, ...}`, and `{"outcome": ..., "last": bool}` for each
-task. `{"job": id, "task_count": n}` comes between them where the tasks behind it are another job's
-that asks for the same; nothing answers it. Before the outcome of a task that is watched it gets
+The daemon sends `{"plan": ...}` once and then `{"task": i, "watched": bool}`, with `"words"` where
+the task has some of its own; it gets `{"prepared": true}` or `{"unprepared": reason, ...}`, and
+`{"outcome": ..., "last": bool}` for each task. `{"job": id, "task_count": n, "separate": bool}`
+comes between them where the tasks behind it are another job's that asks for the same; nothing
+answers it. Before the outcome of a task that is watched it gets
 `{"log": i}` with what came on standard error, as much of it as `TaskLog` lets through. It may send
 several tasks at once: they are run one after the other, and outcomes of short ones come together.
 
@@ -17,7 +18,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Protocol
 
@@ -37,14 +38,18 @@ _HELD_MAX = AHEAD_MAX // 2
 _HELD_BYTES_MAX = 1 << 14
 
 
+Ahead = tuple[int, Sequence[str]]
+"""A task and its words."""
+
+
 class Runner(Protocol):
     """A runtime, prepared for one plan."""
 
-    def run(self, task: int) -> TaskOutcome:
-        """Run one task to its end."""
+    def run(self, task: int, words: Sequence[str] = ()) -> TaskOutcome:
+        """Run one task to its end; `words` follow the plan's command line."""
         ...
 
-    def begin_job(self, job: str, task_count: int) -> None:
+    def begin_job(self, job: str, task_count: int, *, separate: bool) -> None:
         """Run tasks of another job from here on, which asks for the same."""
         ...
 
@@ -74,12 +79,13 @@ class Reporter:
 
     Attributes:
         soft_stop: its word to end softly.
-        when_idle: called once an outcome is on its way, for what can be done ahead.
+        when_idle: called once an outcome is on its way, for what can be done ahead; with the next
+            task and its words where they have come.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.soft_stop = SoftStop()
-        self.when_idle: Callable[[], None] = lambda: None
+        self.when_idle: Callable[[Ahead | None], None] = lambda _: None
         self._sock = sock
         self._log: tuple[int, TaskLog] | None = None
         self._held = bytearray()
@@ -146,22 +152,24 @@ def serve(sock: socket.socket, start: Callable[[SandboxPlan, Reporter], Runner])
     wanted, reporter, runner = _Wanted(sock), Reporter(sock), None
     while (frame := wanted.take()) is not None:
         if runner is not None and "job" in frame.header:
-            runner.begin_job(frame.header["job"], frame.header["task_count"])
+            told = frame.header
+            runner.begin_job(told["job"], told["task_count"], separate=told["separate"])
             continue
         if runner is not None:
             task = frame.header["task"]
             asked = reporter.soft_stop.asked
             if frame.header.get("watched"):
                 reporter.begin_log(task)
-            outcome = _not_begun(task) if asked else runner.run(task)
+            words = frame.header.get("words", ())
+            outcome = _not_begun(task) if asked else runner.run(task, words)
             reporter.send(outcome, more=wanted.are_more())
-            reporter.when_idle()
+            reporter.when_idle(wanted.next_task())
             continue
         try:
             runner = start(plan_from_wire(frame.header["plan"]), reporter)
         except PrepareFailedError as error:
-            told = {"unprepared": error.reason, "invalid": error.invalid, "field": error.field}
-            frames.send(sock, Frame(told))
+            why = {"unprepared": error.reason, "invalid": error.invalid, "field": error.field}
+            frames.send(sock, Frame(why))
             return
         frames.send(sock, Frame({"prepared": True}))
 
@@ -190,6 +198,11 @@ class _Wanted:
             with contextlib.suppress(BlockingIOError):
                 self._frames += self._decoder.feed(frames.read(self._sock, wait=False))
         return bool(self._frames)
+
+    def next_task(self) -> Ahead | None:
+        """The next of it, where that has come and is a task."""
+        header = self._frames[0].header if self._frames else {}
+        return (header["task"], header.get("words", ())) if "task" in header else None
 
 
 def _not_begun(task: int) -> TaskOutcome:

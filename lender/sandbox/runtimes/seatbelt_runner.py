@@ -9,6 +9,9 @@ can't start processes, and its threads are never counted; memory is watched only
 refused but not counted.
 """
 
+from collections.abc import Sequence
+from functools import partial
+
 from lender.sandbox.files import checkpoint, scratch
 from lender.sandbox.plan import SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError
@@ -54,25 +57,27 @@ class SeatbeltRunner:
     def __init__(self, plan: SandboxPlan, meters: Meters, reporter: Reporter) -> None:
         self._plan = plan._replace(scratch=plan.scratch.resolve())
         self._seatbelt = Seatbelt(self._plan, meters)
-        if not plan.argv:
+        if not (plan.argv or plan.each):
             raise PrepareFailedError("no command", invalid=True, field="argv")
         self._inputs = scratch.Inputs(self._plan.scratch, plan.inputs)
         self._inputs.restore()
         self._reporter = reporter
 
-    def begin_job(self, job: str, task_count: int) -> None:
+    def begin_job(self, job: str, task_count: int, *, separate: bool) -> None:
         """See `Runner`."""
-        self._plan = self._plan._replace(job=job, task_count=task_count)
+        self._plan = self._plan._replace(job=job, task_count=task_count, separate=separate)
 
-    def run(self, task: int) -> TaskOutcome:
+    def run(self, task: int, words: Sequence[str] = ()) -> TaskOutcome:
         """Run one task to its end."""
         reporter, inputs = self._reporter, self._inputs.names
-        return command.run(task, self._plan, self._start, reporter.soft_stop, inputs, reporter)
+        start = partial(self._start, words)
+        return command.run(task, self._plan, start, reporter.soft_stop, inputs, reporter)
 
-    def _start(self, task: int) -> SeatbeltTask:
+    def _start(self, words: Sequence[str], task: int) -> SeatbeltTask:
         """See `command.run`."""
         plan = self._plan
+        argv = command.checked(plan.argv_of(task, words))
         self._inputs.restore()
         checkpoint.place(plan, task)
         inputs = [str(plan.scratch / name) for name in sorted(self._inputs.names)]
-        return self._seatbelt.start(inputs, plan.env_of(task), plan.argv_of(task))
+        return self._seatbelt.start(inputs, plan.env_of(task), argv)

@@ -12,6 +12,7 @@ import contextlib
 import os
 import select
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from lender.sandbox.meters.capture import Capture
 from lender.sandbox.meters.disk import DiskWatch
 from lender.sandbox.plan import FILE_MARGIN_BYTES, WORK_FOLDER, LimitName, SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError
-from lender.sandbox.runtimes.runner import ASKED_TO_END, Reporter, Runner
+from lender.sandbox.runtimes.runner import ASKED_TO_END, Ahead, Reporter, Runner
 from lender.sandbox.runtimes.wasm_watch import Run, Watch
 from lender.sandbox.walls import confine, landlock, sealed
 
@@ -75,8 +76,8 @@ class _WasmRunner:
             self._engine, module = _load(plan, pooled=False)
         _keep_to(plan, compiles=False)
         self._command = wasm_binding.Command(self._engine, module)
-        self._task = 0
-        self._next: tuple[int, Any] | None = None
+        self._guess: Ahead | None = None
+        self._next: tuple[Ahead, Any] | None = None
         self._used_store: Any = None
         self._words = wasm_binding.Words(plan)
         self._has_folder = self._command.uses_files or plan.checkpoint or bool(plan.checkpoints)
@@ -99,22 +100,22 @@ class _WasmRunner:
         self._metered_s = time.process_time()
         reporter.when_idle = self._work_ahead
 
-    def begin_job(self, job: str, task_count: int) -> None:
+    def begin_job(self, job: str, task_count: int, *, separate: bool) -> None:
         """See `Runner`; what was made ahead was for a task of the one before."""
-        self._plan = self._plan._replace(job=job, task_count=task_count)
+        self._plan = self._plan._replace(job=job, task_count=task_count, separate=separate)
         self._words = self._binding.Words(self._plan)
         made, self._next = self._next, None
         if made is not None:
             made[1].close()
 
-    def run(self, task: int) -> TaskOutcome:
+    def run(self, task: int, words: Sequence[str] = ()) -> TaskOutcome:
         run = Run(task, Capture(self._plan.limits.output_bytes, self._reporter.add_log))
         exit_code, error = None, None
         try:
             if self._has_folder:
                 self._inputs.restore()
                 checkpoint.place(self._plan, task)
-            store = self._take_store(task)
+            store = self._take_store((task, words))
         except (OSError, PrepareFailedError, self._wasmtime.WasmtimeError) as fault:
             return self._outcome(run, None, None, f"not started: {fault}", 0)
         instance: Any = None
@@ -133,28 +134,32 @@ class _WasmRunner:
         limit = run.limit or self._limit_hit(run, exit_code, error, memory_bytes)
         return self._outcome(run, exit_code, limit, error, memory_bytes)
 
-    def _work_ahead(self) -> None:
+    def _work_ahead(self, wanted: Ahead | None) -> None:
         """While the daemon looks at an outcome: a lease's tasks mostly come one after the other."""
+        ahead = wanted or self._guess
         if self._used_store is not None:
             self._used_store.close()
             self._used_store = None
-        if self._next is None and self._task + 1 < self._plan.task_count:
+        if self._next is None and ahead is not None:
             # What can't be made now is told to the task that needs it.
             with contextlib.suppress(self._wasmtime.WasmtimeError):
-                self._next = (self._task + 1, self._store(self._task + 1))
+                self._next = (ahead, self._store(ahead))
 
-    def _take_store(self, task: int) -> Any:  # noqa: ANN401 - wasmtime is imported late
-        self._task = task
+    def _take_store(self, wanted: Ahead) -> Any:  # noqa: ANN401 - wasmtime is imported late
+        task, words = wanted
+        # The words of one that nobody has asked for yet are not known.
+        is_known = not words and task + 1 < self._plan.task_count
+        self._guess = (task + 1, words) if is_known else None
         made, self._next = self._next, None
-        if made is not None and made[0] == task:
+        if made is not None and made[0] == wanted:
             return made[1]
         if made is not None:
             made[1].close()
-        return self._store(task)
+        return self._store(wanted)
 
-    def _store(self, task: int) -> Any:  # noqa: ANN401 - wasmtime is imported late
+    def _store(self, wanted: Ahead) -> Any:  # noqa: ANN401 - wasmtime is imported late
         plan, wasi = self._plan, self._wasmtime.WasiConfig()
-        self._words.give(wasi, task)
+        self._words.give(wasi, *wanted)
         wasi.inherit_stdout()
         wasi.inherit_stderr()
         if self._has_folder:

@@ -8,13 +8,13 @@ only: it imports wasmtime.
 """
 
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import wasmtime
 from wasmtime import _ffi as capi
 
-from lender.sandbox.plan import TASK_NAME, TASK_WORD, SandboxPlan
+from lender.sandbox.plan import JOB_NAME, TASK_NAME, TASK_WORD, SandboxPlan
 from lender.sandbox.port import PrepareFailedError
 
 TABLES_MAX = 16
@@ -146,22 +146,27 @@ class Words:
         self._plan = plan
         self._argv = _Strings(["program", *plan.argv_of(0)])
         self._names, self._values = _Strings(env), _Strings(env.values())
-        self._task_place = list(env).index(TASK_NAME)
-        self._is_told_by_argv = any(TASK_WORD in entry for entry in plan.argv)
+        # By one of the two a task is told which it is; the other is the same for all.
+        self._name = plan.job_of if plan.separate else plan.index_of
+        self._name_place = [*env].index(JOB_NAME if plan.separate else TASK_NAME)
+        self._is_told_by_argv = not plan.separate and any(TASK_WORD in one for one in plan.argv)
 
-    def give(self, wasi: wasmtime.WasiConfig, task: int) -> None:
+    def give(self, wasi: wasmtime.WasiConfig, task: int, words: Sequence[str]) -> None:
         """Give those of one task.
 
         Raises:
             wasmtime.WasmtimeError: they are not UTF-8.
         """
-        self._values.put(self._task_place, str(task))
-        if self._is_told_by_argv:
+        self._values.put(self._name_place, self._name(task))
+        argv = self._argv
+        if words:
+            argv = _Strings(["program", *self._plan.argv_of(task, words)])
+        elif self._is_told_by_argv:
             for place, word in enumerate(self._plan.argv_of(task), 1):
-                self._argv.put(place, word)
+                argv.put(place, word)
         config = wasi.ptr()
         if not (
-            _set_argv(config, self._argv.count, self._argv.place)
+            _set_argv(config, argv.count, argv.place)
             and _set_env(config, self._names.count, self._names.place, self._values.place)
         ):
             raise wasmtime.WasmtimeError("arguments or environment can't be set")
