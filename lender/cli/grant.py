@@ -2,7 +2,8 @@
 
 Says in plain words what will be allowed and asks. The agreement is a file of yours in the state
 folder; no message from outside can make, widen or prolong one, and neither can lenderd. A workload
-that comes with a program is pinned to it: once the program changes, you are asked again.
+that comes with a program is pinned to it: once the program changes, you are asked again. What a
+configuration proposes (lender grants) is only read by --proposed: it asks, and you answer.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -24,10 +25,11 @@ from lender.cli.consent_words import (
 )
 from lender.cli.exits import CommandError, Exit
 from lender.cli.owner import add_options, become_owner, is_owner, print_json, tell, warn_of
+from lender.cli.proposals import LASTING, ProposalError, QuietParser, find, read_words
 from lender.cli.revocation import Outcome, revoke
 from lender.cli.state_choice import choose
 from lender.cli.submitter_key import is_public_key
-from lender.cli.words import key, moment, say, size
+from lender.cli.words import key, moment, printable, say, size
 from lender.core.budget import Budget, parse_budget
 from lender.core.consent import Grant
 from lender.core.schedule import When, parse_when
@@ -42,6 +44,7 @@ from lender.state.withdrawal import Selection
 
 EXAMPLES = """\
   lender grant alice=UDXU4RCS… --workload render --cpu 4 --mem 2G --expires 30d
+  lender grant --proposed alice             what alice.toml proposes to you: see lender grants
   lender grant alice --workload command --when "Mon-Fri 18:00-08:00, Sat-Sun" --expires 30d
   lender grant alice --workload wasm --when always --budget 10cpuh/day,5GB/week --expires 90d
   lender grant alice --workload command --net data.example.org,*.example.net --expires 30d
@@ -58,12 +61,18 @@ T = TypeVar("T")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument(
-        "submitter", help="public key (U…), NAME=KEY to give it a name, or a name given before"
+        "submitter",
+        nargs="?",
+        help="public key (U…), NAME=KEY to give it a name, or a name given before",
+    )
+    parser.add_argument(
+        "--proposed",
+        metavar="NAME|FILE",
+        help="instead of all others but --replace: what that says",
     )
     parser.add_argument(
         "--workload",
         "--class",
-        required=True,
         metavar="NAME[@SHA256]",
         help="what may be run: see lender workloads",
     )
@@ -104,9 +113,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="10cpuh/day",
         help="most of it in a day or week of yours: cpuh, GB moved, kWh; several with commas",
     )
-    parser.add_argument(
-        "--expires", required=True, type=_not_after, metavar="30d|DATE", help="last moment of it"
-    )
+    parser.add_argument("--expires", type=_not_after, metavar="30d|DATE", help="last moment of it")
     parser.add_argument(
         "--replace", action="store_true", help="end the grants for this workload that they have"
     )
@@ -119,9 +126,10 @@ def run(args: argparse.Namespace) -> int:
     choice = choose(args.state)
     state = choice.state
     warn_of(choice.others(), state)
+    asked = _asked(args, state)
     _permit(state)
     reading, programs = load_consent(state), known_programs(state)
-    grant, name = _grant(args, reading, programs)
+    grant, name = wanted(asked, reading, programs)
     rivals = [
         one
         for one in reading.consent.valid(time.time())
@@ -155,6 +163,60 @@ def run(args: argparse.Namespace) -> int:
     return Exit.DONE if all(outcome.complete for outcome in ended) else Exit.PARTIAL
 
 
+def _asked(args: argparse.Namespace, state: StateFolder) -> argparse.Namespace:
+    """Return the options that say what is to be granted: those typed, or a proposal's.
+
+    Raises:
+        CommandError: some are missing, there are both, or it can't be asked.
+    """
+    if args.proposed is None:
+        needed = {
+            "SUBMITTER": args.submitter,
+            "--workload": args.workload,
+            "--expires": args.expires,
+        }
+        if missing := [name for name, value in needed.items() if value is None]:
+            text = f"{', '.join(missing)} missing: say who may run what until when; or --proposed"
+            raise CommandError(Exit.USAGE, text)
+        return args
+    if args.yes:
+        raise CommandError(
+            Exit.USAGE, "what others propose no script agrees to: without --yes, in a terminal"
+        )
+    unsaid = vars(_options().parse_args([]))
+    own = {"proposed", "replace", "json", "state"}
+    if typed := [
+        name
+        for name, value in unsaid.items()
+        if name not in own | {"yes"} and vars(args)[name] != value
+    ]:
+        option = typed[0].replace("_", "-")
+        text = f"{option} beside --proposed: leave it out, or type all of it yourself"
+        raise CommandError(Exit.USAGE, text)
+    try:
+        return options_of(read_words(find(args.proposed, state)))
+    except ProposalError as error:
+        raise CommandError(Exit.USAGE, printable(f"{args.proposed}: {error}")) from error
+
+
+def options_of(words: Sequence[str]) -> argparse.Namespace:
+    """Return the options that a proposal stands for.
+
+    Args:
+        words: of `read_words`.
+
+    Raises:
+        ProposalError: one that its owner could not have typed either.
+    """
+    return _options().parse_args(words)
+
+
+def _options() -> QuietParser:
+    parser = QuietParser()
+    configure(parser)
+    return parser
+
+
 def _permit(state: StateFolder) -> None:
     """Refuse a folder that is somebody else's, or no lender's; who grants first owns a new one."""
     if not state.path.exists():
@@ -173,9 +235,14 @@ def _permit(state: StateFolder) -> None:
         raise CommandError(Exit.FAILED, f"can't use {state.path}: {error.strerror}") from error
 
 
-def _grant(
+def wanted(
     args: argparse.Namespace, reading: ConsentReading, programs: Programs
 ) -> tuple[Grant, str]:
+    """Return the grant that a yes would make now, and what the owner calls its submitter.
+
+    Raises:
+        CommandError: a value that no grant may have.
+    """
     name, submitter = _submitter(args.submitter, reading)
     workload, at, digest = args.workload.partition("@")
     when: When = args.when
@@ -269,7 +336,7 @@ def _typed(parse: Callable[[str], T]) -> Callable[[str], T]:
 def _not_after(text: str) -> float:
     """Read `30d`, `12h`, or a date, which ends with that day, as seconds since the epoch."""
     now = time.time()
-    if re.fullmatch(r"\d+(\.\d+)?[smhd]", text):
+    if re.fullmatch(LASTING, text):
         not_after = now + duration_s(text)
     else:
         try:

@@ -1,6 +1,7 @@
 """List what you have agreed to, and what for it was used; what has ended, or is ignored and why.
 
-What was used up is read from the log of what ran (lender log).
+What was used up is read from the log of what ran (lender log). What is only proposed to you, and
+allows nothing, comes last.
 """
 
 import argparse
@@ -11,6 +12,7 @@ from lender.cli.consent_words import changed, known_programs, terms
 from lender.cli.exits import Exit
 from lender.cli.grant_usage import GrantUses
 from lender.cli.owner import add_options, open_state, print_json
+from lender.cli.proposed_grants import ask_lines, listed_proposals
 from lender.cli.words import count, duration, key, moment, printable, say, size
 from lender.core.consent import Grant
 from lender.state.consent_files import ConsentReading, grant_fields, load_consent
@@ -40,10 +42,12 @@ def run(args: argparse.Namespace) -> int:
         }
         for grant in reading.consent.grants
     ]
+    proposed = listed_proposals(state, reading, programs, now)
     if args.json:
-        print_json("grants", {"grants": listed, "ignored": ignored(reading), "ban": reading.ban})
+        fields = {"grants": listed, "ignored": ignored(reading), "ban": reading.ban}
+        print_json("grants", {**fields, "proposed": proposed})
     else:
-        say(_lines(listed, reading))
+        say([*_lines(listed, reading), *ask_lines(proposed)])
     return Exit.DONE
 
 

@@ -13,6 +13,9 @@ from core_world import ALICE, make_grant
 
 from fuzz.target import Target, taken
 from fuzz.wire import DONE
+from lender.cli.exits import CommandError
+from lender.cli.grant import options_of, wanted
+from lender.cli.proposals import ProposalError, read_words
 from lender.client import workload
 from lender.client.errors import Rejected
 from lender.client.filling import filled
@@ -76,6 +79,19 @@ def _grant(data: bytes) -> None:
             if again is not None:
                 path.write_bytes(again)
                 assert read_grant(path) == found
+
+
+def _proposal(data: bytes) -> None:
+    """What is proposed comes to options of `lender grant` or to a refusal, and grants nothing."""
+    with _state() as state:
+        path = state.path / "alice.toml"
+        path.write_bytes(data)
+        words = taken(ProposalError, read_words, path)
+        asked = None if words is None else taken(ProposalError, options_of, words)
+        if asked is not None:
+            assert not any((asked.yes, asked.replace, asked.state, asked.proposed))
+            taken(CommandError, wanted, asked, load_consent(state), {})
+        assert load_consent(state).consent.grants == ()
 
 
 def _intent(data: bytes) -> None:
@@ -253,6 +269,16 @@ TARGETS = (
             b"[[",
             b"nan",
         ),
+    ),
+    Target(
+        "owner-proposal",
+        _proposal,
+        (
+            f'submitter = "alice={ALICE.public_key}"\nworkload = "render"\nexpires = "30d"\n'
+            f'cpu = 2\nmem = "2G"\ngpu = true\nwhen = "away"\nbudget = ["1cpuh/day"]\n'.encode(),
+        ),
+        ("lender.cli.proposals.read_words",),
+        (b"yes = true", b"state = ", b"--yes", b"net = ", b"9999-12-31", b"[[", b"nan", b"false"),
     ),
     Target(
         "owner-intent",
