@@ -6,7 +6,7 @@ a reply, which may name any subject, ends in the account of whoever asked (docs/
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from lender.protocol import permissions
 from lender.protocol.bounds import ENROL_BYTES_MAX
@@ -14,6 +14,15 @@ from lender.protocol.permissions import ANSWERS, HOME, RIGHTS, Account, Right, R
 
 ACCOUNTS: tuple[Account, ...] = ("core", "lenders", "submitters", "strangers")
 ROLES: tuple[Role, ...] = tuple(HOME)
+
+Signed = Account | Literal["system"]
+"""Whose claims the operator signs, by name."""
+
+SIGNED: tuple[Signed, ...] = (*ACCOUNTS, "system")
+"""In the order in which servers are told: what gives before what takes of it."""
+
+KNOWN = "_KNOWN"
+"""What each account gives to the system's, and nobody ever says: see `system_account`."""
 
 STRANGERS_CONNECTIONS_MAX = 512
 """Of all strangers together: a server takes 65,536, which are not for who has no token to fill."""
@@ -44,9 +53,27 @@ def operator(system: str) -> dict[str, Any]:
     return {"type": "operator", "system_account": system}
 
 
-def system_account() -> dict[str, Any]:
-    """Return the claims of the account for the server's own matters."""
-    return {"type": "account", "limits": _limits(jetstream=False)}
+def system_account(accounts: Mapping[Account, str]) -> dict[str, Any]:
+    """Return the claims of the account for the server's own matters.
+
+    It takes something of each account, so that a server knows them all before it has a route. One
+    that it first hears of by a route, just when it is used there, it can refuse for good
+    (docs/decisions/0026, "Clusters").
+
+    Args:
+        accounts: public key of each.
+    """
+    imports = [
+        {
+            "name": f"{KNOWN}.{which}",
+            "type": "stream",
+            "account": key,
+            "subject": KNOWN,
+            "local_subject": f"{KNOWN}.{which}",
+        }
+        for which, key in accounts.items()
+    ]
+    return {"type": "account", "limits": _limits(jetstream=False), "imports": imports}
 
 
 def account(
@@ -71,8 +98,13 @@ def account(
             **({"conn": STRANGERS_CONNECTIONS_MAX} if which == "strangers" else {}),
         },
         "exports": [
-            _export(kind, subject)
-            for kind, subject in _unique((x.kind, x.subject) for x in crossings if x.giver == which)
+            *(
+                _export(kind, subject)
+                for kind, subject in _unique(
+                    (x.kind, x.subject) for x in crossings if x.giver == which
+                )
+            ),
+            _export("stream", KNOWN),
         ],
         "imports": [
             {

@@ -128,7 +128,7 @@ def account_tokens(
     """Return the tokens of the operator, of the server's own account and of the pool's."""
     return {
         "operator": encode(operator.public, name, claims.operator(who.system), operator, now),
-        "system": encode(who.system, "system", claims.system_account(), operator, now),
+        "system": encode(who.system, "system", claims.system_account(who.accounts), operator, now),
         **{
             account: encode(
                 key,

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from broker.deployment import claims
+from broker.deployment.claims import Signed
 from broker.deployment.folder import Deployment
 from broker.deployment.servers import servers
 from broker.deployment.signing import sign_accounts
-from lender.protocol.permissions import Account
 
 
 async def revoke(
@@ -29,10 +29,12 @@ async def revoke(
         DeploymentError: it can't be written, or the operator's folder is not there.
         LinkError: it is written, and the server was not told; do it again.
     """
+
+    def revoked(which: Signed, nats: dict[str, Any]) -> dict[str, Any]:
+        return nats if which == "system" else claims.revoked(nats, public_key, now)
+
     with deployment.locked():
-        tokens = sign_accounts(
-            deployment, lambda _, nats: claims.revoked(nats, public_key, now), now
-        )
+        tokens = sign_accounts(deployment, revoked, now)
         async with servers(deployment, url, ca) as running:
             await running.update(tokens)
 
@@ -59,7 +61,7 @@ async def refuse_earlier(
         DeploymentError, LinkError: as of `revoke`.
     """
 
-    def refuse(which: Account, nats: dict[str, Any]) -> dict[str, Any]:
+    def refuse(which: Signed, nats: dict[str, Any]) -> dict[str, Any]:
         return claims.refused_until(nats, public_key, at - 1) if which == "lenders" else nats
 
     tokens = sign_accounts(deployment, refuse, now)

@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from broker.deployment import claims, contents
+from broker.deployment.claims import Signed
 from broker.deployment.completion import complete, lacking
 from broker.deployment.contents import Entropy
 from broker.deployment.folder import Deployment
 from broker.deployment.tokens import encode
-from lender.protocol.permissions import Account, Role
+from lender.protocol.permissions import Role
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +18,7 @@ Claims = dict[str, Any]
 
 
 def sign_accounts(
-    deployment: Deployment, change: Callable[[Account, Claims], Claims], now: float
+    deployment: Deployment, change: Callable[[Signed, Claims], Claims], now: float
 ) -> list[str]:
     """Sign those accounts whose claims change, and write them down.
 
@@ -37,7 +38,7 @@ def sign_accounts(
     """
     operator = deployment.key(contents.OPERATOR_KEY)
     tokens, said = deployment.tokens(), deployment.said()
-    for name in claims.ACCOUNTS:
+    for name in claims.SIGNED:
         found = said[name]
         nats = change(name, found["nats"])
         if nats != found["nats"]:
@@ -49,15 +50,21 @@ def sign_accounts(
     for path in deployment.accounts_files():
         if config != deployment.read(path):
             deployment.replace({path: config})
-    return [tokens[name] for name in claims.ACCOUNTS]
+    return [tokens[name] for name in claims.SIGNED]
 
 
 def by_the_table(
     deployment: Deployment, signing_keys: Mapping[Role, Sequence[str]]
-) -> Callable[[Account, Claims], Claims]:
+) -> Callable[[Signed, Claims], Claims]:
     """Return the change that brings accounts to this version's table, with these signing keys."""
     accounts = deployment.identities().accounts
-    return lambda which, nats: claims.renewed(nats, which, accounts, signing_keys)
+
+    def change(which: Signed, nats: Claims) -> Claims:
+        if which == "system":
+            return {**nats, "imports": claims.system_account(accounts)["imports"]}
+        return claims.renewed(nats, which, accounts, signing_keys)
+
+    return change
 
 
 def signing_keys(deployment: Deployment) -> dict[Role, list[str]]:
@@ -75,8 +82,8 @@ def is_of_another_table(deployment: Deployment) -> bool:
     if lacking(deployment):
         return True
     change = by_the_table(deployment, signing_keys(deployment))
-    found = {name: deployment.said()[name]["nats"] for name in claims.ACCOUNTS}
-    return any(change(name, nats) != nats for name, nats in found.items())
+    said = deployment.said()
+    return any(change(name, said[name]["nats"]) != said[name]["nats"] for name in claims.SIGNED)
 
 
 def bring_up(deployment: Deployment, entropy: Entropy, now: float) -> None:

@@ -106,6 +106,22 @@ async def test_work_is_done_whichever_server_each_was_let_in_by(fleet: Clustered
         await connect(first.url, name="nobody", ca=fleet.ca, timeout_s=PATIENT_S)
 
 
+async def test_a_server_knows_all_accounts_before_it_could_hear_of_one_by_a_route(
+    fleet: ClusteredFleet, tmp_path: Path
+) -> None:
+    """What it hears of just when somebody uses it here, it may refuse until it is restarted."""
+    config = fleet.deployment.embedded_config(tmp_path)
+    server = EmbeddedServer(tmp_path, name="alone", extra_config=config)
+    try:
+        await server.start()
+        async with servers(fleet.deployment, server.url, None) as alone:
+            (told,) = await alone._ask_all("$SYS.REQ.SERVER.PING.ACCOUNTZ", b"")
+        known = set(json.loads(told)["data"]["accounts"])
+    finally:
+        server.kill()
+    assert set(fleet.deployment.identities().accounts.values()) <= known
+
+
 async def test_what_is_taken_back_is_taken_back_on_every_server(fleet: ClusteredFleet) -> None:
     first, second, _ = fleet.members
     path, key = known_key(fleet, "attic")

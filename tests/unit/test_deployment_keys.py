@@ -58,6 +58,8 @@ def test_limits_revocations_and_roles_of_a_later_version_stay(deployment: Deploy
     later = {"kind": "user_scope", "key": "AX", "role": "later", "template": {}}
 
     def change(which: str, nats: dict[str, Any]) -> dict[str, Any]:
+        if which == "system":
+            return nats
         keys = nats["signing_keys"]
         added = {"signing_keys": [*keys, later]} if which == "core" else {}
         earlier = {"limits": {**nats["limits"], "conn": -1}}
@@ -78,6 +80,24 @@ def test_limits_revocations_and_roles_of_a_later_version_stay(deployment: Deploy
     lenders = [one for one in said["lenders"]["nats"]["signing_keys"] if one["role"] == "lender"]
     assert [one["key"] for one in lenders] == keys["lender"]
     assert lenders[0]["template"] == lenders[1]["template"]
+
+
+def test_servers_of_an_older_deployment_learn_to_know_all_accounts_as_they_start(
+    deployment: Deployment,
+) -> None:
+    made = deployment.said()["system"]["nats"]
+
+    def older(which: str, nats: dict[str, Any]) -> dict[str, Any]:
+        if which == "system":
+            return {key: value for key, value in nats.items() if key != "imports"}
+        return {**nats, "exports": [one for one in nats["exports"] if one["name"] != claims.KNOWN]}
+
+    sign_accounts(deployment, older, NOW)
+    assert is_of_another_table(deployment)
+    bring_up(deployment, os.urandom, NOW)
+    assert not is_of_another_table(deployment)
+    assert deployment.said()["system"]["nats"] == made
+    assert deployment.tokens()["system"] in deployment.read(contents.ACCOUNTS_FILE)
 
 
 def test_an_older_deployment_gets_what_a_later_one_has(deployment: Deployment) -> None:
