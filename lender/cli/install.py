@@ -15,7 +15,7 @@ from lender.cli.installing import host, launchd, systemd, templates
 from lender.cli.installing.carrying_out import carry_out
 from lender.cli.installing.plan import Name, Plan, Target, as_json, told
 from lender.cli.owner import print_json
-from lender.cli.state_choice import serves
+from lender.cli.state_choice import Choice, serves
 from lender.cli.words import say
 from lender.service.places import state_home
 from lender.state.folder import SYSTEM_STATE, StateFolder
@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
             plan = _for_launchd(target, programs, replace=args.replace)
     except templates.PathError as error:
         raise CommandError(Exit.FAILED, str(error)) from error
+    plan = Plan(plan.steps, (*plan.notes, *_beside(target)))
     finish(args, "install", f"{target.name} as {target.whose}, by {manager}", plan)
     if not args.json:
         say(_closing(target, dry=args.dry_run))
@@ -150,6 +151,16 @@ def _check_alone(target: Target, *, runs: bool) -> None:
         raise CommandError(Exit.FAILED, text)
 
 
+def _beside(target: Target) -> list[str]:
+    """Say which other lenderds there are: both would lend what is spare."""
+    if target.name != "lenderd":
+        return []
+    others = Choice(StateFolder(state_of(target)), named=False).others()
+    words = "another lenderd lends this machine already, and counts the same cores as spare"
+    mend = "" if target.system else "; to tell it whether you are here: lender install --agent"
+    return [f"{words}: {other.path}{mend}" for other in others]
+
+
 def _for_systemd(target: Target, programs: dict[str, str], *, replace: bool) -> Plan:
     shipped = UNITS / "systemd"
     units = {
@@ -158,7 +169,7 @@ def _for_systemd(target: Target, programs: dict[str, str], *, replace: bool) -> 
     }
     accounts = (shipped / systemd.ACCOUNTS).resolve()
     found = host.systemd_service(target)
-    _check_alone(target, runs=found.active)
+    _check_alone(target, runs=found.active or found.starting)
     return systemd.install(target, units, accounts, found, replace=replace)
 
 

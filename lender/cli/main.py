@@ -68,7 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         words.complain(f"lender: no verb {verb!r}{_nearest(verb)}; see lender --help")
         return Exit.USAGE
-    module = _load(verb)
+    try:
+        module = _load(verb)
+    except ModuleNotFoundError as error:
+        from lender.service.program import incomplete  # noqa: PLC0415 - else for nobody
+
+        words.complain(f"lender {verb}: {incomplete(error)}")
+        return _flushed(verb, Exit.FAILED)
     try:
         status: int = module.run(_options(verb, module, arguments[1:]))
     except CommandError as error:

@@ -15,13 +15,27 @@ from typing import NoReturn
 
 @contextlib.contextmanager
 def loading() -> Iterator[None]:
-    """Load modules; what they make is left out of every later look for garbage, too."""
+    """Load modules; what they make is left out of every later look for garbage, too.
+
+    Raises:
+        SystemExit: one is not installed; the text says what to mend.
+    """
     gc.disable()
     try:
         yield
         gc.freeze()
+    except ModuleNotFoundError as error:
+        raise SystemExit(incomplete(error)) from None
     finally:
         gc.enable()
+
+
+def incomplete(error: ModuleNotFoundError) -> str:
+    """Say that we were installed without something that we need, and the mend."""
+    return (
+        f"{error.name} is missing: lender was not installed whole; mend: install it again together "
+        "with what it needs (docs/installing.md)"
+    )
 
 
 def end(status: int) -> NoReturn:

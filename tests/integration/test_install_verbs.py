@@ -1,9 +1,11 @@
 """`lender install` and `lender uninstall` as typed, beside a systemctl that only takes notes."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from lender.cli import state_choice
 from lender.cli.installing import host
 from lender.cli.main import main
 from lender.state.folder import StateFolder, write_pid
@@ -15,7 +17,8 @@ case "$2" in
   is-enabled) cat {folder}/enabled 2>/dev/null ;;
   is-active) cat {folder}/active 2>/dev/null ;;
   enable) echo enabled >{folder}/enabled ;;
-  start) echo active >{folder}/active ;;
+  start|restart) echo active >{folder}/active; date +@%s >{folder}/started ;;
+  show) cat {folder}/started 2>/dev/null ;;
   disable) rm -f {folder}/enabled {folder}/active ;;
 esac
 """
@@ -38,7 +41,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def changed(home: Path) -> list[str]:
     """What was asked for that is no question."""
     ran = (home / "tools" / "ran").read_text().splitlines()
-    return [line.removeprefix("--user ") for line in ran if " is-" not in line]
+    lines = [line.removeprefix("--user ") for line in ran]
+    return [line for line in lines if not line.startswith(("is-", "show "))]
 
 
 def test_it_says_what_it_will_do_does_it_once_and_undoes_it(
@@ -69,6 +73,42 @@ def test_it_says_what_it_will_do_does_it_once_and_undoes_it(
     assert not list(units.iterdir())
     assert "disable --now lenderd.service" in changed(home)
     assert (grants / "G-1.toml").exists()
+
+
+def test_what_ran_before_an_upgrade_is_started_anew(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["install"]) == 0
+    (home / "tools" / "started").write_text("@1000000000\n")
+    assert main(["install"]) == 0
+    assert "✓ run systemctl --user restart lenderd.service" in capsys.readouterr().out
+    assert main(["install"]) == 0
+    assert "it is so already" in capsys.readouterr().out
+
+
+def test_another_lenderd_of_this_machine_is_named(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = StateFolder(home / "machines")
+    other.create()
+    monkeypatch.setattr(state_choice, "SYSTEM_STATE", str(other.path))
+    with write_pid(other):
+        assert main(["install"]) == 0
+    said = capsys.readouterr().out
+    assert f"counts the same cores as spare: {other.path}" in said
+    assert "lender install --agent" in said
+
+
+def test_a_verb_that_lacks_a_library_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "lender.cli.doctor", raising=False)
+    monkeypatch.setitem(sys.modules, "lender.cli.checks", None)
+    assert main(["doctor"]) == 1
+    assert (
+        "is missing: lender was not installed whole; mend: install it again"
+        in capsys.readouterr().err
+    )
 
 
 def test_purge_deletes_the_state_folder_once_its_owner_says_yes(

@@ -25,9 +25,26 @@ def units(target: Target, programs: dict[str, str] = PROGRAMS) -> dict[str, str]
 
 
 def found(
-    files: dict[Path, str], *, enabled: bool = False, active: bool = False, accounts: bool = True
+    files: dict[Path, str],
+    *,
+    enabled: bool = False,
+    active: bool = False,
+    accounts: bool = True,
+    lingers: bool = False,
+    starting: bool = False,
+    outdated: bool = False,
 ) -> systemd.Found:
-    return systemd.Found(FOLDER, files.get, enabled, active, accounts)
+    return systemd.Found(
+        FOLDER,
+        files.get,
+        lambda folder: any(path.parent == folder for path in files),
+        enabled,
+        active,
+        accounts,
+        lingers,
+        starting,
+        outdated,
+    )
 
 
 def carried_out(files: dict[Path, str], plan: Plan) -> tuple[dict[Path, str], list[str]]:
@@ -78,9 +95,26 @@ def test_a_machines_service_gets_its_account_before_all_else() -> None:
 
 
 def test_a_second_time_does_nothing() -> None:
-    running = found(installed(), enabled=True, active=True)
+    running = found(installed(), enabled=True, active=True, lingers=True)
     plan = systemd.install(MINE, units(MINE), ACCOUNTS, running, replace=False)
     assert (plan.steps, plan.notes) == ((), ())
+
+
+def test_what_fails_and_is_started_again_and_again_is_not_taken_for_well() -> None:
+    failing = found(installed(), enabled=True, starting=True)
+    plan = systemd.install(MINE, units(MINE), ACCOUNTS, failing, replace=False)
+    assert carried_out(installed(), plan)[1] == [
+        "systemctl --user reset-failed lenderd.service",
+        "systemctl --user start lenderd.service",
+    ]
+    plan = systemd.uninstall(MINE, found(installed(), starting=True))
+    assert plan.steps[0] == Run(("systemctl", "--user", "disable", "--now", "lenderd.service"))
+
+
+def test_after_an_upgrade_it_runs_anew_also_where_the_unit_is_as_it_was() -> None:
+    old = found(installed(), enabled=True, active=True, outdated=True)
+    plan = systemd.install(MINE, units(MINE), ACCOUNTS, old, replace=False)
+    assert carried_out(installed(), plan)[1] == ["systemctl --user restart lenderd.service"]
 
 
 def test_a_new_version_is_written_and_started_anew_and_drop_ins_stay() -> None:
@@ -125,14 +159,17 @@ def test_the_unit_of_a_package_is_switched_on_and_not_written_once_more() -> Non
 
 
 def test_uninstall_leaves_nothing_but_what_is_the_owners() -> None:
-    override = FOLDER / "lenderd.service.d" / "override.conf"
+    override = FOLDER / "lenderd.service.d" / "memory.conf"
     files = {**installed(), override: "[Service]\n"}
-    plan = systemd.uninstall(MINE, found(files, enabled=True, active=True))
+    plan = systemd.uninstall(MINE, found(files, enabled=True, active=True, lingers=True))
     after, ran = carried_out(files, plan)
     assert set(after) == {override}
     assert ran[0] == "systemctl --user disable --now lenderd.service"
-    assert plan.notes == ("your changes in /units/lenderd.service.d stay",)
+    assert plan.notes[0] == "your changes in /units/lenderd.service.d stay"
+    assert "loginctl disable-linger" in plan.notes[1]
     assert not systemd.uninstall(MINE, found(after)).steps, "and does nothing the next time"
+    plan = systemd.uninstall(MACHINES, found(installed(MACHINES), enabled=True))
+    assert plan.notes == ("the account lender stays: files may be its",)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import shutil
 import stat
 import subprocess
@@ -128,11 +129,15 @@ def systemd_service(target: Target) -> systemd.Found:
     """Look at a service of systemd."""
     folder = systemd.FOLDERS[target.system]
     user = pwd.getpwuid(os.getuid()).pw_name
+    state = _says(target, "is-active")
     return systemd.Found(
         folder=folder if target.system else Path(configuration_home(), folder),
         read=read,
+        changes=lambda place: any(place.glob("*.conf")),
         enabled=_says(target, "is-enabled") == "enabled",
-        active=_says(target, "is-active") in ("active", "activating", "reloading"),
+        active=state in ("active", "reloading"),
+        starting=state == "activating",
+        outdated=_is_outdated(target),
         accounts=not target.system or _is_account(systemd.RUNS_AS[target.name]),
         lingers=Path("/var/lib/systemd/linger", user).exists(),
     )
@@ -170,9 +175,16 @@ def read(path: Path) -> str | None:
         raise CommandError(Exit.FAILED, f"can't read {path}: {error}") from error
 
 
-def _says(target: Target, question: str) -> str:
+def _says(target: Target, *question: str) -> str:
     scope = () if target.system else ("--user",)
-    return _asked("systemctl", *scope, question, f"{target.name}.service").stdout.strip()
+    return _asked("systemctl", *scope, *question, f"{target.name}.service").stdout.strip()
+
+
+def _is_outdated(target: Target) -> bool:
+    """Whether it was started before this version came: ctime is what no unpacking sets back."""
+    asked = ("show", "--value", "--timestamp=unix", "--property=ExecMainStartTimestamp")
+    started = re.fullmatch(r"@([0-9]+)", _says(target, *asked))
+    return started is not None and Path(__file__).stat().st_ctime > int(started[1]) + 1
 
 
 def _asked(*command: str) -> subprocess.CompletedProcess[str]:

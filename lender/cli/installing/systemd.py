@@ -20,6 +20,8 @@ RUNS_AS = {"lenderd": "lender", "lender-broker": "lender-broker"}
 
 Reader = Callable[[Path], str | None]
 """Returns a file's text; None where there is none."""
+Lister = Callable[[Path], bool]
+"""Tells whether a folder holds any drop-in (systemd.unit(5))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +31,24 @@ class Found:
     Attributes:
         folder: where units of this kind are written.
         read: what is on the disk.
+        changes: where somebody has drop-ins.
         enabled: it starts by itself.
         active: it runs now.
         accounts: those that its unit names are there.
         lingers: this user's services run while nobody is logged in.
+        starting: it is being started, perhaps once more since it failed before.
+        outdated: what runs was started before the version that is installed came.
     """
 
     folder: Path
     read: Reader
+    changes: Lister
     enabled: bool
     active: bool
     accounts: bool = True
     lingers: bool = True
+    starting: bool = False
+    outdated: bool = False
 
 
 def sources(target: Target) -> dict[str, str]:
@@ -82,10 +90,10 @@ def install(
     if not found.enabled:
         steps.append(Run((*control, "enable", service)))
     if not found.active:
-        # What failed too often before is to be tried again.
+        # What failed too often before is to be tried again; of what starts the end is waited for.
         steps.append(Run((*control, "reset-failed", service), may_fail=True))
         steps.append(Run((*control, "start", service)))
-    elif changed:
+    elif changed or found.outdated:
         steps.append(Run((*control, "restart", service)))
     if not target.system and not found.lingers:
         notes.append(
@@ -100,7 +108,7 @@ def uninstall(target: Target, found: Found) -> Plan:
     steps: list[Step] = []
     notes: list[str] = []
     control, service = _control(target), f"{target.name}.service"
-    if found.active or found.enabled:
+    if found.active or found.starting or found.enabled:
         steps.append(Run((*control, "disable", "--now", service)))
     removed, kept = _removed(target, found)
     steps += removed
@@ -111,7 +119,17 @@ def uninstall(target: Target, found: Found) -> Plan:
         steps.append(Run((*control, "daemon-reload")))
     if steps:
         steps.append(Run((*control, "reset-failed", service), may_fail=True))
+        notes += _for_its_sake(target, found, ours=bool(removed))
     return Plan(tuple(steps), tuple(notes))
+
+
+def _for_its_sake(target: Target, found: Found, *, ours: bool) -> list[str]:
+    """Return what came with the service, may be another's as well, and so stays."""
+    if not target.system:
+        words = "your services go on while you are logged out; where none needs that: loginctl"
+        return [f"{words} disable-linger"] if found.lingers else []
+    account = RUNS_AS[target.name]
+    return [f"the account {account} stays: files may be its"] if ours and found.accounts else []
 
 
 def _removed(target: Target, found: Found) -> tuple[list[Remove], list[str]]:
@@ -126,7 +144,7 @@ def _removed(target: Target, found: Found) -> tuple[list[Remove], list[str]]:
                 notes.append(f"{path} was not written by us: it stays")
             else:
                 steps.append(Remove(path, _kept(path) if known == "edited" else None))
-        if found.read(path.with_name(f"{name}.d") / "override.conf") is not None:
+        if found.changes(path.with_name(f"{name}.d")):
             notes.append(f"your changes in {path}.d stay")
     return steps, notes
 
