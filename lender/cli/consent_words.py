@@ -12,6 +12,7 @@ from lender.cli.owner import tell
 from lender.cli.words import count, moment, printable, size
 from lender.core.budget import bounds_energy
 from lender.core.consent import Grant
+from lender.protocol.devices import KNOWN
 from lender.protocol.reach import in_words
 from lender.service.workload_folders import installed_workloads, own_workloads
 from lender.state.folder import StateFolder
@@ -37,6 +38,7 @@ def agreement(grant: Grant, name: str, programs: Programs, others: Iterable[str]
         who,
         f"may run the workload {grant.workload} on this machine in a sandbox, {_in_all(grant)};",
         f"each task with at most {_per_task(grant)}. It cannot read your files.",
+        *_devices(grant),
         *_network(grant),
         _program(grant, programs),
         f"Ends {moment(grant.not_after)}. Withdraw any time: lender revoke.",
@@ -50,7 +52,21 @@ def _per_task(grant: Grant) -> str:
     gpu = f"a GPU with {size(vram)} of its memory" if vram else "no GPU"
     cores = f"{count(grant.cpu, 'core')} and {size(grant.memory_bytes)} of memory"
     metered = ", also paid by volume" if grant.net and grant.net_metered else ""
-    return f"{cores}, {gpu}, {in_words(grant.net)}{metered}"
+    devices = "".join(f", {_device(name)}" for name in grant.devices)
+    return f"{cores}, {gpu}{devices}, {in_words(grant.net)}{metered}"
+
+
+def _device(name: str) -> str:
+    return KNOWN.get(name, name)
+
+
+def _devices(grant: Grant) -> list[str]:
+    if not grant.devices:
+        return []
+    return [
+        f"A job that asks for {' or '.join(grant.devices)} uses it itself, through its driver, one",
+        "job at a time; meanwhile programs of yours may not get it. Nobody wipes its memory.",
+    ]
 
 
 def _network(grant: Grant) -> list[str]:

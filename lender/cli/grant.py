@@ -33,6 +33,7 @@ from lender.cli.words import key, moment, printable, say, size
 from lender.core.budget import Budget, parse_budget
 from lender.core.consent import Grant
 from lender.core.schedule import When, parse_when
+from lender.protocol.devices import parse_devices
 from lender.protocol.reach import parse_reach
 from lender.service.quantities import duration_s, size_bytes
 from lender.state.consent_files import ConsentReading, grant_fields, load_consent
@@ -47,6 +48,7 @@ EXAMPLES = """\
   lender grant --proposed alice             what alice.toml proposes to you: see lender grants
   lender grant alice --workload command --when "Mon-Fri 18:00-08:00, Sat-Sun" --expires 30d
   lender grant alice --workload wasm --when always --budget 10cpuh/day,5GB/week --expires 90d
+  lender grant alice --workload command --device accel-hailo8 --expires 30d
   lender grant alice --workload command --net data.example.org,*.example.net --expires 30d
   lender grant alice --workload checksum@9f86d081… --expires 2026-12-31 --replace --yes"""
 
@@ -85,6 +87,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--vram", type=size_bytes, metavar="SIZE", help="GPU memory per task (none)"
+    )
+    parser.add_argument(
+        "--device",
+        type=_typed(parse_devices),
+        default=(),
+        metavar="NAME,…",
+        help="devices that a job may use itself, such as accel-hailo8: see lender doctor",
     )
     parser.add_argument(
         "--net",
@@ -258,6 +267,7 @@ def wanted(
         budget=_budget(args.budget),
         net=args.net,
         net_metered=args.net_metered,
+        devices=args.device,
         not_after=args.expires,
         granted_at=time.time(),
     )

@@ -41,7 +41,10 @@ def in_full(receipt: Receipt, names: dict[str, str], agreed: dict[str, float]) -
         f"{title}  receipt {receipt.get('seq')}{attempt}",
         f"  {started} for {_who(receipt, names)} under grant {grant}{when}",
         "  " + " · ".join([*_program(receipt), *_moved(receipt)]),
-        "  " + " · ".join(["files: scratch only", *_network(receipt), *_gpu(receipt)]),
+        "  "
+        + " · ".join(
+            ["files: scratch only", *_network(receipt), *_gpu(receipt), *_devices(receipt)]
+        ),
     ]
     if used:
         lines.append("  " + " · ".join(used))
@@ -96,6 +99,13 @@ def _gpu(receipt: Receipt) -> list[str]:
     if not gpu_s and not vram_bytes:
         return ["GPU: not used"]
     return [f"GPU {duration(gpu_s)}, peak {size(vram_bytes)} of its memory"]
+
+
+def _devices(receipt: Receipt) -> list[str]:
+    devices = receipt.get("devices")
+    if not isinstance(devices, list) or not devices:
+        return []
+    return [f"device: {printable(', '.join(map(str, devices)))}"]
 
 
 def _processor(receipt: Receipt) -> list[str]:

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from lender.cli import comfort_words
+from lender.cli import comfort_words, device_words
 from lender.cli.reading import Fields, Reading, names_of
 from lender.cli.words import count, duration, key, printable, size, span, when
 
@@ -30,6 +30,7 @@ def lines(reading: Reading) -> list[str]:
     running = [part for one in status.get("running", []) for part in _running(one, status, names)]
     said += _section("Running", [*running, *map(_warm, status.get("warm", []))])
     said += _section("Allowed", _allowed(status, names, now))
+    said += _section("Devices", device_words.lines(status))
     said += _section("Budget", [" · ".join(_budgets(status))] if _budgets(status) else None)
     said += _section("Today", _today(status))
     if home := status.get("home"):

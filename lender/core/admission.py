@@ -14,8 +14,9 @@ from lender.core.consent import Ask, Consent, Grant, Refusal
 from lender.core.events import Capabilities
 from lender.protocol.classes import WorkClass
 from lender.protocol.codec import decode
+from lender.protocol.devices import devices_of
 from lender.protocol.errors import ProtocolError
-from lender.protocol.job import JobSpec, Requires, Runtime, TaskRange
+from lender.protocol.job import DEVICED, JobSpec, Requires, Runtime, TaskRange
 from lender.protocol.lease import Lease
 from lender.protocol.signature import verify
 
@@ -104,6 +105,7 @@ def ask_of(spec: JobSpec) -> Ask:
         gpu=spec.requires.gpu != "none",
         vram_bytes=spec.requires.vram_bytes,
         net=spec.requires.net,
+        devices=devices_of(spec.requires.labels),
     )
 
 
@@ -144,6 +146,8 @@ def _machine_fault(spec: JobSpec, rules: Rules) -> str | None:
         return f"the job needs a GPU ({spec.requires.gpu}), this machine lends none"
     if spec.requires.net and spec.runtime not in capabilities.net:
         return f"the job needs a network, this machine gives {spec.runtime} sandboxes none"
+    if spec.runtime not in DEVICED and devices_of(spec.requires.labels):
+        return f"the job needs a device, and {spec.runtime} sandboxes can't be given one"
     return _kind_fault(spec.requires, rules) or _room_fault(spec, rules)
 
 

@@ -51,6 +51,11 @@ class Attempts:
                 committed[run.gpu] += run.plan.spec.requires.vram_bytes
         return committed
 
+    @property
+    def devices_in_use(self) -> frozenset[str]:
+        """The devices that one of them has, by their labels."""
+        return frozenset(device for run in self for device in run.devices)
+
     def begin(self, run: LeaseRun, free_bytes: int) -> list[Effect]:
         """Give it a sandbox: one that was kept of its job, or a new one.
 

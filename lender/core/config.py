@@ -16,7 +16,7 @@ class Config:
         lender: its public key.
         name: what people call it, at most 120 characters.
         pools: the pools that it serves.
-        labels: what its owner calls it, for submitters to ask for.
+        labels: what its owner calls it, for submitters to ask for; no device's.
         workloads: the catalogue: what may run at all, once a grant names it.
         cores: of the machine.
         slots: most cores lent at once; a lease takes as many as one of its tasks asks for.

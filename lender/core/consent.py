@@ -29,6 +29,7 @@ class Grant:
         budget: how much it may use up in a day and in a week.
         net: where its work may get to on the network, `lender.protocol.reach`; empty: nowhere.
         net_metered: that holds also while the network is paid by volume.
+        devices: that one task may use, by their labels; see `lender.protocol.devices`.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Grant:
     budget: Budget = UNLIMITED
     net: tuple[str, ...] = ()
     net_metered: bool = False
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Ask:
     gpu: bool = False
     vram_bytes: int = 0
     net: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,8 @@ def _fault_beyond(grant: Grant, ask: Ask) -> str | None:
         )
     if not covers(grant.net, ask.net):
         return f"asks for {in_words(ask.net)}, grant {grant.id} allows {in_words(grant.net)}"
+    if barred := [one for one in ask.devices if one not in grant.devices]:
+        return f"asks for {', '.join(barred)}, grant {grant.id} does not allow it"
     return None
 
 

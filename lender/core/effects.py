@@ -35,6 +35,7 @@ class OpenSandbox:
         spec: of the lease's job.
         grant: id of the grant that it is under.
         gpus: indices of the GPUs that it may use, in the order of the readings.
+        devices: that it may use, by their labels.
         reuse: the lease whose kept sandbox it goes on in, and which is this lease's from now on:
             of the same job, or of one that asks for the same; None makes a new one.
     """
@@ -43,6 +44,7 @@ class OpenSandbox:
     spec: JobSpec
     grant: str
     gpus: tuple[int, ...] = ()
+    devices: tuple[str, ...] = ()
     reuse: str | None = None
 
 
@@ -172,7 +174,8 @@ class WriteReceipt:
 
     Times are seconds since the epoch; `ended` is why it stopped, in words. `inputs` are names and
     SHA-256; `network` is where its tasks might get to; `network_attempts_blocked` may be
-    NOT_COUNTED; `energy_wh` is an estimate, and `energy_method` says how it was made.
+    NOT_COUNTED; `energy_wh` is an estimate, and `energy_method` says how it was made; `devices`
+    are those that its tasks might use.
     """
 
     lease: str
@@ -204,6 +207,7 @@ class WriteReceipt:
     energy_wh: float
     energy_method: str
     traceparent: str | None = None
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

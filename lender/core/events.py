@@ -54,6 +54,17 @@ class CapabilitiesFound:
 
 
 @dataclass(frozen=True, slots=True)
+class DevicesFound:
+    """The machine was looked through for what can be asked for by name.
+
+    Attributes:
+        labels: of what is there and can be used; see `lender.protocol.devices`.
+    """
+
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MachineSampled:
     """A reading of the machine and of its owner's presence."""
 
@@ -315,6 +326,7 @@ Event = (
     | IntentLoaded
     | CapabilitiesFound
     | MachineSampled
+    | DevicesFound
     | DiskSampled
     | StandstillSeen
     | WallClockRead

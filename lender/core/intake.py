@@ -12,10 +12,12 @@ from lender.core.leases import HELD_MAX
 from lender.core.pulling import Pulls
 from lender.core.situation import Situation, told
 from lender.protocol.bounds import MEMORY_BYTES_MAX
+from lender.protocol.devices import devices_of
 from lender.protocol.lease import Outcome
 
 NO_SLOT_DELAY_S: Final = 0.1
 NO_GPU_DELAY_S: Final = 1.0
+NO_DEVICE_DELAY_S: Final = 1.0
 FOR_OTHERS_DELAY_S: Final = 0.1
 FOR_OTHERS_DELAY_MAX_S: Final = 10.0
 FOR_OTHERS_TIMES: Final = 16
@@ -83,6 +85,9 @@ def _begin(
         if gpu is None:
             pulls.rest(now, event.work_class)
             return [ReturnLease(delivery, NO_GPU_DELAY_S)]
+    if not attempts.devices_in_use.isdisjoint(devices_of(requires.labels)):
+        pulls.rest(now, event.work_class)
+        return [ReturnLease(delivery, NO_DEVICE_DELAY_S)]
     pulls.served(event.work_class)
     run = LeaseRun(now, event.lease, plan, gpu)
     return leases.start(now, delivery, run, free_bytes)
@@ -99,7 +104,7 @@ def _rules(situation: Situation, capabilities: Capabilities) -> Rules:
         disk_free_bytes=situation.disk_free_bytes(),
         vram_free_bytes=situation.spare.vram_free_bytes(),
         processes_max=situation.config.processes_max,
-        labels=situation.config.labels,
+        labels=situation.labels,
         pools=situation.config.pools,
         lender=situation.config.lender,
         own_queue=situation.own_queue,

@@ -18,6 +18,7 @@ from lender.core.effects import (
 )
 from lender.core.hold import Hold
 from lender.core.metering import EnergyRate, Meter
+from lender.protocol.devices import devices_of
 from lender.protocol.lease import Lease
 from lender.protocol.result import TaskResult
 
@@ -30,6 +31,7 @@ class LeaseRun:
 
     Attributes:
         gpu: index of the GPU that it may use; None: it uses none.
+        devices: that it may use, and nobody else meanwhile, by their labels.
         ending: why it was asked to end by itself; None: it was not.
         end_by: until when it may take to do so; infinity while it was not asked.
         held: why it is frozen; None while it is not.
@@ -43,6 +45,7 @@ class LeaseRun:
         self.lease = lease
         self.plan = plan
         self.gpu = gpu
+        self.devices = devices_of(plan.spec.requires.labels)
         self.started_at = now
         self.ended_at = now
         self.ending: Hold | None = None
@@ -120,6 +123,7 @@ class LeaseRun:
             as_planned
             and self.stopped_since is None
             and not self.uses_gpu
+            and not self.devices
             and not self.lease.checkpoints
         )
 
@@ -127,7 +131,8 @@ class LeaseRun:
         """Begin, in the sandbox that was kept of the lease `reuse`, or in one of its own."""
         self.state = step(self.state, "preparing")
         gpus = () if self.gpu is None else (self.gpu,)
-        return OpenSandbox(self.lease, self.plan.spec, self.plan.grant.id, gpus, reuse)
+        grant = self.plan.grant.id
+        return OpenSandbox(self.lease, self.plan.spec, grant, gpus, self.devices, reuse)
 
     def prepared(self) -> list[Effect]:
         """Take up that the sandbox stands; while it stands still it waits for the thaw."""
@@ -271,6 +276,7 @@ class LeaseRun:
             bytes_in=meter.bytes_in,
             bytes_out=meter.bytes_out,
             network=spec.requires.net,
+            devices=self.devices,
             network_in_bytes=meter.network_in_bytes,
             network_out_bytes=meter.network_out_bytes,
             network_attempts_blocked=meter.network_attempts_blocked,

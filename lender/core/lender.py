@@ -15,6 +15,7 @@ from lender.core.events import (
     CheckpointSaved,
     ClassesOpened,
     ConsentLoaded,
+    DevicesFound,
     DiskSampled,
     DrainRequested,
     Event,
@@ -81,6 +82,7 @@ class Lender:
             ConsentLoaded: self._on_consent,
             IntentLoaded: self._on_intent,
             CapabilitiesFound: self._on_capabilities,
+            DevicesFound: self._on_devices,
             MachineSampled: self._on_sampled,
             DiskSampled: self._on_disk,
             StandstillSeen: self._on_standstill,
@@ -217,6 +219,10 @@ class Lender:
     def _on_capabilities(self, _now: float, event: CapabilitiesFound) -> list[Effect]:
         self._situation.capabilities = event.capabilities
         self._consent.can_run(event.capabilities)
+        return []
+
+    def _on_devices(self, _now: float, event: DevicesFound) -> list[Effect]:
+        self._situation.found = event.labels
         return []
 
     def _on_sampled(self, now: float, event: MachineSampled) -> list[Effect]:

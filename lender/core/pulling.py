@@ -71,7 +71,7 @@ class Pulls:
             self._owed[work_class] = None
 
     def rest(self, now: float, work_class: str) -> None:
-        """A lease of the class found no GPU for now: the others don't wait for it."""
+        """A lease of the class found no GPU or device for now: the others don't wait for it."""
         self._owed.pop(work_class, None)
         self._rest_until[work_class] = now + EMPTY_REST_S
 

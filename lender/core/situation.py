@@ -12,8 +12,9 @@ from lender.core.offering import OfferPace
 from lender.core.restraint import Restraint
 from lender.core.status import AttemptStatus, LenderStatus
 from lender.core.valid_consent import ValidConsent
-from lender.protocol.bounds import OFFERED_BYTES_MAX
+from lender.protocol.bounds import LABELS_MAX, OFFERED_BYTES_MAX
 from lender.protocol.classes import own_queue
+from lender.protocol.devices import devices_of
 from lender.protocol.lease import LenderPhase, Offer
 
 State = tuple[LenderPhase, str]
@@ -32,6 +33,7 @@ class Situation:
         spare: the machine's cores and memory.
         disk: the last reading of it; None before the first.
         capabilities: what the self-test has shown; None before it ended.
+        found: labels of what else was found in the machine.
         connected: a broker can be reached.
         token_classes: what our token opens at the server; None: all that there is.
         drain_deadline: when lenderd ends; None while it goes on.
@@ -46,6 +48,7 @@ class Situation:
         self.spare = Spare(self.restraint.comfort, config.slots, config.memory_bytes)
         self.disk: DiskSampled | None = None
         self.capabilities: Capabilities | None = None
+        self.found: tuple[str, ...] = ()
         self.connected = False
         self.token_classes: frozenset[str] | None = None
         self.drain_deadline: float | None = None
@@ -61,6 +64,17 @@ class Situation:
         """What may be pulled from: the classes that are lent, and with any the lender's own."""
         classes = self.classes
         return frozenset((*classes, self.own_queue) if classes else ())
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """By what the machine may be asked for: what its owner calls it, and what was found."""
+        return tuple(dict.fromkeys((*self.config.labels, *self.found)))[:LABELS_MAX]
+
+    @property
+    def labels_lent(self) -> tuple[str, ...]:
+        """The same without the devices that no grant allows now: they are nobody's business."""
+        lent = {device for grant in self.consent.open.grants for device in grant.devices}
+        return tuple(one for one in self.labels if one in lent or not devices_of((one,)))
 
     @property
     def online(self) -> bool:
@@ -140,7 +154,8 @@ class Situation:
         blobs = self.disk.blobs if self.disk is not None else ()
         classes = self.classes
         lent = (classes, consent.nets, consent.digest)
-        says = (phase, slots_free, *lent, blobs, leases.states())
+        labels = self.labels_lent
+        says = (phase, slots_free, *lent, labels, blobs, leases.states())
         if not pace.due(now, says, holding=len(leases) > 0):
             return []
         assert self.capabilities is not None, "it is online"
@@ -158,7 +173,7 @@ class Situation:
             stay_s=self.restraint.stay_s(now, consent.open.grants),
             arch=self.capabilities.arch,
             os=self.capabilities.os,
-            labels=self.config.labels,
+            labels=labels,
             runtimes=tuple(sorted(self.capabilities.runtimes)),
             classes=classes,
             consent_digest=consent.digest,

@@ -29,6 +29,7 @@ class AttemptStatus:
     cpu: int
     memory_bytes: int
     gpu: bool
+    devices: tuple[str, ...]
     held: str
     cpu_s: float
     memory_peak_bytes: int
@@ -57,6 +58,7 @@ class AttemptStatus:
             cpu=spec.limits.cpu,
             memory_bytes=spec.limits.memory_bytes,
             gpu=run.uses_gpu,
+            devices=run.devices,
             held=run.held.reason if run.held else "",
             cpu_s=run.meter.usage.cpu_s,
             memory_peak_bytes=run.meter.memory_peak_bytes,

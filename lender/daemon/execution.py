@@ -69,6 +69,7 @@ class Execution:
             machinery.inputs.for_lease(effect.spec.submitter),
             machinery.seals,
             machinery.state.opened(effect.spec.submitter) / self.name,
+            machinery.devices,
         )
         self._sandbox: Sandbox | None = None
         self._closed = self._abandoned = False

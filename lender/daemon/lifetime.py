@@ -17,7 +17,7 @@ from lender.core.events import (
 )
 from lender.core.lender import Lender
 from lender.core.schedule import week_s
-from lender.daemon import leftovers
+from lender.daemon import devices, leftovers
 from lender.daemon.agent_reports import AgentReports
 from lender.daemon.background import Background
 from lender.daemon.capabilities import Trials
@@ -92,6 +92,8 @@ class Lifetime:
         self._stopping = asyncio.Event()
         self._hurried = asyncio.Event()
         self._background = Background()
+        found_by = devices.adapters(settings, devices.ROOT)
+        self._devices = devices.DeviceWatch(found_by, self._post, devices.PACE_S)
         self._connection: Connection | None = None
         self._agents = AgentReports()
         self._metrics: DaemonMetrics | None = None
@@ -192,6 +194,7 @@ class Lifetime:
         try:
             self._background.spawn(self._trials.tell_later(self._tell_capabilities))
             self._background.spawn(sampler.run())
+            self._background.spawn(self._devices.run())
             self._background.spawn(sleep.run())
             self._background.spawn(self._join_fleet())
             self._background.spawn(self._keeper.run())
@@ -269,6 +272,7 @@ class Lifetime:
             logs=logs,
             post=self._post,
             reread_consent=self._owner.load,
+            devices=self._devices.views,
         )
         self._shell.equip(machinery)
         await self._queues.start(connection)
@@ -301,6 +305,7 @@ class Lifetime:
             "not_asked": sorted(self._keeper.not_asked),
             "runtimes": self._trials.told,
             "workloads": {name: entry.sha256 for name, entry in self._workloads.items()},
+            "devices": self._devices.facts(),
             "cgroup": str(self._cgroups.path) if self._cgroups else "",
             **({"home": self._home.facts()} if self._home is not None else {}),
         }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lender.core.events import Event
 from lender.daemon.inputs import InputCache
+from lender.daemon.provisions import Views, no_devices
 from lender.daemon.receipt_writer import ReceiptWriter
 from lender.daemon.results import ResultMaker
 from lender.daemon.seals import Seals
@@ -28,7 +29,8 @@ class Machinery:
 
     `post` takes the daemon's events. `reread_consent` has the core hear what the owner's files
     say now: a sandbox that is gone may have been killed by `lender revoke`, which tells the
-    daemon last.
+    daemon last. `devices` turns labels into what a sandbox sees of them, or raises
+    PrepareFailedError.
     """
 
     open_sandbox: OpenPort
@@ -41,3 +43,4 @@ class Machinery:
     logs: TaskLogs
     post: Callable[[Event], None]
     reread_consent: Callable[[], None]
+    devices: Views = no_devices

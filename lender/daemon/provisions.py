@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,13 +14,27 @@ from lender.protocol.job import Array, BlobRef, Input, JobSpec
 from lender.protocol.sealing import SealBrokenError, purpose
 from lender.protocol.trace import TRACEPARENT_VARIABLE
 from lender.sandbox.files.scratch import remove
-from lender.sandbox.plan import Network
+from lender.sandbox.plan import DeviceView, Network
 from lender.sandbox.port import Limits, PrepareFailedError, SandboxPlan
 
 log = logging.getLogger(__name__)
 
 ALONE = Array(count=1)
 """What a job without an array is to its sandbox."""
+
+Views = Callable[[Iterable[str]], tuple[DeviceView, ...]]
+"""What a sandbox sees of the devices of these labels."""
+
+
+def no_devices(labels: Iterable[str]) -> tuple[DeviceView, ...]:
+    """Be the `Views` of a machine without any.
+
+    Raises:
+        PrepareFailedError: one is asked for.
+    """
+    if wanted := ", ".join(labels):
+        raise PrepareFailedError(f"there is no {wanted} here")
+    return ()
 
 
 class Provisions:
@@ -30,14 +44,18 @@ class Provisions:
         seal: of a sealed job, from `plan` on.
     """
 
-    def __init__(self, inputs: LeaseInputs, seals: Seals, opened: Path) -> None:
+    def __init__(
+        self, inputs: LeaseInputs, seals: Seals, opened: Path, devices: Views = no_devices
+    ) -> None:
         """Prepare.
 
         Args:
             inputs: fetches the lease's blobs.
             seals: opens what is sealed.
             opened: folder for what was opened; made where it is needed, and taken away.
+            devices: knows what was found.
         """
+        self._devices = devices
         self._inputs = inputs
         self._seals = seals
         self._opened = opened
@@ -119,6 +137,7 @@ class Provisions:
             scratch=scratch,
             module_cache=modules,
             gpus=effect.gpus,
+            devices=self._devices(effect.devices),
             checkpoint=spec.checkpoint,
             checkpoints=checkpoints,
             network=Network(spec.requires.net) if spec.requires.net else None,

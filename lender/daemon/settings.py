@@ -8,12 +8,15 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lender.daemon.device_settings import PhonesSettings
 from lender.daemon.home_settings import MqttSettings
 from lender.daemon.policy_settings import PolicySettings
 from lender.link.membership import Membership
 from lender.protocol.bounds import LABELS_MAX
+from lender.protocol.devices import devices_of
 from lender.protocol.ids import Label, PoolName
 from lender.protocol.job import Runtime
+from lender.sensors.devices.host_tools import Announced
 from lender.service.logs import LogFormat
 from lender.service.settings import ListenAddress, LogLevel, handed_over
 
@@ -39,7 +42,13 @@ class DaemonSettings(BaseSettings):
     """What people call this machine."""
     pools: list[PoolName] = Field(default=["default"], min_length=1)
     labels: list[Label] = Field(default=[], max_length=LABELS_MAX)
-    """What submitters may ask of a machine by name, such as `ssd` or `site:berlin`."""
+    """What submitters may ask of a machine by name, such as `ssd` or `site:berlin`. Names of
+    devices (`accel-...`) are not said here: they are found, and a grant allows them."""
+    announce: list[Announced] = []
+    """What of this machine may be told as a label, where it is there: `nix`, `docker`, `nix-gpu`.
+    No sandbox is given any of it."""
+    phones: PhonesSettings | None = None
+    """Phones that hang on this machine, told as the label `phone-pool`: docs/devices.md."""
     runtimes: list[Runtime] = ["wasm", "process", "python", "oci"]
     """Runtimes that the self-test tries; offered where it shows that they hold."""
     python_packages: list[ImportName] = ["cloudpickle"]
@@ -86,6 +95,16 @@ class DaemonSettings(BaseSettings):
     log_level: LogLevel = "info"
     log_format: LogFormat = "text"
     """`json` writes an object a line: docs/observability.md."""
+
+    @field_validator("labels")
+    @classmethod
+    def _no_device(cls, labels: list[str]) -> list[str]:
+        if devices := devices_of(labels):
+            raise ValueError(
+                f"{devices[0]} can't be said: it is found where it is, and a grant allows it "
+                f"(lender grant ... --device {devices[0]})"
+            )
+        return labels
 
     @field_validator("url")
     @classmethod

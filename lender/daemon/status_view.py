@@ -50,6 +50,7 @@ def _running(one: AttemptStatus, behind_s: float) -> dict[str, Any]:
         "cpu": one.cpu,
         "memory_bytes": one.memory_bytes,
         "gpu": one.gpu,
+        "devices": list(one.devices),
         "cpu_s": one.cpu_s,
         "memory_peak_bytes": one.memory_peak_bytes,
         "network": list(one.network),

@@ -22,6 +22,9 @@ Os = Literal["any", "linux", "macos"]
 NETWORKED: frozenset[Runtime] = frozenset({"process", "python"})
 """Runtimes whose sandboxes can be given a network."""
 
+DEVICED: frozenset[Runtime] = frozenset({"process", "python"})
+"""Runtimes whose sandboxes can be given a device; see `lender.protocol.devices`."""
+
 TASK_PLACEHOLDER = "{task}"
 """Stands in an argv entry for the task's index."""
 
@@ -193,7 +196,8 @@ class Requires(Closed):
     labels: tuple[Label, ...] = Field(
         default=(), max_length=bounds.LABELS_MAX, exclude_if=operator.not_
     )
-    """A machine without one of them does not run the job."""
+    """A machine without one of them does not run the job. One that begins with `accel-` asks for
+    the device that it stands for."""
     prefers: tuple[Label, ...] = Field(
         default=(), max_length=bounds.LABELS_MAX, exclude_if=operator.not_
     )

@@ -80,6 +80,18 @@ class Network(NamedTuple):
     counters: Path | None = None
 
 
+class DeviceView(NamedTuple):
+    """What a sandbox sees of a device.
+
+    Attributes:
+        nodes: device files: where each is, and what it is called inside.
+        folders: of sysfs: the folder, and the link inside that leads there.
+    """
+
+    nodes: tuple[tuple[str, str], ...]
+    folders: tuple[tuple[str, str], ...] = ()
+
+
 class SandboxPlan(NamedTuple):
     """One lease's sandbox.
 
@@ -100,6 +112,7 @@ class SandboxPlan(NamedTuple):
             wipe.
         module_cache: folder private to this user for compiled modules; None keeps none.
         gpus: indices of the GPUs whose devices it sees (NVML's order).
+        devices: other devices that it sees.
         checkpoint: each task finds a checkpoint folder, see `files.checkpoint`.
         checkpoints: task -> verified archive of its checkpoint folder, from an earlier attempt.
         grace_s: how long a task may go on after SIGTERM; time spent frozen does not count.
@@ -124,6 +137,7 @@ class SandboxPlan(NamedTuple):
     scratch: Path
     module_cache: Path | None = None
     gpus: tuple[int, ...] = ()
+    devices: tuple[DeviceView, ...] = ()
     checkpoint: bool = False
     checkpoints: Mapping[int, Path] = MappingProxyType({})
     grace_s: float = 10.0
@@ -229,11 +243,17 @@ def plan_from_wire(fields: Mapping[str, Any]) -> SandboxPlan:
             "scratch": Path(fields["scratch"]),
             "module_cache": None if cache is None else Path(cache),
             "gpus": tuple(fields["gpus"]),
+            "devices": tuple(_device(one) for one in fields["devices"]),
             "packages": tuple(fields["packages"]),
             "checkpoints": {task: Path(path) for task, path in fields["checkpoints"]},
             "network": None if network is None else _network(network),
         }
     )
+
+
+def _device(fields: Sequence[Any]) -> DeviceView:
+    nodes, folders = (tuple((at, inside) for at, inside in pairs) for pairs in fields)
+    return DeviceView(nodes, folders)
 
 
 def _network(fields: Mapping[str, Any]) -> Network:

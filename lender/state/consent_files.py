@@ -103,6 +103,7 @@ def grant_fields(grant: Grant, name: str) -> dict[str, Any]:
         "vram_bytes": grant.vram_bytes,
         "net": ",".join(grant.net) or "none",
         "net_metered": grant.net_metered,
+        "devices": list(grant.devices),
         "when": str(grant.when),
         "budget": [{**asdict(bound), "text": bound.text} for bound in grant.budget],
         "not_after": grant.not_after,

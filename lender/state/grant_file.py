@@ -2,8 +2,9 @@
 
 Standard library only. A file of an earlier version means what it meant when the owner agreed to
 it: without `when` at any time, without `budget` no bound, without `vram_bytes` no GPU, without
-`net` no network, without `net_metered` none that is paid by volume. A key that is not known may
-restrict, so it makes the grant unusable; so does a `net` that an earlier version does not know.
+`net` no network, without `net_metered` none that is paid by volume, without `devices` no device. A
+key that is not known may restrict, so it makes the grant unusable; so does a `net` that an earlier
+version does not know.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from typing import Any
 from lender.core.budget import Bound, Budget, Measure, Period
 from lender.core.consent import Grant
 from lender.core.schedule import ALWAYS, When, parse_when
+from lender.protocol.devices import check_device, devices_of
 from lender.protocol.reach import parse_reach
 
 # The same as in lender.protocol.ids (a test holds them together), which imports pydantic.
@@ -32,6 +34,7 @@ NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9@._-]{0,63}"
 _FILE_BYTES_MAX = 64 * 1024
 _AMOUNT_MAX = 1 << 53
 _BOUND_MAX = 1e24
+_DEVICES_MAX = 16
 _KEYS = {
     "id": "str",
     "submitter": "str",
@@ -40,6 +43,7 @@ _KEYS = {
     "digest": "str",
     "net": "str",
     "net_metered": "bool",
+    "devices": "list",
     "when": "str",
     "not_after": "datetime",
     "granted_at": "datetime",
@@ -48,7 +52,7 @@ _KEYS = {
     "limits": "dict",
     "budget": "dict",
 }
-_OPTIONAL_KEYS = {"name", "digest", "net", "net_metered", "when", "budget"}
+_OPTIONAL_KEYS = {"name", "digest", "net", "net_metered", "devices", "when", "budget"}
 _LIMIT_KEYS = {"cpu", "memory_bytes"}
 _OPTIONAL_LIMIT_KEYS = {"vram_bytes"}
 _MEASURES: tuple[Measure, ...] = ("cpu_s", "moved_bytes", "energy_wh")
@@ -75,6 +79,7 @@ def encode_grant(grant: Grant, text_shown: str, name: str, granted_by_uid: int) 
         f"digest = {_quoted(grant.digest)}" if grant.digest else "",
         f"net = {_quoted(','.join(grant.net) or 'none')}",
         "net_metered = true" if grant.net_metered else "",
+        f"devices = [{', '.join(map(_quoted, grant.devices))}]" if grant.devices else "",
         f"when = {_quoted(str(grant.when))}",
         f"not_after = {_moment(grant.not_after)}",
         f"granted_at = {_moment(grant.granted_at)}",
@@ -169,6 +174,7 @@ def _decode(table: dict[str, Any]) -> Grant:
         budget=_budget(table.get("budget", {})),
         net=_net(table),
         net_metered=table.get("net_metered", False),
+        devices=_devices(table.get("devices", [])),
     )
 
 
@@ -207,6 +213,15 @@ def _net(table: dict[str, Any]) -> tuple[str, ...]:
         return parse_reach(table.get("net", "none"))
     except ValueError as error:
         raise GrantFaultError(f"net: {error}") from error
+
+
+def _devices(names: list[Any]) -> tuple[str, ...]:
+    if len(names) > _DEVICES_MAX or not all(type(name) is str for name in names):
+        raise GrantFaultError(f"devices is no list of at most {_DEVICES_MAX} names")
+    try:
+        return devices_of(map(check_device, names))
+    except ValueError as error:
+        raise GrantFaultError(f"devices: {error}") from error
 
 
 def _budget(table: dict[str, Any]) -> Budget:

@@ -258,6 +258,7 @@ TARGETS = (
         _grant,
         (
             encode_grant(make_grant(net=("internet",)), "shown", "alice", 0),
+            encode_grant(make_grant(devices=("accel-hailo8",)), "shown", "alice", 0),
             b'id = "G-1"\n[limits]\ncpu = 1\n',
         ),
         ("lender.state.grant_file._parse", "lender.state.grant_claims._table"),
@@ -265,6 +266,7 @@ TARGETS = (
             b"[budget]\ncpu_s_per_day = ",
             b"when = ",
             b"net = ",
+            b"devices = ",
             b"9999-12-31T23:59:59Z",
             b"[[",
             b"nan",

@@ -6,6 +6,7 @@ from fuzz import (
     broker,
     client,
     desktop,
+    devices,
     enrolling,
     home,
     lender,
@@ -22,7 +23,7 @@ TARGETS: Final[dict[str, Target]] = {
     one.name: one
     for room in (
         *(wire, broker, enrolling, home, lender, link, metrics),
-        *(owner_files, owner_verbs, sandbox, client, desktop),
+        *(owner_files, owner_verbs, sandbox, client, desktop, devices),
     )
     for one in room.TARGETS
 }

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lender.core.budget import Bound, Measure, Period
 from lender.core.consent import Grant
 from lender.core.schedule import Hours, When
+from lender.protocol.devices import KNOWN, devices_of
 from lender.state.grant_file import GrantFaultError, encode_grant, read_grant
 
 few_examples = settings(max_examples=80)
@@ -51,14 +52,15 @@ def read(content: bytes, name: str = "G-1.toml") -> Grant:
     st.lists(
         st.sampled_from(["internet", "a.org", "*.b-c.org", "d.example.org:8443"]), unique=True
     ),
+    st.lists(st.sampled_from(sorted(KNOWN)), unique=True),
 )  # fmt: skip
 def test_every_grant_is_read_as_it_was_written(
     cpu: int, memory_bytes: int, vram_bytes: int, when: When, budget: tuple[Bound, ...], ends: int,
-    net: list[str],
+    net: list[str], devices: list[str],
 ) -> None:  # fmt: skip
     grant = replace(
         GRANT, cpu=cpu, memory_bytes=memory_bytes, vram_bytes=vram_bytes, when=when,
-        budget=budget, not_after=NOW + ends, net=tuple(net),
+        budget=budget, not_after=NOW + ends, net=tuple(net), devices=devices_of(devices),
     )  # fmt: skip
     assert read(encode_grant(grant, "shown", "", 0)) == grant
 

@@ -40,6 +40,7 @@ async def test_all_that_a_lease_used_is_told_before_the_reading_of_the_machine(
         seals=None,
         receipts=None,
         logs=TaskLogs("U" + "L" * 55),
+        devices=None,
     )
     one = Execution(machinery, OpenSandbox(make_lease(spec), spec, "G-1"))
     one._work.cancel()

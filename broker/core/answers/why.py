@@ -144,7 +144,7 @@ class Reasons:
                 found.near.setdefault(what, []).append(amount)
             if lacks:
                 found.lacking += 1
-            elif lender.offer.slots_free and need.within(lender.lends):
+            elif lender.offer.slots_free and need.within(lender.lends) and lender.spares(need):
                 found.free += 1
             else:
                 found.taken[lender.offer.phase] += 1

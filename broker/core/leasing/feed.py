@@ -192,7 +192,9 @@ def _hand_out(
     """Lease tasks of the group's first job; one that was forged ends instead."""
     if job.verified or verified(state, now, job):
         count = min(tasks_max, _count(state, job, step))
-        near = locality.nearest(job, lender) if job.inputs or job.need.sealed_to else None
+        need = job.need
+        particular = job.inputs or need.sealed_to or need.devices
+        near = locality.nearest(job, lender) if particular else None
         tasks = job.take(step, count, _RANGES_MAX)
         queue(state, now, job, step, tasks, lender.id, near=near)
         if not job.pending:

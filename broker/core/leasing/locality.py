@@ -1,4 +1,4 @@
-"""Leases that are meant for one machine, which holds their inputs, or the key of a sealed job.
+"""Leases that are meant for one machine: it holds their inputs, a device, or a sealed job's key.
 
 They wait in its own queue.
 
@@ -26,12 +26,12 @@ NEAR_HEADER: Final = "Lender-Near"
 def nearest(job: Job, lender: Lender) -> str | None:
     """Return the lender if it could begin at once, and many others could not, or not so soon.
 
-    That is where it holds much of what the job reads; and of a sealed job, since those to which it
-    is not sealed would only hand it back.
+    That is where it holds much of what the job reads; and of a sealed job, or one that asks for a
+    device, since those who have not the key, or the device, would only hand it back.
     """
     if lender.offer.slots_free < job.need.cores:
         return None
-    if job.need.sealed_to:
+    if job.need.sealed_to or job.need.devices:
         return lender.id
     return lender.id if lender.holds_bytes(job.inputs) >= FETCH_BYTES_MIN else None
 

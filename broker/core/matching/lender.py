@@ -41,6 +41,8 @@ class Lender:
     has_room: bool = False
     """Whether any more work may wait for it."""
     reminded_at: float = 0.0
+    taken: dict[str, int] = field(default_factory=dict)
+    """Of each device, how many of those leases it is for."""
     tier: int = 0
     place: int | None = None
     """Where it stands on the shelf of its tier; None while it has no room."""
@@ -80,6 +82,10 @@ class Lender:
         reaches = self.nets.get((net.submitter, net.workload), ())
         return any(covers(one, net.reach) for one in reaches)
 
+    def spares(self, need: Need) -> bool:
+        """Tell whether the devices that the work asks for are in no other lease's hands."""
+        return not need.devices or self.taken.keys().isdisjoint(need.devices)
+
     def may_run(self, need: Need) -> bool:
         """Tell whether it could ever run the work."""
         return need.within(self.most) and self.allows(need)
@@ -93,7 +99,7 @@ class Lender:
             and need.disk_bytes <= room.disk_bytes
             and need.vram_bytes <= room.vram_bytes
             and need.class_token in self.classes
-            and (not need.labels or need.labels <= self.labels)
+            and (not need.labels or (need.labels <= self.labels and self.spares(need)))
             and (not need.sealed_to or self.id in need.sealed_to)
             and (need.os == "any" or need.os == self.os)  # noqa: PLR1714  # else a tuple is made
             and (need.net is None or self.reaches(need.net))
@@ -112,6 +118,7 @@ class Lender:
             and self._disk + need.disk_bytes <= lends.disk_bytes
             and self._vram + need.vram_bytes <= lends.vram_bytes
             and self.allows(need)
+            and self.spares(need)
         )
 
     def hear(self, now: float, offer: Offer, held: Iterable[Need]) -> bool:
@@ -156,6 +163,8 @@ class Lender:
         self._memory += need.memory_bytes
         self._disk += need.disk_bytes
         self._vram += need.vram_bytes
+        for device in need.devices:
+            self.taken[device] = self.taken.get(device, 0) + 1
         self._measure()
 
     def release(self, lease_id: str) -> bool:
@@ -165,7 +174,13 @@ class Lender:
         self._memory -= need.memory_bytes
         self._disk -= need.disk_bytes
         self._vram -= need.vram_bytes
-        return self._measure()
+        freed = False
+        for device in need.devices:
+            self.taken[device] -= 1
+            if not self.taken[device]:
+                del self.taken[device]
+                freed = self.has_room
+        return self._measure() or freed
 
     def _describe(self, offer: Offer) -> bool:
         """Note what kind of machine it is; tells whether that is news."""

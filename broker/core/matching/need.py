@@ -5,6 +5,7 @@ from functools import lru_cache
 from math import inf
 
 from lender.protocol.classes import WorkClass
+from lender.protocol.devices import devices_of
 from lender.protocol.job import JobSpec
 from lender.protocol.lease import OfferedNet
 
@@ -48,9 +49,12 @@ class Need:
     verified: bool = False
     """Its tasks go to several lenders each. Such jobs may wait for one that is not there while
     others find room: they stand in nobody's way."""
+    devices: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """Those of the labels of which a machine has one each, for one lease at a time."""
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "devices", devices_of(self.labels))
         amounts = (self.cores, self.memory_bytes, self.disk_bytes, self.vram_bytes)
         kind = (self.class_token, self.os, self.labels, self.prefers)
         # Told apart by all that a submitter may choose at will: equal hashes make lookups slow.
@@ -85,6 +89,8 @@ class Need:
             times = min(times, int(amounts.disk_bytes // self.disk_bytes))
         if self.vram_bytes:
             times = min(times, amounts.vram_bytes // self.vram_bytes)
+        if self.devices:
+            times = min(times, 1)
         return max(0, times)
 
     def within(self, amounts: Amounts) -> bool:

@@ -17,7 +17,7 @@ def free_places(
     classes a lender takes what comes first, wherever we count it.
     """
     for lender in lenders:
-        if lender.lends.cores < need.cores or not lender.allows(need):
+        if lender.lends.cores < need.cores or not lender.allows(need) or not lender.spares(need):
             continue
         times = need.times_within(lender.unclaimed)
         if times and waiting.isdisjoint(lender.classes):

@@ -8,7 +8,7 @@ import encodings.idna  # noqa: F401  # found by name later, when root has become
 import sys
 from functools import partial
 
-from lender.cli.checks import clock, daemon, files, rehearsal, runtimes
+from lender.cli.checks import clock, daemon, devices, files, rehearsal, runtimes
 from lender.cli.checks.check import Check
 from lender.cli.checks.running import WITHIN_S, Part, carry_out
 from lender.cli.owner import tell
@@ -37,6 +37,7 @@ def examine(state: StateFolder, within_s: float = WITHIN_S) -> list[Check]:
         "clock": lambda _: clock.clock(state),
         "system": lambda _: system(state),
         "runtimes": partial(runtimes.runtimes, told),
+        "devices": lambda _: devices.devices(told),
         "rehearsal": rehearsal.revocation,
     }
     return carry_out(parts, "doctor", within_s)

@@ -47,6 +47,8 @@ class _OciRunner:
         self._crun = Crun()
         if plan.gpus:
             raise PrepareFailedError("containers are given no GPUs")
+        if plan.devices:
+            raise PrepareFailedError("containers are given no devices")
         scratch.check_inputs(plan.inputs)
         self._plan = plan
         self._reporter = reporter

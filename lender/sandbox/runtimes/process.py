@@ -14,7 +14,7 @@ from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.runtimes import bubblewrapped, command, rehearsal
 from lender.sandbox.runtimes.bubblewrapped import Bubblewrap, BubblewrappedTask
 from lender.sandbox.runtimes.runner import Reporter, Runner
-from lender.sandbox.walls import bubblewrap, confine, enter, gpu_devices
+from lender.sandbox.walls import bubblewrap, confine, device_nodes, enter, gpu_devices
 
 if TYPE_CHECKING:
     from lender.sandbox.files.rootfs import Rootfs
@@ -47,12 +47,21 @@ class _ProcessRunner:
         self._reporter = reporter
         self._inputs = {name: str(path) for name, path in plan.inputs.items()}
         gpus = gpu_devices.find(plan.gpus)
-        self._extra = [*enter.options(), *gpu_devices.options(gpus)]
+        device_nodes.check(plan.devices)
+        self._extra = [
+            *enter.options(),
+            *gpu_devices.options(gpus),
+            *device_nodes.options(plan.devices),
+        ]
         self._rootfs = None if plan.program is None else _unpacked(plan.program, plan)
         self._view: Iterable[str] = bubblewrap.HOST_VIEW
         if plan.network is not None and self._rootfs is None:
             self._extra += bubblewrap.CERTIFICATES
-        self._rules = [*enter.RULES, *gpu_devices.rules(gpus)]
+        self._rules = [
+            *enter.RULES,
+            *gpu_devices.rules(gpus),
+            *device_nodes.rules(plan.devices),
+        ]
         if self._rootfs is not None:
             self._view = bubblewrap.rootfs_view(str(self._rootfs.root))
             # It may have its programs anywhere.

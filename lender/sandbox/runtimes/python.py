@@ -18,7 +18,7 @@ from lender.sandbox.runtimes.interpreter import Interpreter
 from lender.sandbox.runtimes.python_channel import Channel
 from lender.sandbox.runtimes.python_runner import PythonRunner
 from lender.sandbox.runtimes.runner import Reporter, Runner
-from lender.sandbox.walls import bubblewrap, confine, enter, gpu_devices
+from lender.sandbox.walls import bubblewrap, confine, device_nodes, enter, gpu_devices
 
 
 def preload() -> None:
@@ -44,6 +44,8 @@ class _Behind:
         """An interpreter that is about to come up."""
         plan, python, behind = self._plan, installed_python.find(), self._behind
         gpus = gpu_devices.find(plan.gpus)
+        device_nodes.check(plan.devices)
+        given = [*gpu_devices.options(gpus), *device_nodes.options(plan.devices)]
         env = plan.env_of(0)
         del env["LENDER_TASK"]
         if python.libraries:
@@ -55,9 +57,10 @@ class _Behind:
             {name: str(path) for name, path in plan.inputs.items()},
             plan.limits,
             behind.fds,
-            [*enter.options(), *gpu_devices.options(gpus), *self._shown(python)],
+            [*enter.options(), *given, *self._shown(python)],
         )
-        rules = [*enter.RULES, *gpu_devices.rules(gpus), ("-r", python_inside.FOLDER)]
+        rules = [*enter.RULES, *gpu_devices.rules(gpus), *device_nodes.rules(plan.devices)]
+        rules += [("-r", python_inside.FOLDER)]
         rules += [("-x", place) for place in python.shown]
         words = enter.command(
             [python.executable, "-I", "-S", "-B", "-X", "utf8", python_inside.INSIDE],
