@@ -51,7 +51,7 @@ from broker.service.submitters import SubmittersError, SubmittersFile
 from broker.service.trickle import Trickle
 from lender.link.api import JetStream, answer, number
 from lender.link.connection import Connection
-from lender.link.errors import LinkError
+from lender.link.errors import LinkError, NoRespondersError
 from lender.link.hardened import REQUEST_INFO_HEADER
 from lender.protocol import subjects
 from lender.protocol.codec import CONTENT_TYPE_HEADER, MSGPACK, decode, encode
@@ -72,6 +72,10 @@ READ_S = 0.1
 
 _TURN_S = 0.005
 _STORE_S = 5.0
+_LEADERLESS_S = 9.0
+"""So long a stream may have no leader after a server's end (RAFT of nats-server); a person at
+`lender-broker approve` waits for 10 s."""
+_AGAIN_S = 0.25
 _TTL = "Nats-TTL"
 _EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
 
@@ -233,8 +237,7 @@ class EnrolmentDesk:
         if isinstance(record, JoinToken) and record.used is None:
             headers[_TTL] = f"{max(1, round(record.expires_at - time.time()))}s"
         try:
-            msg = await self._connection.request(record.subject, encode(record), headers, _STORE_S)
-            sequence = number(answer(msg), "seq")
+            sequence = await self._written(record.subject, encode(record), headers)
         except LinkError as error:
             logger.warning("%s is not kept: %s", record.subject, error)
             if not store.reply_to:
@@ -245,6 +248,18 @@ class EnrolmentDesk:
             return NotStored(store)
         logger.info("kept: %s", record.subject)
         return Stored(store, sequence)
+
+    async def _written(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
+        """Write to a stream, which may have no leader for a while; returns the sequence."""
+        deadline = time.monotonic() + _LEADERLESS_S
+        while True:
+            try:
+                msg = await self._connection.request(subject, payload, headers, _STORE_S)
+                return number(answer(msg), "seq")
+            except NoRespondersError:  # so nothing has happened
+                if time.monotonic() + _AGAIN_S > deadline:
+                    raise
+            await asyncio.sleep(_AGAIN_S)
 
     async def _recall(self) -> list[Effect]:
         found = self._core.handle(time.time(), Recalled(await read_kept(self._jetstream)))

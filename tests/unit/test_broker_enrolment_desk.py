@@ -8,11 +8,12 @@ from typing import Any, cast
 import pytest
 from enrolment_world import Machine
 
-from broker.core.enrolment.events import Store
+from broker.core.enrolment.events import NotStored, Store, Stored
 from broker.core.enrolment.messages import Admission, JoinToken
 from broker.service import enrolment
 from broker.service.enrolment import EnrolmentDesk, Place, place_of
 from broker.service.enrolment_kept import record_of
+from lender.link.errors import NoRespondersError
 from lender.protocol.codec import encode
 from lender.protocol.errors import ProtocolError
 from lender.protocol.signature import SIGNATURE_HEADER
@@ -102,3 +103,36 @@ async def test_an_unused_join_token_ends_in_the_store_and_who_was_let_in_does_no
     lives = [headers.get("Nats-TTL") for headers in sent]
     assert (lives[0], lives[2]) == (None, None)
     assert 3500 < int(str(lives[1]).removesuffix("s")) <= 3600
+
+
+@pytest.mark.parametrize(
+    ("refusals", "leaderless_s", "tries"),
+    [(3, 9.0, 4), (3, 0.0, 1)],  # of a stream without a leader
+)
+async def test_a_stream_without_a_leader_is_waited_for_and_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch, refusals: int, leaderless_s: float, tries: int
+) -> None:
+    monkeypatch.setattr(enrolment, "_LEADERLESS_S", leaderless_s)
+    monkeypatch.setattr(enrolment, "_AGAIN_S", 0.001)
+    seen: list[str] = []
+
+    class Line:
+        async def request(self, subject: str, *_: object) -> SimpleNamespace:
+            seen.append(subject)
+            if len(seen) > refusals:
+                return SimpleNamespace(data=b'{"stream":"ENROLMENT","seq":3}')
+            raise NoRespondersError(subject)
+
+    desk = Desk()
+    line: Any = Line()
+    desk._connection = line
+    store = Store(
+        Admission(role="lender", key=Machine(1).signer.public_key, name="desk", at=9), 0, "who", ""
+    )
+    monkeypatch.setattr(desk, "_recall", _nothing)
+    assert await desk._store(store) == (Stored(store, 3) if leaderless_s else NotStored(store))
+    assert len(seen) == tries
+
+
+async def _nothing() -> None:
+    pass
