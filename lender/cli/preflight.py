@@ -2,7 +2,8 @@
 
 Is the server there, who vouches for it, do the clocks agree, what would it let you do, do the
 sandboxes hold here, does what is pinned match what is met. Nothing is written, and no stream and
-no broker hears of it: only the server itself is asked. Exits with 1 where something blocks.
+no broker hears of it: only the server itself is asked. With --overlay also: is the revision that
+an owner's overlay pins the one that is installed and runs. Exits with 1 where something blocks.
 `lender doctor` looks after a machine that lends already.
 """
 
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import get_args
 
 from lender.cli.checks.check import Check
-from lender.cli.checks.joining import examine
+from lender.cli.checks.joining import Overlay, examine
 from lender.cli.checks.places import places_of, wants_tls
 from lender.cli.checks.running import show
 from lender.cli.checks.server import Visit
@@ -33,7 +34,8 @@ from lender.state.folder import StateFolder
 EXAMPLES = """\
   lender preflight nats://nats.lab:4222 --ca ca.pem     before `lender enroll`
   lender preflight                                      where lenderd was enrolled, or is to go
-  lender preflight --role submitter --creds alice.creds --json"""
+  lender preflight --role submitter --creds alice.creds --json
+  lender preflight --overlay ~/machines --pins-only     does this machine run what that pins"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +62,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--role", choices=roles, help="whose rights you should have; default: as the server says"
     )
+    parser.add_argument(
+        "--overlay",
+        type=Path,
+        metavar="DIR",
+        help="flake whose flake.lock says which revision of lender belongs here",
+    )
+    parser.add_argument(
+        "--overlay-input",
+        default="lender",
+        metavar="NAME",
+        help="what it calls its input (lender)",
+    )
+    parser.add_argument(
+        "--pins-only", action="store_true", help="only what is pinned; no server is asked"
+    )
     add_options(parser)
 
 
@@ -71,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
     visit = _visit(args, state if own else None)
     if own:
         become_owner(state)
-    checks = examine(visit, state, told, own=own)
+    overlay = Overlay(args.overlay.absolute(), args.overlay_input) if args.overlay else None
+    checks = examine(visit, state, told, own=own, pinned_by=overlay, pins_only=args.pins_only)
     levels = Counter(check.level for check in checks)
     blockers, warnings = levels["blocker"], levels["warning"]
     if args.json:

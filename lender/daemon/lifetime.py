@@ -61,6 +61,7 @@ from lender.sandbox.port import RecordRoots
 from lender.sensors import memory
 from lender.sensors.machine import MachineSensors
 from lender.sensors.presence import PresenceSensors, machine_sources
+from lender.service.build import revision
 from lender.service.notify import ask_for_time, notify, watchdog_interval_s
 from lender.state.attempt_records import AttemptRecords
 from lender.state.consent_files import load_consent
@@ -88,6 +89,8 @@ class Lifetime:
         self._settings = settings
         self._state = StateFolder(Path(settings.state or default_state_path()).absolute())
         self._disk = DiskSpace(self._state.scratch)
+        # Of what runs, also once something else was installed over it.
+        self._revision = revision()
         self._clock = Clock()
         self._stopping = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -299,6 +302,7 @@ class Lifetime:
         return {
             "name": self._settings.name,
             "lender": self._public_key,
+            "revision": self._revision,
             "connected": self._queues.connected,
             "url": without_credentials(self._settings.url),
             "not_approved": sorted(self._keeper.not_approved),

@@ -13,6 +13,7 @@ from core_world import ALICE, make_grant
 
 from fuzz.target import Target, taken
 from fuzz.wire import DONE
+from lender.cli.checks.overlay import LockError, pin_of
 from lender.cli.exits import CommandError
 from lender.cli.grant import options_of, wanted
 from lender.cli.proposals import ProposalError, read_words
@@ -33,6 +34,8 @@ from lender.protocol.codec import encode
 from lender.protocol.errors import ProtocolError
 from lender.protocol.signature import verify
 from lender.sandbox.egress.counters import Counters
+from lender.service.bounded_text import read_bounded
+from lender.service.build import revision
 from lender.service.workload_folders import installed_workloads
 from lender.state import programs
 from lender.state.attempt_records import AttemptRecord, AttemptRecords, AttemptTerms
@@ -92,6 +95,27 @@ def _proposal(data: bytes) -> None:
             assert not any((asked.yes, asked.replace, asked.state, asked.proposed))
             taken(CommandError, wanted, asked, load_consent(state), {})
         assert load_consent(state).consent.grants == ()
+
+
+def _lock(data: bytes) -> None:
+    """Of an owner's overlay; what it pins is a revision, and shows on a terminal as it is."""
+    with _state() as state:
+        path = state.path / "flake.lock"
+        path.write_bytes(data)
+        text = taken(ValueError, read_bounded, path)
+        pin = None if text is None else taken(LockError, pin_of, text, "lender")
+        if pin is not None:
+            assert len(pin.revision) in (40, 64)
+            assert (pin.revision + pin.follows).isprintable()
+
+
+def _build(data: bytes) -> None:
+    """What an installer left beside the package: a revision or nothing."""
+    with _state() as state:
+        folder = state.path / "lender-0.1.0.dist-info"
+        folder.mkdir()
+        (folder / "direct_url.json").write_bytes(data)
+        assert len(revision(state.path) or "a" * 40) in (40, 64)
 
 
 def _intent(data: bytes) -> None:
@@ -281,6 +305,34 @@ TARGETS = (
         ),
         ("lender.cli.proposals.read_words",),
         (b"yes = true", b"state = ", b"--yes", b"net = ", b"9999-12-31", b"[[", b"nan", b"false"),
+    ),
+    Target(
+        "owner-lock",
+        _lock,
+        (
+            json.dumps(
+                {
+                    "nodes": {
+                        "core": {
+                            "locked": {"rev": "0f" * 20, "type": "git"},
+                            "original": {"ref": "main", "type": "git"},
+                        },
+                        "root": {"inputs": {"core": "core", "lender": ["core"]}},
+                    },
+                    "root": "root",
+                    "version": 7,
+                }
+            ).encode(),
+        ),
+        ("lender.cli.checks.overlay.pin_of",),
+        (b'"inputs":', b'"locked":', b'["lender"]', b'"rev":', b'"\\u001b[2J"'),
+    ),
+    Target(
+        "owner-build",
+        _build,
+        (b'{"url": "file:///x", "vcs_info": {"vcs": "git", "commit_id": "' + b"0f" * 20 + b'"}}',),
+        ("lender.service.build.revision",),
+        (b'"vcs_info":', b'"commit_id":', b"null"),
     ),
     Target(
         "owner-intent",

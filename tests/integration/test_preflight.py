@@ -1,6 +1,10 @@
 """`lender preflight`: what a machine finds out before it joins, and that it leaves no trace."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -19,6 +23,7 @@ from broker.deployment import certificates, claims
 from broker.deployment.contents import Certificates
 from broker.deployment.tokens import Key
 from broker.service.leader_key import LeaderKey
+from lender.cli import checks
 from lender.cli.checks import standing
 from lender.daemon.identity import load_or_create
 from lender.link.api import JetStream
@@ -229,6 +234,43 @@ def test_pins_of_programs_and_of_lenders_are_told(
     ):
         trust.write_text(text)
         assert preflight(machine, nowhere).level("pins.trust") == level
+
+
+def test_the_pins_of_an_overlay_are_held_against_what_is_installed(
+    machine: Machine, tmp_path: Path
+) -> None:
+    """With a copy of the package that says which revision it is, as Nix and pip leave it."""
+    machine.daemon(status={"revision": "0f" * 20})
+    site, overlay = tmp_path / "site", tmp_path / "overlay"
+    shutil.copytree(Path(checks.__file__).parents[2], site / "lender", symlinks=True)
+    (site / "lender-0.1.0.dist-info").mkdir()
+    about = {"url": "file:///x", "vcs_info": {"vcs": "git", "commit_id": "0f" * 20}}
+    (site / "lender-0.1.0.dist-info/direct_url.json").write_text(json.dumps(about))
+    (site / "lender-0.1.0.dist-info/METADATA").write_text("Name: lender\nVersion: 0.1.0\n")
+    overlay.mkdir()
+    arguments = ("preflight", "--overlay", str(overlay), "--pins-only", "--json")
+    for pinned, blockers in (("0f" * 20, set()), ("ab" * 20, {"installed", "running"})):
+        node = {"locked": {"rev": pinned}, "original": {"rev": pinned}}
+        nodes = {"lender": node, "root": {"inputs": {"lender": "lender"}}}
+        (overlay / "flake.lock").write_text(
+            json.dumps({"nodes": nodes, "root": "root", "version": 7})
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", "from lender.cli.main import command; command()", *arguments],
+            cwd=site,
+            env={**os.environ, "LENDER_STATE": str(machine.state.path)},
+            capture_output=True, text=True, timeout=90, check=False,
+        )  # fmt: skip
+        told = json.loads(done.stdout)["checks"]
+        found = {one["name"] for one in told if one["level"] == "blocker"}
+        assert found == {f"overlay.{name}" for name in blockers}, done.stdout
+        assert done.returncode == (1 if blockers else 0)
+        assert not any(one["name"].startswith(("server", "runtime", "cgroup")) for one in told)
+    unknown = preflight(machine, "--overlay", str(overlay), "--pins-only")
+    assert "overlay.installed" in unknown.blockers()  # this very package is a working copy
+    assert "lender_core" in preflight(
+        machine, "--overlay", str(overlay), "--overlay-input", "lender_core", "--pins-only"
+    ).text("overlay.lock")
 
 
 async def test_a_broker_that_speaks_otherwise_is_told(

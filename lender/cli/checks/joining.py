@@ -5,8 +5,10 @@ import os
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
-from lender.cli.checks import clock, daemon, pins, runtimes, server, system
+from lender.cli.checks import clock, daemon, overlay, pins, runtimes, server, system
 from lender.cli.checks.check import Check
 from lender.cli.checks.running import WITHIN_S, Part, carry_out
 from lender.cli.checks.server import Visit
@@ -15,8 +17,22 @@ from lender.client.keys import named_path
 from lender.state.folder import StateFolder
 
 
+class Overlay(NamedTuple):
+    """An owner's private flake, and what it calls the product."""
+
+    path: Path
+    input: str
+
+
 def examine(
-    visit: Visit, state: StateFolder, told: Told, *, own: bool, within_s: float = WITHIN_S
+    visit: Visit,
+    state: StateFolder,
+    told: Told,
+    *,
+    own: bool,
+    pinned_by: Overlay | None = None,
+    pins_only: bool = False,
+    within_s: float = WITHIN_S,
 ) -> list[Check]:
     """Run all of them, each once.
 
@@ -25,6 +41,8 @@ def examine(
         state: of a lender on this machine, whether or not there is one.
         told: how it answered.
         own: the state folder is there, and ours to read.
+        pinned_by: whose pin counts, if any.
+        pins_only: look at what is pinned, and ask no server.
         within_s: for all of them.
     """
     mine = state if own else None
@@ -48,6 +66,11 @@ def examine(
             parts["pins.programs"] = lambda _: pins.programs(state, time.time())
         parts["system"] = lambda _: system(state)
         parts["runtimes"] = partial(runtimes.runtimes, told)
+    if pinned_by is not None:
+        parts["overlay"] = lambda _: overlay.pins(pinned_by.path, pinned_by.input, told)
+    if pins_only:
+        kept = ("lender", "overlay")
+        parts = {name: part for name, part in parts.items() if name in kept or "pins" in name}
     return carry_out(parts, "preflight", within_s)
 
 
