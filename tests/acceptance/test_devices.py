@@ -1,5 +1,6 @@
 """A job that asks for an accelerator runs where it is, once its owner lets it, and nowhere else."""
 
+import json
 import os
 import stat
 import sys
@@ -17,6 +18,9 @@ pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root can make dev
 STAND_IN = Path(__file__).parents[1] / "lenderd_with_devices.py"
 SLOT = "0000:01:00.0"
 READS = "head -c 3 /dev/hailo0 | wc -c; cat /sys/class/hailo_chardev/hailo0/board_location"
+PHONES = """{"phone": "pixel-1", "battery": 0.9, "temperature_c": 31, "charging": true}
+{"phone": "pixel-2", "battery": 0.1, "temperature_c": 30, "charging": true}
+"""
 HAILORTCLI = """#!/bin/sh
 echo "Board Name: Hailo-8"
 echo "Device Architecture: HAILO8"
@@ -45,7 +49,10 @@ def fleet(open_folder: Path) -> Iterator[PiFleet]:
     (root / "usr/bin/hailortcli").write_text(HAILORTCLI)
     (root / "usr/bin/hailortcli").chmod(0o755)
     plug_in(root)
-    made = PiFleet(open_folder / "fleet", ("desk", "pi"), workloads=("command",))
+    # The program of a farm, as its owner might have written it.
+    (root / "phones").write_text(PHONES)
+    env = {"LENDERD_PHONES": json.dumps({"command": ["/bin/cat", str(root / "phones")]})}
+    made = PiFleet(open_folder / "fleet", ("desk", "pi"), workloads=("command",), env=env)
     made.root = root
     with made:
         yield made
@@ -58,10 +65,11 @@ def plug_in(root: Path) -> None:
 
 def test_an_accelerator_is_lent_where_it_is_and_by_its_owners_word(fleet: PiFleet) -> None:
     pi, desk = fleet.lenders["pi"], fleet.lenders["desk"]
-    wait_until(lambda: bool(pi.status().get("devices")), "the Pi found its accelerator")
+    for lender in (pi, desk):
+        wait_until(lambda one=lender: bool(one.status().get("devices")), "devices were found")
     shown = pi.owner("status").stdout
     assert f"Devices  Hailo-8 at {SLOT} (accel-hailo8) · lent to nobody" in shown
-    assert desk.status()["devices"] == []
+    assert [one["label"] for one in desk.status()["devices"]] == ["phone-pool"]
 
     asks = ("submit", "--label", "accel-hailo8")
     job = fleet.submit(*asks, "--no-wait", "--", "sh", "-c", READS).stdout.strip()
@@ -79,9 +87,18 @@ def test_an_accelerator_is_lent_where_it_is_and_by_its_owners_word(fleet: PiFlee
 
     (fleet.root / "dev/hailo0").unlink()
     wait_until(lambda: bool(pi.status()["devices"][0]["fault"]), "it was unplugged")
-    assert "hailo0 is missing" in pi.owner("doctor").stdout
+    doctor = pi.owner("doctor").stdout
+    assert "hailo0 is missing" in doctor
+    assert "phone-pool is told as a label; no job is given it" in doctor
     later = fleet.submit(*asks, "--no-wait", "--", "sh", "-c", READS).stdout.strip()
     why = "2 would match without the label accel-hailo8"
     wait_until(lambda: why in fleet.submit("why", later).stdout, "nobody has it any more")
     plug_in(fleet.root)
     assert fleet.submit("get", "--wait", later).stdout == f"3\n{SLOT}"
+
+    on_phones = ("submit", "--label", "phone-pool", "--no-wait", "--", "ls", "/dev/bus")
+    tried = fleet.submit("get", "--wait", fleet.submit(*on_phones).stdout.strip())
+    assert tried.returncode == 2, "ls itself ran, and was given no phone"
+    assert "/dev/bus" in tried.stderr
+    (fleet.root / "phones").write_text(PHONES.replace("true", "false"))
+    wait_until(lambda: bool(pi.status()["devices"][1]["fault"]), "no phone is charged any more")
