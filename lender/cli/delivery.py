@@ -3,6 +3,7 @@
 import base64
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lender.client import ClientError, Job, TaskRecord, TaskResult, Terminal, er
 from lender.protocol.strangers_text import visible
 
 _FAILURES_SHOWN_MAX = 5
+_WORDS_SHOWN_MAX = 60
 
 
 async def deliver_task(
@@ -121,7 +123,9 @@ class ArrayDelivery:
         cause = result.error or (
             f"{result.limit} limit" if result.limit else f"exit code {result.exit_code}"
         )
-        self._progress.say(f"task {result.task} failed on {record.lender[:8]}: {visible(cause)}")
+        words = self._words(result.task)
+        which = f"{result.task} ({' '.join(words)[:_WORDS_SHOWN_MAX]})" if words else result.task
+        self._progress.say(visible(f"task {which} failed on {record.lender[:8]}: {cause}"))
         _write_stderr(result.stderr_tail, raw=self._raw)
 
     async def _to_folder(self, record: TaskRecord, folder: Path) -> None:
@@ -152,6 +156,11 @@ class ArrayDelivery:
         else:
             Output(sys.stdout, raw=self._raw).write(value)
 
+    def _words(self, task: int) -> Sequence[str]:
+        """What is this task's own in its command line."""
+        array = self._job.spec.array
+        return array.each[task] if array is not None and array.each else ()
+
     def _print_record(self, record: TaskRecord, value: bytes) -> None:
         _print_json(
             "lender.task/1",
@@ -160,6 +169,7 @@ class ArrayDelivery:
                 "state": record.result.state,
                 "lender": record.lender,
                 "attempt": record.attempt,
+                **({"each": [*words]} if (words := self._words(record.result.task)) else {}),
                 **_task_fields(record.result, value),
             },
         )

@@ -27,7 +27,7 @@ from lender.client import (
     Requires,
     Verify,
 )
-from lender.client.specs import inputs_by_name, job_spec, payload_of
+from lender.client.specs import array_of_each, inputs_by_name, job_spec, payload_of
 from lender.protocol.job import After, BlobRef, JobSpec
 from lender.protocol.reach import parse_reach
 from lender.protocol.strangers_text import visible
@@ -103,6 +103,7 @@ class _JobFile(_Table):
     command: list[str] = []
     wasm: str | None = None
     array: Annotated[Array, _typed(indices)] | None = None
+    each: list[str | list[str]] | None = None
     gang: bool = False
     name: str = ""
     workload: str | None = None
@@ -200,7 +201,11 @@ def _request(file: _JobFile, folder: Path) -> JobRequest:
     wasm = None if file.wasm is None else folder / file.wasm
     if wasm is not None and not _is_file(wasm):
         raise _MissingFileError(("wasm",), wasm)
-    when = file.when
+    when, array = file.when, file.array
+    if file.each is not None:
+        if array is not None:
+            raise Rejected("each", "says how many tasks there are: leave out array")
+        array = array_of_each([[one] if isinstance(one, str) else one for one in file.each])
     limits = file.limits.model_dump(by_alias=True, exclude_none=True)
     machine = file.machine.model_dump(by_alias=True, exclude_none=True)
     requires = {key: tuple(one) if isinstance(one, list) else one for key, one in machine.items()}
@@ -209,7 +214,7 @@ def _request(file: _JobFile, folder: Path) -> JobRequest:
         wasm=wasm,
         inputs=inputs,
         outputs=file.outputs,
-        array=file.array,
+        array=array,
         name=file.name,
         workload=file.workload,
         env=file.env,
@@ -242,7 +247,8 @@ def _check(request: JobRequest) -> None:
     Raises:
         Rejected: it breaks one.
     """
-    if request.wasm is None and not request.argv:
+    each = request.array.each if isinstance(request.array, Array) else ()
+    if request.wasm is None and not (request.argv or each):
         raise Rejected("command", "say what to run, or name a module by wasm")
     spec = job_spec(
         request,

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from lender.cli.catalogue_choice import add_catalogue_option, chosen, described
+from lender.cli.each_line import first_unsent
 from lender.cli.exits import CommandError, Exit
 from lender.client import (
     Array,
@@ -50,6 +51,7 @@ _OPTIONS = {
     "retries": "--retries",
     "name": "--name",
     "array": "--array",
+    "each": "--each",
     "expected_s": "--expect",
     "queue_s": "--queue-time",
     "not_before": "--delay",
@@ -242,7 +244,8 @@ def job_request(
         CommandError: they contradict each other or their workload, or a limit is out of its range.
     """
     try:
-        request = described(_said(args, array, gang=gang), chosen(args.catalogue))
+        said = _said(args, array, gang=gang)
+        request = described(said, chosen(args.catalogue))
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         field = str(fault["loc"][0])
@@ -252,8 +255,12 @@ def job_request(
         raise fault_of(error) from error
     except CatalogueError as error:
         raise CommandError(Exit.USAGE, visible(str(error))) from error
-    if request.wasm is None and not request.argv:
-        raise CommandError(Exit.USAGE, "no command: put it behind --, or name a module by --wasm")
+    # A workload's own command line is that of each task, where each has arguments of its own.
+    is_made = request.array is not said.array
+    if request.wasm is None and not request.argv and not is_made:
+        lines = " (lines that are commands: `-- sh -c`)" if array and array.each else ""
+        told = f"no command: put it behind --{lines}, or name a module by --wasm"
+        raise CommandError(Exit.USAGE, told)
     return request
 
 
@@ -291,10 +298,13 @@ def _said(args: argparse.Namespace, array: Array | None, *, gang: bool) -> JobRe
         "prefers": tuple(args.prefers),
         "net": args.net,
     }
+    named = _named_inputs(inputs, command)
+    if (file := first_unsent(array, named)) is not None:
+        _note(f"lines name files here, such as {visible(file)}, which tasks see by --in alone")
     return JobRequest(
         argv=command,
         wasm=args.wasm,
-        inputs=_named_inputs(inputs, command),
+        inputs=named,
         outputs=outputs,
         array=array,
         name=args.name,

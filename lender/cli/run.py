@@ -3,7 +3,8 @@
 A job file is TOML. Its keys are the options of `lender submit`, without dashes, in tables:
 
   command = ["python3", "plot.py", "{task}"]   # or wasm = "plot.wasm", with command as arguments
-  array = "0-99"                               # left out: one task
+  array = "0-99"                               # left out: one task; or, instead of indices,
+  each = ["a", "b", ["-v", "c"]]               #   what each task is called with, behind command
   inputs = ["plot.py", "data.csv"]             # beside this file; or a table: name = "file"
   outputs = ["plot.png"]
   env = { MODE = "fast" }

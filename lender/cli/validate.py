@@ -9,6 +9,7 @@ from pathlib import Path
 from lender.cli.catalogue_choice import add_catalogue_option, chosen
 from lender.cli.exits import Exit
 from lender.cli.job_file import read_job_file
+from lender.client import Array
 from lender.protocol.strangers_text import visible
 
 EXAMPLES = """\
@@ -24,8 +25,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read it, and say what it describes."""
     request = read_job_file(args.file, chosen(args.catalogue))
-    count = request.array.count if request.array else 1  # type: ignore[union-attr] # of a file
+    array = request.array if isinstance(request.array, Array) else Array(count=1)
+    count = array.count
     program = [] if request.wasm is None else [request.workload or str(request.wasm)]
-    what = visible(" ".join([*program, *request.argv]))
+    each = [*array.each[0], "…"] if array.each else []
+    what = visible(" ".join([*program, *request.argv, *each]))
     print(f"{args.file}: {count} task{'s' * (count != 1)} of {what}")
     return Exit.DONE

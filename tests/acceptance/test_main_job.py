@@ -76,6 +76,25 @@ async def _next(heard: Subscription) -> dict[str, Any]:
     return fields
 
 
+def test_a_list_is_a_task_for_each_of_its_lines(fleet: Fleet) -> None:
+    (fleet.folder / "list").write_text("a b\n\n$HOME\n{task}\nno such\n")
+    script = 'test "$1" = "no such" && exit 3; echo "<$1>"'
+    said = fleet.submit("submit", "--each", "list", "--", "sh", "-c", script, "sh")
+    assert said.stdout == "<a b>\n<$HOME>\n<2>\n"
+    assert said.returncode == 1
+    assert "task 3 (no such) failed on" in said.stderr
+    assert "exit code 3" in said.stderr
+    module = str(catalogue.load()["checksum"].module)
+    for name in ("a", "b"):
+        (fleet.folder / name).write_text(name)
+    (fleet.folder / "files").write_text("a\nb\n")
+    of_wasm = ("--wasm", module, "--in", "a", "--in", "b", "--each", "files", "--json")
+    told = [json.loads(line) for line in fleet.submit("map", *of_wasm).stdout.splitlines()]
+    assert [(one["each"], one["value"].split()[0]) for one in told] == [
+        ([name], hashlib.sha256(name.encode()).hexdigest()) for name in ("a", "b")
+    ]
+
+
 def test_an_output_file_comes_back(fleet: Fleet) -> None:
     arguments = ("--out", "sum.txt", "--", "sh", "-c", "echo forty-two > sum.txt")
     said = fleet.submit("submit", *arguments)

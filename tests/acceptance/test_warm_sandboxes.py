@@ -146,3 +146,37 @@ async def test_another_job_goes_on_in_it_if_it_asks_for_the_same_and_is_told_its
         values = [(await job.result(60)).value.decode().split() for job in jobs]
     assert [one[-1] for one in values] == [job.id for job in jobs]
     assert not any("left" in one for one in values)
+
+
+async def test_a_list_of_other_words_goes_on_in_it_and_outlives_lenderd(
+    fleet: Fleet, desk: Lender
+) -> None:
+    command = ("sh", "-c", 'sleep 0.05; printf "%s|" "$LENDER_JOB" "$@"', "sh", "all")
+    lists = ((("a b",), ("", "-x"), ()), (("ü",), ("{task}",)), [(f"late {n}",) for n in range(6)])
+    seen: list[set[tree.Root]] = []
+    async with Client(fleet.url, fleet.key) as client:
+        for number, each in enumerate(lists):
+            job = await client.submit(command, each=each)
+            values: dict[int, bytes] = {}
+            async for record in job.results():
+                assert record.result.task not in values
+                values[record.result.task] = record.result.value
+                if number == 0 or (number == 1 and len(values) == 1):
+                    seen.append({root for one in records(desk) for root in one.roots})
+                if number == 2 and len(values) == 1:
+                    desk.stop()
+                    desk.start()
+            told = [(job.id, "all", *(word.replace("{task}", "1") for word in one)) for one in each]
+            assert [values[task].decode() for task in range(len(each))] == [
+                "".join(f"{word}|" for word in one) for one in told
+            ]
+    assert all(one == seen[0] for one in seen), "all of them in the sandbox of the first"
+
+
+async def test_jobs_that_go_together_are_each_told_of_themselves_alone(fleet: Fleet) -> None:
+    command = ("sh", "-c", 'echo "$LENDER_JOB" "$LENDER_TASK" "$LENDER_TASK_COUNT" "$1"', "sh")
+    async with Client(fleet.url, fleet.key, together=True) as client:
+        jobs = await asyncio.gather(*(client.submit([*command, f"{n}"]) for n in range(6)))
+        said = [(await job.result(60)).value.decode().split() for job in jobs]
+    assert said == [[job.id, "0", "1", f"{n}"] for n, job in enumerate(jobs)]
+    assert any("-" in job.id for job in jobs), "some of them went together"

@@ -74,6 +74,15 @@ def test_all_that_it_says(folder: Path) -> None:
     )
 
 
+def test_what_each_task_is_called_with(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    request = read(folder, "command = ['cat']\neach = ['a b', ['-v', 'c'], []]")
+    assert request.array == Array(count=3, each=(("a b",), ("-v", "c"), ()))
+    assert validate.run(parse("validate", validate, [str(folder / "job.toml")])) == 0
+    assert "3 tasks of cat a b …" in capsys.readouterr().out
+    whole = read(folder, "each = [['true'], ['echo', 'x']]")
+    assert (whole.argv, whole.array) == ([], Array(count=2, each=(("true",), ("echo", "x"))))
+
+
 def test_files_lie_beside_it_and_may_have_other_names(folder: Path) -> None:
     text = 'wasm = "f.wasm"\ncommand = ["x"]\n[inputs]\n"in/a" = "data.csv"\n'
     request = read(folder, text)
@@ -102,6 +111,11 @@ def test_files_lie_beside_it_and_may_have_other_names(folder: Path) -> None:
         ("command = ['x']\n\narray = '5'", "3: array: '5' are no indices"),
         ("command = ['x']\narray = 5", "2: array: '5' are no indices"),
         ("command = ['x']\narray = true", "2: array: "),
+        ("command = ['x']\neach = ['a']\narray = '0-0'", "2: each: says how many"),
+        ("command = ['x']\neach = []", "2: each: is empty"),
+        ("command = ['x']\neach = 'a'", "2: each: Input should be a valid list"),
+        ("command = ['x']\neach = ['a', 3]", "2: each.1"),
+        ("each = [['true'], []]", "1: command: a process job is a command line"),
         ("command = ['x']\nverify = '9/9'", "2: verify: "),
         ("command = ['x']\nretries = 99", "2: retries: Input should be less"),
         ("command = ['x']\n[when]\ndelay = 'soon'", "3: when.delay: 'soon' is no duration"),

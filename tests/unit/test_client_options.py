@@ -18,7 +18,8 @@ from lender.service.quantities import duration_s, size_bytes
 def request_of(*words: str) -> JobRequest:
     parser = argparse.ArgumentParser()
     submit.configure(parser)
-    return job_request(parser.parse_args(words))
+    args = parser.parse_args(words)
+    return job_request(args, array=args.array or args.each)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +187,69 @@ def test_sizes_and_durations() -> None:
             size_bytes(wrong)
         with pytest.raises(argparse.ArgumentTypeError):
             duration_s(wrong)
+
+
+def each_of(folder: Path, content: bytes) -> Array:
+    path = folder / "list"
+    path.write_bytes(content)
+    array = request_of("--each", str(path), "--", "echo", "all").array
+    assert isinstance(array, Array)
+    return array
+
+
+def test_each_line_that_is_not_empty_is_an_argument_of_a_task(tmp_path: Path) -> None:
+    array = each_of(tmp_path, b"a b\n\n  -x \n$HOME\r\n\xc3\xbc")
+    assert array == Array(count=4, each=(("a b",), ("  -x ",), ("$HOME",), ("\u00fc",)))
+    assert each_of(tmp_path, b"\xef\xbb\xbfa\n").each == (("a",),), "the mark of another system"
+
+
+def test_lines_come_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\nb")))
+    parser = argparse.ArgumentParser()
+    map_verb.configure(parser)
+    args = parser.parse_args(["--each", "-", "--gang", "--", "echo"])
+    assert args.each == Array(count=2, each=(("a",), ("b",)))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\n\n", "nothing to run"),
+        (b"a\0b\0", "holds a zero byte"),
+        (b"\xff", "is no UTF-8 text"),
+        (b"a\n" * 1001, "has 1001 lines of 1001 bytes"),
+        (b"a" * 1300 * 100 + b"\n" + b"b" * 1300, "131300 bytes in all"),
+        (b"a" * 40_000, "at most 32768"),
+        (None, "No such file"),
+    ],
+)
+def test_a_list_that_makes_no_array_is_told_with_its_mend(
+    tmp_path: Path, content: bytes | None, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        each_of(tmp_path, content) if content is not None else request_of("--each", "gone", "x")
+    assert told in capsys.readouterr().err
+
+
+def test_a_list_needs_a_command_and_says_of_files_that_are_not_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, content in (("list", "a.csv\nb.csv\n"), ("a.csv", "1"), ("b.csv", "2")):
+        (tmp_path / name).write_text(content)
+    with pytest.raises(CommandError, match="`-- sh -c`"):
+        request_of("--each", "list")
+    with pytest.raises(SystemExit):
+        request_of("--each", "list", "--array", "0-1", "--", "cat")
+    capsys.readouterr()
+    request_of("--each", "list", "--in", "a.csv", "--", "cat")
+    assert "such as b.csv, which tasks see by --in alone" in capsys.readouterr().err
+    request = request_of("--each", "list", "--in", "a.csv", "--in", "b.csv", "--", "cat")
+    assert capsys.readouterr().err == ""
+    assert (request.argv, request.array) == (["cat"], Array(count=2, each=(("a.csv",), ("b.csv",))))
+    words = ("--workload", "checksum", "--in", "a.csv", "--in", "b.csv", "--each", "list")
+    request = request_of(*words)
+    assert (request.argv, request.array) == ([], Array(count=2, each=(("a.csv",), ("b.csv",))))
 
 
 def test_an_array_is_all_indices_below_a_number_or_some_of_them() -> None:
