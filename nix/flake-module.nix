@@ -40,6 +40,7 @@ in {
       // {inherit (config.flake.modules.nixos) headless-pi wsl;};
     darwinModules = both config.flake.modules.darwin;
     homeModules = both config.flake.modules.homeManager;
+    clan.modules.lender = import ./clan {nixosModule = config.flake.modules.nixos.lender;};
     overlays.default = final: _: {lender = build final;};
   };
 

@@ -13,6 +13,7 @@ from nix_modules import BIN, ROOT, evaluated, needs_nix, nix, sources
 
 from broker.service.settings import BrokerSettings
 from lender.cli.checks import boot_line, kernel
+from lender.cli.proposals import words
 from lender.daemon.settings import DaemonSettings
 from lender.link.embedded import MAX_PAYLOAD_BYTES
 
@@ -255,12 +256,61 @@ def test_wsl_wants_the_module_of_wsl() -> None:
     assert evaluated("wsl.within")["broken"] == []
 
 
+def test_a_clan_gives_each_machine_what_its_roles_say() -> None:
+    whole = evaluated("clan.whole")
+    attic, pi, desk = whole["attic"], whole["pi"], whole["desk"]
+    assert set(attic["systemd"]["services"]) == {"lenderd", "lender-broker", "nats"}
+    assert attic["files"]["lender/lenderd.toml"] == {"slots": 1, "url": "nats://127.0.0.1:4222"}
+    assert (attic["broken"], attic["firewall"]["allowedTCPPorts"]) == ([], [4222])
+    assert set(pi["systemd"]["services"]) == {"lenderd"}
+    assert pi["files"]["lender/lenderd.toml"] == {"url": "nats://attic:4222"}
+    assert pi["files"]["lender/proposals/alice.toml"]["workload"] == "checksum"
+    unit = pi["systemd"]["services"]["lenderd"]["serviceConfig"]
+    assert unit["LoadCredential"] == ["lenderd.creds:/run/secrets/vars/lender"]
+    assert pi["firewall"]["allowedTCPPorts"] == []
+    assert (desk["systemd"]["services"], desk["files"]) == ({}, {})
+    assert desk["variables"] == {"LENDER_URL": "tls://nats.lab:4222"}
+    assert (desk["packages"], attic["variables"]) == (
+        ["lender"],
+        {"LENDER_URL": "nats://127.0.0.1:4222"},
+    )
+    assert evaluated("clan.alone")["attic"]["broken"] == []
+    assert "serverConfig" in evaluated("clan.unreachable")["attic"]["broken"][0]
+
+
+def test_examples_are_configurations() -> None:
+    examples = evaluated("examples")
+    assert [name for name, one in examples.items() if one["broken"]] == []
+    for name in ("agenix", "attic", "pi-shelf"):
+        unit = examples[name]["systemd"]["services"]["lenderd"]["serviceConfig"]
+        assert unit["LoadCredential"] == ["lenderd.creds:/run/agenix/lenderd"]
+    for name in ("attic", "pi-shelf", "desk"):
+        files = examples[name]["files"]
+        assert files["lender/lenderd.toml"]["url"] == "tls://nats.example.org:4222"
+        assert words(files["lender/proposals/alice.toml"])
+        DaemonSettings(**files["lender/lenderd.toml"])
+    assert "cgroup_memory=1" in examples["pi-shelf"]["boot"]["kernelParams"]
+    assert "lenderd" in examples["mac"]["launchd"]["agents"]
+    assert "lenderd" in examples["home-manager"]["systemd"]["user"]["services"]
+
+
+def test_an_overlay_pins_by_revision_and_holds_nothing_of_the_product() -> None:
+    flake = (ROOT / "nix/examples/owner-overlay/flake.nix").read_text()
+    assert re.search(r'lender\.url = "git\+https://[^"]*[?]rev=[0-9a-f]{40}"', flake)
+    for named in re.findall(r"\./[a-z/-]+\.nix", flake):
+        assert (ROOT / "nix/examples/owner-overlay" / named).exists()
+    for path in (ROOT / "nix").rglob("*.nix"):
+        if "examples" not in path.parts:
+            assert "example.org" not in path.read_text()
+
+
 def test_the_flake_offers_what_people_look_for() -> None:
     flake = evaluated("names", "flake.nix"), evaluated("exported", "flake.nix")
     assert {"modules", "nixosModules", "darwinModules", "homeModules", "overlays"} <= set(flake[0])
     assert flake[1]["nixosModules"] == ["default", "headless-pi", "lender", "wsl"]
     assert flake[1]["darwinModules"] == flake[1]["homeModules"] == ["default", "lender"]
     assert set(evaluated("modules", "flake.nix")) == {"darwin", "homeManager", "nixos"}
+    assert evaluated("clan", "flake.nix") == ["broker", "lender", "submitter"]
     assert evaluated("each", "flake.nix") == ["checks", "devShells", "formatter", "packages"]
 
 

@@ -84,6 +84,35 @@ in {
       settings.slots = 1;
     };
   };
+  clan = {
+    whole = {
+      broker.attic.serverConfig = "/var/lib/nats/server/server.conf";
+      lender = {
+        attic.settings.slots = 1;
+        pi = {
+          promptCredentials = true;
+          proposals.alice = proposal;
+        };
+      };
+      submitter = {
+        attic = {};
+        desk.url = "tls://nats.lab:4222";
+      };
+    };
+    alone = {
+      broker.attic = {};
+      lender.attic = {};
+      submitter = {};
+    };
+    unreachable = {
+      broker.attic = {};
+      lender = {
+        attic = {};
+        pi = {};
+      };
+      submitter = {};
+    };
+  };
   refused = {
     nixos = let
       on = more: {services.lender = {enable = true;} // more;};

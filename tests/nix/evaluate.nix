@@ -22,6 +22,7 @@
   in {
     inherit (config) boot services systemd users;
     inherit (config.networking) firewall;
+    inherit (config.environment) variables;
     packages = map (one: one.name) config.environment.systemPackages;
     files = content config.environment.etc;
     broken = broken config;
@@ -45,10 +46,70 @@
     config.wsl.enable = true;
   };
 
+  # What a clan gives to a machine that has some roles of an instance.
+  clan = let
+    service = import ../../nix/clan {nixosModule = modules + "/nixos";};
+    instance = settings: let
+      roles = builtins.mapAttrs (_: machines: {inherit machines;}) settings;
+      said = role: name:
+        (lib.evalModules {
+          modules = [service.roles.${role}.interface {config = settings.${role}.${name};}];
+        })
+        .config;
+      given = name: role:
+        (service.roles.${role}.perInstance {
+          inherit roles;
+          machine = {inherit name;};
+          settings = said role name;
+        })
+        .nixosModule;
+      held = name: builtins.filter (role: settings.${role} ? ${name}) (builtins.attrNames settings);
+    in
+      name:
+        machine (modules + "/nixos") {
+          imports = map (given name) (held name) ++ [vars];
+        };
+    vars = {lib, ...}: {
+      options.clan = lib.mkOption {type = lib.types.anything;};
+      config.clan.core.vars.generators.lender.files.credentials.path = "/run/secrets/vars/lender";
+    };
+  in
+    builtins.mapAttrs (_: fleet: builtins.mapAttrs (name: _: instance fleet name) (fleet.lender // fleet.submitter))
+    cases.clan;
+
+  examples = let
+    place = ../../nix/examples;
+    secrets = {lib, ...}: {
+      options = {
+        age = lib.mkOption {type = lib.types.anything;};
+        sops = lib.mkOption {type = lib.types.anything;};
+      };
+      config.age.secrets.lenderd.path = "/run/agenix/lenderd";
+      config.sops.secrets.lenderd.path = "/run/secrets/lenderd";
+    };
+    nixos = file: machine (modules + "/nixos") {imports = [secrets (place + "/${file}.nix")];};
+    owner = place + "/owner-overlay";
+  in {
+    nixos = nixos "nixos";
+    agenix = nixos "agenix";
+    sops = nixos "sops";
+    home-manager = person linux {imports = [(place + "/home-manager.nix")];};
+    mac = person mac {imports = [(place + "/home-manager.nix")];};
+    darwin = apple {imports = [(place + "/darwin.nix")];};
+    attic = machine (modules + "/nixos") {
+      imports = [(owner + "/fleet.nix") (owner + "/machines/attic.nix")];
+    };
+    pi-shelf = machine (modules + "/nixos/headless-pi.nix") {
+      imports = [(owner + "/fleet.nix") (owner + "/machines/pi-shelf.nix")];
+    };
+    desk = person linux {imports = [(owner + "/fleet.nix") (owner + "/machines/desk.nix")];};
+  };
+
   cases = import ./cases.nix;
   each = builtins.mapAttrs;
   written = evaluation: {inherit (evaluation) files systemd;};
 in {
+  inherit clan examples;
   nixos = each (_: machine (modules + "/nixos")) cases.nixos;
   headless-pi = machine (modules + "/nixos/headless-pi.nix") {};
   wsl = {

@@ -38,6 +38,7 @@ in {
   names = builtins.attrNames outputs;
   modules = names outputs.modules;
   exported = names {inherit (outputs) nixosModules darwinModules homeModules overlays;};
+  clan = builtins.attrNames outputs.clan.modules.lender.roles;
   each = builtins.attrNames outputs.each;
   packages = builtins.attrNames outputs.each.packages;
   overlaid = (outputs.overlays.default pkgs {}).lender.name;

@@ -3,7 +3,7 @@
   inherit (builtins) attrNames concatMap functionArgs isAttrs isFunction isPath isString mapAttrs removeAttrs;
   isOption = value: isAttrs value && value._type or "" == "option";
 
-  # A module and those that it imports -> list of { options, config, freeform }
+  # A module and those that it imports -> list of { key, options, config, freeform }
   collected = args: module: let
     loaded =
       if isPath module || isString module
@@ -18,12 +18,19 @@
     concatMap (collected args) (plain.imports or [])
     ++ [
       {
+        key =
+          plain.key
+          or (
+            if isPath module
+            then toString module
+            else null
+          );
         options = plain.options or {};
         freeform = plain.freeformType or null;
         config =
           if hasParts
           then plain.config or {}
-          else removeAttrs plain ["imports" "_file" "_class"];
+          else removeAttrs plain ["imports" "key" "_file" "_class"];
       }
     ];
 
@@ -34,6 +41,14 @@
       then joined a.${name} value
       else value)
     b;
+
+  # Of modules with one key the first.
+  once = modules:
+    builtins.foldl' (seen: one:
+      if one.key != null && builtins.any (other: other.key == one.key) seen
+      then seen
+      else seen ++ [one]) []
+    modules;
 
   at = name: sets: concatMap (set: lib.optional (set ? ${name}) set.${name}) sets;
 
@@ -77,7 +92,7 @@ in {
     specialArgs ? {},
     place ? [],
   }: let
-    all = concatMap (collected (specialArgs // {inherit config lib;})) modules;
+    all = once (concatMap (collected (specialArgs // {inherit config lib;})) modules);
     freeforms = builtins.filter (one: one != null) (map (one: one.freeform) all);
     config =
       evaluated place (builtins.foldl' joined {} (map (one: one.options) all))

@@ -84,6 +84,7 @@ in rec {
       then (attrsOf data).merge place values
       else same data place values;
   };
+  anything = data;
   submodule = module: {
     name = "submodule";
     check = isAttrs;

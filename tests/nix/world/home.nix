@@ -16,6 +16,8 @@ in {
     home = {
       inherit packages;
       homeDirectory = of types.str "/home/ann";
+      stateVersion = of types.str "";
+      username = of types.str "ann";
     };
     xdg.configFile = files;
     systemd.user = {

@@ -26,7 +26,9 @@ in {
     environment = {
       systemPackages = packages;
       etc = files;
+      variables = set;
     };
+    nixpkgs.hostPlatform = of types.str "x86_64-linux";
     networking = {
       hostName = of types.str "attic";
       firewall.allowedTCPPorts = of (types.listOf types.port) [];
