@@ -4,13 +4,21 @@ from collections.abc import Iterator
 from typing import Any
 
 from lender.cli.reading import Fields
-from lender.cli.words import count, printable
+from lender.cli.words import count, printable, size
 
 
 def lines(status: Fields) -> list[str] | None:
-    """A line for each; None where there is none."""
-    devices = [one for one in status.get("devices") or () if isinstance(one, dict)]
-    return [_line(one, status) for one in devices] or None
+    """A line for each, GPUs among them; None where there is none."""
+    gpus = (status.get("machine") or {}).get("gpus") or ()
+    said = [_gpu(number, gpu, status) for number, gpu in enumerate(gpus)]
+    return [*said, *(_line(one, status) for one in status.get("devices") or ())] or None
+
+
+def _gpu(number: int, gpu: dict[str, Any], status: Fields) -> str:
+    free = size(gpu.get("vram_free_bytes") or 0)
+    lent = any(grant.get("vram_bytes") for grant in status.get("grants", ()))
+    whom = "lent" if lent else "lent to nobody: lender grant … --gpu"
+    return printable(f"GPU {number} ({gpu.get('id')}) · {free} of its memory free · {whom}")
 
 
 def _line(device: dict[str, Any], status: Fields) -> str:

@@ -35,6 +35,7 @@ _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "mem": (str,),
     "gpu": (bool,),
     "vram": (str,),
+    "device": (str,),
     "net": (str,),
     "net_metered": (bool,),
     "when": (str,),

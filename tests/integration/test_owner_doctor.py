@@ -103,7 +103,14 @@ def test_what_is_not_come_to_in_time_is_named(machine: Machine) -> None:
         "python",
         "clock",
     ]
-    assert [one.name for one in left_out] == [*names, "system", "runtimes", "devices", "rehearsal"]
+    assert [one.name for one in left_out] == [
+        *names,
+        "system",
+        "runtimes",
+        "devices",
+        "gpus",
+        "rehearsal",
+    ]
     assert {one.level for one in left_out} == {"warning"}
 
 

@@ -69,6 +69,42 @@ def test_status_says_what_becomes_of_each() -> None:
     assert line.endswith(" · used by J-2")
 
 
+def test_status_says_what_becomes_of_gpus() -> None:
+    status: dict[str, Any] = {"machine": {"gpus": [{"id": "GPU-1", "vram_free_bytes": 7 << 30}]}}
+    said = "GPU 0 (GPU-1) · 7 GiB of its memory free · "
+    assert device_words.lines(status) == [f"{said}lent to nobody: lender grant … --gpu"]
+    status["grants"] = [grant_fields(replace(GRANT, vram_bytes=1 << 30), "")]
+    assert device_words.lines(status) == [f"{said}lent"]
+
+
+def test_doctor_says_why_a_gpu_is_not_offered(tmp_path: Path) -> None:
+    assert not list(devices.gpus(tmp_path))
+    for number, class_ in enumerate(("0x030200", "0x040300")):  # the second is its sound
+        folder = tmp_path / f"sys/bus/pci/devices/0000:0{number}:00.0"
+        folder.mkdir(parents=True)
+        (folder / "vendor").write_text("0x10de\n")
+        (folder / "class").write_text(f"{class_}\n")
+    link = tmp_path / "sys/bus/pci/devices/0000:00:00.0/driver"
+
+    def told_of(driver: str) -> devices.Check:
+        place = tmp_path / "sys/bus/pci/drivers" / driver
+        place.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(place)
+        (found,) = devices.gpus(tmp_path)
+        return found
+
+    (bare,) = devices.gpus(tmp_path)
+    assert (bare.level, "no driver has taken it" in bare.text) == ("info", True)
+    assert "nouveau, which can't compute" in told_of("nouveau").text
+    assert told_of("vfio-pci").mend == ""
+    assert "nvidia-modprobe" in told_of("nvidia").mend
+    (tmp_path / "dev").mkdir()
+    for node in ("nvidiactl", "nvidia-uvm"):
+        (tmp_path / "dev" / node).touch()
+    assert told_of("nvidia").level == "ok"
+
+
 def test_doctor_says_what_a_device_needs() -> None:
     hailo, phones, bare = devices.devices(told(HAILO, PHONES, BARE))
     assert (hailo.name, hailo.level) == ("device.accel-hailo8", "ok")

@@ -18,13 +18,13 @@ ASKED = Grant("G-1", KEY, "render", None, 1, 1 << 30, NOW + 30 * DAY_S, NOW)
 def test_it_says_what_its_owner_would_type() -> None:
     table = {
         **LEAST, "cpu": 4, "mem": "2G", "gpu": True, "net_metered": False,
-        "budget": ["10cpuh/day", "5GB/week"],
+        "budget": ["10cpuh/day", "5GB/week"], "device": "accel-hailo8",
     }  # fmt: skip
     said = words(table)
     assert said[-2:] == ["--", f"alice={KEY}"]
     assert sorted(said[:-2]) == [
-        "--budget=10cpuh/day", "--budget=5GB/week", "--cpu=4", "--expires=30d", "--gpu",
-        "--mem=2G", "--workload=render",
+        "--budget=10cpuh/day", "--budget=5GB/week", "--cpu=4", "--device=accel-hailo8",
+        "--expires=30d", "--gpu", "--mem=2G", "--workload=render",
     ]  # fmt: skip
     options = options_of(said)
     assert (options.cpu, options.mem, options.gpu, options.yes) == (4, 2 << 30, True, False)

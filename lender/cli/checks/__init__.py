@@ -38,6 +38,7 @@ def examine(state: StateFolder, within_s: float = WITHIN_S) -> list[Check]:
         "system": lambda _: system(state),
         "runtimes": partial(runtimes.runtimes, told),
         "devices": lambda _: devices.devices(told),
+        "gpus": lambda _: devices.gpus(),
         "rehearsal": rehearsal.revocation,
     }
     return carry_out(parts, "doctor", within_s)

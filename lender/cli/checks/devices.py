@@ -10,6 +10,7 @@ from lender.cli.checks.check import Check
 from lender.cli.owner import Told
 from lender.cli.words import printable
 from lender.protocol.devices import KNOWN
+from lender.sensors.devices.nvidia import NvidiaAdapter
 
 _ROOT = Path("/")
 
@@ -32,6 +33,15 @@ def devices(told: Told, root: Path = _ROOT) -> Iterator[Check]:
         if device.get("label") in KNOWN:
             text = f"{device.get('name')} can be lent: lender grant … --device {device['label']}"
         yield Check(name, "ok", printable(text))
+
+
+def gpus(root: Path = _ROOT) -> Iterator[Check]:
+    """NVIDIA's GPUs, whether lenderd runs or not: who does not lend his needs no mend."""
+    for device in NvidiaAdapter(root).find():
+        if device.fault:
+            yield Check("gpu", "info", f"{device.name}: {device.fault}", device.mend)
+        else:
+            yield Check("gpu", "ok", f"{device.name} can be lent: lender grant … --gpu")
 
 
 def _look(root: Path) -> list[dict[str, Any]]:
