@@ -274,9 +274,13 @@ class Workshop:
         return made
 
 
+PATIENCE = float(os.environ.get("LENDER_PATIENCE", "1"))
+"""How much slower than others this machine is: an emulated one (tests/vm) sets it."""
+
+
 async def until(condition: Callable[[], bool], what: str, timeout_s: float = 45.0) -> None:
     """Wait for a condition of the real world, with a bound."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + timeout_s * PATIENCE
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
         await asyncio.sleep(0.01)

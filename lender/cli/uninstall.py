@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(Exit.USAGE, text)
     if manager == "systemd":
         plan = systemd.uninstall(target, host.systemd_service(target))
+        plan = Plan(plan.steps, (*plan.notes, *_of_the_machine(target)))
     else:
         found = host.launchd_service(target, install.launchd_source(target))
         plan = launchd.uninstall(target, found)
@@ -51,6 +52,16 @@ def run(args: argparse.Namespace) -> int:
     headline = f"{target.name} is no longer {target.whose}, by {manager}"
     install.finish(args, "uninstall", headline, plan)
     return Exit.DONE
+
+
+def _of_the_machine(target: Target) -> list[str]:
+    """Say that the machine's own service is another, which whoever typed this may have meant."""
+    machines = Target(target.name, system=True)
+    if target.system or target.name not in systemd.RUNS_AS:
+        return []
+    if not host.systemd_service(machines).enabled:
+        return []
+    return [f"{machines.name} as {machines.whose} stays: sudo lender uninstall --system"]
 
 
 def _with_state(target: Target, plan: Plan, *, purge: bool) -> Plan:

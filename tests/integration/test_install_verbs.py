@@ -13,6 +13,7 @@ from lender.state.folder import StateFolder, write_pid
 # Tells of the service what was last ordered of it.
 SYSTEMCTL = """#!/bin/sh
 echo "$@" >>{folder}/ran
+if [ "$1" = is-enabled ]; then cat {folder}/machines 2>/dev/null; exit; fi
 case "$2" in
   is-enabled) cat {folder}/enabled 2>/dev/null ;;
   is-active) cat {folder}/active 2>/dev/null ;;
@@ -97,6 +98,19 @@ def test_another_lenderd_of_this_machine_is_named(
     said = capsys.readouterr().out
     assert f"counts the same cores as spare: {other.path}" in said
     assert "lender install --agent" in said
+
+
+def test_who_undoes_a_service_of_their_own_is_told_of_the_machines(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["uninstall"]) == 0
+    assert "--system" not in capsys.readouterr().out
+    (home / "tools" / "machines").write_text("enabled\n")
+    assert main(["uninstall"]) == 0
+    assert "! lenderd as a service of this machine stays: sudo lender uninstall --system" in (
+        capsys.readouterr().out
+    )
+    assert changed(home) == []
 
 
 def test_a_verb_that_lacks_a_library_says_so(

@@ -10,7 +10,7 @@ import pytest
 from owner_machine import Machine, grant, machine, until
 from sandboxes import needs_bubblewrap
 
-from lender.cli.checks import examine, kernel, runtimes
+from lender.cli.checks import examine, files, kernel, runtimes
 from lender.cli.checks.check import Check
 from lender.cli.owner import Told
 from lender.core.consent import Intent
@@ -179,6 +179,34 @@ def test_a_pi_with_its_memory_cgroup_off_is_told_how_to_switch_it_on(tmp_path: P
 def test_an_old_pi_without_pressure_is_told_how_to_report_it(tmp_path: Path) -> None:
     (found,) = kernel.pressure(pi(tmp_path, {"boot/cmdline.txt": "console=tty1 rootwait\n"}))
     assert "add psi=1 to the end of the one line in /boot/cmdline.txt" in found.mend
+
+
+@pytest.mark.parametrize(
+    ("mounted", "kind"),
+    [
+        ("/ ext4", ""),
+        ("/ ext4|{home} nfs4", "nfs4"),
+        ("/ ext4|{home} fuse.sshfs", "fuse.sshfs"),
+        ("/ nfs4|{home} ext4", ""),
+        ("/ ext4|{home} nfs4|{home}/a\\040b ext4", ""),
+        ("/ ext4|{home} nfs4|{home}/a ext4", "nfs4"),
+        ("/ ext4|{home}/a\\040b cifs|{home} ext4", ""),
+        ("/ ext4|{home}/ nfs", "nfs"),
+        ("/ fuse.portal", ""),
+    ],
+)
+def test_a_state_folder_that_other_machines_have_too_is_named(
+    tmp_path: Path, mounted: str, kind: str
+) -> None:
+    mounts = tmp_path / "mountinfo"
+    lines = (one.format(home=tmp_path).rsplit(" ", 1) for one in mounted.split("|"))
+    text = (f"36 35 98:0 /x {at} rw,noatime shared:1 - {fs} host:/x rw\n" for at, fs in lines)
+    mounts.write_text("".join(text))
+    state = StateFolder(tmp_path / "a b" / "state")
+    said = [(one.name, one.level) for one in files.shared(state, mounts)]
+    assert said == ([("state.shared", "warning")] if kind else [])
+    assert all(f"({kind})" in one.text for one in files.shared(state, mounts))
+    assert not list(files.shared(state, tmp_path / "none")), "there is no such file on a Mac"
 
 
 def test_a_32_bit_system_is_told_what_it_lacks() -> None:

@@ -27,6 +27,7 @@ def examine(state: StateFolder, within_s: float = WITHIN_S) -> list[Check]:
     told = tell(state, "status")
     parts: dict[str, Part] = {
         "state": lambda _: files.state_folder(state),
+        "shared": lambda _: files.shared(state),
         "consent": lambda _: files.consent(state),
         "receipts": lambda _: files.receipts(state),
         "daemon": lambda _: daemon.lenderd(told),

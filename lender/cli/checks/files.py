@@ -1,14 +1,23 @@
 """The state folder, the grants in it, and the log of what ran."""
 
+import re
 import stat
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 from lender.cli.checks.check import Check
 from lender.cli.words import printable
 from lender.state.consent_files import load_consent, read_intent
 from lender.state.folder import StateFolder
 from lender.state.receipts import ReceiptLog
+
+_OF_NETWORKS: Final = re.compile(
+    r"nfs4?|cifs|smb3|afs|ceph|lustre|9p|fuse\.(sshfs|glusterfs|rclone)"
+)
+"""Types of file systems that other machines have as well, as Linux calls them."""
+_LOCAL_MEND: Final = "set `state` in lenderd.toml to a folder on a disk of this machine, mode 0711"
 
 
 def state_folder(state: StateFolder) -> Iterator[Check]:
@@ -32,6 +41,30 @@ def state_folder(state: StateFolder) -> Iterator[Check]:
         yield Check("state.owner", "warning", f"{path} belongs to someone else", mend)
     if not exposed and not strange and not status.st_mode & 0o022:
         yield Check("state", "ok", f"{state.path} is private to uid {status.st_uid}")
+
+
+def shared(state: StateFolder, mounts: Path = Path("/proc/self/mountinfo")) -> Iterator[Check]:
+    """Whether other machines have the same state folder, as with a home on a file server.
+
+    Args:
+        state: of the lenderd.
+        mounts: what is mounted here (proc(5)); where there is no such file, nothing is said.
+    """
+    if not mounts.is_file():
+        return
+    place, kind = state.path.resolve(), ""
+    for line in mounts.read_text(errors="surrogateescape").splitlines():
+        before, _, after = line.partition(" - ")
+        point = re.sub(r"\\([0-7]{3})", lambda met: chr(int(met[1], 8)), before.split(" ")[4])
+        # Of those above it the last one that was mounted counts, the innermost.
+        if place.is_relative_to(point):
+            kind = after.split(" ")[0]
+    if _OF_NETWORKS.fullmatch(kind):
+        text = (
+            f"{state.path} is on a file server ({kind}): machines that have it, too, share one "
+            "identity and what is granted"
+        )
+        yield Check("state.shared", "warning", text, _LOCAL_MEND)
 
 
 def consent(state: StateFolder) -> Iterator[Check]:
