@@ -66,7 +66,7 @@ L1, L2, L3 = LENDERS[:3]
 
 
 def job_spec(signer: Signer = ALICE, job: str = "job-0001", **fields: object) -> JobSpec:
-    count = fields.pop("count", None)
+    count, separate = fields.pop("count", None), bool(fields.pop("separate", False))
     return JobSpec(
         **{
             "v": 1,
@@ -75,7 +75,7 @@ def job_spec(signer: Signer = ALICE, job: str = "job-0001", **fields: object) ->
             "workload": "command",
             "runtime": "process",
             "argv": ("true",),
-            "array": Array(count=count) if count else None,
+            "array": Array(count=count, separate=separate) if count else None,
             "created_at": START,
             "not_after": START + 86_400.0,
             **fields,
@@ -495,6 +495,7 @@ def picture(world: World) -> dict[str, object]:
             None if job.checkpoints is None else job.checkpoints.of(RangeSet(job.tasks)),
             {task: dict(shared.votes) for task, shared in job.shared.items()},
             sorted(state.dependencies.left(job.key).items()),
+            state.dependencies.separate.left(job.key),
         )
         for job in state.jobs
     }

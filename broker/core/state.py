@@ -200,6 +200,7 @@ class State:
         self.quotas.end(job.key.submitter, job.total, len(job.payload), job.undecided_max)
         self.backlog.drop(job)
         self.dependencies.drop(job.key)
+        self.dependencies.separate.drop(job.key)
         if job.is_gang:
             self.gangs.drop(job)
             self.due.drop(Due("gather", job.key))

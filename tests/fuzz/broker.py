@@ -15,6 +15,7 @@ from broker.core.durable.records import (
     VotesSummary,
 )
 from broker.core.events import OfferReceived, QueryReceived
+from broker.core.intake.quotas import Quota
 from broker.deployment.server_words import done_of, settings_of, users_of
 from broker.deployment.tokens import Key, TokenError, decode
 from broker.deployment.tokens import encode as token_of
@@ -56,6 +57,10 @@ def _submission(data: bytes) -> None:
     world.pass_time(1.0)
     world.start()
     _goes_on(world)
+    full = World()
+    full.submit(job_spec(job="job-0009"))
+    full.broker.state.quotas.change({_KEY: Quota(jobs_max=1)})
+    full.submit_raw(subject, headers, payload)
 
 
 def _offer(data: bytes) -> None:
@@ -172,7 +177,8 @@ _TOKEN = token_of(_KEY, "alice", {"type": "user"}, _OPERATOR, START)
 
 _SUMMARIES = (
     ("5", ChunkSummary(((5, 2),), 1, 1, ((6, 1),))),
-    ("", TerminalSummary("fold", "failed", 20, 19, 1, START, START + 1, ((6, 1),))),
+    ("6", ChunkSummary(((6, 2),), 2, 0, ((6, 2),), START)),
+    ("", TerminalSummary("fold", "failed", 20, 19, 1, START, START + 1, ((6, 1),), ((8, 1),))),
     ("cp.0", CheckpointsSummary(((1, BlobRef(sha256="ab" * 32, size_bytes=9)),), 1)),
     ("retry.0", RetriesSummary(((1, 2),), 1, 1)),
     ("vote.0", VotesSummary(L1, 1, 0, ((1, "ab"),))),
@@ -189,8 +195,11 @@ TARGETS = (
                 {CONTENT_TYPE_HEADER: JSON},
                 encode(job_spec(count=9), JSON),
             ),
+            written(
+                subjects.submit(_KEY, "job-0001"), {}, encode(job_spec(count=9, separate=True))
+            ),
         ),
-        ("broker.core.intake.admission._checked",),
+        ("broker.core.intake.admission._checked", "broker.core.intake.admission.over_quota"),
     ),
     Target(
         "broker-offer",
@@ -257,7 +266,8 @@ TARGETS = (
             "broker.core.durable.records.TerminalSummary._read",
         ),
         tuple(
-            f'"{name}":'.encode() for name in ("t", "f", "a", "ft", "n", "s", "o", "at", "e", "v")
+            f'"{name}":'.encode()
+            for name in ("t", "f", "a", "ft", "n", "s", "o", "at", "e", "v", "l")
         ),
     ),
     Target(

@@ -84,6 +84,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.records_seen = 0
         self.done: dict[tuple[str, str], set[int]] = {}
         self.accepted: dict[tuple[str, str], int] = {}
+        self.separate: set[tuple[str, str]] = set()
         self.told: dict[str, set[int]] = {}
         self.answered: set[str] = set()
         self.failures: dict[tuple[str, str, int], set[str]] = {}
@@ -107,6 +108,8 @@ class BrokerMachine(RuleBasedStateMachine):
         queue_s=st.sampled_from((None, None, 3.0)),
         gang=st.booleans(),
         verify=st.sampled_from(VERIFIED),
+        separate=st.booleans(),
+        at=fractions,
     )
     def submit(
         self,
@@ -121,26 +124,37 @@ class BrokerMachine(RuleBasedStateMachine):
         queue_s: float | None = None,
         gang: bool = False,
         verify: Verify | None = None,
+        separate: bool = False,
+        at: float = 0.0,
     ) -> None:
         theirs = [job for submitter, job in self.accepted if submitter == signer.public_key]
+        if theirs and (signer.public_key, theirs[-1]) in self.separate:
+            last = round(at * self.accepted[signer.public_key, theirs[-1]])
+            theirs.append(task_name(theirs[-1], last))
         waits = (After(job=theirs[-1], on=after),) if after and theirs else ()
         self.numbers["job"] += 1
+        # No larger than what ends all jobs at the end can hold.
+        gang = gang and verify is None and count is not None and count <= SLOTS_MAX
+        checkpoint = checkpoint and verify is None
+        separate = separate and count is not None and not gang and not checkpoint
         spec = job_spec(
             signer,
             f"job-{self.numbers['job']:05d}",
             count=count,
+            separate=separate,
             retries=retries,
             workload=workload,
             after=waits,
             queue_s=queue_s,
-            # No larger than what ends all jobs at the end can hold.
-            gang=gang and verify is None and count is not None and count <= SLOTS_MAX,
-            checkpoint=checkpoint and verify is None,
+            gang=gang,
+            checkpoint=checkpoint,
             verify=verify,
             created_at=self.world.now,
             not_after=self.world.now + life_s,
         )
         self.accepted[signer.public_key, spec.id] = count or 0
+        if separate:
+            self.separate.add((signer.public_key, spec.id))
         self.world.submit(spec, signer)
 
     @rule(signer=signers)
@@ -452,9 +466,20 @@ class BrokerMachine(RuleBasedStateMachine):
     def _follows(self, signer: Signer, lease: Lease) -> None:
         """Its job waits for none whose end is not durable, or not as asked."""
         for one in spec_of(lease).after:
-            end = self.world.terminal(one.job, signer)
-            assert end is not None
-            assert one.on == "end" or end.state == "succeeded"
+            how = self._how_ended(one.job, signer)
+            assert how is not None
+            assert one.on == "end" or how == "succeeded"
+
+    def _how_ended(self, name: str, signer: Signer) -> str | None:
+        """How a job has ended, or one that went together with others, as far as is stored."""
+        array, _, task = name.rpartition("-")
+        if (signer.public_key, array) in self.separate:
+            for result in self.world.tasks(array, signer):
+                if result.task == int(task):
+                    return result.state
+            name = array
+        end = self.world.terminal(name, signer)
+        return None if end is None else end.state
 
     @invariant()
     def feeding_is_bounded(self) -> None:

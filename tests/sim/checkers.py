@@ -102,6 +102,17 @@ class Ledger:
         """Tell whether a task has its result, or its job its end."""
         return key in self.terminals or task in self.results.get(key, ())
 
+    def how_ended(self, key: tuple[str, str]) -> str | None:
+        """Return the state in which a job has ended, or a task that is one."""
+        array = None if key in self.terminals else order.array_of(self._jobs, key)
+        if array is not None:
+            result = self.results.get(array.key, {}).get(int(key[1].rpartition("-")[2]))
+            if result is not None:
+                return result
+            key = array.key
+        end = self.terminals.get(key)
+        return None if end is None else end.state
+
     def voted(self, lender: str, key: tuple[str, str], task: int) -> bool:
         """Tell whether an answer of this lender is noted."""
         return owner_of(lender) in self.votes.get((*key, task), {})
@@ -194,7 +205,7 @@ class Ledger:
         if whole and len(done) != job.total:
             text = f"{job.plan.id} {end.state} with {len(done)} of {job.total} results"
             raise ViolationError("one result per task", text)
-        order.check_end_of(job, end, self._jobs, self.terminals, self.subjects)
+        order.check_end_of(job, end, self._jobs, self.how_ended, self.subjects)
         if end.state == "rejected":
             check_refusal(job, end, served=self._serves(job.plan.pool))
         failed = sum(state == "failed" for state in done.values())
@@ -300,7 +311,7 @@ class Term(BrokerWatch):
         copy_of = effect.headers.get(COPY_HEADER)
         if live is not None:
             self._shares(state, live, lease, copy_of)
-        order.check_handed_out(job, self._sim.ledger.terminals)
+        order.check_handed_out(job, self._sim.ledger.how_ended)
         if copy_of is not None:
             self._copies(service, lease, copy_of)
         for task in lease.tasks():

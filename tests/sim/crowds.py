@@ -1,7 +1,7 @@
 """What some seeds ask beside the rest: more than a submitter may have, few indices, other pools."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from sim.faults import FaultPlan
@@ -9,7 +9,8 @@ from sim.submitter import JobPlan
 
 from broker.core.containers.ranges import RangeSet
 from broker.core.intake.quotas import Quota
-from lender.protocol.job import TaskRange
+from lender.protocol.ids import task_name
+from lender.protocol.job import AfterOn, TaskRange
 
 POOLS = ("default", "farm")
 """Of a broker that is told which ones it serves."""
@@ -21,6 +22,7 @@ _POOLED_SHARE = 0.25
 _SPARSE_SHARE = 0.3
 _RETRIED_SHARE = 0.3
 _THINNED_SHARE = 0.35
+_TOGETHER_SHARE = 0.5
 _SPREAD = 100
 
 
@@ -101,6 +103,33 @@ def sparse(seed: int, job: JobPlan) -> JobPlan:
     tasks = RangeSet.of(rng.sample(range(count), job.count)).pairs()
     every: tuple[tuple[TaskRange, ...], ...] = (((0, count),), ())
     return job._replace(count=count, tasks=() if tasks in every else tasks, retried=retried)
+
+
+def together(seed: int, jobs: Sequence[JobPlan]) -> tuple[JobPlan, ...]:
+    """Let the tasks of some arrays be jobs, and those that follow such an array follow one task."""
+    rng = random.Random(f"together/{seed}")
+    separate = {
+        one.id: one
+        for one in jobs
+        if one.count and not one.gang and not one.checkpoint and rng.random() < _TOGETHER_SHARE
+    }
+
+    def of(name: str) -> str:
+        array = separate.get(name)
+        return name if array is None else task_name(name, rng.choice([*_indices(array)]))
+
+    def after(job: JobPlan) -> tuple[tuple[str, AfterOn], ...]:
+        theirs = [one.id for one in separate.values() if one.submitter == job.submitter]
+        if not job.after and job.id not in separate and theirs and rng.random() < _TOGETHER_SHARE:
+            return ((of(rng.choice(theirs)), rng.choice(("success", "end"))),)
+        return tuple((of(name), on) for name, on in job.after)
+
+    return tuple(one._replace(separate=one.id in separate, after=after(one)) for one in jobs)
+
+
+def _indices(job: JobPlan) -> Iterator[int]:
+    for first, count in job.tasks or ((0, job.count or 1),):
+        yield from range(first, first + count)
 
 
 def thinned(seed: int, job: JobPlan) -> JobPlan:

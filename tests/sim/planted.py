@@ -18,6 +18,7 @@
 | the oldest lane goes first | `broker.core.intake.lanes.Lanes.take`: whatever it has cost |
 | jobs of any pool are taken | `broker.core.intake.admission._check_pool`: nothing |
 | an array's every index runs | `lender.protocol.job.JobSpec.task_ranges`: all of them |
+| a job ends with its message alone | `broker.core.jobs.dependencies.Dependencies.end_tasks` |
 | a cancelled task waits on | `broker.core.jobs.job.Job.take_back`: nothing |
 """
 
@@ -33,6 +34,7 @@ from broker.core.intake import admission
 from broker.core.intake.arrivals import Arrivals
 from broker.core.intake.lanes import Lanes
 from broker.core.intake.quotas import Quotas
+from broker.core.jobs.dependencies import Dependencies
 from broker.core.jobs.job import Job, Step
 from broker.core.leasing import reports
 from broker.core.leasing.leases import Lease, Leases
@@ -106,6 +108,7 @@ PLANTED: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "the oldest lane goes first": (Lanes, "take", _take_oldest),
     "jobs of any pool are taken": (admission, "_check_pool", lambda *_: None),
     "an array's every index runs": (JobSpec, "task_ranges", property(_every_index)),
+    "a job ends with its message alone": (Dependencies, "end_tasks", lambda *_: None),
     "a cancelled task waits on": (Job, "take_back", lambda *_: None),
 }
 

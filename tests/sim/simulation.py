@@ -267,7 +267,11 @@ def _that_can_end(jobs: Iterable[JobPlan]) -> Iterator[JobPlan]:
     """Let none wait for one that was left out, unless it soon expires."""
     there = {one.id for one in jobs}
     for one in jobs:
-        after = tuple(pair for pair in one.after if pair[0] in there or one.life_s <= LIVENESS_S)
+        after = tuple(
+            pair
+            for pair in one.after
+            if one.life_s <= LIVENESS_S or pair[0] in there or pair[0].rpartition("-")[0] in there
+        )
         yield one._replace(after=after)
 
 

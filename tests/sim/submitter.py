@@ -71,6 +71,8 @@ class JobPlan(NamedTuple):
     pool: str = "default"
     tasks: tuple[TaskRange, ...] = ()
     """Of an array: these indices alone."""
+    separate: bool = False
+    """Of an array: its tasks are jobs, and others may follow one of them."""
     tasks_cancelled: tuple[tuple[float, int], ...] = ()
     """Of an array: when after its submission which task is."""
     retried: bool = False
@@ -124,7 +126,9 @@ class Job:
                 "runtime": "wasm" if wasm else "process",
                 "program": program if wasm else None,
                 "argv": () if wasm else ("true",),
-                "array": Array(count=plan.count, tasks=plan.tasks) if plan.count else None,
+                "array": Array(count=plan.count, tasks=plan.tasks, separate=plan.separate)
+                if plan.count
+                else None,
                 "limits": Limits(cpu=plan.cpu, prepare_s=plan.prepare_s),
                 "requires": Requires(
                     pool=plan.pool,

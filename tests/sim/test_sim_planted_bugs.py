@@ -30,6 +30,7 @@ FOUND_BY = {
     "the oldest lane goes first": {"each lane has its turn"},
     "jobs of any pool are taken": {"a refusal has its reason"},
     "an array's every index runs": {"one result per task", "nothing runs that was not signed"},
+    "a job ends with its message alone": {"jobs follow others"},
     "a cancelled task waits on": {"no task is leased twice", "every task is in one place"},
 }
 

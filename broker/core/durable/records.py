@@ -31,6 +31,8 @@ _RESULT_OVERHEAD_BYTES = 300
 _OUTPUT_OVERHEAD_BYTES = 120
 _JOB_CHARS_MAX = 300
 _FAILED = "ft"
+_LEFT = "l"
+_MOMENT_MAX_S = 1e12
 _BLOB_FIELDS = ("sha256", "size_bytes", "by", "week")
 
 
@@ -63,20 +65,23 @@ class Summary(ABC):
 class ChunkSummary(Summary):
     """Which tasks of an array a chunk ends, in which attempt, and which of them have failed.
 
-    The attempt is 0 where they were cancelled.
+    The attempt is 0 where they were cancelled. Where the tasks are jobs it says when they ended.
     """
 
     tasks: tuple[TaskRange, ...]
     failed: int
     attempt: int
     failed_tasks: tuple[TaskRange, ...] = ()
+    ended_at: float | None = None
 
     def _fields(self) -> dict[str, Any]:
+        ended = {} if self.ended_at is None else {"e": self.ended_at}
         return {
             "t": self.tasks,
             "f": self.failed,
             "a": self.attempt,
             **_dumped(self.failed_tasks),
+            **ended,
         }
 
     @classmethod
@@ -86,12 +91,16 @@ class ChunkSummary(Summary):
             int(fields["f"]),
             int(fields["a"]),
             _ranges(fields.get(_FAILED, ())),
+            _moment(fields["e"]) if "e" in fields else None,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class TerminalSummary(Summary):
-    """How a job ended."""
+    """How a job ended.
+
+    Of one whose tasks are jobs, those that had not ended before: they end as it does.
+    """
 
     name: str
     state: TerminalState
@@ -101,6 +110,7 @@ class TerminalSummary(Summary):
     submitted_at: float
     ended_at: float
     failed_tasks: tuple[TaskRange, ...] = ()
+    left: tuple[TaskRange, ...] | None = None
 
     def _fields(self) -> dict[str, Any]:
         return {
@@ -112,6 +122,7 @@ class TerminalSummary(Summary):
             "at": self.submitted_at,
             "e": self.ended_at,
             **_dumped(self.failed_tasks),
+            **({} if self.left is None else {_LEFT: self.left}),
         }
 
     @classmethod
@@ -123,8 +134,9 @@ class TerminalSummary(Summary):
             int(fields["o"]),
             int(fields["f"]),
             float(fields["at"]),
-            float(fields.get("e", 0.0)),
+            _moment(fields.get("e", 0.0)),
             _ranges(fields.get(_FAILED, ())),
+            _ranges(fields[_LEFT]) if _LEFT in fields else None,
         )
 
 
@@ -191,12 +203,20 @@ def _dumped(failed_tasks: tuple[TaskRange, ...]) -> dict[str, tuple[TaskRange, .
     return {_FAILED: failed_tasks} if failed_tasks else {}
 
 
+def _moment(seconds: float) -> float:
+    if not 0 <= float(seconds) <= _MOMENT_MAX_S:
+        raise ValueError("no time since the epoch")
+    return float(seconds)
+
+
 def _ranges(fields: Iterable[Any]) -> tuple[TaskRange, ...]:
     return tuple((int(first), int(count)) for first, count in fields)
 
 
-def chunk_record(submitter: str, chunk: Chunk, content_type: ContentType) -> Record:
-    """Return the record of a piece of an array's results."""
+def chunk_record(
+    submitter: str, chunk: Chunk, content_type: ContentType, ended_at: float | None = None
+) -> Record:
+    """Return the record of a piece of an array's results; `ended_at` where its tasks are jobs."""
     tasks = RangeSet.of(result.task for result in chunk.results)
     failed = RangeSet.of(one.task for one in chunk.results if one.state == "failed")
     return Record(
@@ -204,7 +224,7 @@ def chunk_record(submitter: str, chunk: Chunk, content_type: ContentType) -> Rec
         {
             CONTENT_TYPE_HEADER: content_type,
             SUMMARY_HEADER: ChunkSummary(
-                tasks.pairs(), len(failed), chunk.attempt or 0, failed.pairs()
+                tasks.pairs(), len(failed), chunk.attempt or 0, failed.pairs(), ended_at
             ).dump(),
         },
         encode(chunk, content_type),

@@ -31,6 +31,7 @@ from broker.core.jobs.lifecycle import (
     take_up,
 )
 from broker.core.jobs.retries import Retries
+from broker.core.jobs.separate import ended_in, keys_of_tasks
 from broker.core.jobs.task_cancel import cancel, named_task
 from broker.core.leasing.feed import COPY_HEADER, FAILURES_HEADER
 from broker.core.leasing.leases import Lease
@@ -163,6 +164,8 @@ class Replay:
                 progress.failures.add(chunk.failed_tasks)
             else:
                 progress.failures.cancel(chunk.tasks)
+            for one, how in ended_in(key, chunk):
+                self._state.dependencies.endings.note(one, how, chunk.ended_at or 0.0)
 
     def job(self, event: JobReplayed) -> bool:
         """Take a submission of JOBS; False where its submitter has too many for that."""
@@ -236,7 +239,8 @@ class Replay:
         if terminal is not None and (
             terminal.state != "rejected" or key.submitter in state.submitters
         ):
-            state.dependencies.endings.note(key, terminal.state, terminal.ended_at)
+            for one in (*keys_of_tasks(key, terminal.left or ()), key):
+                state.dependencies.endings.note(one, terminal.state, terminal.ended_at)
         job = state.jobs.get(key)
         if job is not None:
             state.forget_job(job)
@@ -327,6 +331,7 @@ class Replay:
         progress = self._progress.get(job.key)
         if progress is not None:
             unsettled.remove_all(progress.tasks)
+            self._state.dependencies.separate.settle(job.key, progress.tasks)
             job.failed = progress.failed
             job.failures = progress.failures
             job.succeeded = len(progress.tasks) - progress.failed

@@ -15,9 +15,12 @@ from lender.protocol.codec import (
 )
 from lender.protocol.errors import ProtocolError
 from lender.protocol.ids import check_job_id
-from lender.protocol.job import JobSpec
+from lender.protocol.job import JobSpec, TaskRange
 from lender.protocol.signature import SIGNATURE_HEADER, verify
 from lender.protocol.subjects import parse_job_subject
+
+_SEPARATE = b"separate"
+"""The field's name, as it stands in JSON and in MessagePack."""
 
 CLOCK_SKEW_S = 3600.0
 """How far a submitter's clock may be ahead of ours."""
@@ -41,6 +44,14 @@ class Rejection:
     field: str
     reason: str
     content_type: ContentType
+    separate: tuple[TaskRange, ...] = ()
+    """The tasks that would have been jobs of their own, as far as that is known."""
+
+
+def separate_tasks(spec: JobSpec | None) -> tuple[TaskRange, ...]:
+    """Return the tasks of a job that are jobs of their own."""
+    together = spec is not None and spec.array is not None and spec.array.separate
+    return spec.task_ranges if spec is not None and together else ()
 
 
 def admit(
@@ -66,7 +77,7 @@ def admit(
             and is not refused.
         pools: that are served; None for all of them.
     """
-    content_type = MSGPACK
+    content_type, spec = MSGPACK, None
     try:
         content_type = content_type_of(headers.get(CONTENT_TYPE_HEADER))
         spec = _checked(subject, payload, content_type, submitters)
@@ -76,17 +87,23 @@ def admit(
         _check_time(spec, now)
         _check_pool(spec, pools)
     except ProtocolError as error:
-        return Rejection(error.field, error.reason, content_type)
+        return Rejection(error.field, error.reason, content_type, separate_tasks(spec))
     return Admission(spec, payload, content_type, signature or "", verified=now is not None)
 
 
-def over_quota(headers: Headers, reason: str) -> Rejection:
-    """Return the rejection of a submission by someone who has as much as it may have."""
+def over_quota(headers: Headers, payload: bytes, reason: str) -> Rejection:
+    """Return the rejection of a submission by someone who has as much as it may have.
+
+    It is read only where it is of several jobs together, since others may wait for one of them.
+    """
+    content_type, spec = MSGPACK, None
     try:
         content_type = content_type_of(headers.get(CONTENT_TYPE_HEADER))
+        if len(payload) <= bounds.SPEC_BYTES_MAX and _SEPARATE in payload:
+            spec = decode(JobSpec, payload, content_type)
     except ProtocolError:
-        content_type = MSGPACK
-    return Rejection("quota", reason, content_type)
+        pass
+    return Rejection("quota", reason, content_type, separate_tasks(spec))
 
 
 def _checked(

@@ -1,13 +1,14 @@
 """Which jobs wait for which others to end, and what is known of those."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from broker.core.jobs.endings import Ended, Endings
 from broker.core.jobs.job import JobKey
+from broker.core.jobs.separate import Separate, key_of_task, keys_of_tasks
 from lender.protocol.job import After, AfterOn
-from lender.protocol.result import TerminalState
+from lender.protocol.result import TaskResult, TerminalState
 
 CIRCLE_LOOKS_MAX = 20_000
 """At waiting jobs, and at what each waits for, in the search for a circle: some milliseconds. One
@@ -37,6 +38,7 @@ class Dependencies:
 
     def __init__(self) -> None:
         self.endings = Endings()
+        self.separate = Separate()
         self._left: dict[JobKey, dict[str, AfterOn]] = {}
         self._followers: dict[JobKey, dict[JobKey, None]] = {}
         self._committing: deque[tuple[int, JobKey, Ended]] = deque()
@@ -66,8 +68,18 @@ class Dependencies:
         return self._left.get(key, {})
 
     def end(self, token: int, key: JobKey, ended: Ended) -> None:
-        """Note that a job ends with the commit `token`."""
+        """Note that a job ends with the commit `token`, and those in it that had not yet."""
+        for one in keys_of_tasks(key, self.separate.drop(key)):
+            self._committing.append((token, one, ended))
         self._committing.append((token, key, ended))
+
+    def end_tasks(self, token: int, key: JobKey, results: Iterable[TaskResult], at: int) -> None:
+        """Note that tasks of a job end with the commit `token`, where those are jobs."""
+        if key in self.separate:
+            for one in results:
+                self.separate.settle(key, ((one.task, 1),))
+                how = Ended("cancelled" if one.cancelled else one.state, at)
+                self._committing.append((token, key_of_task(key, one.task), how))
 
     def committed(self, token: int) -> None:
         """Note that a commit is durable: those come in their order."""
@@ -138,21 +150,29 @@ class Dependencies:
 
     def _circle(self, start: JobKey) -> tuple[str, ...]:
         """Return the jobs that `start` closes a circle with, if it does."""
-        if start not in self._followers or start not in self._left:
+        tasks = [*keys_of_tasks(start, self.separate.left(start) or ())]
+        is_followed = any(one in self._followers for one in (start, *tasks))
+        if not is_followed or start not in self._left:
             return ()
+        own = {start.job, *(one.job for one in tasks)}
         came_from: dict[str, str] = {}
         looking, looks = [start.job], 0
         while looking and looks < CIRCLE_LOOKS_MAX:
             name = looking.pop()
-            left = self._left.get(JobKey(start.submitter, name), {})
+            left = self._waits_for(JobKey(start.submitter, name))
             looks += 1 + len(left)
             for other in left:
-                if other == start.job:
+                if other in own:
                     return _path(came_from, start.job, name)
                 if other not in came_from:
                     came_from[other] = name
                     looking.append(other)
         return ()
+
+    def _waits_for(self, key: JobKey) -> Mapping[str, AfterOn]:
+        """Return what a job waits for, or the array that it is in."""
+        array = self.separate.array_of(key)
+        return self._left.get(key) or (self._left.get(array, {}) if array is not None else {})
 
     def _unfollow(self, key: JobKey, follower: JobKey) -> None:
         followers = self._followers[key]

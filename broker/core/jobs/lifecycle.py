@@ -1,6 +1,6 @@
 """A job's way from submission to its terminal record."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,7 +8,7 @@ from broker.core.containers.ranges import RangeSet
 from broker.core.durable.records import TerminalSummary, cut_job_token, event_of, terminal_record
 from broker.core.effects import DeleteWork, Record
 from broker.core.events import Headers
-from broker.core.intake.admission import Admission, Rejection, admit, over_quota
+from broker.core.intake.admission import Admission, Rejection, admit, over_quota, separate_tasks
 from broker.core.jobs import queue_time
 from broker.core.jobs.endings import Ended
 from broker.core.jobs.job import FIRST_STEP, Job, JobKey, undecided_max
@@ -89,7 +89,7 @@ def _admit(
         )
         if reason is None:
             return admitted
-    return over_quota(headers, reason)
+    return over_quota(headers, payload, reason)
 
 
 def take_up(state: State, admission: Admission) -> Job:
@@ -97,6 +97,8 @@ def take_up(state: State, admission: Admission) -> Job:
     job = Job.of(admission, state.jobs.next_order())
     state.jobs.add(job)
     state.quotas.take_up(job.key.submitter, job.total, len(job.payload), job.undecided_max)
+    if separate := separate_tasks(admission.spec):
+        state.dependencies.separate.add(job.key, separate)
     state.due.set(Due("job", job.key), job.not_after)
     return job
 
@@ -141,11 +143,18 @@ def end_of_array(job: Job) -> Ending:
     return Ending("failed", reason=f"{cancelled} of {job.total} tasks were cancelled{failed}")
 
 
-def end(state: State, now: float, job: Job, ending: Ending, records: Iterable[Record] = ()) -> None:
-    """Commit the job's last records and its terminal one, and let go of its leases.
+def end(
+    state: State,
+    now: float,
+    job: Job,
+    ending: Ending,
+    records: Iterable[Record] = (),
+    results: Sequence[TaskResult] = (),
+) -> None:
+    """Commit the job's last records, which hold these results, and its terminal one.
 
-    A lease whose tasks all have their results is left for its holder's last report; the others
-    are cancelled at once, and their messages deleted when the end is durable.
+    Of its leases, one whose tasks all have their results is left for its holder's last report; the
+    others are cancelled at once, and their messages deleted when the end is durable.
     """
     job.enter(ending.state)
     state.figures.job_ended(ending.state, ending.field)
@@ -175,9 +184,11 @@ def end(state: State, now: float, job: Job, ending: Ending, records: Iterable[Re
         job.submitted_at,
         now,
         job.failures.listed(bounds.FAILED_RANGES_TOLD_MAX),
+        state.dependencies.separate.left(job.key, (one.task for one in results)),
     )
     last = terminal_record(submitter, job_id, terminal, summary, job.content_type)
     token = commit(state, job.key, [*records, last])
+    state.dependencies.end_tasks(token, job.key, results, int(now))
     state.dependencies.end(token, job.key, Ended(ending.state, int(now)))
     _let_go(state, job)
     state.forget_job(job)
@@ -202,10 +213,13 @@ def reject_submission(state: State, now: float, key: JobKey, rejection: Rejectio
         reason=rejection.reason,
         finished_at=now,
     )
-    summary = TerminalSummary("", "rejected", 0, 0, 0, now, now)
+    left = rejection.separate or None
+    summary = TerminalSummary("", "rejected", 0, 0, 0, now, now, left=left)
     last = terminal_record(key.submitter, key.job, terminal, summary, rejection.content_type)
     token = commit(state, key, [last])
     if key.submitter in state.submitters:  # else strangers could crowd out what others wait for
+        if rejection.separate:
+            state.dependencies.separate.add(key, rejection.separate)
         state.dependencies.end(token, key, Ended("rejected", int(now)))
     remember_ended(state, key, summary, f"{rejection.field}: {rejection.reason}")
 

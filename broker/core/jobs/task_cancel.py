@@ -55,11 +55,13 @@ def _cancel_task(state: State, now: float, job: Job, task: int) -> None:
     state.figures.tasks_ended[FIGURE] += 1
     result = TaskResult(task=task, state="failed", cancelled=True, error=CANCELLED.reason)
     chunk = Chunk(job=job.key.job, results=(result,))
-    records = [chunk_record(job.key.submitter, chunk, job.content_type)]
+    ended_at = now if job.key in state.dependencies.separate else None
+    records = [chunk_record(job.key.submitter, chunk, job.content_type, ended_at)]
     if job.settled == job.total:
-        end(state, now, job, end_of_array(job), records)
+        end(state, now, job, end_of_array(job), records, chunk.results)
     else:
-        commit(state, job.key, records)
+        token = commit(state, job.key, records)
+        state.dependencies.end_tasks(token, job.key, chunk.results, int(now))
 
 
 def _leases_of(state: State, job: Job, task: int) -> list[Lease]:

@@ -68,15 +68,17 @@ def _take_in(state: State, now: float, job: Job, lease: Lease, done: Done) -> No
         if lease.open and not invalid:
             _hand_back_rest(state, now, lease, lender, done)
         state.forget_lease(lease, finished=True)
-    records = _chunks(job, lease, lender, done, ended) if job.is_array else []
+    ended_at = now if job.key in state.dependencies.separate else None
+    records = _chunks(job, lease, lender, done, ended, ended_at) if job.is_array else []
     if invalid:
         ending = Ending("rejected", done.field or "payload", done.reason)
-        end(state, now, job, ending, records)
+        end(state, now, job, ending, records, ended)
     elif job.settled == job.total:
         ending = end_of_array(job) if job.is_array else _end_of_task(ended[0], lease, lender, done)
-        end(state, now, job, ending, records)
+        end(state, now, job, ending, records, ended)
     elif records or notes:
-        commit(state, job.key, records, untold=notes)
+        token = commit(state, job.key, records, untold=notes)
+        state.dependencies.end_tasks(token, job.key, ended, int(now))
 
 
 def _return(state: State, now: float, lease: Lease, lender: str, done: Done) -> None:
@@ -173,7 +175,12 @@ def _hand_back_rest(state: State, now: float, lease: Lease, lender: str, done: D
 
 
 def _chunks(
-    job: Job, lease: Lease, lender: str, done: Done, ended: list[TaskResult]
+    job: Job,
+    lease: Lease,
+    lender: str,
+    done: Done,
+    ended: list[TaskResult],
+    ended_at: float | None,
 ) -> list[Record]:
     return [
         chunk_record(
@@ -187,6 +194,7 @@ def _chunks(
                 proof=proof_of(done.signature, done.results, results),
             ),
             job.content_type,
+            ended_at,
         )
         for results in in_chunks(ended)
     ]
