@@ -38,8 +38,8 @@ in {
       default = pkgs.callPackage ../../commands.nix {};
       defaultText = lib.literalExpression "busybox and bash, static";
       description = ''
-        What commands in sandboxes find as /usr. NixOS has nothing there; null leaves it so, and the
-        self-test then offers no commands but in an image.
+        What commands in sandboxes find as /usr. NixOS has nothing there; null leaves it so, and
+        what is lent without is what the self-test shows.
       '';
     };
     agent.enable = mkEnableOption "telling lenderd from each user's session whether somebody is here";
