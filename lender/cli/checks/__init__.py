@@ -7,6 +7,7 @@ table is here: a machine that lends. What is looked at before joining is `joinin
 import encodings.idna  # noqa: F401  # found by name later, when root has become the owner
 import sys
 from functools import partial
+from itertools import chain
 
 from lender.cli.checks import clock, daemon, devices, files, rehearsal, runtimes
 from lender.cli.checks.check import Check
@@ -26,8 +27,7 @@ def examine(state: StateFolder, within_s: float = WITHIN_S) -> list[Check]:
     """Run all checks of a machine that lends, each once."""
     told = tell(state, "status")
     parts: dict[str, Part] = {
-        "state": lambda _: files.state_folder(state),
-        "shared": lambda _: files.shared(state),
+        "state": lambda _: chain(files.state_folder(state), files.shared(state)),
         "consent": lambda _: files.consent(state),
         "receipts": lambda _: files.receipts(state),
         "daemon": lambda _: daemon.lenderd(told),
