@@ -140,6 +140,16 @@ def test_without_walls_the_shell_sees_that_there_are_none(open_folder: Path) -> 
     assert not seen.entered
 
 
+def test_what_a_shell_sets_by_itself_is_no_owners(open_folder: Path) -> None:
+    """Where sh is bash, as on Fedora and NixOS, a task's environment has more names."""
+    with linux.host() as host:
+        shown = bare(["bash", "-c", linux._SCRIPT], open_folder)
+        seen = linux.see("process", TaskOutcome(0, "succeeded", 0, shown), host)
+    assert b"env SHLVL" in shown
+    walls = "\n".join(seen.walls)
+    assert ("SHLVL" in walls, "shows OWNERS_SECRET" in walls) == (False, True)
+
+
 def test_without_walls_a_function_sees_that_there_are_none(open_folder: Path) -> None:
     with linux.host() as host:
         text = Path(linux_probe.__file__).read_text()

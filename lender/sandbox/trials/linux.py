@@ -22,6 +22,8 @@ NETWORKED: Final[frozenset[Runtime]] = frozenset({"process", "python"})
 """Runtimes whose sandboxes a proxy can stand beside."""
 
 _ENVIRONMENT = ("HOME", "LENDER_JOB", "LENDER_TASK", "LENDER_TASK_COUNT", "PATH", "PWD")
+# What shells other than Debian's set by themselves: bash as Fedora's sh, busybox.
+_BY_SHELLS = frozenset({"OLDPWD", "SHLVL", "_"})
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 _STATUS = {"CapPrm": "0" * 16, "CapEff": "0" * 16, "NoNewPrivs": "1"}
 # What a shell can see of its walls, in the words of `probe`; the judge looks at the rest.
@@ -134,7 +136,8 @@ def _of_script(outcome: TaskOutcome, host: dict[str, Any]) -> Seen:
     lines = text.splitlines()
     walls = [line.removeprefix("wall ") for line in lines if line.startswith("wall ")]
     names = {line.removeprefix("env ") for line in lines if line.startswith("env ")}
-    walls += [f"shows {name} of an environment" for name in sorted(names - {*host["environment"]})]
+    strange = names - {*host["environment"]} - _BY_SHELLS
+    walls += [f"shows {name} of an environment" for name in sorted(strange)]
     inside = set(re.findall(r"\w+:\[\d+\]", text))
     walls += [f"shares {one}" for one in sorted(inside.intersection(host["namespaces"].values()))]
     status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
