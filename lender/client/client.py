@@ -65,7 +65,7 @@ class Client:
         credentials: Path | None = None,
         ca: Path | None = None,
         trusted_lenders: Iterable[str] | None = None,
-        together: bool = False,
+        together: bool = True,
         timeout_s: float = 30.0,
         connect_timeout_s: float = 5.0,
         on_transfer: Callable[[Transfer], None] | None = None,

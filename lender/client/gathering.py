@@ -1,7 +1,9 @@
 """Submissions that come while an earlier one is under way, and ask for the same: they go together.
 
 The first never waits for others. Each kind is sent by itself, one submission at a time, and what
-has come meanwhile is the next: so much goes together as comes in the time that a submission takes.
+has come meanwhile is the next. Where many short jobs are with the fleet, those that follow go when
+they are some part of them, or after a moment: else each few that end would be followed by as few,
+and jobs that went together would never again.
 """
 
 import asyncio
@@ -32,6 +34,18 @@ class _Asked:
     handle: asyncio.Future[Job]
 
 
+PART = 8
+"""Jobs wait for others to go with while they are less than this part of those under way."""
+
+MOMENT_S = 0.05
+"""But no longer."""
+
+WORTH_S = 0.05
+"""Nor where they are so much work: a message costs some milliseconds, whatever is in it."""
+
+_WEIGHT = 1 / 8
+"""Of the newest in how long jobs take."""
+
 _Kept = tuple[object, ...]
 _kept: Callable[[JobRequest], _Kept] = attrgetter(
     *(one.name for one in fields(JobRequest) if one.name != "argv")
@@ -45,6 +59,9 @@ class _Kind:
     kept: _Kept
     waiting: deque[_Asked] = field(default_factory=deque)
     sending: asyncio.Task[None] | None = None
+    enough: asyncio.Future[None] | None = None
+    """While it waits until `wanted` do."""
+    wanted: int = 0
 
 
 class Gathering:
@@ -52,6 +69,8 @@ class Gathering:
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self._under_way = 0
+        self._job_s: float | None = None
         self._kinds: dict[Hashable, list[_Kind]] = {}
 
     async def submit(self, request: JobRequest) -> Job:
@@ -61,7 +80,19 @@ class Gathering:
         kind.waiting.append(asked)
         if kind.sending is None:
             kind.sending = asyncio.ensure_future(self._send_all(kind))
+        elif kind.enough is not None and len(kind.waiting) >= kind.wanted:
+            _set(kind.enough)
         return await asked.handle
+
+    def note_ended(self, count: int, took_s: float | None = None) -> None:
+        """Take that so many jobs that went with others have ended, of which one took so long.
+
+        None: nobody has said how long, or they are not followed any more.
+        """
+        self._under_way -= count
+        if took_s is not None:
+            known_s = took_s if self._job_s is None else self._job_s
+            self._job_s = known_s + _WEIGHT * (took_s - known_s)
 
     def _kind_of(self, request: JobRequest) -> _Kind:
         alike, kept = self._kinds.setdefault(_key(request), []), _kept(request)
@@ -75,12 +106,32 @@ class Gathering:
         """Send what waits until nothing does."""
         try:
             while kind.waiting:
+                await self._gather(kind)
                 await self._send_some(kind.request, next_together(kind.waiting))
         finally:
             alike = self._kinds[_key(kind.request)]
             alike.remove(kind)
             if not alike:
                 del self._kinds[_key(kind.request)]
+
+    async def _gather(self, kind: _Kind) -> None:
+        """Wait for others that are worth waiting for."""
+        kind.wanted = self._worth_waiting_for()
+        if len(kind.waiting) < kind.wanted:
+            loop = asyncio.get_running_loop()
+            kind.enough = loop.create_future()
+            moment = loop.call_later(MOMENT_S, _set, kind.enough)
+            try:
+                await kind.enough
+            finally:
+                moment.cancel()
+                kind.enough = None
+
+    def _worth_waiting_for(self) -> int:
+        if self._job_s is None:
+            return 0
+        worth = WORTH_S / max(self._job_s, WORTH_S / EACH_MAX)
+        return int(min(worth, self._under_way / PART))
 
     async def _send_some(self, request: JobRequest, asked: Sequence[_Asked]) -> None:
         asked = [one for one in asked if not one.handle.done()]  # else nobody waits any more
@@ -91,6 +142,8 @@ class Gathering:
         except Exception as error:  # noqa: BLE001 - whatever it is, who asked is told
             await self._refuse(request, asked, error)
         else:
+            if len(asked) > 1:
+                self._under_way += len(asked)
             for one, handle in zip(asked, handles, strict=True):
                 if not one.handle.done():
                     one.handle.set_result(handle)
@@ -137,3 +190,8 @@ def _key(request: JobRequest) -> Hashable:
     except TypeError:
         return None
     return key
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -4,7 +4,7 @@ Such jobs are the tasks of one array: one watch over that serves all who wait fo
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import cached_property
 from time import time
@@ -19,6 +19,9 @@ from lender.protocol.ids import task_name
 from lender.protocol.job import Array, JobSpec
 from lender.protocol.result import TaskResult, Terminal
 
+TellEnded = Callable[[int, float | None], None]
+"""Told how many have ended, or are not followed any more, and how long one of them took."""
+
 
 class Many:
     """The jobs that are tasks of one array, as far as there are handles on them."""
@@ -28,6 +31,7 @@ class Many:
         self.whole = whole
         self._handles: WeakValueDictionary[int, OneOfMany] = WeakValueDictionary()
         self._watch: asyncio.Task[None] | None = None
+        self._tell_ended: TellEnded = _nobody_asks
 
     def one(self, index: int) -> "OneOfMany":
         """Return the handle on one of them."""
@@ -36,8 +40,9 @@ class Many:
             found = self._handles[index] = OneOfMany(self, index)
         return found
 
-    async def listen(self) -> None:
+    async def listen(self, tell_ended: TellEnded) -> None:
         """Hear of them from now on, before they are submitted: then nothing has to be read."""
+        self._tell_ended = tell_ended
         entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._watch = asyncio.ensure_future(self._follow(entered))
         await asyncio.wait((entered, self._watch), return_when=asyncio.FIRST_COMPLETED)
@@ -53,6 +58,7 @@ class Many:
             self._watch.cancel()
 
     async def _follow(self, entered: asyncio.Future[None] | None = None) -> None:
+        left = self.whole.spec.task_count
         following = self.whole._following(  # noqa: SLF001 - its base
             with_tasks=True, fresh=entered is not None, on_untrusted=self._distrust
         )
@@ -62,7 +68,11 @@ class Many:
                     entered.set_result(None)
                 # Whoever still waits holds a handle.
                 while self._handles and not following.complete:
-                    for record in await following.more():
+                    news = await following.more()
+                    if news:
+                        left -= len(news)
+                        self._tell_ended(len(news), news[-1].result.duration_s)
+                    for record in news:
                         if (handle := self._handles.get(record.result.task)) is not None:
                             handle.settle(handle.last_word(record))
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody is to wait for ever
@@ -70,6 +80,9 @@ class Many:
         else:
             if following.terminal is not None:
                 self._end(following.terminal)
+        finally:
+            self._tell_ended(left, None)
+            self._tell_ended = _nobody_asks
 
     def _end(self, whole: Terminal) -> None:
         for handle in list(self._handles.values()):
@@ -86,6 +99,10 @@ class Many:
     def _fail(self, error: Exception) -> None:
         for handle in list(self._handles.values()):
             handle.fail(error)
+
+
+def _nobody_asks(_count: int, _took_s: float | None) -> None:
+    """Who was told of so many that have ended follows them no more."""
 
 
 class OneOfMany(Job):

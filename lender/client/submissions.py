@@ -74,7 +74,8 @@ class Submissions:
         payload = payload_of(spec)
         many = Many(Job(self._session, spec, payload))
         handles = [many.one(index) for index in range(count)]
-        await many.listen()
+        assert self._gathering is not None, "who asks this"
+        await many.listen(self._gathering.note_ended)
         try:
             await self._session.ledger.submit(spec.id, payload)
         except BaseException:
