@@ -6,6 +6,7 @@ import pytest
 from broker_world import ALICE, BOB, L1, L2, L3, World, bad, class_of, job_spec
 
 from broker.core.leasing.feed import lease_size
+from broker.core.matching.groups import LEARNT_MIN
 from lender.protocol.signature import Signer
 
 ANY = [class_of(ALICE), class_of(BOB)]
@@ -250,3 +251,50 @@ def test_a_task_that_failed_before_says_so_in_its_lease() -> None:
     world.pass_time(2)
     (queued,) = world.work.values()
     assert queued.headers == {"Lender-Failures": "1"}
+
+
+def test_leases_of_an_array_begin_with_what_its_submitter_has_foretold() -> None:
+    world = World()
+    world.submit(job_spec(count=1_000_000, expected_s=0.01))
+    world.offer(slots=2)
+    assert [lease.task_count for lease in world.queued()] == [100] * 4
+
+
+def test_leases_of_an_array_begin_with_what_is_usual_of_jobs_like_it() -> None:
+    world = World()
+    world.offer(slots=2)
+    for number in range(LEARNT_MIN):
+        world.submit(job_spec(job=f"job-{number:04d}"))
+        world.run(world.pull(), duration_s=0.01)
+        world.offer(slots=2)
+    world.submit(job_spec(job="job-other", count=1_000_000, workload="checksum"))
+    world.submit(job_spec(job="job-alike", count=1_000_000))
+    world.offer(slots=2, classes=[class_of(ALICE)])
+    sizes = [lease.task_count for lease in world.queued()]
+    assert sizes == [100] * 4, "as long as they did"
+    for duration_s in (0.5, 1.5):
+        world.run(world.pull(), duration_s=duration_s)
+    assert world.queued()[-1].task_count == 1, "what is measured counts"
+
+
+def test_what_varies_is_foretold_to_take_long() -> None:
+    world = World()
+    world.offer(slots=2)
+    for number in range(20):
+        world.submit(job_spec(job=f"job-{number:04d}"))
+        world.run(world.pull(), duration_s=0.001 if number % 2 else 0.5)
+        world.offer(slots=2)
+    world.submit(job_spec(job="job-alike", count=1_000_000))
+    assert max(lease.task_count for lease in world.queued()) <= 2
+
+
+def test_a_job_is_not_cut_to_pieces_where_others_like_it_wait() -> None:
+    world = World()
+    for number in range(10):
+        world.submit(job_spec(job=f"job-{number:04d}", count=100, expected_s=0.001))
+    world.offer(slots=2)
+    assert [lease.task_count for lease in world.queued()] == [100] * 4
+    world = World()
+    world.submit(job_spec(count=100, expected_s=0.001))
+    world.offer(slots=2)
+    assert [lease.task_count for lease in world.queued()] == [25, 18, 14, 10]

@@ -103,8 +103,8 @@ def lease_size(mean_s: float, remaining: int, slots: int) -> int:
     one ends w seconds later, which together is least at `w = sqrt(W * LEASE_COST_S)`.
 
     Args:
-        mean_s: measured time of a task.
-        remaining: tasks that wait.
+        mean_s: time of a task, as measured or foretold.
+        remaining: tasks that wait, of this job and of others like it.
         slots: usable slots of the class.
     """
     task_s = max(mean_s, _TASK_S_MIN)
@@ -191,7 +191,7 @@ def _hand_out(
 ) -> None:
     """Lease tasks of the group's first job; one that was forged ends instead."""
     if job.verified or verified(state, now, job):
-        count = min(tasks_max, _count(state, job, step))
+        count = min(tasks_max, _count(state, group, job, step))
         need = job.need
         particular = job.inputs or need.sealed_to or need.devices
         near = locality.nearest(job, lender) if particular else None
@@ -272,10 +272,13 @@ def queue(
     return lease
 
 
-def _count(state: State, job: Job, step: Step) -> int:
-    if job.mean_s is None:  # before the first result
+def _count(state: State, group: Group, job: Job, step: Step) -> int:
+    task_s = group.foretold_s(job) if job.mean_s is None else job.mean_s
+    if task_s is None:
         return 1
-    count = lease_size(job.mean_s, job.pending_count, state.fleet.slots_of(job.class_token))
+    # Jobs that wait beside it are taken for as large: they end together, not each by itself.
+    remaining = job.pending_count * group.jobs_waiting
+    count = lease_size(task_s, remaining, state.fleet.slots_of(job.class_token))
     if not step.barred:
         count = min(count, job.may_begin)
     return count if job.checkpoints is None else min(count, bounds.CHUNK_RESULTS_MAX)

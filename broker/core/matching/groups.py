@@ -27,6 +27,9 @@ _SLACK = 64
 _GROUPS_SLACK = 4_096
 
 
+LEARNT_MIN = 5
+"""After so many reports on jobs of a need there is something usual about them."""
+
 _Entry = tuple[float, int, Job]
 """A job, by its rank, and by its order among those of equal rank."""
 
@@ -36,6 +39,7 @@ class Group:
 
     __slots__ = (
         "_gone",
+        "_learnt",
         "_line",
         "_out_of_line",
         "_variance",
@@ -66,6 +70,7 @@ class Group:
         self.mean_s: float | None = None
         """What tasks of such jobs took lately; None before the first."""
         self._variance = 0.0
+        self._learnt = 0
         self._gone = 0
 
     def settle(self) -> Job | None:
@@ -118,6 +123,7 @@ class Group:
 
     def learn(self, job: Job) -> None:
         """Note what a job's tasks have taken; newer jobs weigh more."""
+        self._learnt += 1
         took_s = job.mean_s or 0.0
         before_s = took_s if self.mean_s is None else self.mean_s
         change_s = _NEWEST * (took_s - before_s)
@@ -129,6 +135,23 @@ class Group:
     def spread_s(self) -> float:
         """Standard deviation of that."""
         return sqrt(self._variance)
+
+    @property
+    def jobs_waiting(self) -> int:
+        """About how many jobs have pending tasks: one at least."""
+        return max(1, len(self._line) + len(self._out_of_line) - self._gone)
+
+    def foretold_s(self, job: Job) -> float | None:
+        """Return what a task of a job may take at most that has no result yet; None: nobody knows.
+
+        Where it takes longer all the same, what waits behind it in its lease is copied to where
+        room lies idle, see `copies.stragglers`.
+        """
+        if job.expected_s is not None:
+            return job.expected_s
+        if self.mean_s is None or self._learnt < LEARNT_MIN:
+            return None
+        return self.mean_s + 2 * self.spread_s
 
     def tier_for(self, job: Job) -> int:
         """Return the stay that a job's tasks want: twice what they take.
