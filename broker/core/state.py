@@ -19,6 +19,7 @@ from broker.core.matching.groups import Backlog, Group
 from broker.core.matching.need import Need
 from broker.core.matching.shares import Shares
 from broker.core.outbox import Outbox
+from lender.protocol.ids import task_named
 
 
 class Due(NamedTuple):
@@ -64,6 +65,12 @@ class Jobs:
 
     def __getitem__(self, key: JobKey) -> Job:
         return self._by_submitter[key.submitter][key]
+
+    def named_task(self, key: JobKey) -> tuple[Job, int] | None:
+        """Return the live array and the index that a name means, if it is no job's own."""
+        named = task_named(key.job)
+        job = self.get(JobKey(key.submitter, named[0])) if named is not None else None
+        return (job, named[1]) if job is not None and named is not None and job.is_array else None
 
     def add(self, job: Job) -> None:
         """Take up a job."""

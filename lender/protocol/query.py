@@ -51,6 +51,8 @@ class JobStatus(Open):
         default=(), max_length=bounds.FAILED_RANGES_TOLD_MAX, exclude_if=operator.not_
     )
     """Of an array that was asked for by its id: the first of those that failed."""
+    separate: bool = Field(default=False, exclude_if=operator.not_)
+    """Whether its tasks are jobs that were submitted together."""
     task: TaskStatus | None = Field(default=None, exclude_if=_is_none)
     """The task that was asked for; none for one that has its result, or that is not the job's."""
 

@@ -2,7 +2,7 @@
 
 from itertools import chain, islice
 
-from broker.core.answers import tasks
+from broker.core.answers import task_jobs, tasks
 from broker.core.answers.why import Reasons
 from broker.core.copies import sharing, votes
 from broker.core.effects import Reply
@@ -57,6 +57,7 @@ def status_of(state: State, job: Job, reasons: Reasons) -> JobStatus:
         tasks_running=running,
         submitted_at=job.submitted_at,
         why="; ".join(filter(None, told)),
+        separate=job.key in state.dependencies.separate,
     )
 
 
@@ -73,7 +74,7 @@ def _jobs(state: State, now: float, submitter: str, query: Query) -> tuple[JobSt
         status = status_of(state, job, reasons)
         task = None if query.task is None else tasks.status_of(state, now, job, query.task, reasons)
         return (status.model_copy(update={"failed_tasks": failed_tasks, "task": task}),)
-    ended = state.history.get(key)
+    ended = state.history.get(key) or task_jobs.status_of(state, now, key, query.task, reasons)
     return (ended,) if ended is not None else ()
 
 

@@ -9,9 +9,14 @@ from lender.protocol.query import TaskStatus
 _KEY_CHARS_SHOWN = 8
 
 
+def has(job: Job, task: int) -> bool:
+    """Tell whether a job has such a task."""
+    return any(first <= task < first + count for first, count in job.tasks)
+
+
 def status_of(state: State, now: float, job: Job, task: int, reasons: Reasons) -> TaskStatus | None:
     """Return where a task of a live job is; None: it has its result, or is none of the job's."""
-    if not any(first <= task < first + count for first, count in job.tasks):
+    if not has(job, task):
         return None
     if state.dependencies.left(job.key) or (job.is_gang and not state.gangs.runs(job)):
         return TaskStatus(task=task, state="waiting", why=reasons.why(job))

@@ -113,7 +113,10 @@ class Reasons:
         first, more = names[0], len(names) - 1
         key = JobKey(submitter, first)
         job, ended = self._state.jobs.get(key), self._state.history.get(key)
-        if job is not None and job.total > 1:
+        named = self._state.jobs.named_task(key) if job is None and ended is None else None
+        if named is not None:
+            how = self._task(*named)
+        elif job is not None and job.total > 1:
             how = f"{job.state}, {job.settled} of {job.total} tasks done"
         elif job is not None:
             how = job.state
@@ -123,6 +126,17 @@ class Reasons:
             how = "not known: not submitted yet, or forgotten"
         others = f" and {more} more" if more else ""
         return f"waits for job {first} ({how}){others}"
+
+    def _task(self, job: Job, task: int) -> str:
+        """Say where a task is that another job waits for."""
+        left = self._state.dependencies.separate.left(job.key)
+        if left is None:
+            return "a task of an array, which is no job: wait for the array"
+        if not any(first <= task < first + count for first, count in job.tasks):
+            return "none of those that went together"
+        leases = (self._state.leases[lease_id] for lease_id in job.leases)
+        held = any(task in one.open for one in leases if one.holder is not None)
+        return "running" if held else "queued"
 
     def rests(self, job: Job, resting: Resting) -> str:
         """Return why tasks of a job are not to be leased yet."""

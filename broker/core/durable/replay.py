@@ -32,7 +32,7 @@ from broker.core.jobs.lifecycle import (
 )
 from broker.core.jobs.retries import Retries
 from broker.core.jobs.separate import ended_in, keys_of_tasks
-from broker.core.jobs.task_cancel import cancel, named_task
+from broker.core.jobs.task_cancel import cancel
 from broker.core.leasing.feed import COPY_HEADER, FAILURES_HEADER
 from broker.core.leasing.leases import Lease
 from broker.core.leasing.locality import NEAR_HEADER
@@ -227,7 +227,7 @@ class Replay:
         cancelled, self._cancelled = self._cancelled, []
         for subject in cancelled:
             key = key_of(subject)
-            if key in state.jobs or named_task(state, key) is not None:
+            if key in state.jobs or state.jobs.named_task(key) is not None:
                 self._cancelled.append(subject)
             elif key not in state.history:
                 state.history.note_early_cancel(key)

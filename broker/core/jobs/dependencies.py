@@ -90,6 +90,13 @@ class Dependencies:
             if followers:
                 self._ended.append((key, ended, list(reversed(followers))))
 
+    def how_ended(self, key: JobKey) -> TerminalState | None:
+        """Return how a job has ended, as far as that is known, whether or not it is durable."""
+        ended = self.endings.get(key)
+        if ended is None:
+            ended = next((one for _, which, one in self._committing if which == key), None)
+        return None if ended is None else ended.state
+
     def decide(self, looks_max: int) -> tuple[list[Verdict], bool]:
         """Look at jobs that have come, and at those whose predecessors have ended.
 

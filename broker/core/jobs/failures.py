@@ -45,6 +45,14 @@ class Failures:
         """Whether there is room for no more that were cancelled."""
         return self.cancelled.range_count >= KEPT_MAX
 
+    @property
+    def whole(self) -> bool:
+        """Whether all failed tasks are kept."""
+        return self._tasks is None or self._tasks.range_count < KEPT_MAX
+
+    def __contains__(self, task: int) -> bool:
+        return self._tasks is not None and task in self._tasks
+
     def listed(self, ranges_max: int) -> tuple[TaskRange, ...]:
         """Return the first ranges."""
         return self._tasks.pairs()[:ranges_max] if self._tasks is not None else ()

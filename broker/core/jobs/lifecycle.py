@@ -245,6 +245,7 @@ def remember_ended(state: State, key: JobKey, summary: TerminalSummary, why: str
             submitted_at=summary.submitted_at,
             why=why,
             failed_tasks=summary.failed_tasks,
+            separate=summary.left is not None,
         ),
     )
 

@@ -9,13 +9,12 @@ than `failures.KEPT_MAX` ranges of an array's tasks are, since the broker knows 
 from typing import Final
 
 from broker.core.durable.records import chunk_record
-from broker.core.jobs.job import Job, JobKey
+from broker.core.jobs.job import Job
 from broker.core.jobs.lifecycle import CANCELLED, commit, end, end_of_array, key_of
 from broker.core.leasing.holding import hand_back
 from broker.core.leasing.leases import Lease
 from broker.core.leasing.telling import tell_holders
 from broker.core.state import State
-from lender.protocol.ids import task_named
 from lender.protocol.result import Chunk, TaskResult
 
 FIGURE: Final = "cancelled"
@@ -30,17 +29,10 @@ def cancel(state: State, now: float, subject: str) -> None:
         end(state, now, job, CANCELLED)
     elif key in state.history:
         return
-    elif (named := named_task(state, key)) is not None:
+    elif (named := state.jobs.named_task(key)) is not None:
         _cancel_task(state, now, *named)
     else:
         state.history.note_early_cancel(key)
-
-
-def named_task(state: State, key: JobKey) -> tuple[Job, int] | None:
-    """Return the live array and the index that a name means which is no job's own."""
-    named = task_named(key.job)
-    job = state.jobs.get(JobKey(key.submitter, named[0])) if named is not None else None
-    return (job, named[1]) if job is not None and named is not None and job.is_array else None
 
 
 def _cancel_task(state: State, now: float, job: Job, task: int) -> None:
