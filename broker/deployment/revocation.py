@@ -8,6 +8,7 @@ from broker.deployment.claims import Signed
 from broker.deployment.folder import Deployment
 from broker.deployment.servers import servers
 from broker.deployment.signing import sign_accounts
+from broker.deployment.telling import tell
 
 
 async def revoke(
@@ -36,7 +37,7 @@ async def revoke(
     with deployment.locked():
         tokens = sign_accounts(deployment, revoked, now)
         async with servers(deployment, url, ca) as running:
-            await running.update(tokens)
+            await tell(deployment, running, tokens, now)
 
 
 def is_revoked(deployment: Deployment, public_key: str, at: int) -> bool:
@@ -66,4 +67,4 @@ async def refuse_earlier(
 
     tokens = sign_accounts(deployment, refuse, now)
     async with servers(deployment, url, ca) as running:
-        await running.update(tokens)
+        await tell(deployment, running, tokens, now)

@@ -17,6 +17,7 @@ from broker.deployment.folder import Deployment, DeploymentError
 from broker.deployment.server_words import User
 from broker.deployment.servers import Servers
 from broker.deployment.signing import by_the_table, sign_accounts, signing_keys
+from broker.deployment.telling import tell
 from broker.deployment.tokens import ENTROPY_BYTES, Key, TokenError
 from lender.link.credentials import SEED_LINE, credentials, part_of
 from lender.protocol.permissions import HOME, Role
@@ -74,7 +75,7 @@ async def rotate(
                 known.append(key.public)
         tokens = sign_accounts(deployment, by_the_table(deployment, keys), now)
         async with running() as servers:
-            await servers.update(tokens)
+            await tell(deployment, servers, tokens, now)
         # From here on the servers know them, and what they sign is taken everywhere.
         deployment.replace(_signed(deployment, begun, now))
         deployment.remove(BEGUN)
@@ -128,7 +129,8 @@ async def retire(
             role: [key for key in known if key not in old.get(role, ())]
             for role, known in signing_keys(deployment).items()
         }
-        await servers.update(sign_accounts(deployment, by_the_table(deployment, keys), now))
+        tokens = sign_accounts(deployment, by_the_table(deployment, keys), now)
+        await tell(deployment, servers, tokens, now)
     return sum(len(one) for one in old.values())
 
 

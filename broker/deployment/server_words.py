@@ -89,6 +89,31 @@ class Settings(Told):
         return routes.cluster_port > 0 and not (routes.tls_required and routes.tls_verify)
 
 
+class _Held(Told):
+    expired: bool = False
+    complete: bool = False
+    jwt: str = ""
+
+
+class _Holding(Told):
+    account_detail: _Held | None = None
+
+
+class Account(Told):
+    """What a server has of an account; nothing where it was not used yet."""
+
+    server: Server = Server()
+    data: _Holding | None = None
+
+    def is_passed_over(self, token: str) -> bool:
+        """Whether the server goes by something else than this token, which it has taken."""
+        held = self.data.account_detail if self.data else None
+        if held is None or not held.jwt:
+            return False
+        # One that is expired and not complete is read as soon as somebody comes.
+        return held.jwt != token or (held.expired and held.complete)
+
+
 def done_of(said: bytes) -> Done:
     """Read an answer to a command.
 
@@ -114,3 +139,12 @@ def settings_of(said: bytes) -> Settings:
         StrangeAnswerError: it is none.
     """
     return read_told(Settings, said)
+
+
+def account_of(said: bytes) -> Account:
+    """Read an answer about what a server has of an account.
+
+    Raises:
+        StrangeAnswerError: it is none.
+    """
+    return read_told(Account, said)

@@ -3,14 +3,24 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from pathlib import Path
 
 from nats.aio.msg import Msg
 
 from broker.deployment.folder import Deployment, DeploymentError
-from broker.deployment.server_words import Done, User, done_of, settings_of, users_of
+from broker.deployment.server_words import (
+    Done,
+    Server,
+    User,
+    account_of,
+    done_of,
+    settings_of,
+    users_of,
+)
+from broker.deployment.tokens import decode
 from lender.link.connection import Connection, connect
+from lender.link.errors import LinkError
 
 UPDATE = "$SYS.REQ.CLAIMS.UPDATE"
 
@@ -19,8 +29,30 @@ _CONNECT_S = 5.0
 _ANSWER_S = 5.0
 _QUIET_S = 0.3
 """When no other server has answered for so long, none will."""
+_TRIES = 2
 _PAGE = 256
 _OK = 200
+
+
+class NotAllToldError(LinkError):
+    """Servers that were there a moment ago say nothing."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        super().__init__(
+            f"no answer from {', '.join(sorted(names))}, where what is new may not be known: "
+            "see that it runs, and do this again"
+        )
+
+
+class PassedOverError(DeploymentError):
+    """Servers have taken tokens, and do not go by them; `accounts` has whose they are, by name."""
+
+    def __init__(self, servers: Collection[str], accounts: Collection[str]) -> None:
+        super().__init__(
+            f"{', '.join(sorted(servers))} took what is new of {', '.join(sorted(accounts))}, and "
+            "goes by something else: start it anew, and do this again"
+        )
+        self.accounts = frozenset(accounts)
 
 
 class Servers:
@@ -29,16 +61,28 @@ class Servers:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def update(self, tokens: Iterable[str]) -> None:
-        """Have them know accounts' tokens, and hold whoever is connected to those.
+    async def update(self, tokens: Sequence[str]) -> None:
+        """Have each know accounts' tokens, and hold whoever is connected to those.
 
         Raises:
             DeploymentError: a server does not take one.
-            LinkError: no answer, or a strange one; doing it again is safe.
+            PassedOverError: or does not go by it.
+            LinkError: not all have answered, or one strangely; doing it again is safe.
         """
+        names = {one.id: one.name for one in await self._running()}
         for token in tokens:
-            msg = await self._connection.request(UPDATE, token.encode(), timeout_s=_ANSWER_S)
-            _check(done_of(msg.data))
+            for answer in await self._ask_each(names, UPDATE, token.encode()):
+                _check(done_of(answer))
+        passed_over: set[tuple[str, str]] = set()
+        for token in tokens:
+            claims = decode(token)
+            asked = json.dumps({"account": claims["sub"]}).encode()
+            for answer in await self._ask_each(names, f"{_PING}.ACCOUNTZ", asked):
+                held = account_of(answer)
+                if held.is_passed_over(token):
+                    passed_over.add((held.server.name, claims["name"]))
+        if passed_over:
+            raise PassedOverError(*map(set, zip(*passed_over, strict=True)))
 
     async def users(self, account: str) -> list[User]:
         """Return who of an account is connected.
@@ -67,7 +111,7 @@ class Servers:
             DeploymentError: one refuses.
             LinkError: no answer, or a strange one.
         """
-        servers = [done_of(answer).server for answer in await self._ask_all(_PING, b"")]
+        servers = await self._running()
         for server in servers:
             subject = f"$SYS.REQ.SERVER.{server.id}.RELOAD"
             _check(done_of((await self._connection.request(subject, timeout_s=_ANSWER_S)).data))
@@ -82,8 +126,32 @@ class Servers:
         told = [settings_of(answer) for answer in await self._ask_all(f"{_PING}.VARZ", b"")]
         return [one.server.name for one in told if one.is_open]
 
-    async def _ask_all(self, subject: str, payload: bytes) -> list[bytes]:
-        """Return what each of them answers: until there is a first one, and then until silence."""
+    async def _running(self) -> list[Server]:
+        return [done_of(answer).server for answer in await self._ask_all(_PING, b"")]
+
+    async def _ask_each(
+        self, names: Mapping[str, str], subject: str, payload: bytes
+    ) -> list[bytes]:
+        """Return what they answer, each of those servers at least once; by their ids."""
+        answers: list[bytes] = []
+        missing = set(names)
+        for _ in range(_TRIES):
+            answers += await self._ask_all(subject, payload, missing)
+            missing -= _ids(answers)
+            if not missing:
+                return answers
+        raise NotAllToldError([names[one] for one in missing])
+
+    async def _ask_all(
+        self, subject: str, payload: bytes, wanted: Collection[str] = ()
+    ) -> list[bytes]:
+        """Return what each of them answers: until there is a first one, and then until silence.
+
+        Args:
+            subject: all listen to it.
+            payload: what is asked.
+            wanted: ids of servers: not until silence, but until these have answered.
+        """
         answers: list[bytes] = []
         heard = asyncio.Event()
 
@@ -95,8 +163,9 @@ class Servers:
         try:
             await self._connection.publish(subject, payload, reply=reply)
             with contextlib.suppress(TimeoutError):
-                while True:
-                    async with asyncio.timeout(_QUIET_S if answers else _ANSWER_S):
+                while not (wanted and _ids(answers).issuperset(wanted)):
+                    silence_s = _QUIET_S if answers and not wanted else _ANSWER_S
+                    async with asyncio.timeout(silence_s):
                         await heard.wait()
                     heard.clear()
         finally:
@@ -127,6 +196,10 @@ async def servers(deployment: Deployment, url: str, ca: Path | None) -> AsyncIte
     )
     async with connection:
         yield Servers(connection)
+
+
+def _ids(answers: Collection[bytes]) -> set[str]:
+    return {done_of(answer).server.id for answer in answers}
 
 
 def _check(done: Done) -> None:

@@ -1,7 +1,7 @@
 """Signs a deployment's accounts anew: written first, so that it can be told again and again."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from broker.deployment import claims, contents
@@ -18,7 +18,10 @@ Claims = dict[str, Any]
 
 
 def sign_accounts(
-    deployment: Deployment, change: Callable[[Signed, Claims], Claims], now: float
+    deployment: Deployment,
+    change: Callable[[Signed, Claims], Claims],
+    now: float,
+    anew: Collection[str] = (),
 ) -> list[str]:
     """Sign those accounts whose claims change, and write them down.
 
@@ -29,6 +32,7 @@ def sign_accounts(
         deployment: with the operator's folder in it.
         change: returns an account's claims as they are to be.
         now: seconds since the epoch.
+        anew: accounts that are signed though nothing changes.
 
     Returns:
         The tokens of all accounts: for the servers that run.
@@ -41,7 +45,7 @@ def sign_accounts(
     for name in claims.SIGNED:
         found = said[name]
         nats = change(name, found["nats"])
-        if nats != found["nats"]:
+        if nats != found["nats"] or name in anew:
             # Of two tokens of an account servers keep the later one, by the second.
             later = max(int(now), int(found["iat"]) + 1)
             tokens[name] = encode(found["sub"], found["name"], nats, operator, later)

@@ -35,6 +35,7 @@ _OURS: Final = "written by this very process, or by its own child, in the same r
 NOT_FROM_OUTSIDE: Final[dict[str, str]] = {
     "broker.core.effects.FeedWork.lease": _OURS,
     "broker.deployment.completion.complete": "tokens that the operator's own key signed",
+    "broker.deployment.servers.Servers.update": "tokens that the operator's own key signed",
     "broker.deployment.rotation._begun": "written whole by the operator's own command",
     "broker.core.jobs.endings._digest": "a hash that was just made",
     "broker.service.letting_in.OperatorsDesk.ask": "what the operator's own broker answers",

@@ -23,8 +23,8 @@ from nats_server import until
 from broker.deployment import certificates, contents, server_config
 from broker.deployment.cluster import ROUTES_AUTHORITY, ROUTES_AUTHORITY_KEY
 from broker.deployment.contents import Pair
-from broker.deployment.servers import servers
-from broker.deployment.tokens import Key
+from broker.deployment.servers import PassedOverError, servers
+from broker.deployment.tokens import Key, encode
 from deploy.local.fleet import wait_until
 from lender.client import Client
 from lender.link.connection import ConnectError, Connection, connect
@@ -120,6 +120,36 @@ async def test_a_server_knows_all_accounts_before_it_could_hear_of_one_by_a_rout
     finally:
         server.kill()
     assert set(fleet.deployment.identities().accounts.values()) <= known
+
+
+async def test_a_server_that_refuses_an_account_for_good_is_told_it_anew(
+    fleet: ClusteredFleet, tmp_path: Path
+) -> None:
+    """As one may that heard of it by a route: here it forgets the account, and is told it anew."""
+    who, operator = fleet.deployment.identities(), fleet.deployment.key(contents.OPERATOR_KEY)
+    config = fleet.deployment.embedded_config(tmp_path).replace(
+        "full,", "full, allow_delete: true,"
+    )
+    server = EmbeddedServer(tmp_path, name="alone", extra_config=config)
+    token = fleet.deployment.tokens()["core"]
+    gone = {"type": "generic", "accounts": [who.accounts["core"]]}
+    forgets = encode(operator.public, "x", gone, operator, time.time())
+    broker = fleet.deployment.broker_credentials
+    try:
+        await server.start()
+        async with servers(fleet.deployment, server.url, None) as alone:
+            await alone.update([token])
+            await (await connect(server.url, name="broker", credentials=broker)).close()
+            await alone._ask_all("$SYS.REQ.CLAIMS.DELETE", forgets.encode())
+            with pytest.raises(PassedOverError, match="alone took what is new of core,"):
+                await alone.update([token])
+        with pytest.raises(ConnectError, match="Authorization Violation"):
+            await connect(server.url, name="broker", credentials=broker, timeout_s=1.0)
+        said = EnrollingFleet.broker_verb(fleet, "rotate", "--accounts", "--url", server.url)
+        assert said.returncode == 0, said.stderr
+        await (await connect(server.url, name="x", credentials=broker, timeout_s=PATIENT_S)).close()
+    finally:
+        server.kill()
 
 
 async def test_what_is_taken_back_is_taken_back_on_every_server(fleet: ClusteredFleet) -> None:

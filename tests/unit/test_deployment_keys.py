@@ -1,16 +1,14 @@
-"""Accounts signed anew keep what they had, and a server that answers nonsense is told apart."""
+"""Accounts signed anew keep what they had."""
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from broker.deployment import claims, contents
 from broker.deployment.contents import Certificates
-from broker.deployment.folder import Deployment, DeploymentError
-from broker.deployment.servers import Servers
+from broker.deployment.folder import Deployment
 from broker.deployment.signing import (
     bring_up,
     by_the_table,
@@ -18,8 +16,6 @@ from broker.deployment.signing import (
     sign_accounts,
     signing_keys,
 )
-from lender.link.connection import Connection
-from lender.link.errors import StrangeAnswerError
 
 NOW = 1_790_000_000.0
 
@@ -127,32 +123,3 @@ def test_a_command_that_was_cut_off_before_its_last_file_writes_it(deployment: D
     (deployment.folder / contents.ACCOUNTS_FILE).write_text("stale")
     sign_accounts(deployment, lambda _, nats: nats, NOW)
     assert deployment.tokens()["core"] in deployment.read(contents.ACCOUNTS_FILE)
-
-
-@pytest.mark.parametrize(
-    ("answer", "error", "says"),
-    [
-        (b'{"data": {"code": 200}}', None, ""),
-        (b'{"data": {"code": 500}}', DeploymentError, "did not take it"),
-        (b'{"error": {"code": 500, "description": "no room"}}', DeploymentError, "no room"),
-        (b"no JSON", StrangeAnswerError, "none of the server's"),
-        (b"[]", StrangeAnswerError, "none of the server's"),
-        (b"7", StrangeAnswerError, "none of the server's"),
-        (b'{"data": 7}', StrangeAnswerError, "none of the server's"),
-        (b'{"error": "no"}', StrangeAnswerError, "none of the server's"),
-        (b"[" * 100_000, StrangeAnswerError, "none of the server's"),
-        (b'{"data": {"code": ' + b"9" * 9000 + b"}}", StrangeAnswerError, "none of the server's"),
-    ],
-)
-async def test_what_a_server_answers_is_looked_at(
-    answer: bytes, error: type[Exception] | None, says: str
-) -> None:
-    async def request(*_: object, **__: object) -> SimpleNamespace:
-        return SimpleNamespace(data=answer)
-
-    servers = Servers(cast("Connection", SimpleNamespace(request=request)))
-    if error is None:
-        await servers.update(["token"])
-        return
-    with pytest.raises(error, match=says):
-        await servers.update(["token"])
