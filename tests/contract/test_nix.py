@@ -16,6 +16,7 @@ from lender.cli.checks import boot_line, kernel
 from lender.cli.proposals import words
 from lender.daemon.settings import DaemonSettings
 from lender.link.embedded import MAX_PAYLOAD_BYTES
+from lender.sandbox.runtimes import contained
 
 pytestmark = needs_nix
 
@@ -82,6 +83,13 @@ def test_system_units_are_the_shipped_ones() -> None:
     assert of_nixos(plain["slices"]["lender"], "Slice") == shipped("lender.slice")
     agent = evaluated("nixos.fleet")["systemd"]["user"]["services"]["lender-agent"]
     assert of_nixos(agent) == shipped("user/lender-agent.service")
+
+
+def test_lenderd_takes_nothing_from_what_sandboxes_find() -> None:
+    """The tree that is bound to /usr has an unshare, too: busybox's, which knows less."""
+    assert contained._SEARCH.startswith("/run/current-system/sw/bin:")
+    packages = evaluated("nixos.plain")["packages"]
+    assert {"bubblewrap", "crun"} <= set(packages)
 
 
 def test_a_users_units_are_the_shipped_ones() -> None:

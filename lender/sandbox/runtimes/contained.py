@@ -28,7 +28,8 @@ _CRUN_FAILED: Final = 1
 # What crun says of a command, in all its versions (`find_executable`, `container_init_setup`).
 _NOT_FOUND: Final = re.compile("executable file .* not found")
 _NOT_EXECUTABLE: Final = re.compile("open executable|is not executable|is not a regular file")
-_SEARCH: Final = "/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin:/run/current-system/sw/bin"
+# NixOS first: in /usr it has what sandboxes are to find, whose unshare is another one.
+_SEARCH: Final = "/run/current-system/sw/bin:/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin"
 
 
 class Crun:
