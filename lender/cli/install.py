@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     if not (args.dry_run and target.system):
         host.check_who(target, os.getuid(), os.environ)
     programs = host.programs()
+    host.check_kept(target, programs.values())
     if target.system:
         for path in (programs[target.name], sys.executable):
             host.check_reach(path)

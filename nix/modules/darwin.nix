@@ -62,6 +62,10 @@ in {
       groups.${account}.gid = cfg.uid;
     };
 
-    launchd.daemons.lenderd.serviceConfig = ours.launchd.defaults plist;
+    launchd.daemons.lenderd = {
+      # Behind the words with which nix-darwin waits for the store's volume.
+      command = toString plist.ProgramArguments;
+      serviceConfig = ours.launchd.defaults (removeAttrs plist ["ProgramArguments"]);
+    };
   };
 }

@@ -115,7 +115,9 @@ def test_a_users_units_are_the_shipped_ones() -> None:
 )
 def test_property_lists_are_the_shipped_ones(place: str, attribute: str, home: str) -> None:
     lender = plistlib.loads((ROOT / f"launchd/{place}/lender.lenderd.plist").read_bytes())
-    lender["ProgramArguments"] = [f"{BIN}/lenderd"]
+    started = f"{BIN}/lenderd"
+    waiting = ["/bin/sh", "-c", f"wait && exec {started}"]  # for the store, in nix-darwin's words
+    lender["ProgramArguments"] = [started] if place == "agent" else waiting
     for key in ("StandardOutPath", "StandardErrorPath"):
         lender[key] = lender[key].replace("~", home)
     launchd = evaluated(attribute)["launchd"]

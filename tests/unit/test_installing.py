@@ -226,6 +226,21 @@ def test_a_program_that_the_account_can_not_reach_is_no_service_of_the_machine()
         host.check_reach("/home/pi/.venv/bin/lenderd")
 
 
+def test_nor_is_what_nix_writes_or_collects(tmp_path: Path) -> None:
+    user, system = Target("lenderd", system=False), Target("lenderd", system=True)
+    for target in (user, system):
+        host.check_kept(target, ["/opt/lender/bin/lenderd"], tmp_path)
+        with pytest.raises(CommandError, match=r"garbage collection.*nix profile install"):
+            host.check_kept(
+                target, ["/usr/bin/lender", "/nix/store/x-lender/bin/lenderd"], tmp_path
+            )
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/NIXOS").touch()
+    host.check_kept(user, ["/home/ann/.nix-profile/bin/lenderd"], tmp_path)
+    with pytest.raises(CommandError, match=r"stand in its configuration.*docs/nix\.md"):
+        host.check_kept(system, ["/run/current-system/sw/bin/lenderd"], tmp_path)
+
+
 @pytest.mark.parametrize(("mode", "reason"), [(0o700, "can't get to"), (0o757, "can change")])
 def test_nor_one_that_somebody_else_could_replace(tmp_path: Path, mode: int, reason: str) -> None:
     program = tmp_path / "lenderd"

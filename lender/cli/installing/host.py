@@ -7,7 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -123,6 +123,29 @@ def check_reach(path: str) -> None:
         if found.st_uid != 0 or (found.st_mode & stat.S_IWOTH and not sticky):
             text = f"others than root can change {one}, which the service would run; {mend}"
             raise CommandError(Exit.FAILED, text)
+
+
+def check_kept(target: Target, paths: Iterable[str], root: Path = Path("/")) -> None:
+    """See that the unit, and what it starts, stay where they are put.
+
+    Args:
+        target: what, and whose.
+        paths: of its programs.
+        root: of the file system.
+
+    Raises:
+        CommandError: Nix writes the machine's units, or would collect a program; says what to do.
+    """
+    page = "docs/nix.md has the modules"
+    if target.system and (root / "etc/NIXOS").exists():
+        text = f"the services of a NixOS machine stand in its configuration: {page}"
+        raise CommandError(Exit.FAILED, text)
+    if stored := [path for path in paths if path.startswith("/nix/store/")]:
+        text = (
+            f"{stored[0]} goes with the next garbage collection: install lender in a profile "
+            f"(nix profile install) and run that one; {page}"
+        )
+        raise CommandError(Exit.FAILED, text)
 
 
 def systemd_service(target: Target) -> systemd.Found:

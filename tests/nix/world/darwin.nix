@@ -15,9 +15,15 @@ in {
       users = set;
       groups = set;
     };
-    launchd.daemons = of (types.attrsOf (types.submodule {
-      options.serviceConfig = set;
-      config.serviceConfig.Label = lib.mkDefault "org.nixos.job";
-    })) {};
+    launchd.daemons = of (types.attrsOf (types.submodule ({config, ...}: {
+      options = {
+        command = of types.str "";
+        serviceConfig = set;
+      };
+      config.serviceConfig = {
+        Label = lib.mkDefault "org.nixos.job";
+        ProgramArguments = lib.mkIf (config.command != "") ["/bin/sh" "-c" "wait && exec ${config.command}"];
+      };
+    }))) {};
   };
 }
