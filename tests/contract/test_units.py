@@ -57,7 +57,10 @@ def test_systemd_has_nothing_to_say_against_them(
 @needs_analyze
 @pytest.mark.parametrize(
     ("unit", "exposure_max"),
-    [("system/lenderd", 3.8), ("system/lender-broker", 1.3), ("user/lenderd", 7.4)],
+    [
+        *(("system/lenderd", 3.8), ("system/lender-broker", 1.3)),
+        *(("user/lenderd", 7.4), ("user/lender-broker", 6.4), ("user/lender-agent", 5.9)),
+    ],
 )
 def test_they_give_away_no_more_than_sandboxes_need(
     folders: dict[str, Path], tmp_path: Path, unit: str, exposure_max: float

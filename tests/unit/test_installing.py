@@ -100,6 +100,17 @@ def test_a_second_time_does_nothing() -> None:
     assert (plan.steps, plan.notes) == ((), ())
 
 
+def test_an_agent_is_of_a_session_and_wants_no_lingering() -> None:
+    agent = Target("lender-agent", system=False)
+    plan = systemd.install(agent, units(agent), ACCOUNTS, found({}), replace=False)
+    assert plan.notes == ()
+    files = carried_out({}, plan)[0]
+    on = found(files, enabled=True, active=True, lingers=True)
+    assert systemd.uninstall(agent, on).notes == ()
+    mine = systemd.install(MINE, units(MINE), ACCOUNTS, found({}), replace=False)
+    assert "loginctl enable-linger" in mine.notes[0]
+
+
 def test_what_fails_and_is_started_again_and_again_is_not_taken_for_well() -> None:
     failing = found(installed(), enabled=True, starting=True)
     plan = systemd.install(MINE, units(MINE), ACCOUNTS, failing, replace=False)

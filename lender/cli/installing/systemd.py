@@ -95,7 +95,7 @@ def install(
         steps.append(Run((*control, "start", service)))
     elif changed or found.outdated:
         steps.append(Run((*control, "restart", service)))
-    if not target.system and not found.lingers:
+    if not target.system and target.name != "lender-agent" and not found.lingers:
         notes.append(
             "it runs while you are logged in; for always, also after a reboot: "
             "loginctl enable-linger"
@@ -127,7 +127,8 @@ def _for_its_sake(target: Target, found: Found, *, ours: bool) -> list[str]:
     """Return what came with the service, may be another's as well, and so stays."""
     if not target.system:
         words = "your services go on while you are logged out; where none needs that: loginctl"
-        return [f"{words} disable-linger"] if found.lingers else []
+        wanted = found.lingers and target.name != "lender-agent"  # which is of a session's
+        return [f"{words} disable-linger"] if wanted else []
     account = RUNS_AS[target.name]
     return [f"the account {account} stays: files may be its"] if ours and found.accounts else []
 

@@ -253,7 +253,7 @@ def test_a_secret_comes_as_a_credential() -> None:
 
 def test_a_stop_leaves_no_process(job: set[int]) -> None:
     assert processes_of("lender")
-    drop_in(UNIT, "[Service]\nTimeoutStopSec=3\n")  # less than a drain: lenderd asks for more
+    drop_in(UNIT, "[Service]\nTimeoutStopSec=8\n")  # less than a drain: lenderd asks for more
     run("systemctl", "stop", UNIT)
     assert show(UNIT, "Result") == "success"
     assert not alive(job)
