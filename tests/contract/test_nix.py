@@ -2,8 +2,12 @@
 store, no port is opened, no grant is made."""
 
 import json
+import os
 import plistlib
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -83,6 +87,28 @@ def test_system_units_are_the_shipped_ones() -> None:
     assert of_nixos(plain["slices"]["lender"], "Slice") == shipped("lender.slice")
     agent = evaluated("nixos.fleet")["systemd"]["user"]["services"]["lender-agent"]
     assert of_nixos(agent) == shipped("user/lender-agent.service")
+
+
+@pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze (package systemd) is missing"
+)
+def test_systemd_has_nothing_to_say_against_what_is_added(tmp_path: Path) -> None:
+    """The shipped units themselves: test_units.py."""
+    unit = system_unit("fleet", "lenderd")
+    lines = [
+        line
+        for section, keys in unit.items()
+        for line in (f"[{section}]", *(f"{k}={one}" for k, many in keys.items() for one in many))
+    ]
+    text = "\n".join(lines).replace(BIN, str(Path(sys.executable).parent))
+    (tmp_path / "lenderd.service").write_text(f"{text}\n")
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--system", "--man=no", str(tmp_path / "lenderd.service")],
+        env={**os.environ, "SYSTEMD_COLORS": "0"}, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    said = [line for line in done.stderr.splitlines() if str(tmp_path) in line]
+    assert (done.returncode, said, "BindReadOnlyPaths=" in text) == (0, [], True), done.stderr
 
 
 def test_lenderd_takes_nothing_from_what_sandboxes_find() -> None:
@@ -338,6 +364,9 @@ def test_inputs_are_locked() -> None:
 
 def test_the_package_is_what_pyproject_and_the_locks_say() -> None:
     package = (ROOT / "nix/package.nix").read_text()
+    sources = re.findall(r"^ +\.\./(\S+)$", package, re.MULTILINE)
+    assert {"lender", "broker", "workloads", "systemd", "launchd", "setup.py"} <= set(sources)
+    assert all((ROOT / source).exists() for source in sources)
     version, digest = re.findall(r'(?:version|sha256) = "([0-9a-f.]+)";', package)
     assert (
         f"nkeys=={version} \\\n    --hash=sha256:{digest}\n"
