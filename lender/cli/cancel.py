@@ -1,4 +1,7 @@
-"""End a job: what runs is stopped, what waits never starts, what is done stays done."""
+"""End a job: what runs is stopped, what waits never starts, what is done stays done.
+
+Of an array JOB-17 ends its task 17 alone, which counts as failed; the others go on.
+"""
 
 import argparse
 import json
@@ -6,10 +9,12 @@ import json
 from lender.cli.connect import with_client
 from lender.cli.connection_options import add_connection_options
 from lender.cli.exits import CommandError, Exit
+from lender.cli.job_names import JOB_HELP
 from lender.client import Client
 
 EXAMPLES = """\
-  lender cancel 01JD8Z0W3V6Y9QK2M4T7RXA5BC"""
+  lender cancel 01JD8Z0W3V6Y9QK2M4T7RXA5BC
+  lender cancel 01JD8Z0W3V6Y9QK2M4T7RXA5BC-17"""
 
 _CONFIRMED_WITHIN_S = 10.0
 
@@ -17,7 +22,7 @@ _CONFIRMED_WITHIN_S = 10.0
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_connection_options(parser)
-    parser.add_argument("job", metavar="JOB", help="the job's id")
+    parser.add_argument("job", metavar="JOB", help=JOB_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -125,7 +125,8 @@ class ArrayDelivery:
         )
         words = self._words(result.task)
         which = f"{result.task} ({' '.join(words)[:_WORDS_SHOWN_MAX]})" if words else result.task
-        self._progress.say(visible(f"task {which} failed on {record.lender[:8]}: {cause}"))
+        how = "was" if result.cancelled else f"failed on {record.lender[:8]}:"
+        self._progress.say(visible(f"task {which} {how} {cause}"))
         _write_stderr(result.stderr_tail, raw=self._raw)
 
     async def _to_folder(self, record: TaskRecord, folder: Path) -> None:

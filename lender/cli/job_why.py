@@ -15,6 +15,7 @@ from lender.cli.words import complain, key, printable, say
 from lender.client import Client, Job, JobStatus, KeyFault, Terminal, error_of
 from lender.client.errors import outcome_of
 from lender.client.keys import default_key_path
+from lender.protocol.ids import task_named
 
 _ULID_CHARS = 26
 
@@ -36,7 +37,9 @@ def is_meant(args: argparse.Namespace) -> bool:
     if any((args.url, args.key, args.creds, args.task is not None)):
         return True
     try:
-        return len(args.about) == _ULID_CHARS and default_key_path(os.environ).exists()
+        about = task_named(args.about)
+        job = about[0] if about is not None else args.about
+        return len(job) == _ULID_CHARS and default_key_path(os.environ).exists()
     except (KeyFault, OSError):
         return False
 
@@ -92,7 +95,7 @@ def _has(job: Job, task: int) -> bool:
 
 async def _answer(client: Client, job: Job, task: int | None) -> Answer:
     terminal = await job.terminal()
-    asked = 0 if task is None and job.spec.array is None else task
+    asked = 0 if task is None and job.spec.task_count == 1 else task
     status = None if terminal else await client.status(job, asked)
     told = _of_job(job, terminal, status)
     if task is None:
@@ -113,7 +116,7 @@ def _of_job(job: Job, terminal: Terminal | None, status: JobStatus | None) -> An
         head = f"○ waits: {why}"
     else:
         state, why = status.state, status.why
-        if job.spec.array is None and status.task is not None and status.task.state == "running":
+        if job.spec.task_count == 1 and status.task and status.task.state == "running":
             why = status.task.why  # with whom
         head = f"● runs{': ' * bool(why)}{why}" if status.tasks_running else f"○ waits: {why}"
     fields: dict[str, Any] = {"job": job.id, "name": job.spec.name, "state": state, "why": why}
@@ -123,7 +126,7 @@ def _of_job(job: Job, terminal: Terminal | None, status: JobStatus | None) -> An
         fields |= {name: getattr(counts, name) for name in names}
     running = fields["tasks_running"] = status.tasks_running if status else 0
     line = f"  {job.id}  {job.spec.name}".rstrip()
-    if job.spec.array is not None and counts is not None:
+    if job.spec.task_count > 1 and counts is not None:
         line += f"  {counts.tasks_total} tasks: {counts.tasks_succeeded} succeeded, "
         line += f"{counts.tasks_failed} failed, {running} run"
     return Answer([printable(head), printable(line), *_next(job, terminal)], fields)

@@ -10,6 +10,7 @@ import time
 from lender.cli.connect import with_client
 from lender.cli.connection_options import add_connection_options
 from lender.cli.exits import CommandError, Exit
+from lender.cli.job_names import JOB_HELP
 from lender.cli.words import printable
 from lender.client import Client, JobStatus
 
@@ -22,7 +23,9 @@ EXAMPLES = """\
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_connection_options(parser)
-    parser.add_argument("job", nargs="?", metavar="JOB", help="this one alone, in more words")
+    parser.add_argument(
+        "job", nargs="?", metavar="JOB", help=f"this one alone, in more words: {JOB_HELP}"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -42,7 +45,9 @@ def run(args: argparse.Namespace) -> int:
 async def _one(client: Client, job: str, *, as_json: bool) -> int:
     found = await client.status(job)
     if found is None:
-        raise CommandError(Exit.FAILED, f"the broker remembers no job {job}; see lender jobs")
+        raise CommandError(
+            Exit.FAILED, f"the broker remembers no job {job}; see lender jobs, or lender why {job}"
+        )
     print(_as_json((found,)) if as_json else _in_words(found))
     return Exit.DONE
 

@@ -15,6 +15,7 @@ from itertools import islice, takewhile
 from typing import Any
 
 from lender.cli.exits import CommandError, Exit
+from lender.cli.job_names import means
 from lender.cli.owner import add_options, open_state
 from lender.cli.receipt_words import in_full, in_short
 from lender.cli.words import say
@@ -95,7 +96,7 @@ def _show(args: argparse.Namespace, state: StateFolder, receipts: ReceiptLog) ->
 def _chosen(args: argparse.Namespace, receipts: ReceiptLog) -> list[dict[str, Any]]:
     """What was asked for, oldest first; no more is read than that takes."""
     if args.job:
-        return [one for one in receipts.read() if str(one.get("job", "")).startswith(args.job)]
+        return [one for one in receipts.read() if means(args.job, str(one.get("job", "")))]
     newest: Iterator[dict[str, Any]] = receipts.read_back()
     if args.since is not None:
         newest = takewhile(lambda one: _not_before(one, args.since), newest)

@@ -19,6 +19,7 @@ import sys
 from lender.cli.connect import with_client
 from lender.cli.connection_options import add_connection_options
 from lender.cli.exits import CommandError, Exit
+from lender.cli.job_names import JOB_HELP
 from lender.cli.log_printing import LogPrinter, piece_as_json, print_log
 from lender.cli.strangers_words import Output, add_raw_option
 from lender.client import Client
@@ -32,7 +33,7 @@ EXAMPLES = """\
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_connection_options(parser)
-    parser.add_argument("job", metavar="JOB", help="the job's id")
+    parser.add_argument("job", metavar="JOB", help=JOB_HELP)
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the job has ended")
     parser.add_argument("--task", type=int, metavar="N", help="this task alone, of an array")
     add_raw_option(parser)
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
             async for piece in pieces:
                 print(piece_as_json(job, piece), flush=True)
             return Exit.DONE
-        with_tasks = job.spec.array is not None and args.task is None
+        with_tasks = job.spec.task_count > 1 and args.task is None
         printer = LogPrinter(Output(sys.stdout, raw=args.raw), with_tasks=with_tasks)
         await print_log(pieces, printer)
         return Exit.DONE

@@ -29,17 +29,19 @@ class Progress:
         self._status = StatusLine(stream)
         self._clock = clock
         self._by_lender: Counter[str] = Counter()
-        self._failed = 0
+        self._done = self._failed = 0
         self._started = self._shown_at = clock()
 
     @property
     def done(self) -> int:
         """Number of results so far."""
-        return self._by_lender.total()
+        return self._done
 
     def count(self, record: TaskRecord) -> None:
         """Take a result in."""
-        self._by_lender[record.lender] += 1
+        self._done += 1
+        if record.lender:  # nobody ran one that was cancelled before
+            self._by_lender[record.lender] += 1
         self._failed += record.result.state == "failed"
         if self._quiet:
             return

@@ -13,6 +13,7 @@ import sys
 from lender.cli.connect import with_client
 from lender.cli.connection_options import add_connection_options
 from lender.cli.exits import CommandError, Exit
+from lender.cli.job_names import JOB_HELP
 from lender.client import Client
 
 EXAMPLES = """\
@@ -23,7 +24,7 @@ EXAMPLES = """\
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_connection_options(parser)
-    parser.add_argument("job", metavar="JOB", help="the ended job's id")
+    parser.add_argument("job", metavar="JOB", help=JOB_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

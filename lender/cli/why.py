@@ -5,9 +5,10 @@ change. With a submitter's name or key it is about what you grant to them.
 
 With a job's id it is about the job. Of one that you have submitted the fleet is asked (with
 your key, see --url): what it waits for, where it runs, or what became of it; --task N asks for one
-task of an array. Of one that runs or ran on this machine it says what this machine does with it,
-and why; there the beginning of its id is enough. A job that is both gets both answers; in JSON the
-fleet's is the document, and this machine's is `here`. --state DIR asks that lender alone.
+task of an array, as JOB-N does. Of one that runs or ran on this machine it says what this machine
+does with it, and why; there the beginning of its id is enough. A job that is both gets both
+answers; in JSON the fleet's is the document, and this machine's is `here`. --state DIR asks that
+lender alone.
 """
 
 import time
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lender.cli import comfort_words, reasons
 from lender.cli.exits import CommandError, Exit
+from lender.cli.job_names import means
 from lender.cli.owner import DEFAULTS as OWNER_DEFAULTS
 from lender.cli.owner import add_options, is_owner, print_json, warn_of
 from lender.cli.reading import Reading, names_of, read_status
@@ -148,7 +150,7 @@ def _about(
         CommandError: neither is known here.
     """
     names = names_of(reading.fields)
-    jobs = [j for j in reading.fields.get("running", []) if str(j.get("job")).startswith(about)]
+    jobs = [j for j in reading.fields.get("running", []) if means(about, str(j.get("job")))]
     if jobs:
         return _running(reading, document, jobs[0], names), {"job": jobs[0]}
     keys = {k for k, name in names.items() if name == about} | {about}
@@ -189,7 +191,7 @@ def _ended(state: StateFolder, job: str) -> tuple[list[str], dict[str, Any]]:
     receipt: dict[str, Any] | None = None
     if is_owner(state):
         for one in ReceiptLog(state.receipts).read():
-            if str(one.get("job", "")).startswith(job):
+            if means(job, str(one.get("job", ""))):
                 receipt = one
     if receipt is None:
         raise CommandError(

@@ -95,6 +95,32 @@ def test_a_list_is_a_task_for_each_of_its_lines(fleet: Fleet) -> None:
     ]
 
 
+def test_a_task_of_an_array_is_asked_for_and_ended_by_its_own_name(fleet: Fleet) -> None:
+    (fleet.folder / "list").write_text("0\n60\n3\n")
+    script = 'echo "say $1" >&2; test "$1" = 60 && sleep 60; echo "did $1"; exit "$1"'
+    submit = ("submit", "--no-wait", "--each", "list", "--", "sh", "-c", script, "sh")
+    job = fleet.submit(*submit).stdout.strip()
+    first, second, third = (f"{job}-{task}" for task in range(3))
+    said = fleet.submit("get", "--wait", first)
+    assert (said.returncode, said.stdout) == (0, "did 0\n")
+    said = fleet.submit("get", "--wait", third)
+    assert (said.returncode, said.stdout) == (3, "did 3\n")
+    assert "has not ended (attempt 1 " in fleet.submit("get", second).stderr
+    (status,) = json.loads(fleet.submit("jobs", "--json", second).stdout)["jobs"]
+    assert (status["job"], status["tasks_total"]) == (second, 1)
+    assert status["state"] in ("queued", "running")
+    assert "attempt 1 " in fleet.submit("why", second).stdout
+    assert fleet.submit("cancel", second).stdout == f"cancelled {second}\n"
+    assert "was cancelled" in fleet.submit("get", second).stderr
+    assert "✗ ended: " in fleet.submit("why", second).stdout
+    assert fleet.submit("logs", first).stdout == "say 0\n"
+    assert "once more" in fleet.submit("retry", third).stderr
+    assert "tasks      3: 1 succeeded, 2 failed" in fleet.submit("jobs", job).stdout
+    assert f"no job {job}-3" in fleet.submit("get", f"{job}-3").stderr
+    logs = [lender.owner("log", first).stdout for lender in fleet.lenders.values()]
+    assert any(job in log for log in logs)
+
+
 def test_an_output_file_comes_back(fleet: Fleet) -> None:
     arguments = ("--out", "sum.txt", "--", "sh", "-c", "echo forty-two > sum.txt")
     said = fleet.submit("submit", *arguments)

@@ -53,7 +53,7 @@ async def test_the_readmes_example_runs_as_printed(nats: EmbeddedServer, tmp_pat
         output = await run_program(program, nats.url, tmp_path)
     assert output.startswith("a digest\n")
     assert output.endswith("exit code 3: read its standard error 3\n")
-    assert output.count("\n") == 102
+    assert output.count("\n") == 103
 
 
 async def run_program(program: str, url: str, home: Path) -> str:

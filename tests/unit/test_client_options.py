@@ -9,6 +9,7 @@ import pytest
 from lender.cli import map as map_verb
 from lender.cli import submit
 from lender.cli.exits import CommandError
+from lender.cli.job_names import means
 from lender.cli.job_options import job_request, take_trailing_files
 from lender.cli.progress import Progress
 from lender.client import After, Array, JobRequest, Limits, TaskRecord, TaskResult, Verify
@@ -252,6 +253,12 @@ def test_a_list_needs_a_command_and_says_of_files_that_are_not_sent(
     assert (request.argv, request.array) == ([], Array(count=2, each=(("a.csv",), ("b.csv",))))
 
 
+def test_a_job_is_meant_by_what_its_id_begins_with_and_by_the_names_of_its_tasks() -> None:
+    job = "01JD8Z0W3V6Y9QK2M4T7RXA5BC"
+    assert all(means(said, job) for said in (job, job[:6], f"{job}-0", f"{job}-17"))
+    assert not any(means(said, job) for said in (f"{job}-", f"{job}-x", f"{job[:6]}-1", "x", "-1"))
+
+
 def test_an_array_is_all_indices_below_a_number_or_some_of_them() -> None:
     assert map_verb.indices("0-999") == Array(count=1000)
     assert map_verb.indices("0-3,4-9,2") == Array(count=10)
@@ -285,6 +292,14 @@ def test_progress_in_a_pipe_is_plain_lines_and_not_many() -> None:
     assert "aaaaaaaa 3" in lines[-1]
     assert len(lines) < 6
     assert "\x1b" not in stream.getvalue()
+
+
+def test_a_task_that_nobody_has_run_counts_and_names_no_machine() -> None:
+    stream = io.StringIO()
+    progress = Progress(2, stream, lambda: 0.0)
+    feed(progress, "a")
+    progress.count(TaskRecord(TaskResult(task=1, state="failed", cancelled=True), "", 0))
+    assert stream.getvalue().splitlines()[-1].endswith("2/2, 1 failed  2000/s  aaaaaaaa 1")
 
 
 def test_progress_on_a_terminal_is_one_bar() -> None:
