@@ -97,7 +97,7 @@ def write_bars(path: Path, title: str, bars: Sequence[Bar], width: int = 720) ->
         parts.append(f'<text x="{x:.1f}" y="38" text-anchor="middle">{axis.label(tick)}</text>')
     for number, bar in enumerate(bars):
         y, size = 48 + number * height, axis.at(bar.value) * (right - left)
-        ours = _COLOURS[1] if bar.name == "lender" else _COLOURS[0]
+        ours = _COLOURS[1] if bar.name.partition(",")[0] == "lender" else _COLOURS[0]
         parts += [
             f'<text x="{left - 6}" y="{y + 12}" text-anchor="end">{escape(bar.name)}</text>',
             f'<rect x="{left}" y="{y}" width="{size:.1f}" height="{height - 6}" fill="{ours}"/>',

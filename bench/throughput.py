@@ -1,5 +1,8 @@
 """Jobs and tasks per second, and how long one takes: durable, from submission to its result.
 
+Separate jobs that are submitted at the same time travel together, as they do for everybody; beside
+them a client is measured that sends a message for each.
+
 Everything is real: a nats-server that stores in files, the broker, one lenderd with two slots, one
 submitter. Beside it, in the same run and in turns, raw JetStream by the same client: what a durable
 job costs at least. Twice: with the server's own `sync_interval` (what it has acknowledged outlives
@@ -21,6 +24,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +38,7 @@ from throughput_floor import Floor
 from throughput_stand import SYNCS, Stand, between, percentile
 
 from lender.client.client import Client
+from lender.client.executor import LenderExecutor
 from lender.client.job import Job
 
 NOTHING = bytes(wasmtime.wat2wasm('(module (memory (export "memory") 1) (func (export "_start")))'))
@@ -44,14 +49,16 @@ OURS, FLOOR = "lender", "floor: raw JetStream"
 class Sizes(NamedTuple):
     """How much of each is done in one run."""
 
-    jobs: int = 3000
+    jobs: int = 20_000
+    alone: int = 1500
+    called: int = 20_000
     commands: int = 300
     array: int = 100_000
     calls: int = 40_000
     one_by_one: int = 200
 
 
-QUICK = Sizes(jobs=300, commands=50, array=5000, calls=3000, one_by_one=30)
+QUICK = Sizes(jobs=2000, alone=150, called=1500, commands=50, array=5000, calls=3000, one_by_one=30)
 Found = dict[tuple[str, str, str], list[float]]
 
 
@@ -79,8 +86,9 @@ class Bench:
             return await client.submit(["/bin/true", str(next(self._numbers))])
 
         if self._wants("jobs"):
-            await self._floor(floor, sizes.jobs, sync)
-            await self._many(stand, wasm_job, sizes.jobs, f"jobs, wasm, {sync}")
+            await self._jobs(stand, floor, sync)
+        if self._wants("executor"):
+            await self._called(stand, f"calls of an executor, {sync}")
         if self._wants("commands"):
             await self._many(stand, command_job, sizes.commands, f"commands, /bin/true, {sync}")
         if self._wants("arrays"):
@@ -96,6 +104,15 @@ class Bench:
             for words, submit in (("warm", command_job), ("cold", new_command_job)):
                 took = await _one_by_one(submit, sizes.one_by_one // 4)
                 self._latency(OURS, f"/bin/true, {words}, {sync}", took)
+
+    async def _jobs(self, stand: Stand, floor: Floor, sync: str) -> None:
+        await self._floor(floor, self._sizes.jobs, sync)
+        for client, jobs, how in (
+            (stand.client, self._sizes.jobs, ""),
+            (stand.alone, self._sizes.alone, "a message each, "),
+        ):
+            submit = partial(client.submit, wasm=NOTHING)
+            await self._many(stand, submit, jobs, f"jobs, wasm, {how}{sync}")
 
     def _wants(self, what: str) -> bool:
         return self._only in what
@@ -120,6 +137,22 @@ class Bench:
                 tasks.create_task(one())
         took_s = time.perf_counter() - began
         self._throughput(OURS, measure, count, took_s, between(before, stand.spent_s()))
+
+    async def _called(self, stand: Stand, measure: str) -> None:
+        """So many separate calls of one executor."""
+        count = self._sizes.called
+
+        def call() -> tuple[float, dict[str, float]]:
+            with LenderExecutor(client=Client(stand.server.url, stand.fleet.key)) as executor:
+                executor.submit(_nothing, 0).result()
+                before, began = stand.spent_s(), time.perf_counter()
+                for future in [executor.submit(_nothing, one) for one in range(count)]:
+                    future.result()
+                took_s = time.perf_counter() - began
+                return took_s, between(before, stand.spent_s())
+
+        took_s, spent = await asyncio.to_thread(call)
+        self._throughput(OURS, measure, count, took_s, spent, "calls")
 
     async def _array(
         self,
@@ -208,7 +241,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one small run")
-    parser.add_argument("--only", default="", help="jobs, commands, arrays or latency")
+    parser.add_argument("--only", default="", help="jobs, executor, commands, arrays or latency")
     parser.add_argument("--sync", default=",".join(SYNCS))
     asked = parser.parse_args()
     bench = Bench(QUICK if asked.quick else Sizes(), asked.only)

@@ -28,6 +28,8 @@ class Stand:
         self._folder = folder
         self.fleet: Fleet
         self.client: Client
+        self.alone: Client
+        """Sends each job in a message of its own."""
 
     async def __aenter__(self) -> Self:
         await self.server.start()
@@ -42,12 +44,15 @@ class Stand:
             await asyncio.to_thread(self.fleet.__enter__)
             self.client = Client(self.server.url, self.fleet.key, timeout_s=120)
             await self.client.__aenter__()
+            self.alone = Client(self.server.url, self.fleet.key, timeout_s=120, together=False)
+            await self.alone.__aenter__()
         except BaseException:
             await self._end()
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.alone.__aexit__()
         await self.client.__aexit__()
         await self._end()
 

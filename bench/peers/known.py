@@ -48,6 +48,7 @@ def search_path() -> str:
 
 PEERS = (
     Known("lender", "ours", programs=("bwrap",)),
+    Known("lender, executor", "ours_executor", programs=("bwrap",)),
     Known("ProcessPoolExecutor", "pool"),
     Known("gearman", "gearman", programs=("gearmand", "cc")),
     Known("Celery, Redis AOF", "celery_redis", "celery", ("redis-server",)),

@@ -26,8 +26,8 @@ class Ours(Peer):
 
     CONFIGURATION = (
         "nats-server with files, lender-broker, 2 x lenderd with one slot; a no-op task is a "
-        "job of its own with an empty wasm module, /bin/true runs in the process sandbox; "
-        "many to a message: one array"
+        "job of its own with an empty wasm module (those that are submitted at the same time "
+        "travel together), /bin/true runs in the process sandbox; many to a message: one array"
     )
     DURABLE = "yes, JetStream files, synced every 2 minutes (sync_interval, the server's default)"
     PACKAGES = ("lender",)
@@ -43,11 +43,18 @@ class Ours(Peer):
         url = f"nats://{LOOPBACK}:{port}"
         folder = self.folder / "fleet"
         folder.mkdir(mode=0o711)
-        self._fleet = Fleet(folder, ("desk", "attic"), workloads=("wasm", "command"), url=url)
+        self._fleet = Fleet(
+            folder, ("desk", "attic"), workloads=("wasm", "command", "python"), url=url
+        )
         self._fleet.start()
         self._loop = asyncio.Runner()
-        self._client = Client(url, self._fleet.key, timeout_s=60)
+        self._url = url
+        self._client = self.another_client()
         self._loop.run(self._client.__aenter__())
+
+    def another_client(self) -> Client:
+        """Return one that is not entered."""
+        return Client(self._url, self._fleet.key, timeout_s=60)
 
     def noop(self, count: int) -> None:
         """A job each."""
