@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from lender.cli import state_choice
-from lender.cli.installing import host
+from lender.cli.exits import CommandError
+from lender.cli.installing import carrying_out, host
+from lender.cli.installing.carrying_out import carry_out
+from lender.cli.installing.plan import Plan, Run
 from lender.cli.main import main
 from lender.state.folder import StateFolder, write_pid
 
@@ -123,6 +126,40 @@ def test_a_verb_that_lacks_a_library_says_so(
         "is missing: lender was not installed whole; mend: install it again"
         in capsys.readouterr().err
     )
+
+
+def tool(home: Path, name: str, script: str) -> None:
+    path = home / "tools" / name
+    path.write_text(f"#!/bin/sh\ncd {home}/tools\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_a_service_that_does_not_start_says_why(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tool(home, "systemctl", 'case "$2" in start) echo "Job failed." >&2; exit 1 ;; esac')
+    tool(home, "journalctl", 'echo "$@" >asked; printf "lenderd: can\'t read it\033[2J\n"')
+    assert main(["install"]) == 1
+    said = capsys.readouterr().err
+    assert (
+        "systemctl --user start lenderd.service: Job failed. It said: lenderd: can't read" in said
+    )
+    assert "\033" not in said
+    asked = (home / "tools" / "asked").read_text().split()
+    assert (asked[0], asked[-4:]) == ("--user", ["-u", "lenderd.service", "-t", "lenderd"])
+
+
+def test_what_launchd_refuses_while_the_old_one_ends_is_tried_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool(home, "launchctl", "echo again >>tries; [ $(wc -l <tries) -ge 3 ]")
+    monkeypatch.setattr(carrying_out, "_AGAIN_S", 0.01)
+    done: list[str] = []
+    carry_out(Plan((Run(("launchctl", "bootstrap"), within_s=30),)), done.append)
+    assert done == ["✓ run launchctl bootstrap"]
+    (home / "tools" / "tries").unlink()
+    with pytest.raises(CommandError):
+        carry_out(Plan((Run(("launchctl", "bootstrap")),)), done.append)
 
 
 def test_purge_deletes_the_state_folder_once_its_owner_says_yes(

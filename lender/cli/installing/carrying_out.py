@@ -3,17 +3,20 @@
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from lender.cli.exits import CommandError, Exit
 from lender.cli.installing.plan import Plan, Remove, Run, Step, Wipe, Write, told
 from lender.cli.state_choice import serves
+from lender.cli.words import printable
 from lender.sandbox.files import scratch
 from lender.state.folder import StateFolder
 
 _RUN_S = 400.0
 """Longer than units may take to start."""
+_AGAIN_S = 0.5
 
 
 def carry_out(plan: Plan, say: Callable[[str], None]) -> None:
@@ -43,8 +46,8 @@ def _do(step: Step) -> None:
                 path.unlink(missing_ok=True)
             else:
                 path.replace(kept)
-        case Run(command, may_fail):
-            _run(command, may_fail=may_fail)
+        case Run(command, may_fail, within_s):
+            _run(command, may_fail=may_fail, within_s=within_s)
         case Wipe(path):
             _wipe(path)
 
@@ -61,14 +64,34 @@ def _write(path: Path, content: str, kept: Path | None) -> None:
     Path(draft).replace(path)
 
 
-def _run(command: tuple[str, ...], *, may_fail: bool) -> None:
+def _run(command: tuple[str, ...], *, may_fail: bool, within_s: float) -> None:
+    deadline = time.monotonic() + within_s
+    while (done := _ended(command)).returncode and not may_fail:
+        if time.monotonic() >= deadline:
+            said = [(done.stderr or done.stdout).strip(), *_last_words(command)]
+            raise CommandError(Exit.FAILED, f"{' '.join(command)}: {' '.join(said)}")
+        time.sleep(_AGAIN_S)
+
+
+def _ended(command: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_RUN_S, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=_RUN_S, check=False)
     except subprocess.TimeoutExpired as error:
         raise CommandError(Exit.FAILED, f"{' '.join(command)}: no end after {_RUN_S} s") from error
-    if done.returncode and not may_fail:
-        said = (done.stderr or done.stdout).strip()
-        raise CommandError(Exit.FAILED, f"{' '.join(command)}: {said}")
+
+
+def _last_words(command: tuple[str, ...]) -> list[str]:
+    """What a service of systemd said as it did not start, which systemctl keeps to itself."""
+    if command[0] != "systemctl" or not {"start", "restart"} & {*command}:
+        return []
+    scope = ("--user",) if "--user" in command else ()
+    program = command[-1].removesuffix(".service")
+    asked = ("journalctl", *scope, "-q", "-o", "cat", "-n", "1", "-u", command[-1], "-t", program)
+    try:
+        said = _ended(asked).stdout.strip()
+    except OSError:
+        return []
+    return [f"It said: {printable(said)}"] if said else []
 
 
 def _wipe(path: Path) -> None:

@@ -9,6 +9,8 @@ from lender.cli.installing.plan import Plan, Remove, Run, Step, Target, Write
 SYSTEM_FOLDER = Path("/Library/LaunchDaemons")
 USER_FOLDER = "Library/LaunchAgents"
 """Below the user's home."""
+_ENDS_WITHIN_S = 45.0
+"""More than the property lists' ExitTimeOut, after which launchd kills."""
 ACCOUNT = "_lender"
 """Whom a daemon turns into."""
 
@@ -67,7 +69,9 @@ def install(target: Target, text: str, found: Found, *, replace: bool) -> Plan:
             steps.append(Run(("launchctl", "bootout", f"{place}/{label}"), may_fail=True))
     if steps or not found.loaded:
         steps.append(Run(("launchctl", "enable", f"{place}/{label}")))
-        steps.append(Run(("launchctl", "bootstrap", place, str(found.file))))
+        # It is refused until what was there has ended, for which `bootout` does not wait.
+        load = ("launchctl", "bootstrap", place, str(found.file))
+        steps.append(Run(load, within_s=_ENDS_WITHIN_S if found.loaded else 0.0))
     return Plan(tuple(steps))
 
 

@@ -46,10 +46,17 @@ class Remove:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Run a command; with `may_fail`, whatever comes of it."""
+    """Run a command.
+
+    Attributes:
+        command: with its arguments.
+        may_fail: go on, whatever comes of it.
+        within_s: one that fails is tried again for so long.
+    """
 
     command: tuple[str, ...]
     may_fail: bool = False
+    within_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
