@@ -60,7 +60,8 @@ async def apply(applying: Applying, progress: Progress) -> Membership:
         progress(code, ends_at - time.monotonic(), trouble)
 
     ca = None if applying.ca is None else _content(applying.ca)
-    stranger = await connect_as_stranger(applying.url, applying.ca, _CONNECT_S)
+    connect_s = min(_CONNECT_S, applying.wait_s)
+    stranger = await connect_as_stranger(applying.url, applying.ca, connect_s)
     async with stranger:
         try:
             async with asyncio.timeout(applying.wait_s):

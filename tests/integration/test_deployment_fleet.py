@@ -15,7 +15,8 @@ from deploy.local.fleet import wait_until
 from lender.client import Client, NotAdmitted
 from lender.link.api import JetStream
 from lender.link.connection import Closed, ConnectError, State, connect
-from lender.protocol.streams import WORK
+from lender.protocol.streams import WORK, consumer_config
+from lender.protocol.subjects import work
 
 WITHIN_S = 1.0
 
@@ -77,6 +78,10 @@ async def test_a_lease_that_outlives_its_line_counts_once_and_leaves_nothing_beh
     broker = vouched.deployment.broker_credentials
     async with await connect(vouched.url, name="test", credentials=broker) as connection:
         jetstream = JetStream(connection)
+        for one in (await jetstream.get_page(WORK, 1, 10)).messages:
+            # Sooner than after half a minute.
+            config = consumer_config(one.subject.removeprefix(work("")))
+            await jetstream.ensure_consumer(WORK, config | {"ack_wait": 1_000_000_000})
         async with asyncio.timeout(60):
             while (await jetstream.get_page(WORK, 1, 10)).messages:  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.1)

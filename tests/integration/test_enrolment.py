@@ -284,7 +284,7 @@ def test_what_a_person_sees(fleet: EnrollingFleet) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (("nats://127.0.0.1:1",), 5, "no NATS server"),
+        (("nats://127.0.0.1:1", "--wait", "1s"), 5, "no NATS server"),
         (("nats://x:y@127.0.0.1",), 2, "no password"),
         (("nats://127.0.0.1:1", "--name", "\u0430lice"), 2, "letters, digits"),
         (("nats://127.0.0.1:1", "--token", "secret"), 2, "no join token"),
