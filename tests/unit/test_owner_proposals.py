@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from lender.cli.grant import options_of
-from lender.cli.proposals import ProposalError, agreed, words
+from lender.cli.proposals import _KINDS, ProposalError, agreed, words
 from lender.core.consent import Grant
 
 KEY = "U" + "A" * 55
@@ -47,6 +47,12 @@ def test_it_says_what_its_owner_would_type() -> None:
 def test_what_is_not_known_may_restrict_and_is_refused(more: dict[str, object], says: str) -> None:
     with pytest.raises(ProposalError, match=says):
         words({**LEAST, **more})
+
+
+def test_all_that_a_grant_may_say_can_be_proposed_and_nothing_of_the_asking() -> None:
+    known = set(vars(options_of(words(LEAST))))
+    asking = {"proposed", "replace", "yes", "json", "state"}
+    assert set(_KINDS) == known - asking
 
 
 @pytest.mark.parametrize("key", LEAST)
