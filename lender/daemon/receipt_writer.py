@@ -18,10 +18,11 @@ HELD_MAX = 1000
 """Receipts that are kept in memory while the disk takes none."""
 
 RETRY_S = 1.0
-BETWEEN_S = 0.006
-"""Between two batches the log is let go of for so long: a revocation, which looks for that moment
-each 5 ms and has one receipt to add, is not to wait behind all that runs here."""
-_BATCH_MAX = 100
+GATHER_S = 0.05
+"""So long the first of a batch waits for others: a sync to disk costs as much as many of them, and
+its thread holds up a short job's report. Meanwhile the attempt's record tells of it. A revocation,
+which has one receipt to add and looks each 5 ms whether the log is free, comes in between."""
+_BATCH_MAX = 500
 
 
 class _Held(NamedTuple):
@@ -46,6 +47,7 @@ class ReceiptWriter:
         self._fault = ""
         self._closing = False
         self._abandoned = False
+        self._awaited = False
         self._by_lease: dict[str, asyncio.Future[bool]] = {}
         self.head = EMPTY
         self.on_head: Callable[[Head], None] = lambda _head: None
@@ -85,7 +87,10 @@ class ReceiptWriter:
         return True if written is None else await asyncio.shield(written)
 
     async def flush(self) -> None:
-        """Wait until all that was appended so far is on the disk, or given up."""
+        """Have all that was appended so far written at once; wait until it is, or given up."""
+        with self._changed:
+            self._awaited = True
+            self._changed.notify()
         await asyncio.gather(*(asyncio.shield(one) for one in self._by_lease.values()))
 
     async def close(self, timeout_s: float = 2.0) -> None:
@@ -116,14 +121,14 @@ class ReceiptWriter:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._held or self._closing)
+                self._changed.wait_for(lambda: self._closing or self._awaited, GATHER_S)
+                self._awaited = False
                 if self._abandoned or not self._held:
                     return
                 batch = tuple(islice(self._held, _BATCH_MAX))
             written = self._write(batch)
-            with self._changed:
-                if written:
-                    self._changed.wait_for(lambda: self._closing, BETWEEN_S)
-                else:
+            if not written:
+                with self._changed:
                     self._changed.wait_for(lambda: self._abandoned, RETRY_S)
 
     def _write(self, batch: tuple[_Held, ...]) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -81,6 +82,7 @@ class Shell:
         self._handling = False
         self._still: frozenset[str] = frozenset()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
         self.stopped: list[tree.StopReport] = []
         self.let_sleep: Callable[[], None] = lambda: None
         self.watch: Callable[[Event, list[Effect]], None] | None = None
@@ -153,20 +155,32 @@ class Shell:
         self.post(DrainRequested(self._clock()))
         if self._timer:
             self._timer.cancel()
+            self._timer = None
         await self._receipts.close()
         for fault in await asyncio.gather(*self._cleaning, return_exceptions=True):
             if fault is not None:
                 log.error("a sandbox could not be cleaned up: %s", fault)
 
     def _arm(self) -> None:
-        if self._timer:
-            self._timer.cancel()
+        """Have the core called at its deadline. One that moves on is looked at when it was due."""
         deadline = self._core.next_deadline()
-        if deadline is None:
-            self._timer = None
+        if self._timer is not None and deadline is not None and deadline >= self._timer_at:
             return
-        delay_s = max(0.0, deadline - self._clock())
-        self._timer = asyncio.get_running_loop().call_later(delay_s, self.post, TimeAdvanced())
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if deadline is not None:
+            self._timer_at = deadline
+            delay_s = max(0.0, deadline - self._clock())
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        deadline = self._core.next_deadline()
+        if deadline is not None and self._clock() < deadline:
+            self._arm()
+        else:
+            self.post(TimeAdvanced())
 
     def _perform(self, effect: Effect) -> None:
         match effect:

@@ -1,8 +1,9 @@
 """Reports that the broker has not answered yet, as files: a restarted daemon sends them again."""
 
+import contextlib
+import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from lender.daemon.deletion import delete_soon
 from lender.state.durable import write_whole
@@ -28,6 +29,7 @@ class Spool:
 
     def __init__(self, state: StateFolder) -> None:
         self._state = state
+        self._folder = os.fspath(state.spool)
 
     def put(self, report: Spooled) -> None:
         """Keep `report` until `remove`.
@@ -39,12 +41,13 @@ class Spool:
         try:
             write_whole(path, report.payload, durable=False)
         except FileNotFoundError:  # the submitter's first, or the folder was just purged
-            path.parent.mkdir(mode=0o700, exist_ok=True)
+            self._state.reports(report.submitter).mkdir(mode=0o700, exist_ok=True)
             write_whole(path, report.payload, durable=False)
 
     def remove(self, report: Spooled) -> None:
         """Forget a report that was answered."""
-        self._path(report).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path(report))  # noqa: PTH108 - for each lease: a path costs more
 
     def purge(self, submitter: str) -> None:
         """Delete all reports of a submitter."""
@@ -60,6 +63,6 @@ class Spool:
                 found.append(Spooled(submitter, lease, int(number), path.read_bytes()))
         return found
 
-    def _path(self, report: Spooled) -> Path:
+    def _path(self, report: Spooled) -> str:
         name = f"{report.lease}-{report.number:06d}.report"
-        return self._state.reports(report.submitter) / name
+        return f"{self._folder}/{report.submitter}/{name}"

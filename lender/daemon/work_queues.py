@@ -37,6 +37,10 @@ log = logging.getLogger(__name__)
 DONE_TIMEOUT_S = 5.0
 PULL_AGAIN_S = 0.2
 
+ACK_LATE_S = 0.01
+"""An ack waits so long for what else is to be said: each write to the server costs as much as what
+it says. Nobody waits for it: the broker has committed, and the lease is over."""
+
 
 class WorkQueues:
     """Speaks NATS for one lender; `post` takes what it hears as events."""
@@ -49,6 +53,8 @@ class WorkQueues:
         self._deliveries: dict[int, Delivery] = {}
         self._numbers = count(1)
         self._sending: set[asyncio.Task[None]] = set()
+        self._acks: list[Delivery] = []
+        self._ack_timer: asyncio.TimerHandle | None = None
 
     async def start(self, connection: Connection) -> None:
         """Listen to the broker on an open connection."""
@@ -76,6 +82,7 @@ class WorkQueues:
             BrokerSilentError: nobody answered, or not in our words.
         """
         try:
+            await self._ack()
             subject = subjects.done(self._lender)
             answer = await self._line.request(subject, payload, timeout_s=DONE_TIMEOUT_S)
             return codec.decode(DoneReply, answer.data)
@@ -84,6 +91,7 @@ class WorkQueues:
 
     async def close(self) -> None:
         """End the pulls, and wait for what is being sent."""
+        await self._ack()
         await asyncio.gather(*(one.close() for one in self._pullers.values()))
         await asyncio.gather(*self._sending, return_exceptions=True)
 
@@ -96,7 +104,10 @@ class WorkQueues:
             case effects.PullWork():
                 self._spawn(self._pull(effect))
             case effects.AckLease():
-                self._spawn(self._deliveries.pop(effect.delivery).ack())
+                self._acks.append(self._deliveries.pop(effect.delivery))
+                if self._ack_timer is None:
+                    loop = asyncio.get_running_loop()
+                    self._ack_timer = loop.call_later(ACK_LATE_S, self._on_ack_timer)
             case effects.ReturnLease():
                 self._spawn(self._deliveries.pop(effect.delivery).nak(effect.delay_s))
             case effects.ForgetDelivery():
@@ -106,7 +117,24 @@ class WorkQueues:
             case _:
                 raise AssertionError(f"no effect of the queues: {effect}")
 
+    async def _ack(self) -> None:
+        """Say what was held back."""
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
+            self._ack_timer = None
+        held, self._acks = self._acks, []
+        try:
+            for delivery in held:
+                await delivery.ack()
+        except LinkError as error:
+            log.info("not acked: %s", error)  # they are redelivered, and handed back as over
+
+    def _on_ack_timer(self) -> None:
+        self._ack_timer = None
+        self._spawn(self._ack())
+
     async def _pull(self, effect: effects.PullWork) -> None:
+        await self._ack()
         source = self._puller(effect.work_class)
         try:
             await source.pull(effect.batch, effect.expires_s)

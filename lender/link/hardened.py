@@ -126,6 +126,8 @@ class HardenedClient(Client):
         if handler is None:
             await super()._process_msg(sid, subject, reply, data, headers)
             return
+        self.stats["in_msgs"] += 1
+        self.stats["in_bytes"] += len(data)
         fields = await self._process_headers(headers)
         try:
             handler(self._build_message(sid, subject, reply, data, fields))

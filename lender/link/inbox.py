@@ -2,21 +2,18 @@
 
 from collections.abc import Callable
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
+
+from lender.link.hardened import HardenedClient
 
 Handler = Callable[[int, Msg], None]
 """Called with the token and the message; must neither block nor raise."""
-
-# Replies are asked for, so their senders bound them; beyond this the client drops and logs.
-_PENDING_MESSAGES_MAX = 262_144
-_PENDING_BYTES_MAX = 256 * 1024 * 1024
 
 
 class Inbox:
     """Routes replies to handlers: a dictionary look-up per message, no task, no timer."""
 
-    def __init__(self, nc: Client) -> None:
+    def __init__(self, nc: HardenedClient) -> None:
         self.subject = nc.new_inbox()
         self.id = self.subject.rpartition(".")[2]
         """Unique among all connections (a NUID); with a token, a unique name for anything."""
@@ -27,12 +24,8 @@ class Inbox:
 
     async def open(self) -> None:
         """Subscribe; nats-py subscribes again by itself after a reconnect."""
-        await self._nc.subscribe(
-            f"{self.subject}.*",
-            cb=self._route,
-            pending_msgs_limit=_PENDING_MESSAGES_MAX,
-            pending_bytes_limit=_PENDING_BYTES_MAX,
-        )
+        subscription = await self._nc.subscribe(f"{self.subject}.*", cb=self._route)
+        self._nc.handle_at_once(subscription, self._handle)
 
     def add(self, handler: Handler) -> tuple[int, str]:
         """Register a handler; returns its token and the reply subject that leads to it."""
@@ -45,6 +38,9 @@ class Inbox:
         self._handlers.pop(token, None)
 
     async def _route(self, msg: Msg) -> None:
+        self._handle(msg)
+
+    def _handle(self, msg: Msg) -> None:
         # JetStream's deliveries keep their own subject and so have no place here.
         token = int(msg.subject[self._skip :])
         handler = self._handlers.get(token)

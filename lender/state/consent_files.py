@@ -197,7 +197,7 @@ def _grant_files(state: StateFolder) -> tuple[list[Path], list[IgnoredFile]]:
 
 def _read_tombstones(state: StateFolder, *, any_grant: bool) -> tuple[set[str], list[IgnoredFile]]:
     try:
-        found = sorted(os.listdir(state.tombstones))  # noqa: PTH208 - a task waits for this
+        found = sorted(os.listdir(state.inside("tombstones")))  # noqa: PTH208 - a task waits for this
     except OSError as error:
         # Without a single grant file a missing folder is just one that was not made yet.
         return set(), [IgnoredFile(state.tombstones, _reason(error))] if any_grant else []

@@ -28,6 +28,7 @@ _END = re.compile(
 )
 _END_BYTES_MAX = 256
 
+_in_short = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 _SEQ_MAX = 1 << 53
 
@@ -127,7 +128,7 @@ def compose(head: Head, fields: Mapping[str, Any], signer: LineSigner | None) ->
     seq = head.seq + 1
     origin = {"by": OWNER} if signer is None else {"lender": signer.public_key}
     content = {"seq": seq, "prev": head.hash, **origin, **fields}
-    body = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+    body = _in_short(content).encode()
     digest = hashlib.sha256(body).hexdigest()
     signature = None if signer is None else signer.sign(SIGNED_PREFIX + digest.encode())
     end = f',"hash":"{digest}","signature":{json.dumps(signature)}}}\n'

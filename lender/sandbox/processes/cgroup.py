@@ -23,6 +23,7 @@ DAEMON = "daemon"
 # Events are signalled by poll() at most every 12 to 16 ms; reading them again is faster.
 _LOOK_AGAIN_S = 0.0002
 _LOOK_AGAIN_S_MAX = 0.002
+_PIECE_BYTES = 1 << 16
 _BOOTTIME = 7  # CLOCK_BOOTTIME (linux/time.h): where there are cgroups
 
 
@@ -194,5 +195,11 @@ def read(path: str) -> str:
     Raises:
         OSError: it can't be read.
     """
-    with open(path) as file:
-        return file.read()
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        pieces = []
+        while piece := os.read(handle, _PIECE_BYTES):
+            pieces.append(piece)
+    finally:
+        os.close(handle)
+    return b"".join(pieces).decode()

@@ -333,9 +333,10 @@ def _will_stop(thread: Process) -> bool:
 
 
 def _is_gone(process: Process) -> bool:
-    if process.threads > 1:
-        return all(t.state in _GONE for t in table.threads(process))
-    return process.state in _GONE
+    if process.state not in _GONE or process.threads <= 1:
+        return process.state in _GONE
+    # Its first thread has ended; the others may go on.
+    return all(t.state in _GONE for t in table.threads(process))
 
 
 def _is_contained(processes: list[Process]) -> bool:
