@@ -14,7 +14,12 @@ ROOT = Path(__file__).parents[2]
 _, *EXAMPLES = re.findall(
     r"```python\n(.*?)```", (ROOT / "lender/client/README.md").read_text(), re.DOTALL
 )
-PRINTED = ["tick\nattempt 1 is\ncancelled\ncancelled\n", "0\n1\n4\n", "[1, 2, 4, 8]\n997002999\n"]
+PRINTED = [
+    "tick\nattempt 1 is\ncancelled\ncancelled\n",
+    "0\n1\n4\n",
+    "[b'a\\n', b'b\\n']\n",
+    "[1, 2, 4, 8]\n997002999\n",
+]
 
 
 @pytest.fixture(scope="module")
