@@ -81,7 +81,8 @@ types-mac:
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 
 test: check walls
-	@.ci/packages bubblewrap crun dbus nix-bin openssl systemd xvfb xdotool
+	@.ci/packages bubblewrap crun dbus openssl systemd xvfb xdotool
+	@.ci/packages nix-bin
 	@.ci/manifests
 	@# Of the cores' coverage every line is owed to an example: properties cost double under it.
 	$(PYTEST) --cov=lender.core --cov=lender.protocol --cov=broker.core --cov-report= tests/unit

@@ -1,6 +1,6 @@
 # Plain functions.
 let
-  inherit (builtins) concatMap elemAt filter head isAttrs isString length listToAttrs split stringLength substring tail;
+  inherit (builtins) elemAt head length listToAttrs split stringLength substring tail;
 in rec {
   inherit (builtins) foldl' filter concatMap isAttrs isList isString;
   optional = cond: one: optionals cond [one];
