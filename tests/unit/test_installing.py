@@ -115,6 +115,7 @@ def test_what_fails_and_is_started_again_and_again_is_not_taken_for_well() -> No
     failing = found(installed(), enabled=True, starting=True)
     plan = systemd.install(MINE, units(MINE), ACCOUNTS, failing, replace=False)
     assert carried_out(installed(), plan)[1] == [
+        "systemctl --user daemon-reload",
         "systemctl --user reset-failed lenderd.service",
         "systemctl --user start lenderd.service",
     ]
@@ -125,7 +126,10 @@ def test_what_fails_and_is_started_again_and_again_is_not_taken_for_well() -> No
 def test_after_an_upgrade_it_runs_anew_also_where_the_unit_is_as_it_was() -> None:
     old = found(installed(), enabled=True, active=True, outdated=True)
     plan = systemd.install(MINE, units(MINE), ACCOUNTS, old, replace=False)
-    assert carried_out(installed(), plan)[1] == ["systemctl --user restart lenderd.service"]
+    assert carried_out(installed(), plan)[1] == [
+        "systemctl --user daemon-reload",
+        "systemctl --user restart lenderd.service",
+    ]
 
 
 def test_a_new_version_is_written_and_started_anew_and_drop_ins_stay() -> None:
@@ -162,7 +166,7 @@ def test_the_unit_of_a_package_is_switched_on_and_not_written_once_more() -> Non
     plan = systemd.install(MACHINES, units(MACHINES), ACCOUNTS, found(packaged), replace=False)
     files, ran = carried_out(packaged, plan)
     assert files == packaged
-    assert ran[0] == "systemctl enable lenderd.service"
+    assert ran[:2] == ["systemctl daemon-reload", "systemctl enable lenderd.service"]
     on = found(packaged, enabled=True, active=True)
     plan = systemd.uninstall(MACHINES, on)
     assert carried_out(packaged, plan)[0] == packaged

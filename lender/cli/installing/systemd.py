@@ -83,7 +83,8 @@ def install(
     changed = bool(steps)
     control = _control(target)
     service = f"{target.name}.service"
-    if changed:
+    if changed or found.outdated or not found.active:
+        # A package does so for the machine's manager, and not for those of users.
         steps.append(Run((*control, "daemon-reload")))
     if target.system and not found.accounts:
         steps.insert(0, Run(("systemd-sysusers", str(accounts))))
