@@ -146,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
     ]
     beside = [_beside(one, ends=args.replace) for one in rivals]
     text = agreement(grant, name, programs, [*beside, *energy_warnings(grant, state)])
-    _ask(text, agreed=args.yes, quiet=args.json)
+    _ask(text, agreed=args.yes, proposed=args.proposed is not None, quiet=args.json)
     try:
         if not (state.grants.is_dir() and state.tombstones.is_dir()):
             state.create()
@@ -318,14 +318,13 @@ def _submitter(text: str, reading: ConsentReading) -> tuple[str, str]:
     return name or named.get(public_key, ""), public_key
 
 
-def _ask(text: str, *, agreed: bool, quiet: bool) -> None:
+def _ask(text: str, *, agreed: bool, proposed: bool, quiet: bool) -> None:
     print(text, file=sys.stderr if quiet else sys.stdout, flush=True)
     if agreed:
         return
     if not sys.stdin.isatty():
-        raise CommandError(
-            Exit.USAGE, "nobody to ask: run it in a terminal, or --yes if the owner has agreed"
-        )
+        otherwise = "" if proposed else ", or --yes if the owner has agreed"
+        raise CommandError(Exit.USAGE, f"nobody to ask: run it in a terminal{otherwise}")
     print("Agree? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise CommandError(Exit.FAILED, "nothing was granted")

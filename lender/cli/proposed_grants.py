@@ -3,12 +3,13 @@
 Standard library only; what `lender grant` loads besides only where something is proposed.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from lender.cli.consent_words import terms
 from lender.cli.exits import CommandError
-from lender.cli.proposals import ProposalError, agreed, found, read_words
+from lender.cli.proposals import LASTING, ProposalError, agreed, found, read_words
 from lender.cli.words import key, printable
 from lender.core.consent import Grant
 from lender.state.consent_files import ConsentReading
@@ -66,8 +67,10 @@ def ask_lines(proposed: Iterable[dict[str, Any]]) -> list[str]:
         elif one["state"] == "proposed":
             who = one["submitter_name"] or key(one["submitter"])
             beside = f" beside {', '.join(one['beside'])}" if one["beside"] else ""
+            lasting = re.fullmatch(LASTING, one["expires"]) is not None
+            end = f"for {one['expires']} from your yes on" if lasting else f"until {one['expires']}"
             lines += [
-                f"? proposed to you{beside}: {who}: {one['workload']}, until {one['expires']}",
+                f"? proposed to you{beside}: {who}: {one['workload']}, {end}",
                 f"    {one['terms']}",
                 f"    nothing runs by it before you agree: lender grant --proposed {one['name']}",
             ]
