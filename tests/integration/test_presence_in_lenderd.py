@@ -18,7 +18,14 @@ from lender.daemon.control_client import UnreachableError, ask
 
 pytestmark = [needs_dbus, pytest.mark.timeout(120)]
 
-LENDERD = Path(sys.executable).with_name("lenderd")
+# One that looks more often than its few seconds.
+LENDERD = """
+from lender.daemon import sampling
+from lender.sensors import logins, presence
+sampling.IDLE_SAMPLE_S = presence.RELAXED_S = logins.Logins.pace_s = 0.2
+from lender.daemon.command import command
+command()
+"""
 # The interpreter may lie where only root can read: everything is loaded before the change.
 TELL = """
 import json, os, pathlib, sys
@@ -119,7 +126,9 @@ def desk(folder: Path, bus: MessageBus) -> Iterator[Desk]:
     }
     with services_of(bus) as offer, (folder / "log").open("wb") as log:
         played = Desk(state, offer(NAME))
-        with subprocess.Popen([str(LENDERD)], env=environment, stderr=log) as daemon:
+        with subprocess.Popen(
+            [sys.executable, "-c", LENDERD], env=environment, stderr=log
+        ) as daemon:
             try:
                 wait_for(played.comfort)
                 yield played
