@@ -7,6 +7,8 @@ grants nothing: nothing runs here before you type `lender grant`. `lender uninst
 
 import argparse
 import os
+import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -79,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     plan = Plan(plan.steps, (*plan.notes, *_beside(target)))
     finish(args, "install", f"{target.name} as {target.whose}, by {manager}", plan)
     if not args.json:
-        say(_closing(target, dry=args.dry_run))
+        say(_closing(target, programs["lender"], dry=args.dry_run))
     return Exit.DONE
 
 
@@ -187,14 +189,15 @@ def _notes(plan: Plan) -> list[str]:
     return [f"! {note}" for note in plan.notes]
 
 
-def _closing(target: Target, *, dry: bool) -> list[str]:
+def _closing(target: Target, program: str, *, dry: bool) -> list[str]:
     if dry:
         return []
-    sudo = "sudo " if target.system else ""
+    verb = "lender" if shutil.which("lender") else shlex.quote(program)
     if target.name == "lender-broker":
         return [
             "Its settings: broker.toml; `embedded = true` there has it run a NATS server itself."
         ]
     if target.name == "lender-agent":
         return ["It tells lenderd whether you are here, and nobody else anything."]
-    return [f"Nothing runs here until you agree: {sudo}lender grant. What is wrong: lender doctor."]
+    agree = f"sudo {verb} grant" if target.system else f"{verb} grant"
+    return [f"Nothing runs here until you agree: {agree}. What is wrong: {verb} doctor."]

@@ -1,5 +1,6 @@
 """`lender install` and `lender uninstall` as typed, beside a systemctl that only takes notes."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tools.mkdir()
     (tools / "systemctl").write_text(SYSTEMCTL.format(folder=tools))
     (tools / "systemctl").chmod(0o755)
+    tool(tmp_path, "lender", "exit 1")
     monkeypatch.setenv("PATH", str(tools), prepend=":")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -147,6 +149,19 @@ def test_a_service_that_does_not_start_says_why(
     assert "\033" not in said
     asked = (home / "tools" / "asked").read_text().split()
     assert (asked[0], asked[-4:]) == ("--user", ["-u", "lenderd.service", "-t", "lenderd"])
+
+
+def test_who_has_no_lender_on_the_path_is_told_where_it_is(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "tools" / "lender").unlink()
+    monkeypatch.setenv("PATH", f"{home}/tools:/usr/bin:/bin")
+    if shutil.which("lender"):
+        pytest.skip("this machine has a lender of its own in /usr/bin")
+    assert main(["install"]) == 0
+    assert f"until you agree: {sys.executable.rpartition('/')[0]}/lender grant" in (
+        capsys.readouterr().out
+    )
 
 
 def test_what_launchd_refuses_while_the_old_one_ends_is_tried_again(
