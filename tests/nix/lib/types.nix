@@ -43,11 +43,13 @@ in rec {
       simple "absolute path outside of the store"
       (value: isString value && lib.hasPrefix "/" value && !lib.hasPrefix storeDir value);
   addCheck = type: check: let
-    narrower = type // {
-      name = "${type.name} of a narrower kind";
-      check = value: type.check value && check value;
-      merge = same narrower;
-    };
+    narrower =
+      type
+      // {
+        name = "${type.name} of a narrower kind";
+        check = value: type.check value && check value;
+        merge = same narrower;
+      };
   in
     narrower;
   nullOr = type: {

@@ -11,7 +11,12 @@ in rec {
       values = map (one: one.value or one) definitions;
     in
       if builtins.any builtins.isList values
-      then builtins.concatMap (value: if builtins.isList value then value else [value]) values
+      then
+        builtins.concatMap (value:
+          if builtins.isList value
+          then value
+          else [value])
+        values
       else if builtins.length (lib.unique values) == 1
       then builtins.head values
       else throw "${builtins.concatStringsSep "." place} has several values";
