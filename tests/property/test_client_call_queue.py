@@ -170,3 +170,23 @@ def test_short_calls_go_together_and_long_ones_at_once(took_s: float, batches_ma
         happen(CallEnded(in_flight.pop(0), took_s))
     assert sorted(call for calls in batches for call in calls) == list(range(1000))
     assert batches_max / 3 < len(batches) <= batches_max
+
+
+@pytest.mark.parametrize(("took_s", "most"), [(0.0, 100), (0.001, 100), (0.1, 50), (5.0, 10)])
+def test_more_calls_are_in_flight_where_they_are_short(took_s: float, most: int) -> None:
+    queue = CallQueue(10, 100)
+    in_flight: list[int] = []
+    seen = 0
+
+    def happen(event: Event) -> None:
+        for effect in queue.handle(event):
+            if isinstance(effect, SendBatch):
+                in_flight.extend(effect.calls)
+                happen(BatchAccepted(effect.batch))
+
+    happen(CallsMade(dict.fromkeys(range(1000), 1)))
+    assert len(in_flight) == 10, "nobody knows yet"
+    while in_flight:
+        happen(CallEnded(in_flight.pop(0), took_s))
+        seen = max(seen, len(in_flight))
+    assert seen == most

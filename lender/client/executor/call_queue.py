@@ -15,6 +15,9 @@ BATCH_CALLS_MAX = 10_000
 BATCH_BYTES_MAX = 32 * 1024 * 1024
 """A batch with more ends there, unless it is a single call."""
 
+_SHORT_S = 5.0
+"""Of short calls so much work is with the fleet, where more may be than of others."""
+
 _WORTH_A_JOB_S = 2.0
 """A job costs its lender a tenth of a second, whatever is in it."""
 
@@ -110,9 +113,11 @@ class CallQueue:
 
     Attributes:
         in_flight_max: so many calls are with the fleet at most.
+        short_in_flight_max: so many of them where they are short; None: no more than of others.
     """
 
     in_flight_max: int
+    short_in_flight_max: int | None = None
     _waiting: deque[int] = field(default_factory=deque)
     _sizes_bytes: dict[int, int] = field(default_factory=dict)
     _batches: dict[int, _Batch] = field(default_factory=dict)
@@ -193,7 +198,7 @@ class CallQueue:
             effects.append(CancelBatch(number))
 
     def _send(self, effects: list[Effect], *, gather: bool) -> None:
-        room = self.in_flight_max - len(self._batch_of)
+        room = self._in_flight_max() - len(self._batch_of)
         if self._sending is not None or room <= 0:
             return
         if gather and len(self._sizes_bytes) > room and room < self._worth_a_job():
@@ -215,9 +220,16 @@ class CallQueue:
             known_s = took_s if self._call_s is None else self._call_s
             self._call_s = known_s + _WEIGHT * (took_s - known_s)
 
+    def _in_flight_max(self) -> int:
+        if self.short_in_flight_max is None or self._call_s is None:
+            return self.in_flight_max
+        worth = self.short_in_flight_max * self._call_s
+        share = min(1.0, _SHORT_S / worth) if worth else 1.0
+        return max(self.in_flight_max, int(share * self.short_in_flight_max))
+
     def _worth_a_job(self) -> float:
         """So many calls; at most half of what may be in flight: machines go on meanwhile."""
-        half = self.in_flight_max / 2
+        half = self._in_flight_max() / 2
         return min(half, _WORTH_A_JOB_S / self._call_s) if self._call_s else half
 
     def _taken(self, count_max: int) -> Iterable[int]:

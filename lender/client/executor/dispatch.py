@@ -63,7 +63,7 @@ class Dispatch:
 
     Args:
         client: not entered yet.
-        in_flight_max: so many calls are with the fleet at once.
+        queue: decides which go when.
         options: of each job.
         trust: open pickles that lenders send.
         on_finished: called once, in the loop: it was closed, and every call has ended.
@@ -72,7 +72,7 @@ class Dispatch:
     def __init__(
         self,
         client: Client,
-        in_flight_max: int,
+        queue: CallQueue,
         options: FunctionOptions,
         on_finished: Callable[[], object],
         *,
@@ -83,7 +83,7 @@ class Dispatch:
         self._output_bytes = (options.get("limits") or Limits()).output_bytes
         self._on_finished = on_finished
         self._trust = trust
-        self._queue = CallQueue(in_flight_max)
+        self._queue = queue
         self._calls: dict[int, Call] = {}
         self._futures: dict[int, CallFuture] = {}
         self._jobs: dict[int, Job] = {}

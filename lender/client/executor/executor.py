@@ -13,12 +13,14 @@ from typing import Any, Literal, TypeVar, Unpack
 
 from lender.client.client import Client
 from lender.client.errors import Rejected
+from lender.client.executor.call_queue import CallQueue
 from lender.client.executor.dispatch import CallFuture, Dispatch
 from lender.client.executor.program import Call, calls_of
 from lender.client.functions import FunctionOptions, pickled
 from lender.client.loop_thread import LoopThread, before_threads_end
 
 IN_FLIGHT_MAX = 1_000
+SHORT_IN_FLIGHT_MAX = 10_000
 
 Value = TypeVar("Value")
 Said = TypeVar("Said")
@@ -56,7 +58,8 @@ class LenderExecutor(Executor):
         """Connect.
 
         Args:
-            max_workers: so many calls are with the fleet at once; 1,000 unless said.
+            max_workers: so many calls are with the fleet at once; unless said 1,000, and up to
+                10,000 of such as take some milliseconds at most.
             client: as whom, where to; not entered yet. Its own, unless said: `Client()`.
             trust_results: open pickles that lenders send. It gives every lender that may run a
                 call the run of this machine.
@@ -78,7 +81,9 @@ class LenderExecutor(Executor):
         self._thread = LoopThread("lender-executor")
         self._dispatch = Dispatch(
             client or Client(),
-            max_workers or IN_FLIGHT_MAX,
+            CallQueue(max_workers)
+            if max_workers
+            else CallQueue(IN_FLIGHT_MAX, SHORT_IN_FLIGHT_MAX),
             options,
             partial(_end, self._thread),
             trust=trust_results,
