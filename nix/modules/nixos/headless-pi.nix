@@ -6,8 +6,6 @@
   boot.kernelParams = ["cgroup_enable=memory" "cgroup_memory=1" "psi=1"];
   # It has no clock of its own, and grants and certificates end.
   services.timesyncd.enable = lib.mkDefault true;
-  # The journal wears out its card.
-  services.journald.extraConfig = lib.mkDefault "SystemMaxUse=64M";
 
   services.lender = {
     enable = lib.mkDefault true;

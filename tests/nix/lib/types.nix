@@ -29,7 +29,6 @@
 in rec {
   bool = simple "boolean" isBool;
   str = simple "text" isString;
-  lines = str;
   int = simple "number" isInt;
   port = simple "port" (value: isInt value && value >= 0 && value <= 65535);
   package = simple "package" isPackage;

@@ -35,7 +35,6 @@ in {
     };
     services = {
       timesyncd.enable = flag;
-      journald.extraConfig = of types.lines "";
       nats = {
         enable = flag;
         jetstream = flag;
