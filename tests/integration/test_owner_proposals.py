@@ -59,6 +59,10 @@ def test_it_is_shown_and_allows_nothing(machine: Machine, proposals: Path) -> No
     said = machine.lender("grants").stdout
     assert "Nothing is granted, so nothing runs here" in said
     assert "nothing runs by it before you agree: lender grant --proposed alice" in said
+    machine.tested_daemon()
+    checks = {check["name"]: check for check in machine.json("doctor")[1]["checks"]}
+    assert checks["consent"]["level"] == "blocker"
+    assert "proposed to you" in checks["consent"]["mend"]
     assert granted(machine) == ()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from lender.cli.checks.check import Check
+from lender.cli.proposals import found
 from lender.cli.words import printable
 from lender.state.consent_files import load_consent, read_intent
 from lender.state.folder import StateFolder
@@ -82,7 +83,12 @@ def consent(state: StateFolder) -> Iterator[Check]:
     if held:
         yield Check("consent", "ok", f"grants that hold: {held}")
     else:
-        yield Check("consent", "blocker", "nothing is granted, so nothing runs", "lender grant")
+        mend = (
+            "lender grant; what is proposed to you: lender grants"
+            if found(state)
+            else "lender grant"
+        )
+        yield Check("consent", "blocker", "nothing is granted, so nothing runs", mend)
     if read_intent(state).holds(time.time()):
         yield Check("intent", "info", "lending is paused", "lender resume")
 
