@@ -354,10 +354,11 @@ class Term(BrokerWatch):
         """A copy is of tasks that one other machine has, and costs nobody who waits anything."""
         state, job = service.core.state, self._sim.jobs[copy.submitter, copy.job]
         self._sim.world.stats["copies"] += 1
-        self.copied[job.plan.id] += copy.task_count
         if copy.lease not in state.leases:
             return  # it has made way at once
         held, one = state.leases[copy_of], "copies are few, elsewhere, and in nobody's way"
+        if held.open.first in copy.tasks():  # else nothing of it has begun
+            self.copied[job.plan.id] += copy.task_count
         if held.holder is None or not copy.is_barred(held.holder):
             raise ViolationError(one, f"{copy.lease} may go to who has {copy_of}")
         if len(held.open.overlap(copy.ranges)) != copy.task_count:

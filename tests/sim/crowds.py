@@ -23,6 +23,8 @@ _SPARSE_SHARE = 0.3
 _RETRIED_SHARE = 0.3
 _THINNED_SHARE = 0.35
 _TOGETHER_SHARE = 0.5
+_MISJUDGED_SHARE = 0.4
+_LONG_S = 0.3
 _SPREAD = 100
 
 
@@ -130,6 +132,14 @@ def together(seed: int, jobs: Sequence[JobPlan]) -> tuple[JobPlan, ...]:
 def _indices(job: JobPlan) -> Iterator[int]:
     for first, count in job.tasks or ((0, job.count or 1),):
         yield from range(first, first + count)
+
+
+def misjudged(seed: int, job: JobPlan) -> JobPlan:
+    """Have some submitters expect little of tasks that take long."""
+    rng = random.Random(f"misjudged/{seed}/{job.id}")
+    if job.count is None or job.task_s < _LONG_S or rng.random() >= _MISJUDGED_SHARE:
+        return job
+    return job._replace(expected_s=1e-5)
 
 
 def thinned(seed: int, job: JobPlan) -> JobPlan:

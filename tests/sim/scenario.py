@@ -3,7 +3,17 @@
 import random
 from typing import NamedTuple
 
-from sim.crowds import POOLS, Allowance, crowd, in_pool, pooled, sparse, thinned, together
+from sim.crowds import (
+    POOLS,
+    Allowance,
+    crowd,
+    in_pool,
+    misjudged,
+    pooled,
+    sparse,
+    thinned,
+    together,
+)
 from sim.faults import FAULTS, FaultPlan
 from sim.owners import VerbPlan
 from sim.submitter import JobPlan
@@ -87,7 +97,7 @@ def scenario(seed: int, lenders: int | None = None) -> Scenario:
         tuple(sorted(_verb(rng, count) for _ in range(verbs))),
         standby=rng.random() < 0.4,
     )
-    jobs_too = tuple(thinned(seed, sparse(seed, one)) for one in plan.jobs)
+    jobs_too = tuple(misjudged(seed, thinned(seed, sparse(seed, one))) for one in plan.jobs)
     plan = plan._replace(jobs=together(seed, jobs_too))
     return _pooled(_crowded(plan) if lenders is None else plan)
 

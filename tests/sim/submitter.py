@@ -67,6 +67,8 @@ class JobPlan(NamedTuple):
     queue_s: float | None = None
     prepare_s: float = PREPARE_S
     slow_permille: int = 0
+    expected_s: float | None = None
+    """What its submitter says that a task takes, which may be far from it."""
     verify: Verify | None = None
     pool: str = "default"
     tasks: tuple[TaskRange, ...] = ()
@@ -141,6 +143,7 @@ class Job:
                 "verify": plan.verify,
                 "after": tuple(After(job=job, on=on) for job, on in plan.after),
                 "queue_s": plan.queue_s,
+                "expected_s": plan.expected_s,
                 "created_at": EPOCH + plan.at,
                 "not_after": EPOCH + plan.at + plan.life_s,
             }

@@ -269,8 +269,9 @@ def test_no_more_of_a_job_is_copied_than_memory_is_kept_for(
     assert copies_of(world, late) == [copy]
     world.run(copy, L2)
     stay(world, 8.0, l1=[late], l2=[], l3=[])
-    (more,) = copies_of(world, late)
+    more, behind = copies_of(world, late)
     assert more.tasks() == late.tasks()[3:5]
+    assert behind.tasks() == late.tasks()[-1:]
     assert world.run(late) == "committed"
     assert len(world.tasks()) == 50
 

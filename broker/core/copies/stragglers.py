@@ -10,18 +10,15 @@ from itertools import islice
 from typing import NamedTuple
 
 from broker.core.containers.ranges import RangeSet
-from broker.core.copies import sharing
+from broker.core.copies import behind, sharing
+from broker.core.copies.giving import COPIES_PER_LOOK, LATE_MIN_S, give, idle_lenders
 from broker.core.copies.shared import owner_of
 from broker.core.jobs.job import Job, Step
-from broker.core.leasing.feed import COPY_HEADER, queue
 from broker.core.leasing.holding import LOOK, LOOK_S, lose
 from broker.core.leasing.leases import Lease
 from broker.core.matching.groups import Group
 from broker.core.matching.lender import Lender
 from broker.core.state import State
-
-LATE_MIN_S = 2.0
-"""What has taken less is not worth the messages."""
 
 SPREADS = 3.0
 """So many standard deviations above the mean a task is late."""
@@ -31,8 +28,6 @@ MEASURED_MIN = 5
 
 PARTS = 10
 """Of a job one task in so many, and at least one, is copied at most."""
-
-COPIES_PER_LOOK = 20
 
 LOOK_EACH_S = 500e-6
 """A hundred times what a look at one lease or lender costs, so that looking takes 1 % at most."""
@@ -50,7 +45,7 @@ def look(state: State, now: float) -> None:
         return
     looked_at = len(state.leases) + len(state.fleet)
     state.due.set(LOOK, now + max(LOOK_S, looked_at * LOOK_EACH_S))
-    idle = _idle(state)
+    idle = idle_lenders(state)
     if not idle:
         return
     classes = frozenset[str]().union(*(one.classes for one in idle))
@@ -62,6 +57,7 @@ def look(state: State, now: float) -> None:
     late.sort(key=lambda one: (-one.gain_s, one.lease.fed_at, one.lease.id))
     for one in late[:COPIES_PER_LOOK]:
         _copy(state, now, one.lease, idle)
+    behind.spread(state, now, idle)
 
 
 def make_way(state: State) -> None:
@@ -74,17 +70,6 @@ def make_way(state: State) -> None:
 def _is_waited_for(state: State, class_token: str) -> bool:
     """Tell whether somebody waits for room in a class."""
     return class_token in state.gangs.waiting or class_token in state.backlog.turns.classes
-
-
-def _idle(state: State) -> list[Lender]:
-    """Return the lenders with room that nobody waits for, in a queue or for his turn."""
-    gangs, queues = state.gangs.waiting.keys(), state.leases.waiting.keys()
-    waited_for = gangs | state.backlog.turns.classes | queues
-    return [
-        lender
-        for lender in state.fleet
-        if lender.has_room and waited_for.isdisjoint(lender.classes)
-    ]
 
 
 def _gain_s(state: State, lease: Lease, now: float) -> float:
@@ -155,23 +140,9 @@ def _copy(state: State, now: float, lease: Lease, idle: Sequence[Lender]) -> Non
         for one in others
         if _is_known(state, job, one) and _next(state, job, lease, one) == (attempt, barred)
     )
-    able = [
-        lender
-        for lender in idle
-        if lender.lies_idle_for(lease.need)
-        and owner_of(lender.id) not in barred
-        and not job.avoids(lender.id, now)
-    ]
-    if not able:
-        return
-    tier = state.backlog.group_of(job).tier_for(job)
-    best = max(able, key=lambda one: (one.tier >= tier, len(lease.need.prefers & one.labels)))
-    for task in sharing.indices(tasks):
-        sharing.share(job, lease, task).copied = True
-    job.copies += len(tasks)
     step = Step(attempt, lease.step.failures, barred)
-    copy = queue(state, now, job, step, tasks, best.id, headers={COPY_HEADER: lease.id})
-    state.copies[copy.id] = None
+    if give(state, now, lease, tasks, step, idle):
+        job.copies += len(tasks)
 
 
 def _is_known(state: State, job: Job, task: int) -> bool:

@@ -129,7 +129,7 @@ class Replay:
         self._cancelled: list[str] = []
         self._queued: list[_Queued] = []
         self._leased: set[JobKey] = set()
-        self._copies: dict[str, Lease] = {}
+        self._copies: dict[str, list[Lease]] = {}
         """Leases that were taken up, by the one that each is a copy of."""
         self._notes: tuple[tuple[_Parse, _Take], ...] = (
             (parse_checkpoints_subject, self._checkpoints),
@@ -372,14 +372,14 @@ class Replay:
         job = state.jobs.get(queued.job)
         if job is None:
             return False
-        copy = self._copies.get(queued.id)
+        copies = self._copies.get(queued.id, ())
         open_tasks = unclaimed.overlap(tasks)
         open_tasks.remove_all(failed)
         if job.verify is not None:
             open_tasks = votes.adoptable(job, job.verify, queued.failures, open_tasks)
         else:
             unclaimed.remove_all(open_tasks)
-            if copy is not None:
+            for copy in copies:
                 open_tasks.add_all(copy.open.overlap(tasks))
                 self._share(job, copy, open_tasks)
         if not open_tasks:
@@ -401,7 +401,7 @@ class Replay:
         state.add_lease(job, lease)
         await_taking(state, lease, now + RECONNECT_S)
         if queued.copy_of is not None:
-            self._copies[queued.copy_of] = lease
+            self._copies.setdefault(queued.copy_of, []).append(lease)
         state.open_classes.add(lease.queue)
         return True
 

@@ -144,8 +144,8 @@ class Group:
     def foretold_s(self, job: Job) -> float | None:
         """Return what a task of a job may take at most that has no result yet; None: nobody knows.
 
-        Where it takes longer all the same, what waits behind it in its lease is copied to where
-        room lies idle, see `copies.stragglers`.
+        Where it takes longer all the same, what waits behind it in its lease is leased once
+        more to where room lies idle, see `copies.behind`.
         """
         if job.expected_s is not None:
             return job.expected_s
