@@ -129,8 +129,9 @@ class BrokerMachine(RuleBasedStateMachine):
     ) -> None:
         theirs = [job for submitter, job in self.accepted if submitter == signer.public_key]
         if theirs and (signer.public_key, theirs[-1]) in self.separate:
-            last = round(at * self.accepted[signer.public_key, theirs[-1]])
-            theirs.append(task_name(theirs[-1], last))
+            # One that is not there would be waited for until the job expires.
+            task = round(at * (self.accepted[signer.public_key, theirs[-1]] - 1))
+            theirs.append(task_name(theirs[-1], task))
         waits = (After(job=theirs[-1], on=after),) if after and theirs else ()
         self.numbers["job"] += 1
         # No larger than what ends all jobs at the end can hold.
