@@ -33,6 +33,18 @@ class Done(Told):
     error: Refusal | None = None
 
 
+class _Counted(Told):
+    active_servers: int = 0
+    """As many as it knows of, and itself; one that has just ended is among them for minutes."""
+
+
+class Present(Told):
+    """The answer to a ping."""
+
+    server: Server = Server()
+    statsz: _Counted = _Counted()
+
+
 class User(Told):
     """One who is connected."""
 
@@ -121,6 +133,15 @@ def done_of(said: bytes) -> Done:
         StrangeAnswerError: it is none.
     """
     return read_told(Done, said)
+
+
+def present_of(said: bytes) -> Present:
+    """Read an answer to a ping.
+
+    Raises:
+        StrangeAnswerError: it is none.
+    """
+    return read_told(Present, said)
 
 
 def users_of(said: bytes) -> Users:

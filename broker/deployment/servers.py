@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import functools
 import json
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from nats.aio.msg import Msg
@@ -11,10 +12,10 @@ from nats.aio.msg import Msg
 from broker.deployment.folder import Deployment, DeploymentError
 from broker.deployment.server_words import (
     Done,
-    Server,
     User,
     account_of,
     done_of,
+    present_of,
     settings_of,
     users_of,
 )
@@ -27,8 +28,8 @@ UPDATE = "$SYS.REQ.CLAIMS.UPDATE"
 _PING = "$SYS.REQ.SERVER.PING"
 _CONNECT_S = 5.0
 _ANSWER_S = 5.0
-_QUIET_S = 0.3
-"""When no other server has answered for so long, none will."""
+_QUIET_S = 1.0
+"""When no other server has answered for so long, none will, though one knew of more."""
 _TRIES = 2
 _PAGE = 256
 _OK = 200
@@ -69,7 +70,7 @@ class Servers:
             PassedOverError: or does not go by it.
             LinkError: not all have answered, or one strangely; doing it again is safe.
         """
-        names = {one.id: one.name for one in await self._running()}
+        names = await self._running()
         for token in tokens:
             for answer in await self._ask_each(names, UPDATE, token.encode()):
                 _check(done_of(answer))
@@ -91,10 +92,11 @@ class Servers:
             LinkError: no answer, or a strange one.
         """
         found: dict[tuple[str, str, str, str], User] = {}
+        names = await self._running()
         offset, more = 0, True
         while more:
             asked = {"acc": account, "auth": True, "limit": _PAGE, "offset": offset}
-            answers = await self._ask_all(f"{_PING}.CONNZ", json.dumps(asked).encode())
+            answers = await self._ask_each(names, f"{_PING}.CONNZ", json.dumps(asked).encode())
             pages = [users_of(answer) for answer in answers]
             for page in pages:
                 for one in page.data.connections:
@@ -111,11 +113,11 @@ class Servers:
             DeploymentError: one refuses.
             LinkError: no answer, or a strange one.
         """
-        servers = await self._running()
-        for server in servers:
-            subject = f"$SYS.REQ.SERVER.{server.id}.RELOAD"
+        names = await self._running()
+        for one in names:
+            subject = f"$SYS.REQ.SERVER.{one}.RELOAD"
             _check(done_of((await self._connection.request(subject, timeout_s=_ANSWER_S)).data))
-        return [server.name for server in servers]
+        return list(names.values())
 
     async def open_to_servers(self) -> list[str]:
         """Return the names of those that take anybody for a server of their cluster.
@@ -123,11 +125,19 @@ class Servers:
         Raises:
             LinkError: no answer, or a strange one.
         """
-        told = [settings_of(answer) for answer in await self._ask_all(f"{_PING}.VARZ", b"")]
-        return [one.server.name for one in told if one.is_open]
+        names = await self._running()
+        told = map(settings_of, await self._ask_each(names, f"{_PING}.VARZ", b""))
+        return list({one.server.id: one.server.name for one in told if one.is_open}.values())
 
-    async def _running(self) -> list[Server]:
-        return [done_of(answer).server for answer in await self._ask_all(_PING, b"")]
+    async def _running(self) -> dict[str, str]:
+        """Return the names of all, by their ids."""
+
+        def all_of_them(answers: Collection[bytes]) -> bool:
+            told = [present_of(answer).statsz.active_servers for answer in answers]
+            return 0 < max(told) <= len(answers)
+
+        present = map(present_of, await self._ask_all(_PING, b"", all_of_them))
+        return {one.server.id: one.server.name for one in present}
 
     async def _ask_each(
         self, names: Mapping[str, str], subject: str, payload: bytes
@@ -136,22 +146,29 @@ class Servers:
         answers: list[bytes] = []
         missing = set(names)
         for _ in range(_TRIES):
-            answers += await self._ask_all(subject, payload, missing)
+            are_all = functools.partial(_have_answered, frozenset(missing))
+            answers += await self._ask_all(subject, payload, are_all, _ANSWER_S)
             missing -= _ids(answers)
             if not missing:
                 return answers
         raise NotAllToldError([names[one] for one in missing])
 
     async def _ask_all(
-        self, subject: str, payload: bytes, wanted: Collection[str] = ()
+        self,
+        subject: str,
+        payload: bytes,
+        are_all: Callable[[Collection[bytes]], bool] = lambda _: False,
+        quiet_s: float | None = None,
     ) -> list[bytes]:
         """Return what each of them answers: until there is a first one, and then until silence.
 
         Args:
             subject: all listen to it.
             payload: what is asked.
-            wanted: ids of servers: not until silence, but until these have answered.
+            are_all: tells of some answers whether no other is to come.
+            quiet_s: how long a silence says the same.
         """
+        quiet_s = _QUIET_S if quiet_s is None else quiet_s
         answers: list[bytes] = []
         heard = asyncio.Event()
 
@@ -163,9 +180,8 @@ class Servers:
         try:
             await self._connection.publish(subject, payload, reply=reply)
             with contextlib.suppress(TimeoutError):
-                while not (wanted and _ids(answers).issuperset(wanted)):
-                    silence_s = _QUIET_S if answers and not wanted else _ANSWER_S
-                    async with asyncio.timeout(silence_s):
+                while not (answers and are_all(answers)):
+                    async with asyncio.timeout(quiet_s if answers else _ANSWER_S):
                         await heard.wait()
                     heard.clear()
         finally:
@@ -196,6 +212,10 @@ async def servers(deployment: Deployment, url: str, ca: Path | None) -> AsyncIte
     )
     async with connection:
         yield Servers(connection)
+
+
+def _have_answered(ids: frozenset[str], answers: Collection[bytes]) -> bool:
+    return _ids(answers) >= ids
 
 
 def _ids(answers: Collection[bytes]) -> set[str]:

@@ -16,7 +16,13 @@ from broker.core.durable.records import (
 )
 from broker.core.events import OfferReceived, QueryReceived
 from broker.core.intake.quotas import Quota
-from broker.deployment.server_words import account_of, done_of, settings_of, users_of
+from broker.deployment.server_words import (
+    account_of,
+    done_of,
+    present_of,
+    settings_of,
+    users_of,
+)
 from broker.deployment.tokens import Key, TokenError, decode
 from broker.deployment.tokens import encode as token_of
 from broker.service.leader_key import holder_of
@@ -140,6 +146,7 @@ def _servers(data: bytes) -> None:
     taken(LinkError, done_of, data)
     settings = taken(LinkError, settings_of, data)
     assert settings is None or settings.is_open in (True, False)
+    taken(LinkError, present_of, data)
     account = taken(LinkError, account_of, data)
     assert account is None or account.is_passed_over("x") in (True, False)
     users = taken(LinkError, users_of, data)
@@ -309,6 +316,7 @@ TARGETS = (
                 b' "authorized_user": "U", "issuer_key": "A", "jwt": "x.e30.y", "ip": "::1"}]}}'
             ),
             b'{"server": {"id": "NA"}, "data": {"cluster": {"cluster_port": 1, "tls_verify": 1}}}',
+            b'{"server": {"id": "NA"}, "statsz": {"active_servers": 3}}',
             b'{"server": {"id": "NA"}, "data": {"account_detail": {"expired": true, "jwt": "x"}}}',
         ),
         ("lender.link.server_words.read_told",),

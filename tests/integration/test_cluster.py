@@ -76,7 +76,7 @@ async def as_lender(
 async def joined(fleet: ClusteredFleet) -> dict[str, set[str]]:
     """Which servers each server has a route to, by their names."""
     async with servers(fleet.deployment, fleet.url, fleet.ca) as running:
-        answers = await running._ask_all("$SYS.REQ.SERVER.PING.ROUTEZ", b"")
+        answers = await running._ask_all("$SYS.REQ.SERVER.PING.ROUTEZ", b"", quiet_s=0.3)
     told = [json.loads(answer) for answer in answers]
     return {
         one["server"]["name"]: {route["remote_name"] for route in one["data"]["routes"]}
@@ -115,7 +115,7 @@ async def test_a_server_knows_all_accounts_before_it_could_hear_of_one_by_a_rout
     try:
         await server.start()
         async with servers(fleet.deployment, server.url, None) as alone:
-            (told,) = await alone._ask_all("$SYS.REQ.SERVER.PING.ACCOUNTZ", b"")
+            (told,) = await alone._ask_all("$SYS.REQ.SERVER.PING.ACCOUNTZ", b"", quiet_s=0.0)
         known = set(json.loads(told)["data"]["accounts"])
     finally:
         server.kill()
@@ -140,7 +140,7 @@ async def test_a_server_that_refuses_an_account_for_good_is_told_it_anew(
         async with servers(fleet.deployment, server.url, None) as alone:
             await alone.update([token])
             await (await connect(server.url, name="broker", credentials=broker)).close()
-            await alone._ask_all("$SYS.REQ.CLAIMS.DELETE", forgets.encode())
+            await alone._ask_all("$SYS.REQ.CLAIMS.DELETE", forgets.encode(), quiet_s=0.0)
             with pytest.raises(PassedOverError, match="alone took what is new of core,"):
                 await alone.update([token])
         with pytest.raises(ConnectError, match="Authorization Violation"):

@@ -33,6 +33,7 @@ class Running:
         self.ids = ids
         self.to_update: Says = lambda _, __: self.told({"code": 200})
         self.account: Mapping[str, Any] | None = None
+        self.active = 0
         self.updates: list[str] = []
         self._asked: dict[tuple[str, str], int] = {}
 
@@ -44,9 +45,8 @@ class Running:
         pass
 
     def told(self, data: Mapping[str, Any]) -> bytes:
-        return json.dumps(
-            {"server": {"id": self._id, "name": self._id.lower()}} | {"data": data}
-        ).encode()
+        who = {"server": {"id": self._id, "name": self._id.lower()}}
+        return json.dumps(who | {"data": data, "statsz": {"active_servers": self.active}}).encode()
 
     async def publish(self, subject: str, payload: bytes, reply: str) -> None:
         assert reply
@@ -74,6 +74,16 @@ async def test_each_server_has_answered_for_each_token() -> None:
     running = Running()
     await running.servers.update([CORE, TOKENS["system"]])
     assert running.updates == [CORE, TOKENS["system"]]
+
+
+async def test_where_as_many_have_answered_as_there_are_nobody_waits_for_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(servers, "_QUIET_S", 3600.0)
+    running = Running()
+    running.active = 3
+    await running.servers.update([CORE])
+    assert running.updates == [CORE]
 
 
 async def test_a_server_that_does_not_answer_is_told_again() -> None:
