@@ -500,6 +500,13 @@ class Consent(LenderWatch):
         if machine.wall() < promises.paused_until and not self._clock_was_set(machine):
             raise ViolationError("nothing runs after a pause", what)
         grant = machine.disk.issued.get(box.grant)
+        if grant is not None and not set(box.devices) <= set(grant.devices):
+            raise ViolationError("a device is lent by its owner's word", what)
+        for one in machine.sandboxes.values():
+            if one is not box and not one.dead and not set(one.devices).isdisjoint(box.devices):
+                raise ViolationError("a device is one lease's", f"{what} and {one.lease.lease}")
+        if bool(box.devices) != box.job.plan.device:
+            raise ViolationError("a device is for who asks", what)
         awake = shell.alive and not shell.suspended
         if grant is not None and awake and shell.now() > grant.not_after + _AT_ONCE_S:
             raise ViolationError("nothing runs without a grant", f"{what}, which has expired")

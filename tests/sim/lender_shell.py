@@ -25,6 +25,7 @@ from lender.core.events import (
     CapabilitiesFound,
     ClassesOpened,
     ConsentLoaded,
+    DevicesFound,
     DiskSampled,
     DrainRequested,
     Event,
@@ -124,6 +125,7 @@ class LenderShell(Actor):
             self._server.subscribe(self.line, subjects.control(name), self._on_control)
         self.world.note(self.name, "starts")
         self.post(CapabilitiesFound(self._capabilities))
+        self.post(DevicesFound(self.machine.devices))
         self.post(UsageRecalled((), 0))
         self.post(JobsRecalled(tuple(self.machine.disk.jobs_done.values())))
         self.load()

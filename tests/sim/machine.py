@@ -10,12 +10,13 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from sim.disk import Disk
-from sim.submitter import Job
+from sim.submitter import DEVICE, Job
 from sim.world import EPOCH, Actor, World
 
 from lender.core.effects import OpenSandbox
 from lender.core.events import (
     CheckpointSaved,
+    DevicesFound,
     Event,
     PreparationFailed,
     SandboxGone,
@@ -68,6 +69,7 @@ class Sandbox:
         self.lease = effect.lease
         self.grant = effect.grant
         self.gpu = bool(effect.gpus)
+        self.devices = effect.devices
         self.closed = False
         """lenderd does not listen to it any more."""
         self.idle = self.prepared = self.terminating = False
@@ -111,6 +113,7 @@ class Machine(Actor):
         """Closed and dead, their checkpoints on the way to the store."""
         self.busy = self.short = False
         self.has_gpu = self.gpu_there = gpu
+        self.devices: tuple[str, ...] = ()
         self.asleep = False
         self._job_of = job_of
         self._watch = watch
@@ -231,6 +234,12 @@ class Machine(Actor):
         for box in list(self.sandboxes.values()):
             if box.gpu:
                 self.kill(box, "its GPU is gone")
+
+    def plug(self, *, there: bool) -> None:
+        """Have an accelerator from now on, or none."""
+        self.devices = (DEVICE,) if there else ()
+        if self.shell.alive:
+            self.shell.post(DevicesFound(self.devices))
 
     def unstick(self) -> None:
         """What waited for a device goes on: to its end, if it was to be killed."""

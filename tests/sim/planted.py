@@ -20,6 +20,7 @@
 | an array's every index runs | `lender.protocol.job.JobSpec.task_ranges`: all of them |
 | a job ends with its message alone | `broker.core.jobs.dependencies.Dependencies.end_tasks` |
 | a cancelled task waits on | `broker.core.jobs.job.Job.take_back`: nothing |
+| a device is in nobody's hands | `lender.core.attempts.Attempts.devices_in_use`: none |
 """
 
 import contextlib
@@ -41,6 +42,7 @@ from broker.core.leasing.leases import Lease, Leases
 from broker.core.matching.groups import Turns
 from broker.core.outbox import Outbox
 from broker.core.state import State
+from lender.core.attempts import Attempts
 from lender.protocol.job import JobSpec, TaskRange
 from lender.protocol.lease import Done
 
@@ -110,6 +112,7 @@ PLANTED: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "an array's every index runs": (JobSpec, "task_ranges", property(_every_index)),
     "a job ends with its message alone": (Dependencies, "end_tasks", lambda *_: None),
     "a cancelled task waits on": (Job, "take_back", lambda *_: None),
+    "a device is in nobody's hands": (Attempts, "devices_in_use", property(lambda _: frozenset())),
 }
 
 

@@ -16,6 +16,7 @@ from sim.crowds import (
 )
 from sim.faults import FAULTS, FaultPlan
 from sim.owners import VerbPlan
+from sim.plugging import Gaps, asking, equipped, gaps
 from sim.submitter import JobPlan
 
 from broker.core.intake.quotas import DEFAULT, Quota
@@ -46,6 +47,8 @@ class LenderPlan(NamedTuple):
     expires_s: float = 1e6
     lies: bool = False
     pools: tuple[str, ...] = ("default",)
+    unplugged: Gaps | None = None
+    """When its accelerator is gone; None: it has none."""
 
 
 class Scenario(NamedTuple):
@@ -99,7 +102,7 @@ def scenario(seed: int, lenders: int | None = None) -> Scenario:
     )
     jobs_too = tuple(misjudged(seed, thinned(seed, sparse(seed, one))) for one in plan.jobs)
     plan = plan._replace(jobs=together(seed, jobs_too))
-    return _pooled(_crowded(plan) if lenders is None else plan)
+    return _equipped(_pooled(_crowded(plan) if lenders is None else plan))
 
 
 def hurried(plan: Scenario, share: float) -> Scenario:
@@ -142,6 +145,18 @@ def _pooled(plan: Scenario) -> Scenario:
         ),
         jobs=tuple(in_pool(rng, one) if one.verify is None else one for one in plan.jobs),
         pools=POOLS,
+    )
+
+
+def _equipped(plan: Scenario) -> Scenario:
+    """Have accelerators, in some seeds."""
+    rng = equipped(plan.seed)
+    if rng is None:
+        return plan
+    lenders = enumerate(plan.lenders)
+    return plan._replace(
+        lenders=tuple(one._replace(unplugged=gaps(rng, n, plan.calm_at_s)) for n, one in lenders),
+        jobs=tuple(asking(rng, one) for one in plan.jobs),
     )
 
 

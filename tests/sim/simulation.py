@@ -14,6 +14,7 @@ from sim.faults import FAULTS, FaultPlan
 from sim.lender_shell import LenderShell
 from sim.machine import SLOWER, STALL_S, Machine, Sandbox
 from sim.owners import Owner
+from sim.plugging import granted
 from sim.scenario import LenderPlan, Scenario
 from sim.server import Server
 from sim.serving import Service
@@ -117,6 +118,11 @@ class Simulation:
         self.shells.append(shell)
         owner = Owner(self.world, shell, self._new_grant, self.consent.returned)
         self._owners[machine.name] = owner
+        if plan.unplugged is not None:
+            machine.plug(there=True)
+            for at, for_s in plan.unplugged:
+                machine.after(at, lambda: machine.plug(there=False))
+                machine.after(at + for_s, lambda: machine.plug(there=True))
         for submitter, workload in plan.grants:
             not_after = EPOCH + plan.expires_s
             machine.disk.keep_grant(self._new_grant(machine.name, not_after, submitter, workload))
@@ -124,7 +130,8 @@ class Simulation:
     def _new_grant(self, machine: str, not_after: float, submitter: int, workload: str) -> Grant:
         id_ = f"G-{machine}-{next(self._grant_ids)}"
         key = self._submitter_keys[submitter]
-        return make_grant(id_, key, workload=workload, not_after=not_after)
+        devices = granted(machine, submitter)
+        return make_grant(id_, key, workload=workload, not_after=not_after, devices=devices)
 
     def _job_of(self, submitter: str, job: str) -> Job:
         return self.jobs[submitter, job]

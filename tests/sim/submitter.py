@@ -40,6 +40,9 @@ LARGE_PROGRAM = {"sha256": "cd" * 32, "size_bytes": 64 << 20}
 LARGE_EVERY = 3
 """Of the jobs that have a program, about so many have the large one."""
 
+DEVICE = "accel-hailo8"
+"""What some ask for."""
+
 AGAIN_S = (0.2, 1.0)
 LOOK_S = 1.0
 
@@ -71,6 +74,8 @@ class JobPlan(NamedTuple):
     """What its submitter says that a task takes, which may be far from it."""
     verify: Verify | None = None
     pool: str = "default"
+    device: bool = False
+    """Whether it asks for an accelerator."""
     tasks: tuple[TaskRange, ...] = ()
     """Of an array: these indices alone."""
     separate: bool = False
@@ -134,6 +139,7 @@ class Job:
                 "limits": Limits(cpu=plan.cpu, prepare_s=plan.prepare_s),
                 "requires": Requires(
                     pool=plan.pool,
+                    labels=(DEVICE,) if plan.device else (),
                     gpu="nvidia" if plan.gpu else "none",
                     vram_bytes=GIB if plan.gpu else 0,
                 ),

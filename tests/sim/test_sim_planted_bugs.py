@@ -32,6 +32,7 @@ FOUND_BY = {
     "an array's every index runs": {"one result per task", "nothing runs that was not signed"},
     "a job ends with its message alone": {"jobs follow others"},
     "a cancelled task waits on": {"no task is leased twice", "every task is in one place"},
+    "a device is in nobody's hands": {"a device is one lease's"},
 }
 
 
