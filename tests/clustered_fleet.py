@@ -44,7 +44,8 @@ class Member:
 
     def start(self) -> None:
         with (self.here / "log").open("ab") as log:
-            command = [find_server(), "-c", "server.conf"]
+            # Why somebody is refused is said with -D alone.
+            command = [find_server(), "-D", "-c", "server.conf"]
             self._process = subprocess.Popen(command, cwd=self.here, stdout=log, stderr=log)
         self._guard.watch(self._process.pid)
 
@@ -58,6 +59,11 @@ class Member:
 
     def log(self) -> str:
         return (self.here / "log").read_text()
+
+    def said_of_accounts(self) -> str:
+        """The end of what it says of accounts, and of whom it let in or not."""
+        told = [one for one in self.log().splitlines() if "ccount" in one or "JWT" in one]
+        return "\n".join(one[:300] for one in told if " Adding s" not in one)[-8000:]
 
 
 class ClusteredFleet(EnrollingFleet):

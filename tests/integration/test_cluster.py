@@ -250,13 +250,17 @@ def shown_by(folder: Path, authority: Path, pair: Pair) -> str:
 async def something_is_said(fleet: ClusteredFleet, members: Sequence[Member]) -> None:
     """A message in the account of the streams, from each server."""
     for member in members:
-        async with await connect(
-            member.url,
-            name="broker",
-            credentials=fleet.deployment.broker_credentials,
-            ca=fleet.ca,
-            timeout_s=PATIENT_S,
-        ) as line:
+        try:
+            connected = await connect(
+                member.url,
+                name="broker",
+                credentials=fleet.deployment.broker_credentials,
+                ca=fleet.ca,
+                timeout_s=PATIENT_S,
+            )
+        except ConnectError as error:
+            raise AssertionError(member.said_of_accounts()) from error
+        async with connected as line:
             await line.publish(SAID, b"")
             await line.nc.flush()
 
