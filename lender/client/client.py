@@ -149,8 +149,10 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         self._blobs.close()
-        self._session.news.close()
-        await self._session.connection.close()
+        try:
+            await self._session.connection.close()
+        finally:
+            self._session.news.close()  # last, so that whoever waits for news is told
 
     async def submit(
         self,

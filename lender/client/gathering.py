@@ -7,9 +7,10 @@ and jobs that went together would never again.
 """
 
 import asyncio
+import copy
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 
 from lender.client.errors import Rejected
@@ -18,7 +19,7 @@ from lender.client.specs import JobRequest
 from lender.protocol.bounds import EACH_MAX, SPEC_BYTES_MAX
 
 Words = Sequence[str]
-Send = Callable[[JobRequest, Sequence[Words]], Awaitable[Sequence[Job]]]
+Send = Callable[[JobRequest, Sequence[Words]], Coroutine[None, None, Sequence[Job]]]
 """Submits a request with each of these command lines; returns a handle on each."""
 
 WORDS_BYTES_MAX = SPEC_BYTES_MAX // 2
@@ -59,6 +60,9 @@ class _Kind:
     kept: _Kept
     waiting: deque[_Asked] = field(default_factory=deque)
     sending: asyncio.Task[None] | None = None
+    sent: Sequence[_Asked] = ()
+    """What is under way to be accepted, by `message`."""
+    message: asyncio.Future[Sequence[Job]] | None = None
     enough: asyncio.Future[None] | None = None
     """While it waits until `wanted` do."""
     wanted: int = 0
@@ -76,13 +80,18 @@ class Gathering:
     async def submit(self, request: JobRequest) -> Job:
         """Submit a request, by itself or together with others; raises what `send` raises."""
         kind = self._kind_of(request)
-        asked = _Asked(request.argv, asyncio.get_running_loop().create_future())
+        asked = _Asked(tuple(request.argv), asyncio.get_running_loop().create_future())
         kind.waiting.append(asked)
         if kind.sending is None:
             kind.sending = asyncio.ensure_future(self._send_all(kind))
         elif kind.enough is not None and len(kind.waiting) >= kind.wanted:
             _set(kind.enough)
-        return await asked.handle
+        try:
+            return await asked.handle
+        except asyncio.CancelledError:
+            if kind.message is not None and _nobody_waits(kind.sent):
+                kind.message.cancel()
+            raise
 
     def note_ended(self, count: int, took_s: float | None = None) -> None:
         """Take that so many jobs that went with others have ended, of which one took so long.
@@ -99,16 +108,21 @@ class Gathering:
         for kind in alike:
             if kind.kept == kept:
                 return kind
-        alike.append(kind := _Kind(request, kept))
+        own = _snapshot(request)
+        alike.append(kind := _Kind(own, _kept(own)))
         return kind
 
     async def _send_all(self, kind: _Kind) -> None:
         """Send what waits until nothing does."""
+        taken: list[_Asked] = []
         try:
             while kind.waiting:
                 await self._gather(kind)
-                await self._send_some(kind.request, next_together(kind.waiting))
+                taken = next_together(kind.waiting)
+                await self._send_some(kind, taken)
         finally:
+            for one in (*taken, *kind.waiting):
+                one.handle.cancel()  # nobody sends it any more
             alike = self._kinds[_key(kind.request)]
             alike.remove(kind)
             if not alike:
@@ -133,25 +147,33 @@ class Gathering:
         worth = WORTH_S / max(self._job_s, WORTH_S / EACH_MAX)
         return int(min(worth, self._under_way / PART))
 
-    async def _send_some(self, request: JobRequest, asked: Sequence[_Asked]) -> None:
+    async def _send_some(self, kind: _Kind, asked: Sequence[_Asked]) -> None:
         asked = [one for one in asked if not one.handle.done()]  # else nobody waits any more
         if not asked:
             return
+        kind.sent = asked
+        kind.message = asyncio.ensure_future(self._send(kind.request, [one.words for one in asked]))
         try:
-            handles = await self._send(request, [one.words for one in asked])
+            handles = await kind.message
+        except asyncio.CancelledError:
+            kind.message.cancel()
+            if not _nobody_waits(asked):
+                raise
         except Exception as error:  # noqa: BLE001 - whatever it is, who asked is told
-            await self._refuse(request, asked, error)
+            await self._refuse(kind, asked, error)
         else:
             if len(asked) > 1:
                 self._under_way += len(asked)
             for one, handle in zip(asked, handles, strict=True):
                 if not one.handle.done():
                     one.handle.set_result(handle)
+        finally:
+            kind.message = None
 
-    async def _refuse(self, request: JobRequest, asked: Sequence[_Asked], error: Exception) -> None:
+    async def _refuse(self, kind: _Kind, asked: Sequence[_Asked], error: Exception) -> None:
         if isinstance(error, Rejected) and len(asked) > 1:
             for one in asked:  # each is told of its own faults alone
-                await self._send_some(request, [one])
+                await self._send_some(kind, [one])
             return
         for one in asked:
             if not one.handle.done():
@@ -161,6 +183,8 @@ class Gathering:
 def may_go_together(request: JobRequest) -> bool:
     """Tell whether a job can be one of several that were submitted together."""
     alone = request.array is not None or request.function is not None or request.verify is not None
+    # Of an array `queue_s` ends when the first of its tasks begins.
+    alone = alone or request.queue_s is not None
     return not (alone or request.sealed or request.checkpoint or request.gang)
 
 
@@ -190,6 +214,21 @@ def _key(request: JobRequest) -> Hashable:
     except TypeError:
         return None
     return key
+
+
+def _snapshot(request: JobRequest) -> JobRequest:
+    """Return the request as it is now: it is sent later, and may be changed by who holds it."""
+    return replace(
+        request,
+        env=dict(request.env),
+        inputs=dict(request.inputs),
+        outputs=copy.copy(request.outputs),
+        after=copy.copy(request.after),
+    )
+
+
+def _nobody_waits(asked: Iterable[_Asked]) -> bool:
+    return all(one.handle.done() for one in asked)
 
 
 def _set(future: asyncio.Future[None]) -> None:

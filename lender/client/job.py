@@ -10,7 +10,7 @@ from pathlib import Path
 from lender.client.collector import TaskRecord
 from lender.client.contents import Contents
 from lender.client.destinations import destination
-from lender.client.errors import ContentFault, error_of
+from lender.client.errors import ContentFault, UntrustedResult, error_of
 from lender.client.following import Following, OnUntrusted
 from lender.client.insistence import insist
 from lender.client.ledger import Ledger
@@ -144,9 +144,9 @@ class Job:
 
         Raises:
             NotAdmitted, Unreachable: it can't be read.
-            UntrustedResult: a result is not its lender's, or not one's to trust.
+            UntrustedResult: it is not its lender's, or not one's to trust.
         """
-        async with self._following(with_tasks=True) as following:
+        async with self._following(with_tasks=True, on_untrusted=_raise_of(index)) as following:
             while following.is_reading:
                 for record in await following.more():
                     if record.result.task == index:
@@ -168,7 +168,7 @@ class Job:
         Raises:
             NotAdmitted, Unreachable: it can't be read.
         """
-        following = self._following(with_tasks=True)
+        following = self._following(with_tasks=True, on_untrusted=_raise_of(task))
         async with following, LogFollowing(self._session.connection, self.spec) as log:
             async for piece in log.pieces(following, task):
                 yield piece
@@ -183,7 +183,7 @@ class Job:
             NotAdmitted, Unreachable: they can't be read.
         """
         assembly = assembly_of(self.spec)
-        async with self._following(with_tasks=True) as following:
+        async with self._following(with_tasks=True, on_untrusted=_raise_of(task)) as following:
             while following.is_reading:
                 for record in await following.more():
                     piece = assembly.end(record)
@@ -277,3 +277,15 @@ class Job:
         """Return what a record says, and whose results are signed; raises UntrustedResult."""
         signed = self._session.trust.check(self.spec, self._spec_sha256, record)
         return (record if self._seal is None else self._seal.record(record)), signed
+
+
+def _raise_of(task: int | None) -> OnUntrusted | None:
+    """Return what raises a fault of a task's record; faults of others are for who reads those."""
+    if task is None:
+        return None
+
+    def hear(record: Record, error: UntrustedResult) -> None:
+        if isinstance(record, Terminal) or any(one.task == task for one in record.results):
+            raise error
+
+    return hear

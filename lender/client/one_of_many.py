@@ -17,7 +17,7 @@ from lender.client.log_pieces import LogPiece
 from lender.client.records import Record
 from lender.protocol.ids import task_name
 from lender.protocol.job import Array, JobSpec
-from lender.protocol.result import TaskResult, Terminal
+from lender.protocol.result import TaskResult, Terminal, reason_of
 
 TellEnded = Callable[[int, float | None], None]
 """Told how many have ended, or are not followed any more, and how long one of them took."""
@@ -53,7 +53,8 @@ class Many:
             self._watch = asyncio.ensure_future(self._follow())
 
     def close(self) -> None:
-        """Hear of them no more."""
+        """Hear of them no more: they were not submitted."""
+        self._tell_ended = _nobody_asks
         if self._watch is not None:
             self._watch.cancel()
 
@@ -74,7 +75,7 @@ class Many:
                         self._tell_ended(len(news), news[-1].result.duration_s)
                     for record in news:
                         if (handle := self._handles.get(record.result.task)) is not None:
-                            handle.settle(handle.last_word(record))
+                            handle.settle(handle.last_word(record), signed=record.signed)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody is to wait for ever
             self._fail(error)
         else:
@@ -119,6 +120,7 @@ class OneOfMany(Job):
         self._is_separate = array is not None and array.separate
         self._shown = 0 if self._is_separate else index
         self._terminal: Terminal | None = None
+        self._signed = False
         self._untrusted: UntrustedResult | None = None
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -147,9 +149,9 @@ class OneOfMany(Job):
             whole = await self._many.whole.terminal()
             record = await self._many.whole.task(self._index)
             if record is not None:
-                self._terminal = self.last_word(record)
+                self.settle(self.last_word(record), signed=record.signed)
             elif whole is not None:
-                self._terminal = self.last_word_without_result(whole)
+                self.settle(self.last_word_without_result(whole))
         return self._terminal
 
     async def ended(self, timeout_s: float | None = None) -> Terminal:
@@ -173,8 +175,8 @@ class OneOfMany(Job):
         """See `Job.results`."""
         terminal = await self.ended()
         if terminal.result is not None:
-            signed = terminal.proof is not None
-            yield TaskRecord(terminal.result, terminal.lender or "", terminal.attempt or 0, signed)
+            lender, attempt = terminal.lender or "", terminal.attempt or 0
+            yield TaskRecord(terminal.result, lender, attempt, self._signed)
 
     async def task(self, index: int) -> TaskRecord | None:
         """See `Job.task`."""
@@ -203,7 +205,7 @@ class OneOfMany(Job):
         return Terminal(
             job=self.id,
             state="cancelled" if result.cancelled else result.state,
-            reason=result.error,
+            reason=reason_of(result),
             tasks_succeeded=int(succeeded),
             tasks_failed=int(not succeeded),
             tasks_total=1,
@@ -225,10 +227,10 @@ class OneOfMany(Job):
             finished_at=whole.finished_at,
         )
 
-    def settle(self, terminal: Terminal) -> None:
-        """Take how it has ended."""
+    def settle(self, terminal: Terminal, *, signed: bool = False) -> None:
+        """Take how it has ended, and whether its lender has signed that."""
         if self._terminal is None and self._untrusted is None:
-            self._terminal = terminal
+            self._terminal, self._signed = terminal, signed
             self._tell(None)
 
     def distrust(self, error: UntrustedResult) -> None:

@@ -55,6 +55,15 @@ class TaskResult(Open):
     duration_s: float = Field(default=0.0, ge=0, le=bounds.MEASURED_S_MAX)
 
 
+def reason_of(result: TaskResult) -> str | None:
+    """Say why a job has failed whose only task has this result; None for a success."""
+    if result.state == "succeeded":
+        return None
+    if result.limit is not None:
+        return f"the {result.limit} limit was hit"
+    return result.error or f"exit code {result.exit_code}"
+
+
 SignedDigest = tuple[Annotated[int, Field(ge=0)], Sha256]
 """A task, and the digest of the result that its lender has signed for it."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from broker_world import BOB
 from fake_broker import LENDERS, FakeBroker, echo, fake_broker
+from signed_records import chunk, value
 
 from lender.client import (
     Cancelled,
@@ -13,11 +14,15 @@ from lender.client import (
     Expired,
     Job,
     JobFailed,
+    LedgerFull,
     NoSuchJob,
     Rejected,
+    Unreachable,
     UntrustedResult,
 )
+from lender.client.gathering import Gathering
 from lender.client.keys import create_key
+from lender.client.ledger import Ledger
 from lender.link.connection import Connected
 from lender.link.embedded import EmbeddedServer
 from lender.protocol.ids import task_named
@@ -248,11 +253,66 @@ async def test_results_of_nobody_trusted_are_the_fault_of_these_alone(
         for _ in range(2):
             with pytest.raises(UntrustedResult):
                 await second.result(TIME_S)
+        assert await fourth.terminal() is None
+        assert await fourth.task(0) is None
+        assert [piece async for piece in fourth.log_so_far()] == []
+        with pytest.raises(UntrustedResult):
+            await second.terminal()
         await third.cancel()
         with pytest.raises(Cancelled):
             await third.result(TIME_S)
         with pytest.raises(TimeoutError):
             await fourth.result(0.05)
+
+
+async def test_they_end_in_the_same_words_as_one_that_went_alone(
+    nats: EmbeddedServer, key: Path
+) -> None:
+    async with (
+        fake_broker(nats.url, forget) as broker,
+        Client(nats.url, key, together=True) as client,
+    ):
+        _, second, third = await submit_at_once(client, ["a"], ["b"], ["c"])
+        failed = TaskResult(task=2, state="failed", exit_code=3)
+        await broker.commit_record(broker.jobs[0], chunk(broker.jobs[0], value(1), failed))
+        assert (await third.ended(TIME_S)).reason == "exit code 3"
+        assert [record.signed async for record in second.results()] == [True]
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_who_waits_is_told_when_the_client_is_closed(
+    nats: EmbeddedServer, key: Path, *, together: bool
+) -> None:
+    async with fake_broker(nats.url, forget):
+        async with Client(nats.url, key, together=together) as client:
+            jobs = await submit_at_once(client, ["a"], ["b"])
+            waiting = [asyncio.create_task(one.result()) for one in jobs]
+            await asyncio.wait(waiting, timeout=0.1)  # they follow by now
+        done, _ = await asyncio.wait(waiting, timeout=TIME_S)
+        assert [type(one.exception()) for one in done] == [Unreachable, Unreachable]
+
+
+async def test_what_was_refused_is_under_way_no_more(
+    nats: EmbeddedServer, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+
+    async def refuse(*_: object) -> None:
+        raise LedgerFull
+
+    def note(_self: Gathering, count: int, _took_s: float | None = None) -> None:
+        ended.append(count)
+
+    monkeypatch.setattr(Ledger, "submit", refuse)
+    monkeypatch.setattr(Gathering, "note_ended", note)
+    async with fake_broker(nats.url, forget), Client(nats.url, key, together=True) as client:
+        for _ in range(2):  # nobody has been told that they go
+            told = await asyncio.gather(
+                *(client.submit([word]) for word in "abc"), return_exceptions=True
+            )
+            assert [type(one) for one in told] == [LedgerFull] * 3
+            await asyncio.sleep(0)
+    assert sum(ended) == 0
 
 
 async def test_results_come_across_a_crash_of_the_server(nats: EmbeddedServer, key: Path) -> None:

@@ -14,7 +14,7 @@ from broker.core.state import State
 from lender.protocol.codec import MSGPACK, decode
 from lender.protocol.errors import ProtocolError
 from lender.protocol.lease import PREPARE_FIELD, Done, DoneReply
-from lender.protocol.result import Chunk, TaskResult
+from lender.protocol.result import Chunk, TaskResult, reason_of
 from lender.protocol.signed_results import proof_of
 
 _COMMITTED = DoneReply(verdict="committed")
@@ -201,15 +201,9 @@ def _chunks(
 
 
 def _end_of_task(result: TaskResult, lease: Lease, lender: str, done: Done) -> Ending:
-    reason = None
-    if result.state == "failed":
-        if result.limit is not None:
-            reason = f"the {result.limit} limit was hit"
-        else:
-            reason = result.error or f"exit code {result.exit_code}"
     return Ending(
         result.state,
-        reason=reason,
+        reason=reason_of(result),
         result=result,
         lender=lender,
         attempt=lease.step.attempt,
