@@ -195,3 +195,21 @@ def test_answers_are_equal_by_state_exit_code_value_and_outputs(
     one: TaskResult, other: TaskResult, *, equal: bool
 ) -> None:
     assert (digest_of(one) == digest_of(other)) is equal
+
+
+def test_a_lease_is_taken_up_without_what_its_holder_has_answered() -> None:
+    """Of three who have a task two have answered: after a start the third one's answer counts."""
+    world = verified(count=20, replicas=3, quorum=2, expected_s=1e-5)
+    held = [taken(world, lender) for lender in (L1, L2, L3)]
+    tasks = set.intersection(*(set(one.tasks()) for one in held))
+    task = min(tasks)
+    for lender, lease, value in ((L1, held[0], b"a"), (L3, held[2], b"b")):
+        world.report(lease, [ok(task, value=value)], lender, final=False)
+    world.start()
+    check_places(world)
+    for lender, lease in zip((L1, L2, L3), held, strict=True):
+        world.offer(lender, slots=1, leases=[lease])
+        check_places(world)
+    assert world.cancelled(L3) == []
+    world.report(held[1], [ok(task, value=b"a")], L2, final=False)
+    assert [(one.task, one.value) for one in world.tasks()] == [(task, b"a")]

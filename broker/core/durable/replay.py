@@ -72,6 +72,8 @@ class _Progress:
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     retries: Retries = field(default_factory=Retries)
     votes: dict[int, Round] = field(default_factory=dict)
+    answered: dict[int, set[int]] = field(default_factory=dict)
+    """By task: the attempts that such votes are of, each of which was one lease's."""
     votes_notes: int = 0
 
     def count(self, noted: VotesSummary) -> None:
@@ -81,6 +83,7 @@ class _Progress:
             if noted.failures > failures:
                 votes = {}
             self.votes[task] = noted.failures, {**votes, noted.owner: digest}
+            self.answered.setdefault(task, set()).add(noted.attempt)
 
     def rounds(self) -> dict[int, Round]:
         """Return the votes that count: none on an attempt that was agreed to have failed."""
@@ -376,6 +379,7 @@ class Replay:
         open_tasks = unclaimed.overlap(tasks)
         open_tasks.remove_all(failed)
         if job.verify is not None:
+            self._drop_answered(queued, open_tasks)
             open_tasks = votes.adoptable(job, job.verify, queued.failures, open_tasks)
         else:
             unclaimed.remove_all(open_tasks)
@@ -404,6 +408,13 @@ class Replay:
             self._copies.setdefault(queued.copy_of, []).append(lease)
         state.open_classes.add(lease.queue)
         return True
+
+    def _drop_answered(self, queued: _Queued, tasks: RangeSet) -> None:
+        """Take out what the lease's holder has answered, so that others' leases have it."""
+        progress = self._progress.get(queued.job)
+        for task, attempts in progress.answered.items() if progress is not None else ():
+            if queued.attempt in attempts:
+                tasks.remove(task)
 
     def _share(self, job: Job, copy: Lease, open_tasks: RangeSet) -> None:
         for task in sharing.indices(copy.open.overlap(open_tasks)):
