@@ -299,14 +299,12 @@ class LeaseSandbox:
         watched = self._on_log is not None
         wanted = self._asked.want(task, ahead)
         untold, self._untold = self._untold, b""
-        return untold + b"".join(
-            frames.encode(Frame({"task": one, "watched": watched} | self._words(one)))
-            for one in wanted
-        )
-
-    def _words(self, task: int) -> dict[str, Sequence[str]]:
-        """What is a task's own: it crosses with the task, that of the others doesn't."""
-        return {"words": self._plan.each[task]} if self._plan.each else {}
+        questions: list[dict[str, Any]] = [{"task": one, "watched": watched} for one in wanted]
+        if each := self._plan.each:
+            # What is a task's own crosses with the task; that of the others doesn't.
+            for question in questions:
+                question["words"] = each[question["task"]]
+        return untold + b"".join([frames.encode(Frame(one)) for one in questions])
 
     async def _answer_of(self, child: Child, questions: bytes, late_s: float) -> Frame | None:
         """The next answer; None when it is late, the time spent frozen not counted."""

@@ -35,13 +35,14 @@ STRANGE: tuple[tuple[str, ...], ...] = (
 )
 
 
-def plan_of(workshop: Workshop, runtime: Runtime, **fields: object) -> SandboxPlan:
+def plan_of(workshop: Workshop, runtime: Runtime, *more: str, **fields: object) -> SandboxPlan:
     """A plan whose tasks print their words and their environment."""
     if runtime == "wasm":
-        plan = workshop.plan("wasm", "show", arguments=("said",))
+        plan = workshop.plan("wasm", "show", arguments=("said", *more))
     else:
         # Without an image a container shows the host's own programs, as a process sandbox does.
-        plan = workshop.plan("process", "show", arguments=("said",))._replace(runtime=runtime)
+        plan = workshop.plan("process", "show", arguments=("said", *more))
+        plan = plan._replace(runtime=runtime)
     return plan._replace(**fields)  # type: ignore[arg-type] # passed through
 
 
@@ -120,10 +121,11 @@ async def test_a_long_lease_of_it_is_told_in_order(
     workshop: Workshop, runtime: Runtime, count: int
 ) -> None:
     each = tuple((f"{task:04}" * 20,) for task in range(count))
-    sandbox = await prepared(workshop, plan_of(workshop, runtime, task_count=count, each=each))
+    plan = plan_of(workshop, runtime, "of-{task}", task_count=count, each=each)
+    sandbox = await prepared(workshop, plan)
     for task in range(count):
-        words, told = await shown(sandbox, task, range(task + 1, count), argc=1)
-        assert (words, told["TASK"]) == (each[task], str(task))
+        words, told = await shown(sandbox, task, range(task + 1, count), argc=2)
+        assert (words, told["TASK"]) == ((f"of-{task}", *each[task]), str(task))
 
 
 @needs_bubblewrap

@@ -144,7 +144,7 @@ class Words:
     def __init__(self, plan: SandboxPlan) -> None:
         env = plan.env_of(0)
         self._plan = plan
-        self._argv = _Strings(["program", *plan.argv_of(0)])
+        self._argv_for = {0: _Strings(["program", *plan.argv_of(0)])}
         self._names, self._values = _Strings(env), _Strings(env.values())
         # By one of the two a task is told which it is; the other is the same for all.
         self._name = plan.job_of if plan.separate else plan.index_of
@@ -158,18 +158,25 @@ class Words:
             wasmtime.WasmtimeError: they are not UTF-8.
         """
         self._values.put(self._name_place, self._name(task))
-        argv = self._argv
-        if words:
-            argv = _Strings(["program", *self._plan.argv_of(task, words)])
-        elif self._is_told_by_argv:
-            for place, word in enumerate(self._plan.argv_of(task), 1):
-                argv.put(place, word)
-        config = wasi.ptr()
+        config, argv = wasi.ptr(), self._argv_of(task, words)
         if not (
             _set_argv(config, argv.count, argv.place)
             and _set_env(config, self._names.count, self._names.place, self._values.place)
         ):
             raise wasmtime.WasmtimeError("arguments or environment can't be set")
+
+    def _argv_of(self, task: int, words: Sequence[str]) -> "_Strings":
+        """Those of as many words as this task has, with what differs in place."""
+        argv = self._argv_for.get(len(words))
+        if argv is None:
+            line = ["program", *self._plan.argv_of(task, words)]
+            argv = self._argv_for[len(words)] = _Strings(line)
+        elif words or self._is_told_by_argv:
+            line = self._plan.argv_of(task, words)
+            same = 0 if self._is_told_by_argv else len(self._plan.argv)
+            for place in range(same, len(line)):
+                argv.put(place + 1, line[place])
+        return argv
 
 
 class _Strings:
