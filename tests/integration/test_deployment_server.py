@@ -105,7 +105,7 @@ async def test_a_submitter_enrols_by_tls_and_then_needs_no_settings(by_hand: Han
     key = by_hand.folder / "bob.nk"
     as_bob = ("--role", "submitter", "--name", "bob", "--key", str(key), "--json")
     ca = ("--ca", str(by_hand.ca))
-    without = Enrolling(by_hand.url, as_bob, {}, "")
+    without = Enrolling(by_hand.url, (*as_bob, "--wait", "3s"), {}, "")
     with without:
         assert without.ended() == 5
         assert "name its ca.pem by --ca" in without.complaint()
