@@ -226,7 +226,8 @@ class Term(BrokerWatch):
         self.finished: dict[str, None] = {}
         self.started: dict[str, None] = {}
         """Leases of gangs whose lenders were told to begin."""
-        self.asked: dict[str, tuple[str, Done]] = {}
+        self.asked: dict[str, tuple[str, Done, bool]] = {}
+        """Who reports what, and whether its lease was lost by then."""
         self.copied = Counter[str]()
         """Of each job: how many of its tasks."""
         self.events = 0
@@ -242,7 +243,7 @@ class Term(BrokerWatch):
                 done = decode(Done, event.payload)
             except ProtocolError:
                 return
-            self.asked[event.reply_to] = event.lender, done
+            self.asked[event.reply_to] = event.lender, done, done.lease in self.lost
             lease = service.core.state.leases.get(done.lease)
             held = lease is not None and lease.holder in (None, event.lender)
             if done.final and held and done.lease not in self.lost:
@@ -371,7 +372,7 @@ class Term(BrokerWatch):
     def _replies(self, effect: broker_effects.Reply) -> None:
         if not isinstance(effect.message, DoneReply) or effect.reply_to not in self.asked:
             return
-        lender, done = self.asked.pop(effect.reply_to)
+        lender, done, lost = self.asked.pop(effect.reply_to)
         if effect.message.verdict == "malformed":
             raise ViolationError("lenders are understood", effect.message.reason)
         if effect.message.verdict != "committed":
@@ -384,7 +385,7 @@ class Term(BrokerWatch):
             if result.state == "succeeded" and not durable:
                 text = f"{done.job}/{result.task} of {done.lease}"
                 raise ViolationError("committed means durable", text)
-        if done.lease in self.lost:
+        if lost:
             raise ViolationError("stale reports are refused", f"{done.job}, {done.lease}")
 
     def _tells(self, effect: broker_effects.PublishEvent) -> None:
