@@ -564,7 +564,7 @@ def _counted(places: Iterable[RangeSet]) -> Counter[int]:
 def _check_shared(shared: SharedTask, waiting: int, leases: list[LiveLease]) -> None:
     assert waiting == shared.waits
     assert sorted(shared.leases) == sorted(one.id for one in leases)
-    assert -1 <= -shared.copied <= shared.missing, "more than a copy too many"
+    assert shared.wanted >= len(shared.votes) + waiting, "more is waited for than is wanted"
     asked_for = shared.waits or any(one.holder is None for one in leases)
     assert shared.missing <= 0 or asked_for, "an answer is wanted and not asked for"
     assert waiting or leases

@@ -340,8 +340,8 @@ class Term(BrokerWatch):
             return  # it was taken back at once
         for other in (state.leases[one] for one in job.leases if one != lease.lease):
             apart = other.holder is not None and lease.is_barred(other.holder)
-            if apart and (job.verify is not None or other.id == copy_of):
-                continue
+            if apart and (job.verify is not None or copy_of is not None):
+                continue  # what waits behind others may do so in more leases than one
             if other.id != copy_of and other.open.overlap(lease.ranges):
                 text = f"{job.key.job}: {other.id} and {lease.lease}"
                 raise ViolationError("no task is leased twice", text)
@@ -359,7 +359,9 @@ class Term(BrokerWatch):
             return  # it has made way at once
         held, one = state.leases[copy_of], "copies are few, elsewhere, and in nobody's way"
         if held.open.first in copy.tasks():  # else nothing of it has begun
-            self.copied[job.plan.id] += copy.task_count
+            self.copied[job.plan.id] += 1
+            if copy.task_count > 1:
+                raise ViolationError(one, f"{copy.lease} has what waits behind {copy_of}")
         if held.holder is None or not copy.is_barred(held.holder):
             raise ViolationError(one, f"{copy.lease} may go to who has {copy_of}")
         if len(held.open.overlap(copy.ranges)) != copy.task_count:

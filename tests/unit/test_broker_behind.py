@@ -128,9 +128,8 @@ def test_they_are_taken_from_the_end_each_by_itself() -> None:
     world = taught()
     lease = long_lease(world)
     moved = stay(world, lease, 3.0, slots=3)
-    behind = [one for one in moved if one.tasks()[0] != lease.tasks()[0]]
-    assert [one.tasks() for one in behind] == [[one] for one in lease.tasks()[:-3:-1]]
-    assert all(one.is_barred(L1) and one.attempt == lease.attempt + 1 for one in behind)
+    assert [one.tasks() for one in moved] == [[one] for one in lease.tasks()[:-4:-1]]
+    assert all(one.is_barred(L1) and one.attempt == lease.attempt + 1 for one in moved)
 
 
 def test_a_lease_of_which_nothing_is_left_is_cancelled() -> None:

@@ -235,21 +235,83 @@ def test_a_task_is_copied_once_and_a_job_in_small_part() -> None:
     assert len(world.queued()) == 3
 
 
-def test_of_many_tasks_that_wait_behind_a_late_one_a_part_is_copied() -> None:
-    world = World()
-    world.submit(job_spec(count=50))
+def many_wait_behind_one(world: World, **fields: object) -> Lease:
+    """L1 is at the first of many tasks of a lease; all others of the job are done."""
+    world.submit(job_spec(count=50, **fields))
     world.offer(L1, slots=1)
     world.run(world.pull(), duration_s=0.01)
     late = next(one for one in world.queued() if one.task_count > 5)
     while others := copies_of(world, late):
         world.run(others[0], duration_s=0.01)
-    copy = copied(world, late)
-    assert copy.tasks() == late.tasks()[:5]
-    world.run(copy, L2)
-    check_places(world)
+    return late
+
+
+def test_what_waits_behind_a_late_task_goes_first_and_without_it() -> None:
+    world = World()
+    late = many_wait_behind_one(world)
+    assert copied(world, late).task_count > 1, "others of the job were short"
+    while len(world.tasks()) < 47:
+        behind = copied(world, late)
+        assert late.tasks()[0] not in behind.tasks()
+        assert status(world).why == ""
+        world.start()
+        world.offer(L1, slots=1, leases=[late], classes=BOTH)
+        assert world.run(behind, L2, duration_s=0.01) == "committed"
     assert world.cancelled(L1) == []
+    while late.tasks()[0] not in {one.task for one in world.tasks()}:  # it is copied at last
+        assert world.run(copied(world, late), L2, duration_s=0.01) == "committed"
     assert world.run(late) == "committed"
     assert len(world.tasks()) == 50
+    assert world.refused_records == []
+
+
+def test_what_waits_behind_a_second_late_one_goes_on_again() -> None:
+    world = World()
+    late = many_wait_behind_one(world)
+    behind = copied(world, late)
+    stay(world, 4.0, l1=[late], l2=[behind], l3=[])
+    _, others = copies_of(world, late)  # that nobody else has come first
+    assert not set(others.tasks()) & set(behind.tasks())
+    assert world.run(others, L3, duration_s=0.01) == "committed"
+    stay(world, 1.0, l1=[late], l2=[behind], l3=[])
+    _, again = copies_of(world, late)
+    assert again.tasks() == behind.tasks()[-again.task_count :] != behind.tasks()
+    assert again.attempt == behind.attempt + 1
+    assert again.is_barred(L1)
+    assert again.is_barred(L2)
+    world.offer(L3, slots=1, leases=[again], classes=BOTH)
+    world.start()
+    stay(world, 2.0, l1=[late], l2=[behind], l3=[again])
+    assert world.run(again, L3, duration_s=0.01) == "committed"
+    assert world.run(behind, L2) == "committed"
+    assert world.run(late) == "committed"
+    assert len(world.tasks()) == 50
+    assert world.refused_records == []
+
+
+def test_what_came_back_from_there_is_given_away_again() -> None:
+    world = World()
+    late = many_wait_behind_one(world)
+    behind = copied(world, late)
+    world.report(behind, [], L2, outcome="evicted")
+    world.ack(behind)
+    check_places(world)
+    again = copied(world, late)
+    assert (again.tasks(), again.attempt) == (behind.tasks(), behind.attempt + 1)
+    assert world.run(again, L2) == "committed"
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_failure_of_what_the_other_has_not_begun_counts_at_once(retries: int) -> None:
+    world = World()
+    late = many_wait_behind_one(world, retries=retries)
+    behind = copied(world, late)
+    before = len(world.tasks())
+    first, *others = behind.tasks()
+    world.report(behind, [bad(first), *map(ok, others)], L2)
+    world.ack(behind)
+    check_places(world)
+    assert len(world.tasks()) - before == behind.task_count - retries
 
 
 def test_no_more_of_a_job_is_copied_than_memory_is_kept_for(
@@ -257,37 +319,25 @@ def test_no_more_of_a_job_is_copied_than_memory_is_kept_for(
 ) -> None:
     monkeypatch.setattr("broker.core.jobs.job.UNDECIDED_MAX", 3)
     world = World()
-    world.submit(job_spec(count=50))
-    world.offer(L1, slots=1)
-    world.run(world.pull(), duration_s=0.01)
-    late = next(one for one in world.queued() if one.task_count > 5)
-    while others := copies_of(world, late):
-        world.run(others[0], duration_s=0.01)
-    copy = copied(world, late)
-    assert copy.tasks() == late.tasks()[:3]
-    stay(world, 4.0, l1=[late], l2=[copy], l3=[])
-    assert copies_of(world, late) == [copy]
-    world.run(copy, L2)
-    stay(world, 8.0, l1=[late], l2=[], l3=[])
-    more, behind = copies_of(world, late)
-    assert more.tasks() == late.tasks()[3:5]
-    assert behind.tasks() == late.tasks()[-1:]
+    late = many_wait_behind_one(world)
+    behind = copied(world, late)
+    assert behind.tasks() == late.tasks()[-3:]
+    stay(world, 4.0, l1=[late], l2=[behind], l3=[])
+    assert copies_of(world, late) == [behind]
+    world.run(behind, L2)
+    assert copied(world, late).tasks() == late.tasks()[-6:-3]
     assert world.run(late) == "committed"
     assert len(world.tasks()) == 50
 
 
 def test_of_a_lost_lease_only_what_was_not_copied_is_leased_anew() -> None:
     world = World()
-    world.submit(job_spec(count=50))
-    world.offer(L1, slots=1)
-    world.run(world.pull(), duration_s=0.01)
-    late = next(one for one in world.queued() if one.task_count > 5)
-    while others := copies_of(world, late):
-        world.run(others[0], duration_s=0.01)
-    copy = copied(world, late)
-    stay(world, 3.0, l2=[copy])
-    rest = [task for one in copies_of(world, copy) for task in one.tasks()]
-    assert rest == late.tasks()[5 : 5 + len(rest)] != []
+    late = many_wait_behind_one(world)
+    behind = copied(world, late)
+    stay(world, 3.0, l2=[behind])
+    rest = [task for one in copies_of(world, behind) for task in one.tasks()]
+    assert rest != []
+    assert not set(rest) & set(behind.tasks())
     while world.queued():
         world.run(world.pull(), L2, duration_s=0.01)
     assert len(world.tasks()) == 50

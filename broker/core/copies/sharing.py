@@ -74,6 +74,11 @@ def may_ask(state: State, shared: SharedTask) -> bool:
     )
 
 
+def is_in_work(state: State, shared: SharedTask, task: int) -> bool:
+    """Tell whether a task's turn has come in one of its leases: they are run in their order."""
+    return any(state.leases[lease].open.first == task for lease in shared.leases)
+
+
 def settle(state: State, job: Job, lease: Lease, task: int) -> int:
     """Take a shared task from wherever it is, since its result is there.
 

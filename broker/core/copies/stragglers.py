@@ -6,14 +6,19 @@ what will end last, few at a time (Zaharia and others, OSDI 2008).
 """
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import NamedTuple
 
 from broker.core.containers.ranges import RangeSet
 from broker.core.copies import behind, sharing
-from broker.core.copies.giving import COPIES_PER_LOOK, LATE_MIN_S, give, idle_lenders
-from broker.core.copies.shared import owner_of
-from broker.core.jobs.job import Job, Step
+from broker.core.copies.giving import (
+    COPIES_PER_LOOK,
+    LATE_MIN_S,
+    MEASURED_MIN,
+    give,
+    idle_lenders,
+    next_step,
+)
+from broker.core.jobs.job import Job
 from broker.core.leasing.holding import LOOK, LOOK_S, lose
 from broker.core.leasing.leases import Lease
 from broker.core.matching.groups import Group
@@ -22,9 +27,6 @@ from broker.core.state import State
 
 SPREADS = 3.0
 """So many standard deviations above the mean a task is late."""
-
-MEASURED_MIN = 5
-"""From so few measured tasks on their spread means something."""
 
 PARTS = 10
 """Of a job one task in so many, and at least one, is copied at most."""
@@ -40,7 +42,10 @@ class _Late(NamedTuple):
 
 
 def look(state: State, now: float) -> None:
-    """Copy what takes too long, the greatest gain first, where room lies idle."""
+    """Copy what takes too long, the greatest gain first, where room lies idle.
+
+    What waits behind others comes before that: nobody has begun it.
+    """
     if not len(state.leases):
         return
     looked_at = len(state.leases) + len(state.fleet)
@@ -48,6 +53,7 @@ def look(state: State, now: float) -> None:
     idle = idle_lenders(state)
     if not idle:
         return
+    behind.spread(state, now, idle)
     classes = frozenset[str]().union(*(one.classes for one in idle))
     late = [
         _Late(gain_s, lease)
@@ -57,7 +63,6 @@ def look(state: State, now: float) -> None:
     late.sort(key=lambda one: (-one.gain_s, one.lease.fed_at, one.lease.id))
     for one in late[:COPIES_PER_LOOK]:
         _copy(state, now, one.lease, idle)
-    behind.spread(state, now, idle)
 
 
 def make_way(state: State) -> None:
@@ -111,50 +116,29 @@ def _usual(job: Job, group: Group) -> tuple[float, float] | None:
     return None
 
 
-def _may_copy(job: Job, lease: Lease) -> int:
-    """Return how many more tasks of a job may be copied.
+def _may_copy(job: Job, lease: Lease) -> bool:
+    """Tell whether the task in work may be copied.
 
-    None of a gang, whose tasks need each other, and none where the first was copied already.
+    None of a gang, whose tasks need each other, and none that was copied already.
     """
-    if job.is_gang:
-        return 0
-    shared = job.shared.get(next(iter(lease.open))[0])
-    if shared is not None and shared.copied:
-        return 0
-    return min(max(1, job.total // PARTS) - job.copies, job.may_share)
+    if job.is_gang or not job.may_share:
+        return False
+    shared = job.shared.get(lease.open.first)
+    return not (shared is not None and shared.copied) and job.copies < max(1, job.total // PARTS)
 
 
 def _copy(state: State, now: float, lease: Lease, idle: Sequence[Lender]) -> None:
-    """Give a lease's task in work, and those behind it, to one lender more, if one can begin."""
-    job = state.jobs[lease.job]
-    count = min(_may_copy(job, lease), state.room_beside_gangs(job.key.submitter))
-    if not count:
+    """Give a lease's task in work to one lender more, if one can begin.
+
+    Nothing goes with it: that would wait behind it there, too.
+    """
+    job, task = state.jobs[lease.job], lease.open.first
+    if not _may_copy(job, lease) or not state.room_beside_gangs(job.key.submitter):
         return  # another lease came first
-    first, *others = islice(sharing.indices(lease.open), count)
-    if not _is_known(state, job, first):
-        return
-    attempt, barred = _next(state, job, lease, first)
-    tasks = RangeSet([(first, 1)])
-    tasks.add_all(
-        (one, 1)
-        for one in others
-        if _is_known(state, job, one) and _next(state, job, lease, one) == (attempt, barred)
-    )
-    step = Step(attempt, lease.step.failures, barred)
-    if give(state, now, lease, tasks, step, idle):
-        job.copies += len(tasks)
-
-
-def _is_known(state: State, job: Job, task: int) -> bool:
-    """Tell whether all are known who have a task: else who gets the copy may get it twice."""
     shared = job.shared.get(task)
-    return shared is None or sharing.may_ask(state, shared)
-
-
-def _next(state: State, job: Job, lease: Lease, task: int) -> tuple[int, tuple[str, ...]]:
-    """Return the number of a task's next attempt, and who is not to make it."""
-    shared = job.shared.get(task)
-    if shared is None:
-        assert lease.holder is not None, "nobody is late with what nobody holds"
-        return lease.step.attempt + 1, (owner_of(lease.holder),)
-    return shared.attempt + 1, sharing.owners(state, shared)
+    if shared is not None and not sharing.may_ask(state, shared):
+        return  # who got the copy might get it twice
+    step = next_step(state, job, lease, task)
+    if give(state, now, lease, RangeSet([(task, 1)]), step, idle):
+        job.shared[task].copied = True
+        job.copies += 1

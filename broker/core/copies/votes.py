@@ -81,7 +81,7 @@ def count(state: State, job: Job, lease: Lease, result: TaskResult) -> Verdict |
     shared = job.shared[result.task]
     del shared.leases[lease.id]
     if job.verify is None or shared.wanted == 1:
-        if result.state == "failed" and shared.leases:
+        if result.state == "failed" and sharing.is_in_work(state, shared, result.task):
             return None  # the other goes on
         return Verdict(result, sharing.settle(state, job, lease, result.task), retries=True)
     return _vote(state, job, job.verify, lease, result)

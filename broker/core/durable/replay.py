@@ -418,8 +418,10 @@ class Replay:
 
     def _share(self, job: Job, copy: Lease, open_tasks: RangeSet) -> None:
         for task in sharing.indices(copy.open.overlap(open_tasks)):
-            sharing.share(job, copy, task).copied = True
-            job.copies += 1
+            shared = sharing.share(job, copy, task)
+            if task == open_tasks.first:  # what waits behind that is not copied
+                shared.copied = True
+                job.copies += 1
 
     def _retried(self, key: JobKey, failures: int) -> RangeSet:
         progress = self._progress.get(key)
