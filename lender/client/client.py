@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, Unpack
+from weakref import WeakValueDictionary
 
 from lender.client import functions
 from lender.client.contents import Contents, Transfer
@@ -107,6 +108,8 @@ class Client:
         self._opened: Session | None = None
         self._together = together
         self._opened_submissions: Submissions | None = None
+        self._many: WeakValueDictionary[str, Many] = WeakValueDictionary()
+        """Arrays by their ids that somebody has a handle on a task of: one watch serves all."""
 
     @property
     def url(self) -> str:
@@ -132,6 +135,7 @@ class Client:
         connection = await self._way_in.connect(signer.public_key, self._connect_timeout_s)
         jetstream = JetStream(connection)
         self._blobs = Blobs(connection, signer.public_key, now=self._now)
+        self._many.clear()
         self._opened = Session(
             connection,
             jetstream,
@@ -305,10 +309,14 @@ class Client:
             named = task_named(job)
             if named is None:
                 raise
-        whole = Job(session, *await session.ledger.read(named[0]))
-        if whole.spec.array is None or not whole.spec.has_task(named[1]):
+        array, index = named
+        many = self._many.get(array)
+        if many is None:
+            many = Many(Job(session, *await session.ledger.read(array)))
+            many = self._many.setdefault(array, many)
+        if many.whole.spec.array is None or not many.whole.spec.has_task(index):
             raise NoSuchJob(job)
-        return Many(whole).one(named[1])
+        return many.one(index)
 
     async def retry(self, job: AnyJob | str) -> Job:
         """Submit anew what of an ended job has not succeeded; see `tasks_to_retry`.

@@ -176,14 +176,27 @@ async def test_one_is_cancelled_and_the_others_go_on(nats: EmbeddedServer, key: 
         assert (await second.ended()).state == "cancelled"
 
 
-async def test_it_is_found_by_its_id(nats: EmbeddedServer, key: Path) -> None:
+async def test_it_is_found_by_its_id(
+    nats: EmbeddedServer, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, honest = list[str](), Ledger.read
+
+    async def note(self: Ledger, job: str) -> tuple[JobSpec, bytes]:
+        read.append(job)
+        return await honest(self, job)
+
     async with (
         fake_broker(nats.url, echo_each) as broker,
         Client(nats.url, key, together=True) as client,
     ):
-        *_, last = await submit_at_once(client, ["a"], ["b"], ["c"])
+        submitted = await submit_at_once(client, ["a"], ["b"], ["c"])
+        last = submitted[-1]
         assert (await last.result(TIME_S)).value == b"c"
         async with Client(nats.url, key, together=True) as other:
+            monkeypatch.setattr(Ledger, "read", note)
+            handles = [await other.get(one.id) for one in submitted]
+            assert [(await one.result(TIME_S)).value for one in handles] == [b"a", b"b", b"c"]
+            assert read.count(broker.jobs[0].id) == 1, "what they went in was read once"
             found = await other.get(last.id)
             assert (found.id, found.spec) == (last.id, last.spec)
             terminal = await found.terminal()
