@@ -362,12 +362,21 @@ class Client:
             task: say it of this one alone; of one with a result that is read from RESULTS.
         """
         found = await self.status(job, task)
-        if found is None or task is None:
-            return (found.why or found.state) if found else ""
+        if found is None:
+            return ""
+        if task is None:
+            return found.why or await self._why_failed(job, found) or found.state
         if found.task is not None:
             return found.task.why
         record = await (await self._handle(job)).task(task)
         return outcome_of(record.result) if record else ""
+
+    async def _why_failed(self, job: AnyJob | str, found: JobStatus) -> str | None:
+        """Return what the broker does not keep of a task that is asked for by its name."""
+        if found.state != "failed" or task_named(found.job) is None:
+            return None
+        terminal = await (await self._handle(job)).terminal()
+        return None if terminal is None else terminal.reason
 
     async def _handle(self, job: AnyJob | str) -> Job:
         if isinstance(job, Job):

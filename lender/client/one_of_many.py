@@ -17,7 +17,7 @@ from lender.client.log_pieces import LogPiece
 from lender.client.records import Record
 from lender.protocol.ids import task_name
 from lender.protocol.job import Array, JobSpec
-from lender.protocol.result import TaskResult, Terminal, reason_of
+from lender.protocol.result import TaskResult, Terminal, TerminalState, reason_of
 
 TellEnded = Callable[[int, float | None], None]
 """Told how many have ended, or are not followed any more, and how long one of them took."""
@@ -183,6 +183,8 @@ class OneOfMany(Job):
         if index != self._shown:
             return None
         record = await self._many.whole.task(self._index)
+        if record is not None and self._is_separate and record.result.cancelled:
+            return None  # as of a job by itself
         return record and replace(record, result=self._as_shown(record.result))
 
     async def log(self, task: int | None = None) -> AsyncIterator[LogPiece]:
@@ -199,6 +201,8 @@ class OneOfMany(Job):
 
     def last_word(self, record: TaskRecord) -> Terminal:
         """Return what a job of its own would have ended with, had it this result."""
+        if self._is_separate and record.result.cancelled:
+            return self._ended_without_result("cancelled", record.result.error, time())
         result = self._as_shown(record.result)
         succeeded = result.state == "succeeded"
         failed = ((self._shown, 1),) if not (succeeded or self._is_separate) else ()
@@ -218,13 +222,14 @@ class OneOfMany(Job):
 
     def last_word_without_result(self, whole: Terminal) -> Terminal:
         """Return how it has ended with all others that had no result by then."""
+        state = "failed" if whole.state == "succeeded" else whole.state
+        return self._ended_without_result(state, whole.reason, whole.finished_at, whole.field)
+
+    def _ended_without_result(
+        self, state: TerminalState, reason: str | None, at: float, field: str | None = None
+    ) -> Terminal:
         return Terminal(
-            job=self.id,
-            state="failed" if whole.state == "succeeded" else whole.state,
-            field=whole.field,
-            reason=whole.reason,
-            tasks_total=1,
-            finished_at=whole.finished_at,
+            job=self.id, state=state, field=field, reason=reason, tasks_total=1, finished_at=at
         )
 
     def settle(self, terminal: Terminal, *, signed: bool = False) -> None:

@@ -46,6 +46,7 @@ async def test_each_has_its_own_words_result_and_name_and_is_told_of_no_other(
         jobs = await submit_at_once(client, *lines)
         with pytest.raises(JobFailed, match="exit code 3"):
             await jobs[7].result(WAIT_S)
+        assert await client.why(jobs[7]) == "exit code 3"
         for n, job in enumerate(jobs):
             if n != 7:
                 assert await value_of(job) == f"{job.id} 0 1 0 w{n}\n"

@@ -173,7 +173,10 @@ async def test_one_is_cancelled_and_the_others_go_on(nats: EmbeddedServer, key: 
         waiting = asyncio.create_task(third.result(TIME_S))
         await broker.commit_record(broker.jobs[0], say(broker.jobs[0], 2))
         assert (await waiting).value == b"c"
-        assert (await second.ended()).state == "cancelled"
+        ended = await second.ended()
+        assert (ended.state, ended.tasks_failed, ended.result) == ("cancelled", 0, None)
+        assert [record async for record in second.results()] == []
+        assert await second.task(0) is None
 
 
 async def test_it_is_found_by_its_id(
