@@ -350,3 +350,10 @@ def test_a_tasks_name_is_its_arrays_and_its_index(name: str) -> None:
 )
 def test_what_can_not_be_a_tasks_name_is_none(name: str) -> None:
     assert task_named(name) is None
+
+
+def test_a_job_knows_the_indices_of_its_tasks() -> None:
+    some = make_spec(array={"count": 10, "tasks": ((0, 2), (9, 1))})
+    assert [index for index in range(11) if some.has_task(index)] == [0, 1, 9]
+    assert make_spec().has_task(0)
+    assert not make_spec().has_task(1)
