@@ -59,9 +59,17 @@ def folder(state: StateFolder) -> Path | None:
 
 
 def found(state: StateFolder) -> list[Path]:
-    """Return the files of all proposals to the owner of a state folder, by name."""
+    """Return the files of all proposals to the owner of a state folder, by name.
+
+    None from a folder that may not be read: what is proposed there is to somebody else.
+    """
     place = folder(state)
-    return [] if place is None else sorted(place.glob("*.toml"))[:PROPOSALS_MAX]
+    if place is None:
+        return []
+    try:
+        return sorted(place.glob("*.toml"))[:PROPOSALS_MAX]
+    except OSError:
+        return []
 
 
 def find(named: str, state: StateFolder) -> Path:
