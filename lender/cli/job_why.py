@@ -80,17 +80,13 @@ def _ask(args: argparse.Namespace) -> Answer:
 
     async def ask(client: Client) -> int:
         job = await client.get(args.about)
-        if args.task is not None and not _has(job, args.task):
+        if args.task is not None and not job.spec.has_task(args.task):
             raise CommandError(Exit.USAGE, f"job {job.id} has no task {args.task}")
         answers.append(await _answer(client, job, args.task))
         return Exit.DONE
 
     with_client(args, ask)
     return answers[0]
-
-
-def _has(job: Job, task: int) -> bool:
-    return any(first <= task < first + count for first, count in job.spec.task_ranges)
 
 
 async def _answer(client: Client, job: Job, task: int | None) -> Answer:

@@ -56,6 +56,7 @@ _kept: Callable[[JobRequest], _Kept] = attrgetter(
 
 @dataclass(slots=True)
 class _Kind:
+    key: Hashable
     request: JobRequest
     kept: _Kept
     waiting: deque[_Asked] = field(default_factory=deque)
@@ -104,12 +105,13 @@ class Gathering:
             self._job_s = known_s + _WEIGHT * (took_s - known_s)
 
     def _kind_of(self, request: JobRequest) -> _Kind:
-        alike, kept = self._kinds.setdefault(_key(request), []), _kept(request)
+        key, kept = _key(request), _kept(request)
+        alike = self._kinds.setdefault(key, [])
         for kind in alike:
             if kind.kept == kept:
                 return kind
         own = _snapshot(request)
-        alike.append(kind := _Kind(own, _kept(own)))
+        alike.append(kind := _Kind(key, own, _kept(own)))
         return kind
 
     async def _send_all(self, kind: _Kind) -> None:
@@ -123,10 +125,10 @@ class Gathering:
         finally:
             for one in (*taken, *kind.waiting):
                 one.handle.cancel()  # nobody sends it any more
-            alike = self._kinds[_key(kind.request)]
+            alike = self._kinds[kind.key]
             alike.remove(kind)
             if not alike:
-                del self._kinds[_key(kind.request)]
+                del self._kinds[kind.key]
 
     async def _gather(self, kind: _Kind) -> None:
         """Wait for others that are worth waiting for."""

@@ -16,7 +16,7 @@ from lender.client.job import Job
 from lender.client.log_pieces import LogPiece
 from lender.client.records import Record
 from lender.protocol.ids import task_name
-from lender.protocol.job import Array, JobSpec
+from lender.protocol.job import JobSpec
 from lender.protocol.result import TaskResult, Terminal, TerminalState, reason_of
 
 TellEnded = Callable[[int, float | None], None]
@@ -28,7 +28,10 @@ class Many:
 
     def __init__(self, whole: Job) -> None:
         """Take the array; nothing is followed until somebody waits."""
+        array = whole.spec.array
+        assert array is not None, "whose tasks else"
         self.whole = whole
+        self.array = array
         self._handles: WeakValueDictionary[int, OneOfMany] = WeakValueDictionary()
         self._watch: asyncio.Task[None] | None = None
         self._tell_ended: TellEnded = _nobody_asks
@@ -116,8 +119,7 @@ class OneOfMany(Job):
         self._many = many
         self._index = index
         self._session, self._seal = many.whole._session, many.whole._seal  # noqa: SLF001 - its base
-        array = many.whole.spec.array
-        self._is_separate = array is not None and array.separate
+        self._is_separate = many.array.separate
         self._shown = 0 if self._is_separate else index
         self._terminal: Terminal | None = None
         self._signed = False
@@ -132,13 +134,10 @@ class OneOfMany(Job):
     @cached_property
     def spec(self) -> JobSpec:
         """What was submitted, of this one alone."""
-        spec = self._many.whole.spec
-        array = spec.array
-        if array is None or not array.separate:
-            count = self._index + 1 if array is None else array.count
-            each = () if array is None else array.each
-            array = Array(count=count, tasks=((self._index, 1),), each=each)
-            return spec.model_copy(update={"array": array})
+        spec, array = self._many.whole.spec, self._many.array
+        if not array.separate:
+            alone = array.model_copy(update={"tasks": ((self._index, 1),)})
+            return spec.model_copy(update={"array": alone})
         words = array.each[self._index] if array.each else ()
         fields = {"id": self.id, "array": None, "argv": (*spec.argv, *words)}
         return spec.model_copy(update=fields)
