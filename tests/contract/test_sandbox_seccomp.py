@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 from sandboxes import Workshop, needs_bubblewrap, open_folder, workshop
@@ -136,3 +138,20 @@ async def test_shared_memory_counts_as_memory(workshop: Workshop) -> None:
         "process", 'exec /usr/bin/python3 -I -S -c "$CODE"', env={"CODE": code}
     )
     assert (await sandbox.run(0)).limit == "memory"
+
+
+def test_a_proxy_bounds_what_the_kernel_takes_in_for_it() -> None:
+    """And gets no larger room for what it sends."""
+    code = (
+        "import socket\n"
+        "from lender.sandbox.walls import confine, seccomp\n"
+        "confine.filter_calls(seccomp.program(proxies=True))\n"
+        "one = socket.socket()\n"
+        "before = one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)\n"
+        "for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):\n"
+        "    one.setsockopt(socket.SOL_SOCKET, option, 100_000)\n"
+        "print(one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))\n"
+        "print(one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - before)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert said.stdout.split() == ["200000", "0"], said.stdout + said.stderr

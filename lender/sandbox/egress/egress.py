@@ -103,7 +103,7 @@ def _be_proxy(
             door.send(outer, int.from_bytes(init, "big")) if init else os._exit(0)
         outer.close()
         landlock.keep_to(_READ, (), tcp=True)
-        if filter_ := seccomp.program():
+        if filter_ := seccomp.program(proxies=True):
             confine.filter_calls(filter_)
         try:
             listening = door.receive(inner)

@@ -42,6 +42,7 @@ _SOCKET_KIND, _SEQPACKET_OR_STRANGER = 0xF, 4  # of socket(2)'s type; less are s
 _IP_PROTOCOLS = (0, 1, 6, 17, 58)  # the kind's own, ICMP, TCP, UDP, ICMPv6: others are modules
 _CORE = 4  # RLIMIT_CORE
 _SOL_SOCKET, _BUFFER_SIZES = 1, (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF and their FORCE
+_RECEIVING = 8  # SO_RCVBUF
 _NETLINK_PROTOCOLS = (0,)  # NETLINK_ROUTE: which addresses there are
 
 _AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -138,22 +139,25 @@ _SETSOCKOPT = (54, 208)
 _SETRLIMIT, _PRLIMIT = (160, 164), (302, 261)
 
 
-def program(machine: str | None = None, *, seals: bool = False) -> bytes | None:
+def program(
+    machine: str | None = None, *, seals: bool = False, proxies: bool = False
+) -> bytes | None:
     """The filter for a machine (`uname -m`; this one by default), None where we have none.
 
     Args:
         machine: whose numbers it knows.
         seals: for a process that runs a stranger's work by an engine: it starts no other and makes
             no socket, threads are all that it may add.
+        proxies: for a sandbox's proxy, which bounds by SO_RCVBUF what the kernel takes in for it.
     """
     machine = machine or platform.machine()
     if machine not in _AUDIT:
         return None
     column = list(_AUDIT).index(machine)
-    return b"".join(_instructions(machine, column, seals=seals))
+    return b"".join(_instructions(machine, column, seals=seals, proxies=proxies))
 
 
-def _instructions(machine: str, column: int, *, seals: bool) -> Iterator[bytes]:
+def _instructions(machine: str, column: int, *, seals: bool, proxies: bool) -> Iterator[bytes]:
     yield _code(_LOAD, _ARCHITECTURE)
     yield _code(_EQUAL, _AUDIT[machine], 1, 0)
     yield _code(_RETURN, _KILL)
@@ -181,7 +185,7 @@ def _instructions(machine: str, column: int, *, seals: bool) -> Iterator[bytes]:
     yield from _with_argument(_IOCTL[column], _ARGUMENT_1, requests)
     yield from _core_limit(column)
     yield from _sockets(column)
-    yield from _buffers(column)
+    yield from _buffers(column, proxies=proxies)
     yield _code(_RETURN, _ALLOW)
 
 
@@ -230,8 +234,9 @@ def _sockets(column: int) -> Iterator[bytes]:
         yield from _with_argument(number, _ARGUMENT_0, of_family)
 
 
-def _buffers(column: int) -> Iterator[bytes]:
-    sizes = [i for option in _BUFFER_SIZES for i in _answer(_EQUAL, option, 0)]
+def _buffers(column: int, *, proxies: bool) -> Iterator[bytes]:
+    options = [option for option in _BUFFER_SIZES if not (proxies and option == _RECEIVING)]
+    sizes = [i for option in options for i in _answer(_EQUAL, option, 0)]
     option = [_code(_LOAD, _ARGUMENT_2), *sizes]
     level = [_code(_EQUAL, _SOL_SOCKET, 0, len(option)), *option]
     yield from _with_argument(_SETSOCKOPT[column], _ARGUMENT_1, level)
