@@ -22,8 +22,8 @@ _TOLD_MAX = 20
 
 _BESIDE = """\
 {folder}/ca.pem vouches for a new authority besides the old one; servers are as they were
-next: a broker on another machine gets that ca.pem; lenders and submitters fetch it by
-  lender enroll --renew URL; when all have it:
+next: a broker on another machine gets that ca.pem; lenderd fetches it within the hour, submitters'
+commands within a day, and at once by: lender enroll --renew URL; when all have it:
   lender-broker rotate --authority --retire --yes --url (of all servers, with commas) --ca ca.pem"""
 
 _ASK = """\

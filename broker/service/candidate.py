@@ -37,7 +37,14 @@ It ends when it is cancelled. Raises FencedError when another broker turns out t
 class Candidate:
     """Serves whenever it leads."""
 
-    def __init__(self, connection: Connection, me: str, replicas: int, serve: Serve) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        me: str,
+        replicas: int,
+        serve: Serve,
+        authorities: Callable[[], str] = lambda: "",
+    ) -> None:
         """Stand by.
 
         Args:
@@ -45,11 +52,12 @@ class Candidate:
             me: an id of this process that no other has.
             replicas: of the stream LEADER.
             serve: see there; called anew each time that this broker begins to stand by.
+            authorities: returns who may vouch for the fleet's servers, for all to read (PEM).
         """
         self._connection = connection
         self._me = me
         self._serve = serve
-        self._key = LeaderKey(connection, me, replicas)
+        self._key = LeaderKey(connection, me, replicas, authorities)
         self._core = Leadership(me)
         self._leads = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import logging
+from collections.abc import Callable
 
 from broker.core.leadership import KeyRead, KeyRefused, KeyStored, KeyUnanswered
 from lender.link.api import JetStream, answer, number
@@ -44,11 +45,19 @@ class LeaderKey:
     A single server forgets a stream in memory when it restarts: it is made again.
     """
 
-    def __init__(self, connection: Connection, me: str, replicas: int) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        me: str,
+        replicas: int,
+        authorities: Callable[[], str] = lambda: "",
+    ) -> None:
+        """Prepare; `authorities` returns who may vouch for the fleet's servers, as of now."""
         self._connection = connection
         self._js = JetStream(connection, TIMEOUT_S)
         self._me = me
         self._stream = streams.leader_config(replicas)
+        self._authorities = authorities
 
     async def read(self) -> KeyRead | KeyUnanswered:
         """Return whose it is, and whether that broker's process is still there."""
@@ -87,7 +96,8 @@ class LeaderKey:
     async def _put(
         self, holder: str | None, expected_sequence: int
     ) -> KeyStored | KeyRefused | KeyUnanswered:
-        payload = json.dumps({"broker": holder, **_OURS}).encode()
+        said = {"broker": holder, **_OURS, "authorities": self._authorities()}
+        payload = json.dumps(said).encode()
         headers = {_EXPECTED_SEQUENCE: str(expected_sequence)}
         try:
             msg = await self._connection.request(

@@ -113,7 +113,7 @@ class Lifetime:
             me = secrets.token_urlsafe(16)
             self._line = connection
             notify("READY=1\nSTATUS=standing by")
-            candidate = Candidate(connection, me, settings.replicas, serve)
+            candidate = Candidate(connection, me, settings.replicas, serve, self._authorities)
             discovery = Discovery(connection, me, self._endpoints, candidate.leads)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(discovery.run())
@@ -170,6 +170,13 @@ class Lifetime:
             except* (LinkError, NatsError) as group:
                 logger.warning("enrolment: %s; trying again", group.exceptions[0])
             await asyncio.sleep(_RESTART_PAUSE_S)
+
+    def _authorities(self) -> str:
+        """Return who may vouch for the fleet's servers; empty: nothing is known of that now."""
+        try:
+            return "" if self._deployment is None else self._deployment.authorities()
+        except DeploymentError:
+            return ""
 
     def _way_in(self) -> tuple[Path | None, Path | None]:
         """Return the credentials and who may vouch for the server: as said, or the deployment's."""

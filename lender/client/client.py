@@ -1,5 +1,6 @@
 """The submitter's way in: submit jobs, follow them, ask about them."""
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -133,6 +134,7 @@ class Client:
         signer = self._way_in.signer()
         self._public_key = signer.public_key
         connection = await self._way_in.connect(signer.public_key, self._connect_timeout_s)
+        self._keeping = asyncio.create_task(self._way_in.keep(connection, signer.public_key))
         jetstream = JetStream(connection)
         self._blobs = Blobs(connection, signer.public_key, now=self._now)
         self._many.clear()
@@ -153,6 +155,7 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         self._blobs.close()
+        self._keeping.cancel()
         try:
             await self._session.connection.close()
         finally:

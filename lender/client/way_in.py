@@ -1,14 +1,22 @@
 """Which server, by which key and credentials: as the caller says, the environment, or enrolment."""
 
+import asyncio
+import contextlib
 import os
+import time
 from pathlib import Path
 
 from lender.client.errors import ClientError, KeyFault, NotAdmitted, Unreachable
 from lender.client.keys import default_key_path, named_path, read_key
 from lender.link.connection import ConnectError, Connection, StrangerError, connect
 from lender.link.credentials import CredentialsError, without_credentials
-from lender.link.membership import Membership, submitters_folder
+from lender.link.errors import LinkError
+from lender.link.membership import Membership, MembershipError, submitters_folder
 from lender.protocol.signature import Signer
+
+_LOOK_EVERY_S = 86_400.0
+_LOOK_S = 5.0
+_KEEP_AFTER_S = 3600.0
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
 
@@ -36,6 +44,9 @@ class WayIn:
         self.credentials = credentials or (enrolled.credentials if enrolled else self._key)
         ca = ca or named_path(os.environ, "LENDER_CA")
         self.ca = ca or (enrolled.ca if enrolled else None)
+        ours = enrolled is not None and self.ca == enrolled.ca
+        self._membership = submitters_folder(self._key) if ours else None
+        """Whose word on who vouches for the server is followed, where it has one."""
 
     def signer(self) -> Signer:
         """Return the submitter's key.
@@ -54,7 +65,7 @@ class WayIn:
             Unreachable: nobody is there.
         """
         try:
-            return await connect(
+            connection = await connect(
                 self.url,
                 name="lender-client",
                 credentials=self.credentials,
@@ -66,6 +77,29 @@ class WayIn:
             raise KeyFault(str(error), "or name another file by --creds") from error
         except ConnectError as error:
             raise self._fault(error, public_key) from error
+        await self._look_who_vouches(connection, public_key)
+        return connection
+
+    async def keep(self, connection: Connection, public_key: str) -> None:
+        """Follow the fleet's word on who vouches for its servers, until cancelled."""
+        if self._membership is not None and self.ca is not None:
+            await asyncio.sleep(_KEEP_AFTER_S)
+            from lender.link import vouching  # noqa: PLC0415 - most commands end before
+
+            await vouching.keep(connection, self._membership, self.url, public_key)
+
+    async def _look_who_vouches(self, connection: Connection, public_key: str) -> None:
+        """Do so once, if the last time is a day ago: most commands end before the hour."""
+        if self._membership is None or self.ca is None:
+            return
+        with contextlib.suppress(LinkError, MembershipError, OSError):  # TimeoutError is one
+            if abs(time.time() - self.ca.stat().st_mtime) < _LOOK_EVERY_S:
+                return
+            from lender.link import vouching  # noqa: PLC0415 - most commands don't
+
+            async with asyncio.timeout(_LOOK_S):
+                await vouching.renew(connection, self._membership, self.url, public_key)
+            self.ca.touch()
 
     def _fault(self, error: ConnectError, public_key: str) -> ClientError:
         text, place = str(error).lower(), without_credentials(self.url)

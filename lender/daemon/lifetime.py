@@ -50,9 +50,11 @@ from lender.daemon.token_keeper import TokenKeeper
 from lender.daemon.uploads import Uploads
 from lender.daemon.usage_recall import used_since
 from lender.daemon.work_queues import WorkQueues
+from lender.link import vouching
 from lender.link.blobs import Blobs
 from lender.link.connection import Closed, Connection, State
 from lender.link.credentials import without_credentials
+from lender.link.membership import Membership
 from lender.protocol.errors import ProtocolError
 from lender.protocol.lease import DoneReply
 from lender.sandbox.lease_sandbox import LeaseSandbox
@@ -281,6 +283,10 @@ class Lifetime:
         await self._queues.start(connection)
         self._background.spawn(self._head.run(connection))
         self._background.spawn(logs.run(connection))
+        enrolled = Membership.read(self._state.membership)
+        if enrolled is not None and enrolled.ca == self._settings.ca:  # none of the owner's own
+            fleet = (self._state.membership, self._settings.url, self._public_key)
+            self._background.spawn(vouching.keep(connection, *fleet))
         if left := self._reporter.resume():
             log.info("%d reports of an earlier run are sent again", left)
 

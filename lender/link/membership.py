@@ -78,6 +78,19 @@ class Membership:
         except OSError as error:
             raise MembershipError(f"can't write {error.filename}: {error.strerror}") from error
 
+    def vouched_by(self, authorities: str) -> None:
+        """Keep others who may vouch for the server, in place of those that may by now.
+
+        Raises:
+            MembershipError: they can't be written; those that were there stay.
+        """
+        if self.ca is None:
+            raise MembershipError("nobody vouches for the server: there is nobody to be replaced")
+        try:
+            _replace(self.ca, authorities.encode())
+        except OSError as error:
+            raise MembershipError(f"can't write {error.filename}: {error.strerror}") from error
+
 
 def submitters_folder(key: Path) -> Path:
     """Return where a submitter's is, whose key is in that file."""

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lender.link.errors import StrangeAnswerError
 from lender.link.hardened import NONCE
+from lender.protocol.bounds import ENROL_BYTES_MAX
 
 _NAME_CHARS_MAX = 256
 _SUBJECTS_MAX = 10_000
@@ -79,6 +80,8 @@ class Leading(Told):
     """That it speaks; None: of a version that does not say."""
     version: str = Field("", max_length=_NAME_CHARS_MAX)
     """Of its package."""
+    authorities: str = Field("", max_length=ENROL_BYTES_MAX)
+    """Certificates of who may vouch for the fleet's servers (PEM); empty: it does not say."""
 
 
 def greeting_of(said: bytes) -> Greeting:

@@ -52,6 +52,24 @@ async def lets_in_by(
         _remove(path)
 
 
+async def lets_in_vouched_by(authorities: str, known: Membership, public_key: str) -> bool:
+    """Tell whether the server would let us in, were it these that had to vouch for it.
+
+    Raises:
+        CredentialsError: the credentials can't be used.
+        MembershipError: the folder can't be written.
+    """
+    folder = known.credentials.parent
+    path = folder / f".try.{secrets.token_hex(4)}.pem"
+    try:
+        _write(path, authorities)
+        return await lets_in(Membership(known.url, known.credentials, path), public_key)
+    except OSError as error:
+        raise MembershipError(f"can't write {error.filename}: {error.strerror}") from error
+    finally:
+        _remove(path)
+
+
 def _write(path: Path, text: str) -> None:
     make_folder(path.parent)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
