@@ -16,6 +16,7 @@ import nats as nats_py
 import psutil
 import pytest
 from clustered_fleet import HOSTS, ClusteredFleet, Member
+from eavesdropper import Eavesdropper
 from enrolling_fleet import EnrollingFleet
 from nats_cluster import free_ports
 from nats_server import until
@@ -92,18 +93,19 @@ async def until_whole(fleet: ClusteredFleet) -> None:
 
 
 async def test_work_is_done_whichever_server_each_was_let_in_by(fleet: ClusteredFleet) -> None:
-    await until_whole(fleet)
-    first, second, third = fleet.members
-    desk = await asyncio.to_thread(fleet.lend_by, second, "desk")
-    await asyncio.to_thread(fleet.submit_by, third, "demo")
-    fleet.grant(desk, "command")
-    await asyncio.to_thread(fleet.wait_lending, desk)
-    async with Client(key=fleet.key, connect_timeout_s=PATIENT_S) as demo:
-        job = await demo.submit(["sh", "-c", "cat in"], inputs={"in": b"across"})
-        result = await job.result(timeout_s=60)
-        assert result.terminal.state == "succeeded", result.terminal
-    with pytest.raises(ConnectError, match="stranger"):
-        await connect(first.url, name="nobody", ca=fleet.ca, timeout_s=PATIENT_S)
+    with Eavesdropper(fleet.folder):
+        await until_whole(fleet)
+        first, second, third = fleet.members
+        desk = await asyncio.to_thread(fleet.lend_by, second, "desk")
+        await asyncio.to_thread(fleet.submit_by, third, "demo")
+        fleet.grant(desk, "command")
+        await asyncio.to_thread(fleet.wait_lending, desk)
+        async with Client(key=fleet.key, connect_timeout_s=PATIENT_S) as demo:
+            job = await demo.submit(["sh", "-c", "cat in"], inputs={"in": b"across"})
+            result = await job.result(timeout_s=60)
+            assert result.terminal.state == "succeeded", result.terminal
+        with pytest.raises(ConnectError, match="stranger"):
+            await connect(first.url, name="nobody", ca=fleet.ca, timeout_s=PATIENT_S)
 
 
 async def test_a_server_knows_all_accounts_before_it_could_hear_of_one_by_a_route(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import live_files
 import pytest
+from eavesdropper import Eavesdropper
 from enrolling_fleet import EnrollingFleet
 from terminal import Terminal
 
@@ -24,12 +25,6 @@ UNKNOWN = "0000-0000"
 def fleet(open_folder: Path) -> Iterator[EnrollingFleet]:
     with EnrollingFleet(open_folder) as running:
         yield running
-
-
-def seeds(folder: Path) -> list[str]:
-    """Every private key of lenders and submitters below a folder."""
-    files = [*folder.glob("*/identity.nk"), *folder.glob("*.nk")]
-    return [path.read_text().strip() for path in files]
 
 
 def command_lines() -> str:
@@ -48,60 +43,58 @@ def terminal(argv: list[str]) -> Terminal:
 
 
 def test_a_machine_and_a_submitter_are_paired_by_code_and_work(fleet: EnrollingFleet) -> None:
-    desk = fleet.add("desk")
-    with fleet.enroll_lender("desk") as enrolling:
-        shown = enrolling.document()
-        key = shown["key"]
-        assert shown["fingerprint"] == fingerprint_of(key)
-        (waiting,) = fleet.requests()
-        assert (waiting["code"], waiting["key"]) == (shown["code"], key)
-        assert (waiting["role"], waiting["name"]) == ("lender", "desk")
-        assert waiting["host"] == "127.0.0.1"
-        table = fleet.broker_verb("requests").stdout
-        assert shown["code"] in table
-        assert fingerprint_of(key) in table
-        for code, says in ((UNKNOWN, "nobody waits"), (shown["code"], "add --yes")):
-            said = fleet.broker_verb("approve", code)
-            assert said.returncode == 1
-            assert says in said.stderr
-        assert enrolling.process.poll() is None
-        assert not desk.lending()
-        lines = command_lines()
-        assert not any(seed in lines for seed in seeds(fleet.folder))
-        fleet.approve(shown["code"].lower().replace("-", ""))
-        assert enrolling.document()["state"] == "enrolled"
-        assert enrolling.ended() == 0, enrolling.complaint()
-    assert fleet.requests() == []
-    found = Membership.read(desk.state / "fleet")
-    assert found is not None
-    assert stat.S_IMODE(found.credentials.stat().st_mode) == 0o600
-    assert stat.S_IMODE(found.credentials.parent.stat().st_mode) == 0o700
-    assert sorted(path.name for path in found.credentials.parent.iterdir()) == [
-        "fleet.creds",
-        "url",
-    ]
+    with Eavesdropper(fleet.folder):
+        desk = fleet.add("desk")
+        with fleet.enroll_lender("desk") as enrolling:
+            shown = enrolling.document()
+            key = shown["key"]
+            assert shown["fingerprint"] == fingerprint_of(key)
+            (waiting,) = fleet.requests()
+            assert (waiting["code"], waiting["key"]) == (shown["code"], key)
+            assert (waiting["role"], waiting["name"]) == ("lender", "desk")
+            assert waiting["host"] == "127.0.0.1"
+            table = fleet.broker_verb("requests").stdout
+            assert shown["code"] in table
+            assert fingerprint_of(key) in table
+            for code, says in ((UNKNOWN, "nobody waits"), (shown["code"], "add --yes")):
+                said = fleet.broker_verb("approve", code)
+                assert said.returncode == 1
+                assert says in said.stderr
+            assert enrolling.process.poll() is None
+            assert not desk.lending()
+            fleet.approve(shown["code"].lower().replace("-", ""))
+            assert enrolling.document()["state"] == "enrolled"
+            assert enrolling.ended() == 0, enrolling.complaint()
+        assert fleet.requests() == []
+        found = Membership.read(desk.state / "fleet")
+        assert found is not None
+        assert stat.S_IMODE(found.credentials.stat().st_mode) == 0o600
+        assert stat.S_IMODE(found.credentials.parent.stat().st_mode) == 0o700
+        assert sorted(path.name for path in found.credentials.parent.iterdir()) == [
+            "fleet.creds",
+            "url",
+        ]
 
-    fleet.grant(desk, "command")
-    fleet.wait_lending(desk)  # one that runs has joined by itself
-    with fleet.enroll("--role", "submitter", "--key", str(fleet.key), "--name", "demo") as own:
-        fleet.approve(own.document()["code"])
-        assert own.ended() == 0, own.complaint()
-    assert fleet.submitter in fleet.broker_verb("submitters").stdout
-    work = [command("lender"), "submit", "--key", str(fleet.key), "--", "sh", "-c", "echo done"]
-    said = subprocess.run(work, capture_output=True, text=True, timeout=60, check=False)
-    assert said.returncode == 0, said.stderr
-    assert "done" in said.stdout
+        fleet.grant(desk, "command")
+        fleet.wait_lending(desk)  # one that runs has joined by itself
+        with fleet.enroll("--role", "submitter", "--key", str(fleet.key), "--name", "demo") as own:
+            fleet.approve(own.document()["code"])
+            assert own.ended() == 0, own.complaint()
+        assert fleet.submitter in fleet.broker_verb("submitters").stdout
+        work = [command("lender"), "submit", "--key", str(fleet.key), "--", "sh", "-c", "echo done"]
+        said = subprocess.run(work, capture_output=True, text=True, timeout=60, check=False)
+        assert said.returncode == 0, said.stderr
+        assert "done" in said.stdout
 
-    desk.stop()
-    desk.start()
-    fleet.wait_lending(desk)
-    text = "".join(
-        content.decode(errors="replace")
-        for path, content in live_files.contents(fleet.folder)
-        if path.suffix == ".log"
-    )
-    assert not any(seed in text for seed in seeds(fleet.folder))
-    assert "Traceback" not in text
+        desk.stop()
+        desk.start()
+        fleet.wait_lending(desk)
+        text = "".join(
+            content.decode(errors="replace")
+            for path, content in live_files.contents(fleet.folder)
+            if path.suffix == ".log"
+        )
+        assert "Traceback" not in text
 
 
 def test_who_is_in_already_is_told_and_nothing_changes(fleet: EnrollingFleet) -> None:

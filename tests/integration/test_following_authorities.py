@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from eavesdropper import Eavesdropper
 from enrolling_fleet import EnrollingFleet
 from nats_server import until
 from vouching_server import VouchingServer
@@ -79,7 +80,10 @@ async def test_a_new_authority_reaches_machines_and_submitters_and_the_old_ones_
     await server.start()
     alice = open_folder / "alice.nk"
     try:
-        with EnrollingFleet(open_folder, url=server.url) as fleet:
+        with (
+            Eavesdropper(open_folder),
+            EnrollingFleet(open_folder, url=server.url) as fleet,
+        ):
             desk = fleet.add("desk")
             enroll(fleet, server, "lender", "--state", str(desk.state))
             enroll(fleet, server, "submitter", "--name", "alice", "--key", str(alice))
