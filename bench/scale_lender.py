@@ -35,6 +35,8 @@ class SimLender:
         self._allowed = frozenset(classes)
         self.offers = 0
         """So many were sent."""
+        self.cancelled = 0
+        """So many leases it was told to stop."""
         self._on_done = on_done
         self._held: dict[str, HeldLease] = {}
         self._pace, self._pulls = OfferPace(), Pulls("none")
@@ -100,6 +102,8 @@ class SimLender:
         control = codec.decode(Control, msg.data)
         if control.kind == "hello":
             self._pace.ask()
+        elif control.kind == "cancel":
+            self.cancelled += len(control.leases)
         elif control.kind == "open":
             self._pulls.opened(control.classes, self._allowed)
         self._wake.set()

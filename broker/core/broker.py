@@ -227,7 +227,7 @@ class Broker:
         if lease is None or lease.holder is not None:
             return  # given up in the meantime, or stored after all
         set_back(self.state, now, lease, f"{FEED_UNKNOWN}: {event.reason}", lender=None)
-        self.state.forget_lease(lease, finished=False)
+        self.state.forget_lease(lease, finished_at=None)
 
     def _shift_clock(self, now: float, by_s: float) -> None:
         """Waiting goes on as if the clock had not jumped; only dates are kept by the new time.

@@ -176,7 +176,7 @@ class State:
         self.leases.claim(lease, lender_id)
         self.fleet.claim(lender_id, lease.id, lease.need)
 
-    def forget_lease(self, lease: Lease, *, finished: bool) -> None:
+    def forget_lease(self, lease: Lease, *, finished_at: float | None) -> None:
         """End a lease; only of a finished one are later reports answered as committed."""
         self._release(lease)
         self.copies.pop(lease.id, None)
@@ -190,8 +190,8 @@ class State:
         self.backlog.turns.sink(submitter)
         if self.quotas.release(submitter, lease.task_count):
             self.let_back(submitter)
-        if finished:
-            self.leases.finish(lease)
+        if finished_at is not None:
+            self.leases.finish(finished_at, lease)
         else:
             self.leases.drop(lease)
 
@@ -199,7 +199,7 @@ class State:
         """Forget a lease, and have its message deleted: what comes of it is stale."""
         if lease.sequence is not None:
             self.outbox.emit(DeleteWork(lease.sequence))
-        self.forget_lease(lease, finished=False)
+        self.forget_lease(lease, finished_at=None)
 
     def forget_job(self, job: Job) -> None:
         """Drop a job that has ended and has no lease any more."""

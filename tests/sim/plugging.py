@@ -8,7 +8,7 @@ ALONE = 1
 """The submitter to whom all owners but the first lend their accelerator."""
 
 _SHARE = 0.4
-_ASKS_SHARE = 0.4
+_ASKS_SHARE = 0.85
 
 Gaps = tuple[tuple[float, float], ...]
 """When it is unplugged, and for how long."""

@@ -11,7 +11,11 @@ SEEDS_MAX = 60
 FOUND_BY = {
     "the fencing check is dropped": {"committed means durable", "stale reports are refused"},
     "acknowledged before the commit": {"committed means durable"},
-    "no requeue after a revoke": {"every job ends", "every task is in one place"},
+    "no requeue after a revoke": {
+        "every job ends",
+        "every task is in one place",
+        "a gang runs whole or not at all",  # nor are the others of it taken back
+    },
     "a range is leased twice": {"no task is leased twice", "every task is in one place"},
     "a revoke counts as a retry": {"only failures use retries"},
     "a gang goes on without one": {"a gang runs whole or not at all"},

@@ -5,6 +5,7 @@ import pytest
 from broker_world import ALICE, BOB, L1, L2, World, check_places, class_of, job_spec, ok
 
 from broker.core.events import ClockJumped, HearingLost, HearingRestored, OfferReceived
+from broker.core.leasing.leases import ANSWER_S
 from lender.protocol.codec import encode
 from lender.protocol.lease import Lease, Offer
 
@@ -259,17 +260,25 @@ def test_a_lease_lost_before_its_feed_was_answered_is_deleted_when_it_is() -> No
 
 @pytest.mark.parametrize("state", ["preparing", "running", "frozen"])
 def test_a_lease_that_is_listed_after_its_last_report_is_cancelled(state: str) -> None:
-    """Its lender forgot it in a restart and was given it once more: it would be run in vain.
-
-    Who only has not heard yet that its report is answered loses nothing: the report is durable.
-    """
+    """Its lender forgot it in a restart and was given it once more: it would be run in vain."""
     world = World()
     lease = held(world)
     world.report(lease, [ok()])
+    world.pass_time(ANSWER_S)
     world.offer(leases=[lease], state=state)
     assert world.cancelled() == [lease.lease]
     world.offer(L2, leases=[lease], state=state)
     assert world.cancelled(L2) == [lease.lease], "another one must not run it again"
+
+
+def test_a_lease_whose_last_report_is_still_to_be_answered_is_left_to_its_lender() -> None:
+    """Told to stop, it would forget results that are not durable yet."""
+    world = World(land_commits=False)
+    lease = held(world)
+    world.report(lease, [ok()])
+    world.pass_time(ANSWER_S - 1)
+    world.offer(leases=[lease], state="running")
+    assert world.cancelled() == []
 
 
 def test_a_lost_lease_whose_tasks_have_all_their_results_leaves_nothing_to_lease() -> None:

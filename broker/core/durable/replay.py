@@ -370,7 +370,7 @@ class Replay:
         tasks = RangeSet(queued.ranges)
         failed = self._retried(queued.job, queued.failures)
         if self._is_answered(queued.job, tasks, failed):
-            state.leases.remember(queued.id, None)  # its holder may not have got the answer
+            state.leases.remember(now, queued.id, None)  # its holder may not have got the answer
             return False
         job = state.jobs.get(queued.job)
         if job is None:

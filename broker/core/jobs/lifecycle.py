@@ -190,7 +190,7 @@ def end(
     token = commit(state, job.key, [*records, last])
     state.dependencies.end_tasks(token, job.key, results, int(now))
     state.dependencies.end(token, job.key, Ended(ending.state, int(now)))
-    _let_go(state, job)
+    _let_go(state, now, job)
     state.forget_job(job)
     remember_ended(state, job.key, summary, ending.reason or "")
 
@@ -256,15 +256,15 @@ def key_of(subject: str) -> JobKey:
     return JobKey(submitter, job)
 
 
-def _let_go(state: State, job: Job) -> None:
+def _let_go(state: State, now: float, job: Job) -> None:
     cancelled: list[Lease] = []
     for lease_id in sorted(job.leases):
         lease = state.leases[lease_id]
         if not lease.open:
-            state.forget_lease(lease, finished=True)
+            state.forget_lease(lease, finished_at=now)
             continue
         cancelled.append(lease)
         if lease.sequence is not None:
             state.outbox.after_commit(DeleteWork(lease.sequence))
-        state.forget_lease(lease, finished=False)
+        state.forget_lease(lease, finished_at=None)
     tell_holders(state.outbox, "cancel", cancelled)

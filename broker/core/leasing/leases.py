@@ -18,6 +18,9 @@ from lender.protocol.job import TaskRange
 UNLISTED_GRACE_S = 1.0
 """For a final report that is overtaken by the offer that no longer lists its lease."""
 
+ANSWER_S = 10.0
+"""A last report may take so long to be stored, also while a node is lost, and answered."""
+
 FINISHED_MAX = 65_536
 """Ended leases that are remembered to answer a report whose first answer was lost."""
 
@@ -89,7 +92,8 @@ class Leases:
     def __init__(self) -> None:
         self._live: dict[str, Lease] = {}
         self._held: dict[str, set[str]] = {}
-        self._finished: Recent[str, str | None] = Recent(FINISHED_MAX)
+        self._finished: Recent[str, tuple[str | None, float]] = Recent(FINISHED_MAX)
+        """Who answered for it, and when."""
         self._unclaimed: OrderedDict[Need, dict[str, None]] = OrderedDict()
         self.waiting = Tally()
         """Leases without a holder, by queue."""
@@ -172,14 +176,14 @@ class Leases:
         if not held:
             del self._held[lease.holder]
 
-    def finish(self, lease: Lease) -> None:
+    def finish(self, now: float, lease: Lease) -> None:
         """End a lease that its holder has answered for."""
         self.drop(lease)
-        self.remember(lease.id, lease.holder)
+        self.remember(now, lease.id, lease.holder)
 
-    def remember(self, lease_id: str, holder: str | None) -> None:
+    def remember(self, now: float, lease_id: str, holder: str | None) -> None:
         """Note an ended lease; None as holder where a replay can't know it."""
-        self._finished[lease_id] = holder
+        self._finished[lease_id] = (holder, now)
 
     def was_finished(self, lease_id: str) -> bool:
         """Tell whether the lease ended with its holder's last word."""
@@ -187,7 +191,12 @@ class Leases:
 
     def was_finished_by(self, lease_id: str, lender: str) -> bool:
         """Tell whether `lender`, as far as is known, gave the last word on the lease."""
-        return lease_id in self._finished and self._finished[lease_id] in (None, lender)
+        return lease_id in self._finished and self._finished[lease_id][0] in (None, lender)
+
+    def awaits_answer(self, now: float, lease_id: str, lender: str) -> bool:
+        """Tell whether `lender` gave the last word on a lease, and may not know yet that it is."""
+        finished = self._finished.get(lease_id)
+        return finished is not None and finished[0] == lender and now < finished[1] + ANSWER_S
 
     def _drop_unclaimed(self, lease: Lease) -> None:
         unclaimed = self._unclaimed.get(lease.need, {})

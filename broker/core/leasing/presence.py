@@ -146,7 +146,11 @@ def _match_leases(state: State, now: float, lender_id: str, listed: tuple[HeldLe
     for held in listed:
         lease = state.leases.get(held.lease)
         if lease is None:
-            strays.append(held.lease)
+            # Its holder lists it until its report is answered, which takes a commit: to let go of
+            # it before that would leave its results with us alone. Who lists it for longer was
+            # given it once more, after a restart.
+            if not state.leases.awaits_answer(now, held.lease, lender_id):
+                strays.append(held.lease)
         elif lease.holder == lender_id or (
             lease.holder is None and take(state, now, lease, lender_id)
         ):

@@ -67,7 +67,7 @@ def _take_in(state: State, now: float, job: Job, lease: Lease, done: Done) -> No
         invalid = done.outcome == "invalid" and bool(lease.open)
         if lease.open and not invalid:
             _hand_back_rest(state, now, lease, lender, done)
-        state.forget_lease(lease, finished=True)
+        state.forget_lease(lease, finished_at=now)
     ended_at = now if job.key in state.dependencies.separate else None
     records = _chunks(job, lease, lender, done, ended, ended_at) if job.is_array else []
     if invalid:
@@ -84,8 +84,8 @@ def _take_in(state: State, now: float, job: Job, lease: Lease, done: Done) -> No
 def _return(state: State, now: float, lease: Lease, lender: str, done: Done) -> None:
     """Lease anew what a lender hands back before it was known to have it: nobody has begun it."""
     _hand_back_rest(state, now, lease, lender, done)
-    state.forget_lease(lease, finished=False)
-    state.leases.remember(lease.id, lender)
+    state.forget_lease(lease, finished_at=None)
+    state.leases.remember(now, lease.id, lender)
 
 
 def _check(lease: Lease, job: Job, done: Done) -> None:
