@@ -1,10 +1,8 @@
 """Reads the streams that hold the broker's state: along, while it stands by, and to their ends."""
 
 import asyncio
-import contextlib
-import gc
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
 from broker.core.broker import Broker
@@ -59,26 +57,6 @@ _PAGE_BYTES = 4 * 1024 * 1024
 
 _Asked = ParamSpec("_Asked")
 _Answer = TypeVar("_Answer")
-
-
-def collect() -> None:
-    """Let go of what an earlier term of this process has left."""
-    gc.unfreeze()
-    gc.collect()
-
-
-@contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """Look for no garbage meanwhile, and not again at what is there afterwards.
-
-    A replay makes millions of objects that stay, and next to no garbage.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 class Replay:

@@ -45,6 +45,7 @@ from broker.service.clock import Clock
 from broker.service.committer import Committer
 from broker.service.errors import ConnectionClosedError
 from broker.service.feeder import Feeder
+from broker.service.garbage import Garbage
 from broker.service.intake import Intake
 from broker.service.left_out import LeftOut
 from broker.service.metrics import BrokerMetrics
@@ -137,14 +138,14 @@ class Service:
             ConnectionClosedError: the server refuses us for good.
             LinkError, SubmittersError: what no retry can mend.
         """
-        replay.collect()
+        self._garbage = Garbage()
         unwatch = self._connection.watch(self._on_state)
         try:
             await self._stand_by(leads)
             self._clock.jump()
             began = time.monotonic()
             async with self._replay.jobs() as jobs:
-                with replay.uncollected():
+                with self._garbage.held_off():
                     self._allow()
                     effects = await self._replay.complete(_new_id(), jobs)
                 last = self._replay.last_result
@@ -177,11 +178,12 @@ class Service:
     async def _follow(self, leads: asyncio.Event) -> None:
         """Know what the leader knows, so that little is left to be read when it is gone."""
         self._allow()
-        with replay.uncollected():
+        with self._garbage.held_off():
             await self._replay.follow()
         logger.info("has read the streams: %d live jobs", len(self._core.state.jobs))
         while not leads.is_set():
             await asyncio.sleep(replay.FOLLOW_S)
+            self._garbage.look()
             await self._replay.follow()
 
     def _allow(self) -> None:
@@ -219,6 +221,8 @@ class Service:
                 await self._handle(ClockJumped(jump_s))
             await self._take_turn()
             await self._handle(TimePassed())
+            if self._garbage.look() > STALL_S:
+                await self._handle(HearingRestored())
             await asyncio.sleep(0)  # those who fill the queues have their turn
 
     async def _take_turn(self) -> None:
