@@ -4,6 +4,7 @@ joblib is not installed with lender: who uses this has it. Lenders need none, un
 the job's imports it.
 """
 
+import secrets
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -12,6 +13,7 @@ from joblib import register_parallel_backend
 from joblib.parallel import AutoBatchingMixin, ParallelBackendBase
 
 from lender.client.executor import LenderExecutor
+from lender.protocol.interpreter import INTERPRETER_VARIABLE
 
 WORKERS = 64
 
@@ -36,6 +38,7 @@ class LenderBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mis
 
     def __init__(self, **parameters: Any) -> None:  # noqa: ANN401 - joblib's
         super().__init__(**parameters)
+        self._interpreter = secrets.token_hex(16)
         self._workers: LenderExecutor | None = None
         self._futures: set[Future[Any]] = set()
 
@@ -65,7 +68,10 @@ class LenderBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mis
         workers = self.effective_n_jobs(n_jobs)
         ours = {name: one for name, one in parameters.items() if name not in _OF_THIS_MACHINE}
         self._n_jobs, self._parameters = n_jobs, ours
-        self._workers = LenderExecutor(workers, **{**self.backend_kwargs, **ours})
+        options = {**self.backend_kwargs, **ours}
+        # One for all of its `Parallel` calls, as joblib's own processes live on.
+        env = {INTERPRETER_VARIABLE: self._interpreter, **options.get("env", {})}
+        self._workers = LenderExecutor(workers, **{**options, "env": env})
         return workers
 
     def submit(

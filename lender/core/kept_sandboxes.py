@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from lender.core.admission import Plan
 from lender.core.effects import CloseSandbox, Effect
+from lender.protocol.interpreter import INTERPRETER_VARIABLE
 from lender.protocol.job import JobSpec, Runtime
 
 KEEP_S: Final = 5.0
@@ -31,6 +32,7 @@ MADE_OF: Final = (
 and with each task the words that are its own."""
 
 _parts = attrgetter(*MADE_OF)
+_parts_beside_program = attrgetter(*(one for one in MADE_OF if one != "program"))
 
 
 class KeptSandbox(NamedTuple):
@@ -100,8 +102,11 @@ def _fits(kept: JobSpec, spec: JobSpec) -> bool:
     """Tell whether a sandbox of the job `kept` is as good as a new one for `spec`."""
     if kept.id == spec.id:
         return kept == spec
-    if spec.runtime not in ANEW_FOR_EACH_TASK:
-        return False
     # Keys, states and connections are one job's alone.
-    own = any(one.sealing or one.checkpoint or one.requires.net for one in (kept, spec))
-    return not own and bool(_parts(kept) == _parts(spec))
+    if any(one.sealing or one.checkpoint or one.requires.net for one in (kept, spec)):
+        return False
+    if spec.runtime in ANEW_FOR_EACH_TASK:
+        return bool(_parts(kept) == _parts(spec))
+    # An interpreter remembers what ran in it: who wants that says so, and names which.
+    named = INTERPRETER_VARIABLE in spec.env
+    return named and bool(_parts_beside_program(kept) == _parts_beside_program(spec))

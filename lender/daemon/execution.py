@@ -49,6 +49,8 @@ from lender.state.moved_bytes import MovedBytes, counters_path
 
 log = logging.getLogger(__name__)
 
+_NOT_PREPARED = (PrepareFailedError, RefusedError, SandboxGoneError, LinkError, OSError)
+
 FLUSH_S = 0.02
 """Results of short tasks are told in batches about this far apart."""
 
@@ -100,8 +102,10 @@ class Execution:
     def take_over(self, effect: OpenSandbox) -> None:
         """Work for another lease, of the same job or one that asks for the same, as it stands."""
         earlier, spec = self._lease, effect.spec
+        is_another = spec.id != self._effect.spec.id
+        remembers = spec.runtime not in ANEW_FOR_EACH_TASK
         self._rest.call_off()
-        if self._sandbox is not None and spec.id != self._effect.spec.id:
+        if self._sandbox is not None and is_another and not remembers:
             array = spec.array or ALONE
             self._sandbox.begin_job(
                 spec.id, spec.task_end, separate=array.separate, each=array.each
@@ -109,7 +113,7 @@ class Execution:
         self._begin(effect)
         self._machinery.logs.close(earlier)
         self._cpu = CpuCounter(self)
-        self._work = asyncio.create_task(self._go_on())
+        self._work = asyncio.create_task(self._go_on(loads=is_another and remembers))
 
     def run(self, tasks: tuple[int, ...]) -> None:
         """Run tasks one after another and tell their results."""
@@ -231,22 +235,24 @@ class Execution:
             self._scratch.mkdir(mode=0o700)
             self._sandbox = machinery.open_sandbox(plan, self._record, tombstone, self._on_log)
             await self._sandbox.prepare()
-        except PrepareFailedError as error:
-            self._failed(error.reason, invalid=error.invalid, field=error.field)
-        except (RefusedError, SandboxGoneError, LinkError, OSError) as error:
-            self._failed(self._told(error), invalid=False, field="")
+        except _NOT_PREPARED as error:
+            self._not_prepared(error)
         else:
             self._post(SandboxPrepared(self._lease))
 
-    async def _go_on(self) -> None:
+    async def _go_on(self, *, loads: bool) -> None:
+        spec = self._effect.spec
         try:
+            program = await self._provisions.another_program(spec) if loads else None
             await self._record(self.roots)
-        except (SandboxGoneError, OSError) as error:
-            self._failed(self._told(error), invalid=False, field="")
-            return
-        self._recorder.forget_earlier()
-        self._rest.end()
-        self._post(SandboxPrepared(self._lease))
+            self._recorder.forget_earlier()
+            self._rest.end()
+            if program is not None and self._sandbox is not None:
+                await self._sandbox.load(spec.id, spec.task_end, program)
+        except _NOT_PREPARED as error:
+            self._not_prepared(error)
+        else:
+            self._post(SandboxPrepared(self._lease))
 
     async def _record(self, roots: tuple[tree.Root, ...]) -> None:
         cpu_before_s = 0.0 if self._cpu is None else self._cpu.before_s
@@ -368,9 +374,13 @@ class Execution:
         log.warning("lease %s: %s", self._lease, error, extra=self._ids)
         return error.strerror or type(error).__name__
 
-    def _failed(self, reason: str, *, invalid: bool, field: str) -> None:
+    def _not_prepared(self, error: Exception) -> None:
         self._machinery.reread_consent()
-        self._post(PreparationFailed(self._lease, invalid, field, reason))
+        if isinstance(error, PrepareFailedError):
+            told = PreparationFailed(self._lease, error.invalid, error.field, error.reason)
+        else:
+            told = PreparationFailed(self._lease, False, "", self._told(error))
+        self._post(told)
 
     def _post(self, event: Event) -> None:
         if not self._closed:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -79,6 +79,12 @@ class LeaseInputs:
         copy = BlobCopy(self._submitter, f"{_OPENED}{name}")
         self._hold(copy)
         await self._make_room(copy, size_bytes)
+
+    def release_all_but(self, digests: Container[str]) -> None:
+        """Say that of those that were fetched nothing reads any other any more."""
+        for blob in [one for one in self._held if one.sha256 not in digests]:
+            self._held.remove(blob)
+            self._kept.release(blob)
 
     def release(self) -> None:
         """Say that nothing reads them any more, and files of its own are gone. May be repeated."""

@@ -145,6 +145,16 @@ class Provisions:
             each=array.each,
         )
 
+    async def another_program(self, spec: JobSpec) -> Path:
+        """Fetch the program of a job that asks for the same but for it; let go of the one before.
+
+        Nothing of such jobs is sealed. Raises as `plan`.
+        """
+        assert spec.program is not None, "a job of the runtime python names one"
+        program = await self._fetch("program", spec.program)
+        self._inputs.release_all_but({spec.program.sha256, *(one.sha256 for one in spec.inputs)})
+        return program
+
     def _seal(self, spec: JobSpec) -> Seal | None:
         try:
             return self._seals.of(spec)

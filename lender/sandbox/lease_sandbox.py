@@ -226,6 +226,23 @@ class LeaseSandbox:
         told = {"job": job, "task_count": task_count, "separate": separate}
         self._untold = frames.encode(Frame(told))
 
+    async def load(self, job: str, task_count: int, program: Path) -> None:
+        """See `Sandbox.load`."""
+        self._check_open()
+        self._plan = self._plan._replace(job=job, task_count=task_count, program=program)
+        if (child := self._child) is not None:
+            wanted = frames.encode(Frame({"plan": plan_to_wire(self._plan)}))
+            self._asked.want(PLAN)
+            answer = None
+            with contextlib.suppress(SandboxGoneError):
+                answer = await self._answer_of(child, wanted, self._plan.limits.prepare_s)
+            if answer is not None and answer.header == {"prepared": True}:
+                return
+            self._check_open()
+            await self._end(child)
+        # What is in memory may be why: a new one tells whether the program itself is at fault.
+        await self.prepare()
+
     async def close(self) -> None:
         """See `Sandbox.close`."""
         self._closed = True

@@ -18,6 +18,8 @@ ERROR_CHARS_MAX = 4096
 WORK_FOLDER = "/work"
 JOB_NAME, TASK_NAME, TASK_WORD = "LENDER_JOB", "LENDER_TASK", "{task}"
 """Where a task's job and index are put: values of these names; the index in place of that word."""
+JOB_VARIABLES = (JOB_NAME, "LENDER_TASK_COUNT")
+"""What a task is told of its job."""
 # One file may be this much larger than the whole folder may: then the folder is seen to be over.
 FILE_MARGIN_BYTES = 1 << 16
 

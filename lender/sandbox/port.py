@@ -120,6 +120,18 @@ class Sandbox(Protocol):
         """
         ...
 
+    async def load(self, job: str, task_count: int, program: Path) -> None:
+        """Have the tasks that follow be another job's, of another program, in the same interpreter.
+
+        Only of the python runtime, for a job that asks for the same as the one before but for the
+        program; none of that one's is under way any more. Where the program can't be loaded
+        there, another interpreter is started.
+
+        Raises:
+            PrepareFailedError, RefusedError, SandboxGoneError: as `prepare`.
+        """
+        ...
+
     async def close(self) -> None:
         """Kill what is left and wipe the scratch folder's contents, nothing else. Idempotent."""
         ...

@@ -1,5 +1,7 @@
 """What runs on a pool of processes runs on a fleet: `LenderExecutor`."""
 
+import builtins
+import json
 import os
 import signal
 import subprocess
@@ -65,6 +67,28 @@ def test_calls_and_their_values(capsys: pytest.CaptureFixture[str]) -> None:
     assert "hm\n" in shown.err
     with pytest.raises(RuntimeError, match="after shutdown"):
         executor.submit(pow, 2, 2)
+
+
+def test_calls_meet_what_earlier_ones_of_their_executor_left_and_no_others(pythons: Fleet) -> None:
+    def count(_: int) -> tuple[int, str]:
+        builtins.calls = getattr(builtins, "calls", 0) + 1  # type: ignore[attr-defined]
+        return builtins.calls, os.environ["LENDER_JOB"]  # type: ignore[attr-defined]
+
+    with LenderExecutor() as one:
+        seen = [one.submit(count, 0).result(WAIT_S) for _ in range(3)]
+        seen += one.map(count, range(2), timeout=WAIT_S)
+        with LenderExecutor() as other:
+            assert other.submit(count, 0).result(WAIT_S)[0] == 1
+    assert [calls for calls, _ in seen] == [1, 2, 3, 4, 5]
+    jobs = {job for _, job in seen}
+    assert len(jobs) == 4, "each is told of its own job"
+    log = pythons.lenders["desk"].state / "receipts.jsonl"
+
+    def receipts() -> list[str]:
+        lines = map(json.loads, log.read_text().splitlines())
+        return [one["job"] for one in lines if one.get("job") in jobs]
+
+    wait_until(lambda: set(receipts()) == jobs, "a receipt for each job")
 
 
 def sleeping(fleet: Fleet) -> bool:

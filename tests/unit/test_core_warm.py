@@ -53,6 +53,7 @@ from lender.core.kept_sandboxes import ANEW_FOR_EACH_TASK, KEEP_S, MADE_OF, Kept
 from lender.core.policy import Policy
 from lender.core.schedule import parse_when
 from lender.core.signals import GpuSignal, Presence, Signals
+from lender.protocol.interpreter import INTERPRETER_VARIABLE
 from lender.protocol.job import JobSpec
 
 CLOSED = [CloseSandbox(lease_id(1))]
@@ -163,6 +164,67 @@ def test_what_two_jobs_must_not_share_is_not_handed_on() -> None:
     kept.keep(0.0, lease_id(1), one)
     assert kept.take(another) is None
     assert kept.take(one) == lease_id(1)
+
+
+ANOTHER = {"sha256": "cd" * 32, "size_bytes": 5}
+NAMED: dict[str, object] = {
+    "runtime": "python",
+    "requires": {"python": "3.11"},
+    "env": {INTERPRETER_VARIABLE: "of one executor"},
+}
+
+
+def python_plan(number: int, grant: str = "G-1", **spec: object) -> Plan:
+    return Plan(make_spec(id=f"job-0000{number}", **NAMED | spec), make_grant(grant))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"program": ANOTHER}, {"name": "another"}, {"array": {"count": 3}}]
+)
+def test_another_job_that_names_the_same_interpreter_goes_on_in_it(
+    changes: dict[str, object],
+) -> None:
+    kept = KeptSandboxes()
+    kept.keep(0.0, lease_id(1), python_plan(1))
+    assert kept.take(python_plan(2, **changes)) == lease_id(1)
+    assert kept.take(python_plan(3)) is None, "one at a time"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"env": {}},
+        {"env": {INTERPRETER_VARIABLE: "of another"}},
+        {"env": {INTERPRETER_VARIABLE: "of one executor", "SEED": "1"}},
+        {"limits": {"memory_bytes": GIB}},
+        {"requires": {"python": "3.12"}},
+        {"requires": {"python": "3.11", "pool": "other"}},
+        {"requires": {"python": "3.11", "net": ("internet",)}},
+        {"inputs": ()},
+        {"outputs": ("left",)},
+        {"workload": "other"},
+        {"checkpoint": True},
+        {"sealing": {"keys": {LENDER: "A" * 107, ALICE.public_key: "B" * 107}}},
+        {"submitter": BOB.public_key},
+        {"grant": "G-2"},
+    ],
+)
+def test_who_names_an_interpreter_gets_no_other_than_the_same_job_would(
+    changes: dict[str, object],
+) -> None:
+    kept = KeptSandboxes()
+    kept.keep(0.0, lease_id(1), python_plan(1))
+    kept.keep(0.0, lease_id(2), python_plan(2, **changes))  # type: ignore[arg-type] # a grant's id is a text
+    assert kept.take(python_plan(3)) == lease_id(1)
+    assert kept.take(python_plan(4)) is None
+    for given in (
+        {"env": {}},
+        {"checkpoint": True},
+        {"requires": {"python": "3.11", "net": ("internet",)}},
+    ):
+        kept = KeptSandboxes()
+        kept.keep(0.0, lease_id(1), python_plan(1, **given))
+        assert kept.take(python_plan(2, **given)) is None, "none of these is ever shared"
 
 
 def test_a_new_field_of_jobs_is_either_a_part_of_sandboxes_or_known_to_be_none() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ from lender.daemon.machinery import Machinery, OnLog
 from lender.daemon.results import ResultMaker
 from lender.daemon.seals import Seals
 from lender.daemon.task_logs import TaskLogs
+from lender.link.blobs import Reference
 from lender.protocol.job import BlobRef
 from lender.protocol.lease import Lease
 from lender.protocol.signature import Signer, seed_from_entropy
 from lender.sandbox.files import checkpoint
 from lender.sandbox.plan import SandboxPlan, TaskOutcome
+from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.processes import tree
 from lender.state.attempt_records import AttemptRecords
 from lender.state.consent_files import write_intent, write_tombstones
@@ -74,6 +77,11 @@ class Sandbox:
     def begin_job(self, job: str, task_count: int, *, separate: bool, each: object) -> None:
         self.jobs.append((job, task_count, separate, each))
 
+    async def load(self, job: str, task_count: int, program: Path) -> None:
+        self.jobs.append((job, task_count, program))
+        if program.name == "broken":
+            raise PrepareFailedError("can't be loaded", invalid=True, field="program")
+
     def open(self, plan: SandboxPlan, record: Any, _: object, on_log: OnLog) -> Any:  # noqa: ANN401 - part of a sandbox
         self.plan, self._record, self.on_log = plan, record, on_log
         return self
@@ -111,12 +119,13 @@ class World:
         self.receipts = Receipts()
         self.sandbox = Sandbox(pid)
         self.store = Store()
+        self.inputs = Inputs()
         self.logs = TaskLogs(LENDER, lambda: 0.0)
         self.told: asyncio.Queue[Event] = asyncio.Queue()
         blobs: Any = self.store
         seals = Seals(Signer(seed_from_entropy(bytes(32))), state.scratch)
         parts: dict[str, Any] = {
-            "inputs": Inputs(),
+            "inputs": self.inputs,
             "receipts": self.receipts,
             "open_sandbox": self.sandbox.open,
             "results": ResultMaker(blobs),
@@ -141,8 +150,18 @@ class World:
 
 
 class Inputs:
+    def __init__(self) -> None:
+        self.held: set[str] = set()
+
     def for_lease(self, _: str) -> "Inputs":
         return self
+
+    async def fetch(self, wanted: Reference) -> Path:
+        self.held.add(wanted.sha256)
+        return Path("broken" if wanted.size_bytes == 0 else wanted.sha256)
+
+    def release_all_but(self, digests: set[str]) -> None:
+        self.held &= digests
 
     def release(self) -> None:
         pass
@@ -247,6 +266,35 @@ async def test_the_next_job_brings_the_words_of_its_own_tasks(world: World) -> N
     assert await world.told.get() == SandboxPrepared(lease_id(3))
     assert (world.sandbox.plan.separate, world.sandbox.plan.each) == (True, each)
     other.close()
+
+
+def python_job(number: int, **changes: object) -> OpenSandbox:
+    program = {"sha256": f"{number}" * 64, "size_bytes": 5}
+    fields = {"id": f"job-0000{number}", "runtime": "python", "requires": {"python": "3.11"}}
+    spec = make_spec(**{"program": program, "array": {"count": 9}} | fields | changes)
+    return OpenSandbox(make_lease(spec, number), spec, "G-1", reuse=lease_id(number - 1))
+
+
+async def test_the_next_job_of_an_interpreter_brings_its_program(world: World) -> None:
+    first = python_job(1)
+    execution = Execution(world.machinery, replace(first, reuse=None))
+    assert await world.told.get() == SandboxPrepared(lease_id(1))
+    inputs = {one.sha256 for one in first.spec.inputs}
+    assert world.inputs.held == {"1" * 64, *inputs}
+    execution.keep()
+    execution.take_over(python_job(2))
+    assert await world.told.get() == SandboxPrepared(lease_id(2))
+    assert world.sandbox.jobs == [("job-00002", 9, Path("2" * 64))]
+    assert world.inputs.held == {"2" * 64, *inputs}, "the other's is nobody's any more"
+    assert not tree.stopped(world.sandbox.root_pids[0])
+    again = replace(python_job(3), spec=python_job(2).spec)
+    execution.take_over(again)
+    assert await world.told.get() == SandboxPrepared(lease_id(3))
+    assert len(world.sandbox.jobs) == 1, "more of a job has its program"
+    execution.take_over(python_job(4, program={"sha256": "4" * 64, "size_bytes": 0}))
+    failed = PreparationFailed(lease_id(4), True, "program", "can't be loaded")
+    assert await world.told.get() == failed
+    execution.close()
 
 
 async def test_results_and_use_go_to_the_lease_that_they_are_of(world: World) -> None:

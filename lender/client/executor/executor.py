@@ -1,6 +1,7 @@
 """`LenderExecutor`: what a pool of processes does, on a fleet."""
 
 import itertools
+import secrets
 import threading
 import time
 import weakref
@@ -18,6 +19,8 @@ from lender.client.executor.dispatch import CallFuture, Dispatch
 from lender.client.executor.program import Call, calls_of
 from lender.client.functions import FunctionOptions, pickled
 from lender.client.loop_thread import LoopThread, before_threads_end
+from lender.protocol.bounds import ENV_ENTRIES_MAX
+from lender.protocol.interpreter import INTERPRETER_VARIABLE
 
 IN_FLIGHT_MAX = 1_000
 SHORT_IN_FLIGHT_MAX = 10_000
@@ -84,7 +87,7 @@ class LenderExecutor(Executor):
             CallQueue(max_workers)
             if max_workers
             else CallQueue(IN_FLIGHT_MAX, SHORT_IN_FLIGHT_MAX),
-            options,
+            _in_one_interpreter(options),
             partial(_end, self._thread),
             trust=trust_results,
         )
@@ -203,6 +206,14 @@ class LenderExecutor(Executor):
                     future.cancel()
 
         return values()
+
+
+def _in_one_interpreter(options: FunctionOptions) -> FunctionOptions:
+    """The same, for jobs that go on in the interpreters of those before them, and no others do."""
+    env = dict(options.get("env", {}))
+    if len(env) < ENV_ENTRIES_MAX:
+        env.setdefault(INTERPRETER_VARIABLE, secrets.token_hex(16))
+    return {**options, "env": env}
 
 
 def _for_each(fn: Callable[..., Any]) -> Callable[[Iterable[tuple[Any, ...]]], list[Any]]:

@@ -85,7 +85,7 @@ class Inputs:
         try:
             target.unlink(missing_ok=True)
             target.parent.mkdir(parents=True, exist_ok=True)
-            _copy(source, target)
+            copy(source, target)
         except OSError as error:
             raise PrepareFailedError(f"input {target.name}: {error.strerror}") from error
 
@@ -313,7 +313,12 @@ def _mark(path: Path) -> tuple[int, int, int] | None:
     return found.st_ino, found.st_size, found.st_ctime_ns
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy(source: Path, target: Path) -> None:
+    """Make a read-only copy under a name that is free.
+
+    Raises:
+        OSError: it is not free, be it a link's, or the source can't be read.
+    """
     reader = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     try:
         writer = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)

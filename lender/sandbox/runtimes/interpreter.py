@@ -9,9 +9,9 @@ import os
 import time
 from collections.abc import Callable
 
-from lender.sandbox.files import checkpoint
+from lender.sandbox.files import checkpoint, scratch
 from lender.sandbox.meters.usage import Usage
-from lender.sandbox.plan import LimitName, SandboxPlan, TaskOutcome
+from lender.sandbox.plan import JOB_VARIABLES, LimitName, SandboxPlan, TaskOutcome
 from lender.sandbox.runtimes import python_inside
 from lender.sandbox.runtimes.command import End, StartedTask
 from lender.sandbox.runtimes.python_channel import (
@@ -42,7 +42,7 @@ class Interpreter:
 
     Attributes:
         alive: it can be called.
-        plan: see above.
+        plan: see above; from `loading_another` on the other job's.
     """
 
     def __init__(
@@ -79,6 +79,22 @@ class Interpreter:
         checkpoint.place(self.plan, task)
         self._is_settled = False
         self.channel.ask(task)
+        return Call(self)
+
+    def loading_another(self, plan: SandboxPlan) -> "Call":
+        """Have it load the program of another job; what the one before left in memory stays.
+
+        Raises:
+            OSError: the program can't be put where it is read, or the interpreter is gone.
+            PrepareFailedError: an input can't be read any more.
+        """
+        self._restore()
+        assert plan.program is not None, "a python job has one"
+        scratch.copy(plan.program, plan.scratch / python_inside.NEXT)
+        self.plan = plan
+        self._is_settled = False
+        env = plan.env_of(0)
+        self.channel.ask_to_load({name: env[name] for name in JOB_VARIABLES})
         return Call(self)
 
     def listen(self) -> Answer | None:

@@ -10,7 +10,7 @@ takes the interpreter along, and the next task gets another one.
 import socket
 
 from lender.sandbox.files import scratch
-from lender.sandbox.plan import SandboxPlan
+from lender.sandbox.plan import Network, SandboxPlan
 from lender.sandbox.runtimes import bubblewrapped, installed_python, python_inside
 from lender.sandbox.runtimes.bubblewrapped import Bubblewrap
 from lender.sandbox.runtimes.inhabitants import Inhabitants
@@ -30,19 +30,18 @@ def preload() -> None:
 def start(plan: SandboxPlan, reporter: Reporter) -> Runner:
     """Be the sandbox of one plan; see `runner.serve`."""
     confine.adopt_orphans()
-    return PythonRunner(plan, reporter, _Behind(plan).start)
+    return PythonRunner(plan, reporter, _Behind(plan.network).start)
 
 
 class _Behind:
-    """Starts interpreters behind bubblewrap, for one plan."""
+    """Starts interpreters behind bubblewrap, with one network."""
 
-    def __init__(self, plan: SandboxPlan) -> None:
-        self._plan = plan
-        self._behind = Bubblewrap(plan.network)
+    def __init__(self, network: Network | None) -> None:
+        self._behind = Bubblewrap(network)
 
-    def start(self) -> Interpreter:
+    def start(self, plan: SandboxPlan) -> Interpreter:
         """An interpreter that is about to come up."""
-        plan, python, behind = self._plan, installed_python.find(), self._behind
+        python, behind = installed_python.find(), self._behind
         gpus = gpu_devices.find(plan.gpus)
         device_nodes.check(plan.devices)
         given = [*gpu_devices.options(gpus), *device_nodes.options(plan.devices)]
@@ -57,7 +56,7 @@ class _Behind:
             {name: str(path) for name, path in plan.inputs.items()},
             plan.limits,
             behind.fds,
-            [*enter.options(), *given, *self._shown(python)],
+            [*enter.options(), *given, *_shown(plan, python)],
         )
         rules = [*enter.RULES, *gpu_devices.rules(gpus), *device_nodes.rules(plan.devices)]
         rules += [("-r", python_inside.FOLDER)]
@@ -82,15 +81,16 @@ class _Behind:
 
         return Interpreter(task, Channel(ours), plan, find, restore)
 
-    def _shown(self, python: installed_python.InstalledPython) -> list[str]:
-        """The words for bubblewrap that show what is neither the system nor the working folder."""
-        shown = {
-            **python.shown,
-            python_inside.INSIDE: python_inside.__file__,
-            python_inside.PROGRAM: str(self._plan.program),
-        }
-        for name, path in installed_python.packages(self._plan.packages).items():
-            shown[f"{python_inside.PACKAGES}/{name}"] = path
-        words = [word for place, path in shown.items() for word in ("--ro-bind", path, place)]
-        words += bubblewrap.CERTIFICATES if self._plan.network is not None else ()
-        return words + [word for place in python.hidden for word in ("--tmpfs", place)]
+
+def _shown(plan: SandboxPlan, python: installed_python.InstalledPython) -> list[str]:
+    """The words for bubblewrap that show what is neither the system nor the working folder."""
+    shown = {
+        **python.shown,
+        python_inside.INSIDE: python_inside.__file__,
+        python_inside.PROGRAM: str(plan.program),
+    }
+    for name, path in installed_python.packages(plan.packages).items():
+        shown[f"{python_inside.PACKAGES}/{name}"] = path
+    words = [word for place, path in shown.items() for word in ("--ro-bind", path, place)]
+    words += bubblewrap.CERTIFICATES if plan.network is not None else ()
+    return words + [word for place in python.hidden for word in ("--tmpfs", place)]

@@ -4,9 +4,11 @@ What comes out of it was written by a hostile program: it is bounded, taken apar
 unpickled. What can't be an answer is an error.
 """
 
+import json
 import select
 import socket
 import struct
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from lender.sandbox.runtimes import python_inside
@@ -79,6 +81,16 @@ class Channel:
             OSError: nobody is there any more.
         """
         self._sock.send(task.to_bytes(python_inside.REQUEST_BYTES, "big"))
+
+    def ask_to_load(self, variables: Mapping[str, str]) -> None:
+        """Have another job's program loaded, with these environment variables of its own.
+
+        Raises:
+            OSError: nobody is there any more.
+        """
+        told = json.dumps(dict(variables)).encode()
+        request = python_inside.LOAD.to_bytes(python_inside.REQUEST_BYTES, "big")
+        self._sock.send(request + len(told).to_bytes(python_inside.LENGTH_BYTES, "big") + told)
 
     def is_silent(self) -> bool:
         """Whether nothing is said unasked, and somebody is there who could."""

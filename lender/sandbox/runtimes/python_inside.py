@@ -6,9 +6,14 @@ program, which it answers; then it gets a task's index, four bytes, and answers 
 over. A small value is part of the answer; a larger one was then written to what was its standard
 output. The standard library and the packages that the owner allows are all that there is in here.
 
+LOAD in place of an index has it load the program of another job, NEXT in the working folder, and
+answer as for the first. Behind it come two bytes of length and a JSON object: the variables that
+are that job's own.
+
 A task finds its working folder, environment, current folder, standard streams, timers and SIGTERM
 as the first one did. What the function leaves in memory (modules, globals, threads) stays: all
-tasks are of one job. SIGTERM raises SystemExit in the function, so that `finally` is run.
+tasks are of one job, or of jobs that share an interpreter by their submitter's word. SIGTERM raises
+SystemExit in the function, so that `finally` is run.
 """
 
 # The interpreter may be an older one than the lender's own: annotations are not evaluated.
@@ -35,13 +40,15 @@ PACKAGES = f"{FOLDER}/packages"
 INSIDE = f"{FOLDER}/inside.py"
 PREFIX = f"{FOLDER}/python"
 LIBRARIES = f"{PREFIX}/lib"
+NEXT = ".lender-program"
 
 # Kinds of an answer: its first byte. Two bytes with a length follow, and so many bytes: the value
 # behind DONE, the exception in words behind the others.
 HELLO, DONE, RAISED, MISSING, NO_MEMORY, NO_SPACE = range(6)
 HEADER_BYTES = 3
 CONTENT_BYTES_MAX = 2000
-REQUEST_BYTES = 4
+REQUEST_BYTES, LENGTH_BYTES = 4, 2
+LOAD = 0xFFFFFFFF
 
 _WORK = "/work"
 _MAIN_FILE = "__init__.py"
@@ -126,18 +133,23 @@ class _Inside:
         """Answer one request after another."""
         self._answer(HELLO)
         signal.signal(signal.SIGTERM, _end)
-        function = self._load()
+        self._places.open_packages()
+        function: Any = self._load()
         while True:
             # Ahead of the next task: what came before it has its answer already.
             self._restore()
             request = os.read(self._channel, REQUEST_BYTES)
             if len(request) != REQUEST_BYTES:
                 return
-            self._call(function, int.from_bytes(request, "big"))
+            task = int.from_bytes(request, "big")
+            if task == LOAD:
+                function = None  # it is not to be held beside the one that comes
+                function = self._load_another()
+            else:
+                self._call(function, task)
 
     def _load(self) -> Callable[[int], object]:
         """The job's callable."""
-        self._places.open_packages()
         function: Any = None
         kind, content = DONE, b""
         try:
@@ -149,6 +161,15 @@ class _Inside:
             kind, content = self._explain(error)
         self._answer(kind, content)
         return function  # type: ignore[no-any-return] # nobody asks for a call of what is none
+
+    def _load_another(self) -> Callable[[int], object]:
+        """That of another job."""
+        size = int.from_bytes(os.read(self._channel, LENGTH_BYTES), "big")
+        self._environment.pop("LENDER_TASK", None)
+        self._environment.update(json.loads(os.read(self._channel, size)))
+        self._restore()
+        self._places.program = f"{self._places.work}/{NEXT}"
+        return self._load()
 
     def _call(self, function: Callable[[int], object], task: int) -> None:
         # Those of the task before were killed after its answer; they count until they are reaped.

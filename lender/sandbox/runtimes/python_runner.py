@@ -22,7 +22,7 @@ class PythonRunner:
     Args:
         plan: what to run.
         reporter: the way back to the daemon.
-        start: starts an interpreter in a working folder that is empty; may raise what
+        start: starts an interpreter for a plan in a working folder that is empty; may raise what
             `command.run` takes.
 
     Raises:
@@ -30,7 +30,7 @@ class PythonRunner:
     """
 
     def __init__(
-        self, plan: SandboxPlan, reporter: Reporter, start: Callable[[], Interpreter]
+        self, plan: SandboxPlan, reporter: Reporter, start: Callable[[SandboxPlan], Interpreter]
     ) -> None:
         if plan.program is None:
             raise PrepareFailedError(
@@ -46,8 +46,18 @@ class PythonRunner:
         reporter.when_idle = self._tidy
 
     def begin_job(self, job: str, task_count: int, *, separate: bool) -> None:
-        """See `Runner`; never asked for: what a task leaves in memory is its own job's alone."""
+        """See `Runner`; never asked for: another job brings another program, see `go_on`."""
         raise NotImplementedError(job, task_count, separate)
+
+    def go_on(self, plan: SandboxPlan) -> None:
+        """See `Continuing`."""
+        if not self._interpreter.alive:
+            raise PrepareFailedError("the interpreter has ended")
+        # The folder is the same, by the name that it has here.
+        plan = self._plan = plan._replace(scratch=self._plan.scratch)
+        outcome = self._run_loading(lambda _: self._interpreter.loading_another(plan))
+        if outcome.state != "succeeded" or not self._interpreter.alive:
+            raise PrepareFailedError(outcome.error or "the program ended the interpreter")
 
     def run(self, task: int, _words: Sequence[str] = ()) -> TaskOutcome:
         """Run one task to its end; a function has no words."""
@@ -90,10 +100,8 @@ class PythonRunner:
         Raises:
             PrepareFailedError: it can't; the program is at fault where the interpreter came up.
         """
-        limits = self._plan.limits._replace(time_s=self._plan.limits.prepare_s)
-        plan = self._plan._replace(limits=limits)
-        scratch.wipe(plan.scratch)
-        outcome = command.run(0, plan, self._begin_loading, self._reporter.soft_stop, plan.inputs)
+        scratch.wipe(self._plan.scratch)
+        outcome = self._run_loading(self._begin_loading)
         reason, loading = outcome.error or "the program ended its interpreter", self._call
         if loading is None:
             raise PrepareFailedError(reason)
@@ -109,7 +117,13 @@ class PythonRunner:
         reason = f"the program can't be loaded: {reason}"
         raise PrepareFailedError(reason, invalid=True, field="program")
 
+    def _run_loading(self, begin: Callable[[int], Call]) -> TaskOutcome:
+        limits = self._plan.limits._replace(time_s=self._plan.limits.prepare_s)
+        plan = self._plan._replace(limits=limits)
+        ours = (*plan.inputs, python_inside.NEXT)
+        return command.run(0, plan, begin, self._reporter.soft_stop, ours)
+
     def _begin_loading(self, _task: int) -> Call:
-        self._interpreter = self._start_interpreter()
+        self._interpreter = self._start_interpreter(self._plan)
         self._call = self._interpreter.loading()
         return self._call

@@ -4,9 +4,10 @@ The daemon sends `{"plan": ...}` once and then `{"task": i, "watched": bool}`, w
 the task has some of its own; it gets `{"prepared": true}` or `{"unprepared": reason, ...}`, and
 `{"outcome": ..., "last": bool}` for each task. `{"job": id, "task_count": n, "separate": bool}`
 comes between them where the tasks behind it are another job's that asks for the same; nothing
-answers it. Before the outcome of a task that is watched it gets
-`{"log": i}` with what came on standard error, as much of it as `TaskLog` lets through. It may send
-several tasks at once: they are run one after the other, and outcomes of short ones come together.
+answers it. Another `{"plan": ...}` is of a job that goes on in the same interpreter, and answered
+like the first. Before the outcome of a task that is watched it gets `{"log": i}` with what came on
+standard error, as much of it as `TaskLog` lets through. It may send several tasks at once: they are
+run one after the other, and outcomes of short ones come together.
 
 SIGTERM to this process asks for a soft end of the task that runs. Nothing is begun after it.
 """
@@ -20,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from lender.sandbox import frames
 from lender.sandbox.frames import Frame
@@ -51,6 +52,19 @@ class Runner(Protocol):
 
     def begin_job(self, job: str, task_count: int, *, separate: bool) -> None:
         """Run tasks of another job from here on, which asks for the same."""
+        ...
+
+
+@runtime_checkable
+class Continuing(Runner, Protocol):
+    """A runtime whose tasks may meet what those of another job left."""
+
+    def go_on(self, plan: SandboxPlan) -> None:
+        """Run the tasks of another job from here on, which asks for the same but its program.
+
+        Raises:
+            PrepareFailedError: it can't; it is fit for nothing then.
+        """
         ...
 
 
@@ -155,7 +169,7 @@ def serve(sock: socket.socket, start: Callable[[SandboxPlan, Reporter], Runner])
             told = frame.header
             runner.begin_job(told["job"], told["task_count"], separate=told["separate"])
             continue
-        if runner is not None:
+        if runner is not None and "task" in frame.header:
             task = frame.header["task"]
             asked = reporter.soft_stop.asked
             if frame.header.get("watched"):
@@ -165,13 +179,26 @@ def serve(sock: socket.socket, start: Callable[[SandboxPlan, Reporter], Runner])
             reporter.send(outcome, more=wanted.are_more())
             reporter.when_idle(wanted.next_task())
             continue
+        plan = plan_from_wire(frame.header["plan"])
         try:
-            runner = start(plan_from_wire(frame.header["plan"]), reporter)
+            runner = start(plan, reporter) if runner is None else _continued(runner, plan)
         except PrepareFailedError as error:
             why = {"unprepared": error.reason, "invalid": error.invalid, "field": error.field}
             frames.send(sock, Frame(why))
             return
         frames.send(sock, Frame({"prepared": True}))
+
+
+def _continued(runner: Runner, plan: SandboxPlan) -> Runner:
+    """The same runner, for another job.
+
+    Raises:
+        PrepareFailedError: it can't be.
+    """
+    if not isinstance(runner, Continuing):
+        raise PrepareFailedError(f"another program of the runtime {plan.runtime}: not in here")
+    runner.go_on(plan)
+    return runner
 
 
 class _Wanted:

@@ -40,57 +40,57 @@ def start(plan: SandboxPlan, reporter: Reporter) -> Runner:
 
 
 class Behind:
-    """Starts interpreters behind sandbox-exec, for one plan.
+    """Starts interpreters behind sandbox-exec, in one working folder.
 
     Args:
-        plan: its working folder without a link in its path.
+        plan: the first that it is for, its working folder without a link in its path.
         meters: what is told of processes.
     """
 
     def __init__(self, plan: SandboxPlan, meters: Meters) -> None:
-        self._plan = plan
         self._meters = meters
         self._inputs = scratch.Inputs(plan.scratch, plan.inputs)
 
-    def start(self) -> Interpreter:
+    def start(self, plan: SandboxPlan) -> Interpreter:
         """An interpreter that is about to come up.
 
         Raises:
             OSError: no process, or no descriptor.
             PrepareFailedError: no sandbox-exec, no Python, or a package or an input is missing.
         """
-        plan, seatbelt = self._plan, Seatbelt(self._plan, self._meters)
+        seatbelt = Seatbelt(plan, self._meters)
         self._inputs.restore()
         inputs = [str(plan.scratch / name) for name in sorted(self._inputs.names)]
         env = plan.env_of(0)
         del env["LENDER_TASK"]
-        argv, view = self._words()
+        argv, view = _words(plan)
         ours, theirs = socket.socketpair()
         with theirs:
             task = seatbelt.start(inputs, env, argv, view, theirs.fileno())
         channel = Channel(ours, task.root.pid)
         return Interpreter(task, channel, plan, lambda _pid: _Tree(task), self._inputs.restore)
 
-    def _words(self) -> tuple[list[str], View]:
-        """The interpreter's command line, and what it sees of this machine."""
-        python = installed_python.find_in_place()
-        packages = {
-            name: os.path.realpath(path)
-            for name, path in installed_python.packages(self._plan.packages).items()
-        }
-        inside = os.path.realpath(python_inside.__file__)
-        program = os.path.realpath(str(self._plan.program))
-        # What a wheel brings along in `<name>.libs` is found by its path alone.
-        named = [
-            f"{name.split('.')[0]}={path}"
-            for name, path in packages.items()
-            if not name.endswith(".libs")
-        ]
-        argv = [python.executable, "-I", "-S", "-B", "-X", "utf8", inside]
-        argv += [str(self._plan.scratch), program, *named]
-        hidden = [place for place in python.hidden if Path(place).is_dir()]
-        brought = (inside, program, *packages.values())
-        return argv, View(tuple(python.shown.values()), tuple(hidden), brought)
+
+def _words(plan: SandboxPlan) -> tuple[list[str], View]:
+    """The interpreter's command line, and what it sees of this machine."""
+    python = installed_python.find_in_place()
+    packages = {
+        name: os.path.realpath(path)
+        for name, path in installed_python.packages(plan.packages).items()
+    }
+    inside = os.path.realpath(python_inside.__file__)
+    program = os.path.realpath(str(plan.program))
+    # What a wheel brings along in `<name>.libs` is found by its path alone.
+    named = [
+        f"{name.split('.')[0]}={path}"
+        for name, path in packages.items()
+        if not name.endswith(".libs")
+    ]
+    argv = [python.executable, "-I", "-S", "-B", "-X", "utf8", inside]
+    argv += [str(plan.scratch), program, *named]
+    hidden = [place for place in python.hidden if Path(place).is_dir()]
+    brought = (inside, program, *packages.values())
+    return argv, View(tuple(python.shown.values()), tuple(hidden), brought)
 
 
 class _Tree:
