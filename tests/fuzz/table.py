@@ -68,9 +68,11 @@ NOT_FROM_OUTSIDE: Final[dict[str, str]] = {
     ),
     "lender.sandbox.runtimes.python_channel.Channel._said_by": _KERNEL,
     "lender.sandbox.runtimes.python_inside._Inside._load": "runs inside of the job's own sandbox",
-    "lender.sandbox.runtimes.python_inside._Inside._load_another": "lenderd's own words",
     "workloads.gpu-matmul.matmul.read": "runs inside of the sandbox of the job itself",
     "lender.sandbox.trials.seen.of_probe": "what our own probe says, before any job runs",
     "lender.sandbox.runtimes.python_inside._Inside.serve": "runs inside of the job's own sandbox",
+    "lender.sandbox.runtimes.python_inside._Inside._load_another": (
+        "runs inside of the job's own sandbox"
+    ),
 }
 """By place: where its bytes come from."""
