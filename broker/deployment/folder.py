@@ -13,7 +13,7 @@ from broker.deployment import claims, contents, server_config
 from broker.deployment.contents import Identities
 from broker.deployment.tokens import Key, TokenError, decode
 from lender.protocol.permissions import HOME, Account, Role
-from lender.service.places import make_folder
+from lender.service.places import check_private, make_folder
 
 
 class DeploymentError(Exception):
@@ -180,12 +180,23 @@ class Deployment:
         """Return a private key.
 
         Raises:
-            DeploymentError: it is not there, or it is none.
+            DeploymentError: it is not there, it is none, or others can read or change it.
         """
+        self._check_kept(path)
         try:
             return Key(self.read(path).encode())
         except TokenError as error:
             raise DeploymentError(f"{self.folder / path}: {error}; restore it") from error
+
+    def _check_kept(self, path: str) -> None:
+        """See that a key is its owner's alone, or a group's, too: Kubernetes mounts it so."""
+        place = self.folder / path
+        with contextlib.suppress(OSError):  # that is said where it is read
+            if place.stat().st_mode & 0o027:
+                raise DeploymentError(
+                    f"others can read or change the key {place}: who it vouches for may be "
+                    f"anybody's choice by now. chmod 600 {place}, and lender-broker rotate"
+                )
 
     def vouch(
         self, role: Role, public_key: str, name: str, tags: tuple[str, ...], now: float
@@ -221,6 +232,7 @@ def _write(path: Path, text: str) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
+        check_private(descriptor)
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -7,7 +7,7 @@ from pathlib import Path
 from lender.client.errors import KeyFault
 from lender.protocol.errors import ProtocolError
 from lender.protocol.signature import Signer, seed_from_entropy
-from lender.service.places import make_folder
+from lender.service.places import check_private, make_folder
 
 ENTROPY_BYTES = 32
 _SEED_CHARS_MAX = 4096
@@ -66,6 +66,11 @@ def create_key(path: Path, entropy: bytes) -> Signer:
         make_folder(path.parent)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
+            try:
+                check_private(descriptor)
+            except OSError:
+                path.unlink()
+                raise
             file.write(seed + b"\n")
             file.flush()
             os.fsync(file.fileno())

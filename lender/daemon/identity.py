@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from lender.protocol.signature import Signer, seed_from_entropy
+from lender.service.places import check_private
 from lender.state import durable
 
 
@@ -22,8 +23,10 @@ def load_or_create(path: Path) -> Signer:
     draft = path.with_suffix(".new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
+        check_private(descriptor)
         file.write(seed + b"\n")
         file.flush()
         durable.sync(file.fileno())
     draft.replace(path)
+    durable.sync_folder(path.parent)
     return Signer(seed)

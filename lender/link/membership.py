@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from lender.service.places import make_folder
+from lender.service.places import check_private, make_folder
 
 _URL = "url"
 _CREDENTIALS = "fleet.creds"
@@ -102,6 +102,7 @@ def _replace(path: Path, content: bytes) -> None:
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            check_private(descriptor)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -53,6 +53,23 @@ def make_folder(path: "str | os.PathLike[str]", mode: int = 0o700) -> None:
             raise
 
 
+def check_private(handle: int) -> None:
+    """See that an open file is its owner's alone, whatever was asked for when it was made.
+
+    A file system without modes (FAT, a Windows drive in WSL, some shares) lets one ask and does
+    nothing. To be called before a key is written.
+
+    Raises:
+        OSError: others can reach it.
+    """
+    if os.fstat(handle).st_mode & 0o077:
+        import errno  # noqa: PLC0415 - `lender pause` is to load nothing that it can do without
+
+        raise OSError(
+            errno.ENOTSUP, "its file system lets others read it, whatever mode it is given"
+        )
+
+
 def _own_folder(variable: str, usual: str) -> str:
     """One that the environment names; a relative one is none.
 
