@@ -10,6 +10,8 @@
       broker.machines.attic.settings.serverConfig = "/var/lib/nats/server/server.conf";
       lender = {
         tags.lending = {};
+        # `clan vars generate` asks for the secret of each; it is handed over by its place.
+        settings.promptCredentials = true;
         machines.attic.settings.settings.slots = 1;
       };
       submitter.tags.desks = {};

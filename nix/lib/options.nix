@@ -1,11 +1,25 @@
 # Options that the modules for NixOS, nix-darwin and Home Manager have in common.
 {lib}: let
-  inherit (lib) mkOption types;
-in {
+  inherit (lib) mkEnableOption mkOption types;
+in rec {
+  # What each lenderd has, whoever starts it.
+  lenderd = {
+    pkgs,
+    lending,
+    place ? outside,
+    credentialsFile,
+  }: {
+    enable = mkEnableOption lending;
+    package = package pkgs;
+    settings = lenderdSettings pkgs place;
+    proposals = proposals pkgs;
+    credentialsFile = secret ({type = place;} // credentialsFile);
+  };
+
   # A secret by its place on the machine. A path of Nix would be copied into the store, which
   # everybody may read: so a text, and none that leads there.
   secret = {
-    type,
+    type ? outside,
     description,
     example ? "/run/agenix/lenderd",
   }:
@@ -29,9 +43,9 @@ in {
     };
 
   # Free keys as in the file; those that name a secret are held to a place outside of the store.
-  lenderdSettings = pkgs: outside: let
+  lenderdSettings = pkgs: place: let
     secret = mkOption {
-      type = types.nullOr outside;
+      type = types.nullOr place;
       default = null;
       description = "A file on this machine; see docs/nix.md.";
     };
@@ -96,7 +110,4 @@ in {
         changes. Other keys are the options of `lender grant`: cpu, mem, net, when, budget.
       '';
     };
-
-  # TOML has no word for nothing.
-  said = lib.filterAttrsRecursive (_: value: value != null);
 }

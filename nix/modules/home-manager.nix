@@ -10,7 +10,6 @@
   ours = import ../lib {inherit lib;};
   inherit (ours) launchd systemd;
   cfg = config.services.lender;
-  toml = pkgs.formats.toml {};
   bin = "${cfg.package}/bin";
 
   # A text, since secrets of a user lie below ''${XDG_RUNTIME_DIR}, whose name is known later.
@@ -18,43 +17,38 @@
   # systemd's word for that folder; launchd hands nothing over, and lenderd reads the file itself.
   inUnit = builtins.replaceStrings ["\${XDG_RUNTIME_DIR}" "$XDG_RUNTIME_DIR"] ["%t" "%t"];
 
-  settings = toml.generate "lenderd.toml" (ours.options.said cfg.settings);
+  files = ours.files pkgs cfg;
   unit = systemd.home (systemd.read ../../systemd/user/lenderd.service bin);
   agent = launchd.read ../../launchd/agent/lender.lenderd.plist bin config.home.homeDirectory;
 in {
-  options.services.lender = {
-    enable = mkEnableOption "lending what this machine doesn't use, as far as you agreed";
-    package = ours.options.package pkgs;
-    settings = ours.options.lenderdSettings pkgs secret;
-    proposals = ours.options.proposals pkgs;
-    credentialsFile = ours.options.secret {
-      type = secret;
-      description = ''
-        File that the NATS server lets this machine in by; ''${XDG_RUNTIME_DIR} may stand in it on
-        Linux. null: what `lender enroll` left.
-      '';
-      example = "\${XDG_RUNTIME_DIR}/agenix/lenderd";
+  options.services.lender =
+    ours.options.lenderd {
+      inherit pkgs;
+      place = secret;
+      lending = "lending what this machine doesn't use, as far as you agreed";
+      credentialsFile = {
+        description = ''
+          File that the NATS server lets this machine in by; ''${XDG_RUNTIME_DIR} may stand in it
+          on Linux. null: what `lender enroll` left.
+        '';
+        example = "\${XDG_RUNTIME_DIR}/agenix/lenderd";
+      };
+    }
+    // {
+      agent.enable = mkEnableOption "telling the machine's own lenderd whether you are here";
     };
-    agent.enable = mkEnableOption "telling the machine's own lenderd whether you are here";
-  };
 
   config = mkMerge [
     (mkIf cfg.enable {
       home.packages = [cfg.package];
-      xdg.configFile =
-        {"lender/lenderd.toml".source = settings;}
-        // lib.mapAttrs' (name: proposal:
-          lib.nameValuePair "lender/proposals/${name}.toml" {
-            source = toml.generate "${name}.toml" proposal;
-          })
-        cfg.proposals;
+      xdg.configFile = files;
     })
     (mkIf (cfg.enable && isLinux) {
       systemd.user.slices.lender =
         systemd.home (systemd.parse (builtins.readFile ../../systemd/lender.slice));
       systemd.user.services.lenderd = mkMerge [
         unit
-        {Unit.X-Restart-Triggers = ["${settings}"];}
+        {Unit.X-Restart-Triggers = ["${files."lender/lenderd.toml".source}"];}
         (mkIf (cfg.credentialsFile != null) {
           # What decrypts secrets for a user, where there is one of these.
           Unit.After = ["agenix.service" "sops-nix.service"];

@@ -311,6 +311,16 @@ def test_a_clan_gives_each_machine_what_its_roles_say() -> None:
         {"LENDER_URL": "nats://127.0.0.1:4222"},
     )
     assert evaluated("clan.alone")["attic"]["broken"] == []
+    example = evaluated("clan.example")
+    assert [name for name, one in example.items() if one["broken"]] == []
+    assert {name: [*one["systemd"]["services"]] for name, one in example.items()} == {
+        "attic": ["lender-broker", "lenderd", "nats"],
+        "pi": ["lenderd"],
+        "desk": [],
+    }
+    for name in ("attic", "pi"):
+        unit = example[name]["systemd"]["services"]["lenderd"]["serviceConfig"]
+        assert unit["LoadCredential"] == ["lenderd.creds:/run/secrets/vars/lender"]
     assert "serverConfig" in evaluated("clan.unreachable")["attic"]["broken"][0]
 
 

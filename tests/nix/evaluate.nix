@@ -46,6 +46,25 @@
     config.wsl.enable = true;
   };
 
+  # An instance of clan's inventory: a role's machines are those that it names, and those that have
+  # one of its tags.
+  inventory = {roles, ...}: tagging:
+    each (_: {
+      machines ? {},
+      settings ? {},
+      tags ? {},
+    }: let
+      having = names:
+        builtins.listToAttrs (map (name: {
+            inherit name;
+            value = {};
+          })
+          names);
+      tagged = builtins.foldl' (all: tag: all // having tagging.${tag}) {} (builtins.attrNames tags);
+    in
+      each (_: own: settings // (own.settings or {})) (tagged // machines))
+    roles;
+
   # What a clan gives to a machine that has some roles of an instance.
   clan = let
     service = import ../../nix/clan {nixosModule = modules + "/nixos";};
@@ -74,8 +93,14 @@
       config.clan.core.vars.generators.lender.files.credentials.path = "/run/secrets/vars/lender";
     };
   in
-    builtins.mapAttrs (_: fleet: builtins.mapAttrs (name: _: instance fleet name) (fleet.lender // fleet.submitter))
-    cases.clan;
+    each (_: fleet: each (name: _: instance fleet name) (fleet.lender // fleet.submitter))
+    (cases.clan
+      // {
+        example = inventory (import ../../nix/examples/clan.nix).instances.lender {
+          lending = ["attic" "pi"];
+          desks = ["desk"];
+        };
+      });
 
   examples = let
     place = ../../nix/examples;

@@ -16,7 +16,6 @@ in {
     enable = mkEnableOption "giving submitters' jobs to the machines that lend";
     settings = ours.options.brokerSettings pkgs;
     credentialsFile = ours.options.secret {
-      type = ours.options.outside;
       description = ''
         File that the NATS server lets the broker in by; systemd hands it over. null: what
         `lender-broker init` left, or /etc/credstore/lender-broker.creds.

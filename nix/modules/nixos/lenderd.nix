@@ -10,52 +10,42 @@
   ours = import ../../lib {inherit lib;};
   inherit (ours) systemd;
   cfg = config.services.lender;
-  toml = pkgs.formats.toml {};
   bin = "${cfg.package}/bin";
-  settings = toml.generate "lenderd.toml" (ours.options.said cfg.settings);
+  files = ours.files pkgs cfg;
   # Where systemd puts what it was told to hand over (systemd.exec(5), "Credentials").
   credentials = "/run/credentials/lenderd.service";
 in {
-  options.services.lender = {
-    enable = mkEnableOption "lending what this machine doesn't use, as far as its owner agreed";
-    package = ours.options.package pkgs;
-    settings = ours.options.lenderdSettings pkgs ours.options.outside;
-    proposals = ours.options.proposals pkgs;
-    credentialsFile = ours.options.secret {
-      type = ours.options.outside;
-      description = ''
+  options.services.lender =
+    ours.options.lenderd {
+      inherit pkgs;
+      lending = "lending what this machine doesn't use, as far as its owner agreed";
+      credentialsFile.description = ''
         File that the NATS server lets this machine in by; systemd hands it to lenderd. null: what
         `lender enroll` left, or /etc/credstore/lenderd.creds.
       '';
+    }
+    // {
+      mqttCredentialsFile = ours.options.secret {
+        description = "File with `user:password` for the house's MQTT server, handed over likewise.";
+        example = "/run/secrets/mqtt";
+      };
+      commands = mkOption {
+        type = types.nullOr types.package;
+        default = pkgs.callPackage ../../commands.nix {};
+        defaultText = lib.literalExpression "busybox and bash, static";
+        description = ''
+          What commands in sandboxes find as /usr. NixOS has nothing there; null leaves it so, and
+          what is lent without is what the self-test shows.
+        '';
+      };
+      agent.enable = mkEnableOption "telling lenderd from each user's session whether somebody is here";
     };
-    mqttCredentialsFile = ours.options.secret {
-      type = ours.options.outside;
-      description = "File with `user:password` for the house's MQTT server, handed over likewise.";
-      example = "/run/secrets/mqtt";
-    };
-    commands = mkOption {
-      type = types.nullOr types.package;
-      default = pkgs.callPackage ../../commands.nix {};
-      defaultText = lib.literalExpression "busybox and bash, static";
-      description = ''
-        What commands in sandboxes find as /usr. NixOS has nothing there; null leaves it so, and
-        what is lent without is what the self-test shows.
-      '';
-    };
-    agent.enable = mkEnableOption "telling lenderd from each user's session whether somebody is here";
-  };
 
   config = mkMerge [
     (mkIf cfg.enable {
       # Sandboxes are started by bubblewrap and crun, which are looked for where NixOS puts these.
       environment.systemPackages = [cfg.package pkgs.bubblewrap pkgs.crun];
-      environment.etc =
-        {"lender/lenderd.toml".source = settings;}
-        // lib.mapAttrs' (name: proposal:
-          lib.nameValuePair "lender/proposals/${name}.toml" {
-            source = toml.generate "${name}.toml" proposal;
-          })
-        cfg.proposals;
+      environment.etc = files;
 
       services.lender.settings.mqtt = mkIf (cfg.mqttCredentialsFile != null) {
         credentials = mkDefault "${credentials}/mqtt.creds";
@@ -78,7 +68,7 @@ in {
       systemd.services.lenderd = mkMerge [
         (systemd.nixos (systemd.read ../../../systemd/system/lenderd.service bin))
         {
-          restartTriggers = [settings];
+          restartTriggers = [files."lender/lenderd.toml".source];
           serviceConfig = mkMerge [
             (mkIf (cfg.credentialsFile != null || cfg.mqttCredentialsFile != null) {
               LoadCredential =

@@ -24,7 +24,6 @@ in {
       description = "Of clients; a configFile names its own, which openFirewall is then told here.";
     };
     configFile = ours.options.secret {
-      type = ours.options.outside;
       description = ''
         The server.conf of a deployment, which lets in only whom it vouches for. It names keys
         beside it, so all of them stay outside of the store, readable for the user `nats` alone.

@@ -2,7 +2,7 @@
 let
   inherit (builtins) elemAt head length listToAttrs split stringLength substring tail;
 in rec {
-  inherit (builtins) foldl' filter concatMap isAttrs isList isString;
+  inherit (builtins) foldl' filter concatMap concatStringsSep isAttrs isList isString;
   optional = cond: one: optionals cond [one];
   optionals = cond: many:
     if cond
@@ -41,5 +41,4 @@ in rec {
   escaped = builtins.replaceStrings ["." "\"" "<" ">" "=" "/"] ["[.]" "\"" "<" ">" "=" "/"];
   splitString = at: text: filter isString (split (escaped at) text);
   toInt = text: builtins.fromJSON (head (builtins.match " *([0-9]+) *" text));
-  concatStringsSep = builtins.concatStringsSep;
 }

@@ -14,18 +14,18 @@
       then loaded (mapAttrs (name: _: args.${name}) (functionArgs loaded) // args)
       else loaded;
     hasParts = plain ? config || plain ? options || plain ? freeformType;
+    usual = {
+      key =
+        if isPath module
+        then toString module
+        else null;
+      options = {};
+    };
   in
     concatMap (collected args) (plain.imports or [])
     ++ [
       {
-        key =
-          plain.key
-          or (
-            if isPath module
-            then toString module
-            else null
-          );
-        options = plain.options or {};
+        inherit (usual // plain) key options;
         freeform = plain.freeformType or null;
         config =
           if hasParts
