@@ -64,7 +64,7 @@ from lender.sensors import memory
 from lender.sensors.machine import MachineSensors
 from lender.sensors.presence import PresenceSensors, machine_sources
 from lender.service.build import revision
-from lender.service.notify import ask_for_time, notify, watchdog_interval_s
+from lender.service.notify import ask_for_time, feed_watchdog, notify, watchdog_interval_s
 from lender.state.attempt_records import AttemptRecords
 from lender.state.consent_files import load_consent
 from lender.state.folder import StateFolder, default_state_path
@@ -245,6 +245,8 @@ class Lifetime:
             end.cancel()
 
     async def _take_down(self, control: ControlServer) -> None:
+        # systemd waits for the next of these words until we are gone.
+        feeding = asyncio.create_task(feed_watchdog())
         await self._background.close()
         await self._shell.close()
         await self._reporter.close()
@@ -256,6 +258,7 @@ class Lifetime:
         await self._head.publish_now()
         if self._connection:
             await self._connection.close()
+        feeding.cancel()
 
     async def _join_fleet(self) -> None:
         """Connect, however long it takes: the owner's verbs don't wait for it."""

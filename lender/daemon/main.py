@@ -7,16 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import uvloop
-
 from lender.daemon import leftovers
 from lender.daemon.catalogue import CatalogueError
 from lender.daemon.core_config import StartError
-from lender.daemon.lifetime import Lifetime
 from lender.daemon.privilege import PrivilegeError, become_owner_of
 from lender.daemon.settings import DaemonSettings
 from lender.link.credentials import CredentialsError
-from lender.service import logs
+from lender.service import logs, program
 from lender.service.places import NoHomeError
 from lender.service.settings import SettingsError, find_file, given, load
 from lender.state.folder import AlreadyRunningError, StateFolder, default_state_path
@@ -51,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.end_leftovers:
             return 0 if _end_leftovers(settings) else 1
-        uvloop.run(_serve(settings))
+        _serve(settings)
     except _FAULTS as error:
         print(f"lenderd: {error}", file=sys.stderr)  # noqa: T201
         return 1
@@ -67,12 +64,21 @@ def _end_leftovers(settings: DaemonSettings) -> bool:
     return leftovers.end(StateFolder(path))
 
 
-async def _serve(settings: DaemonSettings) -> None:
-    lifetime = Lifetime(settings)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, lifetime.stop)
-    await lifetime.run()
+def _serve(settings: DaemonSettings) -> None:
+    # A unit that stops asks for leftovers alone, and waits for us.
+    with program.loading():
+        import uvloop  # noqa: PLC0415
+
+        from lender.daemon.lifetime import Lifetime  # noqa: PLC0415
+
+    async def serve() -> None:
+        lifetime = Lifetime(settings)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, lifetime.stop)
+        await lifetime.run()
+
+    uvloop.run(serve())
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

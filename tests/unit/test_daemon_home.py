@@ -266,7 +266,7 @@ signals = [
 
 def test_without_the_table_nothing_of_it_is_loaded() -> None:
     script = (
-        "import sys, lender.daemon.main; "
+        "import sys, lender.daemon.lifetime; "
         "sys.exit(any(m.partition('.')[0] in ('aiomqtt', 'paho') for m in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -156,7 +156,7 @@ def test_a_fault_in_counting_is_nobody_else_s(
 
 
 def test_lenderd_loads_nothing_of_it_unless_asked() -> None:
-    look = "import sys, lender.daemon.main; print([one for one in sys.modules if 'metrics' in one])"
+    look = "import sys, lender.daemon.lifetime; print([m for m in sys.modules if 'metrics' in m])"
     said = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert said.stdout == "[]\n"
 
