@@ -82,10 +82,11 @@ def complete_cluster(
         return []
     try:
         # Most commands need no X.509.
-        from broker.deployment import cluster_files  # noqa: PLC0415
+        from broker.deployment import cluster_files, route_succession  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise DeploymentError(f"--cluster: {error}; pip install 'lender[server]'") from error
     with deployment.locked():
+        route_succession.check_none_waits(deployment)
         authority = cluster_files.routes_authority(
             deployment, ROUTES_AUTHORITY, ROUTES_AUTHORITY_KEY, now
         )

@@ -21,8 +21,7 @@ def member_files(deployment: Deployment, host: str, authority: Pair, now: float)
         DeploymentError: something can't be read.
     """
     shown = _for_clients(deployment, host, now)
-    name = f"route {host}"[:_NAME_CHARS_MAX]
-    route = certificates.issue(authority, name, [host], now, calls=True)
+    route = certificates.issue(authority, route_name(host), [host], now, calls=True)
     return {
         server_config.CERTIFICATE: shown.certificate,
         server_config.KEY: shown.key,
@@ -31,6 +30,11 @@ def member_files(deployment: Deployment, host: str, authority: Pair, now: float)
         server_config.ROUTES_AUTHORITY: authority.certificate,
         server_config.ACCOUNTS: deployment.read(contents.ACCOUNTS_FILE),
     }
+
+
+def route_name(host: str) -> str:
+    """Return what people read in the certificate that a server shows to others."""
+    return f"route {host}"[:_NAME_CHARS_MAX]
 
 
 def routes_authority(deployment: Deployment, path: str, key_path: str, now: float) -> Pair:

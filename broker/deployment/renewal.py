@@ -7,6 +7,7 @@ from broker.deployment import cluster, contents, server_config
 from broker.deployment.contents import Certificates
 from broker.deployment.folder import Deployment, DeploymentError
 from broker.deployment.rotation import Running
+from broker.deployment.route_succession import check_none_waits
 
 
 class _Renewed(NamedTuple):
@@ -42,6 +43,7 @@ async def renew_certificates(
     from broker.deployment import certificates  # noqa: PLC0415 - most commands need no X.509
 
     with deployment.locked():
+        check_none_waits(deployment)
         files: dict[str, str] = {}
         for one in _ours(deployment):
             given = Certificates(*(deployment.read(path) for path in one))

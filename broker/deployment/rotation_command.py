@@ -11,6 +11,11 @@ from broker.deployment.folder import Deployment, DeploymentError
 from broker.deployment.open_routes import warning
 from broker.deployment.renewal import renew_certificates
 from broker.deployment.rotation import Running, StillUsed, retire, rotate, still_used
+from broker.deployment.route_succession import (
+    add_routes_authority,
+    issue_route_certificates,
+    retire_routes_authority,
+)
 from broker.deployment.servers import servers
 from broker.deployment.succession import add_authority, retire_authority
 from lender.protocol.permissions import Role
@@ -25,6 +30,25 @@ _BESIDE = """\
 next: a broker on another machine gets that ca.pem; lenderd fetches it within the hour, submitters'
 commands within a day, and at once by: lender enroll --renew URL; when all have it:
   lender-broker rotate --authority --retire --yes --url (of all servers, with commas) --ca ca.pem"""
+
+_ROUTES = """\
+{what}
+next: copy {folder}/cluster/HOST to each of {hosts},
+  and there: nats-server --signal reload
+{then}"""
+
+_VOUCHED = (
+    "servers are to vouch for a new authority of routes, too",
+    "  only when all have: lender-broker rotate --routes --retire",
+)
+_ISSUED = (
+    "servers have new keys and certificates for routes, by the new authority; they vouch for both",
+    "  only when all have: lender-broker rotate --routes --retire --yes",
+)
+_RETIRED = (
+    "the old authority of routes vouches for nobody any more",
+    "  until then a server takes what the old one has issued for a server of the cluster",
+)
 
 _ASK = """\
 who has not fetched the {folder}/ca.pem of both authorities is cut off by this, as soon as he
@@ -53,6 +77,12 @@ def configure(parser: argparse.ArgumentParser, ca_help: str) -> None:
         action="store_true",
         help="put a new authority beside the own one that vouches for servers to clients; with "
         "--retire: have servers show certificates of the new one, and the old one vouch no more",
+    )
+    parser.add_argument(
+        "--routes",
+        action="store_true",
+        help="the same for what a cluster's servers show to one another, in three steps: this, "
+        "with --retire, and with --retire --yes",
     )
     parser.add_argument("--role", nargs="+", choices=ROTATED, help="of these alone (of all)")
     parser.add_argument(
@@ -87,6 +117,8 @@ def run(
     def running() -> Any:  # noqa: ANN401 - a context manager of Servers
         return servers(deployment, url, ca)
 
+    if arguments.routes:
+        return _succeed_routes(arguments, deployment, now)
     if arguments.authority:
         return _succeed(arguments, deployment, url, running, now)
     roles = tuple(arguments.role or ROTATED)
@@ -125,6 +157,18 @@ def _succeed(
     told = asyncio.run(retire_authority(deployment, running, url, now))
     place = deployment.folder / contents.AUTHORITY
     return f"read anew by: {', '.join(told)}; {place} is the new one's alone"
+
+
+def _succeed_routes(arguments: argparse.Namespace, deployment: Deployment, now: float) -> str:
+    if arguments.tls or arguments.accounts or arguments.role or arguments.authority:
+        raise DeploymentError("--routes goes with --retire, and with nothing else")
+    if not arguments.retire:
+        hosts, (what, then) = add_routes_authority(deployment, now), _VOUCHED
+    elif not arguments.yes:
+        hosts, (what, then) = issue_route_certificates(deployment, now), _ISSUED
+    else:
+        hosts, (what, then) = retire_routes_authority(deployment), _RETIRED
+    return _ROUTES.format(what=what, folder=deployment.folder, hosts=", ".join(hosts), then=then)
 
 
 async def _renew(deployment: Deployment, hosts: Sequence[str], running: Running, now: float) -> str:

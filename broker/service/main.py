@@ -54,6 +54,7 @@ EXAMPLES = """examples:
   lender-broker rotate --retire --url ...      they do no more
   lender-broker rotate --tls --url ...         new certificates for servers
   lender-broker rotate --authority             a successor for who vouches for them
+  lender-broker rotate --routes                the same for servers of a cluster
 
 Settings also come from a TOML file (--config) and from the environment:
   LENDER_BROKER_URL, _EMBEDDED, _PORT, _STORE, _STATE, _CREDENTIALS, _CA, _DEPLOYMENT, _SUBMITTERS,

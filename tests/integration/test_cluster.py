@@ -28,7 +28,7 @@ from broker.deployment.servers import PassedOverError, servers
 from broker.deployment.tokens import Key, encode
 from deploy.local.fleet import wait_until
 from lender.client import Client
-from lender.link.connection import ConnectError, Connection, connect
+from lender.link.connection import ConnectError, Connection, State, connect
 from lender.link.credentials import credentials
 from lender.link.embedded import EmbeddedServer
 from lender.protocol import subjects
@@ -451,6 +451,72 @@ async def test_certificates_are_renewed_and_servers_still_find_each_other(
     fleet.members[2].start()
     await until_whole(fleet)
     path, key = known_key(fleet, "late")
+    for member in fleet.members:
+        await (await as_lender(fleet, member, path, key)).close()
+
+
+def put_in_place(member: Member) -> None:
+    """Do as the operator is told to: copy, then have it read."""
+    told = "Reloaded server configuration"
+    before = member.log().count(told)
+    member.deliver()
+    member.read_anew()
+    wait_until(lambda: member.log().count(told) > before, "it has read its files")
+
+
+def is_taken_for_a_server(fleet: ClusteredFleet, member: Member, folder: Path) -> bool:
+    """Whether who shows this certificate is spoken with, as a server would be."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.load_cert_chain(
+        folder / server_config.ROUTE_CERTIFICATE, folder / server_config.ROUTE_KEY
+    )
+    with socket.create_connection((member.host, fleet.route_port), PATIENT_S) as line:
+        try:
+            with context.wrap_socket(line) as secured:
+                return secured.recv(5) == b"INFO "
+        except (ssl.SSLError, ConnectionResetError):
+            return False
+
+
+async def test_routes_get_another_authority_while_the_cluster_works_and_a_stolen_key_opens_none(
+    fleet: ClusteredFleet, tmp_path: Path
+) -> None:
+    await until_whole(fleet)
+    first, second, third = fleet.members
+    stolen = Path(shutil.copytree(first.here, tmp_path / "stolen"))
+    assert is_taken_for_a_server(fleet, second, stolen)
+    path, key = known_key(fleet, "later")
+    line = await as_lender(fleet, second, path, key)
+    states: list[State] = []
+    line.watch(states.append)
+    steps = ((), ("--retire",), ("--retire", "--yes"))
+    for wrong, says in ((steps[1], "waits"), (steps[2], "waits"), (("--tls",), "nothing else")):
+        said = fleet.broker_verb("rotate", "--routes", *wrong)
+        assert (said.returncode, says in said.stderr) == (1, True), said
+    for step in steps:
+        said = fleet.broker_verb("rotate", "--routes", *step)
+        assert said.returncode == 0, said.stderr
+        assert all(host in said.stdout for host in HOSTS)
+        if not step:
+            for refused in (("rotate", "--routes", *steps[2]), ("rotate", "--tls")):
+                assert fleet.broker_verb(*refused).returncode == 1, "it is not its turn"
+        for member in fleet.members:
+            put_in_place(member)
+            # Whoever starts while the others have it not yet finds them all the same.
+            if member is first:
+                member.kill()
+                member.start()
+                await until_whole(fleet)
+        assert fleet.broker_verb("rotate", "--routes", *step).returncode == (step == steps[2])
+    third.kill()
+    third.start()
+    await until_whole(fleet)
+    for member in fleet.members:
+        assert not is_taken_for_a_server(fleet, member, stolen)
+        assert is_taken_for_a_server(fleet, member, first.here)
+    assert states == [], "nobody who was connected has noticed"
+    await line.close()
     for member in fleet.members:
         await (await as_lender(fleet, member, path, key)).close()
 
