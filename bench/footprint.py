@@ -28,12 +28,13 @@ CALM_S = 5.0
 
 def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
+    on = rows.machine()
     folder = Path(tempfile.mkdtemp(prefix="lender-footprint-"))
     folder.chmod(0o711)
     try:
         with Fleet(folder, ("desk",)) as fleet:
             time.sleep(CALM_S)
-            _report(_processes(fleet), seconds)
+            _report(_processes(fleet), seconds, on)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -49,7 +50,7 @@ def _processes(fleet: Fleet) -> dict[str, psutil.Process]:
     return named
 
 
-def _report(processes: dict[str, psutil.Process], seconds: float) -> None:
+def _report(processes: dict[str, psutil.Process], seconds: float, on: rows.Machine) -> None:
     before = {name: one.cpu_times() for name, one in processes.items()}
     wakeups = {name: one.num_ctx_switches().voluntary for name, one in processes.items()}
     time.sleep(seconds)
@@ -69,7 +70,7 @@ def _report(processes: dict[str, psutil.Process], seconds: float) -> None:
         figures = "{rss_mib:>8} {pss_mib:>8} {cpu_percent:>7} {wakeups_per_s:>10}"
         print(f"{name:<12}", figures.format(**found[name]))
     print(json.dumps(found))
-    rows.write("footprint", _table(found, seconds))
+    rows.write("footprint", _table(found, seconds), on=on)
 
 
 def _table(found: dict[str, dict[str, float]], seconds: float) -> list[rows.Row]:

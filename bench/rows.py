@@ -9,7 +9,9 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import statistics
+import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +21,11 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "bench"
+_BESIDE_PYTHON = str(Path(sys.executable).parent / "nats-server")
+
+
+Machine = Mapping[str, str | int | float]
+"""What a bench ran on: see `machine`."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +49,22 @@ class Table:
     """What one run of one bench found."""
 
     bench: str
-    machine: Mapping[str, str | int | float]
+    machine: Machine
     command: str
     rows: tuple[Row, ...]
 
 
 def machine() -> dict[str, str | int | float]:
-    """This machine, and what else keeps it busy just now."""
+    """This machine, what runs on it, and what else keeps it busy just now: ask at the start."""
     return {
         "cpu": _processor(),
         "cores": os.cpu_count() or 1,
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": platform.platform(),
         "python": platform.python_version(),
+        "nats_server": _said_by(shutil.which("nats-server") or _BESIDE_PYTHON, "--version"),
+        "bubblewrap": _said_by("bwrap", "--version"),
+        "commit": _said_by("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
         "load": round(os.getloadavg()[0], 2),
     }
 
@@ -72,7 +82,7 @@ def write(
     bench: str,
     rows: Iterable[Row],
     *,
-    on: Mapping[str, str | int | float] | None = None,
+    on: Machine | None = None,
     folder: Path = FOLDER,
 ) -> Path:
     """Write `folder/BENCH.json`.
@@ -122,13 +132,25 @@ def line(row: Row) -> str:
     least, most = min(row.values), max(row.values)
     said = f"  {row.note}" if row.note else ""
     return (
-        f"{row.system:<28} {row.measure:<44} {_figure(row.median):>9} "
-        f"{_figure(least):>9} {_figure(most):>9} {row.unit}{said}"
+        f"{row.system:<28} {row.measure:<44} {figure(row.median):>9} "
+        f"{figure(least):>9} {figure(most):>9} {row.unit}{said}"
     )
 
 
-def _figure(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+def figure(value: float) -> str:
+    """Three digits that count; whole thousands are easier to read with commas."""
+    if value == 0:
+        return "0"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _said_by(*argv: str) -> str:
+    """Return the first line that a program says; "none" where there is none."""
+    try:
+        said = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False).stdout
+    except OSError:
+        return "none"
+    return said.partition("\n")[0].strip() or "none"
 
 
 def _processor() -> str:

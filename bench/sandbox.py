@@ -219,7 +219,7 @@ async def measure(stand: Stand, runs: int, only: str) -> dict[str, tuple[list[fl
     return found
 
 
-def report(found: dict[str, tuple[list[float], Goal | None]]) -> None:
+def report(found: dict[str, tuple[list[float], Goal | None]], on: bench_rows.Machine) -> None:
     """Print the table, and the same as one line of JSON."""
     medians = {name: statistics.median(times) for name, (times, _) in found.items()}
     heads = " ".join(f"{head:>7}" for head in ("/fork", "/bare", "/walls"))
@@ -243,6 +243,7 @@ def report(found: dict[str, tuple[list[float], Goal | None]]) -> None:
             )
             for name, (times, _) in found.items()
         ),
+        on=on,
     )
 
 
@@ -393,7 +394,7 @@ async def _record(_roots: tuple[Root, ...]) -> None:
 
 
 async def _run(folder: Path, runs: int, only: str) -> None:
-    user = pwd.getpwnam(ORDINARY_USER)
+    on, user = bench_rows.machine(), pwd.getpwnam(ORDINARY_USER)
     ids = (user.pw_uid, user.pw_gid) if os.geteuid() == 0 else None
     render = _RENDER.read_bytes()
     one = await Launcher.start(drop_to=ids, preload=RUNTIMES, spare=True)
@@ -405,7 +406,7 @@ async def _run(folder: Path, runs: int, only: str) -> None:
     stand = Stand(folder, (one, other))
     try:
         stand.place_programs(render)
-        report(await measure(stand, runs, only))
+        report(await measure(stand, runs, only), on)
     finally:
         await stand.close()
 

@@ -30,6 +30,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple, Self
 
 import psutil
@@ -123,6 +124,10 @@ class Stand:
         """How many the fleet has sent."""
         return sum(lender.offers for lender in self.lenders)
 
+    def cancelled(self) -> int:
+        """How many leases it was told to stop: none of ours should be."""
+        return sum(lender.cancelled for lender in self.lenders)
+
     def classes(self, submitters: int) -> list[str]:
         """The classes of so many submitters."""
         return [class_token(spec_fields("job-0000", one)) for one in self.signers[:submitters]]
@@ -189,7 +194,7 @@ class Found:
 
     def __init__(self) -> None:
         self.on = rows.machine()
-        self.curves: dict[str, dict[str, list[tuple[int, float]]]] = {"fleet": {}, "queue": {}}
+        self.curves: dict[str, dict[str, dict[int, list[float]]]] = {"fleet": {}, "queue": {}}
         self._values: dict[tuple[str, str], list[float]] = defaultdict(list)
 
     def add(self, curve: str, line: str, n: int, unit: str, value: float) -> None:
@@ -197,7 +202,7 @@ class Found:
         along = "lenders" if curve == "fleet" else "jobs wait"
         measure = f"{line}, {n:,} {along}"
         self._values[measure, unit].append(value)
-        self.curves[curve].setdefault(line, []).append((n, value))
+        self.curves[curve].setdefault(line, {}).setdefault(n, []).append(value)
         print(f"{measure:<64} {value:10.1f} {unit}", flush=True)
         rows.write("scale", self.rows(), on=self.on)
 
@@ -213,7 +218,10 @@ class Found:
         panels = []
         for curve, title in (("fleet", "lenders"), ("queue", "waiting jobs")):
             lines = [
-                Line(name.removeprefix("a job ").removeprefix("is "), points)
+                Line(
+                    name.removeprefix("a job ").removeprefix("is "),
+                    [(n, median(values)) for n, values in points.items()],
+                )
                 for name, points in self.curves[curve].items()
                 if name.startswith("a job")
             ]
@@ -255,6 +263,7 @@ async def by_fleet(folder: Path, fleets: Sequence[int], found: Found) -> None:
                 second_s = idle_s / idle.at / lenders
                 found.add("fleet", f"an idle lender, {name}", lenders, "CPU µs/s", 1e6 * second_s)
             found.add("fleet", "jobs", lenders, "1/s", FLEET_JOBS / busy.at)
+            found.add("fleet", "leases told to stop", lenders, "leases", stand.cancelled())
 
 
 async def by_queue(folder: Path, queues: Sequence[int], found: Found) -> None:

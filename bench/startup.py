@@ -32,11 +32,12 @@ NEEDED = "import json, pathlib, socket"
 
 def main() -> None:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else RUNS
+    on = rows.machine()
     folder = Path(tempfile.mkdtemp(prefix="lender-startup-"))
     folder.chmod(0o711)
     try:
         with Fleet(folder, ("desk",)) as fleet:
-            _report(_measure(fleet.lenders["desk"], runs), runs)
+            _report(_measure(fleet.lenders["desk"], runs), runs, on)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -64,10 +65,9 @@ def _measure(desk: Lender, runs: int) -> dict[str, list[float]]:
     return took
 
 
-def _report(took: dict[str, list[float]], runs: int) -> None:
-    load = os.getloadavg()[0]
+def _report(took: dict[str, list[float]], runs: int, on: rows.Machine) -> None:
     print(
-        f"{runs} runs, Python {platform.python_version()}, {platform.platform()}, load {load:.2f}"
+        f"{runs} runs, Python {platform.python_version()}, {platform.platform()}, load {on['load']}"
     )
     print(f"{'command':<30} {'median ms':>10} {'least ms':>10} {'most ms':>10} {'over pass':>10}")
     floor_ms = statistics.median(took["python -c pass"])
@@ -89,6 +89,7 @@ def _report(took: dict[str, list[float]], runs: int) -> None:
             rows.Row("lender" if name.startswith("lender") else "floor", name, "ms", tuple(times))
             for name, times in took.items()
         ),
+        on=on,
     )
 
 

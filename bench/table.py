@@ -12,15 +12,18 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import rows
+from bench import goals, rows
 from bench.charts import Bar, write_bars
-from bench.rows import Row, Table
+from bench.rows import Row, Table, figure
 
 RESULTS = rows.ROOT / "bench" / "results"
 QUIET_LOAD = 0.5
 """Above this at its start, something else was measured, too."""
-RUNS, DURABLE = "runs", "durable"
+RUNS = "runs"
 _FIRST = ("peers", "throughput", "kills", "recovery", "scale", "owner", "sandbox", "comfort")
+
+
+_VERSIONS = ("nats_server", "bubblewrap")
 
 
 class Column(NamedTuple):
@@ -75,7 +78,7 @@ def read_all(folder: Path) -> list[Table]:
 
 def markdown(tables: Sequence[Table], pictures: Iterable[str]) -> str:
     """Return the page."""
-    parts = ["# Measured", "", *_machine(tables), ""]
+    parts = ["# Measured", "", *_machine(tables), "", *goals.page(tables), ""]
     for picture in pictures:
         parts += [f"![{Path(picture).stem}]({picture})", ""]
     for table in tables:
@@ -112,23 +115,21 @@ def side_by_side(table: Table) -> list[str]:
             row = medians.get((system, column.measure))
             late = row is not None and row.note is not None and row.note.startswith("not within")
             cells.append("" if row is None else f"{'over ' * late}{figure(row.median)}")
-        durable = medians.get((system, DURABLE))
+        durable = medians.get((system, goals.DURABLE))
         cells.append((durable.note or "") if durable else "")
         lines.append(_line(cells))
     return lines
 
 
-def figure(value: float) -> str:
-    """Three digits that count; whole thousands are easier to read with commas."""
-    if value == 0:
-        return "0"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
 def _machine(tables: Sequence[Table]) -> list[str]:
     on = {name: str(value) for name, value in tables[0].machine.items()}
-    words = "{cores} cores of {cpu}, {memory_gib} GiB, {system}, Python {python}."
-    lines = [words.format(**on)]
+    words = "{cores} cores of {cpu}, {memory_gib} GiB, {system}, Python {python}"
+    lines = [", ".join([words.format(**on), *(on[name] for name in _VERSIONS if name in on)]) + "."]
+    commits = sorted(
+        {str(table.machine["commit"]) for table in tables if "commit" in table.machine}
+    )
+    if commits:
+        lines[0] += f" Commit {', '.join(commits)}."
     busy = {table.bench: float(table.machine["load"]) for table in tables}
     busy = {name: load for name, load in busy.items() if load > QUIET_LOAD}
     if busy:
@@ -152,7 +153,7 @@ def _how(table: Table) -> list[str]:
 def _rows(table: Table) -> list[str]:
     head = ["system", "measure", "median", "least", "most", "unit", "n", ""]
     lines = [_line(head), _line(["---", "---", "---:", "---:", "---:", "---", "---:", "---"])]
-    lines += [_line(_cells(row)) for row in table.rows if row.measure not in {RUNS, DURABLE}]
+    lines += [_line(_cells(row)) for row in table.rows if row.measure not in {RUNS, goals.DURABLE}]
     return lines
 
 

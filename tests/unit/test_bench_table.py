@@ -45,6 +45,41 @@ def test_peers_stand_side_by_side_and_who_is_not_there_is_told_of(tmp_path: Path
     assert ">lender</text>" in (tmp_path / "peers-1.svg").read_text()
 
 
+def test_what_is_good_and_what_is_not_yet_comes_first(tmp_path: Path) -> None:
+    """Each figure beside its goal, and a floor or a peer; what no bench found is no goal missed."""
+    rows.write("peers", PEERS, on=QUIET, folder=tmp_path)
+    found = (
+        Row("lender", "jobs, wasm, sync default", "jobs/s", (6000.0,)),
+        Row("lender", "array of wasm tasks, sync default", "tasks/s", (100.0,)),
+        Row("floor: raw JetStream", "jobs, sync default", "jobs/s", (30000.0,)),
+    )
+    rows.write("throughput", found, on=QUIET, folder=tmp_path)
+    stopped = (
+        Row("lender", "pause: one, lenderd idle", "ms", (1.0, 2.0)),
+        Row("lender", "pause: many, lenderd loaded", "ms", (1.0, 25.0)),
+    )
+    rows.write("owner", stopped, on=QUIET, folder=tmp_path)
+    costs = {"broker, 1": 100.0, "server, 1": 100.0, "broker, 1,000": 120.0, "server, 1,000": 120.0}
+    curve = [
+        Row("lender", f"a job alone, {name} lenders", "CPU µs", (cost,))
+        for name, cost in costs.items()
+    ]
+    rows.write("scale", curve, on=QUIET, folder=tmp_path)
+    page = markdown(read_all(tmp_path), [])
+    lines = page.splitlines()
+    assert "**2 goals are met, 2 not yet.** Not measured here: " in page.partition("## peers")[0]
+    worst = "the worst of 2: many, lenderd loaded"
+    points = "200 µs at 1, 240 µs at 1,000"
+    for line in (
+        "| separate no-op jobs | 6,000 | 1/s | ≥ 5,000 | met | floor: raw JetStream: 30,000 |",
+        "| wasm tasks of an array | 100 | 1/s | ≥ 50,000 | not yet |  |",
+        f"| pause until all is frozen, p99 | 25 | ms | ≤ 20 | not yet | {worst} |",
+        f"| a job alone, 1 to 1,000 lenders | 1.2 | times | ≤ 1.25 | met | {points} |",
+    ):
+        assert line in lines
+    assert "over the best durable peer | 5,000 |" not in page, "the other one stores nothing"
+
+
 def test_figures_from_a_busy_machine_are_provisional(tmp_path: Path) -> None:
     rows.write("peers", PEERS, on={**QUIET, "load": 3.0}, folder=tmp_path)
     assert "**Provisional**: other work ran on this machine (load at the start: peers 3)" in (
