@@ -6,7 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import assert_never
+from typing import TypeGuard, assert_never
 
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -264,11 +264,12 @@ class Service:
         await self._carry_out(self._core.handle(self._clock.now(), event))
 
     async def _carry_out(self, effects: list[Effect]) -> None:
+        # Somebody waits for these: they go out with what is told beside them, not behind that.
+        for commit in filter(_is_commit, effects):
+            self._committer.add(commit)
         for effect in effects:
             journal.tell(effect)
             match effect:
-                case Commit():
-                    self._committer.add(effect)
                 case FeedWork():
                     self._feeder.feed(effect)
                 case DeleteWork():
@@ -284,8 +285,8 @@ class Service:
                     payload = encode(effect.control)
                     headers = {CONTENT_TYPE_HEADER: MSGPACK}
                     await self._publish(subjects.control(effect.lender), payload, headers)
-                case PutOff():
-                    pass  # replays alone have it
+                case Commit() | PutOff():
+                    pass  # done above; replays alone have the other
                 case Warn():
                     logger.warning("%s", effect.text)
                 case _:
@@ -368,3 +369,7 @@ class Service:
 
 def _new_id() -> str:
     return secrets.token_urlsafe(16)
+
+
+def _is_commit(effect: Effect) -> TypeGuard[Commit]:
+    return isinstance(effect, Commit)

@@ -22,6 +22,10 @@ MANY: Final = 16
 """Who follows so many jobs at once hears of all of this submitter's by one subscription; who
 follows fewer is not sent what concerns another process of the same submitter."""
 
+AHEAD_MAX: Final = 4
+"""So many jobs that nobody follows yet are heard of, each by a subscription of its own: who submits
+mostly waits for the result next, and is spared a look into RESULTS. Who never does pays no more."""
+
 UNREAD_MAX: Final = 1024
 UNREAD_BYTES_MAX: Final = 64 << 20
 EXPECTED_MAX: Final = 4096
@@ -102,17 +106,38 @@ class News:
         self._followed: dict[str, list[Hearing]] = {}
         self._expected: OrderedDict[str, Hearing] = OrderedDict()
         self._single: dict[str, Subscription] = {}
+        self._ahead: set[str] = set()
+        """Those of `_single` that nobody follows yet."""
         self._of_all: Subscription | None = None
         self._opening = asyncio.Lock()
         self._skip = len(subjects.event(submitter, ""))
         self.close: Callable[[], None] = connection.watch(self._on_state)
 
-    def expect(self, job: str) -> None:
-        """Keep the news of a job that is about to be submitted, where they are heard anyway."""
-        if self._of_all is not None:
-            self._expected[job] = Hearing(expected=True)
-            if len(self._expected) > EXPECTED_MAX:
-                self._expected.popitem(last=False)
+    async def expect(self, job: str) -> None:
+        """Keep the news of a job that is about to be submitted, where that costs little.
+
+        Raises:
+            Unreachable: the connection was closed for good.
+        """
+        if self._of_all is None:
+            if len(self._ahead) >= AHEAD_MAX or job in self._single:
+                return
+            self._ahead.add(job)
+            try:
+                self._single[job] = await self._open(subjects.event(self._submitter, job))
+            except BaseException:
+                self._ahead.discard(job)
+                raise
+        self._expected[job] = Hearing(expected=True)
+        if len(self._expected) > EXPECTED_MAX:
+            self._expected.popitem(last=False)
+
+    async def expect_no_more(self, job: str) -> None:
+        """Take up that it was not submitted."""
+        self._expected.pop(job, None)
+        if job in self._ahead:
+            self._ahead.discard(job)
+            await self._unsubscribe(self._single.pop(job))
 
     async def follow(self, job: str, *, fresh: bool = False) -> Hearing:
         """Hear of a job from now on; `fresh`: it was not submitted yet, so that nothing is missed.
@@ -122,6 +147,7 @@ class News:
         """
         hearing = self._expected.pop(job, None) or Hearing(expected=fresh)
         hearing.bytes_max = UNREAD_BYTES_MAX
+        self._ahead.discard(job)
         self._followed.setdefault(job, []).append(hearing)
         try:
             await self._subscribe(job)

@@ -50,8 +50,12 @@ class Submissions:
     async def submit_spec(self, spec: JobSpec) -> Job:
         """Have accepted what is known to the last field."""
         payload = payload_of(spec)
-        self._session.news.expect(spec.id)
-        await self._session.ledger.submit(spec.id, payload)
+        await self._session.news.expect(spec.id)
+        try:
+            await self._session.ledger.submit(spec.id, payload)
+        except BaseException:
+            await self._session.news.expect_no_more(spec.id)
+            raise
         return Job(self._session, spec, payload)
 
     def new_id(self, now: float) -> str:

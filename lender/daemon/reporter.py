@@ -5,6 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 from lender.daemon.spool import Spool, Spooled
 from lender.protocol.codec import decode, encode
@@ -22,6 +23,7 @@ class BrokerSilentError(Exception):
 
 
 Ask = Callable[[bytes], Awaitable[DoneReply]]
+"""May put the question on its way before it returns."""
 Answered = Callable[[str, int, DoneReply], None]
 
 
@@ -38,6 +40,8 @@ class Reporter:
         self._answered = answered
         self._waiting: dict[str, deque[Spooled]] = {}
         self._senders: dict[str, asyncio.Task[None]] = {}
+        self._asked: dict[str, asyncio.Future[DoneReply]] = {}
+        """What each of them waits for first."""
 
     def resume(self) -> int:
         """Send what an earlier process left behind; returns how many reports that is."""
@@ -70,6 +74,7 @@ class Reporter:
             if not waiting or waiting[0].submitter != submitter:
                 continue
             self._senders.pop(lease).cancel()
+            self._asked.pop(lease).cancel()
             last = self._waiting.pop(lease)[-1]
             report = _readable(last.payload)
             if report is not None and report.final:
@@ -81,37 +86,44 @@ class Reporter:
     async def close(self) -> None:
         """Stop sending; what is unanswered stays in the spool."""
         senders = list(self._senders.values())
-        for sender in senders:
-            sender.cancel()
+        under_way: list[asyncio.Future[Any]] = [*senders, *self._asked.values()]
+        for one in under_way:
+            one.cancel()
         await asyncio.gather(*senders, return_exceptions=True)
 
     def _queue(self, report: Spooled) -> None:
         self._waiting.setdefault(report.lease, deque()).append(report)
         if report.lease not in self._senders:
-            sender = asyncio.create_task(self._drain(report.lease))
+            # Not by the task: a submitter waits, and what is done here next may take a while.
+            asked = asyncio.ensure_future(self._ask(report.payload))
+            self._asked[report.lease] = asked
+            sender = asyncio.create_task(self._drain(report.lease, asked))
             self._senders[report.lease] = sender
 
-    async def _drain(self, lease: str) -> None:
+    async def _drain(self, lease: str, asked: Awaitable[DoneReply]) -> None:
         waiting = self._waiting[lease]
         while waiting:
             report = waiting[0]
-            reply = await self._until_answered(report)
+            reply = await self._until_answered(report, asked)
             waiting.popleft()
             self._spool.remove(report)
             self._answered(lease, report.number, reply)
-        del self._waiting[lease], self._senders[lease]
+            if waiting:
+                asked = self._ask(waiting[0].payload)
+        del self._waiting[lease], self._senders[lease], self._asked[lease]
 
-    async def _until_answered(self, report: Spooled) -> DoneReply:
+    async def _until_answered(self, report: Spooled, asked: Awaitable[DoneReply]) -> DoneReply:
         delay_s = RETRY_S_MIN
         while True:
             try:
-                return await self._ask(report.payload)
+                return await asked
             except BrokerSilentError as error:
                 about = {"lease": report.lease}
                 told = (report.number, report.lease, error)
                 log.info("report %d of lease %s: %s", *told, extra=about)
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, RETRY_S_MAX)
+            asked = self._ask(report.payload)
 
 
 def _readable(payload: bytes) -> Done | None:

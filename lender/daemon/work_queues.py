@@ -75,19 +75,29 @@ class WorkQueues:
             raise NotConnectedError("not connected yet")
         return self._connection
 
-    async def ask_commit(self, payload: bytes) -> DoneReply:
-        """Ask the broker to commit a report.
+    def ask_commit(self, payload: bytes) -> asyncio.Future[DoneReply]:
+        """Ask the broker to commit a report; the question is on its way when this returns.
 
-        Raises:
-            BrokerSilentError: nobody answered, or not in our words.
+        The future fails with BrokerSilentError: nobody answered, or not in our words.
         """
+        replied: asyncio.Future[DoneReply] = asyncio.get_running_loop().create_future()
+
+        def hear(answer: asyncio.Future[Msg]) -> None:
+            if replied.done() or answer.cancelled():
+                return
+            try:
+                replied.set_result(codec.decode(DoneReply, answer.result().data))
+            except (LinkError, ProtocolError) as error:
+                replied.set_exception(BrokerSilentError(str(error)))
+
         try:
-            await self._ack()
-            subject = subjects.done(self._lender)
-            answer = await self._line.request(subject, payload, timeout_s=DONE_TIMEOUT_S)
-            return codec.decode(DoneReply, answer.data)
-        except (LinkError, ProtocolError) as error:
-            raise BrokerSilentError(str(error)) from error
+            answer = self._line.ask(subjects.done(self._lender), payload, DONE_TIMEOUT_S)
+        except LinkError as error:
+            replied.set_exception(BrokerSilentError(str(error)))
+        else:
+            answer.add_done_callback(hear)
+            replied.add_done_callback(lambda _: answer.cancel())
+        return replied
 
     async def close(self) -> None:
         """End the pulls, and wait for what is being sent."""

@@ -140,14 +140,11 @@ class Connection:
         Raises:
             NotConnectedError, PayloadTooLargeError.
         """
-        if not self.nc.is_connected:
-            raise NotConnectedError("no NATS server on the line")
         size = len(payload)
         if headers:
             # "NATS/1.0", a blank line, and ": " and a line end for each.
             size += 12 + sum(len(key) + len(value.encode()) + 4 for key, value in headers.items())
-        if size > self.nc.max_payload:
-            raise PayloadTooLargeError(size, self.nc.max_payload)
+        self._check(size)
         task = asyncio.current_task()
         cancelled = 0 if task is None else task.cancelling()
         await self.nc.publish(subject, payload, reply, headers)
@@ -187,6 +184,46 @@ class Connection:
         if status(msg) == NO_RESPONDERS:
             raise NoRespondersError(subject)
         return msg
+
+    def ask(self, subject: str, payload: bytes, timeout_s: float) -> asyncio.Future[Msg]:
+        """Do as `request`, but hand the question to the kernel before this returns.
+
+        Who has more to do behind it so does that while the question is on its way. The future ends
+        as `request` does; cancel it when the answer is not needed any more.
+
+        Raises:
+            NotConnectedError, PayloadTooLargeError: nothing has happened.
+        """
+        self._check(len(payload))
+        answer = self.awaited()
+
+        def settle(_: int, msg: Msg) -> None:
+            if answer.done():
+                return
+            if status(msg) == NO_RESPONDERS:
+                answer.set_exception(NoRespondersError(subject))
+            else:
+                answer.set_result(msg)
+
+        def give_up() -> None:
+            if not answer.done():
+                answer.set_exception(RequestTimeoutError(subject, timeout_s))
+
+        def forget(_: asyncio.Future[Msg]) -> None:
+            self.inbox.drop(token)
+            timer.cancel()
+
+        token, reply = self.inbox.add(settle)
+        timer = asyncio.get_running_loop().call_later(timeout_s, give_up)
+        answer.add_done_callback(forget)
+        self.nc.publish_at_once(subject, payload, reply)
+        return answer
+
+    def _check(self, size: int) -> None:
+        if not self.nc.is_connected:
+            raise NotConnectedError("no NATS server on the line")
+        if size > self.nc.max_payload:
+            raise PayloadTooLargeError(size, self.nc.max_payload)
 
     async def come_back(self) -> None:
         """Let go of the server and connect anew, by the credentials as their file has them now.

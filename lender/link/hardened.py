@@ -4,11 +4,13 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
+from typing import Any
 
 from nats import errors
 from nats.aio.client import PING_PROTO, Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.protocol import command
 
 from lender.protocol.strangers_text import visible
 
@@ -54,6 +56,67 @@ class HardenedClient(Client):
         self.stays = False
         """Whether it tries on where the server refuses us; nats-py closes for good."""
         self._at_once: dict[int, Callable[[Msg], None]] = {}
+        self._writes_soon = False
+
+    def publish_at_once(self, subject: str, payload: bytes, reply: str) -> None:
+        """Hand a message to the kernel, behind whatever waits to be written.
+
+        Where it takes nothing just now, that waits for the line like any other.
+
+        Args:
+            subject: of it, one of our own making.
+            payload: no more than the server takes.
+            reply: where an answer comes.
+        """
+        told: bytes = command.pub_cmd(subject, reply, payload)
+        self._pending.append(told)
+        self._pending_data_size += len(told)
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += len(payload)
+        if not self._write():
+            self._wake_flusher()
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002 - theirs
+        """Write what this turn of the loop has to say behind it, all at once.
+
+        nats-py wakes a task for that, through a queue and with a future: some 30 us for each write.
+        It still does where the line takes nothing, and so whoever publishes waits there.
+        """
+        if force_flush or not self.is_connected or not self._takes_more():
+            return await super()._flush_pending(force_flush)
+        if not self._writes_soon:
+            self._writes_soon = True
+            asyncio.get_running_loop().call_soon(self._write_soon)
+        return None
+
+    def _write_soon(self) -> None:
+        self._writes_soon = False
+        if not self._write():
+            self._wake_flusher()
+
+    def _write(self) -> bool:
+        """Write what is pending; False where that is left to nats-py, which knows broken lines."""
+        transport = self._transport
+        if not self._pending:
+            return True
+        if transport is None or not self.is_connected or not self._takes_more():
+            return False
+        try:
+            transport.writelines(self._pending)
+        except (OSError, RuntimeError):
+            return False
+        self._pending = []
+        self._pending_data_size = 0
+        return True
+
+    def _takes_more(self) -> bool:
+        """Whether the kernel has taken all that was written."""
+        writer = getattr(self._transport, "_io_writer", None)
+        return writer is not None and writer.transport.get_write_buffer_size() == 0
+
+    def _wake_flusher(self) -> None:
+        if self.is_connected and self._flush_queue is not None and self._flush_queue.empty():
+            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
     def handle_at_once(self, subscription: Subscription, handler: Callable[[Msg], None]) -> None:
         """Have a subscription's messages handled where they are read, in their order.

@@ -46,7 +46,7 @@ _MARKS = {b"j": JSON, b"m": MSGPACK}
 
 _CALLERS: dict[type[BaseModel], tuple[str, ...]] = {
     JobSpec: ("lender.client.ledger.Ledger.read",),
-    DoneReply: ("lender.daemon.work_queues.WorkQueues.ask_commit",),
+    DoneReply: ("lender.daemon.work_queues.WorkQueues.ask_commit.hear",),
     QueryReply: ("lender.client.client.Client._ask.attempt",),
     LogHead: (
         "lender.daemon.receipt_head.HeadPublisher._compare",

@@ -9,7 +9,7 @@ from core_world import ALICE, array_spec
 
 from lender.client.errors import Unreachable
 from lender.client.following import Following
-from lender.client.news import EXPECTED_BYTES_MAX, EXPECTED_MAX, MANY, UNREAD_MAX, News
+from lender.client.news import AHEAD_MAX, EXPECTED_BYTES_MAX, EXPECTED_MAX, MANY, UNREAD_MAX, News
 from lender.link.api import JetStream
 from lender.link.connection import Closed, Connected, Connection, Disconnected, Listener
 
@@ -90,13 +90,33 @@ async def test_a_few_jobs_are_heard_of_one_by_one_and_many_together(
     assert line.subjects == []
 
 
+async def test_the_next_jobs_are_heard_of_from_before_they_are_submitted(
+    line: _Line, news: News
+) -> None:
+    ahead = [f"job-{number}" for number in range(AHEAD_MAX)]
+    for job in (*ahead, "late"):
+        await news.expect(job)
+    assert line.subjects == [event(job) for job in ahead], "who follows none pays no more"
+    line.tell("job-0", b"early")
+    hearing = await news.follow("job-0")
+    assert hearing.whole
+    msg = await hearing.next(LONG_S)
+    assert msg is not None
+    assert msg.data == b"early"
+    assert not (await news.follow("late")).whole, "nobody listened"
+    await news.leave("job-0", hearing)
+    assert event("job-0") not in line.subjects
+    await news.expect("job-9")
+    await news.expect_no_more("job-9")
+    assert event("job-9") not in line.subjects
+    assert not (await news.follow("job-9")).whole
+
+
 async def test_who_hears_of_all_has_the_news_of_what_is_followed_later(
     line: _Line, news: News
 ) -> None:
-    news.expect("job-1")
-    assert not (await news.follow("job-1")).whole, "nobody listened"
     await many(news)
-    news.expect("job-2")
+    await news.expect("job-2")
     line.tell("job-2", b"early")
     hearing = await news.follow("job-2")
     assert hearing.whole
@@ -109,7 +129,7 @@ async def test_who_hears_of_all_has_the_news_of_what_is_followed_later(
 async def test_what_nobody_follows_takes_little_and_is_forgotten(line: _Line, news: News) -> None:
     await many(news)
     for number in range(EXPECTED_MAX + 1):
-        news.expect(f"job-{number}")
+        await news.expect(f"job-{number}")
     assert not (await news.follow("job-0")).whole
     for _ in range(3):
         line.tell("job-1", bytes(EXPECTED_BYTES_MAX))
@@ -123,14 +143,14 @@ async def test_too_many_and_a_broken_line_are_known_to_have_cost_news(
     line: _Line, news: News
 ) -> None:
     await many(news)
-    news.expect("job-1")
+    await news.expect("job-1")
     hearing = await news.follow("job-1")
     for _ in range(UNREAD_MAX):
         line.tell("job-1")
     assert hearing.whole
     line.tell("job-1")
     assert not hearing.whole
-    news.expect("job-2")
+    await news.expect("job-2")
     for listener in line.listeners:
         listener(Disconnected())
         listener(Connected())
