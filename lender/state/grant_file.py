@@ -9,6 +9,7 @@ version does not know.
 
 import hashlib
 import json
+import math
 import os
 import re
 import stat
@@ -246,7 +247,10 @@ def _timestamp(table: dict[str, Any], key: str) -> float:
 def _moment(timestamp: float) -> str:
     """An RFC 3339 date and time with microseconds, in UTC."""
     try:
-        seconds, microseconds = divmod(round(timestamp * 1_000_000), 1_000_000)
+        # By parts: a far date times a million would lose its last digits.
+        whole = math.floor(timestamp)
+        microseconds = whole * 1_000_000 + round((timestamp - whole) * 1_000_000)
+        seconds, microseconds = divmod(microseconds, 1_000_000)
         return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{microseconds:06d}Z"
     except (OverflowError, OSError) as error:
         raise ValueError(f"{timestamp} is no time") from error
