@@ -161,7 +161,7 @@ class State:
     def add_lease(self, job: Job, lease: Lease) -> None:
         """Take up a lease of the job that nobody holds yet."""
         assert job.verified, "nothing is leased whose signature was not checked"
-        job.leases.add(lease.id)
+        job.leases[lease.id] = None
         self.leases.add(lease)
         if job.shared:
             job.note_leased(lease.id, lease.step, lease.open)
@@ -181,7 +181,7 @@ class State:
         self._release(lease)
         self.copies.pop(lease.id, None)
         job = self.jobs[lease.job]
-        job.leases.discard(lease.id)
+        job.leases.pop(lease.id, None)
         if job.is_gang:
             self.gangs.touch(job)
         self.due.drop(Due("lease", (lease.id,)))

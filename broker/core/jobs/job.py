@@ -141,14 +141,15 @@ class Job:
     """Whether the signature is known to hold; nothing is leased before."""
     state: JobState = "queued"
     pending: dict[Step, RangeSet] = field(default_factory=dict)
-    leases: set[str] = field(default_factory=set)
+    leases: dict[str, None] = field(default_factory=dict)
+    """Those that are out; a set would take as much memory as most of the job, while it waits."""
     succeeded: int = 0
     failed: int = 0
     failures: Failures = field(default_factory=Failures)
     """Which of an array's have failed."""
     mean_s: float | None = None
     """Mean time of a task as measured; None before the first result."""
-    resting: list[Resting] = field(default_factory=list)
+    resting: tuple[Resting, ...] = ()
     setbacks: int = 0
     """Refusals since the last result."""
     setback_reason: str = ""
@@ -274,7 +275,7 @@ class Job:
     def begin(self, now: float, step: Step, tasks: RangeSet) -> None:
         """Let tasks wait for a lease at `step`, from the day on that the submitter named."""
         if now < self.not_before:
-            self.resting.append(Resting(self.not_before, step, tasks, "date"))
+            self.resting += (Resting(self.not_before, step, tasks, "date"),)
         elif tasks:
             self.pending[step] = tasks
 
@@ -319,7 +320,7 @@ class Job:
                 del self.pending[step]
         for one in self.resting:
             one.tasks.remove(task)
-        self.resting = [one for one in self.resting if one.tasks]
+        self.resting = tuple(one for one in self.resting if one.tasks)
 
     def note_leased(self, lease: str, step: Step, tasks: Iterable[TaskRange]) -> None:
         """Note of shared tasks which lease has them from now on."""
@@ -344,7 +345,7 @@ class Job:
     ) -> None:
         """Let refused tasks rest, longer each time, and prefer others to `lender` for a while."""
         until = now + _backoff_s(self.setbacks)
-        self.resting += [Resting(until, step, tasks, "refused") for step, tasks in refused.items()]
+        self.resting += _refused(until, refused)
         self.setbacks += 1
         self.setback_reason = reason
         if lender is not None:
@@ -362,15 +363,14 @@ class Job:
             one = self.resting[at]
             if (one.until, one.cause, one.step.failures) == (until, "failed", after.failures):
                 one.tasks.add(task, 1)
-                self.resting[at] = one._replace(step=max(one.step, after))
+                moved = one._replace(step=max(one.step, after))
+                self.resting = (*self.resting[:at], moved, *self.resting[at + 1 :])
                 return
-        self.resting.append(Resting(until, after, RangeSet([(task, 1)]), "failed"))
+        self.resting += (Resting(until, after, RangeSet([(task, 1)]), "failed"),)
 
     def rest(self, until: float, reason: str) -> None:
         """Let no pending task be leased before `until`."""
-        self.resting += [
-            Resting(until, step, tasks, "refused") for step, tasks in self.pending.items()
-        ]
+        self.resting += _refused(until, self.pending)
         self.pending.clear()
         self.setback_reason = reason
 
@@ -380,14 +380,14 @@ class Job:
         for one in self.resting:
             if one.until <= now:
                 self.put_back({one.step: one.tasks})
-        self.resting = [one for one in self.resting if one.until > now]
+        self.resting = tuple(one for one in self.resting if one.until > now)
 
     def shift(self, by_s: float) -> None:
         """Move what was noted by the clock, after the clock itself has been moved."""
-        self.resting = [
+        self.resting = tuple(
             one if one.cause == "date" else one._replace(until=one.until + by_s)
             for one in self.resting
-        ]
+        )
         if self.aside_until is not None:
             self.aside_until += by_s
         for avoided in self.avoided.values():
@@ -420,6 +420,10 @@ def _large_inputs(spec: JobSpec) -> tuple[BlobRef, ...]:
     if spec.program is not None:
         blobs.append(spec.program)
     return tuple(one for one in blobs if one.size_bytes >= OFFERED_BLOB_BYTES_MIN)
+
+
+def _refused(until: float, tasks_by_step: Mapping[Step, RangeSet]) -> tuple[Resting, ...]:
+    return tuple(Resting(until, step, tasks, "refused") for step, tasks in tasks_by_step.items())
 
 
 def _until(resting: Resting) -> float:
