@@ -48,6 +48,10 @@ class Present(Told):
 class User(Told):
     """One who is connected."""
 
+    cid: int = 0
+    """Number of the connection, on its server."""
+    start: str = ""
+    """When it began, as RFC 3339 writes it."""
     name: str = ""
     """As the program calls itself."""
     authorized_user: str = ""

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import functools
 import json
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from nats.aio.msg import Msg
@@ -92,6 +92,17 @@ class Servers:
             LinkError: no answer, or a strange one.
         """
         found: dict[tuple[str, str, str, str], User] = {}
+        for server, one in await self.lines(account):
+            found[(server, one.authorized_user, one.ip, one.name)] = one
+        return list(found.values())
+
+    async def lines(self, account: str) -> list[tuple[str, User]]:
+        """Return each connection of an account, with the id of its server.
+
+        Raises:
+            LinkError: no answer, or a strange one.
+        """
+        found: dict[tuple[str, int], User] = {}
         names = await self._running()
         offset, more = 0, True
         while more:
@@ -99,12 +110,29 @@ class Servers:
             answers = await self._ask_each(names, f"{_PING}.CONNZ", json.dumps(asked).encode())
             pages = [users_of(answer) for answer in answers]
             for page in pages:
-                for one in page.data.connections:
-                    key = (page.server.id, one.authorized_user, one.ip, one.name)
-                    found[key] = one
+                found |= {(page.server.id, one.cid): one for one in page.data.connections}
             offset += _PAGE
             more = any(page.data.total > offset for page in pages)
-        return list(found.values())
+        return [(server, one) for (server, _), one in found.items()]
+
+    async def cut(self, lines: Iterable[tuple[str, int]]) -> None:
+        """Close connections, each named by the id of its server and its own number there.
+
+        One that is closed already is as good.
+
+        Raises:
+            LinkError: no answer, or a strange one.
+        """
+        asked = [
+            self._connection.request(
+                f"$SYS.REQ.SERVER.{server}.KICK",
+                json.dumps({"cid": number}).encode(),
+                timeout_s=_ANSWER_S,
+            )
+            for server, number in lines
+        ]
+        for answer in await asyncio.gather(*asked):
+            done_of(answer.data)
 
     async def reload(self) -> list[str]:
         """Have each read its configuration and its certificate anew; returns their names.

@@ -13,6 +13,7 @@ import uvloop
 
 from broker.deployment import command as deploying
 from broker.deployment import rotation_command as rotating
+from broker.deployment import strangers
 from broker.deployment.folder import Deployment, DeploymentError
 from broker.deployment.revocation import revoke
 from broker.service import bounding, letting_in
@@ -49,6 +50,7 @@ EXAMPLES = """examples:
   lender-broker requests                       who waits to be let in
   lender-broker bound UCXY... --submitters alice,bob
                                                that lender may work for these alone
+  lender-broker strangers --url ...            from where, and --at-most 16 of each address
   lender-broker revoke UCXY... --url ...       that key is let in no more, at once
   lender-broker rotate --url ...               new keys vouch for all; old tokens stay good
   lender-broker rotate --retire --url ...      they do no more
@@ -89,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "serve":
             logs.set_up(settings.log_level, settings.log_format)
             uvloop.run(_serve(settings, arguments.ready_file))
-        elif arguments.command in ("init", "revoke", "rotate"):
+        elif arguments.command in ("init", "revoke", "rotate", "strangers"):
             print(_changed(arguments, settings))  # noqa: T201 - asked for
         elif arguments.command == "bound":
             print(bounding.run(arguments, settings))  # noqa: T201 - asked for
@@ -115,6 +117,8 @@ def _changed(arguments: argparse.Namespace, settings: BrokerSettings) -> str:
     if arguments.command == "rotate":
         where = (deployment, settings.url, settings.ca)
         return rotating.run(arguments, *where, os.urandom, now)
+    if arguments.command == "strangers":
+        return strangers.run(arguments, deployment, settings.url, settings.ca)
     asyncio.run(revoke(deployment, settings.url, settings.ca, arguments.key, now))
     # Tokens tell seconds apart: what is issued once we have returned is later than what we refuse.
     time.sleep(max(0.0, int(now) + 2 - time.time()))
@@ -200,6 +204,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     bounding.configure(bound, CA_HELP)
     rotate = commands.add_parser("rotate", parents=[common], help="new keys, nobody disconnected")
     rotating.configure(rotate, CA_HELP)
+    waiting = commands.add_parser("strangers", parents=[common], help="who holds lines, unknown")
+    strangers.configure(waiting, CA_HELP)
     _add_allow(commands.add_parser("allow", parents=[common], help="let a submitter in"))
     commands.add_parser("submitters", parents=[common], help="list who may submit, and how much")
     forbid = commands.add_parser("forbid", parents=[common], help="let a submitter in no more")

@@ -36,6 +36,9 @@ from lender.protocol.enrolment import EnrolAnswer, EnrolRequest, digest_of, sign
 from lender.protocol.permissions import STRANGERS_INBOX
 from lender.protocol.signature import SIGNATURE_HEADER, Signer, seed_from_entropy
 
+ELSEWHERE = "127.0.0.3"
+"""Another machine's address, as it were."""
+
 
 class Fleet:
     """A deployment on a server, and a broker that serves it."""
@@ -68,6 +71,11 @@ class Fleet:
         ) as operator:
             msg = await operator.request(subjects.ENROLMENT_REQUESTS, b"")
         return decode(OperatorAnswer, msg.data).requests
+
+    def strangers(self, *arguments: str) -> str:
+        said = self.broker.run("strangers", "--url", self.server.url, *arguments)
+        assert said.returncode == 0, said.stderr
+        return said.stdout
 
     def approve(self, code: str) -> None:
         said = self.broker.run("approve", code, "--yes", "--url", self.server.url)
@@ -198,13 +206,17 @@ async def test_headers_that_hide_the_servers_word_let_nobody_wait(fleet: Fleet, 
         await writer.wait_closed()
 
 
-async def test_strangers_take_the_lines_of_strangers_alone(fleet: Fleet) -> None:
+async def test_strangers_take_the_lines_of_strangers_alone_and_are_held_to_a_few(
+    fleet: Fleet,
+) -> None:
     server = urlsplit(fleet.server.url)
     lines: list[asyncio.StreamWriter] = []
     said = b"PONG"
     try:
         while said.startswith(b"PONG") and len(lines) <= STRANGERS_CONNECTIONS_MAX:
-            reader, writer = await asyncio.open_connection(server.hostname, server.port)
+            reader, writer = await asyncio.open_connection(
+                server.hostname, server.port, local_addr=(ELSEWHERE, 0)
+            )
             lines.append(writer)
             await reader.readline()
             writer.write(b'CONNECT {"verbose":false}\r\nPING\r\n')
@@ -212,6 +224,18 @@ async def test_strangers_take_the_lines_of_strangers_alone(fleet: Fleet) -> None
         assert b"maximum account active connections" in said
         assert len(lines) == STRANGERS_CONNECTIONS_MAX + 1
         assert await fleet.requests() == ()
+        with pytest.raises(ConnectError, match="maximum account active connections"):
+            await connect_as_stranger(fleet.server.url, None, 1.0)
+
+        listed = await asyncio.to_thread(fleet.strangers)
+        assert f"{STRANGERS_CONNECTIONS_MAX}  {ELSEWHERE}" in listed
+        held = await asyncio.to_thread(fleet.strangers, "--at-most", "4", "--for", "1s")
+        assert f"{STRANGERS_CONNECTIONS_MAX - 4}  {ELSEWHERE}" in held
+        async with await fleet.stranger() as line:
+            assert (await paired(fleet, line, applicant(1))).token is not None
+            listed = await asyncio.to_thread(fleet.strangers)
+        assert f" 4  {ELSEWHERE}" in listed
+        assert " 1  127.0.0.1" in listed
     finally:
         for writer in lines:
             writer.close()
