@@ -172,7 +172,7 @@ def _for_systemd(target: Target, programs: dict[str, str], *, replace: bool) -> 
     }
     accounts = (shipped / systemd.ACCOUNTS).resolve()
     found = host.systemd_service(target)
-    _check_alone(target, runs=found.active or found.starting)
+    _check_alone(target, runs=found.active or found.changing)
     return systemd.install(target, units, accounts, found, replace=replace)
 
 
@@ -180,6 +180,7 @@ def _for_launchd(target: Target, programs: dict[str, str], *, replace: bool) -> 
     source = launchd_source(target)
     shipped = (UNITS / "launchd" / source).read_text()
     text = templates.plist(shipped, programs, str(Path.home()))
+    host.check_account(target)
     found = host.launchd_service(target, source)
     _check_alone(target, runs=found.loaded)
     return launchd.install(target, text, found, replace=replace)

@@ -1,6 +1,8 @@
 """`lender install` and `lender uninstall` as typed, beside a systemctl that only takes notes."""
 
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -48,7 +50,7 @@ def changed(home: Path) -> list[str]:
     """What was asked for that is no question."""
     ran = (home / "tools" / "ran").read_text().splitlines()
     lines = [line.removeprefix("--user ") for line in ran]
-    return [line for line in lines if not line.startswith(("is-", "show "))]
+    return [line for line in lines if not line.startswith(("is-", "show ", "print "))]
 
 
 def test_it_says_what_it_will_do_does_it_once_and_undoes_it(
@@ -90,6 +92,62 @@ def test_what_ran_before_an_upgrade_is_started_anew(
     assert "✓ run systemctl --user restart lenderd.service" in capsys.readouterr().out
     assert main(["install"]) == 0
     assert "it is so already" in capsys.readouterr().out
+
+
+def test_who_was_cut_off_before_a_new_unit_ran_types_it_again(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["install"]) == 0
+    unit = home / "config/systemd/user/lenderd.service"
+    unit.write_text(f"{unit.read_text()}# mine\n")
+    works = (home / "tools/systemctl").read_text()
+    (home / "tools/systemctl").write_text(works.replace("start|restart)", "restart) exit 1 ;; x)"))
+    assert main(["install", "--replace"]) == 1
+    (home / "tools/systemctl").write_text(works)
+    (home / "tools/started").write_text(f"@{unit.stat().st_ctime - 5:.0f}\n")
+    assert main(["install"]) == 0
+    assert "✓ run systemctl --user restart lenderd.service" in capsys.readouterr().out
+    (unit.parent / ".lenderd.service.new").write_text("half a uni")
+    assert main(["uninstall"]) == 0
+    assert f"{unit}.kept stays" in capsys.readouterr().out
+    assert [one.name for one in unit.parent.iterdir()] == ["lenderd.service.kept"]
+
+
+def test_what_is_still_being_stopped_is_waited_for(home: Path) -> None:
+    (home / "tools" / "active").write_text("deactivating\n")
+    assert main(["uninstall"]) == 0
+    assert "disable --now lenderd.service" in changed(home)
+
+
+def test_on_a_mac_what_is_older_than_its_file_or_does_not_run_is_started_anew(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(host, "manager", lambda: "launchd")
+    monkeypatch.setenv("HOME", str(home))
+    tool(home, "launchctl", 'echo "$@" >>ran; [ $1 != print ] || cat told')
+    assert main(["install"]) == 0
+    agent = home / "Library/LaunchAgents/lender.lenderd.plist"
+    anew = [
+        f"bootout gui/{os.getuid()}/lender.lenderd",
+        f"enable gui/{os.getuid()}/lender.lenderd",
+        f"bootstrap gui/{os.getuid()} {agent}",
+    ]
+    assert changed(home) == anew[1:]
+    newer = subprocess.Popen(["sleep", "600"])
+    try:
+        for runs, done in ((os.getpid(), anew), (None, anew), (newer.pid, [])):
+            line = "" if runs is None else f"\tpid = {runs}\n"
+            (home / "tools/told").write_text(f"lender.lenderd = {{\n\tactive count = 1\n{line}}}\n")
+            (home / "tools/ran").unlink()
+            assert main(["install"]) == 0
+            assert changed(home) == done
+    finally:
+        newer.kill()
+        newer.wait()
+    assert "it is so already" in capsys.readouterr().out
+    agent.with_name(".lender.lenderd.plist.new").write_text("half")
+    assert main(["uninstall"]) == 0
+    assert not list(agent.parent.iterdir())
 
 
 def test_another_lenderd_of_this_machine_is_named(

@@ -2,6 +2,7 @@
 
 import plistlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from lender.cli.exits import CommandError, Exit
 from lender.cli.install import UNITS
 from lender.cli.installing import host, launchd, systemd, templates
-from lender.cli.installing.plan import Plan, Remove, Run, Target, Write
+from lender.cli.installing.plan import Plan, Remove, Run, Target, Write, draft
 
 PROGRAMS = {name: f"/opt/lender/bin/{name}" for name in ("lender", "lenderd", "lender-broker")}
 MINE, MACHINES = Target("lenderd", system=False), Target("lenderd", system=True)
@@ -31,7 +32,7 @@ def found(
     active: bool = False,
     accounts: bool = True,
     lingers: bool = False,
-    starting: bool = False,
+    changing: bool = False,
     outdated: bool = False,
 ) -> systemd.Found:
     return systemd.Found(
@@ -42,7 +43,7 @@ def found(
         active,
         accounts,
         lingers,
-        starting,
+        changing,
         outdated,
     )
 
@@ -56,6 +57,7 @@ def carried_out(files: dict[Path, str], plan: Plan) -> tuple[dict[Path, str], li
                 if kept is not None:
                     files[kept] = files[path]
                 files[path] = content
+                files.pop(draft(path), None)
             case Remove(path, kept):
                 content = files.pop(path)
                 if kept is not None:
@@ -112,14 +114,14 @@ def test_an_agent_is_of_a_session_and_wants_no_lingering() -> None:
 
 
 def test_what_fails_and_is_started_again_and_again_is_not_taken_for_well() -> None:
-    failing = found(installed(), enabled=True, starting=True)
+    failing = found(installed(), enabled=True, changing=True)
     plan = systemd.install(MINE, units(MINE), ACCOUNTS, failing, replace=False)
     assert carried_out(installed(), plan)[1] == [
         "systemctl --user daemon-reload",
         "systemctl --user reset-failed lenderd.service",
         "systemctl --user start lenderd.service",
     ]
-    plan = systemd.uninstall(MINE, found(installed(), starting=True))
+    plan = systemd.uninstall(MINE, found(installed(), changing=True))
     assert plan.steps[0] == Run(("systemctl", "--user", "disable", "--now", "lenderd.service"))
 
 
@@ -171,6 +173,94 @@ def test_the_unit_of_a_package_is_switched_on_and_not_written_once_more() -> Non
     plan = systemd.uninstall(MACHINES, on)
     assert carried_out(packaged, plan)[0] == packaged
     assert plan.notes == ("lenderd.service of a package stays, switched off",)
+
+
+class Manager:
+    """A machine whose systemd or launchd does what it is told, until whoever tells is cut off."""
+
+    def __init__(self, files: dict[Path, str]) -> None:
+        self.files = files
+        self.runs: dict[Path, str] | None = None
+        """The files as they were when it was started; None: it does not run."""
+        self.on = False
+        """It starts by itself; for launchd: it is loaded."""
+
+    def found(self) -> systemd.Found:
+        runs, outdated = self.runs is not None, self.runs not in (None, self.files)
+        return found(self.files, enabled=self.on, active=runs, lingers=True, outdated=outdated)
+
+    def found_on_a_mac(self) -> launchd.Found:
+        there, left = self.files.get(PLIST), frozenset(self.files) - {PLIST}
+        return launchd.Found(PLIST, there, self.on, 501, self.runs != self.files, left)
+
+    def carry_out(self, plan: Plan, steps: int) -> None:
+        """Do the first steps; of one that writes a file that comes next, a half."""
+        self.files, ran = carried_out(self.files, Plan(plan.steps[:steps]))
+        for word in (word for line in ran for word in line.split()):
+            if word in ("start", "restart", "bootstrap"):
+                self.runs = dict(self.files)
+            if word in ("disable", "bootout"):
+                self.runs, self.on = None, False
+            if word in ("enable", "bootstrap"):
+                self.on = True
+        match plan.steps[steps : steps + 1]:
+            case (Write(path, content, _),):
+                self.files[draft(path)] = content[:20]
+
+    def state(self) -> tuple[dict[Path, str], dict[Path, str] | None, bool]:
+        return self.files, self.runs, self.on
+
+
+PLIST = Path("/Users/a/Library/LaunchAgents/lender.lenderd.plist")
+MOVED = {name: path.replace("/opt", "/srv") for name, path in PROGRAMS.items()}
+
+
+def plans(manager: Manager, programs: dict[str, str]) -> tuple[Plan, Plan]:
+    """What installing and undoing come to now, by systemd."""
+    now = manager.found()
+    texts = units(MINE, programs)
+    return systemd.install(MINE, texts, ACCOUNTS, now, replace=True), systemd.uninstall(MINE, now)
+
+
+def plans_on_a_mac(manager: Manager, programs: dict[str, str]) -> tuple[Plan, Plan]:
+    now = manager.found_on_a_mac()
+    shipped = (UNITS / "launchd" / str(launchd.source(MINE))).read_text()
+    text = templates.plist(shipped, programs, "/Users/a")
+    return launchd.install(MINE, text, now, replace=True), launchd.uninstall(MINE, now)
+
+
+@pytest.mark.parametrize("of", [plans, plans_on_a_mac])
+@pytest.mark.parametrize("before", ["nothing", "an older one", "an edited one"])
+def test_who_is_cut_off_types_it_again_or_undoes_it(
+    of: Callable[[Manager, dict[str, str]], tuple[Plan, Plan]], before: str
+) -> None:
+    def machine() -> Manager:
+        made = Manager({})
+        if before != "nothing":
+            made.carry_out(of(made, PROGRAMS)[0], 99)
+        if before == "an edited one":
+            made.files = {path: f"{text} " for path, text in made.files.items()}
+        return made
+
+    def reached(manager: Manager, *, installed: bool) -> Manager:
+        manager.carry_out(of(manager, MOVED)[not installed], 99)
+        return manager
+
+    whole = reached(machine(), installed=True).state()
+    assert whole[1:] == (whole[0], True)
+    for steps in range(8):
+        again, undone, half_undone = machine(), machine(), reached(machine(), installed=True)
+        for manager in (again, undone):
+            manager.carry_out(of(manager, MOVED)[0], steps)
+        half_undone.carry_out(of(half_undone, MOVED)[1], steps)
+        files, runs, on = reached(again, installed=True).state()
+        drafts = {path for path in files if path.name.endswith(".new")}
+        assert (files, runs is not None, on) == (whole[0], True, True), (steps, drafts)
+        assert runs == files
+        for manager in (undone, half_undone):
+            files, runs, on = reached(manager, installed=False).state()
+            assert {path.suffix for path in files} <= {".kept"}
+            assert (runs, on, bool(files)) == (None, False, before == "an edited one")
 
 
 def test_uninstall_leaves_nothing_but_what_is_the_owners() -> None:

@@ -2,13 +2,12 @@
 
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from lender.cli.exits import CommandError, Exit
-from lender.cli.installing.plan import Plan, Remove, Run, Step, Wipe, Write, told
+from lender.cli.installing.plan import Plan, Remove, Run, Step, Wipe, Write, draft, told
 from lender.cli.state_choice import serves
 from lender.cli.words import printable
 from lender.sandbox.files import scratch
@@ -54,14 +53,15 @@ def _do(step: Step) -> None:
 
 def _write(path: Path, content: str, kept: Path | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Whole or not at all: a half unit would be what starts at boot.
+    with draft(path).open("w") as file:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     if kept is not None:
         path.replace(kept)
-    # Whole or not at all: a half unit would be what starts at boot.
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w") as file:
-        os.fchmod(handle, 0o644)
-        file.write(content)
-    Path(draft).replace(path)
+    draft(path).replace(path)
 
 
 def _run(command: tuple[str, ...], *, may_fail: bool, within_s: float) -> None:

@@ -1,5 +1,6 @@
 """This machine, as far as installing goes: its service manager, who we are, where programs are."""
 
+import math
 import os
 import pwd
 import re
@@ -11,9 +12,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
+import psutil
+
 from lender.cli.exits import CommandError, Exit
 from lender.cli.installing import launchd, systemd
-from lender.cli.installing.plan import Target
+from lender.cli.installing.plan import Target, draft, kept
 from lender.service.places import configuration_home
 
 _PAGE = "docs/installing.md says what a service of lender needs"
@@ -151,26 +154,30 @@ def check_kept(target: Target, paths: Iterable[str], root: Path = Path("/")) -> 
 def systemd_service(target: Target) -> systemd.Found:
     """Look at a service of systemd."""
     folder = systemd.FOLDERS[target.system]
+    if not target.system:
+        folder = Path(configuration_home(), folder)
     user = pwd.getpwuid(os.getuid()).pw_name
     state = _says(target, "is-active")
     return systemd.Found(
-        folder=folder if target.system else Path(configuration_home(), folder),
+        folder=folder,
         read=read,
         changes=lambda place: any(place.glob("*.conf")),
         enabled=_says(target, "is-enabled") == "enabled",
         active=state in ("active", "reloading"),
-        starting=state == "activating",
-        outdated=_is_outdated(target),
+        changing=state in ("activating", "deactivating"),
+        outdated=_came_after(
+            _started_s(target), *(folder / name for name in systemd.sources(target))
+        ),
         accounts=not target.system or _is_account(systemd.RUNS_AS[target.name]),
         lingers=Path("/var/lib/systemd/linger", user).exists(),
     )
 
 
-def launchd_service(target: Target, source: str) -> launchd.Found:
-    """Look at a service of launchd.
+def check_account(target: Target) -> None:
+    """See that a daemon of a Mac has its account.
 
     Raises:
-        CommandError: the account of a daemon is missing.
+        CommandError: it is missing.
     """
     if target.system and not _is_account(launchd.ACCOUNT):
         text = (
@@ -178,10 +185,21 @@ def launchd_service(target: Target, source: str) -> launchd.Found:
             f"-addUser {launchd.ACCOUNT} -shell /usr/bin/false -home /var/empty; {_PAGE}"
         )
         raise CommandError(Exit.FAILED, text)
+
+
+def launchd_service(target: Target, source: str) -> launchd.Found:
+    """Look at a service of launchd."""
     folder = launchd.SYSTEM_FOLDER if target.system else Path.home() / launchd.USER_FOLDER
     file, uid = folder / Path(source).name, os.getuid()
     asked = _asked("launchctl", "print", f"{launchd.domain(target, uid)}/{file.stem}")
-    return launchd.Found(file, read(file), loaded=asked.returncode == 0, uid=uid)
+    return launchd.Found(
+        file,
+        read(file),
+        loaded=asked.returncode == 0,
+        uid=uid,
+        outdated=_came_after(_runs_since_s(asked.stdout), file),
+        left=frozenset(path for path in (draft(file), kept(file)) if path.exists()),
+    )
 
 
 def read(path: Path) -> str | None:
@@ -203,11 +221,26 @@ def _says(target: Target, *question: str) -> str:
     return _asked("systemctl", *scope, *question, f"{target.name}.service").stdout.strip()
 
 
-def _is_outdated(target: Target) -> bool:
-    """Whether it was started before this version came: ctime is what no unpacking sets back."""
+def _started_s(target: Target) -> float:
+    """When systemd started it, in seconds since 1970; in the future where it does not run."""
     asked = ("show", "--value", "--timestamp=unix", "--property=ExecMainStartTimestamp")
     started = re.fullmatch(r"@([0-9]+)", _says(target, *asked))
-    return started is not None and Path(__file__).stat().st_ctime > int(started[1]) + 1
+    return math.inf if started is None else int(started[1]) + 1
+
+
+def _runs_since_s(told: str) -> float:
+    """When a service of launchd was started, by what `launchctl print` tells of it; else 0."""
+    pid = re.search(r"^\s*pid = ([0-9]+)$", told, re.MULTILINE)
+    try:
+        return 0 if pid is None else psutil.Process(int(pid[1])).create_time() + 1
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def _came_after(since_s: float, *files: Path) -> bool:
+    """Whether this version, or one of some files, came later: ctime is set back by no unpacking."""
+    there = [Path(__file__), *(file for file in files if file.exists())]
+    return any(file.stat().st_ctime > since_s for file in there)
 
 
 def _asked(*command: str) -> subprocess.CompletedProcess[str]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lender.cli.installing import templates
-from lender.cli.installing.plan import Plan, Remove, Run, Step, Target, Write
+from lender.cli.installing.plan import Plan, Remove, Run, Step, Target, Write, draft, kept
 
 SYSTEM_FOLDER = Path("/Library/LaunchDaemons")
 USER_FOLDER = "Library/LaunchAgents"
@@ -26,12 +26,17 @@ class Found:
         there: what lies there; None: nothing.
         loaded: launchd knows it.
         uid: of this user.
+        outdated: what is loaded does not run, or was started before its file, or the version that
+            is installed, came.
+        left: of an earlier install that was cut off, or of who had a file there.
     """
 
     file: Path
     there: str | None
     loaded: bool
     uid: int
+    outdated: bool = False
+    left: frozenset[Path] = frozenset()
 
 
 def source(target: Target) -> str | None:
@@ -64,10 +69,10 @@ def install(target: Target, text: str, found: Found, *, replace: bool) -> Plan:
         if not mine and not replace:
             text = f"{found.file} is not as we wrote it, and is left alone; --replace keeps a copy"
             return Plan((), (text,))
-        steps.append(Write(found.file, wanted, None if mine else _kept(found.file)))
+        steps.append(Write(found.file, wanted, None if mine else kept(found.file)))
+    if steps or found.outdated or not found.loaded:
         if found.loaded:
             steps.append(Run(("launchctl", "bootout", f"{place}/{label}"), may_fail=True))
-    if steps or not found.loaded:
         steps.append(Run(("launchctl", "enable", f"{place}/{label}")))
         # It is refused until what was there has ended, for which `bootout` does not wait.
         load = ("launchctl", "bootstrap", place, str(found.file))
@@ -87,12 +92,11 @@ def uninstall(target: Target, found: Found) -> Plan:
             case "ours":
                 steps.append(Remove(found.file))
             case "edited":
-                steps.append(Remove(found.file, _kept(found.file)))
+                steps.append(Remove(found.file, kept(found.file)))
             case "foreign":
                 notes.append(f"{found.file} was not written by us: it stays")
+    if draft(found.file) in found.left:
+        steps.append(Remove(draft(found.file)))
+    if kept(found.file) in found.left:
+        notes.append(f"{kept(found.file)} stays: it was there before, or you changed it")
     return Plan(tuple(steps), tuple(notes))
-
-
-def _kept(path: Path) -> Path:
-    # Not *.plist: launchd would read it at the next login.
-    return path.with_name(f"{path.name}.kept")

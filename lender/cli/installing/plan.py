@@ -77,6 +77,16 @@ class Plan:
     notes: tuple[str, ...] = ()
 
 
+def kept(path: Path) -> Path:
+    """Return where a file goes that gives way to ours. No manager of services reads it there."""
+    return path.with_name(f"{path.name}.kept")
+
+
+def draft(path: Path) -> Path:
+    """Return where a file is written before it takes its place; who was cut off left it there."""
+    return path.with_name(f".{path.name}.new")
+
+
 def told(step: Step) -> str:
     """Say what a step does, for people."""
     match step:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lender.cli.installing import templates
-from lender.cli.installing.plan import Plan, Remove, Run, Step, Target, Write
+from lender.cli.installing.plan import Plan, Remove, Run, Step, Target, Write, draft, kept
 
 FOLDERS = {True: Path("/etc/systemd/system"), False: Path("systemd/user")}
 """Where units are written: the machine's, and the user's below their configuration."""
@@ -36,8 +36,8 @@ class Found:
         active: it runs now.
         accounts: those that its unit names are there.
         lingers: this user's services run while nobody is logged in.
-        starting: it is being started, perhaps once more since it failed before.
-        outdated: what runs was started before the version that is installed came.
+        changing: it is being started, perhaps once more since it failed before, or stopped.
+        outdated: what runs was started before its unit, or the version that is installed, came.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class Found:
     active: bool
     accounts: bool = True
     lingers: bool = True
-    starting: bool = False
+    changing: bool = False
     outdated: bool = False
 
 
@@ -109,11 +109,11 @@ def uninstall(target: Target, found: Found) -> Plan:
     steps: list[Step] = []
     notes: list[str] = []
     control, service = _control(target), f"{target.name}.service"
-    if found.active or found.starting or found.enabled:
+    if found.active or found.changing or found.enabled:
         steps.append(Run((*control, "disable", "--now", service)))
-    removed, kept = _removed(target, found)
+    removed, stays = _removed(target, found)
     steps += removed
-    notes += kept
+    notes += stays
     if any(found.read(folder / service) is not None for folder in PACKAGED[target.system]):
         notes.append(f"{service} of a package stays, switched off")
     if removed:
@@ -145,7 +145,11 @@ def _removed(target: Target, found: Found) -> tuple[list[Remove], list[str]]:
             if known == "foreign":
                 notes.append(f"{path} was not written by us: it stays")
             else:
-                steps.append(Remove(path, _kept(path) if known == "edited" else None))
+                steps.append(Remove(path, kept(path) if known == "edited" else None))
+        if found.read(draft(path)) is not None:
+            steps.append(Remove(draft(path)))
+        if found.read(kept(path)) is not None:
+            notes.append(f"{kept(path)} stays: it was there before, or you changed it")
         if found.changes(path.with_name(f"{name}.d")):
             notes.append(f"your changes in {path}.d stay")
     return steps, notes
@@ -165,15 +169,11 @@ def _written(
     if templates.known(there) == "ours":
         return Write(path, wanted)
     if replace:
-        return Write(path, wanted, _kept(path))
+        return Write(path, wanted, kept(path))
     return (
         f"{path} is not as we wrote it, and is left alone. Changes belong into a drop-in "
         f"({' '.join(_control(target))} edit {name}); then run this again with --replace"
     )
-
-
-def _kept(path: Path) -> Path:
-    return path.with_name(f"{path.name}.kept")
 
 
 def _control(target: Target) -> tuple[str, ...]:
