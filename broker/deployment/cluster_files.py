@@ -54,7 +54,7 @@ def routes_authority(deployment: Deployment, path: str, key_path: str, now: floa
 
 def _for_clients(deployment: Deployment, host: str, now: float) -> Pair:
     """What a server shows to clients: by the deployment's authority, or as it was given."""
-    if deployment.authority is None:
+    if not (deployment.folder / contents.AUTHORITY_KEY).exists():
         paths = (contents.CERTIFICATE, contents.CERTIFICATE_KEY)
         return Pair(*(deployment.read(path) for path in paths))
     authority = Pair(deployment.read(contents.AUTHORITY), deployment.read(contents.AUTHORITY_KEY))

@@ -106,9 +106,12 @@ def _issued(deployment: Deployment, authority: Pair, now: float) -> dict[str, st
 
 
 def _check_own(deployment: Deployment) -> None:
-    if deployment.authority is None:
-        raise DeploymentError("the server's certificate was given: its authority is not ours")
-    deployment.read(contents.AUTHORITY_KEY)
+    deployment.key(contents.OPERATOR_KEY)  # else that folder is elsewhere, and with it the key
+    if not (deployment.folder / contents.AUTHORITY_KEY).exists():
+        raise DeploymentError(
+            "the server's certificate was given: its authority is not ours. A later one goes into "
+            f"{deployment.folder / contents.AUTHORITY}, besides the one that is there"
+        )
 
 
 def _places(url: str) -> list[Place]:

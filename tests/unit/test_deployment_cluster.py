@@ -28,6 +28,7 @@ from broker.deployment.open_routes import is_open, open_routes
 from broker.deployment.renewal import renew_certificates
 from broker.deployment.rotation import Running
 from broker.deployment.signing import by_the_table, sign_accounts, signing_keys
+from broker.deployment.succession import add_authority
 
 NOW = time.time()
 HOSTS = ["nats-1.lab", "nats-2.lab", "10.0.0.7"]
@@ -156,6 +157,15 @@ def test_a_given_certificate_is_shown_to_clients_and_never_to_servers(tmp_path: 
         assert deployment.read(member_file(host, "server.key")) == "given key"
         routes = deployment.read(member_file(host, "routes-ca.pem"))
         assert vouches(routes, deployment.read(member_file(host, "route.pem")))
+    # Whose authority the operator has put beside it, for all members.
+    theirs = certificates.make_authority("theirs", NOW).certificate
+    (deployment.folder / "ca.pem").write_text(theirs)
+    assert deployment.authorities() == theirs
+    later = "nats-9.lab"
+    assert complete_cluster(deployment, [*HOSTS, later], PORTS, NOW) == [later]
+    assert deployment.read(member_file(later, "server.pem")) == "given"
+    with pytest.raises(DeploymentError, match="was given"):
+        add_authority(deployment, NOW)
 
 
 class ToldToReload:
