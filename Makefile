@@ -25,7 +25,7 @@ help:
 	@echo 'make permissions  who may do what, as a real server has it'
 	@echo 'make check      style, types and import rules only'
 	@echo 'make footprint  memory and CPU of an idle lenderd'
-	@echo 'make bench      everything measured, beside other systems, as one table: an hour; ARGS=--quick'
+	@echo 'make bench      everything measured, beside other systems, as one table: two hours; ARGS=--quick'
 	@echo 'make bench-owner    how fast pause and revoke stop whatever runs'
 	@echo 'make bench-comfort  what lending costs the work in the foreground'
 	@echo 'make bench-sensors  what each reading of the machine costs'

@@ -50,6 +50,7 @@ BURST = 100
 ORDINARY_USER = "nobody"
 BARE, WALLED = "bubblewrap, namespaces alone", "bubblewrap, all our walls"
 FLOOR, ANEW = "fork and exec", "wasm, cold, compiled anew"
+TRIP, ASKED = "round trip between two processes", "round trip from an event loop"
 _LIMITS = Limits(
     cpu=1,
     memory_bytes=512 << 20,
@@ -164,8 +165,8 @@ async def rows(stand: Stand, stack: contextlib.ExitStack) -> AsyncIterator[Row]:
     """The table's rows, floors first; their fixed parts are made here."""
     yield Row(FLOOR, _in_line(lambda: _spawn([_TRUE])))
     echo = stack.enter_context(_echo())
-    yield Row("round trip between two processes", _burst_of(lambda: _round_trip(echo)))
-    yield Row("round trip from an event loop", lambda: _asked(echo))
+    yield Row(TRIP, _burst_of(lambda: _round_trip(echo)))
+    yield Row(ASKED, lambda: _asked(echo))
     bwrap = bubblewrap.find()
     if bwrap is None:
         print("no bubblewrap: no process, no python")
@@ -239,7 +240,10 @@ def report(found: dict[str, tuple[list[float], Goal | None]], on: bench_rows.Mac
         "sandbox",
         (
             bench_rows.Row(
-                "floor" if name in {FLOOR, BARE, WALLED} else "lender", name, "ms", tuple(times)
+                "floor" if name in {FLOOR, TRIP, ASKED, BARE, WALLED} else "lender",
+                name,
+                "ms",
+                tuple(times),
             )
             for name, (times, _) in found.items()
         ),

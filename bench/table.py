@@ -113,7 +113,7 @@ def side_by_side(table: Table) -> list[str]:
         cells = [system]
         for column in SIDE_BY_SIDE:
             row = medians.get((system, column.measure))
-            late = row is not None and row.note is not None and row.note.startswith("not within")
+            late = row is not None and row.note is not None and row.note.startswith(goals.LATE)
             cells.append("" if row is None else f"{'over ' * late}{figure(row.median)}")
         durable = medians.get((system, goals.DURABLE))
         cells.append((durable.note or "") if durable else "")
