@@ -4,7 +4,8 @@
 
 Each bench writes its rows to build/bench; the table in bench/results is written anew after each.
 A bench that takes longer than it may is ended as Ctrl-C would. Ctrl-C ends the one that runs, and
-all: the table has what there is. Wants a quiet machine for up to two hours, a quarter of one with --quick.
+all: the table has what there is. Wants a quiet machine, for up to two hours; a quarter of one with
+--quick.
 """
 
 import argparse
