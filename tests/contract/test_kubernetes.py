@@ -5,6 +5,7 @@ import re
 
 import jsonschema
 import pytest
+from argo_fields import faults
 from manifests import (
     NAME,
     VERSIONS,
@@ -145,6 +146,16 @@ def test_images_are_named_by_what_is_in_them(production: list[Manifest]) -> None
     for manifest in production:
         for _, container in containers(manifest):
             assert re.fullmatch(r"[^@]+@sha256:[0-9a-f]{64}", container["image"])
+
+
+@pytest.mark.parametrize("file", ["project", "applications"])
+def test_argo_knows_each_field(file: str) -> None:
+    documents = read(f"argocd/{file}.yaml")
+    assert [faults(one) for one in documents] == [[] for _ in documents]
+    (first, *_) = documents
+    wrong = {**first, "spec": {**first["spec"], "destinatoin": {}, "project": 1, "sourceRepos": {}}}
+    assert ".spec.destinatoin is unknown" in faults(wrong)
+    assert len(faults(wrong)) == 3
 
 
 def test_argo_may_do_what_is_built_and_nothing_of_the_clusters(production: list[Manifest]) -> None:
