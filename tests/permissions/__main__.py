@@ -29,13 +29,12 @@ async def measure() -> list[str]:
                     for person in PEOPLE
                 ]
                 rows.append("  ".join(f"{mark:^5}" for mark in marks) + f"  {_short(subject)}")
-    head = [
-        "  ".join(f"{name:^5}" for name in ("brok.", "lend.", "lend2", "subm.", "subm2", "obs.")),
-        *rows,
-    ]
+    columns = range(1, len(PEOPLE) + 1)
     return [
-        *head,
-        "A stranger, who has no token, is not let in at all.",
+        *(f"{column} {one.name} ({one.role})" for column, one in zip(columns, PEOPLE, strict=True)),
+        "",
+        "  ".join(f"{column:^5}" for column in columns),
+        *rows,
         "",
         "lenderd on a house's MQTT server:",
         *await _of_the_house(),
