@@ -22,7 +22,9 @@ CANCEL = "cancel."
 LAG_MAX = 2_000
 """So many messages may lie before the reader of all until submitters are read by themselves."""
 
-_PAGE = 200
+_PAGE = 500
+"""What is low has room for as many. The server counts all that a submitter has for each page."""
+
 _PAGE_BYTES = 1024 * 1024
 _AT_ONCE = 8
 _PAUSE_S = 0.05
