@@ -31,7 +31,8 @@ class Allowance(BaseModel):
     """Entitled to so much beside the others, whose weight is 1."""
     jobs_max: int | None = Field(default=None, ge=1, le=_MOST)
     tasks_max: int | None = Field(default=None, ge=1, le=_MOST)
-    running_tasks_max: int | None = Field(default=None, ge=1, le=_MOST)
+    running_tasks_max: int | None = Field(default=None, ge=0, le=_MOST)
+    """None of them: what waits is held back."""
     bytes_max: int | None = Field(default=None, ge=1, le=_MOST)
     stored_bytes_max: int | None = Field(default=None, ge=STORED_BYTES_MIN, le=_MOST)
     """Of what it stores, and the same again of what lenders leave for it; the server itself refuses

@@ -122,7 +122,10 @@ def _changed(arguments: argparse.Namespace, settings: BrokerSettings) -> str:
     asyncio.run(revoke(deployment, settings.url, settings.ca, arguments.key, now))
     # Tokens tell seconds apart: what is issued once we have returned is later than what we refuse.
     time.sleep(max(0.0, int(now) + 2 - time.time()))
-    return f"{arguments.key} is let in no more"
+    return (
+        f"{arguments.key} is let in no more; jobs that it has submitted go on: "
+        "`lender-broker allow NAME --running 0` holds them back"
+    )
 
 
 def _of_submitters(arguments: argparse.Namespace, settings: BrokerSettings) -> None:
@@ -232,7 +235,7 @@ def _add_allow(allow: argparse.ArgumentParser) -> None:
     for option, field, read, metavar, help_text in (
         ("--jobs", "jobs_max", int, "N", "N jobs that have not ended"),
         ("--tasks", "tasks_max", int, "N", "N tasks of those"),
-        ("--running", "running_tasks_max", int, "N", "N tasks handed out at once"),
+        ("--running", "running_tasks_max", int, "N", "N tasks handed out at once (0: none more)"),
         ("--bytes", "bytes_max", size_bytes, "SIZE", "so much of their specifications in memory"),
         (
             "--stored",

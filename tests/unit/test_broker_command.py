@@ -80,7 +80,7 @@ def test_sizes_and_durations_are_said_as_to_the_other_commands(tmp_path: Path) -
         (("allow", "a b", ALICE.public_key), "is no name"),
         (("allow", "bob", "--weight", "2"), "name its public key"),
         (("allow", "default", ALICE.public_key), "stands for all others"),
-        (("allow", "alice", ALICE.public_key, "--running", "0"), "running_tasks_max"),
+        (("allow", "alice", ALICE.public_key, "--running=-1"), "running_tasks_max"),
         (("allow", "alice", ALICE.public_key, "--weight", "0"), "weight"),
         (("allow", "alice", ALICE.public_key, "--stored", "1"), "stored_bytes_max"),
         (("forbid", "bob"), "was never allowed"),

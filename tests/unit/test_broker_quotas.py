@@ -189,6 +189,27 @@ def test_a_cap_that_was_lowered_is_reached_in_time() -> None:
         assert out(world) == left
 
 
+def test_what_the_operator_holds_back_is_handed_out_no_more_and_he_can_let_it_go_on() -> None:
+    """Of one whose key was stolen: it submits no more, and what it has submitted is still there."""
+    world = World()
+    submit_many(world, 6)
+    submit_many(world, 2, BOB)
+    world.offer(slots=2, classes=ANY)
+    before = out(world)
+    assert before > 0
+    allow(world, running_tasks_max=0)
+    for left in range(before - 1, -1, -1):
+        world.run(world.pull(class_of(ALICE)))
+        assert out(world) == left
+    world.offer(slots=2, classes=ANY)
+    assert out(world) == 0
+    assert out(world, BOB) == 2
+    assert world.query("job-0005").jobs[0].why == "the operator holds your work back: ask there"
+    allow(world)
+    world.offer(slots=2, classes=ANY)
+    assert out(world) > 0
+
+
 def test_waiting_for_ones_own_tasks_is_told() -> None:
     world = World()
     allow(world, running_tasks_max=1)

@@ -83,6 +83,8 @@ class Reasons:
 
     def _at_most(self, submitter: str) -> str:
         most = self._state.quotas.of(submitter).running_tasks_max
+        if not most:
+            return "the operator holds your work back: ask there"
         return f"waiting for tasks of yours to end: {most} are handed out, as many as you may"
 
     def _look(self, job: Job) -> _Matches | None:

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 
 class Quota(NamedTuple):
-    """The most that one submitter may have at once. Each is at least 1.
+    """The most that one submitter may have at once. Each is at least 1, but for what is handed out.
 
     A job counts from its acceptance to its end, whether it waits or runs, and its tasks with it.
     """
@@ -14,7 +14,7 @@ class Quota(NamedTuple):
     tasks_max: int = 20_000_000
     """Of all its jobs together: what fills RESULTS."""
     running_tasks_max: int | None = None
-    """Tasks handed out; None for as many as there is room for."""
+    """Tasks handed out; None for as many as there is room for. 0 holds all back that waits."""
     bytes_max: int = 256 << 20
     """Of its jobs' specifications, which the broker keeps in memory."""
 
