@@ -1,6 +1,7 @@
 """The daemon's side of the launcher: start it, ask it for held processes, hear how they end."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -57,6 +58,7 @@ class Launcher:
 
     Attributes:
         drop_to: uid and gid of the sandboxes, where they are not ours.
+        looks_ahead: it keeps a process ahead.
     """
 
     def __init__(
@@ -64,13 +66,17 @@ class Launcher:
         process: subprocess.Popen[bytes],
         control: socket.socket,
         drop_to: tuple[int, int] | None,
+        *,
+        looks_ahead: bool = False,
     ) -> None:
         self.drop_to = drop_to
+        self.looks_ahead = looks_ahead
         self._process = process
         self._control = control
         self._decoder = frames.Decoder(body_bytes_max=0)
         self._loop = asyncio.get_running_loop()
         self._sending = asyncio.Lock()
+        self._telling: set[asyncio.Task[None]] = set()
         self._answers: dict[int, asyncio.Future[Frame]] = {}
         self._ended: dict[int, asyncio.Future[Exit]] = {}
         self._last_id = 0
@@ -113,7 +119,7 @@ class Launcher:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        launcher = cls(process, ours, drop_to)
+        launcher = cls(process, ours, drop_to, looks_ahead=spare)
         wanted = list(preload if drop_to is None else RUNTIMES)
         try:
             options = {"drop_to": drop_to, "preload": wanted, "spare": spare, "enclosed": enclosed}
@@ -158,6 +164,17 @@ class Launcher:
         root = Root(header["pid"], header["start_time"])
         return Child(header["id"], root, channel, ended)
 
+    def look_ahead(self, cgroup: Path | None) -> None:
+        """Let it make the process ahead now, where it `looks_ahead`.
+
+        Args:
+            cgroup: an existing leaf to put it into; the next `spawn` is to name the same.
+        """
+        leaf = None if cgroup is None else os.fspath(cgroup)
+        task = self._loop.create_task(self._tell({"do": "ahead", "cgroup": leaf}))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
     async def go(self, child: Child, abort_if_exists: Sequence[Path] = ()) -> None:
         """Look for the last time before a held process is sent its plan, at once behind this.
 
@@ -187,9 +204,7 @@ class Launcher:
         answer: asyncio.Future[Frame] = self._loop.create_future()
         self._answers[number] = answer
         try:
-            async with self._sending:
-                data = frames.encode(Frame({**request, "id": number}))
-                await self._loop.sock_sendall(self._control, data)
+            await self._send({**request, "id": number})
             return await answer
         except OSError as error:
             raise LauncherGoneError(self._why_gone) from error
@@ -199,6 +214,16 @@ class Launcher:
             raise
         finally:
             self._answers.pop(number, None)
+
+    async def _tell(self, request: dict[str, Any]) -> None:
+        """Say what has no answer; a launcher that is gone needs no word."""
+        if not self._gone:
+            with contextlib.suppress(OSError):
+                await self._send(request)
+
+    async def _send(self, request: dict[str, Any]) -> None:
+        async with self._sending:
+            await self._loop.sock_sendall(self._control, frames.encode(Frame(request)))
 
     def _on_readable(self) -> None:
         try:

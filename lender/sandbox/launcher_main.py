@@ -5,9 +5,11 @@ single-threaded and small it forks fast and safely, which the daemon can't. Each
 before it does anything until the daemon has recorded it: what it waits for is its plan.
 
 A spare is one such child that is nobody's yet, forked once the last one is on its way, so that no
-launch waits for a fork. It knows of no job, has no descriptor but its socket, and ends with us.
+launch waits for a fork, nor for its way into a cgroup where the daemon has named that ahead. It
+knows of no job, has no descriptor but its socket, and ends with us.
 
-Requests: `configure` {drop_to, preload, spare, enclosed}, `spawn` {id, runtime, cgroup}.
+Requests: `configure` {drop_to, preload, spare, enclosed}, `spawn` {id, runtime, cgroup}, `ahead`
+{cgroup}: the last one has done its first task, now is the time for the next spare.
 Reports: `ready`, `spawned` {id, pid, start_time} with the sandbox's socket, `failed` {id, error},
 `exited` {id, status, cpu_s, memory_peak_bytes}, `broken` {error}.
 """
@@ -47,10 +49,11 @@ _SPARE_AFTER_S = 0.05
 
 
 class _Held(NamedTuple):
-    """A process that waits for its plan on the other end of our socket."""
+    """A process that waits for its plan on the other end of our socket, in a cgroup or in ours."""
 
     root: tree.Root
     channel: socket.socket
+    cgroup: Path | None = None
 
 
 class _Child(NamedTuple):
@@ -65,6 +68,7 @@ class _Launcher:
         self._decoder = frames.Decoder(_REQUEST_BODY_BYTES_MAX)
         self._children: dict[int, _Child] = {}
         self._spare: _Held | None = None
+        self._leaf_ahead: Path | None = None
         self._keeps_spare = False
         self._spare_at = math.inf
         self._configured = False
@@ -110,6 +114,10 @@ class _Launcher:
                 self._keeps_spare = request["spare"]
             case {"do": "spawn", "id": number, "runtime": runtime, "cgroup": cgroup}:
                 self._spawn(number, runtime, cgroup)
+            case {"do": "ahead", "cgroup": cgroup}:
+                self._leaf_ahead = None if cgroup is None else Path(cgroup)
+                if self._keeps_spare:
+                    self._spare_at = time.monotonic()
 
     def _configure(
         self, number: int, drop_to: list[int] | None, preload: list[Runtime], *, enclosed: bool
@@ -152,11 +160,12 @@ class _Launcher:
         pid, leaf = held.root.pid, None if cgroup is None else Path(cgroup)
         self._children[pid] = _Child(number, held.root, leaf)
         with held.channel as ours:
-            if (fault := _join(leaf, pid)) is not None:
+            if held.cgroup != leaf and (fault := _join(leaf, pid)) is not None:
                 os.kill(pid, signal.SIGKILL)
                 self._report("failed", id=number, error=fault)
                 return
             self._report("spawned", (ours.fileno(),), id=number, **held.root._asdict())
+        self._leaf_ahead = None
         if self._keeps_spare:
             self._spare_at = time.monotonic() + _SPARE_AFTER_S
 
@@ -173,7 +182,10 @@ class _Launcher:
         self._spare_at = math.inf
         # Where there is no room for one, the next launch says so.
         with contextlib.suppress(OSError):
-            self._spare = _fork_held(ahead=True)
+            spare = self._spare = self._spare or _fork_held(ahead=True)
+            leaf = self._leaf_ahead
+            if spare.cgroup is None and _join(leaf, spare.root.pid) is None:
+                self._spare = spare._replace(cgroup=leaf)
 
     def _hold(self, runtime: Runtime) -> _Held:
         """A held process that has all loaded that it needs.

@@ -42,6 +42,8 @@ from lender.sandbox.processes.tree import Root
 # The runner ends its own tasks; one that is this late has been taken over by its guest.
 _LATE_S = 5.0
 _LOOK_S = 1.0
+# A first outcome becomes a result, which goes out first.
+_AHEAD_S = 0.001
 # Values that wait for the daemon are its memory: with more of them nothing is read.
 _EARLY_BYTES_MAX = 16 << 20
 _ANSWER_HEADER_BYTES_MAX = 1 << 18
@@ -91,6 +93,7 @@ class LeaseSandbox:
         self._decoder = frames.Decoder(0)
         self._told_cpu_s = 0.0
         self._untold = b""
+        self._asks_ahead = False
         self._closed = False
 
     @property
@@ -106,8 +109,9 @@ class LeaseSandbox:
         self._decoder = frames.Decoder(body_bytes_max, _ANSWER_HEADER_BYTES_MAX)
         self._reads = True
         if self._cgroups is not None:
+            leaf = self.cgroup = self._cgroups.take(self._plan.lease)
             try:
-                self._cgroups.make(self._plan.lease, self._plan.limits)
+                self._cgroups.make(leaf, self._plan.limits)
             except OSError as error:
                 raise PrepareFailedError(f"no cgroup could be made: {error}") from error
         try:
@@ -118,6 +122,7 @@ class LeaseSandbox:
             self._spawning = None
             self._check_open()
             self._told_cpu_s = 0.0
+            self._asks_ahead = self._launcher.looks_ahead
             self._loop.add_reader(child.channel, self._on_readable, child)
             await self._record((child.root,))
             self._check_open()
@@ -169,6 +174,9 @@ class LeaseSandbox:
             return await self._run_alone(child, task_index)
         if answer is None:
             return await self._cut_off(child, task_index, started_at, hit)
+        if self._asks_ahead:
+            self._asks_ahead = False
+            self._loop.call_later(_AHEAD_S, self._look_ahead)
         outcome, last = await self._read(child, task_index, answer)
         self._told_cpu_s += outcome.cpu_s
         if outcome.state == "failed" and outcome.limit is None and not outcome.terminated:
@@ -181,6 +189,10 @@ class LeaseSandbox:
         if last:
             await self._end(child)
         return outcome
+
+    def _look_ahead(self) -> None:
+        """Have the next process made: that takes nothing from this one's start any more."""
+        self._launcher.look_ahead(None if self._cgroups is None else self._cgroups.ahead())
 
     async def _read(self, child: Child, task: int, answer: Frame) -> tuple[TaskOutcome, bool]:
         """The outcome of a task, and whether the sandbox ends behind it."""

@@ -214,8 +214,8 @@ async def test_a_pause_before_the_first_process_joins_its_cgroup_holds_it(
     guest.attempt("done", guest.open("done", flags=1, rights=64))
     plan = arena.plan(runtime, "open('done', 'w').close()", guest)
     sandbox = arena.workshop.sandbox(plan)
-    cgroups.make(plan.lease, plan.limits)
     leaf = cgroups.leaf(plan.lease)
+    cgroups.make(leaf, plan.limits)
     assert cgroup.order(leaf, "cgroup.freeze", "1")
     launch = asyncio.create_task(_launched(sandbox))
     await until(lambda: bool(cgroup.pids(leaf)), "it joins")
@@ -240,7 +240,7 @@ async def test_a_revoke_before_the_first_process_joins_its_cgroup_refuses_it(
     guest.then("(loop $l (br $l))")
     plan = arena.plan(runtime, "while True: pass", guest)
     sandbox = arena.workshop.sandbox(plan, abort_if_exists=(tombstone,))
-    cgroups.make(plan.lease, plan.limits)
+    cgroups.make(cgroups.leaf(plan.lease), plan.limits)
     tombstone.touch()
     assert cgroup.order(cgroups.leaf(plan.lease), "cgroup.kill", "1")
     with pytest.raises(RefusedError):

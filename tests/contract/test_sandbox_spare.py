@@ -10,7 +10,7 @@ from sandboxes import USER, Workshop, needs_bubblewrap, open_folder, until
 
 from lender.sandbox.launcher import Launcher
 from lender.sandbox.plan import Runtime
-from lender.sandbox.processes import tree
+from lender.sandbox.processes import cgroup, subtree, tree
 from lender.sandbox.processes.tree import Root
 
 __all__ = ["open_folder"]  # fixtures
@@ -70,6 +70,34 @@ async def test_it_outlives_a_sandbox_whose_orphans_are_swept(workshop: Workshop)
     await sandbox.close()
     assert tree.children(workshop.launcher.pid) == {spare}
     assert tree.alive(spare)
+
+
+async def test_it_stands_in_the_cgroup_of_the_next_sandbox_before_there_is_one(
+    open_folder: Path,
+) -> None:
+    launcher = await Launcher.start(drop_to=USER, spare=True)
+    cgroups = subtree.claim(open_folder / "state", launcher.pid, USER)
+    if cgroups is None:
+        await launcher.close()
+        pytest.skip("no cgroup v2 subtree is ours here: not root, and none delegated")
+    made = Workshop(open_folder, launcher, cgroups)
+    first = await made.prepared("wasm", "hello")
+    assert (await first.run(0)).value == b"hello"
+    leaf = cgroups.leaf("ahead-1")
+    await until(lambda: len(cgroup.pids(leaf)) == 1, "it stands there")
+    spare = cgroup.pids(leaf)
+    second = await made.prepared("wasm", "hello")
+    assert second.cgroup == leaf
+    assert {root.pid for root in second.root_pids} == spare
+    assert (await second.run(0)).value == b"hello"
+    third = cgroups.leaf("ahead-2")
+    await until(lambda: len(cgroup.pids(third)) == 1, "so does the one behind it")
+    for sandbox in (first, second):
+        await sandbox.close()
+    assert not leaf.exists(), "a closed sandbox removes its cgroup"
+    await launcher.close()
+    cgroups.close()
+    assert not cgroups.path.exists()
 
 
 async def test_without_it_a_launch_forks_as_ever(workshop: Workshop) -> None:

@@ -22,6 +22,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 
 from lender.sandbox.plan import Limits
@@ -60,13 +61,35 @@ class Subtree:
         self.keeps: frozenset[Kept] = controllers.kept_below(path / cgroup.JOBS)
         self._lock = lock
         self._user = user
+        self._ahead: Path | None = None
+        self._numbers = count(1)
 
     def leaf(self, lease: str) -> Path:
         """Where a lease's processes belong; made by `make`."""
         return self.path / cgroup.JOBS / lease
 
-    def make(self, lease: str, limits: Limits) -> None:
-        """Make a lease's leaf, if it is not there, with the limits that the kernel keeps.
+    def ahead(self) -> Path | None:
+        """Make a leaf for a process that is nobody's yet; None where that is not to be had.
+
+        To move a process takes the kernel milliseconds: it waits until all others have seen that.
+        So who is kept ahead is moved ahead, too, and the next sandbox stands where it stands.
+        """
+        if self._ahead is None:
+            leaf = self.leaf(f"ahead-{next(self._numbers)}")
+            try:
+                self._make_folder(leaf)
+            except OSError:
+                return None
+            self._ahead = leaf
+        return self._ahead
+
+    def take(self, lease: str) -> Path:
+        """Where the next process of a lease belongs: the leaf that was made ahead, else its own."""
+        leaf, self._ahead = self._ahead, None
+        return leaf or self.leaf(lease)
+
+    def make(self, leaf: Path, limits: Limits) -> None:
+        """Make a leaf, if it is not there, with the limits that the kernel keeps.
 
         Its limits belong to who makes it: to root as long as lenderd is, else to lenderd's user.
         A task has that uid as well, and its walls keep it from every cgroup file.
@@ -74,9 +97,11 @@ class Subtree:
         Raises:
             OSError: it could not be made, or not be limited.
         """
-        leaf = self.leaf(lease)
-        leaf.mkdir(exist_ok=True)
+        self._make_folder(leaf)
         controllers.limit(leaf, limits, self.keeps)
+
+    def _make_folder(self, leaf: Path) -> None:
+        leaf.mkdir(exist_ok=True)
         if self._user is not None and os.geteuid() == 0:
             _hand_over(leaf, *self._user)
 

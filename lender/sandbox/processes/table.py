@@ -10,6 +10,8 @@ if TYPE_CHECKING or sys.platform == "darwin":
 # Where processes are read from; None is /proc.
 _processes: "libproc.Processes | None" = libproc.load() if sys.platform == "darwin" else None
 
+_LOOKS_MAX = 8
+
 
 class Root(NamedTuple):
     """One process, told apart from a later one with the same id.
@@ -85,6 +87,22 @@ def suspects(uid: int) -> set[int]:
     return found
 
 
+def children(pid: int) -> set[int] | None:
+    """The direct children of a process as of now; None where no list of them can be had.
+
+    While the list is read one may fall out that ends, and another be passed over for it
+    (proc_pid_task(5)): so what counts is what two looks in a row have found.
+    """
+    if _processes is not None:
+        return None
+    found = _listed_children(pid)
+    for _ in range(_LOOKS_MAX):
+        before, found = found, _listed_children(pid)
+        if found is None or found == before:
+            return found
+    return None
+
+
 def read(pid: int, path: str = "") -> Process | None:
     """One process, or None when it is gone.
 
@@ -142,6 +160,26 @@ def sleeps_in(pid: int) -> bytes:
             return file.read()
     except OSError:
         return b""
+
+
+def _listed_children(pid: int) -> set[int] | None:
+    """Those of each of its threads; none of who is gone."""
+    folder = f"/proc/{pid}/task"
+    try:
+        threads = os.listdir(folder)
+    except OSError:
+        return set()
+    found: set[int] = set()
+    for thread in threads:
+        try:
+            with open(f"{folder}/{thread}/children", "rb", buffering=0) as file:
+                found.update(map(int, file.readall().split()))
+        except FileNotFoundError:
+            if os.path.exists(f"{folder}/{thread}"):
+                return None  # a kernel without CONFIG_PROC_CHILDREN
+        except OSError:
+            continue  # it has ended meanwhile
+    return found
 
 
 def _real_uid(pid: int) -> int | None:

@@ -35,6 +35,8 @@ _LOOK_AGAIN_S = 0.0002
 # Longest wait in one sweep, and longest try to hold a tree still before it is killed.
 _SWEEP_S = 0.05
 _STOP_BEFORE_KILL_S = 0.1
+# Of more processes than these, all of /proc is read sooner than the list of each.
+_LISTS_MAX = 16
 # Whose strays are swept along; None: there is no account of our own.
 _account: Account | None = None
 
@@ -103,8 +105,22 @@ def children(pid: int) -> set[Root]:
 
 def children_outside(inside: set[int]) -> set[Root]:
     """The living children of these processes that are none of them."""
-    others = _read_all(inside)
-    return {p.root for p in others.values() if p.ppid in inside and not _is_gone(p)}
+    others = _listed_outside(inside)
+    found = _read_all(inside).values() if others is None else filter(None, map(table.read, others))
+    return {p.root for p in found if p.ppid in inside and not _is_gone(p)}
+
+
+def _listed_outside(inside: set[int]) -> set[int] | None:
+    """Their children but these, by the lists of each; None where all of /proc is sooner read."""
+    if len(inside) > _LISTS_MAX:
+        return None
+    found: set[int] = set()
+    for pid in inside:
+        listed = table.children(pid)
+        if listed is None:
+            return None
+        found |= listed
+    return found - inside
 
 
 def wait_until_gone(pids: Iterable[int], known_at: float, deadline: float) -> list[int]:
