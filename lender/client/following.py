@@ -131,6 +131,9 @@ class Following:
         self._silence_s = _SILENCE_S
         headers = msg.headers or {}
         copied_from = headers.get(subjects.SUBJECT_HEADER, "")
+        if not copied_from and not self._chunked:
+            # Of an array the broker's own word comes in order, behind the last of the results.
+            copied_from = headers.get(subjects.REPUBLISHED_HEADER, "")
         if not copied_from.startswith("res."):
             return []
         try:

@@ -71,6 +71,8 @@ def stream_configs(
         "subjects": [subjects.RESULT_FILTER],
         "max_age": 16 * _DAY_NS,
         "allow_atomic": True,
+        # The server tells of a job's end as soon as it is stored; its broker does a moment later.
+        "republish": {"src": subjects.TERMINALS, "dest": subjects.TERMINAL_EVENTS},
     }
     work = {
         "name": WORK,

@@ -9,6 +9,9 @@ SUBMIT_FILTER = "submit.*.*"
 CANCEL_FILTER = "cancel.*.*"
 WORK_FILTER = "work.*"
 RESULT_FILTER = "res.>"
+TERMINALS = "res.*.*"
+TERMINAL_EVENTS = "event.{{wildcard(1)}}.{{wildcard(2)}}"
+"""Where the server sends a copy of each of them, in its own words (subject mapping)."""
 OFFER_FILTER = "offer.*"
 DONE_FILTER = "done.*"
 QUERY_FILTER = "query.*"
@@ -18,6 +21,8 @@ ALL_LENDERS = "all"
 """Stands for L in `ctl.L` when the broker speaks to every lender."""
 
 SUBJECT_HEADER = "Lender-Subject"
+REPUBLISHED_HEADER = "Nats-Subject"
+"""What the server calls the subject of a record in a copy that it sends by itself."""
 """Of an event: the subject in RESULTS that it is a copy of."""
 
 

@@ -16,7 +16,7 @@ from lender.link.api import JetStream
 from lender.link.batch import CommitUnknownError, commit
 from lender.link.connection import Connection
 from lender.link.embedded import EmbeddedServer
-from lender.protocol import streams
+from lender.protocol import streams, subjects
 
 
 class Running:
@@ -54,6 +54,20 @@ async def running(connection: Connection) -> AsyncIterator[Running]:
 async def stored(connection: Connection) -> list[str]:
     page = await JetStream(connection).get_page(streams.RESULTS, 1, 5000)
     return [message.headers["N"] for message in page.messages]
+
+
+async def test_the_server_itself_tells_of_a_jobs_end(
+    running: Running, connection: Connection
+) -> None:
+    told = await connection.nc.subscribe("event.S.*")
+    chunk, end = (Record(f"res.S.{name}", {}, b"x") for name in ("job-1.0", "job-1"))
+    running.committer.add(Commit(0, (chunk, end)))
+    running.committer.add(Commit(1, (Record("res.S.job-2", {}, b"y"),)))
+    await running.all_reported(2)
+    for job, payload in (("job-1", b"x"), ("job-2", b"y")):
+        msg = await told.next_msg(20)
+        assert (msg.subject, msg.data) == (f"event.S.{job}", payload)
+        assert (msg.headers or {})[subjects.REPUBLISHED_HEADER] == f"res.S.{job}"
 
 
 async def test_commits_land_in_order_and_in_few_batches(

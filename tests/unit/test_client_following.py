@@ -12,6 +12,9 @@ from lender.client.following import Following
 from lender.client.news import AHEAD_MAX, EXPECTED_BYTES_MAX, EXPECTED_MAX, MANY, UNREAD_MAX, News
 from lender.link.api import JetStream
 from lender.link.connection import Closed, Connected, Connection, Disconnected, Listener
+from lender.protocol.codec import encode
+from lender.protocol.result import Terminal
+from lender.protocol.subjects import REPUBLISHED_HEADER, result
 
 LONG_S = 60.0
 
@@ -40,11 +43,11 @@ class _Line:
         self.listeners.append(listener)
         return lambda: self.listeners.remove(listener)
 
-    def tell(self, job: str, data: bytes = b"") -> None:
+    def tell(self, job: str, data: bytes = b"", headers: dict[str, str] | None = None) -> None:
         """As the server delivers: to each subscription that wants it."""
         for wanted in self.subjects:
             if wanted in (event(job), event("*")):
-                self.handler(SimpleNamespace(subject=event(job), data=data, headers=None))
+                self.handler(SimpleNamespace(subject=event(job), data=data, headers=headers))
 
 
 def event(job: str) -> str:
@@ -188,3 +191,26 @@ async def test_a_timeout_that_comes_with_a_message_is_not_lost(line: _Line, news
         with pytest.raises(asyncio.CancelledError):
             await waiting
         assert await following.more() == [], "the message is still there, and says nothing"
+
+
+@pytest.mark.parametrize(("with_tasks", "heard"), [(False, True), (True, False)])
+async def test_the_servers_own_word_on_an_end_counts_where_no_results_come_before_it(
+    line: _Line, news: News, *, with_tasks: bool, heard: bool
+) -> None:
+    spec = array_spec(2)
+    following = Following(
+        cast("Connection", line),
+        cast("JetStream", None),
+        news,
+        spec,
+        lambda record: (record, frozenset()),
+        with_tasks=with_tasks,
+    )
+    end = Terminal(
+        job=spec.id, state="failed", tasks_succeeded=0, tasks_failed=2, tasks_total=2, finished_at=1
+    )
+    async with following:
+        following._sweep = None
+        line.tell(spec.id, encode(end), {REPUBLISHED_HEADER: result(spec.submitter, spec.id)})
+        await following.more()
+        assert (following.terminal is not None) == heard
