@@ -9,6 +9,7 @@ from xml.sax.saxutils import escape
 
 _HEIGHT, _MARGIN, _LEGEND_HEIGHT, _LEGEND_WIDTH = 320, 56, 16, 110
 _COLOURS = ("#1b6ca8", "#c8553d", "#4f772d", "#7b4b94", "#8a6d1d", "#444444", "#2a9d8f", "#d17b0f")
+_PALE = "0.45"
 _SPOTS_MAX = 20
 
 
@@ -37,6 +38,8 @@ class Bar:
 
     name: str
     value: float
+    pale: bool = False
+    """Whether it is another kind than those it stands beside; the chart's title says which."""
 
 
 class _Axis:
@@ -97,10 +100,11 @@ def write_bars(path: Path, title: str, bars: Sequence[Bar], width: int = 720) ->
         parts.append(f'<text x="{x:.1f}" y="38" text-anchor="middle">{axis.label(tick)}</text>')
     for number, bar in enumerate(bars):
         y, size = 48 + number * height, axis.at(bar.value) * (right - left)
-        ours = _COLOURS[1] if bar.name.partition(",")[0] == "lender" else _COLOURS[0]
+        colour = _COLOURS[1 if bar.name.partition(",")[0] == "lender" else 0]
+        look = f'fill="{colour}" opacity="{_PALE if bar.pale else 1}"'
         parts += [
             f'<text x="{left - 6}" y="{y + 12}" text-anchor="end">{escape(bar.name)}</text>',
-            f'<rect x="{left}" y="{y}" width="{size:.1f}" height="{height - 6}" fill="{ours}"/>',
+            f'<rect x="{left}" y="{y}" width="{size:.1f}" height="{height - 6}" {look}/>',
             f'<text x="{left + size + 4:.1f}" y="{y + 12}">{_short(bar.value)}</text>',
         ]
     path.write_text("\n".join([*parts, "</svg>", ""]))

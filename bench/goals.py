@@ -17,6 +17,11 @@ FLAT: Final = 1.25
 """A curve is flat whose end is no more than so many times its beginning."""
 
 
+def stores(rows: Sequence[Row]) -> set[str]:
+    """Return the systems of a table of peers that store what waits."""
+    return {row.system for row in rows if row.measure == DURABLE and row.median > 0}
+
+
 class Found(NamedTuple):
     """A figure, and what is to be seen beside it."""
 
@@ -41,11 +46,11 @@ class Rows:
     def peers(self, measure: str, *, durable: bool) -> list[Row]:
         """Return what others reached in a measure, the least first."""
         rows = self._rows.get("peers", ())
-        stores = {row.system for row in rows if row.measure == DURABLE and row.median > 0}
+        stored = stores(rows)
         others = (
             row for row in rows if row.measure == measure and row.system.partition(",")[0] != OURS
         )
-        kept = [row for row in others if row.system in stores or not durable]
+        kept = [row for row in others if row.system in stored or not durable]
         return sorted(kept, key=lambda row: row.median)
 
 

@@ -92,13 +92,15 @@ def markdown(tables: Sequence[Table], pictures: Iterable[str]) -> str:
 def draw(tables: Sequence[Table], folder: Path) -> list[str]:
     """Draw the peers side by side; return the names of the pictures."""
     peers = next((table for table in tables if table.bench == "peers"), None)
+    stores = goals.stores(peers.rows) if peers else set()
     drawn = []
     for number, (measure, title) in enumerate(BARS, 1):
         found = [row for row in peers.rows if row.measure == measure] if peers else []
         if found:
             name = f"peers-{number}.svg"
-            bars = [Bar(row.system, row.median) for row in found]
-            write_bars(folder / name, title, sorted(bars, key=lambda bar: -bar.value))
+            bars = [Bar(row.system, row.median, row.system not in stores) for row in found]
+            said = f"{title} (pale: what waits is kept in memory)"
+            write_bars(folder / name, said, sorted(bars, key=lambda bar: -bar.value))
             drawn.append(name)
     return drawn
 
