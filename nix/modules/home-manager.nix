@@ -13,7 +13,9 @@
   bin = "${cfg.package}/bin";
 
   # A text, since secrets of a user lie below ''${XDG_RUNTIME_DIR}, whose name is known later.
-  secret = types.addCheck types.str (text: !lib.hasPrefix builtins.storeDir text);
+  secret =
+    types.addCheck types.str (text:
+      (lib.hasPrefix "/" text || lib.hasPrefix "$" text) && !lib.hasPrefix builtins.storeDir text);
   # systemd's word for that folder; launchd hands nothing over, and lenderd reads the file itself.
   inUnit = builtins.replaceStrings ["\${XDG_RUNTIME_DIR}" "$XDG_RUNTIME_DIR"] ["%t" "%t"];
 

@@ -223,6 +223,7 @@ def test_secrets_are_handed_over_by_their_places() -> None:
         ("secret-of-mqtt", "mqtt.credentials"),
         ("secret-relative", "settings.credentials"),
         ("user-secret-as-path", "settings.credentials"),
+        ("user-secret-relative", "credentialsFile"),
         ("user-secret-in-store", "settings.credentials"),
         ("no-such-option", "no option services.lender.grants"),
         ("endless-proposal", "alice.expires is not set"),

@@ -135,6 +135,11 @@ in {
         enable = true;
         settings.credentials = ./cases.nix;
       };
+      # systemd would look for a credential of that name that it has been handed itself.
+      user-secret-relative.services.lender = {
+        enable = true;
+        credentialsFile = "creds";
+      };
       user-secret-in-store.services.lender = {
         enable = true;
         settings.credentials = stored;
