@@ -2,6 +2,7 @@
 
 import base64
 import os
+import ssl
 import tempfile
 from collections.abc import Coroutine
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 
 from core_world import ALICE
 
+from broker.deployment.certificates import make_authority
 from fuzz.messages import as_msg, read, written
 from fuzz.target import Target, taken, why_not
 from lender.link import api
@@ -18,11 +20,13 @@ from lender.link.errors import LinkError
 from lender.link.hardened import HardenedClient
 from lender.link.message import delivery_info
 from lender.link.server_words import greeting_of, leading_of, standing_of
+from lender.link.vouching import believed, succeeds
 from lender.link.way_in import read_way_in, token_of
 from lender.protocol.signature import seed_from_entropy
 
 T = TypeVar("T")
 
+_KNOWN_AUTHORITY = make_authority("known", 0.0).certificate
 _SEED = seed_from_entropy(bytes([7]) * 32)
 
 
@@ -66,6 +70,16 @@ def _server_words(data: bytes) -> None:
     taken(LinkError, greeting_of, data)
     taken(LinkError, standing_of, data)
     taken(LinkError, leading_of, data)
+
+
+def _authorities(data: bytes) -> None:
+    """Who may vouch for servers from now on, as a broker says: PEM, or what stands in it."""
+    text = data.decode(errors="replace")
+    if "-----" not in text:
+        text = ssl.DER_cert_to_PEM_cert(data)
+    if succeeds(text, _KNOWN_AUTHORITY):
+        assert not succeeds(_KNOWN_AUTHORITY, text), "nobody takes it back"
+        assert believed(_KNOWN_AUTHORITY.encode(), text)[-1] == _KNOWN_AUTHORITY.encode()
 
 
 def _own_token(data: bytes) -> None:
@@ -142,6 +156,21 @@ TARGETS = (
         ),
         ("lender.link.server_words.read_told",),
         (b'"time":', b'"allow":', b'"max_payload":', b"9" * 40, b"[["),
+    ),
+    Target(
+        "link-authorities",
+        _authorities,
+        (
+            _KNOWN_AUTHORITY.encode(),
+            (_KNOWN_AUTHORITY + make_authority("later", 60.0).certificate).encode(),
+            base64.b64decode("".join(make_authority("x", 1e9).certificate.splitlines()[1:-1])),
+        ),
+        words=(
+            b"20501122080000Z",
+            b"99991231235959Z",
+            b"0101000000Z",
+            b"-----BEGIN CERTIFICATE-----",
+        ),
     ),
     Target(
         "link-own-token",
