@@ -113,6 +113,16 @@ async def test_what_a_job_has_broken_does_not_fail_the_next(workshop: Workshop) 
     assert not tree.alive(before)
 
 
+async def test_a_program_that_takes_more_disk_than_a_task_may_gets_an_interpreter_of_its_own(
+    workshop: Workshop,
+) -> None:
+    table = os.urandom(LIMITS.scratch_bytes)
+    sandbox = await prepared(workshop, count)
+    assert value(await sandbox.run(0)) == 1
+    await load(workshop, sandbox, lambda task: (len(table), count(task)))
+    assert value(await sandbox.run(0)) == (LIMITS.scratch_bytes, 1)
+
+
 async def test_a_thread_that_was_left_can_not_have_the_program_written_elsewhere(
     workshop: Workshop,
 ) -> None:

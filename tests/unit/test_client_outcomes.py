@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -11,11 +12,27 @@ import pytest
 
 from lender.client import ContentFault, UntrustedValue
 from lender.client.executor import RemoteError, RemoteTraceback
+from lender.client.executor.executor import _in_one_interpreter
 from lender.client.executor.outcomes import Outcome, outcome
 from lender.client.executor.program import Call, calls_of, program
+from lender.client.functions import FunctionOptions
+from lender.protocol.bounds import ENV_ENTRIES_MAX
+from lender.protocol.interpreter import INTERPRETER_VARIABLE
 from lender.sandbox.runtimes.python_inside import encode
 
 OUTPUT_BYTES = 1 << 20
+
+
+def test_an_executor_names_an_interpreter_of_its_own_unless_its_user_does() -> None:
+    one, another = (_in_one_interpreter({"env": {"A": "b"}, "retries": 1}) for _ in range(2))
+    name = one["env"][INTERPRETER_VARIABLE]
+    assert one == {"env": {"A": "b", INTERPRETER_VARIABLE: name}, "retries": 1}
+    assert re.fullmatch("[0-9a-f]{32}", name)
+    assert name != another["env"][INTERPRETER_VARIABLE]
+    named: FunctionOptions = {"env": {INTERPRETER_VARIABLE: "mine"}}
+    assert _in_one_interpreter(named) == named
+    full: FunctionOptions = {"env": {f"V{number}": "" for number in range(ENV_ENTRIES_MAX)}}
+    assert _in_one_interpreter(full) == full
 
 
 class Unknown(Exception):  # noqa: N818 - a module of the submitter's

@@ -19,7 +19,7 @@ _SHORT_S = 5.0
 """Of short calls so much work is with the fleet, where more may be than of others."""
 
 _WORTH_A_JOB_S = 2.0
-"""A job costs its lender a tenth of a second, whatever is in it."""
+"""The first job costs its lender a tenth of a second, and others a fifth of that."""
 
 _WEIGHT = 1 / 8
 """Of the newest call in how long calls take."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from lender.sandbox.files import checkpoint, scratch
 from lender.sandbox.meters.usage import Usage
 from lender.sandbox.plan import JOB_VARIABLES, LimitName, SandboxPlan, TaskOutcome
+from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.runtimes import python_inside
 from lender.sandbox.runtimes.command import End, StartedTask
 from lender.sandbox.runtimes.python_channel import (
@@ -86,10 +87,13 @@ class Interpreter:
 
         Raises:
             OSError: the program can't be put where it is read, or the interpreter is gone.
-            PrepareFailedError: an input can't be read any more.
+            PrepareFailedError: an input can't be read any more, or the program is larger than all
+                that may lie in the working folder.
         """
         self._restore()
         assert plan.program is not None, "a python job has one"
+        if plan.program.stat().st_size > plan.limits.scratch_bytes:
+            raise PrepareFailedError("the program is too large to be loaded into this interpreter")
         scratch.copy(plan.program, plan.scratch / python_inside.NEXT)
         self.plan = plan
         self._is_settled = False
