@@ -17,7 +17,6 @@ Writes build/bench/scale.json and build/bench/scale.svg.
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import resource
@@ -167,17 +166,22 @@ class Stand:
         publisher.close()
 
     async def taken_in(self, submitters: int) -> None:
-        """Wait until the broker knows the last job."""
-        signer = self.signers[(self._sent - 1) % submitters]
-        query = json.dumps({"v": 1, "job": f"job-{self._sent - 1:08d}"}).encode()
-        subject, headers = subjects.query(signer.public_key), {CONTENT_TYPE_HEADER: JSON}
+        """Wait until the broker knows the last job of each."""
         async with asyncio.timeout(WITHIN_S):
-            while True:
-                with contextlib.suppress(LinkError):  # it reads, and answers later
-                    reply = await self._connection.request(subject, query, headers, timeout_s=60)
-                    if json.loads(reply.data)["jobs"]:
-                        return
-                await asyncio.sleep(0.25)
+            for number in range(self._sent - submitters, self._sent):
+                while not await self._knows(  # noqa: ASYNC110 - only a question tells
+                    self.signers[number % submitters], number
+                ):
+                    await asyncio.sleep(0.25)
+
+    async def _knows(self, signer: Signer, number: int) -> bool:
+        query = json.dumps({"v": 1, "job": f"job-{number:08d}"}).encode()
+        subject, headers = subjects.query(signer.public_key), {CONTENT_TYPE_HEADER: JSON}
+        try:
+            reply = await self._connection.request(subject, query, headers, timeout_s=60)
+        except LinkError:  # it reads, and answers later
+            return False
+        return bool(json.loads(reply.data)["jobs"])
 
     async def until_committed(self, total: int) -> None:
         """Wait until so many tasks were committed in all."""
