@@ -21,9 +21,10 @@ ALL_LENDERS = "all"
 """Stands for L in `ctl.L` when the broker speaks to every lender."""
 
 SUBJECT_HEADER = "Lender-Subject"
-REPUBLISHED_HEADER = "Nats-Subject"
-"""What the server calls the subject of a record in a copy that it sends by itself."""
 """Of an event: the subject in RESULTS that it is a copy of."""
+
+REPUBLISHED_HEADER = "Nats-Subject"
+"""The same in a copy that the server sends by itself, in its words."""
 
 
 def submit(submitter: str, job: str) -> str:
