@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -267,11 +268,13 @@ class Execution:
         ended: list[TaskResult] = []
         flushed_at = clock()
         try:
-            for place, task in enumerate(tasks, 1):
-                result = await self._run_one(task, tasks[place : place + KNOWN_MAX])
-                if result is None:
+            done = 0
+            while done < len(tasks):
+                results = await self._run_some(tasks[done : done + 1 + KNOWN_MAX])
+                if not results:
                     break
-                ended.append(result)
+                ended += results
+                done += len(results)
                 if clock() - flushed_at >= FLUSH_S:
                     self._tell(ended)
                     ended, flushed_at = [], clock()
@@ -290,28 +293,36 @@ class Execution:
         elif self._terminating:
             self._post(TaskTerminated(self._lease))
 
-    async def _run_one(self, task: int, ahead: tuple[int, ...]) -> TaskResult | None:
-        """Run a task to its result; None: it was asked to end, or so were all before it began."""
+    async def _run_some(self, tasks: tuple[int, ...]) -> list[TaskResult]:
+        """Run the first of these, and more of them as they come, to their results.
+
+        Without any it was asked to end, or so were all before it began.
+        """
         assert self._sandbox is not None
         await self._provisions.until_thawed()
         if self._terminating:
-            return None
-        self._task = task
-        spec, results = self._effect.spec, self._machinery.results
+            return []
+        self._task = tasks[0]
+        spec = self._effect.spec
         # What is to be taken out of its working folder must still lie there; and what a task sends
         # out is not to be sent once more because another, begun behind it, hit a limit.
         if spec.outputs or spec.checkpoint or spec.requires.net:
-            ahead = ()
-        outcome = await self._sandbox.run(task, ahead)
-        self._meter(outcome)
-        if outcome.terminated:
-            # One that never began has left nothing: what lies there is another's.
-            self._task = task if outcome.duration_s > 0 else None
-            self._terminating = True
-            return None
-        result = await results.make(spec, self._scratch, outcome, self._provisions.seal)
-        self._task = None
-        return result
+            outcomes: Sequence[TaskOutcome] = [await self._sandbox.run(tasks[0])]
+        else:
+            outcomes = await self._sandbox.run_together(tasks)
+        left: int | None = None
+        for place, outcome in enumerate(outcomes):
+            self._meter(outcome)
+            if outcome.terminated:
+                # One that never began has left nothing: what lies there is another's.
+                left = outcome.task if outcome.duration_s > 0 else None
+                self._terminating = True
+                outcomes = outcomes[:place]
+                break
+        make = self._machinery.results.make
+        results = await make(spec, self._scratch, outcomes, self._provisions.seal)
+        self._task = left
+        return results
 
     def _on_log(self, task: int, piece: bytes) -> None:
         # A log is for whoever listens on the way, too: of a sealed job its results tell the end.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lender.sandbox import frames
-from lender.sandbox.asked import PLAN, Asked
+from lender.sandbox.asked import Asked
 from lender.sandbox.files import scratch
 from lender.sandbox.frames import Frame, FrameError
 from lender.sandbox.launcher import Child, Launcher, LauncherGoneError
@@ -23,7 +23,7 @@ from lender.sandbox.plan import (
     LimitName,
     SandboxPlan,
     TaskOutcome,
-    outcome_from_wire,
+    outcomes_from_wire,
     plan_to_wire,
 )
 from lender.sandbox.port import (
@@ -84,6 +84,9 @@ class LeaseSandbox:
         self._spawning: asyncio.Future[Child] | None = None
         self._child: Child | None = None
         self._asked = Asked(AHEAD_MAX, KNOWN_MAX)
+        self._readiness: Frame | None = None
+        self._early_bytes = 0
+        self._ends = False
         self._reads = True
         self._answer: asyncio.Future[bool] | None = None
         self._clock: asyncio.TimerHandle | None = None
@@ -107,7 +110,7 @@ class LeaseSandbox:
         answer_bytes = self._plan.limits.output_bytes + STDERR_TAIL_BYTES
         body_bytes_max = max(answer_bytes, TOLD_BYTES_MAX)
         self._decoder = frames.Decoder(body_bytes_max, _ANSWER_HEADER_BYTES_MAX)
-        self._reads = True
+        self._reads, self._ends, self._early_bytes = True, False, 0
         if self._cgroups is not None:
             leaf = self.cgroup = self._cgroups.take(self._plan.lease)
             try:
@@ -134,9 +137,7 @@ class LeaseSandbox:
             raise
         prepare_s = self._plan.limits.prepare_s
         try:
-            self._asked.want(PLAN)
-            wanted = Frame({"plan": plan_to_wire(self._plan)})
-            answer = await self._answer_of(child, frames.encode(wanted), prepare_s)
+            answer = await self._ask_to_be_ready(child)
         except SandboxGoneError as error:
             if not self._ran_out_of_memory():
                 raise
@@ -159,57 +160,68 @@ class LeaseSandbox:
 
     async def run(self, task_index: int, ahead: Sequence[int] = ()) -> TaskOutcome:
         """See `Sandbox.run`."""
+        return (await self._outcomes_of((task_index, *ahead), most=1))[0]
+
+    async def run_together(self, tasks: Sequence[int]) -> Sequence[TaskOutcome]:
+        """See `Sandbox.run_together`."""
+        return await self._outcomes_of(tasks)
+
+    async def _outcomes_of(
+        self, tasks: Sequence[int], most: int | None = None
+    ) -> Sequence[TaskOutcome]:
+        """What has come of the first of these and of those right behind it, `most` at most."""
         child = await self._serving()
         # Who is asked to end at its time limit has its grace on top.
         late_s = self._plan.limits.time_s + self._plan.grace_s + _LATE_S
         started_at = self._loop.time()
         hit: LimitName = "time"
         try:
-            answer = await self._answer_of(child, self._questions(task_index, ahead), late_s)
+            await self._send(child, self._questions(tasks), late_s)
+            outcomes = await self._answers_of(child, most)
         except SandboxGoneError:
             if not self._ran_out_of_memory():
                 raise
-            answer, hit = None, "memory"
-        if answer is None and len(self._asked) > 1:
-            return await self._run_alone(child, task_index)
-        if answer is None:
-            return await self._cut_off(child, task_index, started_at, hit)
+            outcomes, hit = [], "memory"
+        if not outcomes:
+            if len(self._asked) > 1:
+                return await self._run_alone(child, tasks[0])
+            return [await self._cut_off(child, tasks[0], started_at, hit)]
         if self._asks_ahead:
             self._asks_ahead = False
             self._loop.call_later(_AHEAD_S, self._look_ahead)
-        outcome, last = await self._read(child, task_index, answer)
-        self._told_cpu_s += outcome.cpu_s
-        if outcome.state == "failed" and outcome.limit is None and not outcome.terminated:
-            limit = self._limit_hit()
-            if limit is not None and len(self._asked) > 0:
-                return await self._run_alone(child, task_index)
-            if limit is not None:
-                last = True  # the next one's leaf has hit none yet
-                outcome = outcome._replace(limit=limit, error=f"hit its {limit} limit")
+        if any(one.task != task for one, task in zip(outcomes, tasks, strict=False)):
+            await self._end(child)
+            raise SandboxGoneError("the sandbox gave an answer that is none")
+        return await self._judged(child, outcomes)
+
+    async def _judged(self, child: Child, outcomes: Sequence[TaskOutcome]) -> Sequence[TaskOutcome]:
+        """The same, where none of them failed since the kernel keeps all of it to a limit."""
+        last = self._ends and not self._asked.early
+        for place, one in enumerate(outcomes):
+            self._told_cpu_s += one.cpu_s
+            if one.state == "succeeded" or one.limit is not None or one.terminated:
+                continue
+            if (limit := self._limit_hit()) is None:
+                continue
+            if place > 0:
+                await self._end(child)
+                return outcomes[:place]  # this one is then the first
+            if len(outcomes) > 1 or len(self._asked) > 0:
+                return await self._run_alone(child, one.task)
+            last = True  # the next one's leaf has hit none yet
+            outcomes = [one._replace(limit=limit, error=f"hit its {limit} limit")]
         if last:
             await self._end(child)
-        return outcome
+        return outcomes
 
     def _look_ahead(self) -> None:
         """Have the next process made: that takes nothing from this one's start any more."""
         self._launcher.look_ahead(None if self._cgroups is None else self._cgroups.ahead())
 
-    async def _read(self, child: Child, task: int, answer: Frame) -> tuple[TaskOutcome, bool]:
-        """The outcome of a task, and whether the sandbox ends behind it."""
-        try:
-            last = answer.header["last"]
-            outcome = outcome_from_wire(answer.header["outcome"], answer.body)
-            if outcome.task != task or type(last) is not bool:
-                raise ValueError("the outcome of another task")  # noqa: TRY301 - told as any other
-        except (LookupError, ValueError) as error:
-            await self._end(child)
-            raise SandboxGoneError("the sandbox gave an answer that is none") from error
-        return outcome, last
-
-    async def _run_alone(self, child: Child, task: int) -> TaskOutcome:
+    async def _run_alone(self, child: Child, task: int) -> Sequence[TaskOutcome]:
         """All of it ended at a limit, and it may have been one of the tasks behind that hit it."""
         await self._end(child)
-        return await self.run(task)
+        return await self._outcomes_of((task,))
 
     async def _serving(self) -> Child:
         """Who runs the next task: another process, where the last one could only end with its."""
@@ -243,11 +255,9 @@ class LeaseSandbox:
         self._check_open()
         self._plan = self._plan._replace(job=job, task_count=task_count, program=program)
         if (child := self._child) is not None:
-            wanted = frames.encode(Frame({"plan": plan_to_wire(self._plan)}))
-            self._asked.want(PLAN)
             answer = None
             with contextlib.suppress(SandboxGoneError):
-                answer = await self._answer_of(child, wanted, self._plan.limits.prepare_s)
+                answer = await self._ask_to_be_ready(child)
             if answer is not None and answer.header == {"prepared": True}:
                 return
             self._check_open()
@@ -321,42 +331,59 @@ class LeaseSandbox:
         # Who gives up waiting must not take the word of its end away.
         await asyncio.shield(child.ended)
 
-    def _questions(self, task: int, ahead: Sequence[int]) -> bytes:
-        """What to send, so that it knows of this task and of some behind it."""
+    def _questions(self, tasks: Sequence[int]) -> bytes:
+        """What to send, so that it knows of the first of them and of some behind it."""
         if self._asked.at_work is None:
             self._begin_log()
-        watched = self._on_log is not None
-        wanted = self._asked.want(task, ahead)
         untold, self._untold = self._untold, b""
-        questions: list[dict[str, Any]] = [{"task": one, "watched": watched} for one in wanted]
+        if not (wanted := self._asked.want(tasks)):
+            return untold
+        question: dict[str, Any] = {"tasks": wanted}
         if each := self._plan.each:
             # What is a task's own crosses with the task; that of the others doesn't.
-            for question in questions:
-                question["words"] = each[question["task"]]
-        return untold + b"".join([frames.encode(Frame(one)) for one in questions])
+            question["words"] = [each[task] for task in wanted]
+        return untold + frames.encode(Frame(question))
 
-    async def _answer_of(self, child: Child, questions: bytes, late_s: float) -> Frame | None:
-        """The next answer; None when it is late, the time spent frozen not counted."""
+    async def _ask_to_be_ready(self, child: Child) -> Frame | None:
+        """Hand over the plan; what it says of it. None when that is late."""
+        self._readiness = None
+        wanted = Frame({"plan": plan_to_wire(self._plan), "watched": self._on_log is not None})
+        await self._send(child, frames.encode(wanted), self._plan.limits.prepare_s)
+        while self._readiness is None:
+            if not await self._hears_more(child):
+                return None
+        return self._readiness
+
+    async def _answers_of(self, child: Child, most: int | None) -> list[TaskOutcome]:
+        """The next outcomes; none when the first of them is late."""
+        while not (outcomes := self._asked.take(most)):
+            if not await self._hears_more(child):
+                return []
+        if not self._asked.early:
+            self._early_bytes = 0
+        return outcomes
+
+    async def _hears_more(self, child: Child) -> bool:
+        """Wait for what it says; False when that is late, the time spent frozen not counted."""
+        if child.channel.fileno() < 0:
+            raise SandboxGoneError("the sandbox is dead")
+        if not self._reads:
+            self._reads = True
+            self._loop.add_reader(child.channel, self._on_readable, child)
+        if self._clock is None:
+            self._clock = self._loop.call_later(_LOOK_S, self._look, child)
+        self._answer = self._loop.create_future()
+        try:
+            return await self._answer
+        finally:
+            self._answer = None
+
+    async def _send(self, child: Child, data: bytes, late_s: float) -> None:
+        """Ask, for an answer within this time.
+
+        A sandbox that has ended is heard of by its own end: what it said before comes first.
+        """
         self._left_s = late_s
-        await self._send(child, questions)
-        while (answer := self._asked.take()) is None:
-            if child.channel.fileno() < 0:
-                raise SandboxGoneError("the sandbox is dead")
-            if not self._reads:
-                self._reads = True
-                self._loop.add_reader(child.channel, self._on_readable, child)
-            if self._clock is None:
-                self._clock = self._loop.call_later(_LOOK_S, self._look, child)
-            self._answer = self._loop.create_future()
-            try:
-                if not await self._answer:
-                    return None
-            finally:
-                self._answer = None
-        return answer
-
-    async def _send(self, child: Child, data: bytes) -> None:
-        """A sandbox that has ended is heard of by its own end: what it said before comes first."""
         if not data or child.channel.fileno() < 0:
             return
         with contextlib.suppress(ConnectionError):
@@ -382,21 +409,43 @@ class LeaseSandbox:
         try:
             data = frames.read(child.channel)
             for frame in self._decoder.feed(data):
-                if "log" in frame.header:
-                    self._hear_log(frame)
-                elif self._asked.hear(frame):
-                    self._begin_log()
-                    if self._answer is not None and not self._answer.done():
-                        self._answer.set_result(True)
+                self._hear(frame)
         except BlockingIOError:
             return
         except (OSError, FrameError):
             data = b""
         if not data:
             self._on_gone(child)
-        elif self._asked.early_bytes > _EARLY_BYTES_MAX:
+        elif self._early_bytes > _EARLY_BYTES_MAX:
             self._reads = False
             self._loop.remove_reader(child.channel)
+
+    def _hear(self, frame: Frame) -> None:
+        """Take up what it says.
+
+        Raises:
+            FrameError: it is nothing that a runner says: it has been taken over.
+        """
+        if "log" in frame.header:
+            self._hear_log(frame)
+            return
+        if self._readiness is None:
+            self._readiness = frame
+        else:
+            try:
+                outcomes = outcomes_from_wire(frame.header.get("outcomes"), frame.body)
+            except ValueError as error:
+                raise FrameError("an answer that is none") from error
+            last = frame.header.get("last")
+            if type(last) is not bool:
+                raise FrameError("no word whether it is the last")
+            if not self._asked.hear(outcomes):
+                return
+            self._ends = last
+            self._early_bytes += len(frame.body)
+            self._begin_log()
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(True)
 
     def _hear_log(self, frame: Frame) -> None:
         """Pass on what a runner tells.
@@ -407,7 +456,7 @@ class LeaseSandbox:
         task = self._asked.at_work
         self._log_bytes += len(frame.body)
         is_much = self._log_bytes > self._loop.time() * BYTES_PER_S
-        if task in {None, PLAN} or frame.header["log"] != task or is_much:
+        if task is None or frame.header["log"] != task or is_much:
             raise FrameError("a log without end, or of another task")
         if self._on_log is not None and task is not None:
             self._on_log(task, frame.body)

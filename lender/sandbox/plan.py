@@ -268,33 +268,46 @@ def _network(fields: Mapping[str, Any]) -> Network:
     )
 
 
-def outcome_to_wire(outcome: TaskOutcome) -> tuple[list[Any], bytes]:
-    """The outcome as values, in its own order, and the bytes behind them."""
-    values = list(outcome)
-    values[_VALUE], values[_STDERR_TAIL] = len(outcome.value), None
-    return values, outcome.value + outcome.stderr_tail
+def outcomes_to_wire(outcomes: Sequence[TaskOutcome]) -> tuple[list[list[Any]], bytes]:
+    """The outcomes as values, each in its own order, and the bytes behind them."""
+    told, bodies = [], []
+    for outcome in outcomes:
+        values: list[Any] = list(outcome)
+        value, stderr_tail = outcome.value, outcome.stderr_tail
+        values[_VALUE], values[_STDERR_TAIL] = len(value), len(stderr_tail)
+        told.append(values)
+        bodies += [value, stderr_tail]
+    return told, b"".join(bodies)
 
 
-def outcome_from_wire(values: object, body: bytes) -> TaskOutcome:
-    """The outcome that `outcome_to_wire` wrote.
+def outcomes_from_wire(told: object, body: bytes) -> list[TaskOutcome]:
+    """The outcomes that `outcomes_to_wire` wrote.
 
     Raises:
-        ValueError: it is none. Only a runner that its guest has taken over answers so.
+        ValueError: they are none. Only a runner that its guest has taken over answers so.
     """
-    if type(values) is not list or len(values) != len(TaskOutcome._fields):
-        raise ValueError("no outcome")
-    cut = values[_VALUE]
-    if type(cut) is not int or not 0 <= cut <= len(body):
-        raise ValueError("no outcome")
-    values[_VALUE], values[_STDERR_TAIL] = body[:cut], body[cut:]
-    outcome = TaskOutcome._make(values)
+    if type(told) is not list or not told:
+        raise ValueError("no outcomes")
+    outcomes, at = [], 0
     try:
-        sound = _is_sound(outcome)
+        for values in told:
+            if type(values) is not list or len(values) != len(TaskOutcome._fields):
+                raise ValueError("no outcome")
+            for place in (_VALUE, _STDERR_TAIL):
+                size_bytes = values[place]
+                if type(size_bytes) is not int or not 0 <= size_bytes <= len(body) - at:
+                    raise ValueError("no outcome")
+                values[place] = body[at : at + size_bytes]
+                at += size_bytes
+            outcome = TaskOutcome._make(values)
+            if not _is_sound(outcome):
+                raise ValueError("no sound outcome")
+            outcomes.append(outcome)
     except TypeError as error:
         raise ValueError("no outcome") from error
-    if not sound:
-        raise ValueError("no sound outcome")
-    return outcome
+    if at != len(body):
+        raise ValueError("bytes that are no outcome's")
+    return outcomes
 
 
 _VALUE, _STDERR_TAIL = map(TaskOutcome._fields.index, ("value", "stderr_tail"))

@@ -100,6 +100,21 @@ class Sandbox(Protocol):
         """
         ...
 
+    async def run_together(self, tasks: Sequence[int]) -> Sequence[TaskOutcome]:
+        """Run the first of these, and as many behind it as have come to an end meanwhile.
+
+        Args:
+            tasks: what is to be run, in this order; see `run` for those ahead.
+
+        Returns:
+            One outcome or more, of the first tasks.
+
+        Raises:
+            SandboxGoneError: as for `run`.
+            RefusedError: as for `run`.
+        """
+        ...
+
     def begin_job(
         self,
         job: str,

@@ -20,20 +20,20 @@ from sandboxes import LIMITS
 from lender.sandbox.frames import Frame, encode
 from lender.sandbox.launcher import Child, Launcher
 from lender.sandbox.lease_sandbox import LeaseSandbox
-from lender.sandbox.plan import Runtime, TaskOutcome, outcome_to_wire
+from lender.sandbox.plan import Runtime, TaskOutcome, outcomes_to_wire
 from lender.sandbox.port import SandboxGoneError
 
 pytestmark = in_one_loop
 
 HANGS_S = 40  # killed and reaped on a machine that is busy
 
-GOOD, _ = outcome_to_wire(TaskOutcome(task=0, state="succeeded", exit_code=0))
+(GOOD,), _ = outcomes_to_wire([TaskOutcome(task=0, state="succeeded", exit_code=0)])
 
 
 def answer(body: bytes = b"", *, last: object = False, **changed: object) -> bytes:
     """An answer as a runner would give it, with some fields of its outcome changed."""
     values = dict(zip(TaskOutcome._fields, GOOD, strict=True)) | changed
-    return encode(Frame({"outcome": [*values.values()], "last": last}, body))
+    return encode(Frame({"outcomes": [[*values.values()]], "last": last}, body))
 
 
 def raw(header: bytes) -> bytes:
@@ -58,17 +58,21 @@ ANSWERS = {
     "no object": raw(msgpack.packb([])),
     "nothing": raw(msgpack.packb({})),
     "no outcome": raw(msgpack.packb({"last": False})),
-    "an outcome of another kind": raw(msgpack.packb({"last": False, "outcome": {"task": 0}})),
-    "an empty outcome": raw(msgpack.packb({"last": False, "outcome": []})),
+    "an outcome of another kind": raw(msgpack.packb({"last": False, "outcomes": [{"task": 0}]})),
+    "outcomes of another kind": raw(msgpack.packb({"last": False, "outcomes": {"task": 0}})),
+    "an empty outcome": raw(msgpack.packb({"last": False, "outcomes": [[]]})),
+    "not one outcome": raw(msgpack.packb({"last": False, "outcomes": []})),
     "a field that is none": answer(owner="me"),
-    "a field too few": raw(msgpack.packb({"last": False, "outcome": GOOD[:-1]})),
-    "no word whether it is the last": raw(msgpack.packb({"outcome": GOOD})),
+    "a field too few": raw(msgpack.packb({"last": False, "outcomes": [GOOD[:-1]]})),
+    "no word whether it is the last": raw(msgpack.packb({"outcomes": [GOOD]})),
     "a last of another kind": answer(last="no"),
     "another task": answer(task=7),
     "an unknown state": answer(state="owned"),
     "an unknown limit": answer(state="failed", limit="patience"),
     "a length of another kind": answer(value="x"),
     "a length below zero": answer(b"abc", value=-2),
+    "more bytes than are an outcome's": answer(b"abc", value=2),
+    "fewer bytes than are an outcome's": answer(b"abc", value=2, stderr_tail=2),
     "an exit code of another kind": answer(exit_code=[1]),
     "a duration that is no number": answer(duration_s=float("nan")),
     "a start that never was": answer(started_at=float("inf")),

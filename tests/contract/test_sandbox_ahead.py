@@ -24,8 +24,11 @@ _SAYS_ITS_TASK = module(
 
 
 async def all_of(sandbox: LeaseSandbox, tasks: range) -> list[TaskOutcome]:
-    """As lenderd runs a lease: all that is known is told."""
-    return [await sandbox.run(task, tasks[place:]) for place, task in enumerate(tasks, 1)]
+    """As lenderd runs a lease: all that is known is told, and what has come is taken together."""
+    found: list[TaskOutcome] = []
+    while len(found) < len(tasks):
+        found += await sandbox.run_together(tasks[len(found) :])
+    return found
 
 
 @both
@@ -54,6 +57,29 @@ async def test_tasks_of_another_job_are_told_its_names_and_number(
             assert (await sandbox.run(task, tuple(range(task + 1, count)))).state == "succeeded"
 
 
+async def test_what_has_come_is_taken_together(workshop: Workshop) -> None:
+    sandbox = await workshop.prepared("wasm", "hello")
+    assert (await sandbox.run(0, range(1, 5))).task == 0
+    await until(lambda: sandbox._asked.early == 4, "the others have ended")
+    assert [one.task for one in await sandbox.run_together(range(1, 7))] == [1, 2, 3, 4]
+
+
+@needs_bubblewrap
+async def test_a_limit_that_the_kernel_kept_is_the_one_tasks_that_failed(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Those behind it were run in the same cgroup: they are run again, once it has been run alone.
+    fails_at_3 = '[ "$1" != 3 ] && { echo "$1"; exit; }; exit 1'
+    sandbox = workshop.sandbox(workshop.plan("process", fails_at_3, arguments=("{task}",)))
+    monkeypatch.setattr(sandbox, "_limit_hit", lambda: "memory")
+    await sandbox.prepare()
+    assert (await sandbox.run(0, range(1, 7))).value == b"0\n"
+    await until(lambda: sandbox._asked.early == 6, "the others have ended")
+    found = [(one.task, one.limit, one.value) for one in await all_of(sandbox, range(1, 7))]
+    expected = {task: (task, None, b"%d\n" % task) for task in range(1, 7)}
+    assert found == [*{**expected, 3: (3, "memory", b"")}.values()]
+
+
 @needs_bubblewrap
 async def test_values_that_nobody_takes_stop_it_and_none_is_lost(workshop: Workshop) -> None:
     size = 1 << 20
@@ -62,14 +88,14 @@ async def test_values_that_nobody_takes_stop_it_and_none_is_lost(workshop: Works
     tasks = range(24)
     first = await sandbox.run(0, tasks[1:])
     await until(lambda: not sandbox._reads, "it is read no more")
-    waiting_bytes = sandbox._asked.early_bytes
+    waiting_bytes = sandbox._early_bytes
     assert 16 * size < waiting_bytes < 18 * size
     await asyncio.sleep(0.1)
-    assert sandbox._asked.early_bytes == waiting_bytes
+    assert sandbox._early_bytes == waiting_bytes
     rest = [await sandbox.run(task, tasks[task + 1 :]) for task in tasks[1:]]
     assert {len(one.value) for one in (first, *rest)} == {size}
     assert [one.task for one in (first, *rest)] == list(tasks)
-    assert sandbox._asked.early_bytes == 0
+    assert sandbox._early_bytes == 0
 
 
 @needs_bubblewrap

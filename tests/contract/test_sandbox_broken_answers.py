@@ -31,7 +31,7 @@ async def test_who_took_it_over_while_it_is_prepared_ends_it(
         roots.extend(sandbox.root_pids)
         return Frame(header)
 
-    monkeypatch.setattr(sandbox, "_answer_of", speak)
+    monkeypatch.setattr(sandbox, "_ask_to_be_ready", speak)
     with pytest.raises(SandboxGoneError, match="an answer that is none"):
         await sandbox.prepare()
     assert roots

@@ -21,7 +21,7 @@ from sandboxes import LIMITS, USER, Workshop, module, open_folder, workshop
 from lender.sandbox import frames
 from lender.sandbox.files import checkpoint
 from lender.sandbox.frames import Decoder, Frame
-from lender.sandbox.plan import SandboxPlan, outcome_from_wire, plan_to_wire
+from lender.sandbox.plan import SandboxPlan, outcomes_from_wire, plan_to_wire
 from lender.sandbox.runtimes import module_cache, runner, wasm, wasm_binding
 from lender.sandbox.walls import confine, landlock, sealed
 
@@ -171,8 +171,8 @@ def taken_over(place: Place, *, confined: bool) -> tuple[Told, Told]:
         assert answer(ours, decoder, {"plan": plan_to_wire(place.plan)}).header == {
             "prepared": True
         }
-        frame = answer(ours, decoder, {"task": 0})
-        outcome = outcome_from_wire(frame.header["outcome"], frame.body)
+        frame = answer(ours, decoder, {"tasks": [0]})
+        (outcome,) = outcomes_from_wire(frame.header["outcomes"], frame.body)
         compiling, running = json.loads(outcome.value)
     finally:
         ours.close()

@@ -16,7 +16,7 @@ from lender.sandbox.egress import requests
 from lender.sandbox.files import checkpoint
 from lender.sandbox.files.images import unpack
 from lender.sandbox.files.tar_tree import ArchiveRefusedError, Tree
-from lender.sandbox.plan import TaskOutcome, outcome_from_wire, outcome_to_wire
+from lender.sandbox.plan import TaskOutcome, outcomes_from_wire, outcomes_to_wire
 from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.runtimes import module_cache, python_inside, wasm_binding
 from lender.sandbox.runtimes.python_channel import (
@@ -39,14 +39,14 @@ def _frames(data: bytes) -> None:
                 written = frames.encode(frame)
                 (again,) = frames.Decoder(4096).feed(written)
                 assert frames.encode(again) == written
-                _outcome(frame)
+                _outcomes(frame)
 
 
-def _outcome(frame: frames.Frame) -> None:
-    outcome = taken(ValueError, outcome_from_wire, frame.header.get("outcome"), frame.body)
-    if outcome is not None:
-        values, body = outcome_to_wire(outcome)
-        assert outcome_from_wire(values, body) == outcome
+def _outcomes(frame: frames.Frame) -> None:
+    outcomes = taken(ValueError, outcomes_from_wire, frame.header.get("outcomes"), frame.body)
+    if outcomes is not None:
+        told, body = outcomes_to_wire(outcomes)
+        assert outcomes_from_wire(told, body) == outcomes
 
 
 def _python_answer(data: bytes) -> None:
@@ -160,14 +160,16 @@ _LAYER = images.tar(
     images.second_name("etc/shadow", "etc/passwd"),
 )
 _UPPER = images.tar(images.file("etc/.wh.shadow"), images.file("srv/.wh..wh..opq"))
-_OUTCOME, _BODY = outcome_to_wire(TaskOutcome(3, "succeeded", 0, b"value", b"tail"))
+_OUTCOMES, _BODY = outcomes_to_wire(
+    [TaskOutcome(3, "succeeded", 0, b"value", b"tail"), TaskOutcome(4, "failed", limit="time")]
+)
 
 TARGETS = (
     Target(
         "sandbox-frames",
         _frames,
         (
-            b"\x40" + frames.encode(frames.Frame({"outcome": _OUTCOME, "last": False}, _BODY)),
+            b"\x40" + frames.encode(frames.Frame({"outcomes": _OUTCOMES, "last": False}, _BODY)),
             b"\x02" + frames.encode(frames.Frame({"log": 3}, b"step 1\n")) * 2,
             b"\xff"
             + frames.encode(frames.Frame({"unprepared": "no", "invalid": True, "field": ""})),

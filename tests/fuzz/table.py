@@ -40,6 +40,7 @@ NOT_FROM_OUTSIDE: Final[dict[str, str]] = {
     "broker.core.jobs.endings._digest": "a hash that was just made",
     "broker.service.letting_in.OperatorsDesk.ask": "what the operator's own broker answers",
     "broker.service.letting_in.said_by": _OWN_WORDS,
+    "lender.daemon.results.ResultMaker.make": "outcomes, which crossed as bytes and were checked",
     "lender.protocol.enrolment.code_of": "a hash that was just made",
     "lender.cli.grant._not_after": _OWN_WORDS,
     "lender.cli.job_file._predecessor": _OWN_WORDS,

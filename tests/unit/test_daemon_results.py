@@ -32,7 +32,8 @@ class Store:
 async def made(store: Store, value: bytes, tmp_path: Path) -> Any:  # noqa: ANN401 - a result
     stores: Any = store
     outcome = TaskOutcome(0, "succeeded", 0, value=value)
-    return await ResultMaker(stores).make(make_spec(), tmp_path, outcome, None)
+    (result,) = await ResultMaker(stores).make(make_spec(), tmp_path, [outcome], None)
+    return result
 
 
 async def test_a_large_value_says_who_has_stored_it_in_whose_bucket(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from lender.sandbox.plan import (
     Limits,
     SandboxPlan,
     TaskOutcome,
-    outcome_from_wire,
-    outcome_to_wire,
+    outcomes_from_wire,
+    outcomes_to_wire,
     plan_from_wire,
     plan_to_wire,
 )
@@ -59,7 +59,8 @@ def test_plan_and_outcome_cross_the_socket_unchanged(tmp_path: Path) -> None:
     )
     assert plan_from_wire(plan_to_wire(plan)) == plan
     outcome = TaskOutcome(3, "failed", 1, b"value", b"stderr", "time", "why", 1.0, 2, 3, 4.0, 5.0)
-    assert outcome_from_wire(*outcome_to_wire(outcome)) == outcome
+    both = [outcome, TaskOutcome(task=4, state="succeeded", exit_code=0, value=b"more")]
+    assert outcomes_from_wire(*outcomes_to_wire(both)) == both
 
 
 def test_of_the_words_of_each_task_a_plan_takes_along_none(tmp_path: Path) -> None:

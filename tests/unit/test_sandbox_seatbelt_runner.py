@@ -20,7 +20,7 @@ import pytest
 
 from lender.sandbox import frames
 from lender.sandbox.frames import Frame
-from lender.sandbox.plan import Limits, SandboxPlan, outcome_from_wire, plan_to_wire
+from lender.sandbox.plan import Limits, SandboxPlan, outcomes_from_wire, plan_to_wire
 from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.processes import libproc
 from lender.sandbox.runtimes import choice
@@ -280,11 +280,11 @@ def test_it_is_the_process_runtime_of_a_mac(
     with ours, theirs:
         frames.send(ours, Frame({"plan": plan_to_wire(plan_for(tmp_path, "echo", "{task}"))}))
         assert receive(ours).header == {"prepared": True}
-        frames.send(ours, Frame({"task": 1}))
+        frames.send(ours, Frame({"tasks": [1]}))
         answer = receive(ours)
         ours.shutdown(socket.SHUT_RDWR)
         thread.join(10)
-    outcome = outcome_from_wire(answer.header["outcome"], answer.body)
+    (outcome,) = outcomes_from_wire(answer.header["outcomes"], answer.body)
     assert (outcome.state, outcome.value) == ("succeeded", b"1\n"), outcome
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from lender.sandbox import frames
 from lender.sandbox.egress.counters import Counters
 from lender.sandbox.frames import Decoder, Frame
-from lender.sandbox.plan import Limits, SandboxPlan, outcome_to_wire, plan_from_wire, plan_to_wire
+from lender.sandbox.plan import Limits, SandboxPlan, outcomes_to_wire, plan_from_wire, plan_to_wire
 from lender.sandbox.runtimes import command
 from lender.sandbox.runtimes.bubblewrapped import BubblewrappedTask
 from lender.sandbox.runtimes.spawning import Spawned
@@ -68,5 +68,5 @@ def rehearse() -> None:
             Spawned(_PID_OF_NOBODY, handle, out, err, status, hold), "true", counters, None
         )
         outcome = command.run(0, plan, lambda _: task, _SoftStop(quiet[0]))
-    values, body = outcome_to_wire(outcome)
-    frames.encode(Frame({"outcome": values, "last": False}, body))
+    outcomes, body = outcomes_to_wire([outcome])
+    frames.encode(Frame({"outcomes": outcomes, "last": False}, body))

@@ -1,13 +1,14 @@
 """The inside of every sandbox process: one plan, then one task after another, over one socket.
 
-The daemon sends `{"plan": ...}` once and then `{"task": i, "watched": bool}`, with `"words"` where
-the task has some of its own; it gets `{"prepared": true}` or `{"unprepared": reason, ...}`, and
-`{"outcome": ..., "last": bool}` for each task. `{"job": id, "task_count": n, "separate": bool}`
-comes between them where the tasks behind it are another job's that asks for the same; nothing
-answers it. Another `{"plan": ...}` is of a job that goes on in the same interpreter, and answered
-like the first. Before the outcome of a task that is watched it gets `{"log": i}` with what came on
-standard error, as much of it as `TaskLog` lets through. It may send several tasks at once: they are
-run one after the other, and outcomes of short ones come together.
+<<<<<<< Updated upstream
+The daemon sends `{"plan": ..., "watched": bool}` once and then `{"tasks": [i, ...]}`, with
+`"words"` beside them where they have some of their own; it gets `{"prepared": true}` or
+`{"unprepared": reason, ...}`, and `{"outcomes": [...], "last": bool}`, in the order of the tasks:
+those of short ones come together. `{"job": id, "task_count": n, "separate": bool}` comes between
+them where the tasks behind it are another job's that asks for the same; nothing answers it. Another
+plan is of a job that goes on in the same interpreter, and answered like the first. Where somebody
+watches, what came on standard error comes before a task's outcome, as `{"log": i}`, as much of it
+as `TaskLog` lets through.
 
 SIGTERM to this process asks for a soft end of the task that runs. Nothing is begun after it.
 """
@@ -20,13 +21,14 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from types import FrameType
 from typing import Protocol, runtime_checkable
 
 from lender.sandbox import frames
 from lender.sandbox.frames import Frame
 from lender.sandbox.meters.task_log import TaskLog
-from lender.sandbox.plan import SandboxPlan, TaskOutcome, outcome_to_wire, plan_from_wire
+from lender.sandbox.plan import SandboxPlan, TaskOutcome, outcomes_to_wire, plan_from_wire
 from lender.sandbox.port import AHEAD_MAX, PrepareFailedError
 
 ASKED_TO_END = "was asked to end"
@@ -95,38 +97,40 @@ class Reporter:
         soft_stop: its word to end softly.
         when_idle: called once an outcome is on its way, for what can be done ahead; with the next
             task and its words where they have come.
+        watched: somebody wants to see what a task writes to standard error.
+        task: the one that is run.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.soft_stop = SoftStop()
         self.when_idle: Callable[[Ahead | None], None] = lambda _: None
+        self.watched = False
+        self.task = 0
         self._sock = sock
-        self._log: tuple[int, TaskLog] | None = None
+        self._log: TaskLog | None = None
         self._held = bytearray()
-        self._held_since, self._held_count = 0.0, 0
+        self._outcomes: list[TaskOutcome] = []
+        self._outcomes_bytes = 0
+        self._held_since = 0.0
         self._ready = select.poll()
         self._ready.register(sock, select.POLLOUT)
 
-    def begin_log(self, task: int) -> None:
-        """Somebody watches this task."""
-        self._log = task, TaskLog(time.monotonic())
-
     def add_log(self, piece: bytes) -> None:
         """The task wrote this to standard error."""
-        if self._log is not None:
-            self._log[1].add(time.monotonic(), piece)
+        if self.watched:
+            if self._log is None:
+                self._log = TaskLog(time.monotonic())
+            self._log.add(time.monotonic(), piece)
 
     def tell(self) -> None:
         """Tell what is due, unless the daemon is too busy to take it; to be called often."""
         now = time.monotonic()
         # What is due fits into the room that makes a socket ready (unix_writable: three quarters).
-        if self._held:
+        if self._outcomes:
             if now - self._held_since >= _HELD_S and self._ready.poll(0):
                 self._hand_over()
-        elif self._log is not None and self._ready.poll(0):
-            task, log = self._log
-            if told := log.due(now):
-                frames.send(self._sock, Frame({"log": task}, told))
+        elif self._log is not None and self._ready.poll(0) and (told := self._log.due(now)):
+            frames.send(self._sock, Frame({"log": self.task}, told))
 
     def send(self, outcome: TaskOutcome, *, last: bool = False, more: bool = False) -> None:
         """Hand over how a task ended.
@@ -137,21 +141,29 @@ class Reporter:
             more: other tasks are known: it may wait for their outcomes.
         """
         now = time.monotonic()
-        if not self._held:
-            self._held_since, self._held_count = now, 0
-        self._held_count += 1
         if self._log is not None:
-            task, log = self._log
+            if told := self._log.last():
+                self._close_frame()
+                self._held += frames.encode(Frame({"log": self.task}, told))
             self._log = None
-            if told := log.last():
-                self._held += frames.encode(Frame({"log": task}, told))
-        header, body = outcome_to_wire(outcome)
-        self._held += frames.encode(Frame({"outcome": header, "last": last}, body))
-        is_due = now - self._held_since >= _HELD_S or self._held_count >= _HELD_MAX
-        if is_due or last or not more or len(self._held) > _HELD_BYTES_MAX:
-            self._hand_over()
+        if not self._outcomes:
+            self._held_since = now
+        self._outcomes.append(outcome)
+        self._outcomes_bytes += len(outcome.value) + len(outcome.stderr_tail)
+        is_due = now - self._held_since >= _HELD_S or len(self._outcomes) >= _HELD_MAX
+        is_much = self._outcomes_bytes + len(self._held) > _HELD_BYTES_MAX
+        if is_due or is_much or last or not more:
+            self._hand_over(last=last)
 
-    def _hand_over(self) -> None:
+    def _close_frame(self, *, last: bool = False) -> None:
+        """What has ended so far is one frame; something else comes behind it."""
+        if self._outcomes:
+            header, body = outcomes_to_wire(self._outcomes)
+            self._held += frames.encode(Frame({"outcomes": header, "last": last}, body))
+            self._outcomes, self._outcomes_bytes = [], 0
+
+    def _hand_over(self, *, last: bool = False) -> None:
+        self._close_frame(last=last)
         held, self._held = self._held, bytearray()
         self._sock.sendall(held)
 
@@ -163,23 +175,23 @@ def serve(sock: socket.socket, start: Callable[[SandboxPlan, Reporter], Runner])
         sock: a blocking stream socket.
         start: prepares a runtime; may raise PrepareFailedError.
     """
-    wanted, reporter, runner = _Wanted(sock), Reporter(sock), None
-    while (frame := wanted.take()) is not None:
-        if runner is not None and "job" in frame.header:
-            told = frame.header
-            runner.begin_job(told["job"], told["task_count"], separate=told["separate"])
-            continue
-        if runner is not None and "task" in frame.header:
-            task = frame.header["task"]
-            asked = reporter.soft_stop.asked
-            if frame.header.get("watched"):
-                reporter.begin_log(task)
-            words = frame.header.get("words", ())
-            outcome = _not_begun(task) if asked else runner.run(task, words)
+    wanted, reporter = _Wanted(sock), Reporter(sock)
+    runner: Runner | None = None
+    while (asked := wanted.take()) is not None:
+        if not isinstance(asked, Frame):
+            assert runner is not None, "the plan comes first"
+            task, words = asked
+            reporter.task = task
+            outcome = _not_begun(task) if reporter.soft_stop.asked else runner.run(task, words)
             reporter.send(outcome, more=wanted.are_more())
             reporter.when_idle(wanted.next_task())
             continue
-        plan = plan_from_wire(frame.header["plan"])
+        told = asked.header
+        if runner is not None and "job" in told:
+            runner.begin_job(told["job"], told["task_count"], separate=told["separate"])
+            continue
+        plan = plan_from_wire(told["plan"])
+        reporter.watched = told.get("watched", False)
         try:
             runner = start(plan, reporter) if runner is None else _continued(runner, plan)
         except PrepareFailedError as error:
@@ -207,29 +219,38 @@ class _Wanted:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._decoder = frames.Decoder(body_bytes_max=0)
-        self._frames = deque[Frame]()
+        self._wanted = deque[Ahead | Frame]()
         self._ahead = False
 
-    def take(self) -> Frame | None:
+    def take(self) -> Ahead | Frame | None:
         """The next of it, once it is there; None when nobody asks any more."""
-        while not self._frames:
+        while not self._wanted:
             if not (data := frames.read(self._sock)):
                 return None
-            self._frames += self._decoder.feed(data)
-            self._ahead = len(self._frames) > 1
-        return self._frames.popleft()
+            self._feed(data)
+            self._ahead = len(self._wanted) > 1
+        return self._wanted.popleft()
 
     def are_more(self) -> bool:
         """Whether there is more of it, or has come meanwhile from who asks ahead."""
-        if not self._frames and self._ahead:
+        if not self._wanted and self._ahead:
             with contextlib.suppress(BlockingIOError):
-                self._frames += self._decoder.feed(frames.read(self._sock, wait=False))
-        return bool(self._frames)
+                self._feed(frames.read(self._sock, wait=False))
+        return bool(self._wanted)
 
     def next_task(self) -> Ahead | None:
         """The next of it, where that has come and is a task."""
-        header = self._frames[0].header if self._frames else {}
-        return (header["task"], header.get("words", ())) if "task" in header else None
+        if not self._wanted or isinstance(self._wanted[0], Frame):
+            return None
+        return self._wanted[0]
+
+    def _feed(self, data: bytes) -> None:
+        for frame in self._decoder.feed(data):
+            if "tasks" in frame.header:
+                tasks = frame.header["tasks"]
+                self._wanted += zip(tasks, frame.header.get("words", repeat(())), strict=False)
+            else:
+                self._wanted.append(frame)
 
 
 def _not_begun(task: int) -> TaskOutcome:

@@ -76,11 +76,16 @@ class _WasmRunner:
             self._engine, module = _load(plan, pooled=False)
         _keep_to(plan, compiles=False)
         self._command = wasm_binding.Command(self._engine, module)
+        self._limits = plan.limits
+        # Nothing was written to it: it is as good as new.
+        self._clean: Capture | None = None
         self._guess: Ahead | None = None
         self._next: tuple[Ahead, Any] | None = None
         self._used_store: Any = None
-        self._words = wasm_binding.Words(plan)
         self._has_folder = self._command.uses_files or plan.checkpoint or bool(plan.checkpoints)
+        # C libraries resolve a relative path against a preopened folder of that name.
+        folders = [(str(plan.scratch), one) for one in (WORK_FOLDER, ".") if self._has_folder]
+        self._stores = wasm_binding.Stores(self._engine, self._command, plan, folders)
         self._inputs = scratch.Inputs(plan.scratch, plan.inputs)
         self._inputs.restore()
         sizes = [path.stat().st_size for path in plan.inputs.values()]
@@ -103,13 +108,14 @@ class _WasmRunner:
     def begin_job(self, job: str, task_count: int, *, separate: bool) -> None:
         """See `Runner`; what was made ahead was for a task of the one before."""
         self._plan = self._plan._replace(job=job, task_count=task_count, separate=separate)
-        self._words = self._binding.Words(self._plan)
+        self._stores.begin_job(self._plan)
         made, self._next = self._next, None
         if made is not None:
             made[1].close()
 
     def run(self, task: int, words: Sequence[str] = ()) -> TaskOutcome:
-        run = Run(task, Capture(self._plan.limits.output_bytes, self._reporter.add_log))
+        run = Run(task, self._clean or Capture(self._limits.output_bytes, self._reporter.add_log))
+        self._clean = None
         exit_code, error = None, None
         try:
             if self._has_folder:
@@ -118,19 +124,22 @@ class _WasmRunner:
             store = self._take_store((task, words))
         except (OSError, PrepareFailedError, self._wasmtime.WasmtimeError) as fault:
             return self._outcome(run, None, None, f"not started: {fault}", 0)
-        instance: Any = None
-        with self._watch.watching(run):
-            try:
-                instance = self._command.instantiate(store)
-                self._binding.start(store, instance)
-                exit_code = 0
-            except self._wasmtime.ExitTrap as trap:
-                exit_code = trap.code
-            except (self._wasmtime.WasmtimeError, self._wasmtime.Trap) as trap:
-                error = str(trap)
-        memory_bytes = 0 if instance is None else self._binding.memory_bytes(store, instance)
+        instance = 0
+        self._watch.begin(run)
+        try:
+            instance = self._command.instantiate(store)
+            self._binding.start(store, instance)
+            exit_code = 0
+        except self._wasmtime.ExitTrap as trap:
+            exit_code = trap.code
+        except (self._wasmtime.WasmtimeError, self._wasmtime.Trap) as trap:
+            error = str(trap)
+        finally:
+            self._watch.end()
+        memory_bytes = self._binding.memory_bytes(store, instance) if instance else 0
         self._used_store = store
-        self._drain(run)
+        if self._command.uses_streams:
+            self._drain(run)
         limit = run.limit or self._limit_hit(run, exit_code, error, memory_bytes)
         return self._outcome(run, exit_code, limit, error, memory_bytes)
 
@@ -143,7 +152,7 @@ class _WasmRunner:
         if self._next is None and ahead is not None:
             # What can't be made now is told to the task that needs it.
             with contextlib.suppress(self._wasmtime.WasmtimeError):
-                self._next = (ahead, self._store(ahead))
+                self._next = (ahead, self._stores.make(*ahead))
 
     def _take_store(self, wanted: Ahead) -> Any:  # noqa: ANN401 - wasmtime is imported late
         task, words = wanted
@@ -155,20 +164,7 @@ class _WasmRunner:
             return made[1]
         if made is not None:
             made[1].close()
-        return self._store(wanted)
-
-    def _store(self, wanted: Ahead) -> Any:  # noqa: ANN401 - wasmtime is imported late
-        plan, wasi = self._plan, self._wasmtime.WasiConfig()
-        self._words.give(wasi, *wanted)
-        wasi.inherit_stdout()
-        wasi.inherit_stderr()
-        if self._has_folder:
-            wasi.preopen_dir(str(plan.scratch), WORK_FOLDER)
-            # C libraries resolve a relative path against a preopened folder of that name.
-            wasi.preopen_dir(str(plan.scratch), ".")
-        store = self._binding.Store(self._engine, wasi)
-        store.limit(plan.limits.memory_bytes)
-        return store
+        return self._stores.make(*wanted)
 
     def _limit_hit(
         self, run: Run, exit_code: int | None, error: str | None, memory_bytes: int
@@ -180,13 +176,13 @@ class _WasmRunner:
                 return "disk"
         except scratch.TooMuchError:
             return "disk"
+        if exit_code == 0:
+            return None
         # The engine doesn't say that it refused to grow a memory; the guest just fails then.
         limit_bytes = self._plan.limits.memory_bytes
         near_bytes = min(limit_bytes - _PAGE_BYTES, limit_bytes * _NEAR_LIMIT)
         refused = error is not None and "exceeds memory limits" in error
-        if exit_code != 0 and (refused or memory_bytes > near_bytes):
-            return "memory"
-        return None
+        return "memory" if refused or memory_bytes > near_bytes else None
 
     def _drain(self, run: Run) -> None:
         # Most write to one of them, or to none: asked for both at once.
@@ -224,19 +220,24 @@ class _WasmRunner:
         terminated = run.terminated and exit_code is None and limit is None
         # What was done ahead for a task is on its account.
         before_s, self._metered_s = self._metered_s, time.process_time()
+        capture = run.capture
+        value, stderr_tail = capture.value, capture.stderr_tail
+        if not (value or stderr_tail or capture.over):
+            self._clean = capture
         return TaskOutcome(
-            task=run.index,
-            state="succeeded" if exit_code == 0 and limit is None else "failed",
-            exit_code=exit_code,
-            value=run.capture.value,
-            stderr_tail=run.capture.stderr_tail,
-            limit=limit,
-            error=_words(limit, error, terminated=terminated),
-            cpu_s=self._metered_s - before_s,
-            memory_peak_bytes=memory_bytes,
-            started_at=run.started_at,
-            duration_s=time.monotonic() - run.started_at,
-            terminated=terminated,
+            run.index,
+            "succeeded" if exit_code == 0 and limit is None else "failed",
+            exit_code,
+            value,
+            stderr_tail,
+            limit,
+            _words(limit, error, terminated=terminated),
+            self._metered_s - before_s,
+            memory_bytes,
+            0,  # a guest has no way to try a network
+            run.started_at,
+            time.monotonic() - run.started_at,
+            terminated,
         )
 
 

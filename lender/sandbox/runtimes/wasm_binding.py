@@ -29,6 +29,11 @@ _WITHOUT_FILES = frozenset(
         *("fd_close", "fd_fdstat_get", "fd_read", "fd_seek", "fd_tell", "fd_write", "proc_exit"),
     }
 )
+_WORDS = frozenset({"args_get", "args_sizes_get", "environ_get", "environ_sizes_get"})
+# By none of these are the standard streams to be reached.
+_WITHOUT_STREAMS = _WORDS | {
+    *("clock_res_get", "clock_time_get", "random_get", "sched_yield", "proc_exit"),
+}
 # The guest that runs, and the one before, whose store is closed once its outcome is told.
 _SLOTS = 2
 _KEPT_RESIDENT_BYTES = 1 << 20
@@ -36,12 +41,21 @@ _KEPT_RESIDENT_BYTES = 1 << 20
 _INSTANCE_BYTES_MAX = 64 << 20
 
 
-def _function(name: str, *takes: Any, gives: Any = ctypes.c_void_p) -> Any:  # noqa: ANN401
+# Keeps the interpreter's lock: for what is done before another thread could have had it.
+_at_once = ctypes.PyDLL(str(capi.filename))
+
+
+def _function(
+    name: str,
+    *takes: Any,  # noqa: ANN401 - ctypes names no type for its types
+    gives: Any = ctypes.c_void_p,  # noqa: ANN401
+    of: ctypes.CDLL = _at_once,
+) -> Any:  # noqa: ANN401
     """A function of the C API that takes addresses as numbers.
 
     The binding's own checks each pointer's type, and makes an object of each that it returns.
     """
-    found = capi.dll[name]
+    found = of[name]
     found.argtypes, found.restype = takes, gives
     return found
 
@@ -50,19 +64,23 @@ _AT, _SIZE, _INT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64
 _store_new = _function("wasmtime_store_new", _AT, _AT, _AT)
 _store_context = _function("wasmtime_store_context", _AT)
 _store_limiter = _function("wasmtime_store_limiter", _AT, *[_INT] * 5, gives=None)
-_store_delete = _function("wasmtime_store_delete", _AT, gives=None)
+_store_delete = _function("wasmtime_store_delete", _AT, gives=None, of=capi.dll)
+_wasi_new = _function("wasi_config_new")
+_wasi_delete = _function("wasi_config_delete", _AT, gives=None)
+_inherit_stdout = _function("wasi_config_inherit_stdout", _AT, gives=None)
+_inherit_stderr = _function("wasi_config_inherit_stderr", _AT, gives=None)
 _set_wasi = _function("wasmtime_context_set_wasi", _AT, _AT)
 _set_epoch_deadline = _function(
     "wasmtime_context_set_epoch_deadline", _AT, ctypes.c_uint64, gives=None
 )
 _set_argv = _function("wasi_config_set_argv", _AT, _SIZE, _AT, gives=ctypes.c_bool)
 _set_env = _function("wasi_config_set_env", _AT, _SIZE, _AT, _AT, gives=ctypes.c_bool)
-_pre_instantiate = _function("wasmtime_instance_pre_instantiate", *[_AT] * 4)
-_linker_instantiate = _function("wasmtime_linker_instantiate", *[_AT] * 5)
+_pre_instantiate = _function("wasmtime_instance_pre_instantiate", *[_AT] * 4, of=capi.dll)
+_linker_instantiate = _function("wasmtime_linker_instantiate", *[_AT] * 5, of=capi.dll)
 _export_get = _function(
     "wasmtime_instance_export_get", _AT, _AT, ctypes.c_char_p, _SIZE, _AT, gives=ctypes.c_bool
 )
-_func_call = _function("wasmtime_func_call", _AT, _AT, _AT, _SIZE, _AT, _SIZE, _AT)
+_func_call = _function("wasmtime_func_call", _AT, _AT, _AT, _SIZE, _AT, _SIZE, _AT, of=capi.dll)
 _memory_data_size = _function("wasmtime_memory_data_size", _AT, _AT, gives=_SIZE)
 
 
@@ -115,26 +133,94 @@ def check_command(module: wasmtime.Module) -> None:
 
 
 class Store:
-    """What one instance lives in."""
+    """What one instance lives in.
 
-    def __init__(self, engine: wasmtime.Engine, wasi: wasmtime.WasiConfig) -> None:
-        self._pointer = _store_new(engine.ptr(), None, None)
-        self.context = _store_context(self._pointer)
-        # It is the store's now.
-        _check(_set_wasi(self.context, wasi._consume()))  # noqa: SLF001
+    Attributes:
+        context: where its instance is made and called.
+    """
 
-    def limit(self, memory_bytes: int) -> None:
-        """Bound what the instance may grow to, and have the next epoch end it."""
-        elements = table_elements(memory_bytes)
-        _store_limiter(self._pointer, memory_bytes, elements, 1, TABLES_MAX, 1)
-        _set_epoch_deadline(self.context, 1)
+    __slots__ = ("_pointer", "context")
+
+    def __init__(self, pointer: int) -> None:
+        self._pointer = pointer
+        self.context: int = _store_context(pointer)
 
     def close(self) -> None:
         """Give back its instance's memory, once."""
         _store_delete(self._pointer)
 
 
-class Words:
+class Stores:
+    """Makes what each instance of a plan's module lives in.
+
+    Of WASI it gets what its module could make use of: of what imports no more than arithmetic needs
+    nothing is to be told, and nobody sees the difference.
+
+    Args:
+        engine: of the module.
+        command: that is run in them.
+        plan: whose words a task is told.
+        folders: what the guest sees of files: folder here, name inside.
+
+    Raises:
+        UnicodeEncodeError: the plan's words are not UTF-8.
+    """
+
+    def __init__(
+        self,
+        engine: wasmtime.Engine,
+        command: "Command",
+        plan: SandboxPlan,
+        folders: Sequence[tuple[str, str]],
+    ) -> None:
+        self._engine = engine  # lives as long as its address is used
+        self._engine_at = ctypes.cast(engine.ptr(), ctypes.c_void_p).value
+        self._command = command
+        self._folders = folders
+        memory_bytes = plan.limits.memory_bytes
+        self._limits = memory_bytes, table_elements(memory_bytes), 1, TABLES_MAX, 1
+        self.begin_job(plan)
+
+    def begin_job(self, plan: SandboxPlan) -> None:
+        """Tell the tasks that follow the words of this plan."""
+        self._words = _Words(plan)
+
+    def make(self, task: int, words: Sequence[str]) -> Store:
+        """The store of one task: bounded in what its instance may grow to, ended by the next epoch.
+
+        Raises:
+            wasmtime.WasmtimeError: its words are not UTF-8, or its folder is not there.
+        """
+        wasi = self._wasi(task, words) if self._command.uses_wasi else None
+        pointer = _store_new(self._engine_at, None, None)
+        store = Store(pointer)
+        if wasi is not None:
+            _raise(_set_wasi(store.context, wasi))  # it is the store's now
+        _store_limiter(pointer, *self._limits)
+        _set_epoch_deadline(store.context, 1)
+        return store
+
+    def _wasi(self, task: int, words: Sequence[str]) -> int:
+        command = self._command
+        wasi: int = self._wasi_with_folders() if self._folders else _wasi_new()
+        if command.uses_words and not self._words.give(wasi, task, words):
+            _wasi_delete(wasi)
+            raise wasmtime.WasmtimeError("arguments or environment can't be set")
+        if command.uses_streams:
+            _inherit_stdout(wasi)
+            _inherit_stderr(wasi)
+        return wasi
+
+    def _wasi_with_folders(self) -> int:
+        config = wasmtime.WasiConfig()
+        for here, inside in self._folders:
+            config.preopen_dir(here, inside)
+        address = ctypes.cast(config._consume(), ctypes.c_void_p).value  # noqa: SLF001 - ours now
+        assert address is not None
+        return address
+
+
+class _Words:
     """Arguments and environment of a plan's tasks; what differs is put in for each of them.
 
     Raises:
@@ -151,19 +237,14 @@ class Words:
         self._name_place = [*env].index(JOB_NAME if plan.separate else TASK_NAME)
         self._is_told_by_argv = not plan.separate and any(TASK_WORD in one for one in plan.argv)
 
-    def give(self, wasi: wasmtime.WasiConfig, task: int, words: Sequence[str]) -> None:
-        """Give those of one task.
-
-        Raises:
-            wasmtime.WasmtimeError: they are not UTF-8.
-        """
+    def give(self, wasi: int, task: int, words: Sequence[str]) -> bool:
+        """Give those of one task; False where they are not UTF-8."""
         self._values.put(self._name_place, self._name(task))
-        config, argv = wasi.ptr(), self._argv_of(task, words)
-        if not (
-            _set_argv(config, argv.count, argv.place)
-            and _set_env(config, self._names.count, self._names.place, self._values.place)
-        ):
-            raise wasmtime.WasmtimeError("arguments or environment can't be set")
+        argv, names = self._argv_of(task, words), self._names
+        return bool(
+            _set_argv(wasi, argv.count, argv.place)
+            and _set_env(wasi, names.count, names.place, self._values.place)
+        )
 
     def _argv_of(self, task: int, words: Sequence[str]) -> "_Strings":
         """Those of as many words as this task has, with what differs in place."""
@@ -202,7 +283,10 @@ class Command:
     """A module that is run again and again, each time in an instance of its own.
 
     Attributes:
-        uses_files: it imports something by which the working folder could be seen or changed.
+        uses_wasi: it imports something of WASI.
+        uses_words: by which arguments or environment are read.
+        uses_streams: by which the standard streams could be reached.
+        uses_files: by which the working folder could be seen or changed.
 
     Raises:
         PrepareFailedError: it is no WASI preview 1 command.
@@ -212,11 +296,16 @@ class Command:
         check_command(module)
         self._module, self._linker = module, wasmtime.Linker(engine)
         self._linker.define_wasi()
-        self.uses_files = any(one.name not in _WITHOUT_FILES for one in module.imports)
+        names = {one.name for one in module.imports}
+        self.uses_wasi = bool(names)
+        self.uses_words = bool(names & _WORDS)
+        self.uses_streams = bool(names - _WITHOUT_STREAMS)
+        self.uses_files = bool(names - _WITHOUT_FILES)
         # The same for each instance: made once, they cost the next no time.
         self._instance, self._trap = capi.wasmtime_instance_t(), ctypes.c_void_p()
         self._made = ctypes.addressof(self._instance), ctypes.addressof(self._trap)
         self._ready: wasmtime.InstancePre | None = None
+        self._ready_at: int | None = None
         # An older wasmtime looks up the imports for each instance.
         if hasattr(self._linker, "instantiate_pre"):
             try:
@@ -224,24 +313,30 @@ class Command:
             except wasmtime.WasmtimeError as error:
                 reason = f"{error}"[:1000]
                 raise PrepareFailedError(reason, invalid=True, field="program") from error
+            self._ready_at = ctypes.cast(self._ready.ptr(), ctypes.c_void_p).value
 
-    def instantiate(self, store: Store) -> capi.wasmtime_instance_t:
-        """Make its instance.
+    def instantiate(self, store: Store) -> int:
+        """Make its instance; where it stands, until the next is made.
 
         Raises:
             wasmtime.WasmtimeError: there is no room for it.
             wasmtime.Trap: what it begins with was ended.
         """
-        if self._ready is not None:
-            error = _pre_instantiate(self._ready.ptr(), store.context, *self._made)
+        if self._ready_at is not None:
+            error = _pre_instantiate(self._ready_at, store.context, *self._made)
         else:
             linker, module = self._linker.ptr(), self._module.ptr()
             error = _linker_instantiate(linker, store.context, module, *self._made)
-        _check(error, self._trap)
-        return self._instance
+        if error or self._trap:
+            _raise(error, self._trap)
+        return self._made[0]
 
 
-def start(store: Store, instance: capi.wasmtime_instance_t) -> None:
+_trap = ctypes.c_void_p()
+_trap_at = ctypes.addressof(_trap)
+
+
+def start(store: Store, instance: int) -> None:
     """Call _start.
 
     Raises:
@@ -249,34 +344,33 @@ def start(store: Store, instance: capi.wasmtime_instance_t) -> None:
         wasmtime.WasmtimeError: a host call failed.
         wasmtime.Trap: it was ended.
     """
-    function = _export(store, instance, _START, capi.WASMTIME_EXTERN_FUNC)
-    trap = ctypes.c_void_p()
-    _check(_func_call(store.context, function, None, 0, None, 0, ctypes.addressof(trap)), trap)
+    function = _export(store, instance, _START, _FUNCTION)
+    error = _func_call(store.context, function, None, 0, None, 0, _trap_at)
+    if error or _trap:
+        _raise(error, _trap)
 
 
-def memory_bytes(store: Store, instance: capi.wasmtime_instance_t) -> int:
+def memory_bytes(store: Store, instance: int) -> int:
     """The size that its memory has grown to."""
-    memory = _export(store, instance, _MEMORY, capi.WASMTIME_EXTERN_MEMORY)
+    memory = _export(store, instance, _MEMORY, _MEMORY_KIND)
     return int(_memory_data_size(store.context, memory))
 
 
+_FUNCTION, _MEMORY_KIND = capi.WASMTIME_EXTERN_FUNC.value, capi.WASMTIME_EXTERN_MEMORY.value
 _found = capi.wasmtime_extern_t()
 _found_at = ctypes.addressof(_found)
 _found_of = _found_at + int(capi.wasmtime_extern_t.of.offset)
 
 
-def _export(
-    store: Store, instance: capi.wasmtime_instance_t, name: bytes, kind: ctypes.c_uint8
-) -> int:
+def _export(store: Store, instance: int, name: bytes, kind: int) -> int:
     """Where the export is, until the next one is looked for."""
-    place = ctypes.addressof(instance)
-    there = _export_get(store.context, place, name, len(name), _found_at)
-    if not there or _found.kind != kind.value:  # type: ignore[comparison-overlap] # it is an int
+    there = _export_get(store.context, instance, name, len(name), _found_at)
+    if not there or _found.kind != kind:  # type: ignore[comparison-overlap] # it is an int
         raise wasmtime.WasmtimeError(f"{name!r} is not what the module said it would be")
     return _found_of
 
 
-def _check(error: int | None, trap: ctypes.c_void_p | None = None) -> None:
+def _raise(error: int | None, trap: ctypes.c_void_p | None = None) -> None:
     if error:
         failed = ctypes.cast(error, ctypes.POINTER(capi.wasmtime_error_t))
         raise wasmtime.WasmtimeError._from_ptr(failed)  # noqa: SLF001 - the lower layer's

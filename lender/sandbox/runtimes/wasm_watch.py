@@ -9,7 +9,6 @@ import select
 import threading
 import time
 from collections.abc import Callable
-from typing import Self
 
 from lender.sandbox.meters.capture import Capture
 from lender.sandbox.meters.clock import RunningTime
@@ -35,6 +34,8 @@ class Run:
         terminated: it was asked to end.
         over_at_s: running time when one of the two was seen.
     """
+
+    __slots__ = ("capture", "index", "limit", "over_at_s", "started_at", "terminated")
 
     def __init__(self, index: int, capture: Capture) -> None:
         self.index = index
@@ -82,16 +83,14 @@ class Watch:
         self._busy = threading.Event()
         threading.Thread(target=self._watch, daemon=True, name="watch").start()
 
-    def watching(self, run: Run) -> Self:
-        """Watch inside of the block; after it no interrupt can come any more."""
+    def begin(self, run: Run) -> None:
+        """Watch from here to `end`."""
         self._run = run
         if not self._busy.is_set():
             self._busy.set()
-        return self
 
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
+        """No interrupt can come any more."""
         with self._lock:
             self._run = None
 
