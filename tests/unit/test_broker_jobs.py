@@ -86,6 +86,19 @@ def test_the_submitter_is_told_when_the_job_starts() -> None:
     assert (status.state, status.tasks_running, status.why) == ("running", 1, "")
 
 
+def test_that_a_job_runs_is_no_news_when_it_has_just_ended() -> None:
+    world = World()
+    world.submit(job_spec())
+    world.offer()
+    assert world.run(world.pull()) == "committed"
+    assert [one.headers.get("Lender-State") for one in world.events] == [None]
+    world.submit(job_spec(job="job-0002", count=5))
+    world.offer(slots=3)
+    assert world.run(world.pull()) == "committed"
+    assert world.terminal(job="job-0002") is None, "it goes on"
+    assert [one.headers.get("Lender-State") for one in world.events][1] == "running"
+
+
 def test_an_array_comes_back_in_chunks_and_ends_once() -> None:
     world = World()
     world.submit(job_spec(count=5))

@@ -23,21 +23,29 @@ LOOK_S = 1.0
 LOOK = Due("copies", ())
 
 
-def take(state: State, now: float, lease: Lease, lender: str) -> bool:
+def take(state: State, now: float, lease: Lease, lender: str, *, ends: bool = False) -> bool:
     """Let a lender hold a lease that it took; not one that has, or had, the same tasks.
 
     One that knows itself named in the lease leaves it in the queue.
     """
     if not sharing.is_barred(state, lease, lender):
-        hold(state, now, lease, lender)
+        hold(state, now, lease, lender, ends=ends)
         return True
     set_back(state, now, lease, "taken by a machine that has the same task", lender)
     state.give_up(lease)
     return False
 
 
-def hold(state: State, now: float, lease: Lease, lender: str) -> None:
-    """Note the lender that took a lease; its job is running."""
+def hold(state: State, now: float, lease: Lease, lender: str, *, ends: bool = False) -> None:
+    """Note the lender that took a lease; its job is running.
+
+    Args:
+        state: the broker's.
+        now: seconds since the epoch.
+        lease: nobody's until now.
+        lender: who has it.
+        ends: the job is about to end, which is told then: that it runs is no news.
+    """
     state.leases.hold(lease, lender)
     state.figures.lease_waited(now - lease.fed_at)
     if lease.is_for_some:
@@ -60,6 +68,8 @@ def hold(state: State, now: float, lease: Lease, lender: str) -> None:
         state.figures.job_waited(now - job.submitted_at)
         if not job.is_gang:  # that begins when all of it is held
             queue_time.stop(state, job)
+        if ends:
+            return
         headers = {CONTENT_TYPE_HEADER: job.content_type, STATE_HEADER: job.state}
         payload = encode(status_of(state, job, Reasons(state, now)), job.content_type)
         state.outbox.emit(PublishEvent(subjects.event(*lease.job), headers, payload))

@@ -45,10 +45,16 @@ def _take_up(state: State, now: float, lender: str, done: Done) -> DoneReply:
     if lease.holder is None and done.is_untouched:
         _return(state, now, lease, lender, done)
         return _COMMITTED
-    if lease.holder is None and not take(state, now, lease, lender):
+    if lease.holder is None and not take(state, now, lease, lender, ends=_ends(job, done)):
         return _STALE
     _take_in(state, now, job, lease, done)
     return _COMMITTED
+
+
+def _ends(job: Job, done: Done) -> bool:
+    """Tell whether a report brings all that its job lacks, each with success."""
+    brought = sum(one.state == "succeeded" for one in done.results)
+    return job.verify is None and brought == job.total - job.settled
 
 
 def _take_in(state: State, now: float, job: Job, lease: Lease, done: Done) -> None:
