@@ -11,11 +11,20 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError, as_completed
 from pathlib import Path
 
+import joblib
 import pytest
 from fleet import StandingFleet
 
 from deploy.local.fleet import Fleet, wait_until
-from lender.client import Client, Limits, Rejected, TaskFailed, Unreachable, UntrustedValue
+from lender.client import (
+    Client,
+    Limits,
+    Rejected,
+    TaskFailed,
+    Unreachable,
+    UntrustedValue,
+    joblib_backend,
+)
 from lender.client.executor import LenderExecutor
 
 WAIT_S = 120
@@ -89,6 +98,18 @@ def test_calls_meet_what_earlier_ones_of_their_executor_left_and_no_others(pytho
         return [one["job"] for one in lines if one.get("job") in jobs]
 
     wait_until(lambda: set(receipts()) == jobs, "a receipt for each job")
+
+
+@pytest.mark.usefixtures("pythons")
+def test_a_backend_of_joblib_goes_on_in_its_interpreter_from_one_parallel_to_the_next() -> None:
+    def count() -> tuple[int, bool]:
+        builtins.calls = getattr(builtins, "calls", 0) + 1  # type: ignore[attr-defined]
+        return builtins.calls, "LENDER_JOB" in os.environ  # type: ignore[attr-defined]
+
+    joblib_backend.register()
+    with joblib.parallel_config(backend="lender"):
+        seen = [joblib.Parallel(2)([joblib.delayed(count)()]) for _ in range(2)]
+    assert seen == [[(1, True)], [(2, True)]]
 
 
 def sleeping(fleet: Fleet) -> bool:
