@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from sandboxes import LIMITS, USER, Workshop, needs_bubblewrap, open_folder, until
+from sandboxes import LIMITS, PATIENCE, USER, Workshop, needs_bubblewrap, open_folder, until
 
 from lender.sandbox.launcher import Launcher
 from lender.sandbox.lease_sandbox import LeaseSandbox
@@ -22,6 +22,7 @@ from lender.state.attempt_records import AttemptRecord, AttemptRecords
 
 __all__ = ["open_folder"]  # fixtures
 
+WITHIN_S = 20 * PATIENCE
 FORKS = "exec python3 -I -S -c 'import os\nwhile True:\n  try: os.fork()\n  except OSError: pass'"
 DAEMONIZES = (
     "trap '' TERM; (setsid sh -c 'trap \"\" TERM; (while :; do :; done) & while :; do :; done' &)"
@@ -111,7 +112,7 @@ async def test_everything_stands_still_goes_on_and_dies(
     leaf = target.cgroup
     assert leaf is not None
     for _ in range(2):  # what stands still already is frozen again
-        report = await asyncio.to_thread(stopping.freeze, [target], 20)
+        report = await asyncio.to_thread(stopping.freeze, [target], WITHIN_S)
         assert (report.verified, report.remaining) == (True, ())
     assert stopping.stands_still(target)
     met = cgroup.pids(leaf)
@@ -122,11 +123,11 @@ async def test_everything_stands_still_goes_on_and_dies(
     assert cpu_ticks(met) == before
     assert cgroup.pids(leaf) == met
 
-    assert (await asyncio.to_thread(stopping.thaw, [target], 20)).verified
+    assert (await asyncio.to_thread(stopping.thaw, [target], WITHIN_S)).verified
     assert not stopping.stands_still(target)
-    assert (await asyncio.to_thread(stopping.freeze, [target], 20)).verified
+    assert (await asyncio.to_thread(stopping.freeze, [target], WITHIN_S)).verified
     members = tree.members(target.roots)
-    report = await asyncio.to_thread(stopping.kill, [target], 20)  # frozen as it is
+    report = await asyncio.to_thread(stopping.kill, [target], WITHIN_S)  # frozen as it is
     assert (report.verified, report.remaining) == (True, ())
     assert not any(map(tree.alive, members))
     assert not leaf.exists()
@@ -158,11 +159,11 @@ async def test_who_was_moved_out_of_the_cgroup_is_stopped_and_killed_too(stand: 
     moved = [root for root in tree.members(target.roots) if root not in target.roots][-3:]
     for root in moved:
         (stand.cgroups.path / "launcher" / "cgroup.procs").write_text(str(root.pid))
-    report = await asyncio.to_thread(stopping.freeze, [target], 20)
+    report = await asyncio.to_thread(stopping.freeze, [target], WITHIN_S)
     assert report.verified
     assert all(map(tree.stopped, moved))
     met = tree.members(target.roots)
-    assert (await asyncio.to_thread(stopping.kill, [target], 20)).verified
+    assert (await asyncio.to_thread(stopping.kill, [target], WITHIN_S)).verified
     assert not any(map(tree.alive, met))
     with pytest.raises(SandboxGoneError):
         await task

@@ -14,7 +14,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sandboxes import LIMITS, USER, Workshop, needs_bubblewrap, open_folder, until, workshop
+from sandboxes import (
+    LIMITS,
+    PATIENCE,
+    USER,
+    Workshop,
+    needs_bubblewrap,
+    open_folder,
+    until,
+    workshop,
+)
 
 from lender.sandbox.launcher import Launcher
 from lender.sandbox.lease_sandbox import LeaseSandbox
@@ -226,7 +235,7 @@ def test_jobs_leave_the_processor_to_everybody_else_in_lenderds_cgroup(tmp_path:
             assert started[1].poll() is None
             time.sleep(0.05)
         assert cgroup.cpu_s(beside) > 10 * cgroup.cpu_s(leaf)
-        assert stopping.kill([Standing((), leaf)], 20).verified
+        assert stopping.kill([Standing((), leaf)], 20 * PATIENCE).verified
         assert (cgroups.path / "cpu.weight").read_text() == "1\n", "hurried to its end, and back"
     finally:
         for process in started:
@@ -280,7 +289,13 @@ class PlainLeaf:
     def leaf(self, _lease: str) -> Path:
         return self._folder
 
-    def make(self, _lease: str, _limits: Limits) -> None:
+    def take(self, lease: str) -> Path:
+        return self.leaf(lease)
+
+    def ahead(self) -> None:
+        """Every process stands in the one folder; none is made ahead."""
+
+    def make(self, _leaf: Path, _limits: Limits) -> None:
         self._folder.mkdir(exist_ok=True)
         self._folder.chmod(0o777)
         (self._folder / "cgroup.procs").touch()
