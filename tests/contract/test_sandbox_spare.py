@@ -11,6 +11,7 @@ from sandboxes import USER, Workshop, needs_bubblewrap, open_folder, until
 from lender.sandbox.launcher import Launcher
 from lender.sandbox.plan import Runtime
 from lender.sandbox.processes import cgroup, subtree, tree
+from lender.sandbox.processes.subtree import Subtree
 from lender.sandbox.processes.tree import Root
 
 __all__ = ["open_folder"]  # fixtures
@@ -83,15 +84,13 @@ async def test_it_stands_in_the_cgroup_of_the_next_sandbox_before_there_is_one(
     made = Workshop(open_folder, launcher, cgroups)
     first = await made.prepared("wasm", "hello")
     assert (await first.run(0)).value == b"hello"
-    leaf = cgroups.leaf("ahead-1")
-    await until(lambda: len(cgroup.pids(leaf)) == 1, "it stands there")
+    leaf = await _leaf_ahead(cgroups)
     spare = cgroup.pids(leaf)
     second = await made.prepared("wasm", "hello")
     assert second.cgroup == leaf
     assert {root.pid for root in second.root_pids} == spare
     assert (await second.run(0)).value == b"hello"
-    third = cgroups.leaf("ahead-2")
-    await until(lambda: len(cgroup.pids(third)) == 1, "so does the one behind it")
+    assert await _leaf_ahead(cgroups, leaf) != leaf, "so does the one behind it"
     for sandbox in (first, second):
         await sandbox.close()
     assert not leaf.exists(), "a closed sandbox removes its cgroup"
@@ -115,6 +114,17 @@ async def test_it_ends_with_the_launcher(workshop: Workshop, number: signal.Sign
     spare = await spare_of(workshop, *first.root_pids)
     os.kill(workshop.launcher.pid, number)
     await until(lambda: not tree.alive(spare), "it is gone")
+
+
+async def _leaf_ahead(cgroups: Subtree, *others: Path) -> Path:
+    """Where the process stands that is nobody's yet."""
+
+    def found() -> list[Path]:
+        leaves = [one for one in cgroups.leaf("").glob("ahead-*") if one not in others]
+        return [one for one in leaves if len(cgroup.pids(one)) == 1]
+
+    await until(lambda: bool(found()), "it stands in a leaf")
+    return found()[0]
 
 
 def _descriptors(pid: int) -> list[str]:

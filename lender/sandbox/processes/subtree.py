@@ -22,7 +22,6 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from itertools import count
 from pathlib import Path
 
 from lender.sandbox.plan import Limits
@@ -62,7 +61,6 @@ class Subtree:
         self._lock = lock
         self._user = user
         self._ahead: Path | None = None
-        self._numbers = count(1)
 
     def leaf(self, lease: str) -> Path:
         """Where a lease's processes belong; made by `make`."""
@@ -75,7 +73,8 @@ class Subtree:
         So who is kept ahead is moved ahead, too, and the next sandbox stands where it stands.
         """
         if self._ahead is None:
-            leaf = self.leaf(f"ahead-{next(self._numbers)}")
+            # No name comes again: a record that an earlier lenderd has left may still say it.
+            leaf = self.leaf(f"ahead-{time.monotonic_ns():x}")
             try:
                 self._make_folder(leaf)
             except OSError:
