@@ -2,7 +2,6 @@
 
 import contextlib
 import gzip
-import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,14 +18,11 @@ from lender.sandbox.files.tar_tree import ArchiveRefusedError, Tree
 from lender.sandbox.plan import TaskOutcome, outcomes_from_wire, outcomes_to_wire
 from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.runtimes import module_cache, python_inside, wasm_binding
-from lender.sandbox.runtimes.python_channel import (
-    BrokenAnswerError,
-    Channel,
-    ChannelClosedError,
-)
+from lender.sandbox.runtimes.python_answers import Answers
 
 _UNPACKED_BYTES_MAX = 16 << 20
-_HELLO = bytes([python_inside.HELLO]).ljust(python_inside.HEADER_BYTES, b"\0")
+_VALUE_BYTES_MAX = 64
+_ANSWER = python_inside.ANSWER.pack(python_inside.CLEAN, 7, 12_000) + b"b\x00value"
 
 
 def _frames(data: bytes) -> None:
@@ -50,18 +46,21 @@ def _outcomes(frame: frames.Frame) -> None:
 
 
 def _python_answer(data: bytes) -> None:
-    ours, theirs = socket.socketpair()
-    channel = Channel(ours, known_pid=1)
-    try:
-        theirs.settimeout(1.0)
-        theirs.send(data[: 64 << 10])
-        theirs.close()
-        with contextlib.suppress(BrokenAnswerError, ChannelClosedError):
-            while True:
-                answer = channel.listen()
-                assert answer is None or answer.text.isprintable()
-    finally:
-        channel.close()
+    """In pieces of a size that the first byte says, or all at once."""
+    step = 1 + data[0] if data else 1
+    in_pieces, at_once = Answers(_VALUE_BYTES_MAX), Answers(_VALUE_BYTES_MAX)
+    found = at_once.feed(data[1:])
+    assert found == [
+        answer
+        for at in range(1, len(data), step)
+        for answer in in_pieces.feed(data[at : at + step])
+    ]
+    assert in_pieces.fault == at_once.fault
+    for answer in found:
+        bound = _VALUE_BYTES_MAX if answer.is_value else python_inside.TEXT_BYTES_MAX
+        assert len(answer.content) <= bound
+        assert answer.text.isprintable()
+        assert answer.after_s >= 0
 
 
 def _request(data: bytes) -> None:
@@ -180,13 +179,11 @@ TARGETS = (
         "sandbox-python-answer",
         _python_answer,
         (
-            _HELLO,
-            _HELLO
-            + bytes([python_inside.DONE])
-            + (7).to_bytes(python_inside.HEADER_BYTES - 1, "big")
-            + b"b\x00value",
+            b"\x03" + _ANSWER * 3,
+            b"\xff" + _ANSWER + python_inside.ANSWER.pack(python_inside.RAISED, 3, 0) + b"No!",
+            b"\xff" + _ANSWER + python_inside.ANSWER.pack(python_inside.DONE, 65, 0),
         ),
-        ("lender.sandbox.runtimes.python_channel.Channel._answer",),
+        ("lender.sandbox.runtimes.python_answers.Answers.feed",),
     ),
     Target(
         "sandbox-request",

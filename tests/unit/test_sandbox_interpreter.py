@@ -16,8 +16,6 @@ from lender.sandbox.runtimes.interpreter import Call, Interpreter
 from lender.sandbox.runtimes.python_channel import Channel
 from lender.sandbox.runtimes.residents import Residents
 
-_HELLO = bytes([python_inside.HELLO]).ljust(python_inside.HEADER_BYTES, b"\0")
-
 
 class _Ended:
     """What held it: an exit code, and nothing to wait for."""
@@ -44,14 +42,14 @@ def _find(_pid: int) -> Residents:
 @pytest.fixture
 def call(tmp_path: Path) -> Iterator[Call]:
     ours, inside = socket.socketpair()
-    channel = Channel(ours, os.getpid())
-    inside.send(_HELLO)
+    sandbox = _Ended()
+    channel = Channel(ours, sandbox.stdout, 1 << 20, os.getpid())
+    inside.send(python_inside.HELLO)
     inside.close()
     plan = SandboxPlan("l1", "python", "j1", 1, None, (), {}, {}, (), LIMITS, tmp_path)
-    interpreter = Interpreter(cast("StartedTask", _Ended()), channel, plan, _find, lambda: None)
+    interpreter = Interpreter(cast("StartedTask", sandbox), channel, plan, _find, lambda: None)
     call = interpreter.loading()
     yield call
-    os.close(call.stdout)
     os.close(call.stderr)
 
 

@@ -71,8 +71,8 @@ class StartedTask(Protocol):
     """A command behind walls of some kind, just started. Only `run` calls it, from one thread."""
 
     @property
-    def stdout(self) -> int:
-        """Our end of its standard output, non-blocking. `run` closes it."""
+    def stdout(self) -> int | None:
+        """Our end of its standard output, non-blocking. `run` closes it. None: not for `run`."""
         ...
 
     @property
@@ -205,11 +205,12 @@ class _Watch:
     def until_ended(self) -> None:
         """Until the command ended, or was ended: at a limit, or after its grace."""
         started, poll, pause_s = self._started, select.poll(), _TICK_S
-        waited_for = {started.stdout, started.stderr, *started.wakers}
+        waited_for = {*self._ends(), *started.wakers}
         for fd in (self._soft_stop.fd, *waited_for):
             poll.register(fd, select.POLLIN)
         while True:
-            for fd, _event in poll.poll(min(pause_s, self._disk.pause_s) * 1000):
+            wait_s = 0 if started.has_ended() else min(pause_s, self._disk.pause_s)
+            for fd, _event in poll.poll(wait_s * 1000):
                 if not self._take(fd):
                     poll.unregister(fd)
                     waited_for.discard(fd)
@@ -251,7 +252,7 @@ class _Watch:
 
     def _take_the_rest(self) -> None:
         """What nobody has read of its output; then close it."""
-        rest, ends = select.poll(), (self._started.stdout, self._started.stderr)
+        rest, ends = select.poll(), self._ends()
         for fd in ends:
             rest.register(fd, select.POLLIN)
         # Mostly nothing: one look at both costs less than a read of each that fails.
@@ -259,6 +260,11 @@ class _Watch:
             self._take(fd)
         for fd in ends:
             os.close(fd)
+
+    def _ends(self) -> list[int]:
+        """Where its output comes."""
+        started = self._started
+        return [fd for fd in (started.stdout, started.stderr) if fd is not None]
 
     def _take(self, fd: int) -> bool:
         """Read what a descriptor holds; False at its end."""

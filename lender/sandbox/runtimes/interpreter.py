@@ -2,12 +2,18 @@
 
 A call of the job's function is a `StartedTask`, watched like any command; only that what it started
 lives on behind it, unless it hit a limit, was asked to end, broke the rules or ended by itself.
+
+A burst is several calls that are asked for at once. For BURST_S nobody looks. Those that are over
+by then left nothing to be seen, by the interpreter's own account; the one that is not, or that
+ended it, is the call. To who looks from outside a burst is what a single task is else: measured,
+bounded, cleaned up behind.
 """
 
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from lender.sandbox.files import checkpoint, scratch
 from lender.sandbox.meters.usage import Usage
@@ -15,12 +21,8 @@ from lender.sandbox.plan import JOB_VARIABLES, LimitName, SandboxPlan, TaskOutco
 from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.runtimes import python_inside
 from lender.sandbox.runtimes.command import End, StartedTask
-from lender.sandbox.runtimes.python_channel import (
-    Answer,
-    BrokenAnswerError,
-    Channel,
-    ChannelClosedError,
-)
+from lender.sandbox.runtimes.python_answers import Answer
+from lender.sandbox.runtimes.python_channel import Channel
 from lender.sandbox.runtimes.residents import Residents
 
 _LIMITS: dict[int, LimitName] = {
@@ -62,25 +64,37 @@ class Interpreter:
         self._restore = restore
         self._residents: Residents | None = None
         self._cpu_told_s, self._attempts_told = 0.0, 0
-        self._is_settled = False
+        self._is_settled = self._is_lost = False
         self._unnamed_bytes, self._looked_at = 0, 0.0
 
     def loading(self) -> "Call":
         """Have it come up and load the program."""
-        return Call(self)
+        return Call(self, (0,), time.monotonic())
 
-    def call(self, task: int) -> "Call":
-        """Have it run a task, in a working folder that holds the inputs and nothing else.
+    def call(self, tasks: Sequence[int]) -> "Call":
+        """Have it run tasks, in a working folder that holds the inputs and nothing else.
+
+        Args:
+            tasks: one, or a burst. Only the call's own has begun and may go on by the time that
+                this returns; what is behind it has not, nor will.
 
         Raises:
             OSError: the folder can't be cleaned, or the interpreter is gone.
             PrepareFailedError: an input can't be read any more.
         """
         self._restore()
-        checkpoint.place(self.plan, task)
+        checkpoint.place(self.plan, tasks[0])
         self._is_settled = False
-        self.channel.ask(task)
-        return Call(self)
+        asked_at = time.monotonic()
+        self.channel.ask(tasks, asked_at)
+        call = Call(self, tasks, asked_at)
+        if len(tasks) > 1:
+            until = asked_at + python_inside.BURST_S
+            while (left_s := until - time.monotonic()) > 0:
+                if self.channel.wait(left_s):
+                    break
+            call.find_own()
+        return call
 
     def loading_another(self, plan: SandboxPlan) -> "Call":
         """Have it load the program of another job; what the one before left in memory stays.
@@ -97,24 +111,24 @@ class Interpreter:
         scratch.copy(plan.program, plan.scratch / python_inside.NEXT)
         self.plan = plan
         self._is_settled = False
-        env = plan.env_of(0)
-        self.channel.ask_to_load({name: env[name] for name in JOB_VARIABLES})
-        return Call(self)
+        env, asked_at = plan.env_of(0), time.monotonic()
+        self.channel.ask_to_load({name: env[name] for name in JOB_VARIABLES}, asked_at)
+        return Call(self, (0,), asked_at)
 
-    def listen(self) -> Answer | None:
-        """Its answer, if that is there.
-
-        Raises:
-            BrokenAnswerError: it is none.
-            ChannelClosedError: there will be none.
-        """
-        answer = self.channel.listen()
-        if self._residents is None and self.channel.pid is not None:
+    def listen(self) -> list[Answer]:
+        """Its answers, as far as they are there."""
+        answers = self.channel.listen()
+        if self._residents is None and self.channel.pid is not None and not self._is_lost:
             try:
                 self._residents = self._find(self.channel.pid)
-            except OSError as error:
-                raise ChannelClosedError from error
-        return answer
+            except OSError:
+                self._is_lost = True
+        return answers
+
+    @property
+    def is_lost(self) -> bool:
+        """Nothing will be heard of it any more: its process ends, or is ended at a limit."""
+        return self._is_lost or self.channel.is_closed
 
     @property
     def greeted(self) -> bool:
@@ -139,6 +153,19 @@ class Interpreter:
         except OSError:
             return False
         return count >= self.plan.limits.processes
+
+    def spent_by_others(self, share: float) -> End:
+        """What of that was used since the last task goes to those of a burst that are over."""
+        used = None
+        if self._residents is not None:
+            # It may be gone: then all goes to the task that it ended with.
+            with contextlib.suppress(OSError):
+                used = self._residents.used(0.0)
+        if used is None:
+            return End(0, 0.0, 0, 0)
+        cpu_s = max(0.0, used.cpu_s - self._cpu_told_s) * share
+        self._cpu_told_s += cpu_s
+        return End(0, cpu_s, used.memory_bytes, 0)
 
     def spent(self, duration_s: float) -> End | None:
         """What was used since the last task; None where the interpreter has to be ended.
@@ -178,9 +205,8 @@ class Interpreter:
         end = self.sandbox.reap()
         if not self.greeted:
             # Its end may have been noticed ahead of what it said.
-            with contextlib.suppress(BrokenAnswerError, ChannelClosedError):
-                self.channel.listen()
-        os.close(self.sandbox.stdout)
+            self.channel.listen()
+        os.close(self.channel.fds[1])
         os.close(self.sandbox.stderr)
         self.channel.close()
         if self._residents is not None:
@@ -197,34 +223,97 @@ class Interpreter:
 
 
 class Call:
-    """One request to an interpreter, as a `StartedTask`; see there for what is not said here.
+    """A task of an interpreter, as a `StartedTask`; see there for what is not said here.
+
+    Args:
+        interpreter: who runs it.
+        tasks: what it was asked for: the task, or a burst.
+        asked_at: when.
 
     Attributes:
-        answer: what the interpreter said of it.
+        task: its index.
         limit: the limit that it failed at by its own account.
     """
 
-    def __init__(self, interpreter: Interpreter) -> None:
+    stdout = None  # its answers come another way
+
+    def __init__(self, interpreter: Interpreter, tasks: Sequence[int], asked_at: float) -> None:
         sandbox = interpreter.sandbox
-        self.stdout, self.stderr = os.dup(sandbox.stdout), os.dup(sandbox.stderr)
-        self.wakers = (interpreter.channel.fileno(), *sandbox.wakers)
-        self.answer: Answer | None = None
+        self.stderr = os.dup(sandbox.stderr)
+        self._ways = interpreter.channel.fds
+        self.wakers = (*self._ways, *sandbox.wakers)
+        self.task = tasks[0]
         self.limit: LimitName | None = None
         self._interpreter = interpreter
-        self._broken = self._disturbed = False
-        self._started_at = time.monotonic()
+        self._tasks, self._answers = tasks, list[Answer]()
+        self._own = 0
+        self._broken = self._large = self._disturbed = False
+        self._asked_at = asked_at
+        self._started_at = asked_at
+
+    @property
+    def answer(self) -> Answer | None:
+        """What the interpreter said of it."""
+        known = len(self._answers) > self._own and not self._broken
+        return self._answers[self._own] if known else None
+
+    @property
+    def is_vacant(self) -> bool:
+        """Of its burst it would have been the next, and was not begun any more."""
+        is_next = 0 < self._own == len(self._answers)
+        return is_next and self._interpreter.channel.is_over and not (self._broken or self._large)
+
+    def find_own(self) -> None:
+        """Of a burst that is over, or that has had its time: the task that is to be watched."""
+        self._listen()
+        answers, channel = self._answers, self._interpreter.channel
+        is_over = channel.is_over and not channel.fault
+        is_last = bool(answers) and (is_over or answers[-1].kind != python_inside.CLEAN)
+        # There may be more of them than anybody has asked for.
+        self._own = min(len(answers) - is_last, len(self._tasks) - 1)
+        self.task = self._tasks[self._own]
+        self._check()
+
+    def others(self) -> list[TaskOutcome]:
+        """How those of a burst ended that are ahead of it."""
+        answers = self._answers[: self._own]
+        if not answers:
+            return []
+        # By its own account, within what we saw ourselves.
+        ends, now = [self._asked_at], time.monotonic()
+        for answer in answers:
+            ends.append(min(now, max(ends[-1], self._asked_at + answer.after_s)))
+        self._started_at = ends[-1]
+        until = now
+        if self.answer is not None:
+            until = min(now, max(ends[-1], self._asked_at + self.answer.after_s))
+        took_s, all_s = ends[-1] - ends[0], max(1e-9, until - ends[0])
+        used = self._interpreter.spent_by_others(took_s / all_s)
+        cpu_share = used.cpu_s / max(1e-9, took_s)
+        return [
+            TaskOutcome(
+                task=task,
+                state="succeeded",
+                exit_code=0,
+                value=answer.content,
+                cpu_s=cpu_share * (end - start),
+                memory_peak_bytes=used.memory_peak_bytes,
+                network_attempts_blocked=used.network_attempts_blocked,
+                started_at=start,
+                duration_s=end - start,
+            )
+            for task, answer, (start, end) in zip(
+                self._tasks, answers, pairwise(ends), strict=False
+            )
+        ]
 
     def on_wake(self, fd: int) -> bool:
         """See `StartedTask`."""
-        if fd != self.wakers[0]:
+        if fd not in self._ways:
             return self._interpreter.sandbox.on_wake(fd)
-        try:
-            self.answer = self._interpreter.listen()
-        except BrokenAnswerError:
-            self._broken = True
-        except ChannelClosedError:
-            return False  # its process ends, or is ended at a limit
-        return True
+        self._listen()
+        self._check()
+        return not self._interpreter.is_lost
 
     def tick(self) -> None:
         """See `StartedTask`."""
@@ -232,7 +321,8 @@ class Call:
 
     def has_ended(self) -> bool:
         """See `StartedTask`."""
-        return self.answer is not None or self._broken or self._interpreter.sandbox.has_ended()
+        over = self._interpreter.channel.is_over or self._broken or self._large
+        return over or self._interpreter.sandbox.has_ended()
 
     def usage(self) -> Usage:
         """See `StartedTask`."""
@@ -257,40 +347,57 @@ class Call:
 
     def reap(self) -> End:
         """See `StartedTask`."""
-        interpreter, answer = self._interpreter, None if self._broken else self.answer
-        if answer is not None and answer.kind != python_inside.DONE:
+        interpreter, answer = self._interpreter, self.answer
+        if answer is not None and not answer.is_value:
             crowded = interpreter.is_crowded()
             self.limit = "processes" if crowded else _LIMITS.get(answer.kind)
         end = None
-        if answer is not None and not self._disturbed:
+        if (answer is not None or self.is_vacant) and not self._disturbed:
             end = interpreter.spent(time.monotonic() - self._started_at)
         if end is None:
             end = interpreter.end()
         if answer is None:
             # One that ended by itself has not succeeded, whatever it said last.
             return end._replace(exit_code=end.exit_code or None)
-        return end._replace(exit_code=0 if answer.kind == python_inside.DONE else None)
+        return end._replace(exit_code=0 if answer.is_value else None)
 
     def complete(self, outcome: TaskOutcome) -> TaskOutcome:
         """What the watcher saw, with what the interpreter said."""
-        if outcome.limit not in {None, "memory"} or outcome.terminated or self.answer is None:
+        took_s = max(0.0, outcome.duration_s + outcome.started_at - self._started_at)
+        outcome = outcome._replace(
+            task=self.task,
+            started_at=self._started_at,
+            duration_s=took_s,
+            exit_code=None if self._large else outcome.exit_code,
+        )
+        if outcome.limit not in {None, "memory"} or outcome.terminated:
             return outcome
-        limit = self.limit
-        if self.answer.kind == python_inside.DONE and self.answer.content:
+        limit = "output" if self._large else self.limit
+        if self.answer is not None and self.answer.is_value:
             outcome = outcome._replace(value=self.answer.content)
-            if len(outcome.value) > self._interpreter.plan.limits.output_bytes:
-                limit, outcome = "output", outcome._replace(value=b"", state="failed")
         if limit is None:
             return outcome
         # Of a crowd the watcher has but an estimate of its memory.
-        return outcome._replace(limit=limit, error=f"hit its {limit} limit")
+        return outcome._replace(state="failed", limit=limit, error=f"hit its {limit} limit")
 
     def fault(self, exit_code: int | None, said: str) -> str | None:
         """See `StartedTask`."""
         if self._broken:
             return "its interpreter gave an answer that is none"
         if self.answer is not None:
-            return None if self.answer.kind == python_inside.DONE else self.answer.text
+            return None if self.answer.is_value else self.answer.text
         if not self._interpreter.greeted:
             return self._interpreter.sandbox.fault(exit_code, said)
         return "ended its interpreter" + (f" (exit code {exit_code})" if exit_code else "")
+
+    def _listen(self) -> None:
+        self._answers += self._interpreter.listen()
+
+    def _check(self) -> None:
+        """Whether what was said may be, now that it is known which task is our own."""
+        channel, answers = self._interpreter.channel, self._answers
+        unasked = len(answers) > self._own + 1
+        unanswered = channel.is_over and not answers and not channel.fault
+        went_on = all(one.kind == python_inside.CLEAN for one in answers[: self._own])
+        self._broken = channel.fault == "broken" or unasked or unanswered or not went_on
+        self._large = channel.fault == "large" and len(answers) == self._own

@@ -30,7 +30,7 @@ def preload() -> None:
 def start(plan: SandboxPlan, reporter: Reporter) -> Runner:
     """Be the sandbox of one plan; see `runner.serve`."""
     confine.adopt_orphans()
-    return PythonRunner(plan, reporter, _Behind(plan.network).start)
+    return PythonRunner(plan, reporter, _Behind(plan.network).start, may_burst=True)
 
 
 class _Behind:
@@ -79,7 +79,8 @@ class _Behind:
         def find(pid: int) -> Inhabitants:
             return Inhabitants(pid, plan.scratch, plan.inputs, task.refused)
 
-        return Interpreter(task, Channel(ours), plan, find, restore)
+        channel = Channel(ours, task.stdout, plan.limits.output_bytes)
+        return Interpreter(task, channel, plan, find, restore)
 
 
 def _shown(plan: SandboxPlan, python: installed_python.InstalledPython) -> list[str]:

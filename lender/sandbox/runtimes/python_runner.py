@@ -5,7 +5,7 @@ what is shown to it is the runtime's own to say.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from lender.sandbox.files import scratch
@@ -24,13 +24,19 @@ class PythonRunner:
         reporter: the way back to the daemon.
         start: starts an interpreter for a plan in a working folder that is empty; may raise what
             `command.run` takes.
+        may_burst: the interpreter can see by itself what a task leaves in here.
 
     Raises:
         PrepareFailedError: no function, an input can't be read, or the program can't be loaded.
     """
 
     def __init__(
-        self, plan: SandboxPlan, reporter: Reporter, start: Callable[[SandboxPlan], Interpreter]
+        self,
+        plan: SandboxPlan,
+        reporter: Reporter,
+        start: Callable[[SandboxPlan], Interpreter],
+        *,
+        may_burst: bool = False,
     ) -> None:
         if plan.program is None:
             raise PrepareFailedError(
@@ -40,6 +46,11 @@ class PythonRunner:
         self._plan = plan
         self._reporter = reporter
         self._start_interpreter = start
+        # What is to be taken out of the folder, or to be put into it, is a task's own. And of what
+        # lies in a folder of its own the interpreter sees nothing.
+        taken = plan.outputs or plan.checkpoint or plan.network is not None
+        may_burst = may_burst and not taken and not any("/" in name for name in plan.inputs)
+        self._burst_max = python_inside.REQUEST_TASKS_MAX if may_burst else 1
         self._call: Call | None = None
         self._interpreter: Interpreter
         self._load()
@@ -61,20 +72,33 @@ class PythonRunner:
 
     def run(self, task: int, _words: Sequence[str] = ()) -> TaskOutcome:
         """Run one task to its end; a function has no words."""
-        plan, soft_stop = self._plan, self._reporter.soft_stop
+        *_, outcome = self.run_some((task,))
+        return outcome
+
+    def run_some(self, tasks: Sequence[int]) -> Iterator[TaskOutcome]:
+        """See `RunsSome`."""
         if not self._interpreter.alive:
             # The task before has left what could not be cleaned up.
             try:
                 self._load()
             except PrepareFailedError as error:
-                self._end(TaskOutcome(task, "failed", error=error.reason))
-        self._call = None
-        outcome = command.run(task, plan, self._begin, soft_stop, plan.inputs, self._reporter)
-        if self._call is not None:
-            outcome = self._call.complete(outcome)
+                self._end(TaskOutcome(tasks[0], "failed", error=error.reason))
+        try:
+            call = self._interpreter.call(tasks[: self._burst_max])
+        except (OSError, PrepareFailedError) as error:
+            self._interpreter.end()
+            self._end(TaskOutcome(tasks[0], "failed", error=f"not started: {error}"))
+        yield from call.others()
+        self._reporter.task = call.task
+        plan, soft_stop = self._plan, self._reporter.soft_stop
+        outcome = command.run(
+            call.task, plan, lambda _task: call, soft_stop, plan.inputs, self._reporter
+        )
+        outcome = call.complete(outcome)
         if not self._interpreter.alive:
             self._end(outcome)
-        return outcome
+        if not call.is_vacant:
+            yield outcome
 
     def _end(self, outcome: TaskOutcome) -> NoReturn:
         """Leave it to the daemon to have another one prepared, in its own time."""
@@ -85,14 +109,6 @@ class PythonRunner:
         """Clean up behind a task while its outcome is on the way."""
         if self._interpreter.alive and not self._interpreter.settle():
             self._interpreter.end()
-
-    def _begin(self, task: int) -> Call:
-        try:
-            self._call = self._interpreter.call(task)
-        except (OSError, PrepareFailedError):
-            self._interpreter.end()
-            raise
-        return self._call
 
     def _load(self) -> None:
         """Start the interpreter and have it load the program.

@@ -1,6 +1,5 @@
 """The inside of every sandbox process: one plan, then one task after another, over one socket.
 
-<<<<<<< Updated upstream
 The daemon sends `{"plan": ..., "watched": bool}` once and then `{"tasks": [i, ...]}`, with
 `"words"` beside them where they have some of their own; it gets `{"prepared": true}` or
 `{"unprepared": reason, ...}`, and `{"outcomes": [...], "last": bool}`, in the order of the tasks:
@@ -20,7 +19,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from types import FrameType
 from typing import Protocol, runtime_checkable
@@ -66,6 +65,23 @@ class Continuing(Runner, Protocol):
 
         Raises:
             PrepareFailedError: it can't; it is fit for nothing then.
+        """
+        ...
+
+
+@runtime_checkable
+class RunsSome(Runner, Protocol):
+    """A runtime that can run several tasks at once, as far as they are short."""
+
+    def run_some(self, tasks: Sequence[int]) -> Iterator[TaskOutcome]:
+        """Run the first of these tasks to its end, and as many behind it as it thinks fit.
+
+        Args:
+            tasks: those that are known, in their order.
+
+        Yields:
+            The outcome of each that was begun, in their order: all but the last are there before
+            anything is waited for.
         """
         ...
 
@@ -177,9 +193,13 @@ def serve(sock: socket.socket, start: Callable[[SandboxPlan, Reporter], Runner])
     """
     wanted, reporter = _Wanted(sock), Reporter(sock)
     runner: Runner | None = None
+    runs_some: RunsSome | None = None
     while (asked := wanted.take()) is not None:
         if not isinstance(asked, Frame):
             assert runner is not None, "the plan comes first"
+            if runs_some is not None and not reporter.soft_stop.asked:
+                _run_some(runs_some, asked, wanted, reporter)
+                continue
             task, words = asked
             reporter.task = task
             outcome = _not_begun(task) if reporter.soft_stop.asked else runner.run(task, words)
@@ -198,7 +218,18 @@ def serve(sock: socket.socket, start: Callable[[SandboxPlan, Reporter], Runner])
             why = {"unprepared": error.reason, "invalid": error.invalid, "field": error.field}
             frames.send(sock, Frame(why))
             return
+        runs_some = runner if isinstance(runner, RunsSome) else None
         frames.send(sock, Frame({"prepared": True}))
+
+
+def _run_some(runner: RunsSome, asked: Ahead, wanted: "_Wanted", reporter: Reporter) -> None:
+    """Run a task, and what is known behind it as far as the runner does so."""
+    tasks = [asked[0], *wanted.tasks()]
+    for done, outcome in enumerate(runner.run_some(tasks)):
+        if done:
+            wanted.take()
+        reporter.send(outcome, more=wanted.are_more())
+    reporter.when_idle(None)
 
 
 def _continued(runner: Runner, plan: SandboxPlan) -> Runner:
@@ -243,6 +274,16 @@ class _Wanted:
         if not self._wanted or isinstance(self._wanted[0], Frame):
             return None
         return self._wanted[0]
+
+    def tasks(self) -> list[int]:
+        """Those that have come, as far as nothing else comes between them."""
+        found = list[int]()
+        if self.are_more():
+            for one in self._wanted:
+                if isinstance(one, Frame):
+                    break
+                found.append(one[0])
+        return found
 
     def _feed(self, data: bytes) -> None:
         for frame in self._decoder.feed(data):

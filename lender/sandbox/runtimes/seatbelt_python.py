@@ -67,7 +67,7 @@ class Behind:
         ours, theirs = socket.socketpair()
         with theirs:
             task = seatbelt.start(inputs, env, argv, view, theirs.fileno())
-        channel = Channel(ours, task.root.pid)
+        channel = Channel(ours, task.stdout, plan.limits.output_bytes, task.root.pid)
         return Interpreter(task, channel, plan, lambda _pid: _Tree(task), self._inputs.restore)
 
 
