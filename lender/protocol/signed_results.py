@@ -15,6 +15,7 @@ from lender.protocol.result import ReportProof, TaskResult
 from lender.protocol.signature import verify
 
 _DOMAIN = b"lender.results/1\n"
+_OF_NOTHING = sha256(b"").digest()
 
 
 def result_digest(result: TaskResult) -> bytes:
@@ -22,8 +23,10 @@ def result_digest(result: TaskResult) -> bytes:
 
     A value counts the same inline and as a blob.
     """
-    blob = result.value_blob
-    value = sha256(result.value).digest() if blob is None else bytes.fromhex(blob.sha256)
+    blob, outputs = result.value_blob, result.outputs
+    value = sha256(result.value).digest() if result.value else _OF_NOTHING
+    if blob is not None:
+        value = bytes.fromhex(blob.sha256)
     fields = (
         result.task,
         result.state,
@@ -32,7 +35,7 @@ def result_digest(result: TaskResult) -> bytes:
         result.stderr_tail,
         result.limit,
         result.error,
-        [(one.name, one.sha256, one.size_bytes) for one in result.outputs],
+        [(one.name, one.sha256, one.size_bytes) for one in outputs] if outputs else (),
     )
     return sha256(msgpack.packb(fields)).digest()
 
