@@ -28,6 +28,8 @@ STRANGERS_CONNECTIONS_MAX = 512
 """Of all strangers together: a server takes 65,536, which are not for who has no token to fill."""
 
 _UNBOUNDED = {"subs": -1, "data": -1, "payload": -1}
+_ALL = "*"
+"""Among revocations: whoever it is (NATS's jwt library, `All`)."""
 _NS = 1_000_000_000
 
 _OF_STRANGERS: dict[str, Any] = {
@@ -193,9 +195,25 @@ def user(account_key: str, tags: Iterable[str] = ()) -> dict[str, Any]:
     return {"type": "user", "issuer_account": account_key, "tags": list(tags)}
 
 
-def system_user() -> dict[str, Any]:
-    """Return the claims of the operator's user of the server's own matters."""
-    return {"type": "user", **_UNBOUNDED, "allowed_connection_types": ["STANDARD"]}
+def system_user(account_key: str | None = None) -> dict[str, Any]:
+    """Return the claims of the operator's user of the server's own matters.
+
+    Args:
+        account_key: the account, where another key than its own vouches.
+    """
+    issuer = {} if account_key is None else {"issuer_account": account_key}
+    return {"type": "user", **_UNBOUNDED, **issuer, "allowed_connection_types": ["STANDARD"]}
+
+
+def vouched_also_by(nats: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return the system account's claims by which what one more key has signed lets in."""
+    known = nats.get("signing_keys", [])
+    return {**nats, "signing_keys": known if key in known else [*known, key]}
+
+
+def vouched_by(nats: Mapping[str, Any], key: str, since: int) -> dict[str, Any]:
+    """Return the system account's claims by which nothing else lets in, nor what is older."""
+    return {**nats, "signing_keys": [key], "revocations": {_ALL: since - 1}}
 
 
 def revoked(nats: Mapping[str, Any], public_key: str, now: float) -> dict[str, Any]:

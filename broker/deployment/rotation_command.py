@@ -9,6 +9,7 @@ from typing import Any
 from broker.deployment import claims, contents
 from broker.deployment.folder import Deployment, DeploymentError
 from broker.deployment.open_routes import warning
+from broker.deployment.overseer import renew_overseer
 from broker.deployment.renewal import renew_certificates
 from broker.deployment.rotation import Running, StillUsed, retire, rotate, still_used
 from broker.deployment.route_succession import (
@@ -72,6 +73,11 @@ def configure(parser: argparse.ArgumentParser, ca_help: str) -> None:
     what.add_argument(
         "--tls", action="store_true", help="renew certificates of servers, by the own authorities"
     )
+    what.add_argument(
+        "--system",
+        action="store_true",
+        help="new credentials for the operator's own word to servers; no earlier ones count",
+    )
     parser.add_argument(
         "--authority",
         action="store_true",
@@ -124,11 +130,22 @@ def run(
     roles = tuple(arguments.role or ROTATED)
     if arguments.tls:
         return asyncio.run(_renew(deployment, arguments.hosts, running, now))
+    if arguments.system:
+        asyncio.run(renew_overseer(deployment, running, entropy, now))
+        return f"{deployment.system_credentials} is new; copies of the old one are worth nothing"
     if arguments.retire:
         return asyncio.run(_retire(deployment, roles, running, now, cut=arguments.yes))
-    done = asyncio.run(
-        rotate(deployment, () if arguments.accounts else roles, running, entropy, now)
-    )
+    return _rotate(deployment, () if arguments.accounts else roles, running, entropy, now)
+
+
+def _rotate(
+    deployment: Deployment,
+    roles: Sequence[Role],
+    running: Running,
+    entropy: Callable[[int], bytes],
+    now: float,
+) -> str:
+    done = asyncio.run(rotate(deployment, roles, running, entropy, now))
     if not done:
         said = "the accounts have the rights of this version's table; no key was changed"
         return "\n".join([said, *asyncio.run(_open(running))])
@@ -147,7 +164,7 @@ async def _open(running: Running) -> list[str]:
 def _succeed(
     arguments: argparse.Namespace, deployment: Deployment, url: str, running: Running, now: float
 ) -> str:
-    if arguments.tls or arguments.accounts or arguments.role:
+    if _is_of_roles(arguments):
         raise DeploymentError("--authority goes with --retire, and with nothing else")
     if not arguments.retire:
         add_authority(deployment, now)
@@ -160,7 +177,7 @@ def _succeed(
 
 
 def _succeed_routes(arguments: argparse.Namespace, deployment: Deployment, now: float) -> str:
-    if arguments.tls or arguments.accounts or arguments.role or arguments.authority:
+    if _is_of_roles(arguments) or arguments.authority:
         raise DeploymentError("--routes goes with --retire, and with nothing else")
     if not arguments.retire:
         hosts, (what, then) = add_routes_authority(deployment, now), _VOUCHED
@@ -169,6 +186,11 @@ def _succeed_routes(arguments: argparse.Namespace, deployment: Deployment, now: 
     else:
         hosts, (what, then) = retire_routes_authority(deployment), _RETIRED
     return _ROUTES.format(what=what, folder=deployment.folder, hosts=", ".join(hosts), then=then)
+
+
+def _is_of_roles(arguments: argparse.Namespace) -> bool:
+    """Whether something is asked for that concerns no authority."""
+    return bool(arguments.tls or arguments.accounts or arguments.system or arguments.role)
 
 
 async def _renew(deployment: Deployment, hosts: Sequence[str], running: Running, now: float) -> str:

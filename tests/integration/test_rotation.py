@@ -5,13 +5,14 @@ import os
 import ssl
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import nats as nats_py
 import pytest
 from broker_parts import COMMAND, BrokerProcess
+from cut_off import CrashError, Steps
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats_server import until
@@ -23,7 +24,7 @@ from broker.deployment.folder import Deployment, DeploymentError
 from broker.deployment.revocation import revoke
 from broker.deployment.rotation import BEGUN, Running, retire, rotate, still_used
 from broker.deployment.rotation_command import ROTATED
-from broker.deployment.servers import Servers, servers
+from broker.deployment.servers import servers
 from broker.deployment.signing import is_of_another_table, signing_keys
 from broker.deployment.tokens import Key, decode
 from lender.link.connection import ConnectError, Connection, State, StrangerError, connect
@@ -188,41 +189,6 @@ async def test_a_broker_that_serves_takes_up_its_new_token(fleet: VouchingServer
                     assert broker.alive, broker.log() + fleet.log()
     finally:
         broker.kill()
-
-
-class CrashError(Exception):
-    """The process ended here."""
-
-
-class Steps:
-    """Ends the process, as it were, before the step of this number; counts them."""
-
-    def __init__(self, patched: pytest.MonkeyPatch, at: int | None) -> None:
-        self.count, self.at = 0, at
-        replace, remove, update = Deployment.replace, Deployment.remove, Servers.update
-
-        def replaced(deployment: Deployment, files: Mapping[str, str]) -> None:
-            for path, text in files.items():
-                self._step()
-                replace(deployment, {path: text})
-
-        def removed(deployment: Deployment, path: str) -> None:
-            self._step()
-            remove(deployment, path)
-
-        async def told(speaking: Servers, tokens: Iterable[str]) -> None:
-            for token in tokens:
-                self._step()
-                await update(speaking, [token])
-
-        patched.setattr(Deployment, "replace", replaced)
-        patched.setattr(Deployment, "remove", removed)
-        patched.setattr(Servers, "update", told)
-
-    def _step(self) -> None:
-        if self.count == self.at:
-            raise CrashError
-        self.count += 1
 
 
 async def test_a_rotation_that_is_cut_off_anywhere_is_completed_by_another(
