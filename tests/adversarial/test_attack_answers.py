@@ -90,6 +90,7 @@ class TakenOver:
         self.launcher = launcher
         self.said, self.descriptors = said, descriptors
         self.opened: list[socket.socket] = []
+        self.looks_ahead = False
         self._prepared = False
         self._saying: asyncio.Task[None] | None = None
 

@@ -96,14 +96,15 @@ async def test_a_reader_who_is_late_loses_nothing(arena: Arena, runtime: Runtime
     code = f"sys.stdout.write('x' * {size})"
     sandbox = await arena.prepared(arena.plan(runtime, code, guest, limits=limits))
     (root,) = sandbox.root_pids
-    child = sandbox._child
-    assert child is not None
+    talk = sandbox._talk
+    assert talk is not None
+    child = talk.child
     loop = asyncio.get_running_loop()
     loop.remove_reader(child.channel)
     running = asyncio.create_task(arena.run(sandbox))
     await until(lambda: _readable_bytes(child.channel) > 0, "it has begun to answer")
     assert _private_bytes(root.pid) < 8 * limits.output_bytes
-    loop.add_reader(child.channel, sandbox._on_readable, child)
+    loop.add_reader(child.channel, talk._on_readable)
     outcome = await running
     assert outcome.state == "succeeded", outcome.error
     assert len(outcome.value) >= size

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 from sandboxes import LIMITS, Workshop, module, needs_bubblewrap, open_folder, until, workshop
 
+from lender.sandbox.conversation import Conversation
 from lender.sandbox.lease_sandbox import LeaseSandbox
 from lender.sandbox.plan import Runtime, TaskOutcome
 from lender.sandbox.port import AHEAD_MAX, SandboxGoneError
@@ -21,6 +22,11 @@ _SAYS_ITS_TASK = module(
     "(drop (call $args_get (i32.const 1024) (i32.const 4096)))"
     "(drop (call $write (i32.const 1) (i32.load (i32.const 1028)) (i32.const 2)))"
 )
+
+
+def talk_of(sandbox: LeaseSandbox) -> Conversation:
+    assert sandbox._talk is not None
+    return sandbox._talk
 
 
 async def all_of(sandbox: LeaseSandbox, tasks: range) -> list[TaskOutcome]:
@@ -60,7 +66,7 @@ async def test_tasks_of_another_job_are_told_its_names_and_number(
 async def test_what_has_come_is_taken_together(workshop: Workshop) -> None:
     sandbox = await workshop.prepared("wasm", "hello")
     assert (await sandbox.run(0, range(1, 5))).task == 0
-    await until(lambda: sandbox._asked.early == 4, "the others have ended")
+    await until(lambda: talk_of(sandbox).asked.early == 4, "the others have ended")
     assert [one.task for one in await sandbox.run_together(range(1, 7))] == [1, 2, 3, 4]
 
 
@@ -74,7 +80,7 @@ async def test_a_limit_that_the_kernel_kept_is_the_one_tasks_that_failed(
     monkeypatch.setattr(sandbox, "_limit_hit", lambda: "memory")
     await sandbox.prepare()
     assert (await sandbox.run(0, range(1, 7))).value == b"0\n"
-    await until(lambda: sandbox._asked.early == 6, "the others have ended")
+    await until(lambda: talk_of(sandbox).asked.early == 6, "the others have ended")
     found = [(one.task, one.limit, one.value) for one in await all_of(sandbox, range(1, 7))]
     expected = {task: (task, None, b"%d\n" % task) for task in range(1, 7)}
     assert found == [*{**expected, 3: (3, "memory", b"")}.values()]
@@ -87,15 +93,15 @@ async def test_values_that_nobody_takes_stop_it_and_none_is_lost(workshop: Works
     sandbox = await workshop.prepared("process", f"head -c {size} /dev/zero", limits=limits)
     tasks = range(24)
     first = await sandbox.run(0, tasks[1:])
-    await until(lambda: not sandbox._reads, "it is read no more")
-    waiting_bytes = sandbox._early_bytes
+    await until(lambda: not talk_of(sandbox)._reads, "it is read no more")
+    waiting_bytes = talk_of(sandbox).early_bytes
     assert 16 * size < waiting_bytes < 18 * size
     await asyncio.sleep(0.1)
-    assert sandbox._early_bytes == waiting_bytes
+    assert talk_of(sandbox).early_bytes == waiting_bytes
     rest = [await sandbox.run(task, tasks[task + 1 :]) for task in tasks[1:]]
     assert {len(one.value) for one in (first, *rest)} == {size}
     assert [one.task for one in (first, *rest)] == list(tasks)
-    assert sandbox._early_bytes == 0
+    assert talk_of(sandbox).early_bytes == 0
 
 
 @needs_bubblewrap
