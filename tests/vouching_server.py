@@ -7,6 +7,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from broker_parts import COMMAND
+
 from broker.deployment import certificates, contents
 from broker.deployment.folder import Deployment
 from broker.deployment.tokens import Key
@@ -118,4 +120,15 @@ class VouchingServer:
             ca=self.ca,
             inbox_prefix=f"_INBOX_{key}",
             timeout_s=timeout_s,
+        )
+
+    def rotate(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`lender-broker rotate`, as the operator types it."""
+        where = ("--deployment", str(self.deployment.folder), "--state", str(self.folder / "none"))
+        return subprocess.run(
+            [*COMMAND, "rotate", *arguments, *where, "--url", self.url, "--ca", str(self.ca)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )

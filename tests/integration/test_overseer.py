@@ -3,13 +3,11 @@
 import asyncio
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from broker_parts import COMMAND
 from cut_off import CrashError, Steps
 from nats_server import until
 from vouching_server import VouchingServer
@@ -25,18 +23,6 @@ async def fleet(tmp_path: Path) -> AsyncIterator[VouchingServer]:
     await server.start()
     yield server
     server.kill()
-
-
-def verb(fleet: VouchingServer, *arguments: str) -> subprocess.CompletedProcess[str]:
-    where = ("--deployment", str(fleet.deployment.folder), "--state", str(fleet.folder / "none"))
-    server = ("--url", fleet.url, "--ca", str(fleet.ca))
-    return subprocess.run(
-        [*COMMAND, "rotate", *arguments, *where, *server],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def stolen(fleet: VouchingServer, name: str) -> Path:
@@ -75,7 +61,7 @@ async def test_stolen_credentials_are_worth_nothing_once_there_are_new_ones(
 ) -> None:
     first = stolen(fleet, "first.creds")
     thief = await connect(fleet.url, name="thief", credentials=first, ca=fleet.ca)
-    said = verb(fleet, "--system")
+    said = fleet.rotate("--system")
     assert (said.returncode, said.stderr) == (0, "")
     await until(lambda: not thief.connected, 20)
     second = stolen(fleet, "second.creds")
@@ -84,7 +70,7 @@ async def test_stolen_credentials_are_worth_nothing_once_there_are_new_ones(
     now = fleet.deployment.system_credentials
     assert await speaks(fleet, second, now) == [False, True], "within the second it was made in"
     # All else goes on by the new ones, also on a server that starts later.
-    assert verb(fleet, "--role", "lender").returncode == 0
+    assert fleet.rotate("--role", "lender").returncode == 0
     fleet.kill()
     await fleet.start()
     assert await speaks(fleet, first, second, now) == [False, False, True]

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import ssl
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import nats as nats_py
 import pytest
-from broker_parts import COMMAND, BrokerProcess
+from broker_parts import BrokerProcess
 from cut_off import CrashError, Steps
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -56,18 +55,6 @@ async def turn(fleet: VouchingServer) -> tuple[str, ...]:
 async def end(fleet: VouchingServer) -> int:
     async with running(fleet)() as speaking:
         return await retire(fleet.deployment, ROTATED, speaking, time.time())
-
-
-def verb(fleet: VouchingServer, *arguments: str) -> subprocess.CompletedProcess[str]:
-    where = ("--deployment", str(fleet.deployment.folder), "--state", str(fleet.folder / "none"))
-    server = ("--url", fleet.url, "--ca", str(fleet.ca))
-    return subprocess.run(
-        [*COMMAND, "rotate", *arguments, *where, *server],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 async def works(line: Connection) -> bool:
@@ -132,7 +119,7 @@ async def test_what_a_retired_key_has_signed_is_refused_within_a_second(
         (user,) = await still_used(fleet.deployment, ("lender",), speaking)
     assert (user.role, user.user.called) == ("lender", "attic")
 
-    said = verb(fleet, "--retire", "--role", "lender")
+    said = fleet.rotate("--retire", "--role", "lender")
     assert said.returncode == 1
     assert f"attic {user.user.authorized_user}" in said.stderr
     assert "desk" not in said.stderr
@@ -157,16 +144,16 @@ async def test_what_a_retired_key_has_signed_is_refused_within_a_second(
 
 
 async def test_the_operators_commands_say_what_they_did(fleet: VouchingServer) -> None:
-    said = verb(fleet, "--role", "lender", "submitter")
+    said = fleet.rotate("--role", "lender", "submitter")
     assert (said.returncode, said.stderr) == (0, "")
     assert "new keys vouch for: lender, submitter" in said.stdout
     seeds = [fleet.deployment.key(contents.signing_key_file(r)).seed.decode() for r in ROTATED]
     assert not any(seed in said.stdout for seed in seeds)
-    said = verb(fleet, "--retire")
+    said = fleet.rotate("--retire")
     assert (said.returncode, "nobody any more: 2" in said.stdout) == (0, True), said
-    assert "no key was changed" in verb(fleet, "--accounts").stdout
+    assert "no key was changed" in fleet.rotate("--accounts").stdout
     for wrong in (("--yes",), ("--host", "x"), ("--role", "stranger"), ("--tls", "--retire")):
-        said = verb(fleet, *wrong)
+        said = fleet.rotate(*wrong)
         assert said.returncode in (1, 2)
         assert "Traceback" not in said.stderr
 
@@ -177,9 +164,9 @@ async def test_a_broker_that_serves_takes_up_its_new_token(fleet: VouchingServer
     try:
         await broker.start()
         await turn(fleet)
-        said = verb(fleet, "--retire")
+        said = fleet.rotate("--retire")
         assert (said.returncode, "broker broker U" in said.stderr) == (1, True), said
-        said = verb(fleet, "--retire", "--yes")
+        said = fleet.rotate("--retire", "--yes")
         assert (said.returncode, "broker broker U" in said.stdout) == (0, True), said
         async with running(fleet)() as speaking:
             core = fleet.deployment.identities().accounts["core"]
@@ -317,7 +304,7 @@ async def test_a_later_table_reaches_who_is_let_in_already(
                 await line.request(USER_INFO, timeout_s=WITHIN_S)
             assert is_of_another_table(server.deployment)
             before = signing_keys(server.deployment)
-            said = verb(server, "--accounts")
+            said = server.rotate("--accounts")
             assert said.returncode == 0, said.stderr
             assert signing_keys(server.deployment) == before
             assert not is_of_another_table(server.deployment)
@@ -429,7 +416,7 @@ async def test_a_certificate_is_renewed_while_everybody_stays_connected(
         line.watch(states.append)
         before = shown_certificate(server)
         key = server.deployment.read(contents.CERTIFICATE_KEY)
-        said = verb(server, "--tls", "--host", "nats.lab")
+        said = server.rotate("--tls", "--host", "nats.lab")
         assert (said.returncode, said.stderr) == (0, "")
         assert "trial-1" in said.stdout
         after = shown_certificate(server)
@@ -442,10 +429,10 @@ async def test_a_certificate_is_renewed_while_everybody_stays_connected(
         assert await works(line)
         assert states == []
         await line.close()
-        said = verb(server, "--tls", "--host", "bücher.example")
+        said = server.rotate("--tls", "--host", "bücher.example")
         assert (said.returncode, "can't be renewed" in said.stderr) == (1, True)
         server.deployment.remove(contents.AUTHORITY_KEY)
-        said = verb(server, "--tls")
+        said = server.rotate("--tls")
         assert (said.returncode, "not made here" in said.stderr) == (1, True)
     finally:
         server.kill()

@@ -1,13 +1,11 @@
 """A new authority for what servers show: nobody is cut off who learnt of it in time."""
 
 import ssl
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from broker_parts import COMMAND
 from nats_server import until
 from vouching_server import VouchingServer
 
@@ -29,18 +27,6 @@ async def fleet(tmp_path: Path) -> AsyncIterator[VouchingServer]:
     await server.start()
     yield server
     server.kill()
-
-
-def verb(fleet: VouchingServer, *arguments: str) -> subprocess.CompletedProcess[str]:
-    where = ("--deployment", str(fleet.deployment.folder), "--state", str(fleet.folder / "none"))
-    server = ("--url", fleet.url, "--ca", str(fleet.ca))
-    return subprocess.run(
-        [*COMMAND, "rotate", "--authority", *arguments, *where, *server],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 async def as_machine(
@@ -82,22 +68,22 @@ async def test_who_fetched_the_new_authority_comes_back_and_who_did_not_is_out(
         await as_machine(fleet, credentials[name], known[name]) for name in ("desk", "attic")
     ]
 
-    said = verb(fleet)
+    said = fleet.rotate("--authority")
     assert (said.returncode, said.stderr) == (0, "")
     assert "lender enroll --renew" in said.stdout
     both = fleet.ca.read_text()
     assert both.startswith(old)
     new = both.removeprefix(old)
-    assert verb(fleet).returncode == 0
+    assert fleet.rotate("--authority").returncode == 0
     assert fleet.ca.read_text() == both, "done again it changes nothing"
     assert fleet.deployment.read(NEXT_KEY) not in said.stdout
     assert is_believed(fleet, old), "servers are as they were"
     known["desk"].write_text(both)
 
-    asked = verb(fleet, "--retire")
+    asked = fleet.rotate("--authority", "--retire")
     assert (asked.returncode, "add --yes" in asked.stderr) == (1, True), asked
     assert is_believed(fleet, old)
-    said = verb(fleet, "--retire", "--yes")
+    said = fleet.rotate("--authority", "--retire", "--yes")
     assert (said.returncode, said.stderr) == (0, "")
     assert fleet.ca.read_text() == new
     assert (is_believed(fleet, new), is_believed(fleet, old)) == (True, False)
@@ -120,9 +106,9 @@ async def test_who_fetched_the_new_authority_comes_back_and_who_did_not_is_out(
         await line.close()
 
     # And all goes on from there.
-    assert verb(fleet, "--retire", "--yes").returncode == 1
-    assert verb(fleet).returncode == 0
-    assert verb(fleet, "--retire", "--yes").returncode == 0
+    assert fleet.rotate("--authority", "--retire", "--yes").returncode == 1
+    assert fleet.rotate("--authority").returncode == 0
+    assert fleet.rotate("--authority", "--retire", "--yes").returncode == 0
     assert not is_believed(fleet, new)
 
 
@@ -205,16 +191,16 @@ async def test_a_server_elsewhere_that_has_no_copy_yet_holds_it_up(
     config.write_text(config.read_text().replace(str(shown), str(elsewhere)))
     fleet.kill()
     await fleet.start()
-    assert verb(fleet).returncode == 0
+    assert fleet.rotate("--authority").returncode == 0
     both = fleet.ca.read_text()
-    said = verb(fleet, "--retire", "--yes")
+    said = fleet.rotate("--authority", "--retire", "--yes")
     assert (said.returncode, "copy its folder there" in said.stderr) == (1, True), said
     assert fleet.ca.read_text() == both, "both are vouched for"
     made = shown.read_text()
-    assert "copy its folder there" in verb(fleet, "--retire", "--yes").stderr
+    assert "copy its folder there" in fleet.rotate("--authority", "--retire", "--yes").stderr
     assert shown.read_text() == made, "what was copied meanwhile is still right"
     elsewhere.write_text(made)
-    said = verb(fleet, "--retire", "--yes")
+    said = fleet.rotate("--authority", "--retire", "--yes")
     assert said.returncode == 0, said.stderr
 
 
