@@ -11,11 +11,13 @@ import ctypes
 import gc
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import cloudpickle
 import pytest
@@ -321,3 +323,21 @@ async def test_who_answers_for_others_does_so_within_its_lease(
     assert [value(one) for one in outcomes[:5]] == [0, 1, 2, 3, 4]
     # What it has forged is of its own lease; behind that all is as it should be.
     assert value(await sandbox.run(40)) == 40
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system tells the last process")
+@pytest.mark.parametrize(
+    "begun", ["threading.Thread(target=int).start()", "os.fork() or os._exit(0)"]
+)
+def test_who_has_begun_a_process_or_a_thread_is_looked_after(tmp_path: Path, begun: str) -> None:
+    """However fast: nothing but the kernel's count of them tells."""
+    code = (
+        "import os, sys, threading\n"
+        "from lender.sandbox.runtimes import python_inside as inside\n"
+        "inside._TEMPORARY = ()\n"
+        "traces = inside._Traces(sys.argv[1])\n"
+        f"traces.note(); {begun}; print(traces.are_new())\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert said.stdout == "True\n", said.stderr
