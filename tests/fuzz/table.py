@@ -36,6 +36,7 @@ NOT_FROM_OUTSIDE: Final[dict[str, str]] = {
     "broker.core.effects.FeedWork.lease": _OURS,
     "broker.deployment.completion.complete": "tokens that the operator's own key signed",
     "broker.deployment.servers.Servers.update": "tokens that the operator's own key signed",
+    "broker.deployment.overseer._token": "written whole by the operator's own command",
     "broker.deployment.rotation._begun": "written whole by the operator's own command",
     "broker.core.jobs.endings._digest": "a hash that was just made",
     "broker.service.letting_in.OperatorsDesk.ask": "what the operator's own broker answers",

@@ -80,8 +80,8 @@ def test_without_lenderd_the_cpu_time_is_the_kernels_count(machine: Machine) -> 
         if cgroups is None:
             pytest.skip("no cgroup v2 subtree is ours here: not root, and none delegated")
         record = machine.attempt("one", grant(machine.state, "G-1"))
-        cgroups.make("one", Limits(1, 64 << 20, 60, 1000, 1 << 20, 64))
         leaf = cgroups.leaf("one")
+        cgroups.make(leaf, Limits(1, 64 << 20, 60, 1000, 1 << 20, 64))
         for member in tree.members(record.roots):
             with contextlib.suppress(OSError):  # ended meanwhile
                 (leaf / "cgroup.procs").write_text(str(member.pid))
