@@ -8,6 +8,7 @@ Source: the D-Bus Specification 0.43.
 import os
 import select
 import socket
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -142,7 +143,7 @@ class BusConnection:
                 if not _readable(self._socket, wait_ms):
                     return None
                 self._read()
-            except (ValueError, KeyError, IndexError, AssertionError) as error:
+            except (ValueError, LookupError, TypeError, AssertionError, struct.error) as error:
                 raise OSError(f"not D-Bus: {error!r}") from error
 
     def fileno(self) -> int:
