@@ -25,7 +25,11 @@ RECONNECT_S = 10.0
 
 _SYSTEM_SOCKETS = (Path("/run/dbus/system_bus_socket"), Path("/var/run/dbus/system_bus_socket"))
 _RECEIVE_BYTES = 64 * 1024
-
+_MESSAGE_BYTES_MAX = 256 * 1024
+"""What sources ask for is some KiB at most."""
+_SIGNATURE = b"ybnqiuxtdhsogav(){}"
+# What jeepney raises where bytes are no D-Bus.
+_NO_DBUS = (ValueError, LookupError, TypeError, AssertionError, RecursionError, struct.error)
 
 BUS = "org.freedesktop.DBus"
 PROPERTIES = "org.freedesktop.DBus.Properties"
@@ -136,15 +140,26 @@ class BusConnection:
         deadline = time.monotonic() + timeout_s
         while True:
             try:
-                message: Message | None = self._parser.get_next_message()
+                message = self._next()
                 if message is not None:
                     return message
                 wait_ms = max(0.0, deadline - time.monotonic()) * 1000
                 if not _readable(self._socket, wait_ms):
                     return None
                 self._read()
-            except (ValueError, LookupError, TypeError, AssertionError, struct.error) as error:
+            except _NO_DBUS as error:
                 raise OSError(f"not D-Bus: {error!r}") from error
+
+    def _next(self) -> "Message | None":
+        """What has come whole; see `_names_nothing` for what jeepney would never end with."""
+        missing_bytes = self._parser.bytes_desired()
+        if missing_bytes > _MESSAGE_BYTES_MAX:
+            raise ValueError(f"a message of more than {_MESSAGE_BYTES_MAX} bytes")
+        size = self._parser.next_msg_size
+        if missing_bytes <= 0 and size and _names_nothing(self._parser.buf.peek(size)):
+            raise ValueError("a struct of nothing")
+        message: Message | None = self._parser.get_next_message()
+        return message
 
     def fileno(self) -> int:
         """Return the socket, to wait for messages with a selector."""
@@ -281,3 +296,23 @@ def _some(data: bytes) -> bytes:
     if not data:
         raise ConnectionResetError("closed by the bus")
     return data
+
+
+def _names_nothing(message: bytes) -> bool:
+    """Whether a signature names a struct without fields, which D-Bus has none of.
+
+    An array of them takes no bytes: jeepney 0.9 goes round in it for ever. A signature is its
+    length, itself and a zero; what it is read by up to there are its letters alone.
+    """
+    if b"()" not in message:
+        return False
+    return any(
+        message[begin + size : begin + size + 1] == b"\0"
+        and _begins_with_nothing(message[begin : begin + size])
+        for begin, size in enumerate(message, 1)
+    )
+
+
+def _begins_with_nothing(signature: bytes) -> bool:
+    read, nothing, _ = signature.partition(b"()")
+    return bool(nothing) and not read.strip(_SIGNATURE)
