@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sandboxes import Workshop, open_folder, workshop
 
-from lender.sandbox.frames import Frame
+from lender.sandbox.conversation import Conversation
 from lender.sandbox.port import SandboxGoneError
 from lender.sandbox.processes import tree
 
@@ -27,11 +27,11 @@ async def test_who_took_it_over_while_it_is_prepared_ends_it(
     sandbox = workshop.sandbox(workshop.plan("wasm", "hello"))
     roots: list[tree.Root] = []
 
-    async def speak(*_: object) -> Frame:
+    async def speak(*_: object) -> dict[str, Any]:
         roots.extend(sandbox.root_pids)
-        return Frame(header)
+        return header
 
-    monkeypatch.setattr(sandbox, "_ask_to_be_ready", speak)
+    monkeypatch.setattr(Conversation, "be_ready", speak)
     with pytest.raises(SandboxGoneError, match="an answer that is none"):
         await sandbox.prepare()
     assert roots
