@@ -143,7 +143,7 @@ TARGETS = (
         "desktop-bus",
         _bus,
         (_a_reply(),),
-        ("lender.sensors.dbus.BusConnection.receive",),
+        ("lender.sensors.dbus.BusConnection._next",),
         (b"\0", b"ss\0", b"org.a"),
     ),
 )
