@@ -5,8 +5,10 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 from broker_parts import COMMAND
 
 from broker.deployment import certificates, contents
@@ -132,3 +134,24 @@ class VouchingServer:
             timeout=60,
             check=False,
         )
+
+    async def lets_in(self, path: Path) -> bool:
+        """Whether it lets somebody in; one that says nothing for a second is asked again."""
+        for _ in range(20):
+            try:
+                await (await self.connect(path, 1.0)).close()
+            except ConnectError as error:
+                if "uthorization" in str(error):
+                    return False
+            else:
+                return True
+        raise AssertionError(self.log())
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[VouchingServer]:
+    """One that runs, on a deployment as `init` makes it."""
+    server = VouchingServer(tmp_path)
+    await server.start()
+    yield server
+    server.kill()

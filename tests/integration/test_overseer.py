@@ -4,25 +4,18 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from cut_off import CrashError, Steps
 from nats_server import until
-from vouching_server import VouchingServer
+from vouching_server import VouchingServer, fleet
 
 from broker.deployment.overseer import NEXT, renew_overseer
 from broker.deployment.servers import servers
-from lender.link.connection import ConnectError, connect
+from lender.link.connection import connect
 
-
-@pytest.fixture
-async def fleet(tmp_path: Path) -> AsyncIterator[VouchingServer]:
-    server = VouchingServer(tmp_path)
-    await server.start()
-    yield server
-    server.kill()
+__all__ = ["fleet"]  # a fixture
 
 
 def stolen(fleet: VouchingServer, name: str) -> Path:
@@ -32,19 +25,7 @@ def stolen(fleet: VouchingServer, name: str) -> Path:
 
 async def speaks(fleet: VouchingServer, *paths: Path) -> list[bool]:
     """Whether each of these lets anybody speak with the server itself."""
-
-    async def one(path: Path) -> bool:
-        for _ in range(20):
-            try:
-                await (await fleet.connect(path, 1.0)).close()
-            except ConnectError as error:
-                if "uthorization" in str(error):
-                    return False
-            else:
-                return True
-        raise AssertionError(fleet.log())
-
-    return await asyncio.gather(*map(one, paths))
+    return await asyncio.gather(*map(fleet.lets_in, paths))
 
 
 async def renew(fleet: VouchingServer) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import os
 import ssl
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from cut_off import CrashError, Steps
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats_server import until
-from vouching_server import VouchingServer
+from vouching_server import VouchingServer, fleet
 
 from broker.deployment import certificates, claims, contents
 from broker.deployment.contents import Certificates
@@ -33,15 +32,8 @@ from lender.link.probe import Line, Place
 from lender.protocol import subjects
 from lender.protocol.permissions import USER_INFO, Role, Verb
 
+__all__ = ["fleet"]  # a fixture
 WITHIN_S = 1.0
-
-
-@pytest.fixture
-async def fleet(tmp_path: Path) -> AsyncIterator[VouchingServer]:
-    server = VouchingServer(tmp_path)
-    await server.start()
-    yield server
-    server.kill()
 
 
 def running(fleet: VouchingServer) -> Running:
@@ -64,19 +56,6 @@ async def works(line: Connection) -> bool:
     return bool((await line.request(USER_INFO)).data)
 
 
-async def is_let_in(fleet: VouchingServer, path: Path) -> bool:
-    """Whether the server lets somebody in; one that says nothing for a second is asked again."""
-    for _ in range(20):
-        try:
-            await (await fleet.connect(path, WITHIN_S)).close()
-        except ConnectError as error:
-            if "uthorization" in str(error):
-                return False
-        else:
-            return True
-    raise AssertionError(fleet.log())
-
-
 async def test_everybody_stays_connected_and_new_tokens_are_taken_at_once(
     fleet: VouchingServer,
 ) -> None:
@@ -88,8 +67,8 @@ async def test_everybody_stays_connected_and_new_tokens_are_taken_at_once(
         line.watch(states.append)
     assert await turn(fleet) == ROTATED
     for role, path in old.items():
-        assert await is_let_in(fleet, fleet.let_in(role, f"new-{role}"))
-        assert await is_let_in(fleet, path), "the old one is good until it is retired"
+        assert await fleet.lets_in(fleet.let_in(role, f"new-{role}"))
+        assert await fleet.lets_in(path), "the old one is good until it is retired"
     await (await fleet.broker()).close()
     assert await works(lines[0])
     assert states == []
@@ -102,8 +81,8 @@ async def test_everybody_stays_connected_and_new_tokens_are_taken_at_once(
     # A server that starts later knows all of it, too.
     fleet.kill()
     await fleet.start()
-    assert await is_let_in(fleet, old["lender"])
-    assert await is_let_in(fleet, fleet.folder / "new-lender.creds")
+    assert await fleet.lets_in(old["lender"])
+    assert await fleet.lets_in(fleet.folder / "new-lender.creds")
 
 
 async def test_what_a_retired_key_has_signed_is_refused_within_a_second(
@@ -131,14 +110,14 @@ async def test_what_a_retired_key_has_signed_is_refused_within_a_second(
     told = time.monotonic()
     await until(lambda: cut, WITHIN_S)
     assert cut[0] < told + WITHIN_S
-    assert not await is_let_in(fleet, old)
+    assert not await fleet.lets_in(old)
     assert await works(other)
     assert undisturbed == []
     await (await fleet.broker()).close()
     assert await end(fleet) == 0, "there is nothing left to retire"
     fleet.kill()
     await fleet.start()
-    assert not await is_let_in(fleet, old)
+    assert not await fleet.lets_in(old)
     await line.close()
     await other.close()
 
@@ -199,8 +178,8 @@ async def test_a_rotation_that_is_cut_off_anywhere_is_completed_by_another(
                     done = True
                 except CrashError:
                     pass
-            assert await is_let_in(server, server.let_in("lender", "between")), f"step {step}"
-            assert await is_let_in(server, old), f"step {step}"
+            assert await server.lets_in(server.let_in("lender", "between")), f"step {step}"
+            assert await server.lets_in(old), f"step {step}"
             if not done:
                 await turn(server)
             rounds += 1
@@ -211,7 +190,7 @@ async def test_a_rotation_that_is_cut_off_anywhere_is_completed_by_another(
                 public = server.deployment.key(contents.signing_key_file(role)).public
                 assert public == after[role][-1]
             assert not (server.deployment.folder / BEGUN).exists()
-            assert await is_let_in(server, server.let_in("lender", "new"))
+            assert await server.lets_in(server.let_in("lender", "new"))
             step += 1
         assert rounds > 10
         assert states == []
@@ -235,10 +214,10 @@ async def test_a_retirement_that_is_cut_off_anywhere_is_completed_by_another(
                 done = True
             except CrashError:
                 pass
-        assert await is_let_in(fleet, new), f"step {step}"
+        assert await fleet.lets_in(new), f"step {step}"
         await end(fleet)
-        assert not await is_let_in(fleet, old), f"step {step}"
-        assert await is_let_in(fleet, new), f"step {step}"
+        assert not await fleet.lets_in(old), f"step {step}"
+        assert await fleet.lets_in(new), f"step {step}"
         step += 1
     assert step > 5
 
@@ -251,12 +230,12 @@ async def test_a_server_that_starts_between_write_and_word_knows_both_keys(
     with pytest.raises(LinkError, match="no NATS server"):
         await turn(fleet)
     await fleet.start()
-    assert await is_let_in(fleet, old)
+    assert await fleet.lets_in(old)
     with pytest.raises(DeploymentError, match="cut off"):
         await end(fleet)
     assert await turn(fleet) == ROTATED
-    assert await is_let_in(fleet, old)
-    assert await is_let_in(fleet, fleet.let_in("lender", "new"))
+    assert await fleet.lets_in(old)
+    assert await fleet.lets_in(fleet.let_in("lender", "new"))
     (fleet.deployment.folder / BEGUN).write_text('{"lender": 7}')
     with pytest.raises(DeploymentError, match="damaged"):
         await turn(fleet)
@@ -277,7 +256,7 @@ async def test_a_revocation_outlives_a_rotation(fleet: VouchingServer) -> None:
     public = decode(path.read_text().split("-----\n")[1].split("\n")[0])["sub"]
     await revoke(fleet.deployment, fleet.url, fleet.ca, public, time.time())
     await turn(fleet)
-    assert not await is_let_in(fleet, path)
+    assert not await fleet.lets_in(path)
 
 
 def older_table(patched: pytest.MonkeyPatch) -> None:

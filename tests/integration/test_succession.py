@@ -2,12 +2,11 @@
 
 import ssl
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from nats_server import until
-from vouching_server import VouchingServer
+from vouching_server import VouchingServer, fleet
 
 from broker.deployment import certificates, contents
 from broker.deployment.contents import Certificates
@@ -18,15 +17,8 @@ from lender.link.connection import ConnectError, Connection, connect
 from lender.link.probe import Line, Place
 from lender.link.way_in import read_way_in
 
+__all__ = ["fleet"]  # a fixture
 PATIENT_S = 30.0
-
-
-@pytest.fixture
-async def fleet(tmp_path: Path) -> AsyncIterator[VouchingServer]:
-    server = VouchingServer(tmp_path)
-    await server.start()
-    yield server
-    server.kill()
 
 
 async def as_machine(
