@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 _NOT_PREPARED = (PrepareFailedError, RefusedError, SandboxGoneError, LinkError, OSError)
 
 FLUSH_S = 0.02
-"""Results of short tasks are told in batches about this far apart."""
+"""Results of short tasks are told in batches this far apart: none waits for longer."""
 
 
 class Execution:
@@ -78,6 +78,8 @@ class Execution:
         self._closed = self._abandoned = False
         self._rest = Rest(self)
         self._recorder = Recorder(machinery.state, machinery.records, machinery.receipts)
+        self._ended: list[TaskResult] = []
+        self._teller: asyncio.TimerHandle | None = None
         self._saving: asyncio.Task[None] | None = None
         self._cpu: CpuCounter | None = None
         moved = counters_path(machinery.state, self.name)
@@ -264,29 +266,23 @@ class Execution:
         await self._provisions.until_thawed()
 
     async def _run(self, tasks: tuple[int, ...]) -> None:
-        clock = asyncio.get_running_loop().time
-        ended: list[TaskResult] = []
-        flushed_at = clock()
+        reason, done = "", 0
         try:
-            done = 0
             while done < len(tasks):
                 results = await self._run_some(tasks[done : done + 1 + KNOWN_MAX])
                 if not results:
                     break
-                ended += results
+                self._ended += results
                 done += len(results)
-                if clock() - flushed_at >= FLUSH_S:
-                    self._tell(ended)
-                    ended, flushed_at = [], clock()
+                if self._teller is None and done < len(tasks):
+                    loop = asyncio.get_running_loop()
+                    self._teller = loop.call_later(FLUSH_S, self._tell)
         except ValidationError as error:
             log.warning("lease %s: %s", self._lease, error, extra=self._ids)
             reason = "the sandbox gave an answer that is none"
         except (SandboxGoneError, RefusedError, LinkError, OSError) as error:
             reason = self._told(error)
-        else:
-            reason = ""
-        if ended:
-            self._tell(ended)
+        self._tell()
         if reason:
             self._machinery.reread_consent()
             self._post(SandboxGone(self._lease, reason))
@@ -337,9 +333,15 @@ class Execution:
         else:
             self._network_attempts += blocked
 
-    def _tell(self, ended: list[TaskResult]) -> None:
-        used = UsageMetered(self._lease, 0.0, self._memory_peak_bytes, self._network_attempts)
-        self._post(TasksEnded(self._lease, tuple(ended), self._with_network(used)))
+    def _tell(self) -> None:
+        """Tell of what has ended, however long what runs now may take."""
+        if self._teller is not None:
+            self._teller.cancel()
+            self._teller = None
+        if self._ended:
+            ended, self._ended = tuple(self._ended), []
+            used = UsageMetered(self._lease, 0.0, self._memory_peak_bytes, self._network_attempts)
+            self._post(TasksEnded(self._lease, ended, self._with_network(used)))
 
     async def _save(self, task: int | None) -> None:
         """Upload what a task has left, and tell of it; no process of the sandbox is left."""

@@ -310,6 +310,21 @@ async def test_results_and_use_go_to_the_lease_that_they_are_of(world: World) ->
     execution.close()
 
 
+async def test_a_result_does_not_wait_for_a_long_task_behind_it(world: World) -> None:
+    execution = await world.first()
+    execution.run((1, 2))
+    world.sandbox.outcomes.put_nowait(TaskOutcome(1, "succeeded", 0))
+    async with asyncio.timeout(20):
+        ended = await world.told.get()
+    assert isinstance(ended, TasksEnded)
+    assert [one.task for one in ended.results] == [1]
+    world.sandbox.outcomes.put_nowait(TaskOutcome(2, "succeeded", 0))
+    ended = await world.told.get()
+    assert isinstance(ended, TasksEnded)
+    assert [one.task for one in ended.results] == [2]
+    execution.close()
+
+
 async def test_a_log_is_of_the_lease_in_work_and_ends_with_it(world: World) -> None:
     def goes_out(now: float) -> tuple[str, bytes] | None:
         found = world.logs._queues.next(now)
