@@ -38,9 +38,8 @@ PROXY_ENVIRONMENT: Mapping[str, str] = MappingProxyType(
 )
 """What tells programs of a sandbox's proxy; a job may say otherwise."""
 
-_STATES = ("succeeded", "failed")
-_LIMITS_OR_NONE = (None, *get_args(LimitName))
-_INT_OR_NONE = (int, type(None))
+_STATES = frozenset(("succeeded", "failed"))
+_LIMITS_OR_NONE = frozenset((None, *get_args(LimitName)))
 
 
 class Limits(NamedTuple):
@@ -209,6 +208,17 @@ class TaskOutcome(NamedTuple):
     terminated: bool = False
 
 
+_NONE = type(None)
+_KINDS = tuple(
+    frozenset[type](kinds)
+    for kinds in (
+        *((int,), (str,), (int, _NONE), (bytes,), (bytes,), (str, _NONE), (str, _NONE)),
+        *((int, float), (int,), (int, _NONE), (int, float), (int, float), (bool,)),
+    )
+)
+"""What each field of an outcome may be."""
+
+
 def plan_to_wire(plan: SandboxPlan) -> dict[str, Any]:
     """The plan as JSON values, without the words of each task."""
     return {
@@ -286,47 +296,54 @@ def outcomes_from_wire(told: object, body: bytes) -> list[TaskOutcome]:
     Raises:
         ValueError: they are none. Only a runner that its guest has taken over answers so.
     """
-    if type(told) is not list or not told:
+    if type(told) is not list or not told or set(map(type, told)) != {list}:
         raise ValueError("no outcomes")
-    outcomes, at = [], 0
-    try:
-        for values in told:
-            if type(values) is not list or len(values) != len(TaskOutcome._fields):
-                raise ValueError("no outcome")
-            for place in (_VALUE, _STDERR_TAIL):
-                size_bytes = values[place]
-                if type(size_bytes) is not int or not 0 <= size_bytes <= len(body) - at:
-                    raise ValueError("no outcome")
-                values[place] = body[at : at + size_bytes]
-                at += size_bytes
-            outcome = TaskOutcome._make(values)
-            if not _is_sound(outcome):
-                raise ValueError("no sound outcome")
-            outcomes.append(outcome)
-    except TypeError as error:
-        raise ValueError("no outcome") from error
-    if at != len(body):
-        raise ValueError("bytes that are no outcome's")
-    return outcomes
+    # Field by field: most of what short tasks say is the same of all of them.
+    fields = list(zip(*told, strict=True))
+    if len(fields) != len(TaskOutcome._fields):
+        raise ValueError("no outcome")
+    fields[_VALUE], fields[_STDERR_TAIL] = _cut(body, fields[_VALUE], fields[_STDERR_TAIL])
+    if not _are_sound(fields):
+        raise ValueError("no sound outcome")
+    return [TaskOutcome._make(values) for values in zip(*fields, strict=True)]
+
+
+def _cut(
+    body: bytes, values_bytes: Sequence[Any], tails_bytes: Sequence[Any]
+) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """Values and ends of standard error, in turns one behind the other."""
+    sizes_bytes = [*values_bytes, *tails_bytes]
+    if set(map(type, sizes_bytes)) != {int} or min(sizes_bytes) < 0:
+        raise ValueError("no outcome")
+    if sum(sizes_bytes) != len(body):
+        raise ValueError("bytes that are not the outcomes'")
+    if not body:
+        nothing = (b"",) * len(values_bytes)
+        return nothing, nothing
+    pieces, at = [], 0
+    for pair in zip(values_bytes, tails_bytes, strict=True):
+        for size_bytes in pair:
+            pieces.append(body[at : at + size_bytes])
+            at += size_bytes
+    return tuple(pieces[::2]), tuple(pieces[1::2])
 
 
 _VALUE, _STDERR_TAIL = map(TaskOutcome._fields.index, ("value", "stderr_tail"))
 
 
-def _is_sound(outcome: TaskOutcome) -> bool:
-    attempts, error = outcome.network_attempts_blocked, outcome.error
+def _are_sound(fields: Sequence[Sequence[Any]]) -> bool:
+    """Whether outcomes say nothing that a runner would not; each field of all of them together."""
+    by_kind = zip(_KINDS, fields, strict=True)
+    if not all(kinds.issuperset(map(type, field)) for kinds, field in by_kind):
+        return False
+    _, states, _, _, tails, limits, errors, cpu_s, peaks, attempts, starts, took_s, _ = fields
     return (
-        type(outcome.task) is int
-        and outcome.state in _STATES
-        and type(outcome.exit_code) in _INT_OR_NONE
-        and outcome.limit in _LIMITS_OR_NONE
-        and (error is None or (type(error) is str and len(error) <= ERROR_CHARS_MAX))
-        and 0 <= outcome.cpu_s < math.inf
-        and type(outcome.memory_peak_bytes) is int
-        and outcome.memory_peak_bytes >= 0
-        and (attempts is None or (type(attempts) is int and attempts >= 0))
-        and 0 <= outcome.started_at < math.inf
-        and 0 <= outcome.duration_s < math.inf
-        and type(outcome.terminated) is bool
-        and len(outcome.stderr_tail) <= STDERR_TAIL_BYTES
+        _STATES.issuperset(states)
+        and _LIMITS_OR_NONE.issuperset(limits)
+        and max(map(len, tails)) <= STDERR_TAIL_BYTES
+        and max(map(len, filter(None, errors)), default=0) <= ERROR_CHARS_MAX
+        and min(peaks) >= 0
+        and min(filter(None, attempts), default=0) >= 0
+        # What is no number makes a sum that is none; what min says beside it means nothing.
+        and all(math.isfinite(sum(times)) and min(times) >= 0 for times in (cpu_s, starts, took_s))
     )

@@ -26,7 +26,7 @@ RecordRoots = Callable[[tuple[Root, ...]], Awaitable[None]]
 it returns, so that `lender revoke` finds them without the daemon."""
 
 
-AHEAD_MAX: Final = 32
+AHEAD_MAX: Final = 128
 """A sandbox is told of no more tasks behind the one that it works at."""
 KNOWN_MAX: Final = 2 * AHEAD_MAX
 """Of those behind the one that is waited for so many may be known to it, or have an outcome."""

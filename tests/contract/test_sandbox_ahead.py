@@ -16,11 +16,11 @@ from lender.sandbox.port import AHEAD_MAX, SandboxGoneError
 __all__ = ["open_folder", "workshop"]  # fixtures
 both = pytest.mark.parametrize("runtime", ["wasm", pytest.param("process", marks=needs_bubblewrap)])
 
-# Says which task it is: the digit in its environment, or its only argument.
+# Says which task it is: the three digits of its only argument.
 _SAYS_ITS_TASK = module(
     "(drop (call $args_sizes_get (i32.const 0) (i32.const 4)))"
     "(drop (call $args_get (i32.const 1024) (i32.const 4096)))"
-    "(drop (call $write (i32.const 1) (i32.load (i32.const 1028)) (i32.const 2)))"
+    "(drop (call $write (i32.const 1) (i32.load (i32.const 1028)) (i32.const 3)))"
 )
 
 
@@ -43,7 +43,7 @@ async def test_each_gives_its_own_outcome_in_order(workshop: Workshop, runtime: 
     plan = workshop.plan(runtime, program, arguments=("{task}",))
     sandbox = workshop.sandbox(plan)
     await sandbox.prepare()
-    tasks = range(10, 10 + 2 * AHEAD_MAX + 3)
+    tasks = range(100, 100 + 2 * AHEAD_MAX + 3)
     found = [(one.task, one.value) for one in await all_of(sandbox, tasks)]
     assert found == [(task, str(task).encode()) for task in tasks]
     assert (await sandbox.run(9)).task == 9, "any may follow once all are told"

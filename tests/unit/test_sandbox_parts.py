@@ -1,6 +1,7 @@
 """The small parts that sandboxes are made of, each by itself."""
 
 import contextlib
+import math
 import os
 import struct
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from lender.sandbox.meters import usage
 from lender.sandbox.meters.capture import Capture
 from lender.sandbox.meters.clock import RunningTime
 from lender.sandbox.plan import (
+    STDERR_TAIL_BYTES,
     Limits,
     SandboxPlan,
     TaskOutcome,
@@ -61,6 +63,40 @@ def test_plan_and_outcome_cross_the_socket_unchanged(tmp_path: Path) -> None:
     outcome = TaskOutcome(3, "failed", 1, b"value", b"stderr", "time", "why", 1.0, 2, 3, 4.0, 5.0)
     both = [outcome, TaskOutcome(task=4, state="succeeded", exit_code=0, value=b"more")]
     assert outcomes_from_wire(*outcomes_to_wire(both)) == both
+
+
+@pytest.mark.parametrize("place", [0, 2])
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        *(("task", one) for one in (True, 1.0, "0", None)),
+        *(("state", one) for one in ("owned", None, ["succeeded"])),
+        *(("exit_code", one) for one in (False, 1.0, [1])),
+        *(("value", one) for one in (-1, 1, "x", True, b"")),
+        *(("stderr_tail", one) for one in (-1, 1, None)),
+        *(("limit", one) for one in ("patience", {}, 0)),
+        *(("error", one) for one in ("x" * 4097, b"x", 0)),
+        *(("cpu_s", one) for one in (math.nan, math.inf, -math.inf, -1.0, True, "much", None)),
+        *(("memory_peak_bytes", one) for one in (-1, 1.0, None)),
+        *(("network_attempts_blocked", one) for one in (-1, False)),
+        *(("started_at", one) for one in (math.nan, math.inf, -1, None)),
+        *(("duration_s", one) for one in (math.nan, math.inf, -0.1, [])),
+        *(("terminated", one) for one in (0, None, "no")),
+    ],
+)
+def test_what_no_runner_says_spoils_all_that_comes_with_it(
+    field: str, said: object, place: int
+) -> None:
+    told, body = outcomes_to_wire([TaskOutcome(n, "succeeded", 0, cpu_s=1.0) for n in range(3)])
+    told[place][TaskOutcome._fields.index(field)] = said
+    with pytest.raises(ValueError, match="outcome"):
+        outcomes_from_wire(told, body)
+
+
+def test_a_tail_is_no_longer_than_a_runner_keeps() -> None:
+    long = TaskOutcome(0, "succeeded", 0, stderr_tail=bytes(STDERR_TAIL_BYTES + 1))
+    with pytest.raises(ValueError, match="outcome"):
+        outcomes_from_wire(*outcomes_to_wire([long]))
 
 
 def test_of_the_words_of_each_task_a_plan_takes_along_none(tmp_path: Path) -> None:

@@ -166,6 +166,7 @@ class Reporter:
             self._held_since = now
         self._outcomes.append(outcome)
         self._outcomes_bytes += len(outcome.value) + len(outcome.stderr_tail)
+        self._outcomes_bytes += len(outcome.error or "")
         is_due = now - self._held_since >= _HELD_S or len(self._outcomes) >= _HELD_MAX
         is_much = self._outcomes_bytes + len(self._held) > _HELD_BYTES_MAX
         if is_due or is_much or last or not more:
