@@ -155,6 +155,7 @@ class LeaseReport:
 
 def result_bytes(result: TaskResult) -> int:
     """Return about how many bytes a result takes on the wire."""
-    outputs = sum(len(one.name) + len(one.sha256) for one in result.outputs)
-    error = len(result.error or "")
-    return _FRAME_BYTES + len(result.value) + len(result.stderr_tail) + outputs + error
+    size_bytes = _FRAME_BYTES + len(result.value) + len(result.stderr_tail)
+    if result.outputs:
+        size_bytes += sum(len(one.name) + len(one.sha256) for one in result.outputs)
+    return size_bytes if result.error is None else size_bytes + len(result.error)

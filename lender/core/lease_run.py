@@ -146,14 +146,18 @@ class LeaseRun:
 
     def take(self, results: tuple[TaskResult, ...], rate: EnergyRate) -> tuple[TaskResult, ...]:
         """Return those of `results` that end a task that had no result yet."""
-        taken = []
+        if not self._told_to_run:
+            return ()
+        taken, cpu_s, out_bytes, left = list[TaskResult](), 0.0, 0, self._left
         for result in results:
-            if not self._told_to_run or result.task not in self._left:
+            if result.task not in left:
                 continue
-            self._left.discard(result.task)
+            left.discard(result.task)
             self.tasks_failed += result.state == "failed"
-            self.meter.result(result.cpu_s, _bytes_out(result), rate)
+            cpu_s += result.cpu_s
+            out_bytes += _bytes_out(result)
             taken.append(result)
+        self.meter.results(cpu_s, out_bytes, rate)
         return tuple(taken)
 
     def freeze(self, now: float, hold: Hold) -> list[Effect]:
@@ -294,6 +298,7 @@ def _bytes_in(lease: Lease, plan: Plan) -> int:
 
 
 def _bytes_out(result: TaskResult) -> int:
-    blob_bytes = result.value_blob.size_bytes if result.value_blob else 0
-    outputs_bytes = sum(one.size_bytes for one in result.outputs)
+    blob, outputs = result.value_blob, result.outputs
+    blob_bytes = blob.size_bytes if blob else 0
+    outputs_bytes = sum(one.size_bytes for one in outputs) if outputs else 0
     return len(result.value) + blob_bytes + outputs_bytes

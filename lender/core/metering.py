@@ -68,8 +68,8 @@ class Meter:
         self.has_untold = True
         self._charge(rate)
 
-    def result(self, cpu_s: float, bytes_out: int, rate: EnergyRate) -> None:
-        """Take up what a task's result says."""
+    def results(self, cpu_s: float, bytes_out: int, rate: EnergyRate) -> None:
+        """Take up what the results of some tasks say, together."""
         self._results_cpu_s += cpu_s
         self._bytes_out += bytes_out
         self.has_untold = True

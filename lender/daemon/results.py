@@ -121,16 +121,20 @@ _RESULTS = TypeAdapter(list[TaskResult])
 
 
 def _fields(outcome: TaskOutcome) -> dict[str, object]:
-    """What its result says, but for what is in blobs."""
-    value = outcome.value
-    return {
+    """What its result says, but for what is in blobs, and for what nearly all leave empty."""
+    fields: dict[str, object] = {
         "task": outcome.task,
         "state": outcome.state,
         "exit_code": outcome.exit_code,
-        "value": value if len(value) <= INLINE_VALUE_BYTES_MAX else b"",
-        "stderr_tail": outcome.stderr_tail,
-        "limit": outcome.limit,
-        "error": outcome.error,
         "cpu_s": outcome.cpu_s,
         "duration_s": outcome.duration_s,
     }
+    if 0 < len(outcome.value) <= INLINE_VALUE_BYTES_MAX:
+        fields["value"] = outcome.value
+    if outcome.stderr_tail:
+        fields["stderr_tail"] = outcome.stderr_tail
+    if outcome.limit is not None:
+        fields["limit"] = outcome.limit
+    if outcome.error is not None:
+        fields["error"] = outcome.error
+    return fields
