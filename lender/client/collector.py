@@ -4,29 +4,66 @@ Events are ephemeral and may be lost, doubled or overtaken; RESULTS holds every 
 comes out of here is each task's result exactly once, in the order of arrival.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from lender.protocol.job import TaskRange
 from lender.protocol.result import Chunk, TaskResult, Terminal
+from lender.protocol.result_run import tasks_of
 
 READS_AT_ONCE_MAX = 256
 MISSES_WHILE_RUNNING_MAX = 256
 
+Place = tuple[Sequence[TaskResult], int]
+"""Some results, and which of them."""
 
-@dataclass(frozen=True, slots=True)
+
 class TaskRecord:
     """One task's committed result, the lender that ran it, and under which attempt.
 
     Attributes:
+        lender: its public key.
+        attempt: the number of that attempt.
         signed: it was shown that this lender has signed this result.
     """
 
-    result: TaskResult
-    lender: str
-    attempt: int
-    signed: bool = False
+    __slots__ = ("_result", "attempt", "lender", "signed")
+
+    def __init__(
+        self,
+        result: TaskResult | Place,
+        lender: str,
+        attempt: int,
+        signed: bool = False,  # noqa: FBT001, FBT002 - as a field
+    ) -> None:
+        """Take a result, or where it stands: then it is made once somebody looks at it."""
+        self._result = result
+        self.lender = lender
+        self.attempt = attempt
+        self.signed = signed
+
+    @property
+    def result(self) -> TaskResult:
+        """The result: what the task's lender has said."""
+        found = self._result
+        if isinstance(found, tuple):
+            results, at = found
+            found = self._result = results[at]
+        return found
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TaskRecord):
+            return NotImplemented
+        return self._fields() == other._fields()
+
+    def __hash__(self) -> int:
+        return hash(self._fields())
+
+    def __repr__(self) -> str:
+        return "TaskRecord({!r}, {!r}, {!r}, signed={!r})".format(*self._fields())
+
+    def _fields(self) -> tuple[TaskResult, str, int, bool]:
+        return self.result, self.lender, self.attempt, self.signed
 
 
 class Collector:
@@ -49,16 +86,18 @@ class Collector:
             record: what was stored.
             signed: the tasks in it whose results are their lender's for certain.
         """
+        results: Sequence[TaskResult]
         if isinstance(record, Chunk):
             results = record.results
         else:
             self.terminal = record
             results = (record.result,) if record.result else ()
-        return [
-            TaskRecord(result, record.lender or "", record.attempt or 0, result.task in signed)
-            for result in results
-            if self._mark(result.task)
-        ]
+        tasks = tasks_of(results)
+        fresh: Iterable[int] = range(len(tasks))
+        if not (isinstance(tasks, range) and self._mark_run(tasks)):
+            fresh = [at for at in fresh if self._mark(tasks[at])]
+        lender, attempt = record.lender or "", record.attempt or 0
+        return [TaskRecord((results, at), lender, attempt, tasks[at] in signed) for at in fresh]
 
     @property
     def complete(self) -> bool:
@@ -71,6 +110,14 @@ class Collector:
         while (first := self._seen.find(0, first)) >= 0:
             yield first
             first += 1
+
+    def _mark_run(self, run: range) -> bool:
+        """Mark all of these, if all are expected and none was seen; tell whether that is so."""
+        if run.stop > len(self._seen) or self._seen.find(1, run.start, run.stop) >= 0:
+            return False
+        self._seen[run.start : run.stop] = b"\x01" * len(run)
+        self._seen_count += len(run)
+        return True
 
     def _mark(self, task: int) -> bool:
         if task >= len(self._seen) or self._seen[task]:

@@ -182,9 +182,10 @@ class OneOfMany(Job):
         if index != self._shown:
             return None
         record = await self._many.whole.task(self._index)
-        if record is not None and self._is_separate and record.result.cancelled:
-            return None  # as of a job by itself
-        return record and replace(record, result=self._as_shown(record.result))
+        if record is None or (self._is_separate and record.result.cancelled):
+            return None  # cancelled, it has none: as a job by itself
+        result = self._as_shown(record.result)
+        return TaskRecord(result, record.lender, record.attempt, record.signed)
 
     async def log(self, task: int | None = None) -> AsyncIterator[LogPiece]:
         """See `Job.log`."""

@@ -7,6 +7,7 @@ from lender.link.api import JetStream
 from lender.protocol import codec, streams, subjects
 from lender.protocol.errors import ProtocolError
 from lender.protocol.result import Chunk, Terminal
+from lender.protocol.result_run import decode_results
 
 Record = Chunk | Terminal
 
@@ -21,7 +22,7 @@ def decode_record(subject: str, headers: Mapping[str, str], payload: bytes) -> R
         content_type = codec.content_type_of(headers.get(codec.CONTENT_TYPE_HEADER))
         if subjects.parse_job_subject(subject).first_task is None:
             return codec.decode(Terminal, payload, content_type)
-        return codec.decode(Chunk, payload, content_type)
+        return decode_results(Chunk, payload, content_type)
     except ProtocolError as error:
         raise ContentFault(f"can't read {subject} ({error})", "update this client") from error
 

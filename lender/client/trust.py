@@ -1,12 +1,13 @@
 """Whose results count: what lenders have signed, held against the keys that a submitter trusts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from lender.client.errors import KeyFault, UntrustedResult
 from lender.client.records import Record
 from lender.protocol.errors import ProtocolError
 from lender.protocol.job import JobSpec
 from lender.protocol.result import TaskResult, Terminal
+from lender.protocol.result_run import ResultRun, tasks_of
 from lender.protocol.signature import check_public_key
 from lender.protocol.signed_results import check_results
 
@@ -41,8 +42,7 @@ class Trust:
         Raises:
             UntrustedResult: something in it was changed, or is nobody's whom we trust.
         """
-        # That a task was cancelled is the broker's to say, as of a whole job.
-        results = [one for one in _results_of(record) if not _is_taken_back(one)]
+        results = _results_of(record)
         try:
             signed = _signed(spec_sha256, record, results)
         except ProtocolError as error:
@@ -52,9 +52,9 @@ class Trust:
             return signed
         if results and record.lender not in trusted:
             raise UntrustedResult(spec.id, record.lender, "it is none of those that you trust")
-        for one in results:
-            if one.task not in signed:
-                raise UntrustedResult(spec.id, record.lender, f"task {one.task} is not signed")
+        for task in tasks_of(results):
+            if task not in signed:
+                raise UntrustedResult(spec.id, record.lender, f"task {task} is not signed")
         if isinstance(record, Terminal) and record.state == "succeeded":
             there = record.tasks_succeeded if spec.array else len(results)
             if there != spec.task_count:
@@ -62,17 +62,23 @@ class Trust:
         return signed
 
 
-def _results_of(record: Record) -> tuple[TaskResult, ...]:
+def _results_of(record: Record) -> Sequence[TaskResult]:
+    """Return what a lender has to answer for in a record."""
     if isinstance(record, Terminal):
-        return () if record.result is None else (record.result,)
-    return record.results
+        results: Sequence[TaskResult] = () if record.result is None else (record.result,)
+    else:
+        results = record.results
+    if isinstance(results, ResultRun):
+        return results
+    # That a task was cancelled is the broker's to say, as of a whole job.
+    return [one for one in results if not _is_taken_back(one)]
 
 
 def _is_taken_back(result: TaskResult) -> bool:
     return result.cancelled and not (result.value or result.value_blob or result.outputs)
 
 
-def _signed(spec_sha256: bytes, record: Record, results: Iterable[TaskResult]) -> frozenset[int]:
+def _signed(spec_sha256: bytes, record: Record, results: Sequence[TaskResult]) -> frozenset[int]:
     if record.proof is None:
         return _NONE
     if record.lender is None or record.lease is None or record.attempt is None:

@@ -5,7 +5,7 @@ The content type stands in the header `Content-Type`. JSON carries byte strings 
 """
 
 import base64
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgpack
 from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError
@@ -19,13 +19,13 @@ MSGPACK: ContentType = "application/msgpack"
 
 CONTENT_TYPE_HEADER = "Content-Type"
 
-_UNPACK_ERRORS = (
+UNPACK_ERRORS = (
     ValueError,
     msgpack.exceptions.UnpackException,
     msgpack.exceptions.ExtraData,
     RecursionError,
 )
-
+"""What msgpack raises of bytes that are none of its own."""
 
 _FIELD_CHARS_MAX = 200
 _REASON_CHARS_MAX = 2000
@@ -86,16 +86,34 @@ def decode(model: type[Model], payload: bytes, content_type: ContentType = MSGPA
     Raises:
         ProtocolError: not well-formed, or not a `model`; the field names the first fault.
     """
+    if content_type == MSGPACK:
+        return validated(model, unpacked(payload))
     try:
-        if content_type == JSON:
-            return model.model_validate_json(payload)
-        # Tuples, because strict validation takes no list for a tuple.
-        entries_max = min(len(payload), bounds.LIST_ENTRIES_MAX)
-        fields = msgpack.unpackb(payload, use_list=False, max_array_len=entries_max)
+        return model.model_validate_json(payload)
     except ValidationError as error:
         raise _first_fault(error) from error
-    except _UNPACK_ERRORS as error:
+
+
+def unpacked(payload: bytes) -> Any:  # noqa: ANN401 - whatever stands there
+    """Take MessagePack apart.
+
+    Raises:
+        ProtocolError: not well-formed.
+    """
+    # Tuples, because strict validation takes no list for a tuple.
+    entries_max = min(len(payload), bounds.LIST_ENTRIES_MAX)
+    try:
+        return msgpack.unpackb(payload, use_list=False, max_array_len=entries_max)
+    except UNPACK_ERRORS as error:
         raise ProtocolError("payload", f"malformed MessagePack: {error}") from error
+
+
+def validated(model: type[Model], fields: object) -> Model:
+    """Make a model of what MessagePack held.
+
+    Raises:
+        ProtocolError: it is none; the field names the first fault.
+    """
     try:
         return model.model_validate(fields)
     except ValidationError as error:

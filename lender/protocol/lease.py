@@ -9,7 +9,7 @@ from lender.protocol import bounds
 from lender.protocol.codec import Bytes, ContentType, Open
 from lender.protocol.ids import JobId, Label, LeaseId, PublicKey, Sha256, WorkloadName
 from lender.protocol.job import BlobRef, Reach, Runtime, TaskRange
-from lender.protocol.result import TaskResult
+from lender.protocol.result import Results
 
 LEASE_TTL_S = 2.5
 """A lender that holds leases offers every 0.5 s; silent for this long, it has lost them."""
@@ -173,7 +173,7 @@ class Done(Open):
     lease: LeaseId
     job: JobId
     submitter: PublicKey
-    results: tuple[TaskResult, ...] = Field(default=(), max_length=bounds.CHUNK_RESULTS_MAX)
+    results: Results = Field(default=(), max_length=bounds.CHUNK_RESULTS_MAX)
     signature: str | None = Field(default=None, max_length=100)
     checkpoints: Annotated[
         tuple[TaskCheckpoint, ...], Field(max_length=bounds.CHECKPOINTS_MAX), _ONE_OF_EACH_TASK

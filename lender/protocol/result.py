@@ -1,7 +1,8 @@
 """What comes back: task results, chunks of an array's results, and the job's terminal record."""
 
 import operator
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -55,6 +56,13 @@ class TaskResult(Open):
     duration_s: float = Field(default=0.0, ge=0, le=bounds.MEASURED_S_MAX)
 
 
+if TYPE_CHECKING:
+    Results = Sequence[TaskResult]
+else:
+    Results = tuple[TaskResult, ...]
+"""Of many tasks: decoded they are a tuple, for which `result_run` may put its columns."""
+
+
 def reason_of(result: TaskResult) -> str | None:
     """Say why a job has failed whose only task has this result; None for a success."""
     if result.state == "succeeded":
@@ -91,7 +99,7 @@ class Chunk(Open):
     lease: LeaseId | None = None
     attempt: int | None = None
     lender: PublicKey | None = None
-    results: tuple[TaskResult, ...]
+    results: Results
     proof: ReportProof | None = None
     """None: the lender has not signed them."""
 

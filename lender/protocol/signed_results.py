@@ -5,19 +5,20 @@ reader has most often all of them in one record. Of those that the broker did no
 record names the digests (`ReportProof.others`). docs/protocol.md has the bytes for other languages.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
 import msgpack
 
 from lender.protocol.errors import ProtocolError
 from lender.protocol.result import ReportProof, TaskResult
+from lender.protocol.result_run import ResultRun, tasks_of
 from lender.protocol.signature import verify
 
 _DOMAIN = b"lender.results/1\n"
 _OF_NOTHING = sha256(b"").digest()
-_PACKER = msgpack.Packer()
-"""To make one costs more than what it packs."""
+_pack = msgpack.Packer().pack
+"""To make a packer costs more than what it packs."""
 
 
 def result_digest(result: TaskResult) -> bytes:
@@ -26,20 +27,38 @@ def result_digest(result: TaskResult) -> bytes:
     A value counts the same inline and as a blob.
     """
     blob, outputs = result.value_blob, result.outputs
-    value = sha256(result.value).digest() if result.value else _OF_NOTHING
-    if blob is not None:
-        value = bytes.fromhex(blob.sha256)
     fields = (
         result.task,
         result.state,
         result.exit_code,
-        value,
+        _value_digest(result.value) if blob is None else bytes.fromhex(blob.sha256),
         result.stderr_tail,
         result.limit,
         result.error,
         [(one.name, one.sha256, one.size_bytes) for one in outputs] if outputs else (),
     )
-    return sha256(_PACKER.pack(fields)).digest()
+    return sha256(_pack(fields)).digest()
+
+
+def result_digests(results: Sequence[TaskResult]) -> list[bytes]:
+    """Return the digest of each, in their order."""
+    if not isinstance(results, ResultRun):
+        return [result_digest(one) for one in results]
+    # Those with the same value differ in the task alone, which is the first of the fields.
+    head = _pack((None,) * 8)[:1]
+    others = {
+        value: _pack(("succeeded", 0, _value_digest(value), b"", None, None, ()))[1:]
+        for value in set(results.values)
+    }
+    tasks = map(_pack, results.tasks)
+    return [
+        sha256(head + task + others[value]).digest()
+        for task, value in zip(tasks, results.values, strict=True)
+    ]
+
+
+def _value_digest(value: bytes) -> bytes:
+    return sha256(value).digest() if value else _OF_NOTHING
 
 
 def signed_bytes(
@@ -60,7 +79,7 @@ def signed_bytes(
 
 
 def proof_of(
-    signature: str | None, reported: Iterable[TaskResult], stored: Iterable[TaskResult]
+    signature: str | None, reported: Sequence[TaskResult], stored: Sequence[TaskResult]
 ) -> ReportProof | None:
     """Return what goes along with `stored` results of a report; None where nothing proves them.
 
@@ -68,6 +87,8 @@ def proof_of(
     """
     if signature is None:
         return None
+    if stored is reported:
+        return ReportProof(signature=signature)
     left = {one.task: one for one in reported}
     for one in stored:
         found = left.get(one.task)
@@ -84,7 +105,7 @@ def check_results(
     lender: str,
     lease: str,
     attempt: int,
-    results: Iterable[TaskResult],
+    results: Sequence[TaskResult],
     proof: ReportProof,
 ) -> frozenset[int]:
     """Return the tasks whose results in `results` the lender has signed.
@@ -92,10 +113,11 @@ def check_results(
     Raises:
         ProtocolError: the signature is not the lender's, or not over these.
     """
-    all_of_them = {task: bytes.fromhex(digest) for task, digest in proof.others}
-    signed = [one for one in results if one.task not in all_of_them]
+    others = {task: bytes.fromhex(digest) for task, digest in proof.others}
+    signed = [one for one in results if one.task not in others] if others else results
+    tasks = tasks_of(signed)
     try:
-        all_of_them |= {one.task: result_digest(one) for one in signed}
+        all_of_them = others | dict(zip(tasks, result_digests(signed), strict=True))
         message = signed_bytes(spec_sha256, lender, lease, attempt, all_of_them)
         verify(lender, message, proof.signature)
     except (ProtocolError, OverflowError) as error:
@@ -103,4 +125,4 @@ def check_results(
         raise ProtocolError("proof", reason) from error
     if len(all_of_them) != len(proof.others) + len(signed):
         raise ProtocolError("proof", "a task has two results, and one of them was not signed")
-    return frozenset(one.task for one in signed)
+    return frozenset(tasks)

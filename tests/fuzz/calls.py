@@ -12,7 +12,8 @@ _FUNCTIONS: Final = {
     *("json.loads", "json.load", "tomllib.loads", "tomllib.load", "msgpack.unpackb"),
     *("pickle.loads", "pickle.load", "zlib.decompress", "gzip.GzipFile", "gzip.decompress"),
     *("tarfile.TarFile", "tarfile.open", "wasmtime.Module", "int.from_bytes", "bytes.fromhex"),
-    *("struct.unpack", "struct.unpack_from", "decode", "codec.decode", "TarInfo.frombuf"),
+    *("struct.unpack", "struct.unpack_from", "TarInfo.frombuf"),
+    *("decode", "codec.decode", "decode_results"),
     *("base64.b64decode", "base64.b32decode", "datetime.fromisoformat"),
 }
 """By the whole name. `decode` is the codec's: that of bytes is called on an object."""

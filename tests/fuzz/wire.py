@@ -28,6 +28,7 @@ from lender.protocol.lease import Control, Done, DoneReply, HeldLease, Lease, Of
 from lender.protocol.log_head import LogHead, MissingHead
 from lender.protocol.query import JobStatus, Query, QueryReply
 from lender.protocol.result import Chunk, Output, Terminal, ValueBlob
+from lender.protocol.result_run import RUN_MIN, ResultRun, decode_results, encode_results
 from lender.protocol.sealing import (
     KEY_BYTES,
     SealBrokenError,
@@ -55,6 +56,7 @@ _CALLERS: dict[type[BaseModel], tuple[str, ...]] = {
 }
 """Which do nothing with the bytes but decode them."""
 
+_CODEC = tuple(f"lender.protocol.codec.{one}" for one in ("decode", "unpacked", "validated"))
 _KEY = bytes(KEY_BYTES)
 _RESULTS = results(
     0,
@@ -126,9 +128,18 @@ def _model(kind: type[BaseModel], *honest: BaseModel) -> Target:
         f"wire-{name}",
         run,
         seeds,
-        ("lender.protocol.codec.decode", *_CALLERS.get(kind, ())),
+        (*_CODEC, *_CALLERS.get(kind, ())),
         tuple(f'"{field}":'.encode() for field in kind.model_fields),
     )
+
+
+def _run(data: bytes) -> None:
+    """Results that are alike are read as if each were read by itself."""
+    message = taken(ProtocolError, decode, Chunk, data)
+    found = taken(ProtocolError, decode_results, Chunk, data)
+    assert found == message
+    if found is not None and isinstance(found.results, ResultRun):
+        assert encode_results(found) == encode(message)
 
 
 def _names(data: bytes) -> None:
@@ -226,6 +237,24 @@ TARGETS = (
     _model(
         Chunk,
         Chunk(job="job-00001", lease=lease_id(1), attempt=1, lender=LENDER, results=_RESULTS),
+    ),
+    Target(
+        "wire-result-run",
+        _run,
+        tuple(
+            encode(
+                Chunk(job="job-00001", results=results(*range(first, first + RUN_MIN), value=value))
+            )
+            for first, value in ((0, b""), (250, b"v"), (1 << 20, b"long" * 16))
+        ),
+        tuple(f"lender.protocol.result_run.{one}" for one in ("decode_results", "_find", "_read")),
+        (
+            b"\xa4task\xcd",
+            b"\xa5value\xc4",
+            b"\xa7results\xdc",
+            b"\xa5cpu_s\xcb\x7f\xf8",
+            b"\xaaduration_s",
+        ),
     ),
     _model(
         Terminal,

@@ -3,8 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lender.client.collector import MISSES_WHILE_RUNNING_MAX, Collector, Sweep
+from lender.client.collector import MISSES_WHILE_RUNNING_MAX, Collector, Sweep, TaskRecord
+from lender.protocol.codec import encode
 from lender.protocol.result import Chunk, TaskResult, Terminal
+from lender.protocol.result_run import ResultRun, decode_results
 
 LENDER = "U" + "A" * 55
 
@@ -97,3 +99,40 @@ def test_a_sweep_of_a_running_job_gives_up_after_many_misses() -> None:
         reads += len(tasks)
         sweep.looked(tasks, 0)
     assert MISSES_WHILE_RUNNING_MAX <= reads < 3 * MISSES_WHILE_RUNNING_MAX
+
+
+def run_chunk(first: int, count: int) -> Chunk:
+    """As it is read: one run."""
+    results = tuple(
+        TaskResult(task=task, state="succeeded", exit_code=0, value=b"%d" % task)
+        for task in range(first, first + count)
+    )
+    sent = Chunk(job="job-0001", lease="l" * 22, attempt=3, lender=LENDER, results=results)
+    read = decode_results(Chunk, encode(sent))
+    assert isinstance(read.results, ResultRun)
+    return read
+
+
+def test_of_a_run_comes_what_was_not_seen_before() -> None:
+    collector = Collector([(0, 60)])
+    first = collector.take(run_chunk(0, 20), frozenset(range(10)))
+    assert [one.result.task for one in first] == list(range(20))
+    assert [one.signed for one in first] == [True] * 10 + [False] * 10
+    assert {(one.lender, one.attempt) for one in first} == {(LENDER, 3)}
+    assert collector.take(run_chunk(0, 20)) == []
+    assert [one.result.value for one in collector.take(run_chunk(15, 20))] == [
+        b"%d" % task for task in range(20, 35)
+    ]
+    beyond = collector.take(run_chunk(50, 20))
+    assert [one.result.task for one in beyond] == list(range(50, 60))
+    assert list(collector.missing(0)) == list(range(35, 50))
+
+
+def test_a_record_is_the_same_whether_or_not_somebody_has_looked_at_it() -> None:
+    (*_, last) = Collector([(0, 20)]).take(run_chunk(0, 20))
+    result = TaskResult(task=19, state="succeeded", exit_code=0, value=b"19")
+    assert last.result is last.result
+    made = TaskRecord(result, LENDER, 3)
+    assert (last, hash(last), repr(last)) == (made, hash(made), repr(made))
+    assert last != TaskRecord(result, LENDER, 3, signed=True)
+    assert last != result

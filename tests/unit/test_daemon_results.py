@@ -8,7 +8,10 @@ from core_world import ALICE, make_spec
 from lender.daemon.results import ResultMaker
 from lender.link.blobs import BucketFullError
 from lender.protocol.bounds import INLINE_VALUE_BYTES_MAX
+from lender.protocol.codec import encode
 from lender.protocol.job import BlobRef
+from lender.protocol.lease import Done
+from lender.protocol.result_run import ResultRun, decode_results
 from lender.sandbox.plan import TaskOutcome
 
 DESK = "U" + "D" * 55
@@ -50,3 +53,16 @@ async def test_a_task_whose_value_finds_no_room_has_failed_and_says_so(tmp_path:
     assert (result.state, result.value_blob) == ("failed", None)
     assert "is full" in result.error
     assert (await made(Store(full=True), b"41", tmp_path)).state == "succeeded"
+
+
+async def test_what_tasks_without_a_word_leave_is_read_as_one_run(tmp_path: Path) -> None:
+    """The broker looks at none of them by itself: that is most of what an array costs it."""
+    stores: Any = Store()
+    outcomes = [TaskOutcome(task, "succeeded", 0, value=b"ok"[: task % 3]) for task in range(200)]
+    results = tuple(await ResultMaker(stores).make(make_spec(), tmp_path, outcomes, None))
+    report = Done(
+        lease="l" * 22, job="job-00001", submitter=DESK, results=results, final=True, signature="s"
+    )
+    read = decode_results(Done, encode(report))
+    assert isinstance(read.results, ResultRun)
+    assert read == report

@@ -11,10 +11,12 @@ from core_world import ALICE, BOB
 from lender.protocol.codec import JSON, MSGPACK, decode, encode
 from lender.protocol.errors import ProtocolError
 from lender.protocol.result import Chunk, ReportProof, TaskResult
+from lender.protocol.result_run import ResultRun, decode_results
 from lender.protocol.signed_results import (
     check_results,
     proof_of,
     result_digest,
+    result_digests,
     signed_bytes,
 )
 
@@ -148,3 +150,50 @@ def test_a_record_says_no_more_than_before_where_there_is_no_proof() -> None:
     assert "proof" not in json.loads(encode(chunk, JSON))
     proven = chunk.model_copy(update={"proof": ReportProof(signature="x")})
     assert json.loads(encode(proven, JSON))["proof"] == {"signature": "x"}
+
+
+def run_of(*results: TaskResult, signed: str) -> Chunk:
+    """A chunk that is read as one run."""
+    chunk = Chunk(
+        job="job-00001",
+        lease=LEASE,
+        attempt=1,
+        lender=ALICE.public_key,
+        results=results,
+        proof=ReportProof(signature=signed),
+    )
+    read = decode_results(Chunk, encode(chunk))
+    assert isinstance(read.results, ResultRun)
+    return read
+
+
+def test_a_run_is_signed_as_its_results_are() -> None:
+    results = [result(task, value=b"ab"[: task % 3]) for task in range(120, 140)]
+    run = run_of(*results, signed=signature(*results)).results
+    assert result_digests(run) == result_digests(results) == [result_digest(one) for one in results]
+    proof = ReportProof(signature=signature(*results))
+    tasks = set(range(120, 140))
+    assert check_results(SPEC, ALICE.public_key, LEASE, 1, run, proof) == tasks
+    assert proof_of(proof.signature, run, run) == proof
+
+
+@pytest.mark.parametrize("lie", [{"value": b"false"}, {"value": b""}])
+def test_one_lie_in_a_run_spoils_all_of_it(lie: dict[str, Any]) -> None:
+    results = [result(task) for task in range(20)]
+    signed = signature(*results)
+    results[7] = result(7, **lie)
+    run = run_of(*results, signed=signed)
+    assert run.proof is not None
+    with pytest.raises(ProtocolError, match="has not signed"):
+        check_results(SPEC, ALICE.public_key, LEASE, 1, run.results, run.proof)
+
+
+def test_of_a_run_some_may_be_stored_elsewhere() -> None:
+    reported = [result(task) for task in range(20)]
+    proof = proof_of(signature(*reported), reported, reported[:18])
+    assert proof is not None
+    run = run_of(*reported[:18], signed=proof.signature).results
+    assert check_results(SPEC, ALICE.public_key, LEASE, 1, run, proof) == set(range(18))
+    otherwise = proof.model_copy(update={"others": ((3, "ab" * 32), *proof.others)})
+    with pytest.raises(ProtocolError, match="has not signed"):
+        check_results(SPEC, ALICE.public_key, LEASE, 1, run, otherwise)

@@ -25,6 +25,8 @@ class RangeSet:
     @classmethod
     def of(cls, indices: Iterable[int]) -> "RangeSet":
         """Return the set of these, which come in any order; those that are sorted cost least."""
+        if isinstance(indices, range) and indices.step == 1:
+            return cls([(indices.start, len(indices))] if indices else ())
         one, end = cls(), -1
         for index in sorted(indices):
             if index == end:
@@ -55,6 +57,11 @@ class RangeSet:
     def range_count(self) -> int:
         """Number of its intervals."""
         return len(self._starts)
+
+    def holds(self, run: range) -> bool:
+        """Tell whether all of a run of indices are in one of its intervals."""
+        at = bisect_right(self._starts, run.start) - 1
+        return at >= 0 and run.stop <= self._ends[at]
 
     def fits(self, count: int, ranges_max: int) -> bool:
         """Tell whether it has no more than so many indices, and intervals."""

@@ -9,7 +9,7 @@ large the values are. RESULTS has a single writer: what stands there was written
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -23,6 +23,7 @@ from lender.protocol.codec import CONTENT_TYPE_HEADER, ContentType, encode
 from lender.protocol.job import BlobRef, TaskRange
 from lender.protocol.lease import TaskCheckpoint
 from lender.protocol.result import Chunk, TaskResult, Terminal, TerminalState
+from lender.protocol.result_run import ResultRun, encode_results, tasks_of
 
 SUMMARY_HEADER = "Lender-Record"
 
@@ -217,17 +218,20 @@ def chunk_record(
     submitter: str, chunk: Chunk, content_type: ContentType, ended_at: float | None = None
 ) -> Record:
     """Return the record of a piece of an array's results; `ended_at` where its tasks are jobs."""
-    tasks = RangeSet.of(result.task for result in chunk.results)
-    failed = RangeSet.of(one.task for one in chunk.results if one.state == "failed")
+    results = chunk.results
+    failed = RangeSet()
+    if not isinstance(results, ResultRun):
+        failed = RangeSet.of(one.task for one in results if one.state == "failed")
+    tasks = RangeSet.of(tasks_of(results))
     return Record(
-        subjects.chunk(submitter, chunk.job, min(result.task for result in chunk.results)),
+        subjects.chunk(submitter, chunk.job, tasks.first),
         {
             CONTENT_TYPE_HEADER: content_type,
             SUMMARY_HEADER: ChunkSummary(
                 tasks.pairs(), len(failed), chunk.attempt or 0, failed.pairs(), ended_at
             ).dump(),
         },
-        encode(chunk, content_type),
+        encode_results(chunk, content_type),
     )
 
 
@@ -288,8 +292,11 @@ def event_of(submitter: str, job: str, record: Record) -> PublishEvent:
     )
 
 
-def in_chunks(results: Iterable[TaskResult]) -> Iterator[tuple[TaskResult, ...]]:
+def in_chunks(results: Sequence[TaskResult]) -> Iterator[Sequence[TaskResult]]:
     """Split results, in their order, so that no chunk is much above `CHUNK_BYTES_MAX`."""
+    if isinstance(results, ResultRun):
+        yield results  # which is far below
+        return
     chunk: list[TaskResult] = []
     size_bytes = 0
     for result in results:

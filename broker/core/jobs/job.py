@@ -331,14 +331,17 @@ class Job:
                     shared.attempt = max(shared.attempt, step.attempt)
                     shared.waits = False
 
-    def measure(self, duration_s: float) -> None:
-        """Learn from one task's time; old ones weigh less from the 1,000th on."""
-        self.samples = min(self.samples + 1, _SAMPLES_MAX)
-        before_s = self.mean_s or 0.0
-        self.mean_s = before_s + (duration_s - before_s) / self.samples
-        # Source: Welford, Technometrics 4 (1962).
-        squared = (duration_s - before_s) * (duration_s - self.mean_s)
-        self._variance += (squared - self._variance) / self.samples
+    def measure(self, durations_s: Iterable[float]) -> None:
+        """Learn from the times of tasks, one at least; old ones weigh less from the 1,000th on."""
+        samples, mean_s, variance = self.samples, self.mean_s or 0.0, self._variance
+        for duration_s in durations_s:
+            if samples < _SAMPLES_MAX:
+                samples += 1
+            # Source: Welford, Technometrics 4 (1962).
+            off_s = duration_s - mean_s
+            mean_s += off_s / samples
+            variance += (off_s * (duration_s - mean_s) - variance) / samples
+        self.samples, self.mean_s, self._variance = samples, mean_s, variance
 
     def set_back(
         self, now: float, refused: Mapping[Step, RangeSet], reason: str, lender: str | None

@@ -1,5 +1,7 @@
 """Done reports: whose they are, which results are new, and what becomes of the rest."""
 
+from collections.abc import Sequence
+
 from broker.core.containers.ranges import RangeSet
 from broker.core.copies import votes
 from broker.core.durable.records import checkpoints_record, chunk_record, in_chunks
@@ -11,10 +13,11 @@ from broker.core.jobs.lifecycle import Ending, commit, end, end_of_array
 from broker.core.leasing.holding import hand_back, set_back, take
 from broker.core.leasing.leases import Lease
 from broker.core.state import State
-from lender.protocol.codec import MSGPACK, decode
+from lender.protocol.codec import MSGPACK
 from lender.protocol.errors import ProtocolError
 from lender.protocol.lease import PREPARE_FIELD, Done, DoneReply
 from lender.protocol.result import Chunk, TaskResult, reason_of
+from lender.protocol.result_run import ResultRun, decode_results
 from lender.protocol.signed_results import proof_of
 
 _COMMITTED = DoneReply(verdict="committed")
@@ -27,7 +30,7 @@ def hear_report(state: State, now: float, event: DoneReported) -> None:
     if lender is not None:
         lender.heard_at = now
     try:
-        verdict = _take_up(state, now, event.lender, decode(Done, event.payload))
+        verdict = _take_up(state, now, event.lender, decode_results(Done, event.payload))
     except ProtocolError as error:
         verdict = DoneReply(verdict="malformed", reason=str(error))
     state.outbox.after_commit(Reply(event.reply_to, verdict, MSGPACK))
@@ -41,6 +44,7 @@ def _take_up(state: State, now: float, lender: str, done: Done) -> DoneReply:
     if lease.holder not in (None, lender):
         return _STALE
     job = state.jobs[lease.job]
+    done = _one_by_one_if_need_be(job, lease, done)
     _check(lease, job, done)
     if lease.holder is None and done.is_untouched:
         _return(state, now, lease, lender, done)
@@ -51,20 +55,37 @@ def _take_up(state: State, now: float, lender: str, done: Done) -> DoneReply:
     return _COMMITTED
 
 
+def _one_by_one_if_need_be(job: Job, lease: Lease, done: Done) -> Done:
+    """Make an object of each result, unless there is nothing to look at but that all are new."""
+    run = done.results
+    if not isinstance(run, ResultRun):
+        return done
+    alone = job.verify is None and not job.shared and job.checkpoints is None
+    if alone and lease.open.holds(run.tasks):
+        return done
+    return done.model_copy(update={"results": tuple(run)})
+
+
 def _ends(job: Job, done: Done) -> bool:
     """Tell whether a report brings all that its job lacks, each with success."""
-    brought = sum(one.state == "succeeded" for one in done.results)
-    return job.verify is None and brought == job.total - job.settled
+    brought = len(done.results) == job.total - job.settled
+    return brought and job.verify is None and _all_succeeded(done.results)
+
+
+def _all_succeeded(results: Sequence[TaskResult]) -> bool:
+    return isinstance(results, ResultRun) or all(one.state == "succeeded" for one in results)
 
 
 def _take_in(state: State, now: float, job: Job, lease: Lease, done: Done) -> None:
     """Take in what a lease's holder brings, and commit it."""
     lender = lease.holder
     assert lender is not None, "who reports holds the lease"
-    # Results that the lease has brought before are repeated: their answer was lost.
-    fresh = [result for result in done.results if result.task in lease.open]
+    fresh = done.results
+    if not isinstance(fresh, ResultRun):
+        # Results that the lease has brought before are repeated: their answer was lost.
+        fresh = [result for result in fresh if result.task in lease.open]
     if job.verify is not None and done.final and done.outcome == "invalid":
-        fresh += votes.refused_by_one(lease, done, fresh)
+        fresh = [*fresh, *votes.refused_by_one(lease, done, fresh)]
     ended, again = _settle(state, now, job, lease, fresh)
     notes = [*_take_checkpoints(job, lease, done), *votes.notes(job, lease, fresh)]
     notes += retries.notes(job, lease.step, again)
@@ -97,15 +118,7 @@ def _return(state: State, now: float, lease: Lease, lender: str, done: Done) -> 
 def _check(lease: Lease, job: Job, done: Done) -> None:
     if lease.job != (done.submitter, done.job):
         raise ProtocolError("job", "is not the lease's job")
-    seen: set[int] = set()
-    for number, result in enumerate(done.results):
-        if not lease.covers(result.task):
-            raise ProtocolError(f"results.{number}.task", "is not a task of the lease")
-        if result.task in seen:
-            raise ProtocolError(f"results.{number}.task", "is reported twice")
-        if result.cancelled:
-            raise ProtocolError(f"results.{number}.cancelled", "is its submitter's to say")
-        seen.add(result.task)
+    _check_results(lease, done.results)
     if done.checkpoints and job.checkpoints is None:
         raise ProtocolError("checkpoints", "the job declares none")
     for number, (task, _) in enumerate(done.checkpoints):
@@ -113,16 +126,57 @@ def _check(lease: Lease, job: Job, done: Done) -> None:
             raise ProtocolError(f"checkpoints.{number}", "is not of a task of the lease")
 
 
+def _check_results(lease: Lease, results: Sequence[TaskResult]) -> None:
+    if isinstance(results, ResultRun):
+        return  # open tasks of the lease, each once
+    seen: set[int] = set()
+    for number, result in enumerate(results):
+        if not lease.covers(result.task):
+            raise ProtocolError(f"results.{number}.task", "is not a task of the lease")
+        if result.task in seen:
+            raise ProtocolError(f"results.{number}.task", "is reported twice")
+        if result.cancelled:
+            raise ProtocolError(f"results.{number}.cancelled", "is its submitter's to say")
+        seen.add(result.task)
+
+
 def _settle(
-    state: State, now: float, job: Job, lease: Lease, fresh: list[TaskResult]
-) -> tuple[list[TaskResult], RangeSet]:
+    state: State, now: float, job: Job, lease: Lease, fresh: Sequence[TaskResult]
+) -> tuple[Sequence[TaskResult], RangeSet]:
     """Count what has ended; let rest what has failed and may be tried again. Returns both."""
+    if not fresh:
+        return (), RangeSet()
+    ended: Sequence[TaskResult] = fresh
+    again = RangeSet()
+    if isinstance(fresh, ResultRun):
+        _settle_run(state, job, lease, fresh)
+    else:
+        ended, again = _settle_each(state, now, job, lease, fresh)
+    lease.works(now)
+    lease.working_since = now
+    job.progressed()
+    state.backlog.learn(job)
+    state.enqueue(job)
+    return ended, again
+
+
+def _settle_run(state: State, job: Job, lease: Lease, run: ResultRun) -> None:
+    lease.open.remove(run.tasks.start, len(run))
+    job.measure(run.durations_s)
+    job.succeeded += len(run)
+    state.figures.tasks_ended["succeeded"] += len(run)
+
+
+def _settle_each(
+    state: State, now: float, job: Job, lease: Lease, fresh: Sequence[TaskResult]
+) -> tuple[list[TaskResult], RangeSet]:
+    """Look at each result by itself; returns the same as `_settle`."""
     step = lease.step
     ended = []
     again = RangeSet()
+    job.measure(one.duration_s for one in fresh)
     for one in fresh:
         lease.open.remove(one.task)
-        job.measure(one.duration_s)
         result, attempt, may_retry = one, step.attempt, True
         if one.task in job.shared:
             verdict = votes.count(state, job, lease, one)
@@ -143,12 +197,6 @@ def _settle(
             job.failed += 1
             if job.is_array:
                 job.failures.add([(result.task, 1)])
-    if fresh:
-        lease.works(now)
-        lease.working_since = now
-        job.progressed()
-        state.backlog.learn(job)
-        state.enqueue(job)
     return ended, again
 
 
@@ -185,25 +233,19 @@ def _chunks(
     lease: Lease,
     lender: str,
     done: Done,
-    ended: list[TaskResult],
+    ended: Sequence[TaskResult],
     ended_at: float | None,
 ) -> list[Record]:
-    return [
-        chunk_record(
-            job.key.submitter,
-            Chunk(
-                job=job.key.job,
-                lease=lease.id,
-                attempt=lease.step.attempt,
-                lender=lender,
-                results=results,
-                proof=proof_of(done.signature, done.results, results),
-            ),
-            job.content_type,
-            ended_at,
-        )
-        for results in in_chunks(ended)
-    ]
+    records = []
+    about = Chunk(
+        job=job.key.job, lease=lease.id, attempt=lease.step.attempt, lender=lender, results=()
+    )
+    for results in in_chunks(ended):
+        # Each was looked at as the report was read.
+        proof = proof_of(done.signature, done.results, results)
+        chunk = about.model_copy(update={"results": results, "proof": proof})
+        records.append(chunk_record(job.key.submitter, chunk, job.content_type, ended_at))
+    return records
 
 
 def _end_of_task(result: TaskResult, lease: Lease, lender: str, done: Done) -> Ending:
