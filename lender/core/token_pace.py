@@ -50,6 +50,15 @@ class TokenPace:
         """What the grants name and is never asked for, since no token holds so many."""
         return frozenset() if self._held is None else self._beyond
 
+    @property
+    def rests(self) -> bool:
+        """Whether nothing will have to be asked for until grants, or what lets us in, change."""
+        if self._over or self._refused:
+            return self._over
+        if self._held is None or self._wanted is None:
+            return True
+        return self._wanted == self._answered or self._held == frozenset(self._wanted)
+
     def read(self, held: frozenset[str] | None) -> None:
         """Take up a token that somebody has put there: the classes that it names; None: all."""
         self._held, self._answered = held, None
@@ -89,14 +98,10 @@ class TokenPace:
         self._beyond = frozenset(() if wanted is None else wanted[ENROL_CLASSES_MAX:])
         if named != self._wanted:
             self._wanted, self._changed_at = named, now
-        if self._over or now < self._not_before:
+        if self.rests or now < self._not_before:
             return None
         if self._refused:
             return named or ()
-        if self._held is None or named is None:
-            return None
-        if named == self._answered or self._held == frozenset(named):
-            return None
         return None if now < self._changed_at + SETTLE_S else named
 
     def _wait(self, now: float) -> None:

@@ -64,7 +64,7 @@ from lender.sensors import memory
 from lender.sensors.machine import MachineSensors
 from lender.sensors.presence import PresenceSensors, machine_sources
 from lender.service.build import revision
-from lender.service.notify import ask_for_time, feed_watchdog, notify, watchdog_interval_s
+from lender.service.notify import ask_for_time, feed_watchdog, notify
 from lender.state.attempt_records import AttemptRecords
 from lender.state.consent_files import load_consent
 from lender.state.folder import StateFolder, default_state_path
@@ -262,6 +262,7 @@ class Lifetime:
 
     async def _join_fleet(self) -> None:
         """Connect, however long it takes: the owner's verbs don't wait for it."""
+        self._shell.on_consent = self._keeper.look
         self._connection = connection = await join(
             *(self._settings, self._state.membership, self._public_key, self._keeper),
             *(self._on_connection, self._heed),
@@ -297,15 +298,11 @@ class Lifetime:
         self._post(CapabilitiesFound(found))
 
     async def _watch(self) -> None:
-        """Feed systemd's watchdog from this very loop; notice the launcher's death."""
-        interval_s = watchdog_interval_s() or 1.0
-        while True:
-            notify("WATCHDOG=1")
-            if not self._launcher.alive:
-                error = StartError("the launcher died, and every sandbox with it; restart lenderd")
-                self._background.fail(error)
-                return
-            await asyncio.sleep(min(interval_s, 1.0))
+        """Feed systemd's watchdog from this very loop; end with the launcher."""
+        self._background.spawn(feed_watchdog())
+        await self._launcher.gone.wait()
+        dead = "the launcher died, and every sandbox with it; restart lenderd"
+        self._background.fail(StartError(dead))
 
     def _facts(self) -> dict[str, Any]:
         return {

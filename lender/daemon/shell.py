@@ -43,6 +43,10 @@ _ENDING = (ConsentLoaded, IntentLoaded, LeasesCancelled, SleepAnnounced)
 _LOOKING = (IntentLoaded, MachineSampled)
 """Events before which the core hears what stands still: others may stop a sandbox, too."""
 
+_GRAIN_S = 0.001
+"""uvloop counts in whole milliseconds: a timer that ends in the one before has to be set again, and
+again, until it has passed."""
+
 
 class Shell:
     """Owns the executions and the timer; everything else is a part that it is given.
@@ -52,7 +56,7 @@ class Shell:
     been verified. `stopped` holds the reports of the stops that the last `post` led to;
     `let_sleep` is called when everything was handed back before a sleep; `opened` is set with
     every sandbox that is opened. `watch`, if there is one, is told of each event and what
-    came of it, once that has been carried out.
+    came of it, once that has been carried out. `on_consent` is called when consent was read anew.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class Shell:
         self._timer_at = math.inf
         self.stopped: list[tree.StopReport] = []
         self.let_sleep: Callable[[], None] = lambda: None
+        self.on_consent: Callable[[], None] = lambda: None
         self.watch: Callable[[Event, list[Effect]], None] | None = None
         self.opened = asyncio.Event()
         self.finished = asyncio.Event()
@@ -113,6 +118,8 @@ class Shell:
                 if isinstance(happened, _LOOKING):
                     self._look()
                 self._handle(happened)
+                if isinstance(happened, ConsentLoaded):
+                    self.on_consent()
         finally:
             self._handling = False
             self._arm()
@@ -171,7 +178,8 @@ class Shell:
             self._timer = None
         if deadline is not None:
             self._timer_at = deadline
-            delay_s = max(0.0, deadline - self._clock())
+            left_s = deadline - self._clock()
+            delay_s = left_s + _GRAIN_S if left_s > 0 else 0.0
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._on_timer)
 
     def _on_timer(self) -> None:

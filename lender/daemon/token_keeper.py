@@ -7,6 +7,7 @@ operator bounds us otherwise, is fetched anew in the same way.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -30,6 +31,9 @@ from lender.protocol.signature import Signer
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.2
+REST_S = 5.0
+"""The same while nothing is to be asked for: then we are told of what changes that, but for grants
+that time ends, which have time."""
 CONNECT_S = 5.0
 VAIN_MAX = 3
 """So often a token is fetched that a server refuses as well: then the key was revoked."""
@@ -69,6 +73,7 @@ class TokenKeeper:
         self._connection: Connection | None = None
         self._refusal = ""
         self._was_in = False
+        self._stirred = asyncio.Event()
         self._vain = 0
         """How often we were given nothing that the server takes, since it last let us in."""
         self.out: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -89,6 +94,10 @@ class TokenKeeper:
         self._membership = membership
         self._read()
 
+    def look(self) -> None:
+        """Look at what is granted, which may have changed."""
+        self._stirred.set()
+
     def use(self, connection: Connection) -> None:
         """Have this line, which is up, made anew when there is another token."""
         self._connection = connection
@@ -101,6 +110,7 @@ class TokenKeeper:
                 log.warning("%s: what lets us in is fetched anew", state.reason)
                 self._refusal = state.reason
             self._pace.refused()
+            self.look()
         elif isinstance(state, Connected):
             self._was_in, self._refusal, self._vain = True, "", 0
             self._pace.let_in()
@@ -110,7 +120,10 @@ class TokenKeeper:
     async def run(self) -> None:
         """Keep it until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REST_S if self._pace.rests else LOOK_S):
+                    await self._stirred.wait()
+            self._stirred.clear()
             membership = self._membership
             asked = self._pace.due(time.monotonic(), self._granted())
             if membership is None or asked is None:
@@ -175,6 +188,7 @@ class TokenKeeper:
         if text != self._text:
             self._text, self._held = text, held
             self._pace.read(held)
+            self.look()
             self._post(TokenRead(held))
 
 

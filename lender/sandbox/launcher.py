@@ -59,6 +59,7 @@ class Launcher:
     Attributes:
         drop_to: uid and gid of the sandboxes, where they are not ours.
         looks_ahead: it keeps a process ahead.
+        gone: is set once it is dead, as far as is known.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Launcher:
         self._ended: dict[int, asyncio.Future[Exit]] = {}
         self._last_id = 0
         self._why_gone = "the launcher was killed"
-        self._gone = False
+        self.gone = asyncio.Event()
         self._loop.add_reader(control, self._on_readable)
 
     @classmethod
@@ -137,7 +138,7 @@ class Launcher:
     @property
     def alive(self) -> bool:
         """Whether the launcher still runs, as far as is known."""
-        return not self._gone
+        return not self.gone.is_set()
 
     async def spawn(self, runtime: Runtime, cgroup: Path | None = None) -> Child:
         """Fork a process that waits for its plan, the first word on its channel.
@@ -199,7 +200,7 @@ class Launcher:
 
     async def _ask(self, number: int, request: dict[str, Any]) -> Frame:
         """Send a request and wait for its answer; one at a time for each id."""
-        if self._gone:
+        if self.gone.is_set():
             raise LauncherGoneError(self._why_gone)
         answer: asyncio.Future[Frame] = self._loop.create_future()
         self._answers[number] = answer
@@ -217,7 +218,7 @@ class Launcher:
 
     async def _tell(self, request: dict[str, Any]) -> None:
         """Say what has no answer; a launcher that is gone needs no word."""
-        if not self._gone:
+        if not self.gone.is_set():
             with contextlib.suppress(OSError):
                 await self._send(request)
 
@@ -253,9 +254,9 @@ class Launcher:
             _drop(frame)
 
     def _on_gone(self) -> None:
-        if self._gone:
+        if self.gone.is_set():
             return
-        self._gone = True
+        self.gone.set()
         self._loop.remove_reader(self._control)
         self._control.close()
         for answer in self._answers.values():

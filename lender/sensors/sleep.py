@@ -97,6 +97,7 @@ class SleepWatch:
         self._lost = asyncio.Event()
         self._logind = ""
         self._connection: BusConnection | None = None
+        self._why_not = ""
         self._asked_inhibitor = 0
         self._inhibitor: Any = None
 
@@ -124,11 +125,18 @@ class SleepWatch:
             self._disconnect()
 
     async def _connect(self) -> None:
-        try:
-            opened = await asyncio.to_thread(_open, self._address())
-        except (UnansweredError, OSError) as error:
-            _log.info("sleep is not announced to us: %s", error)
+        opened, why_not = None, "no message bus"
+        if address := self._address():
+            try:
+                opened = await asyncio.to_thread(_open, address)
+            except (UnansweredError, OSError) as error:
+                why_not = str(error)
+        if opened is None:
+            if why_not != self._why_not:
+                _log.info("sleep is not announced to us: %s", why_not)
+            self._why_not = why_not
             return
+        self._why_not = ""
         self._connection, self._logind, self._inhibitor, preparing = opened
         self._lost.clear()
         asyncio.get_running_loop().add_reader(self._connection.fileno(), self._on_readable)
@@ -209,8 +217,6 @@ def _open(address: str) -> tuple[BusConnection, str, Any, bool]:
     Raises:
         UnansweredError, OSError: no logind.
     """
-    if not address:
-        raise UnansweredError("no message bus")
     connection = BusConnection(address, takes_fds=True)
     try:
         owner = connection.call(_bus_call("GetNameOwner", NAME)).body[0]

@@ -1,5 +1,6 @@
 """What lenderd tells systemd of itself (sd_notify(3))."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 from sandboxes import open_folder
 
 __all__ = ["open_folder"]  # a fixture
@@ -24,14 +26,15 @@ def words_of(systemd: socket.socket) -> Iterator[str]:
         return
 
 
-def test_its_watchdog_is_fed_until_the_end(open_folder: Path) -> None:
-    """Each of these words arms systemd's clock anew, also while a service is being stopped."""
-    open_folder.chmod(0o777)
+@contextlib.contextmanager
+def ready(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
+    """A lenderd that serves, and what it tells systemd."""
+    folder.chmod(0o777)
     environment = {
         **os.environ,
-        "NOTIFY_SOCKET": str(open_folder / "notify"),
+        "NOTIFY_SOCKET": str(folder / "notify"),
         "WATCHDOG_USEC": "60000000",
-        "LENDERD_STATE": str(open_folder / "state"),
+        "LENDERD_STATE": str(folder / "state"),
         "LENDERD_URL": "nats://127.0.0.1:1",  # nobody is there
         "LENDERD_RUNTIMES": "[]",
         **({"LENDERD_USER": "nobody"} if os.getuid() == 0 else {}),
@@ -42,11 +45,28 @@ def test_its_watchdog_is_fed_until_the_end(open_folder: Path) -> None:
         Path(environment["NOTIFY_SOCKET"]).chmod(0o777)
         systemd.settimeout(WITHIN_S)
         with subprocess.Popen([LENDERD], env=environment) as lenderd:
-            assert "READY=1" in words_of(systemd)
-            lenderd.terminate()
-            assert lenderd.wait(WITHIN_S) == 0
+            try:
+                assert "READY=1" in words_of(systemd)
+                yield lenderd, systemd
+            finally:
+                lenderd.terminate()
+
+
+def test_its_watchdog_is_fed_until_the_end(open_folder: Path) -> None:
+    """Each of these words arms systemd's clock anew, also while a service is being stopped."""
+    with ready(open_folder) as (lenderd, systemd):
+        lenderd.terminate()
+        assert lenderd.wait(WITHIN_S) == 0
         systemd.setblocking(False)
         said = [*words_of(systemd)]
     stops = [at for at, word in enumerate(said) if "STOPPING=1" in word]
     assert "EXTEND_TIMEOUT_USEC=" in said[stops[0]]
     assert "WATCHDOG=1" in said[stops[-1] :], said
+
+
+def test_it_ends_when_its_launcher_does(open_folder: Path) -> None:
+    """Whoever started it starts it anew: without a launcher it could run nothing."""
+    with ready(open_folder) as (lenderd, _):
+        (launcher,) = psutil.Process(lenderd.pid).children()
+        launcher.kill()
+        assert lenderd.wait(WITHIN_S) == 1

@@ -106,6 +106,24 @@ def test_a_token_that_somebody_put_there_is_held_against_the_grants_anew() -> No
     assert clock.due("a", after_s=1000) == ("a",)
 
 
+def test_it_rests_while_nothing_will_have_to_be_asked_for() -> None:
+    assert TokenPace(lambda: 0.5).rests, "it keeps no token"
+    assert Clock(None).pace.rests
+    clock = Clock(NONE)
+    assert clock.pace.rests, "grants are not known yet"
+    clock.due("a")
+    assert not clock.pace.rests
+    clock.pace.answered(0, ("a",), frozenset("a"))
+    assert clock.pace.rests
+    clock.due("b")
+    clock.pace.answered(0, ("b",), NONE)
+    assert clock.pace.rests, "the operator's word does not reach further"
+    clock.pace.refused()
+    assert not clock.pace.rests
+    clock.pace.barred()
+    assert clock.pace.rests
+
+
 def test_it_asks_for_no_more_than_a_token_holds() -> None:
     clock = Clock(NONE)
     many = tuple(f"{n:03d}" for n in range(ENROL_CLASSES_MAX + 1))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from core_world import ALICE, lease_id, make_lease, make_spec
 
-from lender.core.consent import Intent
+from lender.core.consent import Consent, Intent
 from lender.core.effects import (
     AbandonCheckpoint,
     CloseSandbox,
@@ -18,7 +18,7 @@ from lender.core.effects import (
     SendReport,
     ThawSandbox,
 )
-from lender.core.events import Event, TimeAdvanced
+from lender.core.events import ConsentLoaded, Event, TimeAdvanced
 from lender.daemon.shell import Shell
 from lender.protocol.lease import Done
 from lender.sandbox.processes.tree import StopReport
@@ -152,3 +152,13 @@ async def test_what_is_being_saved_can_be_abandoned_until_it_is_over(state: Stat
     core.effects = [AbandonCheckpoint(lease_id(1))]
     shell.post(TimeAdvanced())
     assert sandbox.done == ["save", "abandon"], "it was over"
+
+
+async def test_who_follows_consent_hears_when_it_was_read(state: StateFolder) -> None:
+    core, heard = Script([]), list[Event]()
+    shell = shell_of(core, state, Sandbox())
+    shell.on_consent = lambda: heard.extend(core.told)
+    shell.post(TimeAdvanced())
+    assert heard == []
+    shell.post(ConsentLoaded(Consent()))
+    assert heard == [TimeAdvanced(), ConsentLoaded(Consent())]

@@ -53,6 +53,7 @@ class World:
         self.keeper = TokenKeeper(signer, SEED, "desk", lambda: self.granted, self.posted.append)
         self.membership = Membership.write(folder / "fleet", "nats://x", self.file(token()), None)
         monkeypatch.setattr(token_keeper, "LOOK_S", 0.001)
+        monkeypatch.setattr(token_keeper, "REST_S", 0.001)
         monkeypatch.setattr(token_keeper, "connect_as_stranger", self._connect)
         monkeypatch.setattr(token_keeper, "ask_once", self._ask)
         monkeypatch.setattr(token_keeper, "lets_in_by", self._try)
@@ -207,3 +208,16 @@ async def test_a_file_that_is_damaged_is_told_and_not_minded(
     assert "can't be used" in caplog.text
     await asyncio.sleep(0.05)
     assert world.asked == []
+
+
+async def test_who_has_what_was_granted_looks_again_when_more_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_keeper, "REST_S", 3600.0)
+    joined(world)
+    await asyncio.sleep(0.05)
+    world.granted = (OURS,)
+    world.answer = lambda asked: token(*asked)
+    world.keeper.look()
+    await until(lambda: world.came_back)
+    assert world.asked == [(OURS,)]
