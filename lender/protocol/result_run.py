@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar, overload
 
 import msgpack
+from pydantic import TypeAdapter
 
 from lender.protocol.bounds import CHUNK_RESULTS_MAX, MEASURED_S_MAX
 from lender.protocol.codec import (
@@ -36,6 +37,7 @@ _HEAD_BYTES: Final = 1024
 
 WithResults = TypeVar("WithResults", Done, Chunk)
 
+_RESULTS_OF: Final = TypeAdapter(tuple[TaskResult, ...])
 _PACKER: Final = msgpack.Packer()
 _pack: Final = _PACKER.pack
 _RESULTS: Final = _pack("results")
@@ -79,7 +81,7 @@ class ResultRun(Sequence[TaskResult]):
         packed: all of them in MessagePack, one behind the other, as `codec.encode` writes them.
     """
 
-    __slots__ = ("_cpu_s", "durations_s", "packed", "tasks", "values")
+    __slots__ = ("_cpu_s", "_made", "durations_s", "packed", "tasks", "values")
 
     def __init__(
         self,
@@ -94,6 +96,7 @@ class ResultRun(Sequence[TaskResult]):
         self.durations_s = durations_s
         self.packed = packed
         self._cpu_s = cpu_s
+        self._made: tuple[TaskResult, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -103,26 +106,36 @@ class ResultRun(Sequence[TaskResult]):
     @overload
     def __getitem__(self, at: slice) -> tuple[TaskResult, ...]: ...
     def __getitem__(self, at: int | slice) -> TaskResult | tuple[TaskResult, ...]:
-        if isinstance(at, slice):
-            return tuple(self[one] for one in range(*at.indices(len(self))))
-        return TaskResult(
-            task=self.tasks[at],
-            state="succeeded",
-            exit_code=0,
-            value=self.values[at],
-            cpu_s=self._cpu_s[at],
-            duration_s=self.durations_s[at],
-        )
+        return self._all()[at]
 
     def __iter__(self) -> Iterator[TaskResult]:
-        return map(self.__getitem__, range(len(self)))
+        return iter(self._all())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):
             return NotImplemented
-        return tuple(self) == tuple(other)
+        return self._all() == tuple(other)
 
     __hash__ = None  # type: ignore[assignment]  # as it equals tuples, whose hash is dear
+
+    def _all(self) -> tuple[TaskResult, ...]:
+        """Make all as soon as one is looked at: each by itself would take half as long again."""
+        if self._made is None:
+            columns = (self.tasks, self.values, self._cpu_s, self.durations_s)
+            self._made = _RESULTS_OF.validate_python(
+                tuple(
+                    {
+                        "task": task,
+                        "state": "succeeded",
+                        "exit_code": 0,
+                        "value": value,
+                        "cpu_s": cpu_s,
+                        "duration_s": duration_s,
+                    }
+                    for task, value, cpu_s, duration_s in zip(*columns, strict=True)
+                )
+            )
+        return self._made
 
 
 def tasks_of(results: Sequence[TaskResult]) -> Sequence[int]:

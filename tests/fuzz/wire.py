@@ -56,6 +56,7 @@ _CALLERS: dict[type[BaseModel], tuple[str, ...]] = {
 }
 """Which do nothing with the bytes but decode them."""
 
+_RUN = ("decode_results", "_find", "_read", "ResultRun._all")
 _CODEC = tuple(f"lender.protocol.codec.{one}" for one in ("decode", "unpacked", "validated"))
 _KEY = bytes(KEY_BYTES)
 _RESULTS = results(
@@ -247,7 +248,7 @@ TARGETS = (
             )
             for first, value in ((0, b""), (250, b"v"), (1 << 20, b"long" * 16))
         ),
-        tuple(f"lender.protocol.result_run.{one}" for one in ("decode_results", "_find", "_read")),
+        tuple(f"lender.protocol.result_run.{one}" for one in _RUN),
         (
             b"\xa4task\xcd",
             b"\xa5value\xc4",
