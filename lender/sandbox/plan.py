@@ -5,6 +5,7 @@ They cross from the daemon into the sandbox's own process, whose start must stay
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
@@ -279,15 +280,19 @@ def _network(fields: Mapping[str, Any]) -> Network:
 
 
 def outcomes_to_wire(outcomes: Sequence[TaskOutcome]) -> tuple[list[list[Any]], bytes]:
-    """The outcomes as values, each in its own order, and the bytes behind them."""
-    told, bodies = [], []
-    for outcome in outcomes:
-        values: list[Any] = list(outcome)
-        value, stderr_tail = outcome.value, outcome.stderr_tail
-        values[_VALUE], values[_STDERR_TAIL] = len(value), len(stderr_tail)
-        told.append(values)
-        bodies += [value, stderr_tail]
-    return told, b"".join(bodies)
+    """The outcomes field by field in their order, and the bytes behind them.
+
+    A field that is the same of all is told once, as most are of short tasks that are told together;
+    that of the tasks says how many there are. Of bytes it has their lengths.
+    """
+    fields: list[list[Any]] = [*map(list, zip(*outcomes, strict=True))]
+    values, tails = fields[_VALUE], fields[_STDERR_TAIL]
+    fields[_VALUE], fields[_STDERR_TAIL] = [*map(len, values)], [*map(len, tails)]
+    told = [
+        field[:1] if field.count(field[0]) == len(field) and place != _TASK else field
+        for place, field in enumerate(fields)
+    ]
+    return told, b"".join(chain.from_iterable(zip(values, tails, strict=True)))
 
 
 def outcomes_from_wire(told: object, body: bytes) -> list[TaskOutcome]:
@@ -296,39 +301,43 @@ def outcomes_from_wire(told: object, body: bytes) -> list[TaskOutcome]:
     Raises:
         ValueError: they are none. Only a runner that its guest has taken over answers so.
     """
-    if type(told) is not list or not told or set(map(type, told)) != {list}:
+    if type(told) is not list or set(map(type, told)) != {list}:
         raise ValueError("no outcomes")
-    # Field by field: most of what short tasks say is the same of all of them.
-    fields = list(zip(*told, strict=True))
-    if len(fields) != len(TaskOutcome._fields):
+    if len(told) != len(TaskOutcome._fields):
         raise ValueError("no outcome")
-    fields[_VALUE], fields[_STDERR_TAIL] = _cut(body, fields[_VALUE], fields[_STDERR_TAIL])
+    count = len(told[_TASK])
+    if not count or not {1, count}.issuperset(map(len, told)):
+        raise ValueError("fields of another number of outcomes")
+    values, tails = _cut(body, told[_VALUE], told[_STDERR_TAIL], count)
+    fields = [*told]
+    fields[_VALUE], fields[_STDERR_TAIL] = values, tails
     if not _are_sound(fields):
         raise ValueError("no sound outcome")
-    return [TaskOutcome._make(values) for values in zip(*fields, strict=True)]
+    each = (field if len(field) == count else repeat(field[0], count) for field in fields)
+    return [*map(TaskOutcome._make, zip(*each, strict=True))]
 
 
 def _cut(
-    body: bytes, values_bytes: Sequence[Any], tails_bytes: Sequence[Any]
-) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    body: bytes, values_bytes: list[Any], tails_bytes: list[Any], count: int
+) -> tuple[list[bytes], list[bytes]]:
     """Values and ends of standard error, in turns one behind the other."""
     sizes_bytes = [*values_bytes, *tails_bytes]
     if set(map(type, sizes_bytes)) != {int} or min(sizes_bytes) < 0:
         raise ValueError("no outcome")
-    if sum(sizes_bytes) != len(body):
-        raise ValueError("bytes that are not the outcomes'")
-    if not body:
-        nothing = (b"",) * len(values_bytes)
-        return nothing, nothing
+    if not body and not any(sizes_bytes):
+        return [b""], [b""]
     pieces, at = [], 0
-    for pair in zip(values_bytes, tails_bytes, strict=True):
-        for size_bytes in pair:
-            pieces.append(body[at : at + size_bytes])
-            at += size_bytes
-    return tuple(pieces[::2]), tuple(pieces[1::2])
+    for place in range(count):
+        for sizes in (values_bytes, tails_bytes):
+            end = at + sizes[place if len(sizes) == count else 0]
+            pieces.append(body[at:end])
+            at = end
+    if at != len(body):
+        raise ValueError("bytes that are not the outcomes'")
+    return pieces[::2], pieces[1::2]
 
 
-_VALUE, _STDERR_TAIL = map(TaskOutcome._fields.index, ("value", "stderr_tail"))
+_TASK, _VALUE, _STDERR_TAIL = map(TaskOutcome._fields.index, ("task", "value", "stderr_tail"))
 
 
 def _are_sound(fields: Sequence[Sequence[Any]]) -> bool:

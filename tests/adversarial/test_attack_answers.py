@@ -27,13 +27,14 @@ pytestmark = in_one_loop
 
 HANGS_S = 40  # killed and reaped on a machine that is busy
 
-(GOOD,), _ = outcomes_to_wire([TaskOutcome(task=0, state="succeeded", exit_code=0)])
+GOOD, _ = outcomes_to_wire([TaskOutcome(task=0, state="succeeded", exit_code=0)])
 
 
 def answer(body: bytes = b"", *, last: object = False, **changed: object) -> bytes:
     """An answer as a runner would give it, with some fields of its outcome changed."""
-    values = dict(zip(TaskOutcome._fields, GOOD, strict=True)) | changed
-    return encode(Frame({"outcomes": [[*values.values()]], "last": last}, body))
+    columns = dict(zip(TaskOutcome._fields, GOOD, strict=True))
+    columns |= {name: [value] for name, value in changed.items()}
+    return encode(Frame({"outcomes": [*columns.values()], "last": last}, body))
 
 
 def raw(header: bytes) -> bytes:
@@ -60,11 +61,15 @@ ANSWERS = {
     "no outcome": raw(msgpack.packb({"last": False})),
     "an outcome of another kind": raw(msgpack.packb({"last": False, "outcomes": [{"task": 0}]})),
     "outcomes of another kind": raw(msgpack.packb({"last": False, "outcomes": {"task": 0}})),
-    "an empty outcome": raw(msgpack.packb({"last": False, "outcomes": [[]]})),
+    "an empty outcome": raw(msgpack.packb({"last": False, "outcomes": [[]] * len(GOOD)})),
     "not one outcome": raw(msgpack.packb({"last": False, "outcomes": []})),
+    "values in place of columns": raw(msgpack.packb({"last": False, "outcomes": [0] * len(GOOD)})),
+    "columns of two lengths": raw(
+        msgpack.packb({"last": False, "outcomes": [[0, 1, 2], [*GOOD[1], *GOOD[1]], *GOOD[2:]]})
+    ),
     "a field that is none": answer(owner="me"),
-    "a field too few": raw(msgpack.packb({"last": False, "outcomes": [GOOD[:-1]]})),
-    "no word whether it is the last": raw(msgpack.packb({"outcomes": [GOOD]})),
+    "a field too few": raw(msgpack.packb({"last": False, "outcomes": GOOD[:-1]})),
+    "no word whether it is the last": raw(msgpack.packb({"outcomes": GOOD})),
     "a last of another kind": answer(last="no"),
     "another task": answer(task=7),
     "an unknown state": answer(state="owned"),

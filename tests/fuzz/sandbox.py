@@ -8,6 +8,7 @@ from pathlib import Path
 
 import images
 import wasmtime
+from wasmtime import TableType
 
 from fuzz.target import Target, taken
 from lender.sandbox import frames
@@ -17,7 +18,7 @@ from lender.sandbox.files.images import unpack
 from lender.sandbox.files.tar_tree import ArchiveRefusedError, Tree
 from lender.sandbox.plan import TaskOutcome, outcomes_from_wire, outcomes_to_wire
 from lender.sandbox.port import PrepareFailedError
-from lender.sandbox.runtimes import module_cache, python_inside, wasm_binding
+from lender.sandbox.runtimes import module_cache, python_inside, wasm_binding, wasm_tables
 from lender.sandbox.runtimes.python_answers import Answers
 
 _UNPACKED_BYTES_MAX = 16 << 20
@@ -148,8 +149,12 @@ def _wasm(data: bytes) -> None:
         program.write(data)
         program.flush()
         found = taken(PrepareFailedError, module_cache.load, _ENGINE, Path(program.name), None)
+        is_fixed = wasm_tables.are_fixed(data, 256)
         if found is not None:
             taken(PrepareFailedError, wasm_binding.check_command, found)
+            tables = [one.type for one in found.exports if isinstance(one.type, TableType)]
+            for limits in (table.limits for table in tables if is_fixed):
+                assert limits.min == limits.max <= 256
 
 
 _LAYER = images.tar(
@@ -229,6 +234,7 @@ TARGETS = (
                 wasmtime.wat2wasm('(module (memory (export "memory") 1) (func (export "_start")))')
             ),
             bytes(wasmtime.wat2wasm('(module (import "env" "f" (func)))')),
+            bytes(wasmtime.wat2wasm('(module (table (export "t") 9 9 funcref) (memory 1))')),
             b"\0asm\x01\0\0\0",
         ),
         ("lender.sandbox.runtimes.module_cache._compile",),

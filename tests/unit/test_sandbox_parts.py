@@ -88,9 +88,26 @@ def test_what_no_runner_says_spoils_all_that_comes_with_it(
     field: str, said: object, place: int
 ) -> None:
     told, body = outcomes_to_wire([TaskOutcome(n, "succeeded", 0, cpu_s=1.0) for n in range(3)])
-    told[place][TaskOutcome._fields.index(field)] = said
+    at = TaskOutcome._fields.index(field)
+    of_each = (told[at] * 3)[:place]
+    told[at] = [*of_each, said]
     with pytest.raises(ValueError, match="outcome"):
         outcomes_from_wire(told, body)
+
+
+def test_fields_that_are_the_same_of_all_are_told_once() -> None:
+    many = [TaskOutcome(n, "succeeded", 0, b"12345", cpu_s=n / 2) for n in range(50)]
+    told, body = outcomes_to_wire(many)
+    assert [len(field) for field in told] == [50, *[1] * 6, 50, *[1] * 5]
+    assert outcomes_from_wire(told, body) == many
+    alike = [many[3]] * 4
+    assert outcomes_from_wire(*outcomes_to_wire(alike)) == alike, (
+        "their number is told all the same"
+    )
+    for count in (0, 2, 49, 51):
+        wrong = [*told[:7], [1.0] * count, *told[8:]]
+        with pytest.raises(ValueError, match="outcome"):
+            outcomes_from_wire(wrong, body)
 
 
 def test_a_tail_is_no_longer_than_a_runner_keeps() -> None:

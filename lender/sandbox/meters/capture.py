@@ -38,11 +38,18 @@ class Capture:
         """The last 8 KiB of standard error."""
         return bytes(self._stderr)
 
+    @property
+    def is_clean(self) -> bool:
+        """Nothing was written: it is as good as new."""
+        return not (self._value or self._stderr or self.over)
+
     def take_stdout(self, fd: int) -> bool:
         """Read what a non-blocking pipe holds; False at its end."""
-        while (piece := _read(fd)) is not None:
+        is_more = True
+        while is_more and (piece := _read(fd)) is not None:
             if not piece:
                 return False
+            is_more = len(piece) == _CHUNK_BYTES
             room = self._output_bytes_max - len(self._value)
             self.over = self.over or len(piece) > room
             self._value += piece[:room]
@@ -50,9 +57,11 @@ class Capture:
 
     def take_stderr(self, fd: int) -> bool:
         """Read what a non-blocking pipe holds; False at its end."""
-        while (piece := _read(fd)) is not None:
+        is_more = True
+        while is_more and (piece := _read(fd)) is not None:
             if not piece:
                 return False
+            is_more = len(piece) == _CHUNK_BYTES
             self._on_stderr(piece)
             self._stderr += piece
             del self._stderr[:-STDERR_TAIL_BYTES]
@@ -60,6 +69,7 @@ class Capture:
 
 
 def _read(fd: int) -> bytes | None:
+    """So much, or as much of it as a pipe holds."""
     try:
         return os.read(fd, _CHUNK_BYTES)
     except BlockingIOError:

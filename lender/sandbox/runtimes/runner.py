@@ -20,7 +20,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import repeat
+from itertools import islice, repeat
 from types import FrameType
 from typing import Protocol, runtime_checkable
 
@@ -28,17 +28,16 @@ from lender.sandbox import frames
 from lender.sandbox.frames import Frame
 from lender.sandbox.meters.task_log import TaskLog
 from lender.sandbox.plan import SandboxPlan, TaskOutcome, outcomes_to_wire, plan_from_wire
-from lender.sandbox.port import AHEAD_MAX, PrepareFailedError
+from lender.sandbox.port import AHEAD_MAX, KNOWN_MAX, PrepareFailedError
 
 ASKED_TO_END = "was asked to end"
 
-# How long, how many and how much of them an outcome waits for those behind it: who asked has work
-# to look at until then, and each hand-over costs both sides more than many a task. Who hears of
-# half of what it has asked for can ask for more before there is nothing left to do.
-_HELD_S = 0.001
-_HELD_MAX = AHEAD_MAX // 2
-_HELD_BYTES_MAX = 1 << 14
-
+HELD_S = 0.001
+HELD_MAX = AHEAD_MAX // 2 + 1
+HELD_BYTES_MAX = 1 << 14
+"""How long, how many and how much of them an outcome waits for those behind it: who asked has work
+to look at until then, and each hand-over costs both sides more than many a task. Who hears of
+half of what it has asked for can ask for more before there is nothing left to do."""
 
 Ahead = tuple[int, Sequence[str]]
 """A task and its words."""
@@ -83,6 +82,28 @@ class RunsSome(Runner, Protocol):
             The outcome of each that was begun, in their order: all but the last are there before
             anything is waited for.
         """
+        ...
+
+
+@runtime_checkable
+class RunsTogether(Protocol):
+    """A runtime that goes from one short task to the next by itself, and tells of them together."""
+
+    def run_together(self, tasks: Sequence[Ahead]) -> int:
+        """Run the first of these to its end, and as many behind it as it thinks fit.
+
+        It has their outcomes handed over, none much later than `HELD_S` behind its task's end.
+
+        Args:
+            tasks: those that are known, in their order.
+
+        Returns:
+            How many have ended.
+        """
+        ...
+
+    def begin_job(self, job: str, task_count: int, *, separate: bool) -> None:
+        """See `Runner`."""
         ...
 
 
@@ -143,8 +164,8 @@ class Reporter:
         now = time.monotonic()
         # What is due fits into the room that makes a socket ready (unix_writable: three quarters).
         if self._outcomes:
-            if now - self._held_since >= _HELD_S and self._ready.poll(0):
-                self._hand_over()
+            if now - self._held_since >= HELD_S and self._ready.poll(0):
+                self.hand_over()
         elif self._log is not None and self._ready.poll(0) and (told := self._log.due(now)):
             frames.send(self._sock, Frame({"log": self.task}, told))
 
@@ -162,15 +183,36 @@ class Reporter:
                 self._close_frame()
                 self._held += frames.encode(Frame({"log": self.task}, told))
             self._log = None
-        if not self._outcomes:
-            self._held_since = now
-        self._outcomes.append(outcome)
-        self._outcomes_bytes += len(outcome.value) + len(outcome.stderr_tail)
-        self._outcomes_bytes += len(outcome.error or "")
-        is_due = now - self._held_since >= _HELD_S or len(self._outcomes) >= _HELD_MAX
-        is_much = self._outcomes_bytes + len(self._held) > _HELD_BYTES_MAX
+        text = outcome.error or ""
+        size_bytes = len(outcome.value) + len(outcome.stderr_tail) + len(text)
+        self.hold([outcome], size_bytes, now)
+        is_due = now - self._held_since >= HELD_S or len(self._outcomes) >= HELD_MAX
+        is_much = self._outcomes_bytes + len(self._held) > HELD_BYTES_MAX
         if is_due or is_much or last or not more:
-            self._hand_over(last=last)
+            self.hand_over(last=last)
+
+    def hold(self, outcomes: Sequence[TaskOutcome], size_bytes: int, ended_at: float) -> None:
+        """Have outcomes handed over, by `tell` once they are due or with what comes behind them.
+
+        Args:
+            outcomes: of tasks without a log.
+            size_bytes: their values and tails of standard error; of several no more than
+                `HELD_BYTES_MAX`.
+            ended_at: when the first of them ended (monotonic clock).
+        """
+        if not self._outcomes:
+            self._held_since = ended_at
+        elif self._outcomes_bytes + size_bytes > HELD_BYTES_MAX:
+            # A frame carries that, or one outcome as large as it may be.
+            self._close_frame()
+        self._outcomes += outcomes
+        self._outcomes_bytes += size_bytes
+
+    def hand_over(self, *, last: bool = False) -> None:
+        """Tell all that is held."""
+        self._close_frame(last=last)
+        held, self._held = self._held, bytearray()
+        self._sock.sendall(held)
 
     def _close_frame(self, *, last: bool = False) -> None:
         """What has ended so far is one frame; something else comes behind it."""
@@ -179,13 +221,10 @@ class Reporter:
             self._held += frames.encode(Frame({"outcomes": header, "last": last}, body))
             self._outcomes, self._outcomes_bytes = [], 0
 
-    def _hand_over(self, *, last: bool = False) -> None:
-        self._close_frame(last=last)
-        held, self._held = self._held, bytearray()
-        self._sock.sendall(held)
 
-
-def serve(sock: socket.socket, start: Callable[[SandboxPlan, Reporter], Runner]) -> None:
+def serve(
+    sock: socket.socket, start: Callable[[SandboxPlan, Reporter], Runner | RunsTogether]
+) -> None:
     """Work for the daemon until it closes its end.
 
     Args:
@@ -193,18 +232,15 @@ def serve(sock: socket.socket, start: Callable[[SandboxPlan, Reporter], Runner])
         start: prepares a runtime; may raise PrepareFailedError.
     """
     wanted, reporter = _Wanted(sock), Reporter(sock)
-    runner: Runner | None = None
-    runs_some: RunsSome | None = None
+    runner: Runner | RunsTogether | None = None
+    run: Callable[[Ahead], None] | None = None
     while (asked := wanted.take()) is not None:
         if not isinstance(asked, Frame):
-            assert runner is not None, "the plan comes first"
-            if runs_some is not None and not reporter.soft_stop.asked:
-                _run_some(runs_some, asked, wanted, reporter)
-                continue
-            task, words = asked
-            reporter.task = task
-            outcome = _not_begun(task) if reporter.soft_stop.asked else runner.run(task, words)
-            reporter.send(outcome, more=wanted.are_more())
+            assert run is not None, "the plan comes first"
+            if reporter.soft_stop.asked:
+                reporter.send(_not_begun(asked[0]), more=wanted.are_more())
+            else:
+                run(asked)
             reporter.when_idle(wanted.next_task())
             continue
         told = asked.header
@@ -219,21 +255,45 @@ def serve(sock: socket.socket, start: Callable[[SandboxPlan, Reporter], Runner])
             why = {"unprepared": error.reason, "invalid": error.invalid, "field": error.field}
             frames.send(sock, Frame(why))
             return
-        runs_some = runner if isinstance(runner, RunsSome) else None
+        run = _way_of(runner, wanted, reporter)
         frames.send(sock, Frame({"prepared": True}))
 
 
-def _run_some(runner: RunsSome, asked: Ahead, wanted: "_Wanted", reporter: Reporter) -> None:
-    """Run a task, and what is known behind it as far as the runner does so."""
-    tasks = [asked[0], *wanted.tasks()]
-    for done, outcome in enumerate(runner.run_some(tasks)):
-        if done:
-            wanted.take()
+def _way_of(
+    runner: Runner | RunsTogether, wanted: "_Wanted", reporter: Reporter
+) -> Callable[[Ahead], None]:
+    """How a task is run by it, and what is known behind that as far as it does so."""
+
+    def run_together(asked: Ahead) -> None:
+        wanted.are_more(HELD_MAX)
+        ended = together.run_together([asked, *wanted.known(HELD_MAX)])
+        wanted.skip(ended - 1)
+
+    def run_some(asked: Ahead) -> None:
+        wanted.are_more()
+        tasks = [asked[0], *(task for task, _ in wanted.known(KNOWN_MAX))]
+        for done, outcome in enumerate(some.run_some(tasks)):
+            if done:
+                wanted.skip(1)
+            reporter.send(outcome, more=wanted.are_more())
+
+    def run_one(asked: Ahead) -> None:
+        task, words = asked
+        reporter.task = task
+        outcome = one.run(task, words)
         reporter.send(outcome, more=wanted.are_more())
-    reporter.when_idle(None)
+
+    if isinstance(runner, RunsTogether):
+        together = runner
+        return run_together
+    if isinstance(runner, RunsSome):
+        some = runner
+        return run_some
+    one = runner
+    return run_one
 
 
-def _continued(runner: Runner, plan: SandboxPlan) -> Runner:
+def _continued(runner: Runner | RunsTogether, plan: SandboxPlan) -> Runner:
     """The same runner, for another job.
 
     Raises:
@@ -263,9 +323,9 @@ class _Wanted:
             self._ahead = len(self._wanted) > 1
         return self._wanted.popleft()
 
-    def are_more(self) -> bool:
-        """Whether there is more of it, or has come meanwhile from who asks ahead."""
-        if not self._wanted and self._ahead:
+    def are_more(self, enough: int = 1) -> bool:
+        """Whether there is more of it: with what has come meanwhile, where it is not enough."""
+        if len(self._wanted) < enough and self._ahead:
             with contextlib.suppress(BlockingIOError):
                 self._feed(frames.read(self._sock, wait=False))
         return bool(self._wanted)
@@ -276,15 +336,19 @@ class _Wanted:
             return None
         return self._wanted[0]
 
-    def tasks(self) -> list[int]:
-        """Those that have come, as far as nothing else comes between them."""
-        found = list[int]()
-        if self.are_more():
-            for one in self._wanted:
-                if isinstance(one, Frame):
-                    break
-                found.append(one[0])
+    def known(self, most: int) -> list[Ahead]:
+        """Tasks that have come, as far as nothing else comes between them."""
+        found = list[Ahead]()
+        for one in islice(self._wanted, most):
+            if isinstance(one, Frame):
+                break
+            found.append(one)
         return found
+
+    def skip(self, count: int) -> None:
+        """Forget so many."""
+        for _ in range(count):
+            self._wanted.popleft()
 
     def _feed(self, data: bytes) -> None:
         for frame in self._decoder.feed(data):

@@ -8,11 +8,11 @@ What runs too long, or is asked to end, is ended by the engine's epoch, and wher
 host call, which epochs don't interrupt, by ending this process.
 """
 
-import contextlib
 import os
 import select
 import time
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,28 @@ from lender.sandbox.meters.capture import Capture
 from lender.sandbox.meters.disk import DiskWatch
 from lender.sandbox.plan import FILE_MARGIN_BYTES, WORK_FOLDER, LimitName, SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError
-from lender.sandbox.runtimes.runner import ASKED_TO_END, Ahead, Reporter, Runner
+from lender.sandbox.runtimes import wasm_tables
+from lender.sandbox.runtimes.runner import (
+    ASKED_TO_END,
+    HELD_BYTES_MAX,
+    HELD_MAX,
+    HELD_S,
+    Ahead,
+    Reporter,
+    RunsTogether,
+)
 from lender.sandbox.runtimes.wasm_watch import Run, Watch
 from lender.sandbox.walls import confine, landlock, sealed
 
 _ERROR_CHARS_MAX = 500
 _LARGE_BYTES = 1 << 20
+# What the instances of such a module and their tables take at most is little beside a memory.
+_SMALL_BYTES, _SMALL_ELEMENTS = 1 << 18, 4096
 # A failed guest whose memory came this close to its limit failed because of it.
 _PAGE_BYTES = 1 << 16
 _NEAR_LIMIT = 15 / 16
 # Shared memories escape the store's limits; the others widen the engine for nothing that we run.
+_CPU, _STARTED_AT, _DURATION = map(TaskOutcome._fields.index, ("cpu_s", "started_at", "duration_s"))
 _FEATURES_OFF = ("wasm_threads", "shared_memory", "wasm_gc", "wasm_component_model")
 
 
@@ -49,7 +61,7 @@ def preload() -> None:
     sealed.program()
 
 
-def start(plan: SandboxPlan, reporter: Reporter) -> Runner:
+def start(plan: SandboxPlan, reporter: Reporter) -> RunsTogether:
     """Be the sandbox of one plan; see `runner.serve`."""
     confine.yield_to_owner()
     return _WasmRunner(plan, reporter)
@@ -66,26 +78,20 @@ class _WasmRunner:
         self._wasmtime = wasmtime
         self._plan = plan
         self._reporter = reporter
-        self._binding = wasm_binding
         self._open_fds = os.open(confine.OPEN_FDS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         _keep_to(plan, compiles=True)
         try:
-            self._engine, module = _load(plan, pooled=True)
+            engine, module, shares = _load(plan, pooled=True)
         except PrepareFailedError:
             # What has no room in the pool is judged by its limits, once it runs.
-            self._engine, module = _load(plan, pooled=False)
+            engine, module, shares = _load(plan, pooled=False)
         _keep_to(plan, compiles=False)
-        self._command = wasm_binding.Command(self._engine, module)
-        self._limits = plan.limits
-        # Nothing was written to it: it is as good as new.
-        self._clean: Capture | None = None
-        self._guess: Ahead | None = None
-        self._next: tuple[Ahead, Any] | None = None
-        self._used_store: Any = None
-        self._has_folder = self._command.uses_files or plan.checkpoint or bool(plan.checkpoints)
+        command = wasm_binding.Command(engine, module)
+        self._uses_streams = command.uses_streams
+        self._has_folder = command.uses_files or plan.checkpoint or bool(plan.checkpoints)
         # C libraries resolve a relative path against a preopened folder of that name.
         folders = [(str(plan.scratch), one) for one in (WORK_FOLDER, ".") if self._has_folder]
-        self._stores = wasm_binding.Stores(self._engine, self._command, plan, folders)
+        self._stores = wasm_binding.Stores(engine, command, plan, folders, shares=shares)
         self._inputs = scratch.Inputs(plan.scratch, plan.inputs)
         self._inputs.restore()
         sizes = [path.stat().st_size for path in plan.inputs.values()]
@@ -94,77 +100,94 @@ class _WasmRunner:
         self._output = select.poll()
         for fd in (self._stdout, self._stderr):
             self._output.register(fd, select.POLLIN)
+        self._capture = self._new_capture()
+        # What has a folder or a log of its own is told by itself.
+        is_watched = reporter.watched and self._uses_streams
+        self._together_max = 1 if self._has_folder or is_watched else HELD_MAX
+        self._ended: list[list[Any]] = []
+        self._ended_bytes = 0
+        self._due_at = 0.0
+        self._metered_s = time.process_time()
         self._watch = Watch(
             plan.limits,
             reporter.soft_stop,
             drain=self._drain_and_tell,
             watch_disk=self._watch_disk,
-            interrupt=self._engine.increment_epoch,
+            interrupt=engine.increment_epoch,
             give_up=self._give_up,
         )
-        self._metered_s = time.process_time()
-        reporter.when_idle = self._work_ahead
+        reporter.when_idle = self._while_idle
 
     def begin_job(self, job: str, task_count: int, *, separate: bool) -> None:
-        """See `Runner`; what was made ahead was for a task of the one before."""
+        """See `RunsTogether`."""
         self._plan = self._plan._replace(job=job, task_count=task_count, separate=separate)
         self._stores.begin_job(self._plan)
-        made, self._next = self._next, None
-        if made is not None:
-            made[1].close()
 
-    def run(self, task: int, words: Sequence[str] = ()) -> TaskOutcome:
-        run = Run(task, self._clean or Capture(self._limits.output_bytes, self._reporter.add_log))
-        self._clean = None
-        exit_code, error = None, None
-        try:
-            if self._has_folder:
-                self._inputs.restore()
-                checkpoint.place(self._plan, task)
-            store = self._take_store((task, words))
-        except (OSError, PrepareFailedError, self._wasmtime.WasmtimeError) as fault:
-            return self._outcome(run, None, None, f"not started: {fault}", 0)
-        instance = 0
+    def run_together(self, tasks: Sequence[Ahead]) -> int:
+        """See `RunsTogether`."""
+        first, soft_stop, ended = tasks[0][0], self._reporter.soft_stop, 0
+        self._reporter.task = first
+        run = Run(first, self._capture)
+        if self._has_folder and (fault := self._place_files(first)) is not None:
+            self._end(run, None, None, f"not started: {fault}", 0)
+            return self._tell(1, tasks)
         self._watch.begin(run)
+        for task, words in islice(tasks, self._together_max):
+            run.index = task
+            self._run(run, words)
+            ended += 1
+            if run.over_at_s is not None or soft_stop.asked or run.started_at >= self._due_at:
+                break
+        self._watch.end()
+        if run.over_at_s is not None:
+            self._stores.renew()  # what an epoch has ended would end the next one, too
+        self._capture = run.capture
+        return self._tell(ended, tasks)
+
+    def _run(self, run: Run, words: Sequence[str]) -> None:
+        """Run one task under watch, to its end."""
+        wasmtime, stores = self._wasmtime, self._stores
+        exit_code: int | None = 0
+        error: str | None = None
         try:
-            instance = self._command.instantiate(store)
-            self._binding.start(store, instance)
-            exit_code = 0
-        except self._wasmtime.ExitTrap as trap:
-            exit_code = trap.code
-        except (self._wasmtime.WasmtimeError, self._wasmtime.Trap) as trap:
-            error = str(trap)
-        finally:
-            self._watch.end()
-        memory_bytes = self._binding.memory_bytes(store, instance) if instance else 0
-        self._used_store = store
-        if self._command.uses_streams:
-            self._drain(run)
-        limit = run.limit or self._limit_hit(run, exit_code, error, memory_bytes)
-        return self._outcome(run, exit_code, limit, error, memory_bytes)
+            memory_bytes = stores.next(run.index, words)()
+        except wasmtime.ExitTrap as trap:
+            exit_code, memory_bytes = trap.code, stores.memory_bytes()
+        except (wasmtime.WasmtimeError, wasmtime.Trap) as trap:
+            exit_code, memory_bytes, error = None, stores.memory_bytes(), str(trap)
+        stores.used(memory_bytes)
+        with self._watch.lock:
+            if self._uses_streams:
+                self._drain(run)
+            # Mostly there is nothing to judge.
+            is_plain = exit_code == 0 and run.limit is None and not run.capture.over
+            limit = run.limit
+            if not is_plain or self._has_folder:
+                limit = limit or self._limit_hit(run, exit_code, error, memory_bytes)
+            self._end(run, exit_code, limit, error, memory_bytes)
 
-    def _work_ahead(self, wanted: Ahead | None) -> None:
-        """While the daemon looks at an outcome: a lease's tasks mostly come one after the other."""
-        ahead = wanted or self._guess
-        if self._used_store is not None:
-            self._used_store.close()
-            self._used_store = None
-        if self._next is None and ahead is not None:
-            # What can't be made now is told to the task that needs it.
-            with contextlib.suppress(self._wasmtime.WasmtimeError):
-                self._next = (ahead, self._stores.make(*ahead))
+    def _place_files(self, task: int) -> Exception | None:
+        """Have its folder as a task is to find it; why that can't be."""
+        try:
+            self._inputs.restore()
+            checkpoint.place(self._plan, task)
+        except (OSError, PrepareFailedError) as fault:
+            return fault
+        return None
 
-    def _take_store(self, wanted: Ahead) -> Any:  # noqa: ANN401 - wasmtime is imported late
-        task, words = wanted
-        # The words of one that nobody has asked for yet are not known.
-        is_known = not words and task + 1 < self._plan.task_count
-        self._guess = (task + 1, words) if is_known else None
-        made, self._next = self._next, None
-        if made is not None and made[0] == wanted:
-            return made[1]
-        if made is not None:
-            made[1].close()
-        return self._stores.make(*wanted)
+    def _tell(self, ended: int, tasks: Sequence[Ahead]) -> int:
+        """Hand over how they ended; what is alone may wait for those behind it."""
+        if self._together_max == 1:
+            self._reporter.send(self._take_ended()[0], more=len(tasks) > 1)
+        else:
+            self._hold()
+            self._reporter.hand_over()
+        return ended
+
+    def _while_idle(self, wanted: Ahead | None) -> None:
+        """While the daemon looks at an outcome: nothing of a task stands while none follows."""
+        if wanted is None:
+            self._stores.renew_if_used()
 
     def _limit_hit(
         self, run: Run, exit_code: int | None, error: str | None, memory_bytes: int
@@ -184,6 +207,9 @@ class _WasmRunner:
         refused = error is not None and "exceeds memory limits" in error
         return "memory" if refused or memory_bytes > near_bytes else None
 
+    def _new_capture(self) -> Capture:
+        return Capture(self._plan.limits.output_bytes, self._reporter.add_log)
+
     def _drain(self, run: Run) -> None:
         # Most write to one of them, or to none: asked for both at once.
         for fd, _event in self._output.poll(0):
@@ -193,7 +219,10 @@ class _WasmRunner:
                 run.capture.take_stderr(fd)
 
     def _drain_and_tell(self, run: Run) -> None:
+        """Of one that runs for some time, and of those before it."""
         self._drain(run)
+        if self._together_max > 1:
+            self._hold()
         self._reporter.tell()
 
     def _watch_disk(self) -> DiskWatch:
@@ -205,40 +234,73 @@ class _WasmRunner:
 
     def _give_up(self, run: Run) -> None:
         """The guest sits in a host call: report for it and end the process under it."""
-        self._reporter.send(self._outcome(run, None, run.limit, None, 0), last=True)
+        self._end(run, None, run.limit, None, 0)
+        self._reporter.send(self._take_ended()[0], last=True)
         os._exit(0)
 
-    def _outcome(
+    def _end(
         self,
         run: Run,
         exit_code: int | None,
         limit: LimitName | None,
         error: str | None,
         memory_bytes: int,
-    ) -> TaskOutcome:
+    ) -> None:
+        """One has ended, and the next may begin: held so that nobody looks at it just now."""
         # One that ended by itself just then was not ended by anybody.
         terminated = run.terminated and exit_code is None and limit is None
-        # What was done ahead for a task is on its account.
-        before_s, self._metered_s = self._metered_s, time.process_time()
-        capture = run.capture
-        value, stderr_tail = capture.value, capture.stderr_tail
-        if not (value or stderr_tail or capture.over):
-            self._clean = capture
-        return TaskOutcome(
-            run.index,
-            "succeeded" if exit_code == 0 and limit is None else "failed",
-            exit_code,
-            value,
-            stderr_tail,
-            limit,
-            _words(limit, error, terminated=terminated),
-            self._metered_s - before_s,
-            memory_bytes,
-            0,  # a guest has no way to try a network
-            run.started_at,
-            time.monotonic() - run.started_at,
-            terminated,
+        value = stderr_tail = b""
+        started_at = run.started_at
+        run.started_at = now = time.monotonic()
+        if not self._ended:
+            self._due_at = now + HELD_S
+        if self._uses_streams and not run.capture.is_clean:
+            value, stderr_tail = run.capture.value, run.capture.stderr_tail
+            run.capture = self._new_capture()
+            size_bytes = len(value) + len(stderr_tail)
+            if self._ended_bytes and self._ended_bytes + size_bytes > HELD_BYTES_MAX:
+                self._hold()
+            self._ended_bytes += size_bytes
+            if self._ended_bytes > HELD_BYTES_MAX:
+                self._due_at = now
+        is_success = exit_code == 0 and limit is None
+        self._ended.append(
+            [
+                run.index,
+                "succeeded" if is_success else "failed",
+                exit_code,
+                value,
+                stderr_tail,
+                limit,
+                None if is_success else _words(limit, error, terminated=terminated),
+                0.0,  # see _take_ended
+                memory_bytes,
+                0,  # a guest has no way to try a network
+                started_at,
+                now - started_at,
+                terminated,
+            ]
         )
+
+    def _take_ended(self) -> list[TaskOutcome]:
+        """How those ended of which nobody was told yet.
+
+        Their processor time is shared out by their duration; what runs now has its share later.
+        """
+        ended, self._ended, self._ended_bytes = self._ended, [], 0
+        # What was done ahead for a task is on its account.
+        spent_s = max(0.0, time.process_time() - self._metered_s)
+        share = spent_s / (time.monotonic() - ended[0][_STARTED_AT])
+        for one in ended:
+            one[_CPU] = share * one[_DURATION]
+            self._metered_s += one[_CPU]
+        return [*map(TaskOutcome._make, ended)]
+
+    def _hold(self) -> None:
+        if ended := self._ended:
+            first_ended_at = ended[0][_STARTED_AT] + ended[0][_DURATION]
+            size_bytes = self._ended_bytes
+            self._reporter.hold(self._take_ended(), size_bytes, first_ended_at)
 
 
 def _keep_to(plan: SandboxPlan, *, compiles: bool) -> None:
@@ -268,8 +330,8 @@ def _keep_to(plan: SandboxPlan, *, compiles: bool) -> None:
         raise PrepareFailedError(f"its process can't be confined: {error}") from error
 
 
-def _load(plan: SandboxPlan, *, pooled: bool) -> tuple[Any, Any]:
-    """An engine, and the plan's module compiled for it.
+def _load(plan: SandboxPlan, *, pooled: bool) -> tuple[Any, Any, bool]:
+    """An engine, the plan's module compiled for it, and whether instances may share a store.
 
     Raises:
         PrepareFailedError: the module can't be read, or is none that the engine takes.
@@ -289,10 +351,16 @@ def _load(plan: SandboxPlan, *, pooled: bool) -> tuple[Any, Any]:
     # A memory that begins as a mapping of the module faults page by page: good for a large one.
     if hasattr(wasmtime.Config, "memory_init_cow"):
         config.memory_init_cow = _is_large(plan.program)
-    if pooled:
-        wasm_binding.pool(config, plan.limits.memory_bytes)
+    is_pooled = pooled and wasm_binding.pool(config, plan.limits.memory_bytes)
     engine = wasmtime.Engine(config)
-    return engine, module_cache.load(engine, plan.program, plan.module_cache)
+    module = module_cache.load(engine, plan.program, plan.module_cache)
+    return engine, module, is_pooled and _is_small(plan.program)
+
+
+def _is_small(program: Path) -> bool:
+    """Whether an instance takes little beside its memory."""
+    is_small = program.stat().st_size <= _SMALL_BYTES
+    return is_small and wasm_tables.are_fixed(program.read_bytes(), _SMALL_ELEMENTS)
 
 
 def _is_large(program: Path) -> bool:

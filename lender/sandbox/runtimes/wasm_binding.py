@@ -8,7 +8,7 @@ only: it imports wasmtime.
 """
 
 import ctypes
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import wasmtime
@@ -34,9 +34,12 @@ _WORDS = frozenset({"args_get", "args_sizes_get", "environ_get", "environ_sizes_
 _WITHOUT_STREAMS = _WORDS | {
     *("clock_res_get", "clock_time_get", "random_get", "sched_yield", "proc_exit"),
 }
-# The guest that runs, and the one before, whose store is closed once its outcome is told.
-_SLOTS = 2
-_KEPT_RESIDENT_BYTES = 1 << 20
+# So many instances share a store at most, and only as long as they take no more than so much: each
+# counts with this part of it and with its memory. Others are cheaper by themselves.
+SHARED_BY = 16
+_SHARED_BYTES = 1 << 20
+# To clear so much costs no more than one page that is mapped anew, of which most guests use some.
+_KEPT_RESIDENT_BYTES = 1 << 17
 # What the engine itself keeps of an instance: some bytes for each function.
 _INSTANCE_BYTES_MAX = 64 << 20
 
@@ -75,27 +78,63 @@ _set_epoch_deadline = _function(
 )
 _set_argv = _function("wasi_config_set_argv", _AT, _SIZE, _AT, gives=ctypes.c_bool)
 _set_env = _function("wasi_config_set_env", _AT, _SIZE, _AT, _AT, gives=ctypes.c_bool)
-_pre_instantiate = _function("wasmtime_instance_pre_instantiate", *[_AT] * 4, of=capi.dll)
-_linker_instantiate = _function("wasmtime_linker_instantiate", *[_AT] * 5, of=capi.dll)
-_export_get = _function(
-    "wasmtime_instance_export_get", _AT, _AT, ctypes.c_char_p, _SIZE, _AT, gives=ctypes.c_bool
-)
-_func_call = _function("wasmtime_func_call", _AT, _AT, _AT, _SIZE, _AT, _SIZE, _AT, of=capi.dll)
-_memory_data_size = _function("wasmtime_memory_data_size", _AT, _AT, gives=_SIZE)
 
 
-def pool(config: wasmtime.Config, memory_bytes: int) -> None:
+def _bare(
+    name: str,
+    gives: Any = ctypes.c_void_p,  # noqa: ANN401 - ctypes names no type for its types
+    of: ctypes.CDLL = _at_once,
+) -> Any:  # noqa: ANN401
+    """The same for what is called again and again with the same: what `_at` and `_size` make.
+
+    Nothing is converted or looked at on the way: a plain number would be cut to 32 bits.
+    """
+    found = of[name]
+    found.restype = gives
+    return found
+
+
+def _at(address: int) -> Any:  # noqa: ANN401 - an argument has a type of its own
+    """An address, as an argument."""
+    return ctypes.c_void_p.from_param(address)
+
+
+def _place(of: Any) -> Any:  # noqa: ANN401
+    """Where something is that lives longer than the argument."""
+    return _at(ctypes.addressof(of))
+
+
+def _size(size_bytes: int) -> Any:  # noqa: ANN401
+    """A size, as an argument."""
+    return ctypes.c_size_t.from_param(size_bytes)
+
+
+_pre_instantiate = _bare("wasmtime_instance_pre_instantiate", of=capi.dll)
+_linker_instantiate = _bare("wasmtime_linker_instantiate", of=capi.dll)
+_call = _bare("wasmtime_func_call_unchecked", of=capi.dll)
+_find = _bare("wasmtime_instance_export_get", ctypes.c_bool)
+_size_of = _bare("wasmtime_memory_data_size", ctypes.c_size_t)
+_START_SIZE, _MEMORY_SIZE = _size(len(_START)), _size(len(_MEMORY))
+# A function without parameters and results; where its values would be there is something, too.
+_values = ctypes.c_uint64()
+_no_values, _NO_SIZE = _place(_values), _size(0)
+_found = capi.wasmtime_extern_t()
+_found_at = _place(_found)
+_found_of = _at(ctypes.addressof(_found) + int(capi.wasmtime_extern_t.of.offset))
+
+
+def pool(config: wasmtime.Config, memory_bytes: int) -> bool:
     """Have an engine's instances take turns in the same memory, which is cleared in between.
 
-    An older wasmtime has no pool; its instances map their own.
+    False for an older wasmtime, which has no pool: its instances map their own.
     """
     if not hasattr(capi, "wasmtime_pooling_allocation_config_new"):
-        return
+        return False
     pool = capi.wasmtime_pooling_allocation_config_new()
     wanted = {
-        "total_memories": _SLOTS,
-        "total_tables": _SLOTS * TABLES_MAX,
-        "total_core_instances": _SLOTS,
+        "total_memories": SHARED_BY,
+        "total_tables": SHARED_BY * TABLES_MAX,
+        "total_core_instances": SHARED_BY,
         "max_tables_per_module": TABLES_MAX,
         "table_elements": table_elements(memory_bytes),
         "max_core_instance_size": _INSTANCE_BYTES_MAX,
@@ -106,6 +145,7 @@ def pool(config: wasmtime.Config, memory_bytes: int) -> None:
         getattr(capi, f"wasmtime_pooling_allocation_config_{name}_set")(pool, value)
     capi.wasmtime_pooling_allocation_strategy_set(config.ptr(), pool)
     capi.wasmtime_pooling_allocation_config_delete(pool)
+    return True
 
 
 def table_elements(memory_bytes: int) -> int:
@@ -133,10 +173,10 @@ def check_command(module: wasmtime.Module) -> None:
 
 
 class Store:
-    """What one instance lives in.
+    """What instances live in.
 
     Attributes:
-        context: where its instance is made and called.
+        context: where they are made and called.
     """
 
     __slots__ = ("_pointer", "context")
@@ -146,21 +186,24 @@ class Store:
         self.context: int = _store_context(pointer)
 
     def close(self) -> None:
-        """Give back its instance's memory, once."""
+        """Give back the memory of its instances, once."""
         _store_delete(self._pointer)
 
 
 class Stores:
-    """Makes what each instance of a plan's module lives in.
+    """Makes what the instances of a plan's module live in.
 
-    Of WASI it gets what its module could make use of: of what imports no more than arithmetic needs
-    nothing is to be told, and nobody sees the difference.
+    Several of them, one after the other, share a store as long as that holds little memory: no
+    instance can reach another that it imports nothing of, nor is told of it. Of WASI each gets what
+    its module could make use of: of what imports no more than arithmetic needs nothing is to be
+    told, and nobody sees the difference.
 
     Args:
         engine: of the module.
         command: that is run in them.
         plan: whose words a task is told.
         folders: what the guest sees of files: folder here, name inside.
+        shares: whether several instances may live in one; each is bounded by the pool then.
 
     Raises:
         UnicodeEncodeError: the plan's words are not UTF-8.
@@ -172,33 +215,63 @@ class Stores:
         command: "Command",
         plan: SandboxPlan,
         folders: Sequence[tuple[str, str]],
+        *,
+        shares: bool,
     ) -> None:
         self._engine = engine  # lives as long as its address is used
         self._engine_at = ctypes.cast(engine.ptr(), ctypes.c_void_p).value
         self._command = command
         self._folders = folders
-        memory_bytes = plan.limits.memory_bytes
-        self._limits = memory_bytes, table_elements(memory_bytes), 1, TABLES_MAX, 1
+        memory_bytes, instances = plan.limits.memory_bytes, SHARED_BY if shares else 1
+        tables = instances * TABLES_MAX
+        self._limits = memory_bytes, table_elements(memory_bytes), instances, tables, instances
+        self._bytes_each = _SHARED_BYTES // instances
+        self._left_bytes = 0
+        self._store: Store | None = None
+        self._run: Callable[[], int]
         self.begin_job(plan)
 
     def begin_job(self, plan: SandboxPlan) -> None:
         """Tell the tasks that follow the words of this plan."""
         self._words = _Words(plan)
 
-    def make(self, task: int, words: Sequence[str]) -> Store:
-        """The store of one task: bounded in what its instance may grow to, ended by the next epoch.
+    def next(self, task: int, words: Sequence[str]) -> Callable[[], int]:
+        """What runs the command once, as `Command.runs_in` says, bounded and told of its task.
 
         Raises:
             wasmtime.WasmtimeError: its words are not UTF-8, or its folder is not there.
         """
-        wasi = self._wasi(task, words) if self._command.uses_wasi else None
+        if self._left_bytes <= 0:
+            self.renew()
+        if self._command.uses_wasi:
+            assert self._store is not None
+            # It is the store's then, in place of the one before.
+            _raise(_set_wasi(self._store.context, self._wasi(task, words)))
+        return self._run
+
+    def used(self, memory_bytes: int) -> None:
+        """An instance has ended with so much memory, which stands until its store is closed."""
+        self._left_bytes -= self._bytes_each + memory_bytes
+
+    def memory_bytes(self) -> int:
+        """See `Command.memory_bytes`."""
+        return 0 if self._store is None else self._command.memory_bytes(self._store)
+
+    def renew(self) -> None:
+        """Close the store, and make another: its instances are ended by the next epoch."""
+        if self._store is not None:
+            self._store.close()
         pointer = _store_new(self._engine_at, None, None)
-        store = Store(pointer)
-        if wasi is not None:
-            _raise(_set_wasi(store.context, wasi))  # it is the store's now
+        self._store = store = Store(pointer)
         _store_limiter(pointer, *self._limits)
         _set_epoch_deadline(store.context, 1)
-        return store
+        self._run = self._command.runs_in(store)
+        self._left_bytes = _SHARED_BYTES
+
+    def renew_if_used(self) -> None:
+        """Let none of an instance's memory stand while nothing runs."""
+        if self._left_bytes < _SHARED_BYTES:
+            self.renew()
 
     def _wasi(self, task: int, words: Sequence[str]) -> int:
         command = self._command
@@ -303,9 +376,8 @@ class Command:
         self.uses_files = bool(names - _WITHOUT_FILES)
         # The same for each instance: made once, they cost the next no time.
         self._instance, self._trap = capi.wasmtime_instance_t(), ctypes.c_void_p()
-        self._made = ctypes.addressof(self._instance), ctypes.addressof(self._trap)
+        self._instance_at, self._trap_at = _place(self._instance), _place(self._trap)
         self._ready: wasmtime.InstancePre | None = None
-        self._ready_at: int | None = None
         # An older wasmtime looks up the imports for each instance.
         if hasattr(self._linker, "instantiate_pre"):
             try:
@@ -313,61 +385,52 @@ class Command:
             except wasmtime.WasmtimeError as error:
                 reason = f"{error}"[:1000]
                 raise PrepareFailedError(reason, invalid=True, field="program") from error
-            self._ready_at = ctypes.cast(self._ready.ptr(), ctypes.c_void_p).value
 
-    def instantiate(self, store: Store) -> int:
-        """Make its instance; where it stands, until the next is made.
+    def runs_in(self, store: Store) -> Callable[[], int]:
+        """What runs it once, in a new instance in this store.
 
-        Raises:
-            wasmtime.WasmtimeError: there is no room for it.
-            wasmtime.Trap: what it begins with was ended.
+        The function returns what the instance's memory has grown to. It raises:
+            wasmtime.ExitTrap: it ended with an exit code.
+            wasmtime.WasmtimeError: there is no room for it, or a host call failed.
+            wasmtime.Trap: it was ended.
         """
-        if self._ready_at is not None:
-            error = _pre_instantiate(self._ready_at, store.context, *self._made)
-        else:
-            linker, module = self._linker.ptr(), self._module.ptr()
-            error = _linker_instantiate(linker, store.context, module, *self._made)
-        if error or self._trap:
-            _raise(error, self._trap)
-        return self._made[0]
+        made, trap, (make, *instantiate) = self._instance, self._trap, self._way_into(store)
+        context = _at(store.context)
+        find_start = context, self._instance_at, _START, _START_SIZE, _found_at
+        find_memory = context, self._instance_at, _MEMORY, _MEMORY_SIZE, _found_at
+        call = context, _found_of, _no_values, _NO_SIZE, self._trap_at
 
+        def run() -> int:
+            error = make(*instantiate)
+            if error or trap:
+                made.store_id = 0
+                _raise(error, trap)
+            if not _find(*find_start):
+                raise wasmtime.WasmtimeError("no _start, against what the module said")
+            error = _call(*call)
+            if error or trap:
+                _raise(error, trap)
+            if not _find(*find_memory):
+                raise wasmtime.WasmtimeError("no memory, against what the module said")
+            size_bytes: int = _size_of(context, _found_of)
+            return size_bytes
 
-_trap = ctypes.c_void_p()
-_trap_at = ctypes.addressof(_trap)
+        return run
 
+    def memory_bytes(self, store: Store) -> int:
+        """What the memory of its last instance has grown to; 0 where none could be made."""
+        context = _at(store.context)
+        there = self._instance.store_id and _find(
+            context, self._instance_at, _MEMORY, _MEMORY_SIZE, _found_at
+        )
+        return int(_size_of(context, _found_of)) if there else 0
 
-def start(store: Store, instance: int) -> None:
-    """Call _start.
-
-    Raises:
-        wasmtime.ExitTrap: it ended with an exit code.
-        wasmtime.WasmtimeError: a host call failed.
-        wasmtime.Trap: it was ended.
-    """
-    function = _export(store, instance, _START, _FUNCTION)
-    error = _func_call(store.context, function, None, 0, None, 0, _trap_at)
-    if error or _trap:
-        _raise(error, _trap)
-
-
-def memory_bytes(store: Store, instance: int) -> int:
-    """The size that its memory has grown to."""
-    memory = _export(store, instance, _MEMORY, _MEMORY_KIND)
-    return int(_memory_data_size(store.context, memory))
-
-
-_FUNCTION, _MEMORY_KIND = capi.WASMTIME_EXTERN_FUNC.value, capi.WASMTIME_EXTERN_MEMORY.value
-_found = capi.wasmtime_extern_t()
-_found_at = ctypes.addressof(_found)
-_found_of = _found_at + int(capi.wasmtime_extern_t.of.offset)
-
-
-def _export(store: Store, instance: int, name: bytes, kind: int) -> int:
-    """Where the export is, until the next one is looked for."""
-    there = _export_get(store.context, instance, name, len(name), _found_at)
-    if not there or _found.kind != kind:  # type: ignore[comparison-overlap] # it is an int
-        raise wasmtime.WasmtimeError(f"{name!r} is not what the module said it would be")
-    return _found_of
+    def _way_into(self, store: Store) -> tuple[Any, ...]:
+        """The function that makes an instance, and what it takes."""
+        context, made = _at(store.context), (self._instance_at, self._trap_at)
+        if self._ready is not None:
+            return _pre_instantiate, self._ready.ptr(), context, *made
+        return _linker_instantiate, self._linker.ptr(), context, self._module.ptr(), *made
 
 
 def _raise(error: int | None, trap: ctypes.c_void_p | None = None) -> None:

@@ -1,7 +1,7 @@
 """The thread that watches a wasm guest: time, output, disk, and whether it is to end.
 
 The guest's own thread spends its time inside the engine, with the interpreter's lock released;
-this one wakes every few milliseconds while a task runs and sleeps when none does.
+this one wakes every few milliseconds while tasks run and sleeps when none does.
 """
 
 import os
@@ -24,12 +24,12 @@ _GRACE_S = 0.1
 
 
 class Run:
-    """One task under watch.
+    """One task under watch, and the next ones after it.
 
     Attributes:
         index: the task.
         capture: what it wrote.
-        started_at: monotonic clock.
+        started_at: monotonic clock; no two tasks start at the same time.
         limit: the limit that it hit.
         terminated: it was asked to end.
         over_at_s: running time when one of the two was seen.
@@ -52,10 +52,14 @@ class Watch:
     Args:
         limits: of each task.
         soft_stop: ends the task that runs.
-        drain: takes what the guest wrote, and tells of it.
+        drain: takes what the guest wrote, and tells of it and of those before it.
         watch_disk: begins to watch the scratch folder, for one run.
         interrupt: makes the guest trap as soon as it runs code of its own.
         give_up: reports the run and ends this process; never returns.
+
+    Attributes:
+        lock: held while a run is looked at, and to be held to go from one task to the next: what
+            was seen of the one is nothing that the other did.
     """
 
     def __init__(
@@ -79,7 +83,7 @@ class Watch:
         self._give_up = give_up
         self._run: Run | None = None
         self._launcher = os.getppid()
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._busy = threading.Event()
         threading.Thread(target=self._watch, daemon=True, name="watch").start()
 
@@ -91,7 +95,7 @@ class Watch:
 
     def end(self) -> None:
         """No interrupt can come any more."""
-        with self._lock:
+        with self.lock:
             self._run = None
 
     def _watch(self) -> None:
@@ -103,17 +107,17 @@ class Watch:
                 self._busy.set()
 
     def _watch_until_idle(self) -> None:
-        seen: Run | None = None
+        seen_at: float | None = None
         clock, idle = RunningTime(0, _TICK_S), 0
         while idle < _IDLE_TICKS:
             self._wait_a_tick()
-            with self._lock:
+            with self.lock:
                 run = self._run
                 idle = idle + 1 if run is None else 0
                 if run is None:
                     continue
-                if run is not seen:
-                    seen, clock = run, RunningTime(run.started_at, _TICK_S)
+                if run.started_at != seen_at:
+                    seen_at, clock = run.started_at, RunningTime(run.started_at, _TICK_S)
                     self._disk = self._watch_disk()
                 self._look(run, clock.advance(time.monotonic()))
 
