@@ -36,7 +36,7 @@ class TaskRecord:
         attempt: int,
         signed: bool = False,  # noqa: FBT001, FBT002 - as a field
     ) -> None:
-        """Take a result, or where it stands: then it is made once somebody looks at it."""
+        """Take a result, or where it stands: it is made, and its chunk let go, when looked at."""
         self._result = result
         self.lender = lender
         self.attempt = attempt
