@@ -37,7 +37,6 @@ from lender.service.notify import feed_watchdog, notify
 logger = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S = 30.0
-_WATCH_S = 0.2
 _RESTART_PAUSE_S = 1.0
 _STREAMS_WITHIN_S = 60.0
 
@@ -261,9 +260,7 @@ async def _tell_of_former_blobs(jetstream: JetStream) -> None:
 
 async def _keep_running(server: EmbeddedServer) -> None:
     while True:
-        await asyncio.sleep(_WATCH_S)
-        if server.pid is not None:
-            continue
+        await server.ended()
         logger.warning("the embedded NATS server has ended; it is started again")
         try:
             await server.start()

@@ -113,6 +113,8 @@ class EmbeddedServer:
         self._ready_timeout_s = ready_timeout_s
         self._sync_interval = sync_interval
         self._process: subprocess.Popen[bytes] | None = None
+        self._life: int | None = None
+        """A pipe that the child has the other end of: it reads as ended once the child has."""
 
     @property
     def url(self) -> str:
@@ -152,6 +154,18 @@ class EmbeddedServer:
             self.kill()
             raise
 
+    async def ended(self) -> None:
+        """Return when it does not run (any more), without looking again and again."""
+        if self._life is not None and self.pid is not None:
+            loop, gone = asyncio.get_running_loop(), asyncio.Event()
+            loop.add_reader(self._life, gone.set)
+            try:
+                await gone.wait()
+            finally:
+                loop.remove_reader(self._life)
+        while self.pid is not None:  # noqa: ASYNC110 - it has closed all, and is about to end
+            await asyncio.sleep(_POLL_S)
+
     async def stop(self, grace_s: float = 5.0) -> None:
         """End it: SIGTERM, then SIGKILL after `grace_s`. Does nothing when it does not run."""
         if self._process is None:
@@ -177,6 +191,7 @@ class EmbeddedServer:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+        self._close_life()
 
     def _write_config(self, name: str) -> None:
         text = f"""\
@@ -214,16 +229,26 @@ jetstream {{
 
     def _spawn(self, program: Path, lock: TextIO) -> subprocess.Popen[bytes]:
         """Start the child; it keeps the store's lock for as long as it lives."""
-        with (self.folder / "server.err").open("wb") as output:
-            return subprocess.Popen(
-                [program, "-c", self.folder / "nats.conf"],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=[lock.fileno()],
-                process_group=0,
-                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - only calls prctl and getppid
-            )
+        self._close_life()
+        self._life, theirs = os.pipe()
+        try:
+            with (self.folder / "server.err").open("wb") as output:
+                return subprocess.Popen(
+                    [program, "-c", self.folder / "nats.conf"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=[lock.fileno(), theirs],
+                    process_group=0,
+                    preexec_fn=_die_with_parent(),  # noqa: PLW1509 - only calls prctl and getppid
+                )
+        finally:
+            os.close(theirs)
+
+    def _close_life(self) -> None:
+        if self._life is not None:
+            os.close(self._life)
+            self._life = None
 
     async def _until_ready(self, name: str) -> None:
         while True:

@@ -50,6 +50,19 @@ async def test_a_killed_server_comes_back_on_the_same_port_with_its_store(
         assert (await JetStream(connection).stream_state("S")).messages == 1
 
 
+async def test_whoever_waits_for_its_end_hears_of_each(nats: EmbeddedServer) -> None:
+    for end in (nats.kill, nats.stop):
+        await nats.start()
+        waiting = asyncio.create_task(nats.ended())
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        if (ending := end()) is not None:
+            await ending
+        await asyncio.wait_for(waiting, 20)
+        assert nats.pid is None
+    await asyncio.wait_for(nats.ended(), 20)
+
+
 async def test_stop_ends_it_and_may_be_repeated(nats: EmbeddedServer) -> None:
     pid = nats.pid
     assert pid is not None
