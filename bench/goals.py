@@ -287,6 +287,12 @@ GOALS: Final = (
         most=1.5,
     ),
     Goal(
+        "the same a moment behind another, whose walls may stand ahead",
+        "times",
+        over("sandbox", "process, cold, behind another", ("floor", _WALLED)),
+        most=1.5,
+    ),
+    Goal(
         "a warm wasm task of a lease",
         "ms",
         median("sandbox", "wasm, warm, of a lease", _TRIP),

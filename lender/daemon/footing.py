@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from lender.daemon.privilege import become, check_dedicated, drop_to
 from lender.daemon.settings import DaemonSettings
+from lender.sandbox.files import scratch
 from lender.sandbox.launcher import Launcher
 from lender.sandbox.processes import account, subtree, tree
 from lender.sandbox.processes.account import Account
@@ -45,7 +46,11 @@ async def footing(settings: DaemonSettings, state: StateFolder) -> AsyncIterator
         ours = _account(launcher) if enclosed else None
         with write_pid(state, ours):
             tree.enclose(ours)
-            yield Footing(launcher, cgroups)
+            try:
+                yield Footing(launcher, cgroups)
+            finally:
+                await launcher.close()
+                scratch.remove_ahead(state.scratch)
     finally:
         await launcher.close()
         if cgroups is not None:

@@ -355,7 +355,8 @@ class Lifetime:
     ) -> LeaseSandbox:
         network = plan.network and plan.network._replace(barred=self._settings.hosts)
         plan = plan._replace(packages=tuple(self._settings.python_packages), network=network)
-        return LeaseSandbox(plan, self._launcher, record, (tombstone,), self._cgroups, on_log)
+        cgroups, places = self._cgroups, self._state.scratch
+        return LeaseSandbox(plan, self._launcher, record, (tombstone,), cgroups, on_log, places)
 
     def _heed(self, settings: DaemonSettings) -> None:
         self._settings = settings

@@ -134,6 +134,21 @@ def read(sock: socket.socket, *, wait: bool = True) -> bytes:
     return sock.recv(_CHUNK_BYTES, 0 if wait else socket.MSG_DONTWAIT)
 
 
+def receive_one(sock: socket.socket) -> Frame | None:
+    """The next frame and nothing behind it, from a peer that is trusted; None at the end.
+
+    Raises:
+        OSError: the other side is gone.
+    """
+    prefix = sock.recv(_PREFIX.size, socket.MSG_WAITALL)
+    if len(prefix) < _PREFIX.size:
+        return None
+    header_bytes, body_bytes, _ = _PREFIX.unpack(prefix)
+    rest = sock.recv(header_bytes + body_bytes, socket.MSG_WAITALL)
+    decoder = Decoder(body_bytes)
+    return next(iter(decoder.feed(prefix + rest)), None)
+
+
 def receive(sock: socket.socket) -> tuple[bytes, Sequence[int]]:
     """What is there, with its descriptors; b"" at the end of the stream.
 

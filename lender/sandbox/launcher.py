@@ -17,6 +17,8 @@ from lender.sandbox.port import PrepareFailedError, RefusedError, SandboxGoneErr
 from lender.sandbox.processes.tree import Root
 
 _CLOSE_TIMEOUT_S = 5.0
+# They are two processes and some mounts, and show what of the machine was mounted when they came.
+_WALLS_KEPT_S = 60.0
 
 
 class LauncherGoneError(Exception):
@@ -35,6 +37,20 @@ class Exit(NamedTuple):
     status: int
     cpu_s: float
     memory_peak_bytes: int
+
+
+class WallsWanted(NamedTuple):
+    """What walls ahead are made for; see `walls_ahead`.
+
+    Attributes:
+        place: the folder of all working folders.
+        memory_bytes: of the next task, as far as that is known.
+        kept_s: how long they wait for it.
+    """
+
+    place: Path
+    memory_bytes: int
+    kept_s: float = _WALLS_KEPT_S
 
 
 class Child(NamedTuple):
@@ -165,14 +181,19 @@ class Launcher:
         root = Root(header["pid"], header["start_time"])
         return Child(header["id"], root, channel, ended)
 
-    def look_ahead(self, cgroup: Path | None) -> None:
+    def look_ahead(self, cgroup: Path | None, walls: WallsWanted | None = None) -> None:
         """Let it make the process ahead now, where it `looks_ahead`.
 
         Args:
             cgroup: an existing leaf to put it into; the next `spawn` is to name the same.
+            walls: those of a process sandbox that are to stand ahead, too; None for none.
         """
         leaf = None if cgroup is None else os.fspath(cgroup)
-        task = self._loop.create_task(self._tell({"do": "ahead", "cgroup": leaf}))
+        wanted = None
+        if walls is not None:
+            wanted = {**walls._asdict(), "place": os.fspath(walls.place)}
+        request = {"do": "ahead", "cgroup": leaf, "walls": wanted}
+        task = self._loop.create_task(self._tell(request))
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 

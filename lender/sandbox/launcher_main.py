@@ -9,12 +9,15 @@ launch waits for a fork, nor for its way into a cgroup where the daemon has name
 knows of no job, has no descriptor but its socket, and ends with us.
 
 Requests: `configure` {drop_to, preload, spare, enclosed}, `spawn` {id, runtime, cgroup}, `ahead`
-{cgroup}: the last one has done its first task, now is the time for the next spare.
+{cgroup, walls}: the last one has done its first task, now is the time for the next spare. Once it
+stands where it is to stand it is told `walls` {place, memory_bytes, kept_s} or nothing, see
+`walls_ahead`.
 Reports: `ready`, `spawned` {id, pid, start_time} with the sandbox's socket, `failed` {id, error},
 `exited` {id, status, cpu_s, memory_peak_bytes}, `broken` {error}.
 """
 
 import contextlib
+import functools
 import gc
 import importlib
 import math
@@ -25,9 +28,10 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from lender.sandbox import frames
 from lender.sandbox.frames import Frame
@@ -40,20 +44,35 @@ from lender.sandbox.runtimes import choice, runner
 from lender.sandbox.runtimes.runner import Reporter, Runner
 from lender.sandbox.walls import confine
 
+if TYPE_CHECKING:
+    from lender.sandbox.runtimes.walls_ahead import WallsAhead
+
 _REQUEST_BODY_BYTES_MAX = 0
 # A pause or a revoke on a busy machine raises our session's weight for a moment (autogroup): it
 # is lowered once nothing has happened for so long, and not while the dead are being reaped.
 _YIELD_AGAIN_S = 1.0
 # A launch, and mostly its first task, has the processors for itself.
 _SPARE_AFTER_S = 0.05
+_WALLS_AFTER_S = 0.01
 
 
 class _Held(NamedTuple):
-    """A process that waits for its plan on the other end of our socket, in a cgroup or in ours."""
+    """A process that waits for its plan on the other end of our socket, in a cgroup or in ours.
+
+    A spare waits for a word of ours before: `told`, whether it has `walls` since.
+    """
 
     root: tree.Root
     channel: socket.socket
     cgroup: Path | None = None
+    told: bool = True
+    has_walls: bool = False
+
+    def tell(self, walls: dict[str, Any] | None) -> "_Held":
+        """The same, once told."""
+        if not self.told:
+            frames.send(self.channel, Frame({"walls": walls}))
+        return self._replace(told=True, has_walls=self.has_walls or walls is not None)
 
 
 class _Child(NamedTuple):
@@ -69,6 +88,7 @@ class _Launcher:
         self._children: dict[int, _Child] = {}
         self._spare: _Held | None = None
         self._leaf_ahead: Path | None = None
+        self._walls_ahead: dict[str, Any] | None = None
         self._keeps_spare = False
         self._spare_at = math.inf
         self._configured = False
@@ -114,8 +134,9 @@ class _Launcher:
                 self._keeps_spare = request["spare"]
             case {"do": "spawn", "id": number, "runtime": runtime, "cgroup": cgroup}:
                 self._spawn(number, runtime, cgroup)
-            case {"do": "ahead", "cgroup": cgroup}:
+            case {"do": "ahead", "cgroup": cgroup, "walls": walls}:
                 self._leaf_ahead = None if cgroup is None else Path(cgroup)
+                self._walls_ahead = walls
                 if self._keeps_spare:
                     self._spare_at = time.monotonic()
 
@@ -152,12 +173,13 @@ class _Launcher:
         if confine.holds_root():
             self._report("failed", id=number, error="a sandbox is never started as root")
             return
+        leaf = None if cgroup is None else Path(cgroup)
         try:
-            held = self._hold(runtime)
+            held = self._hold(runtime, leaf)
         except (ImportError, OSError) as error:
             self._report("failed", id=number, error=str(error))
             return
-        pid, leaf = held.root.pid, None if cgroup is None else Path(cgroup)
+        pid = held.root.pid
         self._children[pid] = _Child(number, held.root, leaf)
         with held.channel as ours:
             if held.cgroup != leaf and (fault := _join(leaf, pid)) is not None:
@@ -165,7 +187,7 @@ class _Launcher:
                 self._report("failed", id=number, error=fault)
                 return
             self._report("spawned", (ours.fileno(),), id=number, **held.root._asdict())
-        self._leaf_ahead = None
+        self._leaf_ahead = self._walls_ahead = None
         if self._keeps_spare:
             self._spare_at = time.monotonic() + _SPARE_AFTER_S
 
@@ -185,9 +207,12 @@ class _Launcher:
             spare = self._spare = self._spare or _fork_held(ahead=True)
             leaf = self._leaf_ahead
             if spare.cgroup is None and _join(leaf, spare.root.pid) is None:
-                self._spare = spare._replace(cgroup=leaf)
+                spare = self._spare = spare._replace(cgroup=leaf)
+            # What it starts stays where it stands by now.
+            if self._walls_ahead is not None and spare.cgroup == leaf:
+                self._spare = spare.tell(self._walls_ahead)
 
-    def _hold(self, runtime: Runtime) -> _Held:
+    def _hold(self, runtime: Runtime, leaf: Path | None) -> _Held:
         """A held process that has all loaded that it needs.
 
         Raises:
@@ -198,8 +223,10 @@ class _Launcher:
         # Loaded here once, it costs the forks nothing.
         _module(runtime).preload()
         spare, self._spare = self._spare, None
-        if spare is not None and is_known:
-            return spare
+        # One that has walls can't be moved any more.
+        if spare is not None and is_known and (spare.cgroup == leaf or not spare.has_walls):
+            with contextlib.suppress(OSError):
+                return spare.tell(None)
         if spare is not None:
             spare.channel.close()
         return _fork_held()
@@ -263,7 +290,7 @@ def _fork_held(*, ahead: bool = False) -> _Held:
         # Without its plan it ends by itself, should we not even find out who it is.
         root = tree.identify(pid)
         undo.pop_all()
-    return _Held(root, ours)
+    return _Held(root, ours, told=not ahead)
 
 
 def _join(leaf: Path | None, pid: int) -> str | None:
@@ -288,15 +315,32 @@ def _be_held(channel: int, parent: int, *, ahead: bool) -> NoReturn:
         confine.die_with_parent(parent, signal.SIGKILL)
         confine.keep_only((0, 1, 2, channel))
         confine.go_first()
-        if ahead:
-            _rehearse()
         with socket.socket(fileno=channel) as sock:
+            start = _get_ready(sock) if ahead else _start
             # Nothing comes once nobody has the other end any more.
             if sock.recv(1, socket.MSG_PEEK):
-                runner.serve(sock, _start)
+                runner.serve(sock, start)
                 status = 0
     finally:
         os._exit(status)
+
+
+def _get_ready(sock: socket.socket) -> Callable[[SandboxPlan, Reporter], Runner]:
+    """Do what can be done before there is a plan; what it is to be started by then."""
+    _rehearse()
+    word = frames.receive_one(sock)
+    wanted = None if word is None else word.header["walls"]
+    makes = getattr(sys.modules.get(choice.MODULES["process"]), "stand_ahead", None)
+    # Who comes at once has more use for the processors than for walls half made.
+    if wanted is None or makes is None or select.select([sock], [], [], _WALLS_AFTER_S)[0]:
+        return _start
+    walls = makes(Path(wanted["place"]), wanted["memory_bytes"])
+    if walls is None:
+        return _start
+    if not select.select([sock], [], [], wanted["kept_s"])[0] or not sock.recv(1, socket.MSG_PEEK):
+        walls.let_go()
+        return _start
+    return functools.partial(_start, walls=walls)
 
 
 def _rehearse() -> None:
@@ -307,9 +351,15 @@ def _rehearse() -> None:
             rehearse()
 
 
-def _start(plan: SandboxPlan, reporter: Reporter) -> Runner:
+def _start(plan: SandboxPlan, reporter: Reporter, walls: "WallsAhead | None" = None) -> Runner:
     """Become the runtime that the plan asks for; see `runner.serve`."""
-    runtime: Runner = _module(plan.runtime).start(plan, reporter)
+    module = _module(plan.runtime)
+    if walls is not None and plan.runtime != "process":
+        walls.let_go()
+        walls = None
+    runtime: Runner = (
+        module.start(plan, reporter) if walls is None else module.start(plan, reporter, walls)
+    )
     return runtime
 
 

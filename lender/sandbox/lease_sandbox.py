@@ -16,7 +16,7 @@ from lender.sandbox import frames
 from lender.sandbox.conversation import Conversation
 from lender.sandbox.files import scratch
 from lender.sandbox.frames import Frame
-from lender.sandbox.launcher import Child, Launcher, LauncherGoneError
+from lender.sandbox.launcher import Child, Launcher, LauncherGoneError, WallsWanted
 from lender.sandbox.plan import (
     STDERR_TAIL_BYTES,
     LimitName,
@@ -47,6 +47,8 @@ class LeaseSandbox:
         cgroups: where its cgroup is made; None where there are none to be had.
         on_log: told the task and what it wrote to standard error, while it runs: bounded, and at
             most every 100 ms.
+        places: where working folders are made: there a process sandbox has the walls of the next
+            one stand ahead. None: they don't.
 
     Attributes:
         cgroup: see `Sandbox.cgroup`.
@@ -60,6 +62,7 @@ class LeaseSandbox:
         abort_if_exists: Sequence[Path] = (),
         cgroups: Subtree | None = None,
         on_log: Callable[[int, bytes], None] | None = None,
+        places: Path | None = None,
     ) -> None:
         self._plan = plan
         self._launcher = launcher
@@ -71,6 +74,7 @@ class LeaseSandbox:
         self._spawning: asyncio.Future[Child] | None = None
         self._talk: Conversation | None = None
         self._on_log = on_log
+        self._places = places
         self._told_cpu_s = 0.0
         self._untold = b""
         self._asks_ahead = False
@@ -199,7 +203,10 @@ class LeaseSandbox:
 
     def _look_ahead(self) -> None:
         """Have the next process made: that takes nothing from this one's start any more."""
-        self._launcher.look_ahead(None if self._cgroups is None else self._cgroups.ahead())
+        plan, walls = self._plan, None
+        if plan.runtime == "process" and self._places is not None:
+            walls = WallsWanted(self._places, plan.limits.memory_bytes)
+        self._launcher.look_ahead(None if self._cgroups is None else self._cgroups.ahead(), walls)
 
     async def _run_alone(self, talk: Conversation, task: int) -> Sequence[TaskOutcome]:
         """All of it ended at a limit, and it may have been one of the tasks behind that hit it."""

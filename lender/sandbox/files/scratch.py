@@ -18,6 +18,7 @@ from lender.sandbox.port import PrepareFailedError
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PLACE = _FOLDER | getattr(os, "O_PATH", 0)  # also of a folder without permissions
 _OWNER_ALONE = 0o700
+_AHEAD = "ahead-"
 _ENTRIES_MAX = 100_000
 # More looks for folders that were gone: who is moved away from all of them hides.
 _LOOKS_MAX = 4
@@ -232,6 +233,18 @@ def remove(left: Path) -> None:
     else:
         wipe(left)
         left.rmdir()
+
+
+def ahead(place: Path) -> Path:
+    """Where this process may make a working folder that is nobody's yet, among all others."""
+    return place / f"{_AHEAD}{os.getpid()}"
+
+
+def remove_ahead(place: Path) -> None:
+    """Remove what others have made so and have not needed; nobody of them lives any more."""
+    for left in place.glob(f"{_AHEAD}*"):
+        with contextlib.suppress(OSError):
+            left.rmdir()
 
 
 def wipe(scratch: Path, keep: Iterable[str] = ()) -> None:

@@ -7,7 +7,9 @@ import contextlib
 import functools
 import json
 import os
+import select
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -23,6 +25,7 @@ from lender.sandbox.runtimes.spawning import FILES_FD, HOLD_FD, STATUS_FD, Spawn
 from lender.sandbox.runtimes.walled import WalledTask
 from lender.sandbox.walls import bubblewrap, enter, landlock, seccomp
 
+_LOOK_AGAIN_MS = 1
 _ARGS_FD, _FILTER_FD = FILES_FD, FILES_FD + 1
 # How the two programs that set the limits say that they could not start the command.
 _NOT_STARTED = ("enter: ", "prlimit: failed to ex")
@@ -82,8 +85,7 @@ class Bubblewrap:
             OSError: no process, or no descriptor.
             ValueError: an argument holds a zero byte.
         """
-        argv = ["bwrap", "--args", str(_ARGS_FD), "--", *command]
-        files = [options] if self._filter is None else [options, self._filter]
+        argv, files = _command_line(command), self._files(options)
         with contextlib.ExitStack() as undo:
             egress = None
             if self._network is not None:
@@ -93,6 +95,24 @@ class Bubblewrap:
             spawned = spawning.spawn(self._bwrap, argv, {}, files, self._domain, stdin=stdin)
             undo.pop_all()
         return BubblewrappedTask(spawned, name, self.counters, egress)
+
+    def start_ahead(self, options: bytes) -> "BubblewrappedTask":
+        """The same for a command without a network that nobody knows yet, see `begin`.
+
+        Raises:
+            OSError: no process, or no descriptor.
+        """
+        files = self._files(options)
+        argv = _command_line(enter.waiting(FILES_FD + len(files)))
+        spawned = spawning.spawn(self._bwrap, argv, {}, files, self._domain, heard_inside=True)
+        return BubblewrappedTask(spawned, "", self.counters, None)
+
+    def _files(self, options: bytes) -> list[bytes]:
+        return [options] if self._filter is None else [options, self._filter]
+
+
+def _command_line(inside: Sequence[str]) -> list[str]:
+    return ["bwrap", "--args", str(_ARGS_FD), "--", *inside]
 
 
 class BubblewrappedTask(WalledTask):
@@ -111,6 +131,41 @@ class BubblewrappedTask(WalledTask):
         self._no_way_out = ""
         self._told = b""
         self._exit_code: int | None = None
+
+    def stand(self, within_s: float) -> bool:
+        """Wait until the walls of one that was started ahead stand; False where they don't."""
+        told, end_by = select.poll(), time.monotonic() + within_s
+        told.register(self._spawned.status, select.POLLIN)
+        while self._init is None:
+            if not told.poll(within_s * 1000) or not self._listen():
+                return False
+        self._network = NetworkCounters(self._init)
+        ended = select.poll()
+        ended.register(self._spawned.handle, select.POLLIN)
+        # It has its root once all is mounted in there (pivot_root(2)).
+        while not os.path.lexists(f"/proc/{self._init}/root{enter.PLACE}"):
+            if time.monotonic() > end_by or ended.poll(_LOOK_AGAIN_MS):
+                return False
+        return not ended.poll(0)
+
+    def begin(self, name: str, words: bytes) -> None:
+        """Tell who waits in there what to become, once it stands.
+
+        Args:
+            name: what the job calls its command.
+            words: see `enter.words`.
+        """
+        self._name = name
+        with contextlib.suppress(BrokenPipeError):
+            # One piece: bubblewrap reads the first byte of it, our program all others.
+            os.write(self._spawned.hold, b"1" + words)
+
+    def give_up(self) -> None:
+        """End one that was started ahead, and that nobody needs."""
+        self.kill()
+        self.reap()
+        for fd in (self.stdout, self.stderr):
+            os.close(fd)
 
     def tick(self) -> None:
         """Let the command start once its namespaces stand: then also a short one is counted."""

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lender.sandbox.files import checkpoint, scratch
-from lender.sandbox.plan import SandboxPlan, TaskOutcome
+from lender.sandbox.plan import WORK_FOLDER, SandboxPlan, TaskOutcome
 from lender.sandbox.port import PrepareFailedError
 from lender.sandbox.runtimes import bubblewrapped, command, rehearsal
 from lender.sandbox.runtimes.bubblewrapped import Bubblewrap, BubblewrappedTask
 from lender.sandbox.runtimes.runner import Reporter, Runner
+from lender.sandbox.runtimes.walls_ahead import WallsAhead
 from lender.sandbox.walls import bubblewrap, confine, device_nodes, enter, gpu_devices
 
 if TYPE_CHECKING:
@@ -31,14 +32,29 @@ def rehearse() -> None:
     rehearsal.rehearse()
 
 
-def start(plan: SandboxPlan, reporter: Reporter) -> Runner:
+def stand_ahead(place: Path, memory_bytes: int) -> WallsAhead | None:
+    """The walls of a task that brings nothing along, where they can be made; see `WallsAhead`."""
+    try:
+        return WallsAhead(place, memory_bytes)
+    except (OSError, PrepareFailedError):
+        return None  # they are made for their task then, who can say why they are not
+
+
+def start(plan: SandboxPlan, reporter: Reporter, ahead: WallsAhead | None = None) -> Runner:
     """Be the sandbox of one plan; see `runner.serve`."""
     confine.adopt_orphans()
-    return _ProcessRunner(plan, reporter)
+    try:
+        return _ProcessRunner(plan, reporter, ahead)
+    except PrepareFailedError:
+        if ahead is not None:
+            ahead.let_go()
+        raise
 
 
 class _ProcessRunner:
-    def __init__(self, plan: SandboxPlan, reporter: Reporter) -> None:
+    def __init__(
+        self, plan: SandboxPlan, reporter: Reporter, ahead: WallsAhead | None = None
+    ) -> None:
         self._bubblewrap = Bubblewrap(plan.network)
         if not (plan.argv or plan.each):
             raise PrepareFailedError("no command", invalid=True, field="argv")
@@ -67,6 +83,7 @@ class _ProcessRunner:
             # It may have its programs anywhere.
             self._rules.insert(0, ("-x", "/"))
         self._limits = bubblewrap.resource_limits(plan.limits, gpus=bool(gpus))
+        self._standing = None if ahead is None else _taken(ahead, plan)
 
     def begin_job(self, job: str, task_count: int, *, separate: bool) -> None:
         """See `Runner`."""
@@ -81,6 +98,27 @@ class _ProcessRunner:
         plan = self._plan
         argv = command.checked(plan.argv_of(task, words))
         checkpoint.place(plan, task)
+        standing, self._standing = self._standing, None
+        if standing is not None:
+            return self._begun(standing, argv, task)
+        return self._started(argv, task)
+
+    def _begun(self, standing: BubblewrappedTask, argv: list[str], task: int) -> BubblewrappedTask:
+        """Behind walls that stand already, where it is told in few words."""
+        env = {**self._plan.env_of(task), "PWD": WORK_FOLDER}
+        try:
+            words = enter.words(argv, env, self._limits, self._rules)
+        except ValueError:
+            standing.give_up()
+            raise
+        if len(words) > enter.HEARD_BYTES_MAX:
+            standing.give_up()
+            return self._started(argv, task)
+        standing.begin(argv[0], words)
+        return standing
+
+    def _started(self, argv: list[str], task: int) -> BubblewrappedTask:
+        plan = self._plan
         options = bubblewrap.options(
             str(plan.scratch),
             plan.env_of(task),
@@ -92,6 +130,15 @@ class _ProcessRunner:
         )
         line = enter.command(argv, self._limits, self._rules)
         return self._bubblewrap.start(options, line, argv[0])
+
+
+def _taken(ahead: WallsAhead, plan: SandboxPlan) -> BubblewrappedTask | None:
+    """Who stands ahead, where that is all that the plan wants to see; else it is let go."""
+    brings = (plan.program, plan.inputs, plan.gpus, plan.devices, plan.network)
+    if any(brings):
+        ahead.let_go()
+        return None
+    return ahead.take(plan.scratch, plan.limits.memory_bytes)
 
 
 def _unpacked(archive: Path, plan: SandboxPlan) -> "Rootfs":

@@ -3,6 +3,8 @@
 What is started has these descriptors and no others:
 
     0 what it reads  1, 2 output  3 its own word to us  4 ours to it  5, 6... memory files
+
+and one more behind them where the program behind the walls is to hear the rest of our word.
 """
 
 import contextlib
@@ -50,6 +52,8 @@ def spawn(
     domain: int | None,
     give_up: Callable[[], None] | None = None,
     stdin: int | None = None,
+    *,
+    heard_inside: bool = False,
 ) -> Spawned:
     """Start a program that dies with us.
 
@@ -64,6 +68,7 @@ def spawn(
         domain: a Landlock ruleset that it enters; see `landlock`.
         give_up: called in the child right before the exec.
         stdin: a descriptor for it to read from, the caller's to close; None for nothing to read.
+        heard_inside: what descriptor 4 reads can be read from the last one, too.
 
     Raises:
         OSError: no process, or no descriptor.
@@ -82,6 +87,7 @@ def spawn(
             *(_pipe_end(theirs, ours, own) for _ in range(3)),
             _given(theirs, held),
             *(_given(theirs, _memory_file(content)) for content in files),
+            *([held] if heard_inside else []),
         ]
         ahead = enter.find() if domain is None and give_up is None else None
         if ahead is not None:

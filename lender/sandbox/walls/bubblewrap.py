@@ -81,6 +81,7 @@ def options(
     Raises:
         ValueError: a zero byte would end one argument and begin another.
     """
+    shm_bytes, tmp_bytes = memory_sizes(limits.memory_bytes)
     words = [
         *("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"),
         *("--uid", "65534", "--gid", "65534", "--cap-drop", "ALL", "--hostname", "lender"),
@@ -88,8 +89,8 @@ def options(
         *view,
         *("--proc", "/proc", "--dev", "/dev"),
         *(word for path in _hidden() for word in ("--ro-bind", os.devnull, path)),
-        *("--size", str(min(limits.memory_bytes, _SHM_BYTES_MAX)), "--tmpfs", "/dev/shm"),  # noqa: S108 - inside
-        *("--size", str(min(limits.memory_bytes, _TMP_BYTES_MAX)), "--tmpfs", "/tmp"),  # noqa: S108 - inside
+        *("--size", str(shm_bytes), "--tmpfs", "/dev/shm"),  # noqa: S108 - inside
+        *("--size", str(tmp_bytes), "--tmpfs", "/tmp"),  # noqa: S108 - inside
         *("--bind", scratch, WORK_FOLDER),
     ]
     for name, path in inputs.items():
@@ -103,6 +104,11 @@ def options(
     if any("\0" in word for word in words):
         raise ValueError("a zero byte in a name or in the environment")
     return b"".join(os.fsencode(word) + b"\0" for word in words)
+
+
+def memory_sizes(memory_bytes: int) -> tuple[int, int]:
+    """How large /dev/shm and /tmp are for a task that may have so much memory, in bytes."""
+    return min(memory_bytes, _SHM_BYTES_MAX), min(memory_bytes, _TMP_BYTES_MAX)
 
 
 def rootfs_view(root: str) -> list[str]:

@@ -6,10 +6,14 @@
  * Outside: die with the process PARENT, which started us, keep the first COUNT descriptors alone,
  * with -i run only when nothing else wants to, become the command.
  *
- *   enter [-l NUMBER=VALUE | -n PATH | -r PATH | -x PATH | -w PATH | -d PATH]... -- COMMAND...
+ *   enter [-l NUMBER=VALUE | -e NAME=VALUE | -n PATH | -r PATH | -x PATH | -w PATH | -d PATH]...
+ *         -- COMMAND...
+ *   enter -f NUMBER
  *   enter -c
  *
  * Inside: set the limits, give up the files, become the command.
+ * -f hears all of these words from a descriptor, each with a zero byte behind it, as one piece of a
+ * pipe: so it can stand behind walls before there is a command. -e sets a variable.
  * -l sets both limits of setrlimit(2) to VALUE. The others are Landlock's rules (landlock(7)) for
  * PATH and all below it, where it exists; what no rule names can't be opened, run or changed:
  * -n list the names in it, -r read, -x read and execute, -w whatever can be done with files but to
@@ -53,6 +57,8 @@ enum {
     /* What makes sense for something that is not a folder. */
     OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV,
 };
+/* What a pipe takes in one piece (PIPE_BUF). */
+enum { HEARD_BYTES_MAX = 4096 };
 enum { FAILED = 125, NOT_EXECUTABLE = 126, NOT_FOUND = 127 };
 
 struct attributes {
@@ -150,19 +156,38 @@ static int holds(void) {
     return open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC) < 0 && errno == EACCES;
 }
 
+/* Our words, as a descriptor tells them; NULL where nobody does. */
+static char **heard(int fd, int *count) {
+    static char text[HEARD_BYTES_MAX], *words[HEARD_BYTES_MAX + 2] = {"enter"};
+    ssize_t size = read(fd, text, sizeof text);
+    if (size < 0) return NULL;
+    errno = EINVAL;
+    if (size == 0 || text[size - 1] != 0 || close(fd) != 0) return NULL;
+    *count = 1;
+    for (char *at = text; at < text + size; at += strlen(at) + 1) words[(*count)++] = at;
+    return words;
+}
+
+/* What an option says; 0 where it could be done. */
+static int obey(int ruleset, uint64_t handled, const char *option, char *value) {
+    char name = option[0] == '-' ? option[1] : 0;
+    if (name == 'l') return limit(value);
+    if (name == 'e') return putenv(value);
+    uint64_t rights = rights_of(name) & handled;
+    errno = EINVAL;
+    return rights == 0 ? -1 : allow(ruleset, rights, value);
+}
+
 int main(int argc, char **argv) {
     if (argc == 2 && strcmp(argv[1], "-c") == 0) return holds() ? 0 : FAILED;
     if (argc > 1 && strcmp(argv[1], "-o") == 0) return outside(argc, argv);
+    if (argc == 3 && strcmp(argv[1], "-f") == 0 && (argv = heard(atoi(argv[2]), &argc)) == NULL)
+        return fail("no words", FAILED);
     uint64_t handled;
     int ruleset = create(&handled), at = 1;
     if (ruleset < 0) return fail("landlock", FAILED);
     for (; at + 1 < argc && strcmp(argv[at], "--") != 0; at += 2) {
-        const char *value = argv[at + 1];
-        char option = argv[at][0] == '-' ? argv[at][1] : 0;
-        uint64_t rights = rights_of(option) & handled;
-        errno = EINVAL;
-        if (option == 'l' ? limit(value) != 0 : rights == 0 || allow(ruleset, rights, value) != 0)
-            return fail(value, FAILED);
+        if (obey(ruleset, handled, argv[at], argv[at + 1]) != 0) return fail(argv[at + 1], FAILED);
     }
     if (at + 1 >= argc) {
         errno = EINVAL;

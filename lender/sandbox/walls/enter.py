@@ -19,6 +19,8 @@ from lender.sandbox.walls import confine, landlock
 PLACE: Final = "/dev/lender-enter"
 # How it ends where it failed before there was a command.
 FAILED: Final = 125
+# What it hears as one piece (pipe(7), PIPE_BUF), behind the byte that bubblewrap waits for.
+HEARD_BYTES_MAX: Final = 4095
 # Option of enter.c, path inside.
 RULES: Final = (
     ("-n", "/"),
@@ -90,6 +92,33 @@ def command(
     numbers = {getattr(resource, f"RLIMIT_{name.upper()}"): v for name, v in limits.items()}
     words = [word for number, value in numbers.items() for word in ("-l", f"{number}={value}")]
     return [PLACE, *words, *(word for rule in rules for word in rule), "--", *argv]
+
+
+def waiting(fd: int) -> list[str]:
+    """The command line behind bwrap's options of who hears its words later, see `words`.
+
+    Args:
+        fd: the reading end of a pipe.
+    """
+    return [PLACE, "-f", str(fd)]
+
+
+def words(
+    argv: Iterable[str],
+    env: Mapping[str, str],
+    limits: Mapping[str, int],
+    rules: Iterable[tuple[str, str]] = RULES,
+) -> bytes:
+    """What it is told then, as one piece of `HEARD_BYTES_MAX` at most; see `command`.
+
+    Raises:
+        ValueError: a zero byte would end one word and begin another.
+    """
+    variables = [word for name, value in env.items() for word in ("-e", f"{name}={value}")]
+    told = [*variables, *command(argv, limits, rules)[1:]]
+    if any("\0" in word for word in told):
+        raise ValueError("a zero byte in an argument or in the environment")
+    return b"".join(os.fsencode(word) + b"\0" for word in told)
 
 
 @functools.cache
