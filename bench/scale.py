@@ -6,7 +6,8 @@ events, so that what is left is broker and server alone. Costs are processor tim
 on the machine changes less than the clock.
 
 Fleet: 1 to 1,000 lenders, idle, then with as many jobs as they take, then with one job at a time.
-What they cost idle in the same time is taken off, and told by itself. Queue: 10^3 to 10^6 jobs of
+What they cost idle in the same time is taken off, and told by itself. Beside them raw JetStream
+(scale_floor.py), one message at a time to one of as many that wait. Queue: 10^3 to 10^6 jobs of
 twelve submitters (each may have 100,000) wait; what taking them in costs, and then what running a
 few of them does.
 
@@ -36,6 +37,7 @@ import psutil
 import uvloop
 from broker_parts import BrokerProcess, class_token, spec_fields
 from charts import Line, Panel, write_svg
+from scale_floor import Floor
 from scale_lender import SimLender
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -52,7 +54,10 @@ from lender.protocol.signature import SIGNATURE_HEADER, Signer, seed_from_entrop
 FLEETS, QUEUES = (1, 10, 100, 1000), (1000, 10_000, 100_000, 1_000_000)
 SUBMITTERS = 12
 FLEET_JOBS, SINGLE_JOBS, QUEUE_JOBS, QUEUE_LENDERS = 4000, 200, 5000, 10
+FLOOR_JOBS = 2000
 IDLE_S = 10.0
+SETTLE_S = 5.0
+"""After many jobs: who was told to pull for a while pulls no more."""
 AT_A_TIME = 10_000
 AGAIN_MAX = 100_000
 """Longer queues are measured in the first run alone: one takes as long as all else."""
@@ -249,13 +254,14 @@ async def by_fleet(folder: Path, fleets: Sequence[int], found: Found) -> None:
             begun, told = stand.spent(), [stand.offers()]
             await stand.submit(FLEET_JOBS, 1)
             await stand.until_committed(2 * lenders + FLEET_JOBS)
-            busy = stand.spent() - begun
-            begun, told = stand.spent(), [*told, stand.offers()]
-            for number in range(SINGLE_JOBS):
-                await stand.submit(1, 1)
-                await stand.until_committed(2 * lenders + FLEET_JOBS + number + 1)
+            busy, told = stand.spent() - begun, [*told, stand.offers()]
+            await asyncio.sleep(SETTLE_S)
+            await _one_by_one(stand, SINGLE_JOBS // 4)
+            told.append(stand.offers())
+            begun = stand.spent()
+            await _one_by_one(stand, SINGLE_JOBS)
             single = stand.spent() - begun
-            many, alone = (after - before for before, after in pairwise([*told, stand.offers()]))
+            many, _, alone = (after - before for before, after in pairwise([*told, stand.offers()]))
             found.add("fleet", "offers, a job of many", lenders, "1/job", many / FLEET_JOBS)
             found.add("fleet", "offers, a job alone", lenders, "1/job", alone / SINGLE_JOBS)
             for name in ("broker", "server"):
@@ -270,6 +276,17 @@ async def by_fleet(folder: Path, fleets: Sequence[int], found: Found) -> None:
                 found.add("fleet", f"an idle lender, {name}", lenders, "CPU µs/s", 1e6 * second_s)
             found.add("fleet", "jobs", lenders, "1/s", FLEET_JOBS / busy.at)
             found.add("fleet", "leases told to stop", lenders, "leases", stand.cancelled())
+        async with Floor(folder / f"floor-{lenders}", lenders) as floor:
+            await floor.one_by_one(FLOOR_JOBS // 10)
+            line, server_s = "a message alone, raw JetStream", await floor.one_by_one(FLOOR_JOBS)
+            found.add("fleet", line, lenders, "CPU µs", 1e6 * server_s / FLOOR_JOBS)
+
+
+async def _one_by_one(stand: Stand, jobs: int) -> None:
+    for _ in range(jobs):
+        before = stand.committed
+        await stand.submit(1, 1)
+        await stand.until_committed(before + 1)
 
 
 async def by_queue(folder: Path, queues: Sequence[int], found: Found) -> None:

@@ -69,7 +69,7 @@ class SimLender:
             for pull in self._pulls.next(now, self._allowed, free):
                 await self._puller(pull.work_class).pull(pull.batch, pull.expires_s)
             leases = tuple(self._held.values())
-            if self._pace.due(now, (free, leases), holding=bool(leases)):
+            if self._pace.due(now, (), (free, leases), holding=bool(leases)):
                 await self._offer(free, leases)
             deadlines = (self._pace.next_deadline(), self._pulls.next_deadline())
             wait_s = min(at for at in deadlines if at is not None) - loop.time()
@@ -105,12 +105,13 @@ class SimLender:
         elif control.kind == "cancel":
             self.cancelled += len(control.leases)
         elif control.kind == "open":
-            self._pulls.opened(control.classes, self._allowed)
+            now = asyncio.get_running_loop().time()
+            self._pulls.opened(now, control.classes, self._allowed, control.stand_s)
         self._wake.set()
 
     def _puller(self, work_class: str) -> Puller:
         def delivered(delivery: Delivery) -> None:
-            self._pulls.brought(work_class)
+            self._pulls.brought(asyncio.get_running_loop().time(), work_class)
             self._pulls.served(work_class)
             self._spawn(self._run(delivery))
 

@@ -184,7 +184,8 @@ class Broker:
 
     def _is_put_off(self, now: float, due: Due) -> bool:
         """What is about lenders waits until they can be heard."""
-        deaf = self.state.deaf and due.kind in ("queue", "lender", "lease", "gather", "copies")
+        kinds = ("queue", "lender", "lease", "left", "gather", "copies")
+        deaf = self.state.deaf and due.kind in kinds
         if deaf:
             self.state.due.set(due, now + LEASE_TTL_S)
         return deaf
@@ -203,10 +204,8 @@ class Broker:
                 pass  # that is done after each event
             case "look":
                 feed.look_on(self.state)
-            case "lender":
-                presence.notice_silence(self.state, now, due.name[0])
-            case "lease":
-                presence.end_grace(self.state, now, due.name[0])
+            case "lender" | "lease" | "left":
+                presence.fall_due(self.state, now, due)
             case "gather":
                 gathering.give_up(self.state, now, self.state.jobs[JobKey(*due.name)])
             case "copies":
@@ -236,12 +235,13 @@ class Broker:
         """
         state = self.state
         for due, at in state.due.items():
-            if due.kind in ("look", "lender", "lease", "gather", "gangs", "copies"):
+            if due.kind in ("look", "lender", "lease", "left", "gather", "gangs", "copies"):
                 state.due.set(due, at + by_s)
             elif due.kind == "queue":
                 queue_time.shift(state, now, due, at, by_s)
         state.gangs.shift(by_s)
         state.fleet.shift(by_s)
+        state.stands.shift(by_s)
         state.leases.shift(by_s)
         state.shares.shift(by_s)
         state.shares.advance(now)

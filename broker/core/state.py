@@ -14,6 +14,7 @@ from broker.core.jobs.dependencies import Dependencies
 from broker.core.jobs.history import History
 from broker.core.jobs.job import Job, JobKey
 from broker.core.leasing.leases import Lease, Leases
+from broker.core.leasing.stands import Stands
 from broker.core.matching.fleet import Fleet
 from broker.core.matching.groups import Backlog, Group
 from broker.core.matching.need import Need
@@ -26,13 +27,23 @@ class Due(NamedTuple):
     """What waits.
 
     A job's end of life, of its time in the queue or of its rest; a look at more jobs that waited
-    for others; a lender's silence; the grace of a lease that is unlisted, or not taken; a look for
-    tasks that take too long, or at more groups of jobs. Of gangs: the end of the time to gather in,
-    and the next look at those that wait.
+    for others; a lender's silence; the grace of a lease that is unlisted, or not taken; a look at
+    those that are left to whose pulls wait, for tasks that take too long, or at more groups of
+    jobs. Of gangs: the end of the time to gather in, and the next look at those that wait.
     """
 
     kind: Literal[
-        "job", "queue", "rest", "follow", "look", "lender", "lease", "gather", "gangs", "copies"
+        "job",
+        "queue",
+        "rest",
+        "follow",
+        "look",
+        "lender",
+        "lease",
+        "left",
+        "gather",
+        "gangs",
+        "copies",
     ]
     name: tuple[str, ...]
 
@@ -122,6 +133,7 @@ class State:
         """Whether lenders can't be heard, for no fault of theirs."""
         self.open_classes: set[str] = set()
         """Classes whose queue is known to exist."""
+        self.stands = Stands()
         self.copies: dict[str, None] = {}
         """Leases of tasks that another one has already, while it is not known who holds them."""
         self.stirred: dict[Need, Group | None] = {}

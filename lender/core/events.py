@@ -191,9 +191,15 @@ class TokenRead:
 
 @dataclass(frozen=True, slots=True)
 class ClassesOpened:
-    """The broker says that these classes have work."""
+    """The broker says that these classes have work.
+
+    Attributes:
+        classes: their tokens, or our own queue.
+        stand_s: for how long they are to be pulled from; None: without end.
+    """
 
     classes: tuple[str, ...]
+    stand_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ FOR_OTHERS_TIMES: Final = 16
 
 def take_up(now: float, event: LeaseDelivered, situation: Situation, pulls: Pulls) -> list[Effect]:
     """Decide on a delivered lease; one that may run here at all is begun if there is room."""
-    pulls.brought(event.work_class)
+    pulls.brought(now, event.work_class)
     if event.ends_pull:
         pulls.ended(now, event.work_class, refused=False)
     delivery, lease, leases = event.delivery, event.lease, situation.leases

@@ -289,8 +289,8 @@ class Lender:
         self._situation.token_classes = event.classes
         return []
 
-    def _on_opened(self, _now: float, event: ClassesOpened) -> list[Effect]:
-        self._pulls.opened(event.classes, self._situation.queues)
+    def _on_opened(self, now: float, event: ClassesOpened) -> list[Effect]:
+        self._pulls.opened(now, event.classes, self._situation.queues, event.stand_s)
         return []
 
     def _on_cancelled(self, now: float, event: LeasesCancelled) -> list[Effect]:
@@ -300,9 +300,9 @@ class Lender:
             for effect in self._leases.drop(now, lease, "the broker cancelled it")
         ]
 
-    def _on_malformed(self, _now: float, event: LeaseMalformed) -> list[Effect]:
+    def _on_malformed(self, now: float, event: LeaseMalformed) -> list[Effect]:
         # Not ours to destroy: the broker, or a newer lender, may make something of it.
-        self._pulls.brought(event.work_class)
+        self._pulls.brought(now, event.work_class)
         return [ReturnLease(event.delivery, MALFORMED_DELAY_S)]
 
     def _on_pull_ended(self, now: float, event: PullEnded) -> list[Effect]:

@@ -16,6 +16,9 @@ CLASSES_MAX = 4096
 """As many as an offer may list."""
 
 CHANGED_S = 0.05
+"""Between two offers; and what a lease changes is told so much later, unless it is over by then:
+the report says as much."""
+
 HOLDING_S = 0.5
 IDLE_S = 5.0
 
@@ -57,12 +60,16 @@ def _gpus(grant: Grant, capabilities: Capabilities) -> set[Gpu]:
 
 
 class OfferPace:
-    """An offer at once where what it says has changed, and a heartbeat otherwise."""
+    """An offer at once where what it says has changed, and a heartbeat otherwise.
+
+    What leases change alone waits for a moment: of a short one nothing is said at all.
+    """
 
     def __init__(self) -> None:
         self._sent_at = -math.inf
         self._said: object = None
-        self._changed = True
+        self._work_said: object = None
+        self._change_due: float | None = self._sent_at
         self._holding = False
         self._asked = False
 
@@ -72,20 +79,32 @@ class OfferPace:
 
     def waits(self, now: float) -> bool:
         """Tell whether none is due whatever it says: the last is too young for a change."""
-        return self._changed and not self._asked and now < self._sent_at + CHANGED_S
+        return self._change_due is not None and not self._asked and now < self._change_due
 
-    def due(self, now: float, says: object, *, holding: bool) -> bool:
-        """Tell whether an offer that `says` this is to be sent now, and count it as sent."""
-        self._changed = says != self._said
+    def due(self, now: float, says: object, work: object, *, holding: bool) -> bool:
+        """Tell whether an offer is to be sent now, and count it as sent.
+
+        Args:
+            now: seconds since the epoch.
+            says: what is told at once.
+            work: the leases, and what is free beside them.
+            holding: whether there are any.
+        """
         self._holding = holding
+        if says != self._said:
+            self._change_due = self._sent_at + CHANGED_S
+        elif work == self._work_said:
+            self._change_due = None
+        elif self._change_due is None:
+            self._change_due = now + CHANGED_S
         if not self._asked and now < self.next_deadline():
             return False
-        self._sent_at, self._said = now, says
-        self._asked = self._changed = False
+        self._sent_at, self._said, self._work_said = now, says, work
+        self._asked, self._change_due = False, None
         return True
 
     def next_deadline(self) -> float:
         """Return when the next offer is due."""
-        if self._changed:
-            return self._sent_at + CHANGED_S
+        if self._change_due is not None:
+            return self._change_due
         return self._sent_at + (HOLDING_S if self._holding else IDLE_S)

@@ -155,8 +155,10 @@ class Situation:
         classes = self.classes
         lent = (classes, consent.nets, consent.digest)
         labels = self.labels_lent
-        says = (phase, slots_free, *lent, labels, blobs, leases.states())
-        if not pace.due(now, says, holding=len(leases) > 0):
+        states = leases.states()
+        ready = tuple(lease for lease, _, is_ready in states if is_ready)
+        says = (phase, *lent, labels, blobs, ready)
+        if not pace.due(now, says, (slots_free, states), holding=len(leases) > 0):
             return []
         assert self.capabilities is not None, "it is online"
         offer = Offer(

@@ -187,7 +187,7 @@ class WorkQueues:
             return
         match control.kind:
             case "open":
-                self._post(ClassesOpened(control.classes))
+                self._post(ClassesOpened(control.classes, control.stand_s))
             case "cancel":
                 self._post(LeasesCancelled(control.leases))
             case "start":

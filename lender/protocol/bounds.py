@@ -55,6 +55,9 @@ OFFERED_CORES_MAX = 4096
 OFFERED_BYTES_MAX = 1 << 50
 """Of memory, disk or GPU memory: sums over a fleet stay exact."""
 
+STAND_S_MAX = 3600.0
+"""For so long a lender may be told to keep a pull waiting."""
+
 OFFERED_STAY_S_MAX = 1e12
 """Beyond any calendar's end."""
 

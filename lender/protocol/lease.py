@@ -137,7 +137,8 @@ class Offer(Open):
 class Control(Open):
     """The broker's word to one lender.
 
-    open: these classes have work (`classes`); cancel: stop these leases (`leases`);
+    open: these classes have work (`classes`), pull from them for `stand_s` seconds, or, without
+    that, for as long as they are lent; cancel: stop these leases (`leases`);
     start: all of their gangs are ready, run these leases (`leases`);
     hello: a broker has started, offer at once.
     """
@@ -145,6 +146,7 @@ class Control(Open):
     v: Literal[1] = 1
     kind: Literal["open", "cancel", "start", "hello"]
     classes: tuple[str, ...] = ()
+    stand_s: float | None = Field(default=None, ge=0, le=bounds.STAND_S_MAX)
     leases: tuple[LeaseId, ...] = ()
 
 

@@ -51,7 +51,7 @@ def _control(data: bytes) -> None:
     if control is not None:
         bench = Bench().ready()
         bench.run(make_lease())
-        bench.tell(ClassesOpened(control.classes))
+        bench.tell(ClassesOpened(control.classes, control.stand_s))
         bench.tell(LeasesCancelled(control.leases))
         bench.tell(GangGathered(control.leases))
         _still_lends(bench)

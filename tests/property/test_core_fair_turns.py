@@ -28,7 +28,7 @@ def test_every_class_with_work_gets_its_turns(
     classes = CLASSES[:count]
     allowed = frozenset(classes)
     pulls = Pulls("")
-    pulls.opened(classes, allowed)
+    pulls.opened(START, classes, allowed, None)
     running: list[str] = []
     served_in = Counter[str]()
     for number in range(ROUNDS):
@@ -38,7 +38,7 @@ def test_every_class_with_work_gets_its_turns(
         if order is not None:
             order.shuffle(messages)
         for work_class in messages:
-            pulls.brought(work_class)
+            pulls.brought(now, work_class)
             if len(running) < slots:
                 running.append(work_class)
                 pulls.served(work_class)

@@ -267,7 +267,7 @@ class LenderShell(Actor):
         control = decode(Control, payload)
         match control.kind:
             case "open":
-                self.post(ClassesOpened(control.classes))
+                self.post(ClassesOpened(control.classes, control.stand_s))
             case "cancel":
                 self.post(LeasesCancelled(control.leases))
             case "start":

@@ -177,6 +177,29 @@ def test_a_change_is_offered_at_once_but_not_more_often_than_every_50_ms() -> No
     assert effect.offer.phase == "lending"
 
 
+def test_of_a_short_lease_nothing_is_offered_and_of_a_longer_one_after_50_ms() -> None:
+    bench = Bench().ready()
+    bench.wait(1.0)
+    assert every(SendOffer, bench.run()) == []
+    assert bench.lender.next_deadline() == bench.now + 0.05
+    bench.now += 0.02
+    assert every(SendOffer, bench.end(0) + bench.answer(1)) == []
+    assert offers(bench, 1.0) == 0, "it lends what it has said that it does"
+    bench = Bench().ready()
+    bench.wait(1.0)
+    assert every(SendOffer, bench.run()) == []
+    (effect,) = every(SendOffer, bench.wait(0.05))
+    assert [one.lease for one in effect.offer.leases] == [lease_id(1)]
+    assert effect.offer.slots_free == 3
+
+
+def test_what_an_owner_says_does_not_wait_for_a_lease() -> None:
+    bench = Bench().ready()
+    bench.wait(1.0)
+    bench.run()
+    assert the(SendOffer, bench.pause() + bench.wait(0.05)).offer.phase == "paused"
+
+
 def test_the_heartbeat_is_slow_when_idle_and_quick_while_leases_are_held() -> None:
     bench = Bench().ready()
     bench.wait(1.0)

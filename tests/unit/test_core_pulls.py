@@ -20,6 +20,7 @@ from lender.core.events import (
     BrokerConnected,
     BrokerDisconnected,
     CapabilitiesFound,
+    ClassesOpened,
     LeaseDelivered,
     LeaseMalformed,
     PullEnded,
@@ -77,6 +78,49 @@ def test_a_refused_pull_closes_the_class_until_it_is_opened_again() -> None:
     bench.tell(PullEnded(RENDER, refused=True))
     assert pulled(bench.wait(60.0)) == []
     assert pulled(bench.open()) == [(RENDER, 4)]
+
+
+def test_a_class_that_is_opened_for_a_while_is_left_after_it() -> None:
+    bench = Bench().ready()
+    assert every(PullWork, bench.tell(ClassesOpened((RENDER,), 2.5))) == [PullWork(RENDER, 4, 2.5)]
+    assert pulled(bench.tell(CALM, 2.6)) == []
+    assert pulled(bench.tell(PullEnded(RENDER, refused=False))) == []
+    assert pulled(bench.wait(60.0)) == []
+    assert every(PullWork, bench.tell(ClassesOpened((RENDER,), 60.0))) == [
+        PullWork(RENDER, 4, 30.0)
+    ]
+
+
+def test_the_last_word_on_a_class_counts() -> None:
+    for words in ((None, 1.0), (60.0, 1.0)):
+        bench = Bench().ready()
+        for stand_s in words:
+            bench.tell(ClassesOpened((RENDER,), stand_s))
+        assert pulled(bench.tell(PullEnded(RENDER, refused=False), 30.0)) == []
+        assert pulled(bench.wait(60.0)) == []
+
+
+def test_a_queue_that_gives_more_at_once_is_not_left_yet() -> None:
+    bench = Bench().ready()
+    bench.tell(ClassesOpened((RENDER,), 0.1))
+    bench.deliver()
+    again = bench.tell(PullEnded(RENDER, refused=False), 0.5)
+    assert every(PullWork, again) == [PullWork(RENDER, 3, 0.5)]
+    bench.now += 0.4
+    bench.deliver(make_lease(number=2))
+    assert pulled(bench.tell(PullEnded(RENDER, refused=False), 0.2)) == [], "that one came late"
+    assert pulled(bench.wait(60.0)) == []
+
+
+def test_who_had_no_slot_looks_once_whether_more_has_come() -> None:
+    bench = Bench(slots=1).ready()
+    bench.tell(ClassesOpened((RENDER,), 0.5))
+    bench.run()
+    bench.tell(PullEnded(RENDER, refused=False))
+    bench.wait(10.0)
+    assert every(PullWork, bench.end(0)) == [PullWork(RENDER, 1, 0.1)]
+    assert pulled(bench.tell(PullEnded(RENDER, refused=False), 0.2)) == []
+    assert pulled(bench.wait(60.0)) == []
 
 
 def test_the_end_of_a_pull_that_was_never_begun_is_harmless() -> None:

@@ -58,6 +58,8 @@ class Lease:
     """When the task in work had begun, as far as is known; None while it is being prepared."""
     prepared_s: float = 0.0
     """How long that took."""
+    is_left: bool = False
+    """Nobody was told of it: it is left to those whose pulls wait."""
     queue: str = field(init=False)
     """The queue that it waits in."""
 
@@ -97,6 +99,8 @@ class Leases:
         self._unclaimed: OrderedDict[Need, dict[str, None]] = OrderedDict()
         self.waiting = Tally()
         """Leases without a holder, by queue."""
+        self.left = Tally()
+        """Those of them that are left to whose pulls wait."""
 
     def __len__(self) -> int:
         return len(self._live)
@@ -153,7 +157,13 @@ class Leases:
         """Note who took the lease."""
         lease.holder = lender
         self._held.setdefault(lender, set()).add(lease.id)
-        self.waiting.drop(lease.queue)
+        self._wait_no_more(lease)
+
+    def leave(self, lease: Lease, *, left: bool) -> None:
+        """Note whether a lease that waits is left to those whose pulls wait."""
+        if lease.is_left != left:
+            lease.is_left = left
+            (self.left.add if left else self.left.drop)(lease.queue)
 
     def holds_any(self, lender: str) -> bool:
         """Tell whether `lender` holds a lease."""
@@ -169,7 +179,7 @@ class Leases:
         del self._live[lease.id]
         self._drop_unclaimed(lease)
         if lease.holder is None:
-            self.waiting.drop(lease.queue)
+            self._wait_no_more(lease)
             return
         held = self._held[lease.holder]
         held.discard(lease.id)
@@ -197,6 +207,10 @@ class Leases:
         """Tell whether `lender` gave the last word on a lease, and may not know yet that it is."""
         finished = self._finished.get(lease_id)
         return finished is not None and finished[0] == lender and now < finished[1] + ANSWER_S
+
+    def _wait_no_more(self, lease: Lease) -> None:
+        self.waiting.drop(lease.queue)
+        self.leave(lease, left=False)
 
     def _drop_unclaimed(self, lease: Lease) -> None:
         unclaimed = self._unclaimed.get(lease.need, {})

@@ -7,7 +7,7 @@ from typing import Final
 from broker.core.effects import SendControl, Warn
 from broker.core.enrolment.bound import Bound
 from broker.core.gangs import gathering
-from broker.core.leasing import locality, untaken
+from broker.core.leasing import locality, standing, untaken
 from broker.core.leasing.holding import cancel_stray, lose, set_back, silent_at, take, watch
 from broker.core.leasing.leases import UNLISTED_GRACE_S, Lease
 from broker.core.matching.lender import Lender
@@ -46,7 +46,8 @@ def hear_offer(state: State, now: float, lender_id: str, payload: bytes) -> None
     if offer.phase == "offline":
         _give_up(state, lender_id)
         return
-    _tell_open(state, now, lender, added & state.open_classes)
+    opened = {one for one in added & state.open_classes if standing.are_few(state, one)}
+    _tell_open(state, now, lender, opened)
     _remind(state, now, lender)
 
 
@@ -71,24 +72,39 @@ def bind(state: State, now: float, bounds: Mapping[str, Bound]) -> None:
 def tell_fed(state: State, now: float, lease: Lease) -> None:
     """A lease waits in the queue of its class: tell those who may not know of it.
 
-    The first one of a class opens it, for all that list it. Later ones are told to the lender in
-    whose room they are counted: it may have begun anew, and lenders that are no good for the
-    lease may take it before every reminder.
+    The first one of a class opens it, for all that list it where those are few. Any is told to the
+    lender in whose room it is counted: it may have begun anew, and lenders that are no good for the
+    lease may take it before every reminder. Where many list it, that lender has no pull that waits,
+    unless it is one of those that stand there (`standing`).
     """
     token = lease.class_token
     if lease.near is not None:
         locality.tell_fed(state, lease)
-    elif token not in state.open_classes:
+        return
+    if token not in state.open_classes:
         state.open_classes.add(token)
-        for lender in state.fleet.of_class(token):
+        if standing.are_few(state, token):
+            for lender in state.fleet.of_class(token):
+                _tell_open(state, now, lender, {token})
+    if lease.holder is None and not standing.leave(state, now, lease):
+        _tell_claimed(state, now, lease)
+        for lender in standing.recruits(state, now, lease):
             _tell_open(state, now, lender, {token})
-    elif lease.holder is None and lease.claim is not None:
-        claimed = state.fleet.get(lease.claim)
-        if claimed is not None and _may_remind(claimed, now):
-            _tell_open(state, now, claimed, {token})
 
 
-def notice_silence(state: State, now: float, lender_id: str) -> None:
+def _tell_left(state: State, now: float, class_token: str) -> None:
+    """Leases were left to those who stand in the queue of a class: tell of what nobody took."""
+    for lease in standing.take_late(state, now, class_token):
+        _tell_claimed(state, now, lease)
+
+
+def fall_due(state: State, now: float, due: Due) -> None:
+    """The time is up for a lender, for a lease, or for what was left to those who stand."""
+    what = {"lender": _notice_silence, "lease": _end_grace, "left": _tell_left}[due.kind]
+    what(state, now, due.name[0])
+
+
+def _notice_silence(state: State, now: float, lender_id: str) -> None:
     """The time is up for a lender that may have spoken since: give it up, or wait on."""
     lender = state.fleet.get(lender_id)
     if lender is None:
@@ -100,7 +116,7 @@ def notice_silence(state: State, now: float, lender_id: str) -> None:
         watch(state, now, lender_id)
 
 
-def end_grace(state: State, now: float, lease_id: str) -> None:
+def _end_grace(state: State, now: float, lease_id: str) -> None:
     """Its holder no longer lists the lease, nor has it reported the end of it: it is lost.
 
     Or it is not meant for all, and waits for somebody to take it.
@@ -188,14 +204,22 @@ def _give_up(state: State, lender_id: str) -> None:
 def _tell_open(state: State, now: float, lender: Lender, class_tokens: AbstractSet[str]) -> None:
     if class_tokens:
         lender.reminded_at = now
-        control = Control(kind="open", classes=tuple(sorted(class_tokens)))
-        state.outbox.emit(SendControl(lender.id, control))
+        for stand_s, tokens in standing.places(state, now, lender.id, class_tokens).items():
+            control = Control(kind="open", classes=tuple(tokens), stand_s=stand_s)
+            state.outbox.emit(SendControl(lender.id, control))
+
+
+def _tell_claimed(state: State, now: float, lease: Lease) -> None:
+    claimed = None if lease.claim is None else state.fleet.get(lease.claim)
+    if claimed is not None and _may_remind(claimed, now):
+        _tell_open(state, now, claimed, {lease.class_token})
 
 
 def _remind(state: State, now: float, lender: Lender) -> None:
     if _may_remind(lender, now):
-        waiting = lender.classes & state.leases.waiting.keys()
-        _tell_open(state, now, lender, waiting & state.open_classes)
+        waiting, left = state.leases.waiting, state.leases.left
+        untaken = {one for one in lender.classes & waiting.keys() if waiting[one] > left[one]}
+        _tell_open(state, now, lender, untaken & state.open_classes)
 
 
 def _may_remind(lender: Lender, now: float) -> bool:

@@ -47,6 +47,10 @@ class Fleet:
         """Return the lenders whose offers list the class."""
         return self._by_class.get(class_token, {}).values()
 
+    def count_of(self, class_token: str) -> int:
+        """Return how many those are."""
+        return len(self._by_class.get(class_token, ()))
+
     def slots_of(self, class_token: str) -> int:
         """Return the usable slots of all lenders that list the class."""
         return self._slots.get(class_token, 0)

@@ -121,6 +121,19 @@ class Lender:
             and self.spares(need)
         )
 
+    def may_begin(self, need: Need) -> int:
+        """Return how many leases of such work it could take now, as it has said itself."""
+        offer, disk = self.offer, self.offer.disk_free_bytes
+        if (
+            need.memory_bytes <= offer.memory_free_bytes
+            and need.vram_bytes <= offer.vram_free_bytes
+            and (disk is None or need.disk_bytes <= disk)
+            and self.allows(need)
+            and self.spares(need)
+        ):
+            return offer.slots_free // need.cores
+        return 0
+
     def hear(self, now: float, offer: Offer, held: Iterable[Need]) -> bool:
         """Take up an offer; tells whether it may have room for what it had none for before.
 
