@@ -129,13 +129,13 @@ async def test_the_processor_time_that_is_told_is_what_was_used(workshop: Worksh
 async def test_values_of_all_sizes_come_together(workshop: Workshop) -> None:
     """Behind a small one that waits, one as large as may be: they are no frame too large."""
     say = (
-        "(drop (memory.grow (i32.const 20))) (call $say (if (result i32)"
-        " (i32.and (call $first) (i32.const 1))"
-        " (then (i32.const 1048576)) (else (i32.const 12000))))"
+        "(call $say (if (result i32) (i32.and (call $first) (i32.const 1))"
+        " (then (i32.const 60000)) (else (i32.const 16000))))"
     )
-    sandbox = await prepared(workshop, command(say), 10)
+    limits = LIMITS._replace(output_bytes=60_000)
+    sandbox = await prepared(workshop, command(say), 10, limits)
     found = await all_of(sandbox, 10)
-    assert [len(one.value) for one in found] == [12_000, 1 << 20] * 5
+    assert [len(one.value) for one in found] == [16_000, 60_000] * 5
 
 
 def _status(sandbox: LeaseSandbox, name: str) -> int:
