@@ -38,10 +38,13 @@ class Capture:
         """The last 8 KiB of standard error."""
         return bytes(self._stderr)
 
-    @property
-    def is_clean(self) -> bool:
-        """Nothing was written: it is as good as new."""
-        return not (self._value or self._stderr or self.over)
+    def take(self) -> tuple[bytes, bytes]:
+        """Value and end of standard error of one task, to begin anew for the next."""
+        taken = bytes(self._value), bytes(self._stderr)
+        self._value.clear()
+        self._stderr.clear()
+        self.over = False
+        return taken
 
     def take_stdout(self, fd: int) -> bool:
         """Read what a non-blocking pipe holds; False at its end."""

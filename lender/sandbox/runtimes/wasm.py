@@ -100,7 +100,7 @@ class _WasmRunner:
         self._output = select.poll()
         for fd in (self._stdout, self._stderr):
             self._output.register(fd, select.POLLIN)
-        self._capture = self._new_capture()
+        self._capture = Capture(plan.limits.output_bytes, reporter.add_log)
         # What has a folder or a log of its own is told by itself.
         is_watched = reporter.watched and self._uses_streams
         self._together_max = 1 if self._has_folder or is_watched else HELD_MAX
@@ -141,7 +141,6 @@ class _WasmRunner:
         self._watch.end()
         if run.over_at_s is not None:
             self._stores.renew()  # what an epoch has ended would end the next one, too
-        self._capture = run.capture
         return self._tell(ended, tasks)
 
     def _run(self, run: Run, words: Sequence[str]) -> None:
@@ -207,9 +206,6 @@ class _WasmRunner:
         refused = error is not None and "exceeds memory limits" in error
         return "memory" if refused or memory_bytes > near_bytes else None
 
-    def _new_capture(self) -> Capture:
-        return Capture(self._plan.limits.output_bytes, self._reporter.add_log)
-
     def _drain(self, run: Run) -> None:
         # Most write to one of them, or to none: asked for both at once.
         for fd, _event in self._output.poll(0):
@@ -254,11 +250,10 @@ class _WasmRunner:
         run.started_at = now = time.monotonic()
         if not self._ended:
             self._due_at = now + HELD_S
-        if self._uses_streams and not run.capture.is_clean:
-            value, stderr_tail = run.capture.value, run.capture.stderr_tail
-            run.capture = self._new_capture()
+        if self._uses_streams:
+            value, stderr_tail = run.capture.take()
             size_bytes = len(value) + len(stderr_tail)
-            if self._ended_bytes and self._ended_bytes + size_bytes > HELD_BYTES_MAX:
+            if self._ended_bytes + size_bytes > HELD_BYTES_MAX and self._ended_bytes:
                 self._hold()
             self._ended_bytes += size_bytes
             if self._ended_bytes > HELD_BYTES_MAX:
