@@ -256,6 +256,12 @@ GOALS: Final = (
         most=20,
     ),
     Goal(
+        "a cold command on a fleet at rest, p50",
+        "ms",
+        median("throughput", "one by one, /bin/true, cold, each after 0.1 s, sync default, p50"),
+        most=20,
+    ),
+    Goal(
         "a lender is killed: until its task's second start",
         "s",
         beside_peers(

@@ -43,6 +43,7 @@ from lender.client.job import Job
 
 NOTHING = bytes(wasmtime.wat2wasm('(module (memory (export "memory") 1) (func (export "_start")))'))
 IN_FLIGHT = 1000
+RESTED_S = 0.1
 OURS, FLOOR = "lender", "floor: raw JetStream"
 
 
@@ -104,6 +105,8 @@ class Bench:
             for words, submit in (("warm", command_job), ("cold", new_command_job)):
                 took = await _one_by_one(submit, sizes.one_by_one // 4)
                 self._latency(OURS, f"/bin/true, {words}, {sync}", took)
+            took = await _one_by_one(new_command_job, sizes.one_by_one // 4, RESTED_S)
+            self._latency(OURS, f"/bin/true, cold, each after 0.1 s, {sync}", took)
 
     async def _jobs(self, stand: Stand, floor: Floor, sync: str) -> None:
         await self._floor(floor, self._sizes.jobs, sync)
@@ -206,10 +209,16 @@ def _nothing(_: int) -> None:
     return None
 
 
-async def _one_by_one(submit: Callable[[], Awaitable[Job]], count: int) -> list[float]:
-    """Milliseconds from the call that submits to the result in the submitter's hands."""
+async def _one_by_one(
+    submit: Callable[[], Awaitable[Job]], count: int, rested_s: float = 0
+) -> list[float]:
+    """Milliseconds from the call that submits to the result in the submitter's hands.
+
+    Nothing is asked for so long before each of them: all is at rest then.
+    """
     took_ms = []
     for _ in range(count):
+        await asyncio.sleep(rested_s)
         began = time.perf_counter()
         job = await submit()
         await job.result()

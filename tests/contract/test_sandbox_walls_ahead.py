@@ -160,6 +160,7 @@ async def test_nobody_behind_them_outlives_who_keeps_them(stand: Stand, victim: 
     ended = {"the launcher": stand.workshop.launcher.pid, "the spare": spare.pid}
     os.kill(ended.get(victim, bubblewrap.pid), signal.SIGKILL)
     if victim == "bubblewrap":
+        await until(lambda: not tree.alive(bubblewrap), "it is gone")
         assert await stand.value(stand.sandbox("printf done")) == b"done"
         met.remove(spare)
     await until(lambda: not any(map(tree.alive, met)), "they are gone")
@@ -167,7 +168,10 @@ async def test_nobody_behind_them_outlives_who_keeps_them(stand: Stand, victim: 
 
 async def test_what_nobody_needs_is_let_go(stand: Stand) -> None:
     launcher, memory_bytes = stand.workshop.launcher, LIMITS.memory_bytes
-    launcher.look_ahead(None, WallsWanted(stand.place, memory_bytes, kept_s=0.5))
+    first = stand.sandbox("true")
+    first._places = None
+    await stand.value(first)
+    launcher.look_ahead(None, WallsWanted(stand.place, memory_bytes, kept_s=2))
     await until(lambda: bool(stand.ahead), "they stand")
     await until(lambda: len(stand.spare) == 1 and not stand.ahead, "they are gone")
     assert await stand.value(stand.sandbox("printf done")) == b"done"
