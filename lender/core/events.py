@@ -1,5 +1,6 @@
 """What can happen to a lender: the past-tense events that `Lender.handle` takes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lender.core.budget import Usage
@@ -275,7 +276,7 @@ class TasksEnded:
     """Some tasks of a lease ended, in the order of the lease; `used` has been until then."""
 
     lease: str
-    results: tuple[TaskResult, ...]
+    results: Sequence[TaskResult]
     used: UsageMetered | None = None
 
 

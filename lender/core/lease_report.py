@@ -1,10 +1,13 @@
 """What the broker is told about one held lease, from its delivery to its ack."""
 
+from collections.abc import Sequence
+
 from lender.core.effects import AckLease, Effect, ExtendLease, ForgetDelivery, SendReport
 from lender.protocol.bounds import CHUNK_BYTES_MAX, CHUNK_RESULTS_MAX
 from lender.protocol.job import JobSpec
 from lender.protocol.lease import Done, Lease, Outcome, TaskCheckpoint
 from lender.protocol.result import TaskResult
+from lender.protocol.result_run import ResultRun, joined
 from lender.protocol.streams import IN_PROGRESS_S
 
 PARTIAL_S = 0.1
@@ -35,8 +38,8 @@ class LeaseReport:
         self.run = 0
         self._lease = lease
         self._delivery = delivery
-        self._results: list[TaskResult] = []
-        self._results_bytes = 0
+        self._pieces: list[Sequence[TaskResult]] = []
+        self._count = self._succeeded = self._results_bytes = 0
         self._sent_at = now
         self._extended_at = now
         self._number = 0
@@ -54,19 +57,25 @@ class LeaseReport:
         before, self._delivery = self._delivery, delivery
         return ForgetDelivery(before)
 
-    def add(self, now: float, results: tuple[TaskResult, ...]) -> list[Effect]:
-        """Take up results; parts of full size go out at once."""
+    def add(self, now: float, results: Sequence[TaskResult]) -> list[Effect]:
+        """Take up results; parts of full size go out at once.
+
+        Args:
+            now: seconds since the epoch.
+            results: a run of them is not taken apart, so it is no longer than a part may be.
+        """
         effects: list[Effect] = []
         self.run += len(results)
+        if isinstance(results, ResultRun):
+            size_bytes = len(results) * _FRAME_BYTES + sum(map(len, results.values))
+            self._make_room(now, len(results), size_bytes, effects)
+            self._pieces.append(results)
+            self._succeeded += len(results)
+            return effects
         for result in results:
-            size_bytes = result_bytes(result)
-            if (
-                len(self._results) >= CHUNK_RESULTS_MAX
-                or self._results_bytes + size_bytes > CHUNK_BYTES_MAX
-            ):
-                effects.append(self._send(now, final=False))
-            self._results.append(result)
-            self._results_bytes += size_bytes
+            self._make_room(now, 1, result_bytes(result), effects)
+            self._pieces.append((result,))
+            self._succeeded += result.state == "succeeded"
         return effects
 
     def finish(
@@ -89,7 +98,8 @@ class LeaseReport:
 
     def drop_results(self) -> None:
         """Forget the results that were not sent: consent for them is withdrawn."""
-        self._results, self._results_bytes = [], 0
+        self._pieces = []
+        self._count = self._succeeded = self._results_bytes = 0
 
     def accepted(self, number: int) -> None:
         """Take up that the broker has committed report `number`."""
@@ -106,7 +116,7 @@ class LeaseReport:
     def due(self, now: float) -> list[Effect]:
         """Send what has waited long enough, and extend the lease."""
         effects: list[Effect] = []
-        if self._results and now >= self._sent_at + PARTIAL_S:
+        if self._pieces and now >= self._sent_at + PARTIAL_S:
             effects.append(self._send(now, final=False))
         if now >= self._extended_at + IN_PROGRESS_S:
             self._extended_at = now
@@ -120,7 +130,15 @@ class LeaseReport:
     def next_deadline(self) -> float:
         """Return when `due` has something to do."""
         extend_at = self._extended_at + IN_PROGRESS_S
-        return min(extend_at, self._sent_at + PARTIAL_S) if self._results else extend_at
+        return min(extend_at, self._sent_at + PARTIAL_S) if self._pieces else extend_at
+
+    def _make_room(self, now: float, count: int, size_bytes: int, effects: list[Effect]) -> None:
+        """Count so much more; what is here goes out before it would be too much."""
+        is_full = self._count + count > CHUNK_RESULTS_MAX
+        if is_full or self._results_bytes + size_bytes > CHUNK_BYTES_MAX:
+            effects.append(self._send(now, final=False))
+        self._count += count
+        self._results_bytes += size_bytes
 
     def _send(
         self,
@@ -135,19 +153,23 @@ class LeaseReport:
         self._number += 1
         if final:
             self._final_number = self._number
-        if succeeded := sum(one.state == "succeeded" for one in self._results):
-            self._untaken[self._number] = succeeded
+        if self._succeeded:
+            self._untaken[self._number] = self._succeeded
+        results = joined(self._pieces)
+        is_run = isinstance(results, ResultRun)
         report = Done(
             lease=self._lease.lease,
             job=self._lease.job,
             submitter=self._lease.submitter,
-            results=tuple(self._results),
+            results=() if is_run else results,
             checkpoints=checkpoints,
             final=final,
             outcome=outcome,
             field=field[:_FIELD_CHARS_MAX],
             reason=reason[:_REASON_CHARS_MAX],
         )
+        if is_run:
+            report = report.model_copy(update={"results": results})
         self._sent_at = now
         self.drop_results()
         return SendReport(self._lease.lease, self._number, report, self._lease)

@@ -1,6 +1,7 @@
 """One lease being worked on: its sandbox, the tasks that are left, and what its receipt says."""
 
 import math
+from collections.abc import Sequence
 
 from lender.core.admission import Plan
 from lender.core.attempt import AttemptState, step
@@ -21,6 +22,7 @@ from lender.core.metering import EnergyRate, Meter
 from lender.protocol.devices import devices_of
 from lender.protocol.lease import Lease
 from lender.protocol.result import TaskResult
+from lender.protocol.result_run import ResultRun
 
 
 class LeaseRun:
@@ -144,15 +146,21 @@ class LeaseRun:
         self._gathered = True
         return self._begin()
 
-    def take(self, results: tuple[TaskResult, ...], rate: EnergyRate) -> tuple[TaskResult, ...]:
+    def take(self, results: Sequence[TaskResult], rate: EnergyRate) -> Sequence[TaskResult]:
         """Return those of `results` that end a task that had no result yet."""
         if not self._told_to_run:
             return ()
-        taken, cpu_s, out_bytes, left = list[TaskResult](), 0.0, 0, self._left
+        left = self._left
+        if isinstance(results, ResultRun) and left.issuperset(results.tasks):
+            left.difference_update(results.tasks)
+            self.meter.results(sum(results.cpu_s), sum(map(len, results.values)), rate)
+            return results
+        taken, cpu_s, out_bytes = list[TaskResult](), 0.0, 0
         for result in results:
-            if result.task not in left:
+            try:
+                left.remove(result.task)
+            except KeyError:
                 continue
-            left.discard(result.task)
             self.tasks_failed += result.state == "failed"
             cpu_s += result.cpu_s
             out_bytes += _bytes_out(result)

@@ -1,6 +1,6 @@
 """Every lease that this lender holds: those being worked on, and those waiting for an answer."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from lender.core.admission import Plan
@@ -173,7 +173,7 @@ class Leases:
         self,
         now: float,
         lease: str,
-        results: tuple[TaskResult, ...],
+        results: Sequence[TaskResult],
         rate: EnergyRate,
         *,
         keep: bool,

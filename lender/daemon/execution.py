@@ -32,8 +32,10 @@ from lender.daemon.provisions import ALONE, Provisions
 from lender.daemon.recorder import Recorder, terms_of
 from lender.daemon.rest import SOON_S, Rest
 from lender.link.errors import LinkError
+from lender.protocol.bounds import CHUNK_RESULTS_MAX
 from lender.protocol.lease import TaskCheckpoint
 from lender.protocol.result import TaskResult
+from lender.protocol.result_run import joined
 from lender.sandbox.files import scratch
 from lender.sandbox.files.checkpoint import CheckpointRefusedError
 from lender.sandbox.port import (
@@ -78,7 +80,8 @@ class Execution:
         self._closed = self._abandoned = False
         self._rest = Rest(self)
         self._recorder = Recorder(machinery.state, machinery.records, machinery.receipts)
-        self._ended: list[TaskResult] = []
+        self._ended: list[Sequence[TaskResult]] = []
+        self._ended_count = 0
         self._teller: asyncio.TimerHandle | None = None
         self._saving: asyncio.Task[None] | None = None
         self._cpu: CpuCounter | None = None
@@ -272,7 +275,10 @@ class Execution:
                 results = await self._run_some(tasks[done : done + 1 + KNOWN_MAX])
                 if not results:
                     break
-                self._ended += results
+                if self._ended_count + len(results) > CHUNK_RESULTS_MAX:
+                    self._tell()
+                self._ended.append(results)
+                self._ended_count += len(results)
                 done += len(results)
                 if self._teller is None and done < len(tasks):
                     loop = asyncio.get_running_loop()
@@ -289,7 +295,7 @@ class Execution:
         elif self._terminating:
             self._post(TaskTerminated(self._lease))
 
-    async def _run_some(self, tasks: tuple[int, ...]) -> list[TaskResult]:
+    async def _run_some(self, tasks: tuple[int, ...]) -> Sequence[TaskResult]:
         """Run the first of these, and more of them as they come, to their results.
 
         Without any it was asked to end, or so were all before it began.
@@ -308,7 +314,9 @@ class Execution:
             outcomes = await self._sandbox.run_together(tasks)
         left: int | None = None
         for place, outcome in enumerate(outcomes):
-            self._meter(outcome)
+            self._memory_peak_bytes = max(self._memory_peak_bytes, outcome.memory_peak_bytes)
+            if outcome.network_attempts_blocked != 0:
+                self._count(outcome.network_attempts_blocked)
             if outcome.terminated:
                 # One that never began has left nothing: what lies there is another's.
                 left = outcome.task if outcome.duration_s > 0 else None
@@ -325,9 +333,7 @@ class Execution:
         if self._effect.spec.sealing is None:
             self._machinery.logs.write(self._lease, task, piece)
 
-    def _meter(self, outcome: TaskOutcome) -> None:
-        self._memory_peak_bytes = max(self._memory_peak_bytes, outcome.memory_peak_bytes)
-        blocked = outcome.network_attempts_blocked
+    def _count(self, blocked: int | None) -> None:
         if blocked is None or self._network_attempts < 0:
             self._network_attempts = NOT_COUNTED
         else:
@@ -339,7 +345,7 @@ class Execution:
             self._teller.cancel()
             self._teller = None
         if self._ended:
-            ended, self._ended = tuple(self._ended), []
+            ended, self._ended, self._ended_count = joined(self._ended), [], 0
             used = UsageMetered(self._lease, 0.0, self._memory_peak_bytes, self._network_attempts)
             self._post(TasksEnded(self._lease, ended, self._with_network(used)))
 

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,10 @@ EXAMPLES = """examples:
   lenderd --config ~/.config/lender/lenderd.toml
 Nothing runs before its owner has agreed: lender grant --help
 """
+
+YOUNG = 10_000
+"""Objects more than before until Python looks for garbage: results wait for their report by the
+thousand, and none of them is any."""
 
 _FAULTS = (
     PrivilegeError,
@@ -70,6 +75,8 @@ def _serve(settings: DaemonSettings) -> None:
         import uvloop  # noqa: PLC0415
 
         from lender.daemon.lifetime import Lifetime  # noqa: PLC0415
+
+    gc.set_threshold(YOUNG)
 
     async def serve() -> None:
         lifetime = Lifetime(settings)

@@ -11,6 +11,7 @@ from lender.daemon.spool import Spool, Spooled
 from lender.protocol.codec import decode, encode
 from lender.protocol.errors import ProtocolError
 from lender.protocol.lease import Done, DoneReply
+from lender.protocol.result_run import encode_results
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Reporter:
 
     def send(self, lease: str, number: int, report: Done) -> None:
         """Spool `report` and see it answered; what can't be spooled is lost with this process."""
-        spooled = Spooled(report.submitter, lease, number, encode(report))
+        spooled = Spooled(report.submitter, lease, number, encode_results(report))
         try:
             self._spool.put(spooled)
         except OSError as error:

@@ -8,6 +8,7 @@ nobody looks at. Whatever is no such run is read as ever; both ways read the sam
 import re
 import struct
 from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise, repeat
 from typing import Any, Final, NamedTuple, TypeVar, overload
 
 import msgpack
@@ -61,6 +62,14 @@ _FIELDS: Final = {
 }
 """All that is written of such a result, in the model's order."""
 
+_BETWEEN: Final = (
+    bytes([0x80 | len(_FIELDS)]) + _pack("task"),
+    b"".join(map(_pack, ("state", "succeeded", "exit_code", 0, "value"))),
+    b"".join(map(_pack, ("outputs", (), "stderr_tail", b"", "cpu_s"))),
+    _pack("duration_s"),
+)
+"""What is written before the task, the value and the times of each."""
+
 _RESULT_BYTES_MAX: Final = 256
 """More than one of them takes."""
 
@@ -77,11 +86,12 @@ class ResultRun(Sequence[TaskResult]):
     Attributes:
         tasks: their tasks.
         values: of each.
+        cpu_s: user and system time of each.
         durations_s: how long each took.
         packed: all of them in MessagePack, one behind the other, as `codec.encode` writes them.
     """
 
-    __slots__ = ("_cpu_s", "_made", "durations_s", "packed", "tasks", "values")
+    __slots__ = ("_made", "cpu_s", "durations_s", "packed", "tasks", "values")
 
     def __init__(
         self,
@@ -95,7 +105,7 @@ class ResultRun(Sequence[TaskResult]):
         self.values = values
         self.durations_s = durations_s
         self.packed = packed
-        self._cpu_s = cpu_s
+        self.cpu_s = cpu_s
         self._made: tuple[TaskResult, ...] | None = None
 
     def __len__(self) -> int:
@@ -121,7 +131,7 @@ class ResultRun(Sequence[TaskResult]):
     def _all(self) -> tuple[TaskResult, ...]:
         """Make all as soon as one is looked at: each by itself would take half as long again."""
         if self._made is None:
-            columns = (self.tasks, self.values, self._cpu_s, self.durations_s)
+            columns = (self.tasks, self.values, self.cpu_s, self.durations_s)
             self._made = _RESULTS_OF.validate_python(
                 tuple(
                     {
@@ -141,6 +151,41 @@ class ResultRun(Sequence[TaskResult]):
 def tasks_of(results: Sequence[TaskResult]) -> Sequence[int]:
     """Return the tasks of results, in their order."""
     return results.tasks if isinstance(results, ResultRun) else [one.task for one in results]
+
+
+def run_of(
+    first: int, values: Sequence[bytes], cpu_s: Sequence[float], durations_s: Sequence[float]
+) -> ResultRun:
+    """Return the results of tasks from `first` on, as `codec.encode` would write them.
+
+    Args:
+        first: up to 32 bits.
+        values: of each, up to `VALUE_BYTES_MAX`.
+        cpu_s: floats, within the model's bounds.
+        durations_s: as those.
+    """
+    tasks = range(first, first + len(values))
+    columns = (tasks, values, cpu_s, durations_s)
+    by_turns = [
+        (repeat(said), map(_pack, one)) for said, one in zip(_BETWEEN, columns, strict=True)
+    ]
+    pieces = chain.from_iterable(zip(*chain.from_iterable(by_turns), strict=False))
+    return ResultRun(tasks, tuple(values), tuple(cpu_s), tuple(durations_s), b"".join(pieces))
+
+
+def joined(pieces: Sequence[Sequence[TaskResult]]) -> Sequence[TaskResult]:
+    """Return them one behind the other: as a run where all are runs, each from where one ends."""
+    runs = [one for one in pieces if isinstance(one, ResultRun)]
+    follow = all(one.tasks.stop == other.tasks.start for one, other in pairwise(runs))
+    if not runs or len(runs) < len(pieces) or not follow:
+        return tuple(chain.from_iterable(pieces))
+    return ResultRun(
+        range(runs[0].tasks.start, runs[-1].tasks.stop),
+        tuple(chain.from_iterable(one.values for one in runs)),
+        tuple(chain.from_iterable(one.cpu_s for one in runs)),
+        tuple(chain.from_iterable(one.durations_s for one in runs)),
+        b"".join(one.packed for one in runs),
+    )
 
 
 def decode_results(

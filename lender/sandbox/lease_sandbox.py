@@ -174,7 +174,7 @@ class LeaseSandbox:
         if self._asks_ahead:
             self._asks_ahead = False
             self._loop.call_later(_AHEAD_S, self._look_ahead)
-        if any(one.task != task for one, task in zip(outcomes, tasks, strict=False)):
+        if [one.task for one in outcomes[: len(tasks)]] != list(tasks[: len(outcomes)]):
             await self._end(talk)
             raise SandboxGoneError("the sandbox gave an answer that is none")
         return await self._judged(talk, outcomes)

@@ -25,6 +25,7 @@ from lender.core.effects import (
     CloseSandbox,
     ExtendLease,
     ForgetDelivery,
+    KeepJobDone,
     KeepSandbox,
     OpenSandbox,
     PullWork,
@@ -49,6 +50,7 @@ from lender.protocol.bounds import CHUNK_BYTES_MAX, CHUNK_RESULTS_MAX
 from lender.protocol.job import Limits
 from lender.protocol.lease import PREPARE_FIELD, barred_mark
 from lender.protocol.result import TaskResult
+from lender.protocol.result_run import ResultRun, run_of
 
 
 def test_a_lease_goes_from_delivery_to_ack() -> None:
@@ -142,6 +144,36 @@ def test_many_results_go_out_in_parts_of_full_size() -> None:
     assert [len(one.report.results) for one in reports] == [1000, 1000, 1]
     assert [one.number for one in reports] == [1, 2, 3]
     assert [one.report.final for one in reports] == [False, False, True]
+
+
+def alike(first: int, count: int) -> ResultRun:
+    return run_of(first, [b"v"] * count, [0.5] * count, [0.5] * count)
+
+
+def test_results_that_are_alike_go_out_as_they_came() -> None:
+    bench = Bench().ready()
+    bench.run(make_lease(array_spec(1900)))
+    assert not every(SendReport, bench.tell(TasksEnded(lease_id(1), alike(0, 300))))
+    assert not every(SendReport, bench.tell(TasksEnded(lease_id(1), alike(300, 400))))
+    effects = bench.tell(TasksEnded(lease_id(1), alike(700, 500)))
+    effects += bench.tell(TasksEnded(lease_id(1), alike(1200, 700)))
+    reports = [one.report for one in every(SendReport, effects)]
+    assert [one.results for one in reports] == [alike(0, 700), alike(700, 500), alike(1200, 700)]
+    assert all(isinstance(one.results, ResultRun) for one in reports)
+    receipt = the(WriteReceipt, effects)
+    assert (receipt.tasks_run, receipt.tasks_failed) == (1900, 0)
+    assert (receipt.cpu_s, receipt.bytes_out) == (950.0, 1900)
+    told = [one for number in (1, 2, 3) for one in bench.answer(number)]
+    assert the(KeepJobDone, told).done.taken == 1900
+
+
+def test_of_results_that_are_alike_none_is_told_twice() -> None:
+    bench = Bench().ready()
+    bench.run(make_lease(array_spec(4)))
+    bench.end(2)
+    effects = bench.tell(TasksEnded(lease_id(1), alike(0, 4)))
+    assert [one.task for one in the(SendReport, effects).report.results] == [2, 0, 1, 3]
+    assert the(WriteReceipt, effects).cpu_s == 2.0
 
 
 def test_large_results_go_out_in_parts_of_bounded_bytes() -> None:

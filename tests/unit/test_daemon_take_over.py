@@ -27,6 +27,7 @@ from lender.daemon.results import ResultMaker
 from lender.daemon.seals import Seals
 from lender.daemon.task_logs import TaskLogs
 from lender.link.blobs import Reference
+from lender.protocol.bounds import CHUNK_RESULTS_MAX
 from lender.protocol.job import BlobRef
 from lender.protocol.lease import Lease
 from lender.protocol.signature import Signer, seed_from_entropy
@@ -322,6 +323,23 @@ async def test_a_result_does_not_wait_for_a_long_task_behind_it(world: World) ->
     ended = await world.told.get()
     assert isinstance(ended, TasksEnded)
     assert [one.task for one in ended.results] == [2]
+    execution.close()
+
+
+async def test_no_more_results_are_told_at_once_than_a_report_takes(world: World) -> None:
+    execution = await world.first()
+    count = 2 * CHUNK_RESULTS_MAX + 100
+    for task in range(count):
+        world.sandbox.outcomes.put_nowait(TaskOutcome(task, "succeeded", 0))
+    execution.run(tuple(range(count)))
+    found: list[int] = []
+    async with asyncio.timeout(20):
+        while len(found) < count:
+            ended = await world.told.get()
+            assert isinstance(ended, TasksEnded)
+            assert len(ended.results) <= CHUNK_RESULTS_MAX
+            found += [one.task for one in ended.results]
+    assert found == list(range(count))
     execution.close()
 
 

@@ -19,6 +19,8 @@ from lender.protocol.result_run import (
     ResultRun,
     decode_results,
     encode_results,
+    joined,
+    run_of,
     tasks_of,
 )
 
@@ -247,3 +249,34 @@ def test_a_time_is_read_bit_by_bit() -> None:
     assert isinstance(read.results, ResultRun)
     assert [one.cpu_s for one in read.results] == [odd] * RUN_MIN
     assert [math.copysign(1, one.duration_s) for one in read.results] == [-1] * RUN_MIN
+
+
+@pytest.mark.parametrize("first", [0, 120, 250, 65_530, 9_999_000], ids=str)
+@pytest.mark.parametrize("values", [(b"",), (b"a", b"", b"x" * VALUE_BYTES_MAX)], ids=len)
+def test_a_run_is_written_as_each_of_its_results_would_be(
+    first: int, values: tuple[bytes, ...]
+) -> None:
+    values *= RUN_MIN
+    times = [0.25 * at for at in range(len(values))]
+    one_by_one = tuple(
+        plain(first + at, value=value, cpu_s=times[at], duration_s=times[-1 - at])
+        for at, value in enumerate(values)
+    )
+    run = run_of(first, values, times, times[::-1])
+    assert run == one_by_one
+    sent = report(()).model_copy(update={"results": run})
+    assert encode_results(sent) == encode(report(one_by_one))
+    assert isinstance(decode_results(Done, encode_results(sent)).results, ResultRun)
+
+
+def test_runs_that_follow_each_other_are_one() -> None:
+    def part(first: int, count: int) -> ResultRun:
+        return run_of(first, [b"v"] * count, [0.5] * count, [1.5] * count)
+
+    one = joined([part(250, 3), part(253, 1), part(254, 9)])
+    assert isinstance(one, ResultRun)
+    assert (one, one.packed) == (part(250, 13), part(250, 13).packed)
+    for pieces in ([part(0, 2), part(3, 2)], [part(0, 2), (plain(2),)], [(plain(0),)], []):
+        found = joined(pieces)
+        assert found == tuple(one for piece in pieces for one in piece)
+        assert isinstance(found, tuple)
