@@ -46,25 +46,30 @@ class Capture:
         self.over = False
         return taken
 
-    def take_stdout(self, fd: int) -> bool:
-        """Read what a non-blocking pipe holds; False at its end."""
+    def take_stdout(self, fd: int, *, is_still: bool = False) -> bool:
+        """Read what a non-blocking pipe holds; False at its end.
+
+        Args:
+            fd: the pipe.
+            is_still: nobody writes to it meanwhile, so that a short piece is the last.
+        """
         is_more = True
         while is_more and (piece := _read(fd)) is not None:
             if not piece:
                 return False
-            is_more = len(piece) == _CHUNK_BYTES
+            is_more = not is_still or len(piece) == _CHUNK_BYTES
             room = self._output_bytes_max - len(self._value)
             self.over = self.over or len(piece) > room
             self._value += piece[:room]
         return True
 
-    def take_stderr(self, fd: int) -> bool:
-        """Read what a non-blocking pipe holds; False at its end."""
+    def take_stderr(self, fd: int, *, is_still: bool = False) -> bool:
+        """See `take_stdout`."""
         is_more = True
         while is_more and (piece := _read(fd)) is not None:
             if not piece:
                 return False
-            is_more = len(piece) == _CHUNK_BYTES
+            is_more = not is_still or len(piece) == _CHUNK_BYTES
             self._on_stderr(piece)
             self._stderr += piece
             del self._stderr[:-STDERR_TAIL_BYTES]

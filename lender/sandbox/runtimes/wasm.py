@@ -157,7 +157,7 @@ class _WasmRunner:
         stores.used(memory_bytes)
         with self._watch.lock:
             if self._uses_streams:
-                self._drain(run)
+                self._drain(run, is_still=True)
             # Mostly there is nothing to judge.
             is_plain = exit_code == 0 and run.limit is None and not run.capture.over
             limit = run.limit
@@ -206,13 +206,13 @@ class _WasmRunner:
         refused = error is not None and "exceeds memory limits" in error
         return "memory" if refused or memory_bytes > near_bytes else None
 
-    def _drain(self, run: Run) -> None:
+    def _drain(self, run: Run, *, is_still: bool = False) -> None:
         # Most write to one of them, or to none: asked for both at once.
         for fd, _event in self._output.poll(0):
             if fd == self._stdout:
-                run.capture.take_stdout(fd)
+                run.capture.take_stdout(fd, is_still=is_still)
             else:
-                run.capture.take_stderr(fd)
+                run.capture.take_stderr(fd, is_still=is_still)
 
     def _drain_and_tell(self, run: Run) -> None:
         """Of one that runs for some time, and of those before it."""
