@@ -123,6 +123,12 @@ def states(fleet: Fleet, *, cancel: bool = False) -> dict[str, str]:
         return runner.run(ask())
 
 
+def working_folders(lender: Lender) -> list[Path]:
+    """Those of its sandboxes; one that waits for its job (`walls_ahead`) is nobody's yet."""
+    found = (lender.state / "scratch").iterdir()
+    return [one for one in found if not one.name.startswith("ahead-")]
+
+
 def _new_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="lender-test-"))
     folder.chmod(0o711)

@@ -54,6 +54,7 @@ _YIELD_AGAIN_S = 1.0
 # A launch, and mostly its first task, has the processors for itself.
 _SPARE_AFTER_S = 0.05
 _WALLS_AFTER_S = 0.01
+_LOOKS_MAX = 10
 
 
 class _Held(NamedTuple):
@@ -241,7 +242,8 @@ class _Launcher:
                 return
             if self._spare is not None and pid == self._spare.root.pid:
                 self._spare.channel.close()
-                self._spare = None
+                spare, self._spare = self._spare, None
+                self._kill_orphans(_Child(0, spare.root, spare.cgroup))
             child = self._children.pop(pid, None)
             if child is not None:
                 self._kill_orphans(child)
@@ -264,7 +266,11 @@ class _Launcher:
         tree.kill(tree.children(os.getpid()) - ours)
 
     def _kill_all(self) -> None:
-        tree.kill(tree.children(os.getpid()))
+        # Who lost its parent just then has become our child.
+        for _ in range(_LOOKS_MAX):
+            if not (left := set(filter(tree.alive, tree.children(os.getpid())))):
+                return
+            tree.kill(left)
 
     def _report(self, event: str, fds: tuple[int, ...] = (), **fields: object) -> None:
         frames.send(self._control, Frame({"event": event, **fields}, fds=fds))

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from fleet import working_folders
 
 from deploy.local.fleet import Fleet, Lender, wait_until
 from lender.cli.exits import Exit
@@ -84,7 +85,7 @@ async def test_a_drained_machine_hands_its_work_on(
     assert terminal is not None
     assert terminal.attempt == 2
     assert terminal.lender != holder.status()["lender"]
-    assert list((holder.state / "scratch").iterdir()) == []
+    assert working_folders(holder) == []
 
 
 async def test_what_stood_still_too_long_is_handed_on_as_it_stood(open_folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 import nats
 import pytest
-from fleet import StandingFleet
+from fleet import StandingFleet, working_folders
 from nats.aio.subscription import Subscription
 
 from deploy.local.fleet import Fleet, wait_until
@@ -163,7 +163,7 @@ async def test_a_revoked_task_runs_elsewhere_and_costs_no_retry(fleet: Fleet) ->
         assert (terminal.state, terminal.tasks_failed) == ("succeeded", 0)
     log = json.loads(fleet.lenders[holder].owner("log", job.id, "--json").stdout)
     assert "revoked" in json.dumps(log)
-    assert not list((fleet.lenders[holder].state / "scratch").iterdir())
+    assert not working_folders(fleet.lenders[holder])
 
 
 def test_nothing_runs_on_a_machine_whose_owner_has_said_nothing(open_folder: Path) -> None:

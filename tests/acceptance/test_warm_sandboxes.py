@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from fleet import StandingFleet
+from fleet import StandingFleet, working_folders
 
 from deploy.local.fleet import Fleet, Lender, wait_until
 from lender.client.client import Client
@@ -94,7 +94,7 @@ async def test_one_sandbox_serves_lease_after_lease_and_each_has_its_receipt(
     wait_until(lambda: not records(desk), "the record goes with it")
     assert warm(desk) == []
     assert len(receipts(desk, job)) == len(written)
-    assert not list((desk.state / "scratch").iterdir())
+    assert not working_folders(desk)
 
 
 @pytest.mark.parametrize("verb", [("pause",), ("revoke", "--all"), ("drain",)])

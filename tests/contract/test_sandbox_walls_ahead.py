@@ -72,8 +72,13 @@ class Stand:
 
     async def walls(self) -> set[Root]:
         """The processes behind which the next job is to run, once they stand."""
-        # The spare, bubblewrap, and its child, which has its namespaces.
-        await until(lambda: len(self.spare) == 3 and len(self.ahead) == 1, "its walls stand")
+
+        def stand() -> bool:
+            # The spare, bubblewrap, and its child, which has its namespaces and all its mounts.
+            roots = (f"/proc/{one.pid}/root{enter.PLACE}" for one in self.spare)
+            return len(self.spare) == 3 and any(map(os.path.lexists, roots))
+
+        await until(stand, "its walls stand")
         return self.spare
 
 
