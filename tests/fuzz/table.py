@@ -60,6 +60,7 @@ NOT_FROM_OUTSIDE: Final[dict[str, str]] = {
     "lender.sandbox.egress.connection._unacknowledged_bytes": _KERNEL,
     "lender.sandbox.egress.egress._be_proxy": _OURS,
     "lender.sandbox.files.rootfs._read_about": "written whole by this user, in this very boot",
+    "lender.sandbox.frames.receive_one": "what the launcher tells its child, before any job runs",
     "lender.sandbox.processes.libproc.Processes._used": _KERNEL,
     "lender.sandbox.processes.libproc.Processes.pids": _KERNEL,
     "lender.sandbox.processes.libproc.Processes.read": _KERNEL,
