@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 import wasmtime
 from sandboxes import LIMITS, Workshop, open_folder, workshop
 
@@ -111,6 +112,24 @@ async def test_what_those_before_have_grown_to_does_not_add_up(workshop: Worksho
     found = await all_of(sandbox, 20)
     assert {(one.state, one.memory_peak_bytes) for one in found} == {("succeeded", 64 << 20)}
     assert _peak_bytes(sandbox) - before < 96 << 20
+
+
+@pytest.mark.parametrize("ends", ["unreachable", "(call $exit (i32.const 0))"])
+async def test_nor_does_what_a_start_function_took_that_failed(
+    workshop: Workshop, ends: str
+) -> None:
+    """Its instance is none that could be asked for its memory, which stands all the same."""
+    text = f"""(module
+      (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+      (memory (export "memory") 1)
+      (func $first (drop (memory.grow (i32.const 319)))
+        (memory.fill (i32.const 0) (i32.const 1) (i32.const 20971520)) {ends})
+      (start $first) (func (export "_start")))"""
+    limits = LIMITS._replace(memory_bytes=24 << 20)
+    sandbox = await prepared(workshop, bytes(wasmtime.wat2wasm(text)), 10, limits)
+    before = _resident_bytes(sandbox)
+    await all_of(sandbox, 10)
+    assert _peak_bytes(sandbox) - before < 40 << 20
 
 
 async def test_the_processor_time_that_is_told_is_what_was_used(workshop: Workshop) -> None:

@@ -250,8 +250,11 @@ class Stores:
         return self._run
 
     def used(self, memory_bytes: int) -> None:
-        """An instance has ended with so much memory, which stands until its store is closed."""
-        self._left_bytes -= self._bytes_each + memory_bytes
+        """An instance has ended with so much memory, which stands until its store is closed.
+
+        None is known of one whose start function failed, and what that took stands all the same.
+        """
+        self._left_bytes -= self._bytes_each + memory_bytes if memory_bytes else _SHARED_BYTES
 
     def memory_bytes(self) -> int:
         """See `Command.memory_bytes`."""
