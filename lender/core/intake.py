@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from typing import Final
+from zlib import crc32
 
 from lender.core.admission import Plan, Refused, Rules, admit
 from lender.core.effects import Effect, ReturnLease
@@ -22,6 +23,9 @@ FOR_OTHERS_DELAY_S: Final = 0.1
 FOR_OTHERS_DELAY_MAX_S: Final = 10.0
 FOR_OTHERS_TIMES: Final = 16
 """As often as all of them may hand it back who are not to take it; then nobody is there who is."""
+_SPREAD: Final = 0.5
+"""Two leases that are each for the other of two machines would else come to the wrong one for ever,
+both at the same time: a queue gives what is there to whose pulls wait in the order of both."""
 
 
 def take_up(now: float, event: LeaseDelivered, situation: Situation, pulls: Pulls) -> list[Effect]:
@@ -34,7 +38,8 @@ def take_up(now: float, event: LeaseDelivered, situation: Situation, pulls: Pull
     if known is not None:
         return known
     if lease.is_barred(situation.config.lender):
-        return [ReturnLease(delivery, _for_others_s(event.times))]  # untouched: others may take it
+        # Untouched: others may take it.
+        return [ReturnLease(delivery, _for_others_s(event, situation.config.lender))]
     if len(leases) >= HELD_MAX:
         return [ReturnLease(delivery, NO_SLOT_DELAY_S)]
     phase, reason = state = situation.state(now)
@@ -54,10 +59,12 @@ def take_up(now: float, event: LeaseDelivered, situation: Situation, pulls: Pull
     return _begin(now, event, plan, situation, situation.slots_free(state), pulls)
 
 
-def _for_others_s(times: int) -> float:
+def _for_others_s(event: LeaseDelivered, lender: str) -> float:
     """Return for how long a lease that is not for us is kept from being given to us again."""
-    doublings = min(max(0, times - FOR_OTHERS_TIMES), 10)
-    return min(FOR_OTHERS_DELAY_MAX_S, FOR_OTHERS_DELAY_S * (1 << doublings))
+    doublings = min(max(0, event.times - FOR_OTHERS_TIMES), 10)
+    usual_s = min(FOR_OTHERS_DELAY_MAX_S, FOR_OTHERS_DELAY_S * (1 << doublings))
+    chance = crc32(f"{event.lease.lease}.{lender}.{event.times}".encode()) / (1 << 32)
+    return usual_s * (1 - _SPREAD + 2 * _SPREAD * chance)
 
 
 def _begin(

@@ -399,7 +399,7 @@ def test_a_lease_that_is_closed_to_this_lender_goes_back_untouched() -> None:
     bench = Bench().ready()
     ours = barred_mark(lease_id(1), LENDER)
     effects = bench.deliver(make_lease(not_for=(barred_mark(lease_id(1), "another"), ours)))
-    assert effects == [ReturnLease(1, 0.1)]
+    assert effects == [ReturnLease(1, pytest.approx(0.1, rel=0.5))]
     assert every(OpenSandbox, bench.deliver(make_lease(number=2, not_for=(ours,))))
 
 
@@ -410,9 +410,10 @@ def test_one_that_nobody_else_takes_comes_back_less_and_less_often() -> None:
         the(ReturnLease, bench.tell(LeaseDelivered(class_of(), times, lease, times))).delay_s
         for times in range(1, 2_000)
     ]
-    assert delays[:16] == [0.1] * 16
-    assert delays == sorted(delays)
-    assert delays[25:] == [10.0] * len(delays[25:])
+    assert all(0.05 <= delay_s <= 0.15 for delay_s in delays[:16])
+    assert all(5.0 <= delay_s <= 15.0 for delay_s in delays[25:])
+    # Two that come back in step would go to the wrong one of two machines for ever.
+    assert len(set(delays)) > len(delays) / 2
 
 
 def test_disconnected_work_goes_on() -> None:
