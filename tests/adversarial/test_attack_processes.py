@@ -202,6 +202,8 @@ attempt("nice", os.nice, -1)
 attempt("nice of all", os.setpriority, os.PRIO_USER, 0, -1)
 deadline = (ctypes.c_uint32 * 12)(48, 6, 0, 0, 0, 0, 10**7, 0, 10**8, 0, 10**8, 0)
 attempt("deadline", kernel, 314, 274, 0, deadline, 0)
+turns = (ctypes.c_uint32 * 12)(48, 0, 0, 0, 0, 0, 10**8, 0, 0, 0, 0, 0)
+attempt("long turns", kernel, 314, 274, 0, turns, 0)
 attempt("disk first", kernel, 251, 30, 1, 0, 1 << 13)
 for name in ("RLIMIT_RTPRIO", "RLIMIT_NICE", "RLIMIT_MEMLOCK", "RLIMIT_NPROC", "RLIMIT_NOFILE",
              "RLIMIT_FSIZE", "RLIMIT_AS", "RLIMIT_MSGQUEUE", "RLIMIT_SIGPENDING"):

@@ -40,6 +40,7 @@ def enlarge(kind, option):
         one.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         if not one.getsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED):
             raise OSError(errno.EINVAL, "")
+LONG_TURNS = (ctypes.c_uint32 * 12)(48, 0, 0, 0, 0, 0, 10**8, 0, 0, 0, 0, 0)
 told = {}
 def attempt(name, call, *arguments):
     try:
@@ -81,6 +82,7 @@ _REFUSED = {
     ),
     "a range of zeros by ioctl": ("reserve(0x40305839)", "ENOTSUP"),
     "a better place at the disk": ("kernel(251, 30, 1, 0, 2 << 13)", "EPERM"),
+    "long turns": ("kernel(314, 274, 0, ctypes.addressof(LONG_TURNS), 0)", "EPERM"),
     "open_tree_attr": ("kernel(467, 467, -100, 0, 1, 0, 0)", "EPERM"),
     "real time": (
         "os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))",

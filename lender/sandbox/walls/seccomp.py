@@ -4,8 +4,9 @@ It takes away what an ordinary program never needs and a hostile one looks at fi
 newest and largest interfaces, other namespaces, keys that belong to the owner's session, sockets
 that a network namespace does not contain or that would load a module into the kernel, what is
 counted per user of the host, memory that no process is seen to hold, a better place at the disk,
-and another limit for core dumps: it is 1 already, and a program that the host's core_pattern pipes
-dumps into would be run as root at 0 (core(5)).
+turns on the processor of up to 100 ms, whose end the owner's programs would wait for as they wake
+up (sched_setattr(2)), and another limit for core dumps: it is 1 already, and a program that the
+host's core_pattern pipes dumps into would be run as root at 0 (core(5)).
 
 Space on the disk is not reserved in there: a working folder is watched, and nobody writes as fast
 as whole files are allocated. Programs that would reserve some do without, as on file systems that
@@ -93,6 +94,7 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "quotactl_fd": (443, 443),
     "reboot": (169, 142),
     "request_key": (249, 218),
+    "sched_setattr": (314, 274),
     "setns": (308, 268),
     "settimeofday": (164, 170),
     "swapoff": (168, 225),
