@@ -19,6 +19,7 @@ class Attempts:
 
     Attributes:
         kept: sandboxes of attempts that are over.
+        fresh: the last lease that does not do what one before it did: it may take any time.
         cpu_committed: cores that the attempts asked for.
         memory_committed_bytes: memory that they may grow to.
         disk_committed_bytes: what their working folders may grow to.
@@ -28,6 +29,7 @@ class Attempts:
         self._runs: dict[str, LeaseRun] = {}
         self._spent: list[tuple[str, Usage]] = []
         self.kept = KeptSandboxes()
+        self.fresh: str | None = None
         self.cpu_committed = 0
         self.memory_committed_bytes = 0
         self.disk_committed_bytes = 0
@@ -70,6 +72,8 @@ class Attempts:
         self.disk_committed_bytes += limits.scratch_bytes
         # One that stands has been given no checkpoints.
         reuse = None if run.lease.checkpoints else self.kept.take(run.plan)
+        if reuse is None or run.plan.spec.runtime == "python":  # an interpreter runs anything
+            self.fresh = run.lease.lease
         left_bytes = free_bytes - limits.memory_bytes
         return [*self.kept.shrink(len(self.kept), left_bytes), run.open(reuse)]
 

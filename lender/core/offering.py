@@ -16,8 +16,9 @@ CLASSES_MAX = 4096
 """As many as an offer may list."""
 
 CHANGED_S = 0.05
-"""Between two offers; and what a lease changes is told so much later, unless it is over by then:
-the report says as much."""
+"""Between two offers; and what a lease changes that does what one before it did is told so much
+later, unless it is over by then: the report says as much. Who is killed before it is told has its
+lease given to others when WORK gives it again, and not when it falls silent."""
 
 HOLDING_S = 0.5
 IDLE_S = 5.0
@@ -62,7 +63,7 @@ def _gpus(grant: Grant, capabilities: Capabilities) -> set[Gpu]:
 class OfferPace:
     """An offer at once where what it says has changed, and a heartbeat otherwise.
 
-    What leases change alone waits for a moment: of a short one nothing is said at all.
+    What leases change that repeat others waits for a moment: of a short one nothing is said at all.
     """
 
     def __init__(self) -> None:

@@ -157,7 +157,7 @@ class Situation:
         labels = self.labels_lent
         states = leases.states()
         ready = tuple(lease for lease, _, is_ready in states if is_ready)
-        says = (phase, *lent, labels, blobs, ready)
+        says = (phase, *lent, labels, blobs, ready, leases.attempts.fresh)
         if not pace.due(now, says, (slots_free, states), holding=len(leases) > 0):
             return []
         assert self.capabilities is not None, "it is online"

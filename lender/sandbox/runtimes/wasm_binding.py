@@ -8,14 +8,15 @@ only: it imports wasmtime.
 """
 
 import ctypes
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import wasmtime
 from wasmtime import _ffi as capi
 
-from lender.sandbox.plan import JOB_NAME, TASK_NAME, TASK_WORD, SandboxPlan
+from lender.sandbox.plan import SandboxPlan
 from lender.sandbox.port import PrepareFailedError
+from lender.sandbox.runtimes.wasm_words import Words
 
 TABLES_MAX = 16
 _ELEMENTS_MAX, _ELEMENT_BYTES = 1_000_000, 8
@@ -233,7 +234,7 @@ class Stores:
 
     def begin_job(self, plan: SandboxPlan) -> None:
         """Tell the tasks that follow the words of this plan."""
-        self._words = _Words(plan)
+        self._words = Words(plan)
 
     def next(self, task: int, words: Sequence[str]) -> Callable[[], int]:
         """What runs the command once, as `Command.runs_in` says, bounded and told of its task.
@@ -279,13 +280,21 @@ class Stores:
     def _wasi(self, task: int, words: Sequence[str]) -> int:
         command = self._command
         wasi: int = self._wasi_with_folders() if self._folders else _wasi_new()
-        if command.uses_words and not self._words.give(wasi, task, words):
+        if command.uses_words and not self._give_words(wasi, task, words):
             _wasi_delete(wasi)
             raise wasmtime.WasmtimeError("arguments or environment can't be set")
         if command.uses_streams:
             _inherit_stdout(wasi)
             _inherit_stderr(wasi)
         return wasi
+
+    def _give_words(self, wasi: int, task: int, words: Sequence[str]) -> bool:
+        """Whether they are UTF-8."""
+        argv, names, values = self._words.of(task, words)
+        return bool(
+            _set_argv(wasi, argv.count, argv.place)
+            and _set_env(wasi, names.count, names.place, values.place)
+        )
 
     def _wasi_with_folders(self) -> int:
         config = wasmtime.WasiConfig()
@@ -294,65 +303,6 @@ class Stores:
         address = ctypes.cast(config._consume(), ctypes.c_void_p).value  # noqa: SLF001 - ours now
         assert address is not None
         return address
-
-
-class _Words:
-    """Arguments and environment of a plan's tasks; what differs is put in for each of them.
-
-    Raises:
-        UnicodeEncodeError: they are not UTF-8.
-    """
-
-    def __init__(self, plan: SandboxPlan) -> None:
-        env = plan.env_of(0)
-        self._plan = plan
-        self._argv_for = {0: _Strings(["program", *plan.argv_of(0)])}
-        self._names, self._values = _Strings(env), _Strings(env.values())
-        # By one of the two a task is told which it is; the other is the same for all.
-        self._name = plan.job_of if plan.separate else plan.index_of
-        self._name_place = [*env].index(JOB_NAME if plan.separate else TASK_NAME)
-        self._is_told_by_argv = not plan.separate and any(TASK_WORD in one for one in plan.argv)
-
-    def give(self, wasi: int, task: int, words: Sequence[str]) -> bool:
-        """Give those of one task; False where they are not UTF-8."""
-        self._values.put(self._name_place, self._name(task))
-        argv, names = self._argv_of(task, words), self._names
-        return bool(
-            _set_argv(wasi, argv.count, argv.place)
-            and _set_env(wasi, names.count, names.place, self._values.place)
-        )
-
-    def _argv_of(self, task: int, words: Sequence[str]) -> "_Strings":
-        """Those of as many words as this task has, with what differs in place."""
-        argv = self._argv_for.get(len(words))
-        if argv is None:
-            line = ["program", *self._plan.argv_of(task, words)]
-            argv = self._argv_for[len(words)] = _Strings(line)
-        elif words or self._is_told_by_argv:
-            line = self._plan.argv_of(task, words)
-            same = 0 if self._is_told_by_argv else len(self._plan.argv)
-            for place in range(same, len(line)):
-                argv.put(place + 1, line[place])
-        return argv
-
-
-class _Strings:
-    """Strings as C takes them.
-
-    Attributes:
-        count: how many.
-        place: where they are.
-    """
-
-    def __init__(self, words: Iterable[str]) -> None:
-        encoded = [word.encode() for word in words]
-        self.count = len(encoded)
-        self._array = (ctypes.c_char_p * self.count)(*encoded)
-        self.place = ctypes.addressof(self._array)
-
-    def put(self, place: int, word: str) -> None:
-        """Put another in one's place."""
-        self._array[place] = word.encode()
 
 
 class Command:
