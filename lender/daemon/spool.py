@@ -56,7 +56,8 @@ class Spool:
     def pending(self) -> list[Spooled]:
         """Return what an earlier process left unanswered, each lease's in order."""
         found = []
-        for path in sorted(self._state.spool.glob("*/*.report")):
+        # What is being deleted has a name of its own kind, and may be gone while it is looked at.
+        for path in sorted(self._state.spool.glob("[!.]*/*.report")):
             submitter = path.parent.name
             lease, _, number = path.stem.rpartition("-")
             if re.fullmatch(SUBMITTER_PATTERN, submitter) and lease and number.isdecimal():
