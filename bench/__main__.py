@@ -59,7 +59,13 @@ STEPS = (
         ("--policy", "defaults", "--pairs", "6"),
         360,
     ),
-    Step("footprint", ("bench/footprint.py",), ("60",), ("5",), 120),
+    Step(
+        "footprint",
+        ("bench/footprint.py",),
+        ("--seconds", "30", "--runs", "5"),
+        ("--seconds", "5", "--runs", "1"),
+        300,
+    ),
     Step("startup", ("bench/startup.py",), ("25",), ("5",), 60),
 )
 

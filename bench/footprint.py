@@ -1,19 +1,21 @@
 """Memory and CPU of an idle, connected lenderd (and the broker and NATS server beside it).
 
-Starts a fleet of one machine on the loopback, waits until it is calm, and reads /proc for a
-while. CPU is user and system time over wall time; memory is RSS and PSS (what would be freed).
+Each turn starts a fleet of one machine on the loopback, waits until it is calm, and reads /proc for
+a while. CPU is what the scheduler gave all threads over wall time (to the nanosecond, where the
+kernel counts that; /proc/PID/stat counts in 10 ms); memory is RSS and PSS (what would be freed).
 
-    python bench/footprint.py [seconds]
+    python bench/footprint.py [--seconds 30] [--runs 5]
 
 Writes build/bench/footprint.json.
 """
 
-import json
+import argparse
 import platform
 import shutil
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import psutil
@@ -24,19 +26,31 @@ import rows
 from deploy.local.fleet import Fleet
 
 CALM_S = 5.0
+Found = dict[tuple[str, str, str], list[float]]
+"""By process, what was read of it, and its unit."""
 
 
 def main() -> None:
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
+    """Print each turn, and write the medians' values."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--runs", type=int, default=5)
+    asked = parser.parse_args()
     on = rows.machine()
-    folder = Path(tempfile.mkdtemp(prefix="lender-footprint-"))
-    folder.chmod(0o711)
-    try:
-        with Fleet(folder, ("desk",)) as fleet:
-            time.sleep(CALM_S)
-            _report(_processes(fleet), seconds, on)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    print(f"{asked.seconds:g} s each, Python {platform.python_version()}, {platform.platform()}")
+    found: Found = defaultdict(list)
+    for _ in range(asked.runs):
+        folder = Path(tempfile.mkdtemp(prefix="lender-footprint-"))
+        folder.chmod(0o711)
+        try:
+            with Fleet(folder, ("desk",)) as fleet:
+                time.sleep(CALM_S)
+                _turn(_processes(fleet), asked.seconds, found)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    for row in (table := _table(found, asked.seconds)):
+        print(rows.line(row))
+    rows.write("footprint", table, on=on)
 
 
 def _processes(fleet: Fleet) -> dict[str, psutil.Process]:
@@ -50,37 +64,33 @@ def _processes(fleet: Fleet) -> dict[str, psutil.Process]:
     return named
 
 
-def _report(processes: dict[str, psutil.Process], seconds: float, on: rows.Machine) -> None:
-    before = {name: one.cpu_times() for name, one in processes.items()}
+def _turn(processes: dict[str, psutil.Process], seconds: float, found: Found) -> None:
+    before = {name: _spent_s(one) for name, one in processes.items()}
     wakeups = {name: one.num_ctx_switches().voluntary for name, one in processes.items()}
     time.sleep(seconds)
-    print(f"idle for {seconds:.0f} s, Python {platform.python_version()}, {platform.platform()}")
-    print(f"{'process':<12} {'RSS MiB':>8} {'PSS MiB':>8} {'CPU %':>7} {'wakeups/s':>10}")
-    found = {}
     for name, one in processes.items():
-        memory, now = one.memory_full_info(), one.cpu_times()
-        spent_s = now.user + now.system - before[name].user - before[name].system
-        woken = (one.num_ctx_switches().voluntary - wakeups[name]) / seconds
-        found[name] = {
-            "rss_mib": round(memory.rss / 2**20, 1),
-            "pss_mib": round(memory.pss / 2**20, 1),
-            "cpu_percent": round(100 * spent_s / seconds, 3),
-            "wakeups_per_s": round(woken, 1),
-        }
-        figures = "{rss_mib:>8} {pss_mib:>8} {cpu_percent:>7} {wakeups_per_s:>10}"
-        print(f"{name:<12}", figures.format(**found[name]))
-    print(json.dumps(found))
-    rows.write("footprint", _table(found, seconds), on=on)
+        memory = one.memory_full_info()
+        woken = one.num_ctx_switches().voluntary - wakeups[name]
+        found[name, "RSS", "MiB"].append(memory.rss / 2**20)
+        found[name, "PSS", "MiB"].append(memory.pss / 2**20)
+        found[name, "CPU", "%"].append(100 * (_spent_s(one) - before[name]) / seconds)
+        found[name, "wakeups", "1/s"].append(woken / seconds)
 
 
-def _table(found: dict[str, dict[str, float]], seconds: float) -> list[rows.Row]:
+def _spent_s(process: psutil.Process) -> float:
+    """Return what its threads have had of the processor: Documentation/scheduler/sched-stats."""
+    threads = [*Path(f"/proc/{process.pid}/task").glob("*/schedstat")]
+    if not threads:
+        times = process.cpu_times()
+        return times.user + times.system
+    return sum(int(one.read_text().split()[0]) for one in threads) / 1e9
+
+
+def _table(found: Found, seconds: float) -> list[rows.Row]:
     """For the joint table."""
-    units = {"rss_mib": "MiB", "pss_mib": "MiB", "cpu_percent": "%", "wakeups_per_s": "1/s"}
-    words = {"rss_mib": "RSS", "pss_mib": "PSS", "cpu_percent": "CPU", "wakeups_per_s": "wakeups"}
     return [
-        rows.Row("lender", f"idle {words[key]}, {name}", units[key], (value,), f"{seconds:g} s")
-        for name, figures in found.items()
-        for key, value in figures.items()
+        rows.Row("lender", f"idle {what}, {name}", unit, tuple(values), f"{seconds:g} s")
+        for (name, what, unit), values in found.items()
     ]
 
 
