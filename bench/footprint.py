@@ -31,7 +31,7 @@ Found = dict[tuple[str, str, str], list[float]]
 
 
 def main() -> None:
-    """Print each turn, and write the medians' values."""
+    """Measure so many turns; print and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--runs", type=int, default=5)

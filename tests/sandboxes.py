@@ -310,3 +310,16 @@ async def workshop(open_folder: Path) -> AsyncIterator[Workshop]:
     left = set(tree.members([known])) - {known}
     await launcher.close()
     assert not left, "the launcher had children after all sandboxes were closed"
+
+
+@pytest.fixture
+async def workshop_ahead(open_folder: Path) -> AsyncIterator[Workshop]:
+    """One whose launcher keeps a spare; nothing of it is left."""
+    launcher = await Launcher.start(drop_to=USER, spare=True)
+    made = Workshop(open_folder, launcher)
+    yield made
+    met = () if launcher.gone.is_set() else tree.members([tree.identify(launcher.pid)])
+    for sandbox in made.sandboxes:
+        await sandbox.close()
+    await launcher.close()
+    assert not any(map(tree.alive, met))

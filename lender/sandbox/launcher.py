@@ -151,11 +151,6 @@ class Launcher:
         """Process id of the launcher."""
         return self._process.pid
 
-    @property
-    def alive(self) -> bool:
-        """Whether the launcher still runs, as far as is known."""
-        return not self.gone.is_set()
-
     async def spawn(self, runtime: Runtime, cgroup: Path | None = None) -> Child:
         """Fork a process that waits for its plan, the first word on its channel.
 

@@ -133,7 +133,7 @@ async def test_memory_that_no_watcher_sees_ends_its_task_alone(stand: Stand) -> 
         assert outcome.cpu_s > 0
         assert not tree.alive(root), "no half of it goes on"
         (scratch / "ready").unlink()
-    assert stand.workshop.launcher.alive
+    assert not stand.workshop.launcher.gone.is_set()
     assert not resting.done()
     await neighbour.close()
     with pytest.raises(SandboxGoneError):
@@ -187,7 +187,7 @@ async def test_a_task_that_gives_up_at_its_last_process_names_the_limit(stand: S
     sandbox = await stand.prepared(python(code), ample)
     outcome = await sandbox.run(0)
     assert (outcome.state, outcome.exit_code, outcome.limit) == ("failed", 1, "processes")
-    assert stand.workshop.launcher.alive
+    assert not stand.workshop.launcher.gone.is_set()
 
 
 @needs_bubblewrap

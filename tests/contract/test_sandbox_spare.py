@@ -2,11 +2,10 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sandboxes import USER, Workshop, needs_bubblewrap, open_folder, until
+from sandboxes import USER, Workshop, needs_bubblewrap, open_folder, until, workshop_ahead
 
 from lender.sandbox.launcher import Launcher
 from lender.sandbox.plan import Runtime
@@ -14,21 +13,13 @@ from lender.sandbox.processes import cgroup, subtree, tree
 from lender.sandbox.processes.subtree import Subtree
 from lender.sandbox.processes.tree import Root
 
-__all__ = ["open_folder"]  # fixtures
+__all__ = ["open_folder", "workshop_ahead"]  # fixtures
 both = pytest.mark.parametrize("runtime", ["wasm", pytest.param("process", marks=needs_bubblewrap)])
 
 
 @pytest.fixture
-async def workshop(open_folder: Path) -> AsyncIterator[Workshop]:
-    """One whose launcher keeps a spare; nothing of it is left."""
-    launcher = await Launcher.start(drop_to=USER, spare=True)
-    made = Workshop(open_folder, launcher)
-    yield made
-    met = tree.members([tree.identify(launcher.pid)]) if launcher.alive else ()
-    for sandbox in made.sandboxes:
-        await sandbox.close()
-    await launcher.close()
-    assert not any(map(tree.alive, met))
+def workshop(workshop_ahead: Workshop) -> Workshop:
+    return workshop_ahead
 
 
 async def spare_of(workshop: Workshop, *others: Root) -> Root:

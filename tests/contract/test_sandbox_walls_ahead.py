@@ -2,21 +2,20 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sandboxes import LIMITS, USER, Workshop, needs_bubblewrap, open_folder, until
+from sandboxes import LIMITS, USER, Workshop, needs_bubblewrap, open_folder, until, workshop_ahead
 
-from lender.sandbox.launcher import Launcher, WallsWanted
+from lender.sandbox.launcher import WallsWanted
 from lender.sandbox.lease_sandbox import LeaseSandbox
 from lender.sandbox.plan import Limits
 from lender.sandbox.processes import tree
 from lender.sandbox.processes.tree import Root
 from lender.sandbox.walls import enter
 
-__all__ = ["open_folder"]  # fixtures
+__all__ = ["open_folder", "workshop_ahead"]  # fixtures
 pytestmark = [
     needs_bubblewrap,
     pytest.mark.skipif(not Path(enter.__file__).with_name("enter").exists(), reason="make walls"),
@@ -83,18 +82,10 @@ class Stand:
 
 
 @pytest.fixture
-async def stand(open_folder: Path) -> AsyncIterator[Stand]:
-    """One whose launcher keeps a spare; nothing of it is left."""
-    launcher = await Launcher.start(drop_to=USER, spare=True)
-    made = Workshop(open_folder, launcher)
-    place = made.private("places")
+def stand(workshop_ahead: Workshop) -> Stand:
+    place = workshop_ahead.private("places")
     place.chmod(0o711)
-    yield Stand(made, place)
-    met = tree.members([tree.identify(launcher.pid)]) if launcher.alive else ()
-    for sandbox in made.sandboxes:
-        await sandbox.close()
-    await launcher.close()
-    assert not any(map(tree.alive, met))
+    return Stand(workshop_ahead, place)
 
 
 async def test_behind_them_a_task_sees_what_it_would_see_behind_its_own(stand: Stand) -> None:

@@ -71,19 +71,17 @@ def test_times_and_the_way_that_a_value_travels_do_not_count() -> None:
     assert result_digest(result(value=b"", value_blob=blob)) == result_digest(result())
 
 
+def chunk_of(*results: TaskResult, proof: ReportProof | None = None) -> Chunk:
+    about: dict[str, Any] = {"job": "job-00001", "lease": LEASE, "attempt": 1}
+    return Chunk(**about, lender=ALICE.public_key, results=results, proof=proof)
+
+
 @pytest.mark.parametrize("content_type", [JSON, MSGPACK])
 def test_a_record_is_verified_as_it_was_read(content_type: Any) -> None:  # noqa: ANN401 - a literal
     results = (result(0, error="ä\u2028\x00"), result(5, value=bytes(range(256))))
     proof = proof_of(signature(*results), results, results)
     assert proof == ReportProof(signature=signature(*results))
-    chunk = Chunk(
-        job="job-00001",
-        lease=LEASE,
-        attempt=1,
-        lender=ALICE.public_key,
-        results=results,
-        proof=proof,
-    )
+    chunk = chunk_of(*results, proof=proof)
     read = decode(Chunk, encode(chunk, content_type), content_type)
     assert read.proof is not None
     signed = check_results(SPEC, read.lender, read.lease, read.attempt, read.results, read.proof)
@@ -144,9 +142,7 @@ def test_numbers_that_nobody_can_have_signed_are_a_fault(beyond: dict[str, Any])
 
 
 def test_a_record_says_no_more_than_before_where_there_is_no_proof() -> None:
-    chunk = Chunk(
-        job="job-00001", lease=LEASE, attempt=1, lender=ALICE.public_key, results=(result(),)
-    )
+    chunk = chunk_of(result())
     assert "proof" not in json.loads(encode(chunk, JSON))
     proven = chunk.model_copy(update={"proof": ReportProof(signature="x")})
     assert json.loads(encode(proven, JSON))["proof"] == {"signature": "x"}
@@ -154,14 +150,7 @@ def test_a_record_says_no_more_than_before_where_there_is_no_proof() -> None:
 
 def run_of(*results: TaskResult, signed: str) -> Chunk:
     """A chunk that is read as one run."""
-    chunk = Chunk(
-        job="job-00001",
-        lease=LEASE,
-        attempt=1,
-        lender=ALICE.public_key,
-        results=results,
-        proof=ReportProof(signature=signed),
-    )
+    chunk = chunk_of(*results, proof=ReportProof(signature=signed))
     read = decode_results(Chunk, encode(chunk))
     assert isinstance(read.results, ResultRun)
     return read

@@ -1,7 +1,8 @@
 """Take a task's output from its pipes: bounded, whatever the task writes."""
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from lender.sandbox.plan import STDERR_TAIL_BYTES
 
@@ -40,7 +41,7 @@ class Capture:
 
     def take(self) -> tuple[bytes, bytes]:
         """Value and end of standard error of one task, to begin anew for the next."""
-        taken = bytes(self._value), bytes(self._stderr)
+        taken = self.value, self.stderr_tail
         self._value.clear()
         self._stderr.clear()
         self.over = False
@@ -53,11 +54,9 @@ class Capture:
             fd: the pipe.
             is_still: nobody writes to it meanwhile, so that a short piece is the last.
         """
-        is_more = True
-        while is_more and (piece := _read(fd)) is not None:
+        for piece in _pieces(fd, is_still=is_still):
             if not piece:
                 return False
-            is_more = not is_still or len(piece) == _CHUNK_BYTES
             room = self._output_bytes_max - len(self._value)
             self.over = self.over or len(piece) > room
             self._value += piece[:room]
@@ -65,20 +64,20 @@ class Capture:
 
     def take_stderr(self, fd: int, *, is_still: bool = False) -> bool:
         """See `take_stdout`."""
-        is_more = True
-        while is_more and (piece := _read(fd)) is not None:
+        for piece in _pieces(fd, is_still=is_still):
             if not piece:
                 return False
-            is_more = not is_still or len(piece) == _CHUNK_BYTES
             self._on_stderr(piece)
             self._stderr += piece
             del self._stderr[:-STDERR_TAIL_BYTES]
         return True
 
 
-def _read(fd: int) -> bytes | None:
-    """So much, or as much of it as a pipe holds."""
-    try:
-        return os.read(fd, _CHUNK_BYTES)
-    except BlockingIOError:
-        return None
+def _pieces(fd: int, *, is_still: bool) -> Iterator[bytes]:
+    """What a pipe holds; b"" at its end."""
+    with contextlib.suppress(BlockingIOError):
+        while piece := os.read(fd, _CHUNK_BYTES):
+            yield piece
+            if is_still and len(piece) < _CHUNK_BYTES:
+                return
+        yield piece
